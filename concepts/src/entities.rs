@@ -1,0 +1,90 @@
+//! HTML character references, as Python's `html.unescape` replaces them (HTML 5, section 13.2.5).
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+/// "name TAB code points", one a line; most names end with a semicolon.
+const NAMED: &str = include_str!("../models/entities.txt");
+
+/// A name has at most this many characters, its semicolon aside.
+const LONGEST_NAME: usize = 32;
+
+/// What numbers 0x80..=0x9f mean: Windows-1252, where it has a character.
+const WINDOWS_1252: [char; 32] = [
+    '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
+    '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',
+    '\u{2019}', '\u{201c}', '\u{201d}', '\u{2022}', '\u{2013}', '\u{2014}', '\u{2dc}', '\u{2122}', '\u{161}',
+    '\u{203a}', '\u{153}', '\u{9d}', '\u{17e}', '\u{178}',
+];
+
+/// Replaces the references in `text` once, from left to right; what is none stays as it is.
+pub(crate) fn unescape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(ampersand) = rest.find('&') {
+        out.push_str(&rest[..ampersand]);
+        rest = &rest[ampersand + 1..];
+        let length = if rest.starts_with('#') { number(rest, &mut out) } else { name(rest, &mut out) };
+        if length == 0 {
+            out.push('&');
+        }
+        rest = &rest[length..];
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Appends what `#38;` or `#x26;` at the start of `text` stands for; returns its length, 0 if it is none.
+fn number(text: &str, out: &mut String) -> usize {
+    let (digits, radix) = match text.as_bytes() {
+        [b'#', b'x' | b'X', ..] => (2, 16),
+        _ => (1, 10),
+    };
+    let count = text[digits..].bytes().take_while(|byte| (*byte as char).is_digit(radix)).count();
+    if count == 0 {
+        return 0;
+    }
+    let end = digits + count;
+    // A number too long for 32 bits is beyond every character as well.
+    let code = u32::from_str_radix(&text[digits..end], radix).unwrap_or(u32::MAX);
+    out.extend(character(code));
+    end + usize::from(text[end..].starts_with(';'))
+}
+
+fn character(code: u32) -> Option<char> {
+    match code {
+        0 => Some('\u{fffd}'),
+        0x80..=0x9f => Some(WINDOWS_1252[code as usize - 0x80]),
+        // Control characters and non-characters vanish.
+        0x1..=0x8 | 0xb | 0xe..=0x1f | 0x7f | 0xfdd0..=0xfdef => None,
+        0x1_0000.. if code <= 0x10_ffff && code & 0xfffe == 0xfffe => None,
+        _ if matches!(code, 0xfffe | 0xffff) => None,
+        _ => Some(char::from_u32(code).unwrap_or('\u{fffd}')),
+    }
+}
+
+/// Appends what `amp;` at the start of `text` stands for, or the longest known name that the text begins with, as
+/// browsers read "&copy2024"; returns the length of what was taken, 0 if nothing is known.
+fn name(text: &str, out: &mut String) -> usize {
+    let ends = |c: char| matches!(c, '\t' | '\n' | '\x0c' | ' ' | '<' | '&' | '#' | ';');
+    let end = text.chars().take(LONGEST_NAME).take_while(|c| !ends(*c)).map(char::len_utf8).sum();
+    let named = named();
+    let with_semicolon = end + usize::from(end > 0 && text[end..].starts_with(';'));
+    let lengths = std::iter::once(with_semicolon).chain((2..=end).rev());
+    for length in lengths {
+        if let Some(characters) = text.get(..length).and_then(|name| named.get(name)) {
+            out.push_str(characters);
+            return length;
+        }
+    }
+    0
+}
+
+fn named() -> &'static HashMap<&'static str, String> {
+    static NAMES: OnceLock<HashMap<&'static str, String>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let pairs = NAMED.lines().filter_map(|line| line.split_once('\t'));
+        let character = |code| u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
+        pairs.map(|(name, codes)| (name, codes.split(' ').filter_map(character).collect())).collect()
+    })
+}

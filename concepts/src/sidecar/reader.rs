@@ -1,0 +1,251 @@
+//! Reading a sidecar: a whole shard's mentions in memory, every distinct string once.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type, UInt32Type};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, file_name, writer};
+use crate::Error;
+
+/// The mentions of one shard.
+#[derive(Debug)]
+pub struct Sidecar {
+    /// What it was made from and by.
+    pub metadata: Metadata,
+    path: PathBuf,
+    strings: Strings,
+    rows: Vec<Row>,
+    /// Numbers into `strings`, in the order of first mention.
+    concepts: Vec<u32>,
+    /// Rows of sample i are `starts[i]..starts[i + 1]`.
+    starts: Vec<u32>,
+}
+
+/// Strings are numbers into [`Strings`], the concept a number into [`Sidecar::concepts`].
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    key: u32,
+    phrase: u32,
+    concept: u32,
+    head: u32,
+    tags: u32,
+    spans: [u32; 4],
+}
+
+impl Sidecar {
+    /// Reads the sidecar at `path`. Fails on anything that is not a whole sidecar of this version.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let file = File::open(path).map_err(Error::io(path, "read"))?;
+        let broken = |e: &dyn std::fmt::Display| {
+            Error::table(path, format!("not a readable sidecar: {e}; tag the shard again"))
+        };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
+        let metadata = metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))?;
+        let mut sidecar = Self {
+            starts: Vec::with_capacity(metadata.samples as usize + 1),
+            rows: Vec::new(),
+            strings: Strings::default(),
+            concepts: Vec::new(),
+            path: path.to_owned(),
+            metadata,
+        };
+        let mut interner = Interner::default();
+        for batch in builder.with_batch_size(writer::ROW_GROUP).build().map_err(|e| broken(&e))? {
+            let batch = batch.map_err(|e| broken(&e))?;
+            sidecar.add(&batch, &mut interner).map_err(|e| broken(&e))?;
+        }
+        if sidecar.rows.len() as u64 != sidecar.metadata.mentions {
+            return Err(broken(&"its footer counts other rows than it has"));
+        }
+        sidecar.starts.resize(sidecar.metadata.samples as usize + 1, sidecar.rows.len() as u32);
+        Ok(sidecar)
+    }
+
+    /// The metadata alone, from the footer.
+    pub fn read_metadata(path: &Path) -> Result<Metadata, Error> {
+        let file = File::open(path).map_err(Error::io(path, "read"))?;
+        let broken = |e: &dyn std::fmt::Display| {
+            Error::table(path, format!("not a readable sidecar: {e}; tag the shard again"))
+        };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
+        metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))
+    }
+
+    fn add(&mut self, batch: &RecordBatch, interner: &mut Interner) -> Result<(), String> {
+        let sample = numbers(batch, "sample")?;
+        let sample = sample.as_primitive::<UInt32Type>();
+        let mut texts = [const { Vec::new() }; 5];
+        for (ids, name) in texts.iter_mut().zip(["key", "phrase", "concept", "head", "tags"]) {
+            *ids = self.strings.intern(&dictionary(batch, name)?, &mut interner.strings)?;
+        }
+        let mut spans = Vec::new();
+        for name in ["phrase_start", "phrase_end", "concept_start", "concept_end"] {
+            spans.push(numbers(batch, name)?.as_primitive::<UInt32Type>().values().clone());
+        }
+        for row in 0..batch.num_rows() {
+            let sample = sample.value(row);
+            if sample >= self.metadata.samples {
+                return Err(format!("sample {sample} lies beyond the shard's {}", self.metadata.samples));
+            }
+            if sample as usize + 1 < self.starts.len() {
+                return Err(format!("its rows are not in tar order at sample {sample}"));
+            }
+            self.starts.resize(sample as usize + 1, self.rows.len() as u32);
+            let [key, phrase, concept, head, tags] = [0, 1, 2, 3, 4].map(|column: usize| texts[column][row]);
+            let spans = [0, 1, 2, 3].map(|column: usize| spans[column][row]);
+            let phrase_bytes = self.strings.get(phrase).len() as u64;
+            if u64::from(spans[0]) + phrase_bytes != u64::from(spans[1])
+                || !(spans[0] <= spans[2] && spans[2] <= spans[3] && spans[3] <= spans[1])
+            {
+                return Err(format!("the spans of a row of sample {sample} do not fit its phrase"));
+            }
+            let concept = *interner.concepts.entry(concept).or_insert_with(|| {
+                self.concepts.push(concept);
+                self.concepts.len() as u32 - 1
+            });
+            self.rows.push(Row { key, phrase, concept, head, tags, spans });
+        }
+        Ok(())
+    }
+
+    /// The mentions of the sample at this position in the tar, from left to right; none beyond the shard.
+    pub fn mentions(&self, sample: u32) -> impl Iterator<Item = MentionRow<'_>> {
+        self.rows_of(sample).iter().map(move |row| MentionRow {
+            key: self.strings.get(row.key),
+            sample,
+            phrase: self.strings.get(row.phrase),
+            concept: self.strings.get(self.concepts[row.concept as usize]),
+            head: self.strings.get(row.head),
+            phrase_span: row.spans[0]..row.spans[1],
+            concept_span: row.spans[2]..row.spans[3],
+            tags: self.strings.get(row.tags),
+        })
+    }
+
+    /// The key of a sample; none when it has no mention.
+    pub fn key(&self, sample: u32) -> Option<&str> {
+        self.rows_of(sample).first().map(|row| self.strings.get(row.key))
+    }
+
+    /// The distinct concepts, in the order of first mention.
+    pub(crate) fn concept_names(&self) -> impl Iterator<Item = &str> {
+        self.concepts.iter().map(|&id| self.strings.get(id))
+    }
+
+    /// The concepts of a sample's mentions, as positions in [`Sidecar::concept_names`].
+    pub(crate) fn concept_ids(&self, sample: u32) -> impl Iterator<Item = u32> {
+        self.rows_of(sample).iter().map(|row| row.concept)
+    }
+
+    fn rows_of(&self, sample: u32) -> &[Row] {
+        let sample = sample as usize;
+        match self.starts.get(sample..).unwrap_or_default() {
+            [start, end, ..] => &self.rows[*start as usize..*end as usize],
+            _ => &[],
+        }
+    }
+
+    /// Fails, by name, when this sidecar was not made from that shard as it is now.
+    pub fn refuse_unless_for(&self, shard: &Path, shard_bytes: u64, samples: u32) -> Result<(), Error> {
+        let metadata = &self.metadata;
+        let name = file_name(shard);
+        let what = if metadata.shard != name {
+            format!("was made from {}, not from {name}", metadata.shard)
+        } else if metadata.shard_bytes != shard_bytes {
+            format!("was made from a shard of {} bytes, {name} has {shard_bytes}", metadata.shard_bytes)
+        } else if metadata.samples != samples {
+            format!("was made from {} samples, {name} has {samples}", metadata.samples)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Stale { path: self.path.clone(), what })
+    }
+}
+
+fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Result<Metadata, String> {
+    let json = footer
+        .key_value_metadata()
+        .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
+        .and_then(|pair| pair.value.as_deref())
+        .ok_or_else(|| format!("its footer has no {FOOTER_KEY:?}"))?;
+    let json: serde_json::Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+    let version = json.get("version").and_then(serde_json::Value::as_u64);
+    if version != Some(u64::from(VERSION)) {
+        return Err(format!("its layout has version {version:?}, this program reads {VERSION}"));
+    }
+    serde_json::from_value(json).map_err(|e| e.to_string())
+}
+
+fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
+    if column.null_count() > 0 {
+        return Err(format!("column {name:?} has nulls"));
+    }
+    Ok(column)
+}
+
+fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+    let array = cast(column(batch, name)?, &DataType::UInt32).map_err(|e| e.to_string())?;
+    if array.null_count() > 0 {
+        return Err(format!("column {name:?} has numbers that are not uint32"));
+    }
+    Ok(array)
+}
+
+fn dictionary(batch: &RecordBatch, name: &str) -> Result<DictionaryArray<Int32Type>, String> {
+    let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    let array = cast(column(batch, name)?, &kind).map_err(|e| e.to_string())?;
+    array.as_dictionary_opt::<Int32Type>().cloned().ok_or_else(|| format!("column {name:?} is not text"))
+}
+
+/// What is known of the strings while reading.
+#[derive(Default)]
+struct Interner {
+    strings: HashMap<String, u32>,
+    /// Number of a string -> number of the concept.
+    concepts: HashMap<u32, u32>,
+}
+
+/// Every distinct string once, in one block.
+#[derive(Debug, Default)]
+struct Strings {
+    text: String,
+    ends: Vec<u32>,
+}
+
+impl Strings {
+    fn get(&self, id: u32) -> &str {
+        let id = id as usize;
+        let start = if id == 0 { 0 } else { self.ends[id - 1] as usize };
+        &self.text[start..self.ends[id] as usize]
+    }
+
+    /// The id of every row's string.
+    fn intern(
+        &mut self,
+        array: &DictionaryArray<Int32Type>,
+        ids: &mut HashMap<String, u32>,
+    ) -> Result<Vec<u32>, String> {
+        let values = array.values().as_string_opt::<i32>().ok_or("a text column is not UTF-8")?;
+        let mut of_value = Vec::with_capacity(values.len());
+        for value in values {
+            let value = value.unwrap_or_default();
+            of_value.push(if let Some(&id) = ids.get(value) {
+                id
+            } else {
+                let id = self.ends.len() as u32;
+                self.text.push_str(value);
+                self.ends.push(u32::try_from(self.text.len()).map_err(|_| "its text is beyond 4 GiB")?);
+                ids.insert(value.to_owned(), id);
+                id
+            });
+        }
+        Ok(array.keys().values().iter().map(|&key| of_value[key as usize]).collect())
+    }
+}

@@ -1,0 +1,166 @@
+//! Writing a sidecar: columns are gathered for one row group at a time, so memory stays flat.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, StringBuilder, StringDictionaryBuilder, UInt32Builder};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+
+use super::{FOOTER_KEY, Metadata};
+use crate::files::AtomicFile;
+use crate::{Error, Mention};
+
+/// Rows of a row group: what DuckDB scans as one unit.
+pub(super) const ROW_GROUP: usize = 122_880;
+
+/// Zstandard level: beyond 3 the files hardly shrink and writing slows down.
+const ZSTD_LEVEL: i32 = 3;
+
+/// Writes one sidecar; it exists under its name only after [`Writer::finish`].
+pub struct Writer {
+    path: PathBuf,
+    metadata: Metadata,
+    parquet: ArrowWriter<AtomicFile>,
+    columns: Columns,
+}
+
+impl std::fmt::Debug for Writer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Writer")
+            .field("path", &self.path)
+            .field("metadata", &self.metadata)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Writer {
+    /// Starts the sidecar at `path` (its folder must exist). The metadata's counts are taken over by the writer.
+    pub fn create(path: &Path, metadata: Metadata) -> Result<Self, Error> {
+        let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
+            .set_max_row_group_row_count(Some(ROW_GROUP))
+            .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned())
+            .build();
+        let parquet =
+            ArrowWriter::try_new(file, schema(), Some(properties)).map_err(|e| write_error(path, e))?;
+        let metadata = Metadata { samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
+        Ok(Self { path: path.to_owned(), metadata, parquet, columns: Columns::default() })
+    }
+
+    /// Adds a sample's mentions. Called once for every sample of the shard, in tar order, also for those without
+    /// a caption (empty text) or without a mention.
+    ///
+    /// `sample` is its position in the tar, from 0; a position left out counts as a sample without a caption.
+    pub fn push(
+        &mut self,
+        sample: u32,
+        key: &str,
+        canonical: &str,
+        mentions: &[Mention],
+    ) -> Result<(), Error> {
+        if sample < self.metadata.samples {
+            let previous = self.metadata.samples - 1;
+            return Err(Error::Order { path: self.path.clone(), sample, key: key.to_owned(), previous });
+        }
+        self.metadata.samples = sample + 1;
+        self.metadata.captions_without_mention += u32::from(mentions.is_empty());
+        for mention in mentions {
+            self.columns.push(sample, key, canonical, mention);
+            self.metadata.mentions += 1;
+            if self.columns.rows == ROW_GROUP {
+                self.write_columns()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what is left and the footer, and puts the file in place.
+    pub fn finish(mut self) -> Result<Metadata, Error> {
+        self.write_columns()?;
+        let json = serde_json::to_string(&self.metadata).map_err(|e| write_error(&self.path, e))?;
+        self.parquet.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), json));
+        let file = self.parquet.into_inner().map_err(|e| write_error(&self.path, e))?;
+        file.commit().map_err(Error::io(&self.path, "write"))?;
+        Ok(self.metadata)
+    }
+
+    fn write_columns(&mut self) -> Result<(), Error> {
+        if self.columns.rows == 0 {
+            return Ok(());
+        }
+        let batch = self.columns.take().map_err(|e| write_error(&self.path, e))?;
+        self.parquet.write(&batch).map_err(|e| write_error(&self.path, e))
+    }
+}
+
+fn write_error(path: &Path, source: impl std::fmt::Display) -> Error {
+    Error::table(path, format!("cannot write the table: {source}"))
+}
+
+/// The table's columns, in order.
+pub(super) fn schema() -> SchemaRef {
+    let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
+    Arc::new(Schema::new(vec![
+        Field::new("key", DataType::Utf8, false),
+        Field::new("sample", DataType::UInt32, false),
+        Field::new("phrase", dictionary.clone(), false),
+        Field::new("concept", dictionary.clone(), false),
+        Field::new("head", dictionary, false),
+        Field::new("phrase_start", DataType::UInt32, false),
+        Field::new("phrase_end", DataType::UInt32, false),
+        Field::new("concept_start", DataType::UInt32, false),
+        Field::new("concept_end", DataType::UInt32, false),
+        Field::new("tags", DataType::Utf8, false),
+    ]))
+}
+
+/// The rows of the row group in the making.
+#[derive(Default)]
+struct Columns {
+    rows: usize,
+    key: StringBuilder,
+    sample: UInt32Builder,
+    phrase: StringDictionaryBuilder<Int32Type>,
+    concept: StringDictionaryBuilder<Int32Type>,
+    head: StringDictionaryBuilder<Int32Type>,
+    spans: [UInt32Builder; 4],
+    tags: StringBuilder,
+}
+
+impl Columns {
+    fn push(&mut self, sample: u32, key: &str, canonical: &str, mention: &Mention) {
+        self.rows += 1;
+        self.key.append_value(key);
+        self.sample.append_value(sample);
+        self.phrase.append_value(canonical.get(mention.phrase.clone()).unwrap_or_default());
+        self.concept.append_value(&mention.concept);
+        self.head.append_value(&mention.head);
+        let (phrase, concept) = (&mention.phrase, &mention.concept_span);
+        for (column, byte) in
+            self.spans.iter_mut().zip([phrase.start, phrase.end, concept.start, concept.end])
+        {
+            column.append_value(byte as u32);
+        }
+        self.tags.append_value(&mention.tags);
+    }
+
+    fn take(&mut self) -> Result<RecordBatch, arrow::error::ArrowError> {
+        self.rows = 0;
+        let mut columns: Vec<ArrayRef> = vec![
+            Arc::new(self.key.finish()),
+            Arc::new(self.sample.finish()),
+            Arc::new(self.phrase.finish()),
+            Arc::new(self.concept.finish()),
+            Arc::new(self.head.finish()),
+        ];
+        columns.extend(self.spans.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
+        columns.push(Arc::new(self.tags.finish()));
+        RecordBatch::try_new(schema(), columns)
+    }
+}

@@ -1,0 +1,220 @@
+//! The statistics on disk: two Parquet tables and a JSON file.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, ListBuilder, StringArray, StringBuilder, UInt64Array,
+};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, UInt64Type};
+use arrow::record_batch::RecordBatch;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+use super::{Counts, Totals, VERSION};
+use crate::Error;
+use crate::files::{AtomicFile, write_atomic};
+
+/// File name of the table of concepts.
+pub const CONCEPTS: &str = "concepts.parquet";
+/// File name of the table of pairs.
+pub const PAIRS: &str = "pairs.parquet";
+/// File name of the totals; written last, so that its presence means the folder is whole.
+pub const TOTALS: &str = "stats.json";
+
+/// Rows of a row group.
+const ROW_GROUP: usize = 122_880;
+
+impl Counts {
+    /// Writes the folder's three files; the folder must exist.
+    pub fn write(&self, folder: &Path) -> Result<(), Error> {
+        write_table(&folder.join(CONCEPTS), self.concept_batches())?;
+        write_table(&folder.join(PAIRS), self.pair_batches())?;
+        let path = folder.join(TOTALS);
+        let json = serde_json::to_string_pretty(&self.totals()).map_err(|e| Error::table(&path, e))?;
+        write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
+    }
+
+    /// Reads the counts that [`Counts::write`] wrote.
+    pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(TOTALS);
+        let json = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
+        let totals: Totals = serde_json::from_slice(&json).map_err(|e| Error::table(&path, e))?;
+        if totals.version != VERSION {
+            let what = format!("version {}, this program reads {VERSION}; count again", totals.version);
+            return Err(Error::table(&path, what));
+        }
+        let mut counts = Self { totals, ..Self::default() };
+        let path = folder.join(CONCEPTS);
+        read_table(&path, |batch| counts.add_concepts(batch))?;
+        if counts.names.len() as u64 != counts.totals.concepts {
+            return Err(Error::table(
+                &path,
+                format!("does not have the concepts {TOTALS} speaks of; count again"),
+            ));
+        }
+        let path = folder.join(PAIRS);
+        read_table(&path, |batch| counts.add_pairs(batch))?;
+        if counts.pairs.len() as u64 != counts.totals.pairs {
+            return Err(Error::table(
+                &path,
+                format!("does not have the pairs {TOTALS} speaks of; count again"),
+            ));
+        }
+        Ok(counts)
+    }
+
+    fn concept_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
+        let all = self.concepts();
+        let samples = self.totals.samples.max(1) as f64;
+        let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
+        starts.into_iter().map(move |start| {
+            let rows = &all[start..(start + ROW_GROUP).min(all.len())];
+            let number = |of: fn(&super::ConceptCounts) -> u64| -> ArrayRef {
+                Arc::new(UInt64Array::from_iter_values(rows.iter().map(|(_, counts)| of(counts))))
+            };
+            let share = rows.iter().map(|(_, counts)| counts.samples as f64 / samples);
+            let mut shards = ListBuilder::new(StringBuilder::new());
+            let mut keys = ListBuilder::new(StringBuilder::new());
+            for (_, counts) in rows {
+                for (shard, key) in &counts.examples {
+                    shards.values().append_value(shard);
+                    keys.values().append_value(key);
+                }
+                shards.append(true);
+                keys.append(true);
+            }
+            RecordBatch::try_from_iter([
+                (
+                    "concept",
+                    Arc::new(StringArray::from_iter_values(rows.iter().map(|(name, _)| name))) as ArrayRef,
+                ),
+                ("mentions", number(|counts| counts.mentions)),
+                ("samples", number(|counts| counts.samples)),
+                ("shards", number(|counts| counts.shards)),
+                ("share", Arc::new(Float64Array::from_iter_values(share))),
+                ("example_shards", Arc::new(shards.finish())),
+                ("example_keys", Arc::new(keys.finish())),
+            ])
+        })
+    }
+
+    fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
+        let mut all: Vec<(&str, &str, u64, f64)> = Vec::with_capacity(self.pairs.len());
+        for (&(a, b), &samples) in &self.pairs {
+            let name = |number: u32| self.names[number as usize].as_str();
+            let count = |number: u32| self.concepts[number as usize].samples as f64;
+            let pmi = (samples as f64 * self.totals.samples as f64 / (count(a) * count(b))).log2();
+            let (first, second) = (name(a).min(name(b)), name(a).max(name(b)));
+            all.push((first, second, samples, pmi));
+        }
+        all.sort_unstable_by(|x, y| y.2.cmp(&x.2).then((x.0, x.1).cmp(&(y.0, y.1))));
+        let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
+        starts.into_iter().map(move |start| {
+            let rows = &all[start..(start + ROW_GROUP).min(all.len())];
+            RecordBatch::try_from_iter([
+                ("a", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))) as ArrayRef),
+                ("b", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)))),
+                ("samples", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.2)))),
+                ("pmi", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3)))),
+            ])
+        })
+    }
+
+    fn add_concepts(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let names = text(batch, "concept")?;
+        let (mentions, samples, shards) =
+            (number(batch, "mentions")?, number(batch, "samples")?, number(batch, "shards")?);
+        let (example_shards, example_keys) = (lists(batch, "example_shards")?, lists(batch, "example_keys")?);
+        for row in 0..batch.num_rows() {
+            let number = self.number(names.as_string::<i32>().value(row)) as usize;
+            let concept = &mut self.concepts[number];
+            concept.mentions = mentions.as_primitive::<UInt64Type>().value(row);
+            concept.samples = samples.as_primitive::<UInt64Type>().value(row);
+            concept.shards = shards.as_primitive::<UInt64Type>().value(row);
+            let pairs = example_shards[row].iter().zip(&example_keys[row]);
+            concept.examples = pairs.map(|(shard, key)| (shard.clone(), key.clone())).collect();
+        }
+        Ok(())
+    }
+
+    fn add_pairs(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let (a, b, samples) = (text(batch, "a")?, text(batch, "b")?, number(batch, "samples")?);
+        for row in 0..batch.num_rows() {
+            let number = |column: &ArrayRef| {
+                let name = column.as_string::<i32>().value(row);
+                self.numbers.get(name).copied().ok_or_else(|| format!("{name:?} is not in {CONCEPTS}"))
+            };
+            let (a, b) = (number(&a)?, number(&b)?);
+            self.pairs.insert((a.min(b), a.max(b)), samples.as_primitive::<UInt64Type>().value(row));
+        }
+        Ok(())
+    }
+}
+
+fn write_table(
+    path: &Path,
+    batches: impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>,
+) -> Result<(), Error> {
+    let failed = |e: &dyn std::fmt::Display| Error::table(path, format!("cannot write the table: {e}"));
+    let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .build();
+    let mut batches = batches.peekable();
+    let schema = match batches.peek() {
+        Some(Ok(batch)) => batch.schema(),
+        Some(Err(e)) => return Err(failed(e)),
+        None => return Err(failed(&"it has no columns")),
+    };
+    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(|e| failed(&e))?;
+    for batch in batches {
+        writer.write(&batch.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
+    }
+    writer.into_inner().map_err(|e| failed(&e))?.commit().map_err(Error::io(path, "write"))
+}
+
+fn read_table(path: &PathBuf, mut add: impl FnMut(&RecordBatch) -> Result<(), String>) -> Result<(), Error> {
+    let failed =
+        |e: &dyn std::fmt::Display| Error::table(path, format!("not a readable table of statistics: {e}"));
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
+    for batch in reader.map_err(|e| failed(&e))? {
+        add(&batch.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
+    }
+    Ok(())
+}
+
+fn column(batch: &RecordBatch, name: &str, kind: &DataType) -> Result<ArrayRef, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
+    let column = cast(column, kind).map_err(|e| e.to_string())?;
+    if column.null_count() > 0 {
+        return Err(format!("column {name:?} has nulls or is not {kind}"));
+    }
+    Ok(column)
+}
+
+fn text(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+    column(batch, name, &DataType::Utf8)
+}
+
+fn number(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+    column(batch, name, &DataType::UInt64)
+}
+
+fn lists(batch: &RecordBatch, name: &str) -> Result<Vec<Vec<String>>, String> {
+    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
+    let lists = column.as_list_opt::<i32>().ok_or_else(|| format!("column {name:?} is not a list"))?;
+    let mut rows = Vec::with_capacity(lists.len());
+    for list in lists.iter() {
+        let list = list.ok_or_else(|| format!("column {name:?} has nulls"))?;
+        let list = cast(&list, &DataType::Utf8).map_err(|e| e.to_string())?;
+        rows.push(list.as_string::<i32>().iter().map(|text| text.unwrap_or_default().to_owned()).collect());
+    }
+    Ok(rows)
+}

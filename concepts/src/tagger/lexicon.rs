@@ -1,0 +1,176 @@
+//! What the training data says about single words: their usual tag and the class of tags they were seen with.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::features::Form;
+use super::{ModelReader, ModelWriter, Tag};
+
+/// What the lexicon knows of a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// Its most frequent tag.
+    pub(crate) tag: Tag,
+    /// Whether the tag needs no context.
+    pub(crate) certain: bool,
+    /// Number of its set of tags; 0 = unknown word.
+    pub(crate) class: u16,
+    /// Place among the frequent words; [`Entry::RARE`] for others.
+    pub(crate) rank: u16,
+}
+
+impl Entry {
+    /// The rank of words that are not frequent.
+    const RARE: u16 = u16::MAX;
+
+    /// What is known of an unknown word.
+    pub(crate) const UNKNOWN: Self = Self { tag: Tag::NN, certain: false, class: 0, rank: Self::RARE };
+}
+
+/// Word -> entry. Words are known by hash, so that the table holds no text; the frequent ones by name as well.
+#[derive(Debug)]
+pub(crate) struct Lexicon {
+    /// Open addressing by the hash's low bits; empty slots have class 0.
+    slots: Vec<(u32, Entry)>,
+    frequent: Vec<String>,
+}
+
+impl Lexicon {
+    fn new(entries: &[(u32, Entry)], frequent: Vec<String>) -> Self {
+        let size = (entries.len() * 2).next_power_of_two().max(2);
+        let mut slots = vec![(0, Entry::UNKNOWN); size];
+        for &(hash, entry) in entries {
+            let mut at = hash as usize & (size - 1);
+            while slots[at].1.class != 0 {
+                at = (at + 1) & (size - 1);
+            }
+            slots[at] = (hash, entry);
+        }
+        let mut lexicon = Self { slots, frequent };
+        for rank in 0..lexicon.frequent.len() {
+            let at = lexicon.slot(Form::bare(&lexicon.frequent[rank]).word);
+            lexicon.slots[at].1.rank = rank as u16;
+        }
+        lexicon
+    }
+
+    /// The slot of a word, or the empty slot where the search for it ends.
+    fn slot(&self, hash: u32) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        loop {
+            let (known, entry) = self.slots[at];
+            if entry.class == 0 || known == hash {
+                return at;
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    pub(crate) fn get(&self, hash: u32) -> Entry {
+        self.slots[self.slot(hash)].1
+    }
+
+    /// The most frequent words that need context, most frequent first.
+    pub(crate) fn frequent(&self) -> &[String] {
+        &self.frequent
+    }
+
+    pub(crate) fn write(&self, out: &mut ModelWriter) {
+        let mut entries: Vec<_> = self.slots.iter().filter(|(_, entry)| entry.class != 0).collect();
+        entries.sort_unstable_by_key(|(hash, _)| *hash);
+        out.u32(entries.len() as u32);
+        for (hash, entry) in entries {
+            out.u32(*hash);
+            out.u8(entry.tag.0 | u8::from(entry.certain) << 7);
+            out.u16(entry.class);
+        }
+        out.u32(self.frequent.len() as u32);
+        for word in &self.frequent {
+            out.text(word);
+        }
+    }
+
+    pub(crate) fn read(model: &mut ModelReader<'_>) -> Result<Self, String> {
+        let count = model.count(7)?;
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let hash = model.u32()?;
+            let tag = model.u8()?;
+            let (class, certain) = (model.u16()?, tag & 0x80 != 0);
+            let tag = Tag(tag & 0x7f);
+            if class == 0 || usize::from(tag.0) >= Tag::COUNT {
+                return Err("a lexicon entry is impossible".to_owned());
+            }
+            entries.push((hash, Entry { tag, certain, class, rank: Entry::RARE }));
+        }
+        let count = model.count(1)?;
+        if count >= usize::from(Entry::RARE) {
+            return Err("more frequent words than a model may have".to_owned());
+        }
+        let frequent = (0..count).map(|_| model.text()).collect::<Result<_, _>>()?;
+        Ok(Self::new(&entries, frequent))
+    }
+}
+
+/// A word enters the lexicon from this many sightings on.
+const MIN_COUNT: u32 = 2;
+/// A word is certain from this many sightings on, ..
+const CERTAIN_COUNT: u32 = 20;
+/// .. with at most one other tag in this many.
+const CERTAIN_RATIO: u32 = 200;
+/// A tag joins a word's class when it has at least one sighting in this many.
+const CLASS_RATIO: u32 = 20;
+/// How many words are kept by name: they make up 19 in 20 of the words of captions, and their sums 3 MB.
+const FREQUENT: usize = 8192;
+
+/// Counts words and tags.
+#[derive(Debug, Default)]
+pub(crate) struct LexiconBuilder {
+    counts: HashMap<String, [u32; Tag::COUNT]>,
+}
+
+impl LexiconBuilder {
+    pub(crate) fn add(&mut self, word: &str, tag: Tag) {
+        if let Some(counts) = self.counts.get_mut(word) {
+            counts[usize::from(tag.0)] += 1;
+        } else {
+            let mut counts = [0; Tag::COUNT];
+            counts[usize::from(tag.0)] = 1;
+            self.counts.insert(word.to_owned(), counts);
+        }
+    }
+
+    pub(crate) fn build(&self) -> Lexicon {
+        // "1999" and "2004" are one word here.
+        let mut by_hash: BTreeMap<u32, [u32; Tag::COUNT]> = BTreeMap::new();
+        for (word, counts) in &self.counts {
+            let sums = by_hash.entry(Form::bare(word).word).or_insert([0; Tag::COUNT]);
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+        let mut classes = BTreeMap::new();
+        let mut entries = Vec::new();
+        for (hash, counts) in by_hash {
+            let total: u32 = counts.iter().sum();
+            if total < MIN_COUNT {
+                continue;
+            }
+            let best = (0..Tag::COUNT).max_by_key(|&tag| (counts[tag], usize::MAX - tag)).unwrap_or_default();
+            let in_class = counts.iter().enumerate().filter(|&(_, &count)| count * CLASS_RATIO >= total);
+            let set = in_class.fold(0u64, |set, (tag, _)| set | 1 << tag);
+            let next = classes.len() as u16 + 1;
+            let class = *classes.entry(set).or_insert(next);
+            let others = total - counts[best];
+            let certain = total >= CERTAIN_COUNT && others * CERTAIN_RATIO <= total;
+            entries.push((hash, Entry { tag: Tag(best as u8), certain, class, rank: Entry::RARE }));
+        }
+        Lexicon::new(&entries, self.frequent())
+    }
+
+    fn frequent(&self) -> Vec<String> {
+        let mut words: Vec<(u32, &String)> =
+            self.counts.iter().map(|(word, counts)| (counts.iter().sum(), word)).collect();
+        words.retain(|&(total, word)| total >= CERTAIN_COUNT && word.len() < usize::from(u8::MAX));
+        words.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
+        words.into_iter().take(FREQUENT).map(|(_, word)| word.clone()).collect()
+    }
+}

@@ -1,0 +1,219 @@
+//! The averaged perceptron (Collins 2002): every tag's score is a sum of weights of features of the word, its
+//! neighbours and the two tags before it; the best tag wins, from left to right.
+//!
+//! Features are hashes of (template, value). For the most frequent words the weights of all features that
+//! look at one word alone are added up when the model is loaded.
+
+use super::features::{self, Form};
+use super::{Lexicon, ModelReader, ModelWriter, Tag, Tagger};
+use crate::words::Word;
+
+/// Name in model files.
+pub(crate) const KIND: &str = "perceptron";
+
+/// The weights of one feature, or of several added up: one a tag.
+type Row = [i16; Tag::COUNT];
+
+/// The model's weights, by feature.
+pub(crate) type SparseRows = Vec<(u32, Vec<(u8, i16)>)>;
+
+/// No weight of a model is larger, so that sums of a word's own features fit 16 bits.
+pub(crate) const LARGEST_WEIGHT: i16 = 4000;
+
+/// One tag's weight in a feature.
+#[derive(Debug, Clone, Copy)]
+struct Weight {
+    tag: u8,
+    value: i16,
+}
+
+/// A feature's weights are `weights[start..start + count]`.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    feature: u32,
+    /// Start in the upper 24 bits, count in the lower 8; 0 = empty slot.
+    place: u32,
+}
+
+/// The weights of a frequent word, by where it stands.
+#[derive(Debug)]
+struct WordRows {
+    own: Row,
+    previous: Row,
+    next: Row,
+}
+
+/// The tagger.
+#[derive(Debug)]
+pub(crate) struct Perceptron {
+    lexicon: Lexicon,
+    weights: Weights,
+    /// Of the lexicon's frequent words, by rank.
+    words: Vec<WordRows>,
+    /// Of the tag before, and of the two tags before.
+    tags: Vec<Row>,
+}
+
+impl Perceptron {
+    /// From a model file's bytes.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+        let mut model = ModelReader::new(bytes, KIND)?;
+        let lexicon = Lexicon::read(&mut model)?;
+        let weights = Weights::read(&mut model)?;
+        let row = |features: &[u32]| weights.row(features);
+        let words = lexicon.frequent().iter().map(|word| {
+            let form = Form::new(word, &lexicon);
+            WordRows {
+                own: row(&features::own(&form)),
+                previous: row(&features::previous(&form)),
+                next: row(&features::next(&form)),
+            }
+        });
+        let words = words.collect();
+        let numbers = 0..(Tag::COUNT * Tag::COUNT) as u32;
+        let tags = numbers.map(|number| {
+            let tag = |number: u32| Tag(number as u8);
+            row(&features::tags([tag(number / Tag::COUNT as u32), tag(number % Tag::COUNT as u32)]))
+        });
+        let tags = tags.collect();
+        Ok(Self { lexicon, weights, words, tags })
+    }
+
+    /// A model file's bytes; `weights` has the features in rising order, each with its tags in rising order.
+    pub(crate) fn to_bytes(lexicon: &Lexicon, weights: &SparseRows) -> Vec<u8> {
+        let mut model = ModelWriter::new(KIND);
+        lexicon.write(&mut model);
+        model.u32(weights.len() as u32);
+        for (feature, weights) in weights {
+            model.u32(*feature);
+            model.u8(weights.len() as u8);
+            for (tag, value) in weights {
+                model.u8(*tag);
+                model.u16(*value as u16);
+            }
+        }
+        model.into_bytes()
+    }
+
+    /// Every tag's score for the word at `at`.
+    fn scores(&self, forms: &[Form], at: usize, before: [Tag; 2]) -> [i32; Tag::COUNT] {
+        let mut scores = [0; Tag::COUNT];
+        let neighbours = features::Neighbours::of(forms, at);
+        self.add_word(&mut scores, &neighbours.own, |rows| &rows.own, features::own);
+        self.add_word(&mut scores, &neighbours.previous, |rows| &rows.previous, features::previous);
+        self.add_word(&mut scores, &neighbours.next, |rows| &rows.next, features::next);
+        add(&mut scores, &self.tags[usize::from(before[0].0) * Tag::COUNT + usize::from(before[1].0)]);
+        self.weights.add(&mut scores, &features::joint(&neighbours, before[0]));
+        scores
+    }
+
+    fn add_word<const N: usize>(
+        &self,
+        scores: &mut [i32; Tag::COUNT],
+        form: &Form,
+        known: impl Fn(&WordRows) -> &Row,
+        features: impl Fn(&Form) -> [u32; N],
+    ) {
+        match self.words.get(form.entry.rank as usize) {
+            Some(rows) => add(scores, known(rows)),
+            None => self.weights.add(scores, &features(form)),
+        }
+    }
+}
+
+impl Tagger for Perceptron {
+    fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>) {
+        tags.clear();
+        let forms: Vec<Form> = words.iter().map(|word| Form::new(word.of(text), &self.lexicon)).collect();
+        let mut before = [Tag::STOP; 2];
+        for (at, form) in forms.iter().enumerate() {
+            let certain = form.entry.certain;
+            let tag = if certain { form.entry.tag } else { best(&self.scores(&forms, at, before)) };
+            tags.push(tag);
+            before = [tag, before[0]];
+        }
+    }
+}
+
+fn add(scores: &mut [i32; Tag::COUNT], row: &Row) {
+    for (score, weight) in scores.iter_mut().zip(row) {
+        *score += i32::from(*weight);
+    }
+}
+
+/// The tag with the highest score; the lower number where two are equal.
+pub(crate) fn best(scores: &[i32; Tag::COUNT]) -> Tag {
+    let highest = scores.iter().copied().max().unwrap_or_default();
+    Tag(scores.iter().position(|score| *score == highest).unwrap_or_default() as u8)
+}
+
+/// Feature -> weights: a table with open addressing by the hash's low bits.
+#[derive(Debug)]
+struct Weights {
+    slots: Vec<Slot>,
+    weights: Vec<Weight>,
+}
+
+impl Weights {
+    fn read(model: &mut ModelReader<'_>) -> Result<Self, String> {
+        let count = model.count(8)?;
+        let mut slots = vec![Slot::default(); (count + count / 2).next_power_of_two().max(2)];
+        let mut weights = Vec::with_capacity(count * 4);
+        let mask = slots.len() - 1;
+        for _ in 0..count {
+            let feature = model.u32()?;
+            let size = u32::from(model.u8()?);
+            if weights.len() >= 1 << 24 {
+                return Err("more weights than a model may have".to_owned());
+            }
+            let place = (weights.len() as u32) << 8 | size;
+            for _ in 0..size {
+                let weight = Weight { tag: model.u8()?, value: model.u16()? as i16 };
+                if usize::from(weight.tag) >= Tag::COUNT
+                    || weight.value.unsigned_abs() > LARGEST_WEIGHT as u16
+                {
+                    return Err("a weight is impossible".to_owned());
+                }
+                weights.push(weight);
+            }
+            let mut at = feature as usize & mask;
+            while slots[at].place != 0 {
+                at = (at + 1) & mask;
+            }
+            slots[at] = Slot { feature, place };
+        }
+        Ok(Self { slots, weights })
+    }
+
+    fn of(&self, feature: u32) -> &[Weight] {
+        let mask = self.slots.len() - 1;
+        let mut at = feature as usize & mask;
+        loop {
+            let Slot { feature: known, place } = self.slots[at];
+            if place == 0 {
+                return &[];
+            }
+            if known == feature {
+                let start = (place >> 8) as usize;
+                return &self.weights[start..start + (place & 0xff) as usize];
+            }
+            at = (at + 1) & mask;
+        }
+    }
+
+    fn add(&self, scores: &mut [i32; Tag::COUNT], features: &[u32]) {
+        for feature in features {
+            for weight in self.of(*feature) {
+                scores[usize::from(weight.tag)] += i32::from(weight.value);
+            }
+        }
+    }
+
+    /// The sum of a few features' weights.
+    fn row(&self, features: &[u32]) -> Row {
+        let mut scores = [0; Tag::COUNT];
+        self.add(&mut scores, features);
+        // Eight features at most, each of at most 4,000.
+        scores.map(|score| score as i16)
+    }
+}

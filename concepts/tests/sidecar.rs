@@ -1,0 +1,144 @@
+//! The sidecar: what is written is read back, and what does not fit is refused by name.
+
+use std::fs;
+use std::path::Path;
+
+use concepts::sidecar::{Metadata, Sidecar, Writer, path_for};
+use concepts::{Error, Mention, TaggerDescription};
+
+const TEXT: &str = "a man with two tennis rackets";
+
+fn tagger() -> TaggerDescription {
+    TaggerDescription { name: "hand".into(), hash: "00".into(), grammar: 7 }
+}
+
+fn mentions() -> Vec<Mention> {
+    vec![
+        Mention {
+            phrase: 0..5,
+            concept_span: 2..5,
+            head_span: 2..5,
+            concept: "man".into(),
+            head: "man".into(),
+            tags: "DT NN".into(),
+        },
+        Mention {
+            phrase: 11..29,
+            concept_span: 15..29,
+            head_span: 22..29,
+            concept: "tennis racket".into(),
+            head: "racket".into(),
+            tags: "CD NN NNS".into(),
+        },
+    ]
+}
+
+fn write(path: &Path) {
+    let mut writer =
+        Writer::create(path, Metadata::new(&tagger(), Path::new("/data/00003.tar"), 10_240)).unwrap();
+    writer.push(0, "000030000", "", &[]).unwrap();
+    writer.push(1, "000030001", TEXT, &mentions()).unwrap();
+    writer.push(4, "000030004", TEXT, &mentions()[..1]).unwrap();
+    writer.push(5, "000030005", "running", &[]).unwrap();
+    assert!(!path.exists(), "nothing under the name before the end");
+    writer.finish().unwrap();
+}
+
+#[test]
+fn rows_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    write(&path);
+    let sidecar = Sidecar::open(&path).unwrap();
+    assert_eq!(sidecar.metadata, Sidecar::read_metadata(&path).unwrap());
+    let Metadata { samples, captions_without_mention, mentions, grammar, ref shard, .. } = sidecar.metadata;
+    assert_eq!((samples, captions_without_mention, mentions, grammar), (6, 2, 3, 7));
+    assert_eq!(shard, "00003.tar");
+    let rows: Vec<_> = sidecar.mentions(1).collect();
+    assert_eq!(rows.len(), 2);
+    let racket = &rows[1];
+    assert_eq!(
+        (racket.phrase, racket.concept, racket.head),
+        ("two tennis rackets", "tennis racket", "racket")
+    );
+    assert_eq!(
+        (racket.phrase_span.clone(), racket.concept_span.clone(), racket.tags),
+        (11..29, 15..29, "CD NN NNS")
+    );
+    assert_eq!((racket.key, racket.sample), ("000030001", 1));
+    assert_eq!((sidecar.key(4), sidecar.key(5), sidecar.key(6)), (Some("000030004"), None, None));
+    for (sample, count) in [(0, 0), (2, 0), (3, 0), (4, 1), (5, 0), (6, 0), (u32::MAX, 0)] {
+        assert_eq!(sidecar.mentions(sample).count(), count, "sample {sample}");
+    }
+}
+
+#[test]
+fn a_stale_sidecar_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    write(&path);
+    let sidecar = Sidecar::open(&path).unwrap();
+    sidecar.refuse_unless_for(Path::new("elsewhere/00003.tar"), 10_240, 6).unwrap();
+    for (shard, bytes, samples) in
+        [("00004.tar", 10_240, 6), ("00003.tar", 10_241, 6), ("00003.tar", 10_240, 7)]
+    {
+        let error = sidecar.refuse_unless_for(Path::new(shard), bytes, samples).unwrap_err();
+        assert!(matches!(error, Error::Stale { .. }));
+        assert!(error.to_string().contains("00003.concepts.parquet"), "{error}");
+    }
+}
+
+#[test]
+fn samples_out_of_order_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.concepts.parquet");
+    let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("x.tar"), 1)).unwrap();
+    writer.push(3, "d", "", &[]).unwrap();
+    let error = writer.push(3, "e", "", &[]).unwrap_err();
+    assert!(matches!(error, Error::Order { sample: 3, previous: 3, .. }), "{error}");
+    drop(writer);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "an unfinished sidecar leaves nothing");
+}
+
+#[test]
+fn damaged_files_are_errors_that_name_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    write(&path);
+    let whole = fs::read(&path).unwrap();
+    for length in [0, 3, 100, whole.len() / 2, whole.len() - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        let error = Sidecar::open(&path).unwrap_err().to_string();
+        assert!(error.contains("00003.concepts.parquet"), "{error}");
+    }
+    assert!(matches!(Sidecar::open(&folder.path().join("none")), Err(Error::Io { .. })));
+}
+
+#[test]
+fn a_shard_of_many_row_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("big.concepts.parquet");
+    let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("big.tar"), 1)).unwrap();
+    let samples = 130_000;
+    for sample in 0..samples {
+        writer.push(sample, &format!("{sample:09}"), TEXT, &mentions()[..1 + sample as usize % 2]).unwrap();
+    }
+    writer.finish().unwrap();
+    let sidecar = Sidecar::open(&path).unwrap();
+    assert_eq!(sidecar.metadata.mentions, u64::from(samples) * 3 / 2);
+    for sample in [0, 1, 81_919, 81_920, 81_921, 129_999] {
+        assert_eq!(sidecar.mentions(sample).count(), 1 + sample as usize % 2);
+        assert_eq!(sidecar.key(sample), Some(format!("{sample:09}").as_str()));
+    }
+}
+
+#[test]
+fn names_of_sidecars() {
+    for (shard, sidecar) in [
+        ("a/00000.tar", "a/00000.concepts.parquet"),
+        ("00000.tar.zst", "00000.concepts.parquet"),
+        ("set.v2.tar", "set.v2.concepts.parquet"),
+    ] {
+        assert_eq!(path_for(Path::new(shard)), Path::new(sidecar));
+    }
+}

@@ -1,0 +1,225 @@
+//! One URL to its bytes: politely, within bounds of time and size, again only when that can help.
+
+use std::collections::HashSet;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Proxy, Response};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use url::{Host, Url};
+
+use super::address::is_public;
+use super::failure::Failure;
+use super::hosts::Hosts;
+use super::optout::is_opted_out;
+use super::resolver::Resolver;
+use super::{Allowed, Settings};
+use crate::error::Error;
+
+/// Waits between attempts grow to this, whatever their number.
+const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+/// Bytes set aside for a body before any of them has arrived.
+const FIRST_BUFFER: u64 = 64 << 10;
+
+/// What arrived, and the in-flight slot it still occupies: dropping it when the picture is made bounds how many bodies
+/// are in memory.
+pub(crate) struct Fetched {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) slot: Option<OwnedSemaphorePermit>,
+}
+
+/// A client and its manners; shared by all tasks.
+pub(crate) struct Fetcher {
+    client: Client,
+    settings: Settings,
+    allowed: Arc<Allowed>,
+    hosts: Hosts,
+    in_flight: Arc<Semaphore>,
+    jitter: std::hash::RandomState,
+}
+
+impl Fetcher {
+    pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
+        // Fails only when one is installed already, which then serves as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut allowed = settings.allow_private.clone();
+        let mut client = Client::builder()
+            .user_agent(settings.user_agent())
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(settings.timeout)
+            .pool_idle_timeout(Duration::from_secs(15))
+            .pool_max_idle_per_host(settings.per_host)
+            .referer(false)
+            .no_proxy();
+        if let Some(proxy) = &settings.proxy {
+            let bad = |error: &dyn std::fmt::Display| Error::Usage(format!("--proxy {proxy}: {error}"));
+            let url = Url::parse(proxy).map_err(|error| bad(&error))?;
+            // The proxy is the user's own choice, wherever it is.
+            allowed.hosts.extend(url.host_str().map(str::to_owned));
+            client = client.proxy(Proxy::all(url).map_err(|error| bad(&error))?);
+        }
+        let allowed = Arc::new(allowed);
+        let client = client
+            .dns_resolver(Resolver::new(Arc::clone(&allowed)))
+            .build()
+            .map_err(|error| Error::Client(format!("{:#}", anyhow::Error::from(error))))?;
+        Ok(Self {
+            client,
+            hosts: Hosts::new(settings.per_host),
+            in_flight: Arc::new(Semaphore::new(settings.in_flight)),
+            allowed,
+            settings,
+            jitter: std::hash::RandomState::new(),
+        })
+    }
+
+    /// Fetches `url`, with as many attempts as the settings allow and the failures deserve.
+    pub(crate) async fn fetch(&self, url: &str) -> Result<Fetched, Failure> {
+        let start = Url::parse(url.trim()).map_err(|_| Failure::BadUrl)?;
+        let mut attempt = 0;
+        loop {
+            let failure = match self.attempt(&start).await {
+                Ok(fetched) => return Ok(fetched),
+                Err(failure) => failure,
+            };
+            if attempt >= self.settings.retries || !failure.is_transient() {
+                return Err(failure);
+            }
+            let Some(wait) = self.wait(url, attempt, &failure) else { return Err(failure) };
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    /// Exponential, between half and all of it; what the host asked for, if it did. None: it asked for too much.
+    fn wait(&self, url: &str, attempt: u32, failure: &Failure) -> Option<Duration> {
+        if let Failure::Http { retry_after: Some(wait), .. } = failure {
+            return (*wait <= self.settings.longest_retry_after).then_some(*wait);
+        }
+        let full = self.settings.backoff.saturating_mul(1 << attempt.min(16)).min(LONGEST_BACKOFF);
+        let random = (self.jitter.hash_one((url, attempt)) >> 11) as f64 / (1u64 << 53) as f64;
+        Some(full.mul_f64(0.5 + 0.5 * random))
+    }
+
+    /// One attempt: the redirects, then the body.
+    async fn attempt(&self, start: &Url) -> Result<Fetched, Failure> {
+        let mut url = start.clone();
+        let mut seen = HashSet::new();
+        let mut left = self.settings.deadline;
+        loop {
+            self.check(&url)?;
+            if !seen.insert(url.clone()) {
+                return Err(Failure::RedirectLoop);
+            }
+            if seen.len() > self.settings.redirects + 1 {
+                return Err(Failure::TooManyRedirects);
+            }
+            let host = self.hosts.get(url.host_str().unwrap_or_default());
+            let _connection = host.enter().await?;
+            // The semaphore is never closed.
+            let slot = Arc::clone(&self.in_flight).acquire_owned().await.ok();
+            // Waiting for a turn is not the host's fault: time counts from here.
+            let started = Instant::now();
+            let end = match timeout(left, self.exchange(&url)).await {
+                Ok(end) => end,
+                Err(_) => Err(Failure::Deadline),
+            };
+            left = left.saturating_sub(started.elapsed());
+            host.learn(end.as_ref().err());
+            if let Err(Failure::Http { retry_after: Some(wait), .. }) = &end
+                && *wait <= self.settings.longest_retry_after
+            {
+                host.pause(*wait);
+            }
+            match end? {
+                Exchange::Body(bytes) => return Ok(Fetched { bytes, slot }),
+                Exchange::Redirect(next) => url = next,
+            }
+        }
+    }
+
+    /// Scheme, and the address where the URL spells one out; names are checked when they are looked up.
+    fn check(&self, url: &Url) -> Result<(), Failure> {
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(Failure::BadUrl);
+        }
+        let address = match url.host() {
+            Some(Host::Ipv4(address)) => address.into(),
+            Some(Host::Ipv6(address)) => address.into(),
+            Some(Host::Domain(_)) => return Ok(()),
+            None => return Err(Failure::BadUrl),
+        };
+        if is_public(address) || self.allowed.address(address) { Ok(()) } else { Err(Failure::NotPublic) }
+    }
+
+    /// One request and its response.
+    async fn exchange(&self, url: &Url) -> Result<Exchange, Failure> {
+        let request = self.client.get(url.clone()).send();
+        // Connecting has its own bound, so headers get the sum of both.
+        let response = match timeout(self.settings.timeout * 2, request).await {
+            Ok(response) => response.map_err(|error| Failure::of(&error))?,
+            Err(_) => return Err(Failure::ResponseTimeout),
+        };
+        let status = response.status();
+        if status.is_redirection() && status != reqwest::StatusCode::NOT_MODIFIED {
+            let target = response
+                .headers()
+                .get(LOCATION)
+                .and_then(|target| std::str::from_utf8(target.as_bytes()).ok());
+            let next = target.and_then(|target| url.join(target).ok()).ok_or(Failure::BadRedirect)?;
+            let usable = matches!(next.scheme(), "http" | "https");
+            return if usable { Ok(Exchange::Redirect(next)) } else { Err(Failure::BadRedirect) };
+        }
+        if !status.is_success() {
+            let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after =
+                retry_after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+            return Err(Failure::Http { status: status.as_u16(), retry_after });
+        }
+        let robot = self.settings.user_agent_token.as_deref();
+        if is_opted_out(response.headers(), &self.settings.opt_outs, robot) {
+            return Err(Failure::OptedOut);
+        }
+        // Nothing was asked for compressed; a few bytes that unpack to gigabytes are not unpacked.
+        if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+            return Err(Failure::Encoded);
+        }
+        self.body(response).await.map(Exchange::Body)
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let most = self.settings.max_bytes;
+        let declared = response.content_length();
+        if declared.is_some_and(|length| length > most) {
+            return Err(Failure::TooLarge);
+        }
+        let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(FIRST_BUFFER) as usize);
+        let started = Instant::now();
+        loop {
+            // Silence as long as the whole time-out is slower than any floor.
+            let chunk = match timeout(self.settings.timeout, response.chunk()).await {
+                Ok(chunk) => chunk.map_err(|error| Failure::of(&error))?,
+                Err(_) => return Err(Failure::TooSlow),
+            };
+            let Some(chunk) = chunk else { break };
+            if bytes.len() as u64 + chunk.len() as u64 > most {
+                return Err(Failure::TooLarge);
+            }
+            bytes.extend_from_slice(&chunk);
+            let elapsed = started.elapsed();
+            let floor = self.settings.min_speed as f64 * elapsed.as_secs_f64();
+            if elapsed > self.settings.timeout && (bytes.len() as f64) < floor {
+                return Err(Failure::TooSlow);
+            }
+        }
+        if bytes.is_empty() { Err(Failure::Empty) } else { Ok(bytes) }
+    }
+}
+
+enum Exchange {
+    Body(Vec<u8>),
+    Redirect(Url),
+}

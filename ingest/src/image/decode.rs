@@ -1,0 +1,194 @@
+//! Header first, pixels later: what a file claims to be is known, and judged, before memory is spent on it.
+
+use std::io::Cursor;
+
+use image::codecs::gif::GifDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
+
+use super::encode::Encoding;
+use super::exif;
+use crate::sample::Problem;
+
+/// Upright pixels, 8 bits a channel, rows from the top, without padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pixels {
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// `height * width * channels` values.
+    pub data: Vec<u8>,
+}
+
+/// A picture whose header has been read.
+pub(super) struct Header<'a> {
+    bytes: &'a [u8],
+    format: ImageFormat,
+    decoder: Box<dyn ImageDecoder + 'a>,
+    orientation: Orientation,
+    exif: Option<Vec<u8>>,
+}
+
+/// Pixels, and whether they are other than the file's own (turned, or put on white).
+pub(super) struct Decoded {
+    pub(super) pixels: Pixels,
+    pub(super) changed: bool,
+}
+
+impl<'a> Header<'a> {
+    pub(super) fn read(bytes: &'a [u8], ignore_orientation: bool) -> Result<Self, Problem> {
+        let format = format(bytes)?;
+        let file = Cursor::new(bytes);
+        let limits = Limits::no_limits();
+        let mut decoder: Box<dyn ImageDecoder + 'a> = match format {
+            ImageFormat::Jpeg => Box::new(JpegDecoder::new(file).map_err(undecodable)?),
+            ImageFormat::Png => Box::new(PngDecoder::with_limits(file, limits).map_err(undecodable)?),
+            ImageFormat::WebP => Box::new(WebPDecoder::new(file).map_err(undecodable)?),
+            _ => Box::new(GifDecoder::new(file).map_err(undecodable)?),
+        };
+        let (width, height) = decoder.dimensions();
+        if width == 0 || height == 0 {
+            return Err(Problem::resize("Image decoding error: no pixels"));
+        }
+        let exif = decoder.exif_metadata().ok().flatten();
+        let mut orientation = Orientation::NoTransforms;
+        if !ignore_orientation && let Some(exif) = &exif {
+            orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);
+        }
+        Ok(Self { bytes, format, decoder, orientation, exif })
+    }
+
+    /// Width and height once turned upright.
+    pub(super) fn upright_size(&self) -> (u32, u32) {
+        let (width, height) = self.decoder.dimensions();
+        match self.orientation {
+            Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH => (height, width),
+            _ => (width, height),
+        }
+    }
+
+    pub(super) fn is(&self, encoding: Encoding) -> bool {
+        match encoding {
+            Encoding::Jpg(_) => self.format == ImageFormat::Jpeg,
+            Encoding::Png(_) => self.format == ImageFormat::Png,
+            Encoding::Webp => self.format == ImageFormat::WebP,
+        }
+    }
+
+    pub(super) fn exif_json(&self) -> String {
+        self.exif.as_deref().map_or_else(|| "{}".to_owned(), exif::json)
+    }
+
+    pub(super) fn decode(self) -> Result<Decoded, Problem> {
+        // The decoder fills what is missing with grey and calls it a success.
+        if self.format == ImageFormat::Jpeg && is_cut_short(self.bytes) {
+            return Err(Problem::resize("Image decoding error: the file is cut short"));
+        }
+        let mut image = DynamicImage::from_decoder(self.decoder).map_err(undecodable)?;
+        image.apply_orientation(self.orientation);
+        let alpha = image.color().has_alpha();
+        let changed = alpha || self.orientation != Orientation::NoTransforms;
+        Ok(Decoded { pixels: pixels(image), changed })
+    }
+}
+
+/// By the first bytes, whatever the name or content type said.
+fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
+    let says = |what: &str| Err(Problem::resize(format!("Image decoding error: {what}")));
+    if bytes.is_empty() {
+        return says("0 bytes");
+    }
+    if bytes.get(4..8) == Some(b"ftyp") {
+        return match bytes.get(8..12) {
+            Some(b"avif" | b"avis") => says("AVIF is not supported"),
+            Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1") => says("HEIC is not supported"),
+            _ => says("a video, not an image"),
+        };
+    }
+    match image::guess_format(bytes) {
+        Ok(known @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif)) => {
+            Ok(known)
+        }
+        Ok(other) => {
+            says(&format!("{} is not supported", other.extensions_str().first().unwrap_or(&"its type")))
+        }
+        Err(_) => {
+            let start = &bytes[..bytes.len().min(512)];
+            match start.trim_ascii_start().first() {
+                Some(b'<') if start.windows(4).any(|word| word == b"<svg") => says("SVG is not supported"),
+                Some(b'<') => says("a web page, not an image"),
+                _ => says("not an image"),
+            }
+        }
+    }
+}
+
+/// The decoder's own words would make a cause of every file; what kind of failure it is does not.
+fn undecodable(error: image::ImageError) -> Problem {
+    use image::ImageError::{Decoding, IoError, Limits, Unsupported};
+    let kind = match error {
+        Unsupported(_) => ": an unsupported variant of its format",
+        IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => ": the file is cut short",
+        Limits(_) => ": too large",
+        Decoding(_) => ": damaged",
+        _ => "",
+    };
+    Problem::resize(format!("Image decoding error{kind}"))
+}
+
+/// Whether no end marker follows the start of the first scan. (Bytes that look like one cannot stand inside a scan.)
+fn is_cut_short(jpeg: &[u8]) -> bool {
+    let mut at = 2;
+    // Segments before the first scan: marker, length. An EXIF thumbnail has an end marker of its own, in a segment.
+    while let Some(&[0xff, marker, high, low]) = jpeg.get(at..at + 4).and_then(|head| head.first_chunk::<4>())
+    {
+        at += match marker {
+            // Fill bytes.
+            0xff => 1,
+            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
+        };
+        if marker == 0xda {
+            return !jpeg.get(at..).unwrap_or_default().windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
+        }
+    }
+    // Not laid out as expected: the decoder decides.
+    false
+}
+
+fn pixels(image: DynamicImage) -> Pixels {
+    let (width, height) = (image.width(), image.height());
+    let (channels, data) = match image {
+        DynamicImage::ImageLuma8(grey) => (1, grey.into_raw()),
+        DynamicImage::ImageRgb8(rgb) => (3, rgb.into_raw()),
+        DynamicImage::ImageLuma16(_) => (1, image.into_luma8().into_raw()),
+        DynamicImage::ImageLumaA8(_) | DynamicImage::ImageLumaA16(_) => {
+            (1, on_white::<2>(&image.into_luma_alpha8().into_raw()))
+        }
+        image if image.color().has_alpha() => (3, on_white::<4>(&image.into_rgba8().into_raw())),
+        image => (3, image.into_rgb8().into_raw()),
+    };
+    Pixels { width, height, channels, data }
+}
+
+/// Composes pixels of `N` channels, the last of them alpha, onto white.
+fn on_white<const N: usize>(pixels: &[u8]) -> Vec<u8> {
+    let (pixels, _) = pixels.as_chunks::<N>();
+    let mut out = Vec::with_capacity(pixels.len() * (N - 1));
+    for pixel in pixels {
+        let alpha = u32::from(pixel[N - 1]);
+        for &value in &pixel[..N - 1] {
+            // Rounded c * a / 255 + 255 - a.
+            out.push((((u32::from(value) * alpha + (255 - alpha) * 255) + 127) / 255) as u8);
+        }
+    }
+    out
+}

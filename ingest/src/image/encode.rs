@@ -1,0 +1,52 @@
+//! The file types written.
+
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use serde::{Deserialize, Serialize};
+
+use super::decode::Pixels;
+use crate::sample::Problem;
+
+/// File type of the pictures in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// JPEG of quality 1 to 100.
+    Jpg(u8),
+    /// PNG, compressed at level 0 to 9.
+    Png(u8),
+    /// WebP without loss.
+    Webp,
+}
+
+impl Encoding {
+    /// Extension of the members in the tar.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Jpg(_) => "jpg",
+            Self::Png(_) => "png",
+            Self::Webp => "webp",
+        }
+    }
+
+    pub(super) fn encode(self, pixels: &Pixels) -> Result<Vec<u8>, Problem> {
+        let color = if pixels.channels == 3 { ExtendedColorType::Rgb8 } else { ExtendedColorType::L8 };
+        let (data, width, height) = (pixels.data.as_slice(), pixels.width, pixels.height);
+        let mut bytes = Vec::with_capacity(data.len() / 4);
+        match self {
+            Self::Jpg(quality) => {
+                JpegEncoder::new_with_quality(&mut bytes, quality).write_image(data, width, height, color)
+            }
+            Self::Png(level) => {
+                let compression = CompressionType::Level(level);
+                PngEncoder::new_with_quality(&mut bytes, compression, FilterType::Adaptive)
+                    .write_image(data, width, height, color)
+            }
+            Self::Webp => WebPEncoder::new_lossless(&mut bytes).write_image(data, width, height, color),
+        }
+        .map_err(|_| Problem::resize(format!("cannot be encoded as {}", self.extension())))?;
+        Ok(bytes)
+    }
+}

@@ -1,0 +1,114 @@
+use std::fs;
+use std::path::Path;
+
+use super::*;
+
+fn fixture(name: &str) -> Vec<u8> {
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+/// As it is, without loss.
+fn plain() -> Settings {
+    Settings { mode: Mode::No, encoding: Encoding::Png(6), ..Settings::default() }
+}
+
+fn pixel(picture: &Picture, x: u32, y: u32) -> [u8; 3] {
+    ::image::load_from_memory(&picture.bytes).unwrap().to_rgb8().get_pixel(x, y).0
+}
+
+fn near(found: [u8; 3], expected: [u8; 3], tolerance: u8) {
+    let close = found.iter().zip(expected).all(|(&a, b)| a.abs_diff(b) <= tolerance);
+    assert!(close, "{found:?}, not {expected:?}");
+}
+
+/// The four colours of `quarters()` in make.py, at the middle of each quarter of a `width` x `height` picture.
+fn quarters(picture: &Picture, tolerance: u8) {
+    let (width, height) = (picture.width, picture.height);
+    near(pixel(picture, width / 4, height / 4), [200, 30, 30], tolerance);
+    near(pixel(picture, width * 3 / 4, height / 4), [30, 200, 30], tolerance);
+    near(pixel(picture, width / 4, height * 3 / 4), [30, 30, 200], tolerance);
+    near(pixel(picture, width * 3 / 4, height * 3 / 4), [200, 200, 30], tolerance);
+}
+
+#[test]
+fn pictures_are_turned_upright() {
+    let picture = plain().process(&fixture("orientation.jpg")).unwrap();
+    assert_eq!((picture.width, picture.height), (64, 32));
+    assert_eq!((picture.original_width, picture.original_height), (64, 32));
+    quarters(&picture, 8);
+    let exif: serde_json::Value = serde_json::from_str(&picture.exif).unwrap();
+    assert!(exif["Image Make"].as_str().unwrap().contains("Maker"), "{exif}");
+    assert!(exif.get("Image Orientation").is_some(), "{exif}");
+
+    let as_stored = Settings { ignore_orientation: true, ..plain() };
+    let picture = as_stored.process(&fixture("orientation.jpg")).unwrap();
+    assert_eq!((picture.width, picture.height), (32, 64));
+}
+
+#[test]
+fn inks_frames_and_depths_become_plain_pictures() {
+    quarters(&plain().process(&fixture("cmyk.jpg")).unwrap(), 8);
+    quarters(&plain().process(&fixture("progressive.jpg")).unwrap(), 8);
+    quarters(&plain().process(&fixture("animated.gif")).unwrap(), 8);
+    let grey = plain().process(&fixture("grey16.png")).unwrap();
+    assert_eq!((pixel(&grey, 0, 0), pixel(&grey, 7, 7)), ([128; 3], [255; 3]));
+}
+
+#[test]
+fn what_is_transparent_shows_white() {
+    let picture = plain().process(&fixture("alpha.png")).unwrap();
+    assert_eq!(pixel(&picture, 0, 0), [200, 30, 30]);
+    // 128 / 255 of (0, 0, 200) on white: 255 - 128 = 127, and 200 * 128 / 255 + 127 = 227.4.
+    assert_eq!(pixel(&picture, 1, 0), [127, 127, 227]);
+    assert_eq!(pixel(&picture, 2, 0), [255; 3]);
+    let picture = plain().process(&fixture("palette.png")).unwrap();
+    assert_eq!((pixel(&picture, 0, 0), pixel(&picture, 1, 0)), ([10, 20, 30], [255; 3]));
+}
+
+#[test]
+fn bytes_are_kept_only_when_nothing_changes() {
+    let keep = |encoding| Settings { skip_reencode: true, encoding, ..plain() };
+    let original = fixture("cmyk.jpg");
+    assert_eq!(keep(Encoding::Jpg(95)).process(&original).unwrap().bytes, original);
+    assert_ne!(keep(Encoding::Png(6)).process(&original).unwrap().bytes, original);
+    let turned = fixture("orientation.jpg");
+    assert_ne!(keep(Encoding::Jpg(95)).process(&turned).unwrap().bytes, turned);
+    let resized = Settings { mode: Mode::KeepRatio, size: 16, ..keep(Encoding::Jpg(95)) };
+    assert_ne!(resized.process(&original).unwrap().bytes, original);
+    let alpha = fixture("alpha.png");
+    assert_ne!(keep(Encoding::Png(6)).process(&alpha).unwrap().bytes, alpha);
+}
+
+#[test]
+fn filters_turn_pictures_away_by_name() {
+    let cause = |settings: Settings| settings.process(&fixture("cmyk.jpg")).unwrap_err().cause;
+    assert_eq!(cause(Settings { min_side: 33, ..plain() }), "image too small");
+    assert_eq!(cause(Settings { max_area: Some(2047), ..plain() }), "image area too large");
+    assert_eq!(cause(Settings { max_aspect: Some(1.9), ..plain() }), "aspect ratio too large");
+    assert_eq!(cause(Settings { max_pixels: 2047, ..plain() }), "image claims more pixels than --max-pixels");
+    // 64 x 32 with its shorter side at 4096 would be 8192 x 4096.
+    let enlarged = Settings { mode: Mode::KeepRatio, size: 4096, max_pixels: 1_000_000, ..plain() };
+    assert_eq!(cause(enlarged), "aspect ratio too large");
+    assert!(
+        Settings { min_side: 32, max_area: Some(2048), max_aspect: Some(2.0), ..plain() }
+            .process(&fixture("cmyk.jpg"))
+            .is_ok()
+    );
+}
+
+#[test]
+fn a_file_cut_anywhere_or_changed_anywhere_never_panics() {
+    for name in ["orientation.jpg", "progressive.jpg", "alpha.png", "grey16.png", "animated.gif"] {
+        let whole = fixture(name);
+        for length in (0..whole.len()).step_by(whole.len() / 60 + 1) {
+            let _ = plain().process(&whole[..length]);
+        }
+        for at in (0..whole.len()).step_by(whole.len() / 200 + 1) {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x55;
+            let _ = plain().process(&changed);
+        }
+    }
+    let cut = &fixture("progressive.jpg")[..300];
+    assert_eq!(plain().process(cut).unwrap_err().cause, "Image decoding error: the file is cut short");
+}

@@ -1,0 +1,27 @@
+//! Lists of URLs and local sets to WebDataset shards, their tables and statistics; tagging of shards.
+//!
+//! ```text
+//! rows -> download | local -> image -> shard (tar + table + stats)      pipeline runs them side by side
+//! shards -> tag -> sidecars          shards -> verify -> what is broken
+//! ```
+
+pub mod download;
+mod error;
+pub mod image;
+mod input;
+pub mod local;
+pub mod part;
+mod pipeline;
+mod records;
+pub mod rows;
+pub mod sample;
+pub mod set;
+mod shard;
+pub mod stats;
+mod table;
+pub mod tag;
+mod tar;
+pub mod verify;
+
+pub use error::Error;
+pub use input::Input;

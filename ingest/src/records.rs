@@ -1,0 +1,110 @@
+//! Reading back what a shard's table says of its samples; img2dataset's tables, too, which have no places.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use serde_json::Value;
+
+use crate::error::Error;
+
+/// One row of `NNNNN.parquet`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) key: String,
+    pub(crate) success: bool,
+    pub(crate) status: String,
+    pub(crate) error_message: Option<String>,
+    pub(crate) url: String,
+    /// None also where the table has no captions.
+    pub(crate) caption: Option<String>,
+    /// Width, height, original width, original height.
+    pub(crate) sizes: Option<[u32; 4]>,
+    pub(crate) exif: Option<String>,
+    pub(crate) sha256: Option<String>,
+    /// Offset and length of the picture in the tar.
+    pub(crate) place: Option<(u64, u64)>,
+    /// Carried columns, in the order of [`Records::extra`].
+    pub(crate) extra: Vec<Value>,
+}
+
+/// A shard's table.
+pub(crate) struct Records {
+    /// Carried columns and their types.
+    pub(crate) extra: Vec<(String, DataType)>,
+    pub(crate) captioned: bool,
+    pub(crate) rows: Vec<Record>,
+}
+
+/// Reads a shard's table.
+pub(crate) fn read(path: &Path) -> Result<Records, Error> {
+    let file = File::open(path).map_err(Error::file("read", path))?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(Error::parquet("read", path))?;
+    let schema = builder.schema().clone();
+    for needed in ["key", "status", "url"] {
+        if schema.index_of(needed).is_err() {
+            return Err(Error::input(path, format!("not a shard's table: it has no column {needed:?}")));
+        }
+    }
+    let extra: Vec<(String, DataType)> = schema
+        .fields()
+        .iter()
+        .filter(|field| !crate::rows::RESERVED.contains(&field.name().as_str()))
+        .map(|field| (field.name().clone(), field.data_type().clone()))
+        .collect();
+    let mut rows = Vec::new();
+    for batch in builder.build().map_err(Error::parquet("read", path))? {
+        let batch = batch.map_err(Error::parquet("read", path))?;
+        rows.extend(records(&batch, &extra));
+    }
+    Ok(Records { extra, captioned: schema.index_of("caption").is_ok(), rows })
+}
+
+fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
+    let column = |name: &str, to: &DataType| {
+        batch.column_by_name(name).and_then(|column| arrow::compute::cast(column, to).ok())
+    };
+    let texts = |name: &str| column(name, &DataType::Utf8);
+    let text = |column: &Option<ArrayRef>, row: usize| {
+        let column = column.as_ref()?.as_string::<i32>();
+        column.is_valid(row).then(|| column.value(row).to_owned())
+    };
+    let sizes =
+        ["width", "height", "original_width", "original_height"].map(|name| column(name, &DataType::Int32));
+    let places = ["offset", "length"].map(|name| column(name, &DataType::Int64));
+    let [keys, statuses, messages, urls, captions, exifs, hashes] =
+        ["key", "status", "error_message", "url", "caption", "exif", "sha256"].map(texts);
+    let carried: Vec<Option<&ArrayRef>> = extra.iter().map(|(name, _)| batch.column_by_name(name)).collect();
+    (0..batch.num_rows())
+        .map(|row| {
+            let size = |column: &Option<ArrayRef>| {
+                let column = column.as_ref()?.as_primitive::<Int32Type>();
+                column.is_valid(row).then(|| column.value(row) as u32)
+            };
+            let place = |column: &Option<ArrayRef>| {
+                let column = column.as_ref()?.as_primitive::<Int64Type>();
+                column.is_valid(row).then(|| column.value(row) as u64)
+            };
+            let four = || Some([size(&sizes[0])?, size(&sizes[1])?, size(&sizes[2])?, size(&sizes[3])?]);
+            let status = text(&statuses, row).unwrap_or_default();
+            Record {
+                key: text(&keys, row).unwrap_or_default(),
+                success: status == "success",
+                status,
+                error_message: text(&messages, row),
+                url: text(&urls, row).unwrap_or_default(),
+                caption: text(&captions, row),
+                sizes: four(),
+                exif: text(&exifs, row),
+                sha256: text(&hashes, row),
+                place: place(&places[0]).zip(place(&places[1])),
+                extra: carried
+                    .iter()
+                    .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))
+                    .collect(),
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,228 @@
+//! Input tables as a stream of rows: parquet, csv, tsv, json, jsonl, txt and COCO's captions file, one file or a
+//! folder of them, never whole in memory (COCO's file excepted: its pictures and captions are two lists).
+//!
+//! A row that cannot be used (not UTF-8, no URL, not JSON) is still a row: it carries its [`Problem`] to the shard's
+//! table, so that every line of the input can be found again.
+
+mod coco;
+mod columns;
+mod delimited;
+mod json;
+mod lines;
+mod pairs;
+mod parquet;
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+pub use self::columns::{RESERVED, Wanted, Where};
+pub(crate) use self::parquet::{kind, plain_value};
+use crate::error::Error;
+use crate::sample::Problem;
+
+/// One row of an input: one caption and what it belongs to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// URL, or path of a local file relative to the image folder. Empty when the input has none.
+    pub url: String,
+    /// The caption as it stands in the input; None when it is null or missing.
+    pub caption: Option<String>,
+    /// Values of the columns carried through, in the order of [`Rows::extra`].
+    pub extra: Vec<Value>,
+    /// Why the row cannot be used.
+    pub problem: Option<Problem>,
+}
+
+/// A column carried through to the tables and the per-sample JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// Its name, in the input and in the output.
+    pub name: String,
+    /// Its type in the output table.
+    pub kind: Kind,
+}
+
+/// Types that carried columns have in the output table. Only parquet inputs are typed; everything else is text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// 64-bit signed.
+    Integer,
+    /// 64-bit.
+    Float,
+    /// True or false.
+    Boolean,
+    /// Text; a value that is not text is written as JSON.
+    Text,
+}
+
+/// The rows of one input file, in its order.
+pub trait Rows: Send {
+    /// The columns carried through.
+    fn extra(&self) -> &[Extra];
+
+    /// Whether rows have captions at all.
+    fn captioned(&self) -> bool {
+        true
+    }
+
+    /// Next row; None at the end.
+    fn next_row(&mut self) -> Result<Option<Row>, Error>;
+
+    /// Passes over up to `count` rows; returns how many there were.
+    fn skip(&mut self, count: usize) -> Result<usize, Error> {
+        for skipped in 0..count {
+            if self.next_row()?.is_none() {
+                return Ok(skipped);
+            }
+        }
+        Ok(count)
+    }
+
+    /// Number of rows, where the format says so without reading them.
+    fn total(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// How an input is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Format {
+    /// Apache Parquet.
+    Parquet,
+    /// Comma-separated, with a header (or without one when the first line holds a URL).
+    Csv,
+    /// Tab-separated, likewise.
+    Tsv,
+    /// An array of objects, or objects one after another; `ingest shard` also takes COCO's captions file.
+    Json,
+    /// One object a line.
+    Jsonl,
+    /// One URL a line, no captions.
+    Txt,
+}
+
+impl Format {
+    const ALL: [(&'static str, Self); 7] = [
+        ("parquet", Self::Parquet),
+        ("csv", Self::Csv),
+        ("tsv", Self::Tsv),
+        ("json", Self::Json),
+        ("jsonl", Self::Jsonl),
+        ("ndjson", Self::Jsonl),
+        ("txt", Self::Txt),
+    ];
+
+    /// By the file's extension, `.gz` and `.zst` set aside.
+    pub fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+        let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+        let (stem, extension) = name.rsplit_once('.')?;
+        // `.parquet` alone, or `_tmp-part.csv`, is not an input.
+        if stem.is_empty() || stem.starts_with(['.', '_']) {
+            return None;
+        }
+        Self::ALL.iter().find(|(known, _)| *known == extension).map(|(_, format)| *format)
+    }
+}
+
+/// The input files that `input` names: itself, or a folder's tables in sorted order.
+pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Format)>, Error> {
+    let meta = fs::metadata(input).map_err(Error::file("read", input))?;
+    if !meta.is_dir() {
+        let format = format.or_else(|| Format::of(input)).ok_or_else(|| {
+            Error::input(
+                input,
+                "not a name ending in parquet, csv, tsv, json, jsonl or txt (.gz, .zst): say --input-format",
+            )
+        })?;
+        return Ok(vec![(input.to_owned(), format)]);
+    }
+    let mut found = Vec::new();
+    for entry in fs::read_dir(input).map_err(Error::file("read", input))? {
+        let path = entry.map_err(Error::file("read", input))?.path();
+        if let Some(its) = Format::of(&path)
+            && path.is_file()
+            && format.is_none_or(|wanted| wanted == its)
+        {
+            found.push((path, its));
+        }
+    }
+    found.sort();
+    let Some((_, first)) = found.first() else {
+        return Err(Error::input(input, "no parquet, csv, tsv, json, jsonl or txt file in this folder"));
+    };
+    if let Some((path, _)) = found.iter().find(|(_, format)| format != first) {
+        let problem = format!("the folder also holds {}: say --input-format", path.display());
+        return Err(Error::input(input, problem));
+    }
+    Ok(found)
+}
+
+/// Opens one input file and finds its columns.
+pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+    Ok(match format {
+        Format::Parquet => Box::new(parquet::ParquetRows::open(path, wanted)?),
+        Format::Csv => Box::new(delimited::DelimitedRows::open(path, b',', wanted)?),
+        Format::Tsv => Box::new(delimited::DelimitedRows::open(path, b'\t', wanted)?),
+        Format::Jsonl => Box::new(json::JsonRows::open_lines(path, wanted)?),
+        Format::Json if coco::is_coco(path, wanted)? => Box::new(coco::CocoRows::open(path, wanted)?),
+        Format::Json => Box::new(json::JsonRows::open_values(path, wanted)?),
+        Format::Txt => Box::new(lines::TextRows::open(path, wanted)?),
+    })
+}
+
+/// Opens a folder of pictures with a `.txt` beside each.
+pub fn open_pairs(folder: &Path) -> Result<Box<dyn Rows>, Error> {
+    Ok(Box::new(pairs::PairRows::open(folder)?))
+}
+
+/// A file's bytes, decompressed by its name.
+fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
+    const BUFFER: usize = 1 << 16;
+    let file = BufReader::with_capacity(BUFFER, File::open(path).map_err(Error::file("read", path))?);
+    let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+    Ok(if extension == "gz" {
+        Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file)))
+    } else if extension == "zst" {
+        let decoder = zstd::Decoder::with_buffer(file).map_err(Error::file("read", path))?;
+        Box::new(BufReader::with_capacity(BUFFER, decoder))
+    } else {
+        Box::new(file)
+    })
+}
+
+/// A line (or document) longer than this is not one of ours, but a hostile or binary file.
+const LONGEST_LINE: u64 = 16 << 20;
+
+/// Next line without its end, whatever its bytes; None at the end of the file.
+fn next_line(path: &Path, from: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
+    line.clear();
+    let read = from.take(LONGEST_LINE).read_until(b'\n', line).map_err(Error::file("read", path))?;
+    if read as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
+        return Err(Error::input(path, "a line of more than 16 MiB: not a text table"));
+    }
+    while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
+        line.pop();
+    }
+    Ok(read > 0)
+}
+
+/// Text of a field, or the replacement text and the fact that it was not UTF-8.
+fn text(bytes: &[u8]) -> (String, bool) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (text.to_owned(), true),
+        Err(_) => (String::from_utf8_lossy(bytes).into_owned(), false),
+    }
+}
+
+/// Several captions of one picture become several rows; a picture without any becomes one.
+fn expand(url: &str, captions: Vec<Option<String>>, extra: &[Value], problem: Option<&Problem>) -> Vec<Row> {
+    let captions = if captions.is_empty() { vec![None] } else { captions };
+    captions
+        .into_iter()
+        .map(|caption| Row { url: url.to_owned(), caption, extra: extra.to_vec(), problem: problem.cloned() })
+        .collect()
+}

@@ -1,0 +1,146 @@
+//! Which columns of an input hold the URL (or file), the caption, and what is carried through.
+
+use std::path::Path;
+
+use super::{Extra, Kind};
+use crate::error::Error;
+
+/// Where the pictures of a set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Where {
+    /// At URLs.
+    Web,
+    /// In a folder.
+    Local,
+}
+
+/// What the command line says about columns.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Decides the names that are looked for when none is given.
+    pub place: Where,
+    /// Column of URLs or files; None looks for the usual names.
+    pub url: Option<String>,
+    /// Column of captions; None looks for the usual names.
+    pub caption: Option<String>,
+    /// The set has no captions, on purpose.
+    pub no_captions: bool,
+    /// Columns carried through.
+    pub extra: Vec<String>,
+}
+
+/// Output columns that a carried column may not shadow.
+pub const RESERVED: [&str; 15] = [
+    "key",
+    "caption",
+    "url",
+    "width",
+    "height",
+    "original_width",
+    "original_height",
+    "status",
+    "error_message",
+    "exif",
+    "md5",
+    "sha256",
+    "sha512",
+    "offset",
+    "length",
+];
+
+/// Positions of the columns in one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) url: usize,
+    pub(super) caption: Option<usize>,
+    pub(super) extra: Vec<usize>,
+}
+
+impl Wanted {
+    fn usual_urls(&self) -> &'static [&'static str] {
+        match self.place {
+            Where::Web => &["url", "image_url"],
+            Where::Local => &["file", "file_name", "filename", "image", "image_path", "filepath", "path"],
+        }
+    }
+
+    const USUAL_CAPTIONS: &'static [&'static str] = &["caption", "captions", "text"];
+
+    /// Finds the columns among `names`, first exactly, then whatever the case.
+    pub(super) fn find(&self, path: &Path, names: &[String]) -> Result<Found, Error> {
+        let (what, option) = match self.place {
+            Where::Web => ("URLs", "--url-col"),
+            Where::Local => ("files", "--file-col"),
+        };
+        let url = Self::column(path, names, self.url.as_deref(), self.usual_urls(), what, option)?;
+        let caption = if self.no_captions {
+            None
+        } else {
+            let given = self.caption.as_deref();
+            let option = "--caption-col (or --no-captions)";
+            Some(Self::column(path, names, given, Self::USUAL_CAPTIONS, "captions", option)?)
+        };
+        let extra = self
+            .extra
+            .iter()
+            .map(|name| Self::column(path, names, Some(name), &[], "", "--save-additional-columns"))
+            .collect::<Result<_, _>>()?;
+        Ok(Found { url, caption, extra })
+    }
+
+    fn column(
+        path: &Path,
+        names: &[String],
+        given: Option<&str>,
+        usual: &[&str],
+        what: &str,
+        option: &str,
+    ) -> Result<usize, Error> {
+        let candidates = given.as_ref().map_or(usual, std::slice::from_ref);
+        let exact = |wanted: &&str| names.iter().position(|name| name == wanted);
+        let any_case = |wanted: &&str| names.iter().position(|name| name.eq_ignore_ascii_case(wanted));
+        let found = candidates.iter().find_map(exact).or_else(|| candidates.iter().find_map(any_case));
+        found.ok_or_else(|| Error::Column {
+            path: path.to_owned(),
+            wanted: given.map_or(format!("column of {what}"), |name| format!("column {name:?}")),
+            columns: names.to_vec(),
+            mend: format!("name one of them with {option}"),
+        })
+    }
+
+    /// The carried columns of inputs that have no types.
+    pub(super) fn extra_text(&self) -> Vec<Extra> {
+        self.extra.iter().map(|name| Extra { name: name.clone(), kind: Kind::Text }).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted() -> Wanted {
+        Wanted { place: Where::Web, url: None, caption: None, no_captions: false, extra: Vec::new() }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn the_usual_names_are_found_whatever_their_case() {
+        let found = wanted().find(Path::new("x.parquet"), &names(&["SAMPLE_ID", "URL", "TEXT"])).unwrap();
+        assert_eq!(found, Found { url: 1, caption: Some(2), extra: vec![] });
+    }
+
+    #[test]
+    fn a_missing_column_is_named_with_those_there_are() {
+        let mut wanted = wanted();
+        wanted.caption = Some("alt".to_owned());
+        let error = wanted.find(Path::new("x.csv"), &names(&["url", "title"])).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "x.csv has no column \"alt\"; its columns are url, title: \
+             name one of them with --caption-col (or --no-captions)"
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! Comma- and tab-separated tables. A header names the columns; a first line that holds a URL is no header but a row,
+//! as in CC3M and CC12M, whose two columns are then told apart by which one it is.
+
+use std::collections::VecDeque;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use csv::{ByteRecord, Reader, ReaderBuilder};
+use serde_json::Value;
+
+use super::columns::Found;
+use super::{Extra, Row, Rows, Wanted, Where, reader, text};
+use crate::error::Error;
+use crate::sample::Problem;
+
+pub(super) struct DelimitedRows {
+    path: PathBuf,
+    from: Reader<Box<dyn BufRead + Send>>,
+    found: Found,
+    extra: Vec<Extra>,
+    /// Number of fields of the first line.
+    fields: usize,
+    record: ByteRecord,
+    /// The first line, when it is a row.
+    waiting: VecDeque<ByteRecord>,
+}
+
+impl DelimitedRows {
+    pub(super) fn open(path: &Path, delimiter: u8, wanted: &Wanted) -> Result<Self, Error> {
+        let mut from = Self::reader(path, delimiter, true)?;
+        let mut first = ByteRecord::new();
+        if !from.read_byte_record(&mut first).map_err(|error| csv_error(path, &error))? {
+            return Err(Error::input(path, "empty: not even a header"));
+        }
+        let names: Vec<String> = first.iter().map(|field| text(field.trim_ascii()).0).collect();
+        let mut waiting = VecDeque::new();
+        let found = match headerless(&names) {
+            Some(found) if wanted.place == Where::Web && wanted.url.is_none() => {
+                if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()) {
+                    return Err(Error::input(
+                        path,
+                        format!("the first line is a row, not a header naming {name:?}"),
+                    ));
+                }
+                // Quotes mean nothing in these files: one in a caption must not swallow the lines after it.
+                from = Self::reader(path, delimiter, delimiter != b'\t')?;
+                if from.read_byte_record(&mut first).map_err(|error| csv_error(path, &error))? {
+                    waiting.push_back(first.clone());
+                }
+                found
+            }
+            _ => wanted.find(path, &names)?,
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            from,
+            found,
+            extra: wanted.extra_text(),
+            fields: first.len(),
+            record: ByteRecord::new(),
+            waiting,
+        })
+    }
+
+    fn reader(path: &Path, delimiter: u8, quoting: bool) -> Result<Reader<Box<dyn BufRead + Send>>, Error> {
+        let mut builder = ReaderBuilder::new();
+        builder.delimiter(delimiter).has_headers(false).flexible(true).quoting(quoting);
+        Ok(builder.from_reader(reader(path)?))
+    }
+
+    fn row(&self, record: &ByteRecord) -> Row {
+        let field = |index: usize| record.get(index).map(text);
+        let mut problem = None;
+        if record.len() != self.fields {
+            let (has, header) = (record.len(), self.fields);
+            problem = Some(Problem::read(format!("row has {has} fields, the header {header}")));
+        }
+        let mut take = |value: Option<(String, bool)>, what: &str| {
+            let (text, valid) = value.unwrap_or((String::new(), true));
+            if !valid && problem.is_none() {
+                problem = Some(Problem::read(format!("{what} is not UTF-8")));
+            }
+            text
+        };
+        let url = take(field(self.found.url), "URL").trim().to_owned();
+        let caption = self.found.caption.map(|index| take(field(index), "caption"));
+        let extra = self
+            .found
+            .extra
+            .iter()
+            .zip(&self.extra)
+            .map(|(&index, column)| Value::String(take(field(index), &column.name)))
+            .collect();
+        Row { url, caption, extra, problem }
+    }
+}
+
+/// The columns of a table without a header: two fields, exactly one of which is a URL.
+fn headerless(first: &[String]) -> Option<Found> {
+    let is_url = |field: &String| field.starts_with("http://") || field.starts_with("https://");
+    match first {
+        [one, other] if is_url(one) && !is_url(other) => {
+            Some(Found { url: 0, caption: Some(1), extra: vec![] })
+        }
+        [one, other] if is_url(other) && !is_url(one) => {
+            Some(Found { url: 1, caption: Some(0), extra: vec![] })
+        }
+        _ => None,
+    }
+}
+
+fn csv_error(path: &Path, error: &csv::Error) -> Error {
+    Error::input(path, format!("not a readable table: {error}"))
+}
+
+impl Rows for DelimitedRows {
+    fn extra(&self) -> &[Extra] {
+        &self.extra
+    }
+
+    fn captioned(&self) -> bool {
+        self.found.caption.is_some()
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, Error> {
+        if let Some(record) = self.waiting.pop_front() {
+            return Ok(Some(self.row(&record)));
+        }
+        let read = self.from.read_byte_record(&mut self.record);
+        if !read.map_err(|error| csv_error(&self.path, &error))? {
+            return Ok(None);
+        }
+        Ok(Some(self.row(&self.record)))
+    }
+}

@@ -1,0 +1,223 @@
+//! JSON: one object a line, or an array of objects, or objects one after another. An object a row; a list of captions
+//! makes one row a caption.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, Read};
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize as _;
+use serde_json::{Map, Value};
+
+use super::{Extra, LONGEST_LINE, Row, Rows, Wanted, expand, next_line, reader, text};
+use crate::error::Error;
+use crate::sample::Problem;
+
+pub(super) struct JsonRows {
+    path: PathBuf,
+    from: Box<dyn BufRead + Send>,
+    layout: Layout,
+    url: String,
+    caption: Option<String>,
+    extra: Vec<Extra>,
+    line: Vec<u8>,
+    /// Objects before the first usable one, and rows of an object with several captions.
+    waiting: VecDeque<Row>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    Lines,
+    Array { first: bool },
+    Stream,
+}
+
+/// One object of the file, or why there is none on this line.
+enum Record {
+    /// With a problem when it is not UTF-8 all through.
+    Object(Map<String, Value>, Option<Problem>),
+    /// What is what cannot be known in such a line, so all of it stands in for the URL.
+    Broken(String, Problem),
+}
+
+impl JsonRows {
+    pub(super) fn open_lines(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+        Self::open(path, reader(path)?, Layout::Lines, wanted)
+    }
+
+    pub(super) fn open_values(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+        let mut from = reader(path)?;
+        let layout = match peek(path, from.as_mut())? {
+            Some(b'[') => {
+                from.consume(1);
+                Layout::Array { first: true }
+            }
+            Some(b'{') => Layout::Stream,
+            None => return Err(Error::input(path, "empty: no rows")),
+            Some(_) => return Err(Error::input(path, "neither an array of objects nor an object")),
+        };
+        Self::open(path, from, layout, wanted)
+    }
+
+    /// Finds the columns in the first object that can be read.
+    fn open(
+        path: &Path,
+        from: Box<dyn BufRead + Send>,
+        layout: Layout,
+        wanted: &Wanted,
+    ) -> Result<Self, Error> {
+        let mut rows = Self {
+            path: path.to_owned(),
+            from,
+            layout,
+            url: String::new(),
+            caption: None,
+            extra: wanted.extra_text(),
+            line: Vec::new(),
+            waiting: VecDeque::new(),
+        };
+        let mut broken = Vec::new();
+        while let Some(record) = rows.next_record()? {
+            match record {
+                Record::Object(object, problem) => {
+                    let names: Vec<String> = object.keys().cloned().collect();
+                    let found = wanted.find(path, &names)?;
+                    rows.url.clone_from(&names[found.url]);
+                    rows.caption = found.caption.map(|index| names[index].clone());
+                    for (column, index) in rows.extra.iter_mut().zip(found.extra) {
+                        column.name.clone_from(&names[index]);
+                    }
+                    broken.push(Record::Object(object, problem));
+                    rows.waiting = broken.into_iter().flat_map(|record| rows.rows(record)).collect();
+                    return Ok(rows);
+                }
+                record @ Record::Broken(..) => broken.push(record),
+            }
+            // A file whose first hundred lines are no objects is not JSON lines.
+            if broken.len() >= 100 {
+                break;
+            }
+        }
+        Err(Error::input(path, if broken.is_empty() { "empty: no rows" } else { "no JSON object in it" }))
+    }
+
+    fn next_record(&mut self) -> Result<Option<Record>, Error> {
+        if self.layout == Layout::Lines {
+            while next_line(&self.path, self.from.as_mut(), &mut self.line)? {
+                if !self.line.trim_ascii().is_empty() {
+                    return Ok(Some(parse_line(&self.line)));
+                }
+            }
+            return Ok(None);
+        }
+        let malformed = |what: &str| Error::input(&self.path, what);
+        let mut next = peek(&self.path, self.from.as_mut())?;
+        if let Layout::Array { first } = &mut self.layout {
+            match next {
+                Some(b']') => return Ok(None),
+                Some(b',') if !*first => {
+                    self.from.consume(1);
+                    next = peek(&self.path, self.from.as_mut())?;
+                }
+                Some(_) if *first => {}
+                Some(_) => return Err(malformed("no comma between two objects of the array")),
+                None => return Err(malformed("the array is cut short")),
+            }
+            *first = false;
+        }
+        match next {
+            None if self.layout == Layout::Stream => return Ok(None),
+            Some(b'{') => {}
+            _ => return Err(malformed("an element that is not an object")),
+        }
+        // An object ends at its brace, so nothing after it is read ahead.
+        let mut one = serde_json::Deserializer::from_reader(self.from.as_mut().take(LONGEST_LINE));
+        let object = Map::<String, Value>::deserialize(&mut one)
+            .map_err(|error| Error::input(&self.path, format!("not JSON: {error}")))?;
+        Ok(Some(Record::Object(object, None)))
+    }
+
+    fn rows(&self, record: Record) -> Vec<Row> {
+        let (object, mut problem) = match record {
+            Record::Object(object, problem) => (object, problem),
+            Record::Broken(line, problem) => {
+                let extra = vec![Value::Null; self.extra.len()];
+                return vec![Row { url: line, caption: None, extra, problem: Some(problem) }];
+            }
+        };
+        let url = match object.get(&self.url) {
+            Some(Value::String(url)) => url.trim().to_owned(),
+            Some(Value::Null) | None => String::new(),
+            Some(other) => {
+                problem = Some(Problem::read(format!("{:?} is not text", self.url)));
+                other.to_string()
+            }
+        };
+        let mut captions = Vec::new();
+        match self.caption.as_ref().and_then(|name| object.get(name)) {
+            Some(Value::Array(list)) => {
+                for caption in list {
+                    captions.push(caption_text(caption, &mut problem));
+                }
+            }
+            Some(caption) => captions.push(caption_text(caption, &mut problem)),
+            None => {}
+        }
+        let extra: Vec<Value> =
+            self.extra.iter().map(|column| object.get(&column.name).cloned().unwrap_or_default()).collect();
+        expand(&url, captions, &extra, problem.as_ref())
+    }
+}
+
+fn caption_text(value: &Value, problem: &mut Option<Problem>) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Null => None,
+        other => {
+            *problem = Some(Problem::read("caption is not text"));
+            Some(other.to_string())
+        }
+    }
+}
+
+fn parse_line(line: &[u8]) -> Record {
+    let (lossy, valid) = text(line);
+    let problem = (!valid).then(|| Problem::read("line is not UTF-8"));
+    match serde_json::from_str::<Value>(&lossy) {
+        Ok(Value::Object(object)) => Record::Object(object, problem),
+        Ok(_) => Record::Broken(lossy, Problem::read("line is not a JSON object")),
+        Err(_) => Record::Broken(lossy, problem.unwrap_or_else(|| Problem::read("line is not JSON"))),
+    }
+}
+
+/// First byte that is not white space, not consumed; a byte-order mark counts as white space.
+fn peek(path: &Path, from: &mut dyn BufRead) -> Result<Option<u8>, Error> {
+    loop {
+        let buffer = from.fill_buf().map_err(Error::file("read", path))?;
+        match buffer.first() {
+            None => return Ok(None),
+            Some(byte) if byte.is_ascii_whitespace() || [0xef, 0xbb, 0xbf].contains(byte) => from.consume(1),
+            Some(byte) => return Ok(Some(*byte)),
+        }
+    }
+}
+
+impl Rows for JsonRows {
+    fn extra(&self) -> &[Extra] {
+        &self.extra
+    }
+
+    fn captioned(&self) -> bool {
+        self.caption.is_some()
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, Error> {
+        loop {
+            if let Some(row) = self.waiting.pop_front() {
+                return Ok(Some(row));
+            }
+            let Some(record) = self.next_record()? else { return Ok(None) };
+            let rows = self.rows(record);
+            self.waiting.extend(rows);
+        }
+    }
+}

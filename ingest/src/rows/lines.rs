@@ -1,0 +1,46 @@
+//! One URL a line.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use super::{Extra, Row, Rows, Wanted, next_line, reader, text};
+use crate::error::Error;
+use crate::sample::Problem;
+
+pub(super) struct TextRows {
+    path: PathBuf,
+    from: Box<dyn BufRead + Send>,
+    line: Vec<u8>,
+}
+
+impl TextRows {
+    pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+        if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()).or(wanted.url.as_ref()) {
+            let problem = format!("one URL a line has no columns, so no {name:?}: use csv or jsonl");
+            return Err(Error::input(path, problem));
+        }
+        Ok(Self { path: path.to_owned(), from: reader(path)?, line: Vec::new() })
+    }
+}
+
+impl Rows for TextRows {
+    fn extra(&self) -> &[Extra] {
+        &[]
+    }
+
+    fn captioned(&self) -> bool {
+        false
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, Error> {
+        while next_line(&self.path, self.from.as_mut(), &mut self.line)? {
+            let (url, valid) = text(self.line.trim_ascii());
+            if url.is_empty() {
+                continue;
+            }
+            let problem = (!valid).then(|| Problem::read("URL is not UTF-8"));
+            return Ok(Some(Row { url, caption: None, extra: Vec::new(), problem }));
+        }
+        Ok(None)
+    }
+}

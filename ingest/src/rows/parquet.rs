@@ -1,0 +1,302 @@
+//! Parquet tables, a batch of rows at a time. Text is read as bytes and checked here, so that one caption that is not
+//! UTF-8 costs its row and not the file.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use arrow::util::display::array_value_to_string;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+};
+use parquet::basic::{ConvertedType, Type as Physical};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::metadata::{FileMetaData, ParquetMetaData};
+use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
+use serde_json::Value;
+
+use super::columns::Found;
+use super::{Extra, Kind, Row, Rows, Wanted, expand, text};
+use crate::error::Error;
+use crate::sample::Problem;
+
+/// Rows decoded at a time: large enough to be fast, small enough to be nothing in memory.
+const BATCH: usize = 1024;
+
+pub(super) struct ParquetRows {
+    path: PathBuf,
+    metadata: ArrowReaderMetadata,
+    /// Positions in the table's schema, and in the columns that are read.
+    columns: Vec<usize>,
+    found: Found,
+    extra: Vec<Extra>,
+    total: usize,
+    /// Table rows handed out or passed over.
+    position: usize,
+    /// None until rows are needed, and after rows were passed over.
+    reader: Option<ParquetRecordBatchReader>,
+    waiting: VecDeque<Row>,
+    /// Whether a table row can be several rows, so that positions must be counted one by one.
+    lists: bool,
+}
+
+impl ParquetRows {
+    pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        if extension == "gz" || extension == "zst" {
+            return Err(Error::input(
+                path,
+                "a compressed parquet file cannot be read in place: unpack it first",
+            ));
+        }
+        let file = File::open(path).map_err(Error::file("read", path))?;
+        let unreadable = |error: ParquetError| Error::input(path, format!("not a parquet file: {error}"));
+        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(unreadable)?;
+        let metadata = text_as_bytes(metadata.metadata()).map_err(unreadable)?;
+        let fields = metadata.schema().fields();
+        let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
+        let found = wanted.find(path, &names)?;
+        let lists = found.caption.is_some_and(|index| fields[index].data_type().is_list());
+        for index in [Some(found.url), found.caption].into_iter().flatten() {
+            let inner = match fields[index].data_type() {
+                DataType::List(inner) | DataType::LargeList(inner) if index != found.url => inner.data_type(),
+                kind => kind,
+            };
+            if !inner.is_binary() {
+                let problem = format!("column {:?} is {inner}, not text", names[index]);
+                return Err(Error::input(path, problem));
+            }
+        }
+        let extra = wanted
+            .extra
+            .iter()
+            .zip(&found.extra)
+            .map(|(name, &index)| Extra { name: name.clone(), kind: kind(fields[index].data_type()) })
+            .collect();
+        let mut columns: Vec<usize> =
+            [found.url].into_iter().chain(found.caption).chain(found.extra.iter().copied()).collect();
+        columns.sort_unstable();
+        columns.dedup();
+        let total = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
+        Ok(Self {
+            path: path.to_owned(),
+            metadata,
+            columns,
+            found,
+            extra,
+            total,
+            position: 0,
+            reader: None,
+            waiting: VecDeque::new(),
+            lists,
+        })
+    }
+
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>, Error> {
+        let reader = if let Some(reader) = &mut self.reader {
+            reader
+        } else {
+            let file = File::open(&self.path).map_err(Error::file("read", &self.path))?;
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            let mask = ProjectionMask::roots(builder.parquet_schema(), self.columns.iter().copied());
+            let reader = builder
+                .with_projection(mask)
+                .with_batch_size(BATCH)
+                .with_offset(self.position)
+                .build()
+                .map_err(Error::parquet("read", &self.path))?;
+            self.reader.insert(reader)
+        };
+        reader.next().transpose().map_err(Error::parquet("read", &self.path))
+    }
+
+    fn rows(&mut self, batch: &RecordBatch) {
+        let column = |index: usize| {
+            let place = self.columns.iter().position(|&column| column == index).unwrap_or(0);
+            batch.column(place)
+        };
+        let url_column = column(self.found.url);
+        let caption_column = self.found.caption.map(column);
+        let extra_columns: Vec<(&ArrayRef, Kind)> = self
+            .found
+            .extra
+            .iter()
+            .zip(&self.extra)
+            .map(|(&index, extra)| (column(index), extra.kind))
+            .collect();
+        let mut rows = Vec::with_capacity(batch.num_rows());
+        for row in 0..batch.num_rows() {
+            let mut problem = None;
+            let mut check = |value: Option<(String, bool)>, what: &str| {
+                value.map(|(text, valid)| {
+                    if !valid {
+                        problem = Some(Problem::read(format!("{what} is not UTF-8")));
+                    }
+                    text
+                })
+            };
+            let url = check(bytes(url_column, row).map(text), "URL").unwrap_or_default();
+            let mut captions = Vec::new();
+            if let Some(column) = caption_column {
+                if let Some(list) = list(column, row) {
+                    for at in 0..list.len() {
+                        captions.push(check(bytes(&list, at).map(text), "caption"));
+                    }
+                } else {
+                    captions.push(check(bytes(column, row).map(text), "caption"));
+                }
+            }
+            let extra: Vec<Value> =
+                extra_columns.iter().map(|(column, kind)| value(column.as_ref(), *kind, row)).collect();
+            rows.extend(expand(url.trim(), captions, &extra, problem.as_ref()));
+        }
+        self.waiting.extend(rows);
+    }
+}
+
+impl Rows for ParquetRows {
+    fn extra(&self) -> &[Extra] {
+        &self.extra
+    }
+
+    fn captioned(&self) -> bool {
+        self.found.caption.is_some()
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, Error> {
+        loop {
+            if let Some(row) = self.waiting.pop_front() {
+                if !self.lists {
+                    self.position += 1;
+                }
+                return Ok(Some(row));
+            }
+            let Some(batch) = self.next_batch()? else { return Ok(None) };
+            self.rows(&batch);
+        }
+    }
+
+    fn skip(&mut self, count: usize) -> Result<usize, Error> {
+        if self.lists {
+            for skipped in 0..count {
+                if self.next_row()?.is_none() {
+                    return Ok(skipped);
+                }
+            }
+            return Ok(count);
+        }
+        let skipped = count.min(self.total.saturating_sub(self.position));
+        self.position += skipped;
+        self.reader = None;
+        self.waiting.clear();
+        Ok(skipped)
+    }
+
+    fn total(&self) -> Option<u64> {
+        (!self.lists).then_some(self.total as u64)
+    }
+}
+
+/// The same table with its text columns declared as bytes, so that the reader does not refuse a whole batch.
+fn text_as_bytes(metadata: &ParquetMetaData) -> ParquetResult<ArrowReaderMetadata> {
+    let file = metadata.file_metadata();
+    let root = without_text(file.schema_descr().root_schema())?;
+    let file = FileMetaData::new(
+        file.version(),
+        file.num_rows(),
+        file.created_by().map(str::to_owned),
+        // The embedded Arrow schema would declare them text again.
+        None,
+        Arc::new(SchemaDescriptor::new(root)),
+        None,
+    );
+    let metadata = Arc::new(ParquetMetaData::new(file, metadata.row_groups().to_vec()));
+    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
+}
+
+fn without_text(of: &Type) -> ParquetResult<TypePtr> {
+    let info = of.get_basic_info();
+    let id = info.has_id().then(|| info.id());
+    if of.is_primitive() {
+        if of.get_physical_type() != Physical::BYTE_ARRAY || info.converted_type() == ConvertedType::DECIMAL {
+            return Ok(Arc::new(of.clone()));
+        }
+        let builder = Type::primitive_type_builder(info.name(), Physical::BYTE_ARRAY)
+            .with_repetition(info.repetition())
+            .with_id(id);
+        return Ok(Arc::new(builder.build()?));
+    }
+    let fields = of.get_fields().iter().map(|field| without_text(field)).collect::<ParquetResult<_>>()?;
+    let mut builder = Type::group_type_builder(info.name())
+        .with_fields(fields)
+        .with_converted_type(info.converted_type())
+        .with_logical_type(info.logical_type_ref().cloned())
+        .with_id(id);
+    // The root of a schema has no repetition.
+    if info.has_repetition() {
+        builder = builder.with_repetition(info.repetition());
+    }
+    Ok(Arc::new(builder.build()?))
+}
+
+/// The type that a carried column gets.
+pub(crate) fn kind(of: &DataType) -> Kind {
+    match of {
+        DataType::Boolean => Kind::Boolean,
+        DataType::UInt64 => Kind::Text,
+        kind if kind.is_integer() => Kind::Integer,
+        kind if kind.is_floating() => Kind::Float,
+        _ => Kind::Text,
+    }
+}
+
+fn bytes(column: &dyn Array, row: usize) -> Option<&[u8]> {
+    if column.is_null(row) {
+        return None;
+    }
+    match column.data_type() {
+        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
+        _ => None,
+    }
+}
+
+/// The row's list; None when the column holds no lists (or this one is null, which reads as one missing caption).
+fn list(column: &dyn Array, row: usize) -> Option<ArrayRef> {
+    if column.is_null(row) {
+        return None;
+    }
+    match column.data_type() {
+        DataType::List(_) => Some(column.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => Some(column.as_list::<i64>().value(row)),
+        _ => None,
+    }
+}
+
+fn value(column: &dyn Array, kind: Kind, row: usize) -> Value {
+    if column.is_null(row) {
+        return Value::Null;
+    }
+    let one = column.slice(row, 1);
+    let cast = |to: &DataType| arrow::compute::cast(&one, to).ok().filter(|cast| !cast.is_null(0));
+    match kind {
+        Kind::Boolean => Value::Bool(one.as_boolean().value(0)),
+        Kind::Integer => cast(&DataType::Int64)
+            .map_or(Value::Null, |cast| Value::from(cast.as_primitive::<Int64Type>().value(0))),
+        Kind::Float => cast(&DataType::Float64)
+            .map_or(Value::Null, |cast| Value::from(cast.as_primitive::<Float64Type>().value(0))),
+        Kind::Text => match bytes(&one, 0) {
+            Some(bytes) => Value::String(text(bytes).0),
+            None => array_value_to_string(&one, 0).map_or(Value::Null, Value::String),
+        },
+    }
+}
+
+/// A carried value as it stands in a table of ours.
+pub(crate) fn plain_value(column: &dyn Array, row: usize) -> Value {
+    value(column, kind(column.data_type()), row)
+}

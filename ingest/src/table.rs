@@ -1,0 +1,155 @@
+//! `NNNNN.parquet`: one row an attempted sample, img2dataset's columns, then `offset` and `length` of the picture's bytes
+//! in the (uncompressed) tar.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
+};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::Compression;
+use parquet::errors::Result;
+use parquet::file::properties::WriterProperties;
+use serde_json::Value;
+
+use crate::rows::{Extra, Kind, Row};
+use crate::sample::{Picture, Problem, Status};
+
+/// One row to write.
+pub(crate) struct Line<'a> {
+    pub(crate) row: &'a Row,
+    pub(crate) key: &'a str,
+    pub(crate) outcome: Result<&'a Picture, &'a Problem>,
+    /// Offset and length in the tar.
+    pub(crate) place: Option<(u64, u64)>,
+}
+
+enum Carried {
+    Integer(Int64Builder),
+    Float(Float64Builder),
+    Boolean(BooleanBuilder),
+    Text(StringBuilder),
+}
+
+impl Carried {
+    fn new(kind: Kind) -> Self {
+        match kind {
+            Kind::Integer => Self::Integer(Int64Builder::new()),
+            Kind::Float => Self::Float(Float64Builder::new()),
+            Kind::Boolean => Self::Boolean(BooleanBuilder::new()),
+            Kind::Text => Self::Text(StringBuilder::new()),
+        }
+    }
+
+    fn push(&mut self, value: &Value) {
+        match self {
+            Self::Integer(column) => column.append_option(value.as_i64()),
+            Self::Float(column) => column.append_option(value.as_f64()),
+            Self::Boolean(column) => column.append_option(value.as_bool()),
+            Self::Text(column) => match value {
+                Value::Null => column.append_null(),
+                Value::String(text) => column.append_value(text),
+                other => column.append_value(other.to_string()),
+            },
+        }
+    }
+
+    fn finish(mut self) -> ArrayRef {
+        match &mut self {
+            Self::Integer(column) => Arc::new(column.finish()),
+            Self::Float(column) => Arc::new(column.finish()),
+            Self::Boolean(column) => Arc::new(column.finish()),
+            Self::Text(column) => Arc::new(column.finish()),
+        }
+    }
+}
+
+/// Columns of a shard's table, filled row by row.
+pub(crate) struct Table {
+    carried: Vec<(String, Carried)>,
+    caption: Option<StringBuilder>,
+    url: StringBuilder,
+    key: StringBuilder,
+    status: StringBuilder,
+    error_message: StringBuilder,
+    sizes: [Int32Builder; 4],
+    exif: StringBuilder,
+    sha256: StringBuilder,
+    offset: Int64Builder,
+    length: Int64Builder,
+}
+
+impl Table {
+    pub(crate) fn new(extra: &[Extra], captioned: bool) -> Self {
+        Self {
+            carried: extra.iter().map(|extra| (extra.name.clone(), Carried::new(extra.kind))).collect(),
+            caption: captioned.then(StringBuilder::new),
+            url: StringBuilder::new(),
+            key: StringBuilder::new(),
+            status: StringBuilder::new(),
+            error_message: StringBuilder::new(),
+            sizes: Default::default(),
+            exif: StringBuilder::new(),
+            sha256: StringBuilder::new(),
+            offset: Int64Builder::new(),
+            length: Int64Builder::new(),
+        }
+    }
+
+    pub(crate) fn push(&mut self, line: &Line<'_>) {
+        let &Line { row, key, outcome, place } = line;
+        for ((_, column), value) in self.carried.iter_mut().zip(&row.extra) {
+            column.push(value);
+        }
+        if let Some(column) = &mut self.caption {
+            column.append_option(row.caption.as_deref());
+        }
+        self.url.append_value(&row.url);
+        self.key.append_value(key);
+        self.status.append_value(outcome.map_or_else(|problem| problem.status, |_| Status::Success).name());
+        self.error_message.append_option(outcome.err().map(|problem| problem.cause.as_str()));
+        let picture = outcome.ok();
+        let sizes = picture.map(|it| [it.width, it.height, it.original_width, it.original_height]);
+        for (at, column) in self.sizes.iter_mut().enumerate() {
+            column.append_option(sizes.map(|sizes| sizes[at] as i32));
+        }
+        self.exif.append_option(picture.map(|picture| picture.exif.as_str()));
+        self.sha256.append_option(picture.map(|picture| picture.sha256.as_str()));
+        self.offset.append_option(place.map(|(offset, _)| offset as i64));
+        self.length.append_option(place.map(|(_, length)| length as i64));
+    }
+
+    /// The parquet file.
+    pub(crate) fn bytes(mut self) -> Result<Vec<u8>> {
+        let mut columns: Vec<(String, ArrayRef)> =
+            self.carried.into_iter().map(|(name, column)| (name, column.finish())).collect();
+        let mut add = |name: &str, column: ArrayRef| columns.push((name.to_owned(), column));
+        if let Some(mut caption) = self.caption {
+            add("caption", Arc::new(caption.finish()));
+        }
+        add("url", Arc::new(self.url.finish()));
+        add("key", Arc::new(self.key.finish()));
+        add("status", Arc::new(self.status.finish()));
+        add("error_message", Arc::new(self.error_message.finish()));
+        let [width, height, original_width, original_height] = &mut self.sizes;
+        add("width", Arc::new(width.finish()));
+        add("height", Arc::new(height.finish()));
+        add("original_width", Arc::new(original_width.finish()));
+        add("original_height", Arc::new(original_height.finish()));
+        add("exif", Arc::new(self.exif.finish()));
+        add("sha256", Arc::new(self.sha256.finish()));
+        add("offset", Arc::new(self.offset.finish()));
+        add("length", Arc::new(self.length.finish()));
+        // Nullable whatever the values: shards of one set have one schema.
+        let batch = RecordBatch::try_from_iter_with_nullable(
+            columns.into_iter().map(|(name, column)| (name, column, true)),
+        )?;
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::SNAPPY)
+            .set_created_by(concat!("ingest ", env!("CARGO_PKG_VERSION")).to_owned())
+            .build();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
+        writer.write(&batch)?;
+        writer.into_inner()
+    }
+}

@@ -1,0 +1,89 @@
+//! A tar whose bytes depend on its members alone: USTAR headers, time 0, one owner, mode 0444. Compressed or not, it
+//! appears when it is whole.
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use concepts::files::AtomicFile;
+use tar::{EntryType, Header};
+
+/// Level of zstd: pictures hardly shrink, so more effort brings nothing.
+const LEVEL: i32 = 3;
+/// Members and the end are padded to this.
+const BLOCK: u64 = 512;
+
+enum Sink {
+    Plain(AtomicFile),
+    Compressed(Box<zstd::Encoder<'static, AtomicFile>>),
+}
+
+impl Write for Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(file) => file.write(bytes),
+            Self::Compressed(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(file) => file.flush(),
+            Self::Compressed(file) => file.flush(),
+        }
+    }
+}
+
+pub(crate) struct TarWriter {
+    sink: Sink,
+    /// Bytes of the tar so far, before compression.
+    position: u64,
+}
+
+impl TarWriter {
+    pub(crate) fn create(path: &Path, compress: bool) -> io::Result<Self> {
+        let file = AtomicFile::create(path)?;
+        let sink = if compress {
+            let mut encoder = zstd::Encoder::new(file, LEVEL)?;
+            encoder.include_checksum(true)?;
+            Sink::Compressed(Box::new(encoder))
+        } else {
+            Sink::Plain(file)
+        };
+        Ok(Self { sink, position: 0 })
+    }
+
+    /// Adds a member; returns where its bytes start in the (uncompressed) tar.
+    pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) -> io::Result<u64> {
+        let mut header = Header::new_ustar();
+        header.set_path(name)?;
+        header.set_entry_type(EntryType::Regular);
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o444);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_username("bigdata")?;
+        header.set_groupname("bigdata")?;
+        header.set_cksum();
+        self.write(header.as_bytes())?;
+        let start = self.position;
+        self.write(bytes)?;
+        let padding = (BLOCK - self.position % BLOCK) % BLOCK;
+        self.write(&[0; BLOCK as usize][..padding as usize])?;
+        Ok(start)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.position += bytes.len() as u64;
+        self.sink.write_all(bytes)
+    }
+
+    /// Ends the tar and puts it under its name.
+    pub(crate) fn commit(mut self) -> io::Result<()> {
+        self.write(&[0; 2 * BLOCK as usize])?;
+        match self.sink {
+            Sink::Plain(file) => file.commit(),
+            Sink::Compressed(encoder) => encoder.finish()?.commit(),
+        }
+    }
+}

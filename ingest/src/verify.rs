@@ -1,0 +1,238 @@
+//! `ingest verify`: whether tars, tables, statistics and sidecars are whole and speak of the same samples.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use concepts::files::TEMPORARY;
+use concepts::sidecar::Sidecar;
+use loader::program::{Progress, interrupted};
+use loader::shard;
+use loader::tar::Archive;
+use serde_json::{Value, json};
+
+use crate::error::Error;
+use crate::records::{self, Records};
+use crate::stats::ShardStats;
+
+/// What was found in a folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Shards looked at.
+    pub shards: u64,
+    /// Samples in their tars.
+    pub samples: u64,
+    /// Shards with a sidecar.
+    pub sidecars: u64,
+    /// What is broken, one line each, beginning with the file.
+    pub problems: Vec<String>,
+    /// What is only untidy, likewise.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// The summary object of `--json`.
+    pub fn json(&self) -> Value {
+        json!({
+            "shards": self.shards,
+            "samples": self.samples,
+            "sidecars": self.sidecars,
+            "problems": self.problems,
+            "notes": self.notes,
+        })
+    }
+}
+
+/// Checks every shard of a folder. Damage is reported, not an error.
+pub fn verify(folder: &Path) -> Result<Report, Error> {
+    let input = [folder.to_owned()];
+    let mut report = Report::default();
+    for path in shard::incomplete(&input)? {
+        report.problems.push(format!("{}: has no statistics, so it was never finished", path.display()));
+    }
+    let listed = list(folder)?;
+    for name in &listed.leftovers {
+        let path = folder.join(name);
+        report.notes.push(format!("{}: left by a process that was stopped; may be deleted", path.display()));
+    }
+    report.problems.extend(listed.problems);
+    let shards = if listed.tars == 0 { Vec::new() } else { shard::list(&input).unwrap_or_default() };
+    if shards.is_empty() && report.problems.is_empty() {
+        return Err(Error::input(folder, "no shards in this folder"));
+    }
+    let mut progress = Progress::new("verifying", "shards", shards.len() as u64);
+    for path in &shards {
+        if interrupted() {
+            return Err(Error::Interrupted);
+        }
+        report.shards += 1;
+        if let Err(problem) = verify_shard(path, &mut report) {
+            report.problems.push(problem);
+        }
+        let problems = report.problems.len();
+        progress.advance(1, || format!("{problems} problems"));
+    }
+    progress.finish(&format!("{} problems", report.problems.len()));
+    Ok(report)
+}
+
+struct Listed {
+    tars: usize,
+    leftovers: Vec<String>,
+    problems: Vec<String>,
+}
+
+/// What the names alone tell: leftovers, gaps in the numbers, companions whose tar is gone.
+fn list(folder: &Path) -> Result<Listed, Error> {
+    let mut names = HashSet::new();
+    for entry in fs::read_dir(folder).map_err(Error::file("read", folder))? {
+        names.insert(entry.map_err(Error::file("read", folder))?.file_name().to_string_lossy().into_owned());
+    }
+    let mut leftovers: Vec<String> =
+        names.iter().filter(|name| name.starts_with(TEMPORARY)).cloned().collect();
+    leftovers.sort();
+    let stems: HashSet<&str> = names.iter().filter_map(|name| shard::stem(Path::new(name))).collect();
+    let mut orphans: Vec<&String> = names
+        .iter()
+        .filter(|name| {
+            let stem = name.strip_suffix("_stats.json").or_else(|| name.strip_suffix(".concepts.parquet"));
+            !name.starts_with(TEMPORARY) && stem.is_some_and(|stem| !stems.contains(stem))
+        })
+        .collect();
+    orphans.sort();
+    let mut problems: Vec<String> =
+        orphans.iter().map(|name| format!("{}: its tar is gone", folder.join(name).display())).collect();
+    let numbers: HashSet<u32> = stems
+        .iter()
+        .filter(|stem| stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit()))
+        .filter_map(|stem| stem.parse().ok())
+        .collect();
+    // Only where ingest counted can a gap be told from a choice.
+    if names.contains(crate::set::MANIFEST)
+        && let Some(last) = numbers.iter().max()
+    {
+        let missing: Vec<u32> = (0..*last).filter(|number| !numbers.contains(number)).collect();
+        for number in missing.iter().take(20) {
+            let tar = folder.join(format!("{number:05}.tar"));
+            problems.push(format!("{}: missing, though later shards are there", tar.display()));
+        }
+        if missing.len() > 20 {
+            problems.push(format!("{}: {} more shards are missing", folder.display(), missing.len() - 20));
+        }
+    }
+    Ok(Listed { tars: stems.len(), leftovers, problems })
+}
+
+/// Checks one shard; several problems of one table are reported as the first of them and their number.
+fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
+    let archive = Archive::open(path).map_err(|error| error.to_string())?;
+    let samples = archive.samples().map_err(|error| error.to_string())?;
+    report.samples += samples.len() as u64;
+    for sample in &samples {
+        if sample.image().is_none() {
+            let problem = format!("{}: sample {} has no picture", path.display(), sample.key);
+            report.problems.push(problem);
+            break;
+        }
+    }
+    let sidecar = shard::sidecar_path(path);
+    if sidecar.exists() {
+        report.sidecars += 1;
+        if let Err(error) = verify_sidecar(&sidecar, path, &samples) {
+            report.problems.push(error);
+        }
+    }
+    let stats_path = shard::stats_path(path);
+    let stats = stats_path.exists().then(|| {
+        let bytes = fs::read(&stats_path).map_err(|error| format!("{}: {error}", stats_path.display()))?;
+        serde_json::from_slice::<ShardStats>(&bytes)
+            .map_err(|error| format!("{}: not statistics: {error}", stats_path.display()))
+    });
+    let table_path = shard::table_path(path);
+    if !table_path.exists() {
+        return match stats {
+            // Shards of other tools have neither.
+            None => Ok(()),
+            Some(_) => Err(format!("{}: the shard's table is missing", table_path.display())),
+        };
+    }
+    let table = records::read(&table_path).map_err(|error| error.to_string())?;
+    if let Some(stats) = stats {
+        verify_stats(&stats?, &table, &stats_path)?;
+    }
+    verify_table(&table, &table_path, &archive, &samples)
+}
+
+fn verify_stats(stats: &ShardStats, table: &Records, path: &Path) -> Result<(), String> {
+    let successes = table.rows.iter().filter(|record| record.success).count() as u64;
+    if stats.successes != successes {
+        let (said, there) = (stats.successes, successes);
+        return Err(format!("{}: says {said} successes, the table has {there}", path.display()));
+    }
+    // img2dataset counts rows that it dropped, so there may be fewer rows than it says.
+    if stats.count < table.rows.len() as u64 {
+        let (said, there) = (stats.count, table.rows.len());
+        return Err(format!("{}: says {said} samples, the table has {there}", path.display()));
+    }
+    Ok(())
+}
+
+fn verify_table(
+    table: &Records,
+    path: &Path,
+    archive: &Archive,
+    samples: &[loader::tar::Sample],
+) -> Result<(), String> {
+    let says = |problem: String| Err(format!("{}: {problem}", path.display()));
+    let in_tar: HashMap<&str, &loader::tar::Sample> =
+        samples.iter().map(|sample| (sample.key.as_str(), sample)).collect();
+    let successes = table.rows.iter().filter(|record| record.success).count();
+    if successes != samples.len() || in_tar.len() != samples.len() {
+        return says(format!("has {successes} successes, the tar {} samples", samples.len()));
+    }
+    for record in table.rows.iter().filter(|record| record.success) {
+        let key = &record.key;
+        let Some(sample) = in_tar.get(key.as_str()) else {
+            return says(format!("sample {key} is not in the tar"));
+        };
+        let image = sample.image().map(|member| (member.offset, member.length));
+        if record.place.is_some() && record.place != image {
+            return says(format!("offset or length of sample {key} is not that of its picture in the tar"));
+        }
+        if let (Some(caption), Some(member)) = (&record.caption, sample.caption()) {
+            let text = archive.read(member.offset, member.length).map_err(|error| error.to_string())?;
+            if text != caption.as_bytes() {
+                return says(format!("caption of sample {key} is not the one in the tar"));
+            }
+        }
+        if let Some((offset, length)) = image {
+            let start = archive.read(offset, length.min(12)).map_err(|error| error.to_string())?;
+            if !is_picture(&start) {
+                return says(format!("the picture of sample {key} is damaged"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// By the first bytes of the file types that shards hold.
+fn is_picture(start: &[u8]) -> bool {
+    start.starts_with(&[0xff, 0xd8, 0xff])
+        || start.starts_with(b"\x89PNG")
+        || (start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP"))
+}
+
+fn verify_sidecar(sidecar: &Path, path: &Path, samples: &[loader::tar::Sample]) -> Result<(), String> {
+    let bytes = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
+    let table = Sidecar::open(sidecar).map_err(|error| error.to_string())?;
+    table.refuse_unless_for(path, bytes, samples.len() as u32).map_err(|error| error.to_string())?;
+    for (place, sample) in (0..).zip(samples) {
+        // Only samples with mentions have their key there.
+        if table.key(place).is_some_and(|key| key != sample.key) {
+            let problem =
+                format!("names other samples than the tar, from {} on; tag the shard again", sample.key);
+            return Err(format!("{}: {problem}", sidecar.display()));
+        }
+    }
+    Ok(())
+}

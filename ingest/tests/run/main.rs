@@ -1,0 +1,8 @@
+//! The program as its users run it, grouped by what it is put through.
+#![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+mod continuing;
+mod faults;
+mod sets;
+mod tagging;

@@ -1,0 +1,132 @@
+//! Sidecars of our shards and of others', and captions on standard input.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::common::{code, command, contents, error_line, errors, ingest, jpeg, summary, table};
+use serde_json::Value;
+
+/// A tar as other tools write them: no table, no statistics, captions before pictures, names in folders.
+fn foreign(path: &Path, captions: &[&[u8]]) {
+    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+    for (index, caption) in captions.iter().enumerate() {
+        for (extension, bytes) in [("txt", caption.to_vec()), ("jpg", jpeg(16, 16, 1))] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, format!("set/{index:04}.{extension}"), bytes.as_slice()).unwrap();
+        }
+    }
+    tar.finish().unwrap();
+}
+
+#[test]
+fn foreign_shards_are_tagged_in_tar_order_and_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let captions: [&[u8]; 4] =
+        [b"Two dogs on a wooden bench.", b"", b"A tennis racket \xff and a red ball", b"running fast"];
+    foreign(&folder.path().join("a.tar"), &captions);
+    foreign(&folder.path().join("b.tar"), &captions[..1]);
+    let path = folder.path().to_str().unwrap();
+    let output = ingest(&["tag", path, "--json", "--threads", "3"]);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let counts = summary(&output);
+    assert_eq!(
+        (&counts["shards"], &counts["tagged"], &counts["captions"]),
+        (&2.into(), &2.into(), &5.into())
+    );
+    assert_eq!(counts["captions_not_utf8"], 1);
+
+    let rows = table(&folder.path().join("a.concepts.parquet"));
+    assert_eq!(
+        rows.len() as u64 + table(&folder.path().join("b.concepts.parquet")).len() as u64,
+        counts["mentions"].as_u64().unwrap()
+    );
+    let concepts: Vec<(&str, &str)> =
+        rows.iter().map(|row| (row["sample"].as_str(), row["concept"].as_str())).collect();
+    assert!(concepts.contains(&("0", "dog")) && concepts.contains(&("2", "tennis racket")), "{concepts:?}");
+    assert!(rows.iter().all(|row| row["key"] == format!("set/{:0>4}", row["sample"])));
+
+    // Again: nothing to do, and the same totals.
+    let before = contents(folder.path());
+    let again = summary(&ingest(&["tag", path, "--json"]));
+    assert_eq!((&again["tagged"], &again["mentions"]), (&0.into(), &counts["mentions"]));
+    assert!(contents(folder.path()) == before);
+
+    // Another shard under the old sidecar: made anew, and counted as such.
+    foreign(&folder.path().join("a.tar"), &captions[2..]);
+    let stale = ingest(&["verify", path]);
+    assert_eq!(code(&stale), 1);
+    assert!(errors(&stale).contains("a.concepts.parquet"), "{}", errors(&stale));
+    let again = summary(&ingest(&["tag", path, "--json"]));
+    assert_eq!((&again["tagged"], &again["replaced"]), (&1.into(), &1.into()));
+    assert_eq!(code(&ingest(&["verify", path])), 0);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let captions: Vec<String> =
+        (0..1500).map(|i| format!("a cat number {i} on the old kitchen table")).collect();
+    let captions: Vec<&[u8]> = captions.iter().map(String::as_bytes).collect();
+    foreign(&folder.path().join("a.tar"), &captions);
+    let tag = |threads: &str| {
+        let output = ingest(&["tag", folder.path().join("a.tar").to_str().unwrap(), "--threads", threads]);
+        assert_eq!(code(&output), 0, "{}", errors(&output));
+        let sidecar = folder.path().join("a.concepts.parquet");
+        let bytes = fs::read(&sidecar).unwrap();
+        fs::remove_file(sidecar).unwrap();
+        bytes
+    };
+    assert!(tag("1") == tag("4"));
+}
+
+#[test]
+fn captions_become_json_lines_with_offsets_in_characters() {
+    let mut child =
+        command(&["tag", "--text", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // The quotes and the e with accent are one character and several bytes each.
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all("A “café” with two\u{a0}Big Dogs &amp; a CAT\n\nrunning\n".as_bytes())
+        .unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(code(&output), 0);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "one a caption, empty ones too");
+    let canonical: Vec<char> = lines[0]["text"].as_str().unwrap().chars().collect();
+    let mentions = lines[0]["mentions"].as_array().unwrap();
+    assert!(mentions.iter().any(|mention| mention["concept"] == "dog"), "{mentions:?}");
+    for mention in mentions {
+        let at = |name: &str| mention[name].as_u64().unwrap() as usize;
+        let phrase: String = canonical[at("start")..at("end")].iter().collect();
+        assert_eq!(mention["phrase"], phrase.as_str());
+        assert!(
+            at("start") <= at("concept_start")
+                && at("concept_end") == at("head_end")
+                && at("head_end") <= at("end")
+        );
+    }
+    assert_eq!(lines[1]["mentions"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn what_cannot_be_tagged_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let nothing = ingest(&["tag", folder.path().to_str().unwrap()]);
+    assert_eq!(code(&nothing), 1);
+    assert!(error_line(&nothing).contains("no shards"), "{}", error_line(&nothing));
+    assert_eq!(code(&ingest(&["tag", "/nowhere/at/all"])), 1);
+    assert_eq!(code(&ingest(&["tag"])), 2);
+    assert_eq!(code(&ingest(&["tag", "--text", "/nowhere/at/all"])), 1);
+    fs::write(folder.path().join("a.tar"), b"this is no tar, whatever its name says").unwrap();
+    let damaged = ingest(&["tag", folder.path().to_str().unwrap()]);
+    assert_eq!(code(&damaged), 1);
+    assert!(error_line(&damaged).contains("a.tar"), "{}", error_line(&damaged));
+    assert!(!folder.path().join("a.concepts.parquet").exists());
+}

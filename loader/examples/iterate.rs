@@ -1,0 +1,15 @@
+//! The first batches of a set: `cargo run -p loader --example iterate -- 'shards/{00000..00007}.tar'`.
+
+use loader::{Loader, Position, Settings, shard};
+
+fn main() -> Result<(), loader::Error> {
+    let inputs: Vec<_> = std::env::args_os().skip(1).map(Into::into).collect();
+    let loader = Loader::open(Settings::new(shard::list(&inputs)?, 64))?;
+    println!("{} samples, {} batches an epoch", loader.samples(), loader.steps_per_epoch());
+    for batch in loader.batches(Position::default()).take(20) {
+        let batch = batch?;
+        let (at, wait, skipped) = (batch.position, batch.counters.waited, batch.counters.skipped.len());
+        println!("{}.{}: waited {wait:.1?}, {skipped} skipped, {:?}", at.epoch, at.step, batch.captions[0]);
+    }
+    Ok(())
+}

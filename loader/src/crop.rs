@@ -1,0 +1,190 @@
+//! Which part of an image a sample shows: a function of seed, epoch and sample, never of timing.
+
+use crate::order::SampleId;
+use crate::permutation::Draws;
+use crate::{Crop, ImageSettings};
+
+/// Keeps the draws of the augmentation apart from the keys of the order.
+const AUGMENTATION: u64 = 3;
+
+/// Tries for a random crop that fits, as in torchvision.
+const TRIES: usize = 10;
+
+/// The part of an image that becomes the result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View {
+    /// The part.
+    pub part: Part,
+    /// Whether it is mirrored left to right.
+    pub flip: bool,
+}
+
+/// A part of an image, in its pixels.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Part {
+    /// Cut out first, then resized: nothing outside has an influence.
+    Cut {
+        /// First column.
+        left: u32,
+        /// First row.
+        top: u32,
+        /// Columns.
+        width: u32,
+        /// Rows.
+        height: u32,
+    },
+    /// The image is resized as a whole, and this part of it is kept: pixels just outside have an influence.
+    Of {
+        /// Left edge.
+        left: f64,
+        /// Upper edge.
+        top: f64,
+        /// Width.
+        width: f64,
+        /// Height.
+        height: f64,
+    },
+}
+
+/// The draws for one sample in one epoch.
+pub fn draws(seed: u64, epoch: u64, sample: SampleId) -> Draws {
+    Draws::new(&[seed, epoch, AUGMENTATION, sample.shard.into(), sample.sample.into()])
+}
+
+impl View {
+    /// The view of an image of `width` x `height` pixels, both at least 1.
+    pub fn choose(settings: &ImageSettings, mut draws: Draws, width: u32, height: u32) -> Self {
+        let flip = draws.uniform(0.0, 1.0) < f64::from(settings.flip);
+        let part = match settings.crop {
+            Crop::RandomResized { scale, ratio, .. } => {
+                let range = |(low, high): (f32, f32)| (f64::from(low), f64::from(high));
+                random_part(&mut draws, range(scale), range(ratio), width, height)
+            }
+            Crop::Centre { size } => centre(size, width, height),
+        };
+        Self { part, flip }
+    }
+}
+
+/// torchvision's `RandomResizedCrop`: up to ten draws of an area (uniform) and a ratio (log-uniform), then a
+/// place; if none fits, the largest part in the middle whose ratio is allowed. Whole numbers are rounded half to
+/// even, as Python does.
+fn random_part(draws: &mut Draws, scale: (f64, f64), ratio: (f64, f64), width: u32, height: u32) -> Part {
+    let (full_width, full_height) = (f64::from(width), f64::from(height));
+    for _ in 0..TRIES {
+        let area = full_width * full_height * draws.uniform(scale.0, scale.1);
+        let aspect = draws.uniform(ratio.0.ln(), ratio.1.ln()).exp();
+        let w = (area * aspect).sqrt().round_ties_even() as u32;
+        let h = (area / aspect).sqrt().round_ties_even() as u32;
+        if (1..=width).contains(&w) && (1..=height).contains(&h) {
+            let top = draws.below(u64::from(height - h) + 1) as u32;
+            let left = draws.below(u64::from(width - w) + 1) as u32;
+            return Part::Cut { left, top, width: w, height: h };
+        }
+    }
+    let aspect = full_width / full_height;
+    let (mut w, mut h) = (width, height);
+    if aspect < ratio.0 {
+        h = ((full_width / ratio.0).round_ties_even() as u32).clamp(1, height);
+    } else if aspect > ratio.1 {
+        w = ((full_height * ratio.1).round_ties_even() as u32).clamp(1, width);
+    }
+    Part::Cut { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
+}
+
+/// torchvision's `Resize(size)` (the long side is rounded down) and `CenterCrop(size)`, as one part.
+fn centre(size: u32, width: u32, height: u32) -> Part {
+    let long = |long: u32, short: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as u32;
+    let (resized_width, resized_height) =
+        if width <= height { (size, long(height, width)) } else { (long(width, height), size) };
+    let (across, down) =
+        (f64::from(width) / f64::from(resized_width), f64::from(height) / f64::from(resized_height));
+    let middle = |resized: u32| (f64::from(resized - size) / 2.0).round_ties_even();
+    Part::Of {
+        left: middle(resized_width) * across,
+        top: middle(resized_height) * down,
+        width: f64::from(size) * across,
+        height: f64::from(size) * down,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixture() -> serde_json::Value {
+        serde_json::from_str(include_str!("../tests/fixtures/crop.json")).unwrap()
+    }
+
+    fn id(sample: u32) -> SampleId {
+        SampleId { shard: 0, sample }
+    }
+
+    const RATIO: (f64, f64) = (3.0 / 4.0, 4.0 / 3.0);
+
+    #[test]
+    fn falls_back_as_torchvision_does() {
+        for case in fixture()["fallbacks"].as_array().unwrap() {
+            let [width, height] = ["width", "height"].map(|name| case[name].as_u64().unwrap() as u32);
+            let [left, top, w, h] = serde_json::from_value(case["part"].clone()).unwrap();
+            let part = random_part(&mut draws(0, 0, id(0)), (2.0, 2.0), RATIO, width, height);
+            assert_eq!(part, Part::Cut { left, top, width: w, height: h }, "{width} x {height}");
+        }
+    }
+
+    #[test]
+    fn draws_are_distributed_as_torchvisions() {
+        for case in fixture()["means"].as_array().unwrap() {
+            let [width, height] = ["width", "height"].map(|name| case[name].as_u64().unwrap() as u32);
+            let scale: (f64, f64) = serde_json::from_value(case["scale"].clone()).unwrap();
+            let expected: [f64; 4] = serde_json::from_value(case["mean"].clone()).unwrap();
+            let count = 20_000;
+            let (mut sums, mut area) = ([0.0; 4], 0.0);
+            for sample in 0..count {
+                let part = random_part(&mut draws(1, 2, id(sample)), scale, RATIO, width, height);
+                let Part::Cut { left, top, width: w, height: h } = part else { panic!("not cut: {part:?}") };
+                assert!(w > 0 && h > 0 && left + w <= width && top + h <= height);
+                for (sum, value) in sums.iter_mut().zip([left, top, w, h]) {
+                    *sum += f64::from(value) / f64::from(count);
+                }
+                area += f64::from(w) * f64::from(h) / f64::from(count);
+            }
+            // Both means carry an error of about a hundredth of the spread, some 1 pixel here.
+            for (mean, expected) in sums.into_iter().zip(expected) {
+                assert!((mean - expected).abs() < 4.0, "{width} x {height}: {sums:?}");
+            }
+            let expected = case["area"].as_f64().unwrap();
+            assert!((area / expected - 1.0).abs() < 0.01, "area {area}, not {expected}");
+        }
+    }
+
+    #[test]
+    fn the_view_depends_on_seed_epoch_and_sample_alone() {
+        let settings = ImageSettings { flip: 0.5, ..ImageSettings::default() };
+        let view = |seed, epoch, sample| View::choose(&settings, draws(seed, epoch, id(sample)), 640, 480);
+        assert_eq!(view(1, 2, 3), view(1, 2, 3));
+        for other in [view(2, 2, 3), view(1, 3, 3), view(1, 2, 4)] {
+            assert_ne!(view(1, 2, 3), other);
+        }
+        let flipped = (0..10_000).filter(|&sample| view(0, 0, sample).flip).count();
+        assert!((4_800..5_200).contains(&flipped), "{flipped} of 10,000 mirrored");
+    }
+
+    #[test]
+    fn tiny_and_extreme_images_have_a_view() {
+        for (width, height) in [(1, 1), (1, 5000), (5000, 1), (2, 3), (30_000, 20)] {
+            for crop in [ImageSettings::default().crop, Crop::Centre { size: 16 }] {
+                let settings = ImageSettings { crop, flip: 0.0 };
+                let (left, top, w, h) = match View::choose(&settings, draws(0, 0, id(0)), width, height).part
+                {
+                    Part::Cut { left, top, width, height } => {
+                        (left.into(), top.into(), width.into(), height.into())
+                    }
+                    Part::Of { left, top, width, height } => (left, top, width, height),
+                };
+                assert!(w > 0.0 && h > 0.0 && left >= 0.0 && top >= 0.0);
+                assert!(left + w <= f64::from(width) + 1e-9 && top + h <= f64::from(height) + 1e-9);
+            }
+        }
+    }
+}

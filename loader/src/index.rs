@@ -1,0 +1,245 @@
+//! What the loader keeps of a shard: key, place of the image, caption. Some 50 bytes a sample and the texts.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, UInt64Type};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+use crate::Error;
+use crate::shard::{stats_path, table_path};
+use crate::tar::{Archive, BLOCK, Member, Sample};
+
+/// Bytes of the tar: offset, length.
+type Place = (u64, u64);
+
+/// The samples of one shard, in tar order.
+#[derive(Debug)]
+pub struct Index {
+    keys: Strings,
+    images: Vec<Option<Place>>,
+    captions: Captions,
+}
+
+#[derive(Debug)]
+enum Captions {
+    InTar(Vec<Option<Place>>),
+    InTable(Strings),
+}
+
+/// Where a sample's caption is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caption<'a> {
+    /// These bytes of the tar.
+    At(u64, u64),
+    /// This text, raw.
+    Text(&'a str),
+}
+
+impl Index {
+    /// The index of an open shard: from its table `NNNNN.parquet` when that has the images' places, otherwise
+    /// from one pass over the tar's headers.
+    ///
+    /// # Errors
+    /// A damaged tar or table; a table or statistics that do not fit the tar.
+    pub fn load(archive: &Archive) -> Result<Self, Error> {
+        let index = match Self::from_table(archive)? {
+            Some(index) => index,
+            None => Self::from_tar(&archive.samples()?),
+        };
+        if let Some(count) = count_from_stats(archive.path())?
+            && count as usize != index.len()
+        {
+            let problem =
+                format!("says {count} samples, but the shard has {}; write the shard again", index.len());
+            return Err(Error::companion(&stats_path(archive.path()), problem));
+        }
+        Ok(index)
+    }
+
+    /// Samples.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether the shard has no sample.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Key of the sample at this position; "" beyond the last.
+    pub fn key(&self, sample: u32) -> &str {
+        self.keys.get(sample as usize)
+    }
+
+    /// Offset and length of a sample's image; none if it has no image.
+    pub fn image(&self, sample: u32) -> Option<(u64, u64)> {
+        self.images.get(sample as usize).copied().flatten()
+    }
+
+    /// A sample's caption; none if it has none.
+    pub fn caption(&self, sample: u32) -> Option<Caption<'_>> {
+        match &self.captions {
+            Captions::InTar(places) => places
+                .get(sample as usize)
+                .copied()
+                .flatten()
+                .map(|(offset, length)| Caption::At(offset, length)),
+            Captions::InTable(texts) => Some(Caption::Text(texts.get(sample as usize))),
+        }
+    }
+
+    fn from_tar(samples: &[Sample]) -> Self {
+        let place = |member: &Member| (member.offset, member.length);
+        Self {
+            keys: samples.iter().map(|sample| sample.key.as_str()).collect(),
+            images: samples.iter().map(|sample| sample.image().map(place)).collect(),
+            captions: Captions::InTar(samples.iter().map(|sample| sample.caption().map(place)).collect()),
+        }
+    }
+
+    /// None when there is no table, or one of another tool, without places.
+    fn from_table(archive: &Archive) -> Result<Option<Self>, Error> {
+        let path = table_path(archive.path());
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(Error::io(&path)(e)),
+        };
+        let unreadable = |e: &dyn std::fmt::Display| {
+            Error::companion(
+                &path,
+                format!("not a readable table: {e}; write the shard again, or remove the table"),
+            )
+        };
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unreadable(&e))?;
+        const COLUMNS: [&str; 5] = ["key", "status", "caption", "offset", "length"];
+        if !COLUMNS.iter().all(|name| builder.schema().column_with_name(name).is_some()) {
+            return Ok(None);
+        }
+        let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+        let mut rows = Vec::new();
+        for batch in builder.with_projection(mask).build().map_err(|e| unreadable(&e))? {
+            let batch = batch.map_err(|e| unreadable(&e))?;
+            add_rows(&batch, &mut rows).map_err(|e| unreadable(&e))?;
+        }
+        // The table is in input order, which is the tar's; another order would still name the same samples.
+        rows.sort_by_key(|row| row.offset);
+        for row in rows.first().into_iter().chain(rows.last()) {
+            row.check(archive).map_err(|problem| Error::companion(&path, problem))?;
+        }
+        Ok(Some(Self {
+            keys: rows.iter().map(|row| row.key.as_str()).collect(),
+            images: rows.iter().map(|row| Some((row.offset, row.length))).collect(),
+            captions: Captions::InTable(rows.iter().map(|row| row.caption.as_str()).collect()),
+        }))
+    }
+}
+
+/// Samples of a shard, by its statistics; none when it has no statistics.
+pub fn count_from_stats(shard: &Path) -> Result<Option<u32>, Error> {
+    let path = stats_path(shard);
+    let text = match fs::read(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io(&path)(e)),
+    };
+    let stats: serde_json::Value = serde_json::from_slice(&text).map_err(|e| {
+        Error::companion(&path, format!("not a readable JSON object: {e}; write the shard again"))
+    })?;
+    let count =
+        stats.get("successes").and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
+    count.map(Some).ok_or_else(|| Error::companion(&path, "has no count `successes`; write the shard again"))
+}
+
+/// A sample of the table.
+struct Row {
+    key: String,
+    caption: String,
+    offset: u64,
+    length: u64,
+}
+
+impl Row {
+    /// The table fits the tar if the block before the image is a header of that key and length: seen for the
+    /// first and last sample, that rules out the table of another or of an older shard.
+    fn check(&self, archive: &Archive) -> Result<(), String> {
+        let problem = || {
+            format!(
+                "does not fit its shard: no image of {} at byte {}; write the shard again, or remove the table",
+                self.key, self.offset
+            )
+        };
+        let start = self.offset.checked_sub(BLOCK).ok_or_else(problem)?;
+        let end = self.offset.checked_add(self.length).ok_or_else(problem)?;
+        if end > archive.len() {
+            return Err(format!("{}: the shard ends at byte {}", problem(), archive.len()));
+        }
+        let block = archive.read(start, BLOCK).map_err(|e| e.to_string())?;
+        let header = ::tar::Header::from_byte_slice(&block);
+        let name = header.path_bytes();
+        let named = name.strip_prefix(self.key.as_bytes()).is_some_and(|rest| rest.starts_with(b"."));
+        if named && header.entry_size().is_ok_and(|size| size == self.length) {
+            Ok(())
+        } else {
+            Err(problem())
+        }
+    }
+}
+
+/// Adds the rows of a batch that are in the tar.
+fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), String> {
+    let column = |name: &str, kind: &DataType| -> Result<ArrayRef, String> {
+        let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
+        cast(column, kind).map_err(|e| format!("column {name}: {e}"))
+    };
+    let (text, number) = (DataType::Utf8, DataType::UInt64);
+    let (keys, statuses, captions) =
+        (column("key", &text)?, column("status", &text)?, column("caption", &text)?);
+    let (offsets, lengths) = (column("offset", &number)?, column("length", &number)?);
+    let (keys, statuses, captions) =
+        (keys.as_string::<i32>(), statuses.as_string::<i32>(), captions.as_string::<i32>());
+    let (offsets, lengths) = (offsets.as_primitive::<UInt64Type>(), lengths.as_primitive::<UInt64Type>());
+    for row in (0..batch.num_rows()).filter(|&row| statuses.is_valid(row) && statuses.value(row) == "success")
+    {
+        if keys.is_null(row) || offsets.is_null(row) || lengths.is_null(row) {
+            return Err(format!("a successful sample without key, offset or length (row {row})"));
+        }
+        rows.push(Row {
+            key: keys.value(row).to_owned(),
+            caption: if captions.is_null(row) { String::new() } else { captions.value(row).to_owned() },
+            offset: offsets.value(row),
+            length: lengths.value(row),
+        });
+    }
+    Ok(())
+}
+
+/// Many short texts in one allocation.
+#[derive(Debug, Default)]
+struct Strings {
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Strings {
+    fn get(&self, i: usize) -> &str {
+        let start = if i == 0 { 0 } else { self.ends.get(i - 1).copied().unwrap_or(0) };
+        self.ends.get(i).and_then(|&end| self.text.get(start..end)).unwrap_or_default()
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Strings {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(texts: I) -> Self {
+        let mut strings = Self::default();
+        for text in texts {
+            strings.text.push_str(text);
+            strings.ends.push(strings.text.len());
+        }
+        strings
+    }
+}

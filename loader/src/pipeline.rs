@@ -1,0 +1,503 @@
+//! Threads that read, decode and place samples, and the iterator that hands out whole batches.
+//!
+//! The consumer's thread decides which sample goes into which row and puts one job a row into a queue; a thread
+//! that takes a job reads just the bytes of that sample, decodes it and writes the pixels straight into the row's
+//! part of the batch. As many batches as are to be made ahead are in the queue at any time, so memory is bounded by
+//! `(prefetch + 1)` batches, one decoded image a thread, and the indices of the open shards.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use concepts::bpe::Tokenizer;
+use crossbeam::channel::{Receiver, Sender, unbounded};
+
+use crate::batch::{Batch, Counters, Skipped};
+use crate::crop::{View, draws};
+use crate::index::Caption;
+use crate::order::{Epoch, Order, Position, SampleId};
+use crate::pixels::{Scaler, decode};
+use crate::store::{Shard, Store};
+use crate::text::{Labels, Name, Text};
+use crate::{Error, Settings};
+
+/// Broken samples in a row after which the run stops: the set is broken, not a sample.
+const MOST_BROKEN: u64 = 100;
+
+/// An opened set of shards.
+#[derive(Debug, Clone)]
+pub struct Loader(Arc<Set>);
+
+/// What the threads share.
+#[derive(Debug)]
+struct Set {
+    settings: Settings,
+    order: Order,
+    /// This rank's.
+    streams: Range<u64>,
+    store: Store,
+    /// Number of each shard's first sample.
+    starts: Vec<u64>,
+    tokenizer: Tokenizer,
+}
+
+impl Loader {
+    /// Checks the settings and counts the samples: from the shards' statistics, or, for shards that other tools
+    /// made, by a pass over the headers.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let store = Store::new(settings.shards.clone(), settings.bank.is_some());
+        let counts = count(&store, settings.threads)?;
+        let Settings { seed, streams, window, batch_size, .. } = settings;
+        let shards = counts.len();
+        let starts = counts
+            .iter()
+            .scan(0, |next, &count| {
+                let start = *next;
+                *next += u64::from(count);
+                Some(start)
+            })
+            .collect();
+        let order = Order::new(counts, seed, streams, window, batch_size)?;
+        let streams = order.streams_of(settings.rank, settings.world_size)?;
+        // Every stream has the shards of its window open, and one more at each end.
+        let samples_of_a_shard = (order.samples() / shards as u64).max(1);
+        let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
+        store.limit((streams.end - streams.start).saturating_mul(shards_of_a_window) as usize);
+        Ok(Self(Arc::new(Set { settings, order, streams, store, starts, tokenizer: Tokenizer::clip() })))
+    }
+
+    /// What it was opened with.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Samples of the whole set.
+    pub fn samples(&self) -> u64 {
+        self.0.order.samples()
+    }
+
+    /// Number of samples of each shard, in the order of the settings.
+    pub fn shard_samples(&self) -> &[u32] {
+        self.0.order.counts()
+    }
+
+    /// Global batches of an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.0.order.steps_per_epoch()
+    }
+
+    /// Rows of this rank's part of a batch.
+    pub fn rows(&self) -> usize {
+        self.0.rows()
+    }
+
+    /// The order of the samples.
+    pub fn order(&self) -> &Order {
+        &self.0.order
+    }
+
+    /// Batches from a position on, over epoch after epoch without an end. The first error ends the iteration.
+    /// Starts the threads; dropping the iterator ends them.
+    pub fn batches(&self, from: Position) -> Batches {
+        Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()))
+    }
+}
+
+impl Set {
+    fn rows(&self) -> usize {
+        ((self.streams.end - self.streams.start) * self.order.rows_per_stream()) as usize
+    }
+}
+
+/// Samples of every shard, counted on several threads.
+fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
+    let shards = store.shards().len();
+    let next = AtomicUsize::new(0);
+    let counted: Vec<Vec<(usize, Result<u32, Error>)>> = thread::scope(|scope| {
+        let work = || {
+            let mut counted = Vec::new();
+            loop {
+                let shard = next.fetch_add(1, Ordering::Relaxed);
+                if shard >= shards {
+                    return counted;
+                }
+                let count = store.count(shard as u32);
+                if count.is_err() {
+                    next.store(shards, Ordering::Relaxed);
+                }
+                counted.push((shard, count));
+            }
+        };
+        let started: Vec<_> = (0..threads.min(shards)).map(|_| scope.spawn(work)).collect();
+        started.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+    });
+    let mut counted: Vec<_> = counted.into_iter().flatten().collect();
+    counted.sort_by_key(|(shard, _)| *shard);
+    counted.into_iter().map(|(_, count)| count).collect()
+}
+
+/// One row to be made.
+struct Job {
+    /// Number of its batch since the iterator was started.
+    batch: u64,
+    row: usize,
+    epoch: Arc<Epoch>,
+    number_of_epoch: u64,
+    stream: u64,
+    position: u64,
+    pixels: BytesMut,
+}
+
+/// One row made, or not.
+struct Made {
+    batch: u64,
+    row: usize,
+    pixels: BytesMut,
+    counters: Counters,
+    result: Result<Row, Error>,
+}
+
+#[derive(Default)]
+struct Row {
+    key: String,
+    number: u64,
+    text: Text,
+}
+
+/// A batch in the making.
+struct Pending {
+    position: Position,
+    rows: Vec<Option<Made>>,
+    missing: usize,
+}
+
+/// The batches of a [`Loader`], in order.
+pub struct Batches {
+    set: Arc<Set>,
+    /// None when the iteration is over.
+    jobs: Option<Sender<Job>>,
+    made: Receiver<Made>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+    /// Batches asked for and not handed out; the front one is number `first`.
+    pending: VecDeque<Pending>,
+    first: u64,
+    /// Of the next batch to ask for.
+    next: Position,
+    epoch: (u64, Arc<Epoch>),
+    failed: Option<Error>,
+}
+
+impl std::fmt::Debug for Batches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batches").field("next", &self.position()).finish_non_exhaustive()
+    }
+}
+
+impl Batches {
+    fn start(set: Arc<Set>, from: Position) -> Self {
+        let (jobs, queue) = unbounded::<Job>();
+        let (finished, made) = unbounded();
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut threads = Vec::new();
+        let mut failed = None;
+        for _ in 0..set.settings.threads {
+            let (set, queue, finished, stop) =
+                (Arc::clone(&set), queue.clone(), finished.clone(), Arc::clone(&stop));
+            let work = move || work(&set, &queue, &finished, &stop);
+            match thread::Builder::new().name("loader".to_owned()).spawn(work) {
+                Ok(thread) => threads.push(thread),
+                Err(e) => failed = Some(Error::Threads(e)),
+            }
+        }
+        let epoch = (from.epoch, Arc::new(set.order.epoch(from.epoch)));
+        let mut batches = Self {
+            set,
+            jobs: Some(jobs),
+            made,
+            stop,
+            threads,
+            pending: VecDeque::new(),
+            first: 0,
+            next: from,
+            epoch,
+            failed,
+        };
+        batches.ask();
+        batches
+    }
+
+    /// Position of the batch that comes next: what to store for a run to go on from here.
+    pub fn position(&self) -> Position {
+        self.pending.front().map_or(self.next, |batch| batch.position)
+    }
+
+    /// Puts the rows of as many batches into the queue as may be in the making.
+    fn ask(&mut self) {
+        let Some(jobs) = &self.jobs else { return };
+        let set = &self.set;
+        while self.pending.len() <= set.settings.prefetch {
+            let position = self.next;
+            if self.epoch.0 != position.epoch {
+                self.epoch = (position.epoch, Arc::new(set.order.epoch(position.epoch)));
+            }
+            let batch = self.first + self.pending.len() as u64;
+            let bytes = if set.settings.images { set.settings.image.bytes() } else { 0 };
+            // One allocation a batch, lent in pieces to the threads and joined again without a copy.
+            let mut pixels = BytesMut::zeroed(bytes * set.rows());
+            let rows = self.epoch.1.rows(position.step, set.streams.clone());
+            for (row, (stream, place)) in rows.enumerate() {
+                let job = Job {
+                    batch,
+                    row,
+                    epoch: Arc::clone(&self.epoch.1),
+                    number_of_epoch: position.epoch,
+                    stream,
+                    position: place,
+                    pixels: pixels.split_to(bytes),
+                };
+                // Fails only when no thread is left; receiving then says so.
+                let _ = jobs.send(job);
+            }
+            let rows: Vec<Option<Made>> = (0..set.rows()).map(|_| None).collect();
+            self.pending.push_back(Pending { position, missing: rows.len(), rows });
+            self.next = position.next(set.order.steps_per_epoch());
+        }
+    }
+
+    /// Waits for the rows of the front batch.
+    fn collect(&mut self) -> Result<Batch, Error> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let started = Instant::now();
+        while self.pending.front().is_some_and(|batch| batch.missing > 0) {
+            let made = self.made.recv().map_err(|e| Error::Threads(std::io::Error::other(e)))?;
+            let batch = &mut self.pending[(made.batch - self.first) as usize];
+            batch.missing -= 1;
+            let row = made.row;
+            batch.rows[row] = Some(made);
+        }
+        let waited = started.elapsed();
+        self.first += 1;
+        let batch =
+            self.pending.pop_front().ok_or_else(|| Error::Settings("no batch was asked for".into()))?;
+        let mut batch = batch.assemble(self.set.settings.context)?;
+        batch.counters.waited = waited;
+        Ok(batch)
+    }
+
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            // A thread that panicked has ended too.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Iterator for Batches {
+    type Item = Result<Batch, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.jobs.as_ref()?;
+        let batch = self.collect();
+        if batch.is_ok() {
+            self.ask();
+        } else {
+            self.end();
+        }
+        Some(batch)
+    }
+}
+
+impl std::iter::FusedIterator for Batches {}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Pending {
+    /// The batch, or the error of the first row that has one.
+    fn assemble(self, context: usize) -> Result<Batch, Error> {
+        let size = self.rows.len();
+        let mut pixels = BytesMut::new();
+        let mut batch = Batch {
+            position: self.position,
+            size,
+            images: Vec::new(),
+            keys: Vec::with_capacity(size),
+            samples: Vec::with_capacity(size),
+            captions: Vec::with_capacity(size),
+            tokens: Vec::with_capacity(size * context),
+            mentions: Vec::new(),
+            counters: Counters::default(),
+        };
+        for (row, made) in self.rows.into_iter().flatten().enumerate() {
+            let Row { key, number, text } = made.result?;
+            if row == 0 {
+                pixels = made.pixels;
+            } else {
+                pixels.unsplit(made.pixels);
+            }
+            batch.keys.push(key);
+            batch.samples.push(number);
+            if !text.tokens.is_empty() {
+                batch.captions.push(text.caption);
+                batch.tokens.extend(text.tokens.into_iter().map(i64::from));
+            }
+            batch.mentions.extend(text.mentions.into_iter().map(|mut mention| {
+                mention.sample = row as u32;
+                mention
+            }));
+            batch.counters.add(made.counters);
+            batch.counters.mentions_left_out += text.left_out;
+        }
+        batch.images = pixels.into();
+        Ok(batch)
+    }
+}
+
+/// What one thread does.
+fn work(set: &Set, queue: &Receiver<Job>, finished: &Sender<Made>, stop: &AtomicBool) {
+    let mut scaler = Scaler::default();
+    for mut job in queue {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut counters = Counters::default();
+        let result = make(set, &mut job, &mut scaler, &mut counters);
+        let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
+        if finished.send(made).is_err() {
+            return;
+        }
+    }
+}
+
+/// Why a sample is not in the batch.
+enum Fault {
+    /// Another one takes its place.
+    Broken(String),
+    /// The run ends.
+    Stop(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Stop(error)
+    }
+}
+
+/// Makes a row from the first good sample at or after the job's position of the stream.
+fn make(set: &Set, job: &mut Job, scaler: &mut Scaler, counters: &mut Counters) -> Result<Row, Error> {
+    let tries = job.epoch.stream_len(job.stream).min(MOST_BROKEN);
+    let mut broken = Vec::new();
+    for position in (job.position..).take(tries as usize) {
+        let id = job.epoch.sample(job.stream, position);
+        let shard = set.store.get(id.shard)?;
+        let key = shard.index.key(id.sample);
+        match sample(set, &shard, id, job, scaler, counters) {
+            Ok(text) => {
+                counters.skipped = broken;
+                let number = set.starts[id.shard as usize] + u64::from(id.sample);
+                return Ok(Row { key: key.to_owned(), number, text });
+            }
+            Err(Fault::Stop(error)) => return Err(error),
+            Err(Fault::Broken(cause)) => {
+                let shard = shard.archive.path().to_owned();
+                broken.push(Skipped { shard, key: key.to_owned(), cause });
+            }
+        }
+    }
+    let Skipped { shard, key, cause } = broken.pop().unwrap_or_default();
+    Err(Error::Broken { shard, key, tries: tries as usize, cause })
+}
+
+/// Reads and decodes one sample into the job's row.
+fn sample(
+    set: &Set,
+    shard: &Shard,
+    id: SampleId,
+    job: &mut Job,
+    scaler: &mut Scaler,
+    counters: &mut Counters,
+) -> Result<Text, Fault> {
+    let Shard { archive, index, .. } = shard;
+    if id.sample as usize >= index.len() {
+        return Err(Error::archive(archive.path(), "has fewer samples than when it was counted").into());
+    }
+
+    let started = Instant::now();
+    let image = if set.settings.images { Some(image(shard, id.sample, counters)?) } else { None };
+    let caption = if set.settings.captions { Some(caption(shard, id.sample, counters)?) } else { None };
+    counters.read += started.elapsed();
+
+    if let Some(bytes) = image {
+        let started = Instant::now();
+        let placed = place(set, &bytes, id, job, scaler);
+        counters.decode += started.elapsed();
+        placed.map_err(Fault::Broken)?;
+    }
+
+    match caption {
+        Some(caption) => Ok(text(set, shard, id.sample, &caption)?),
+        None => Ok(Text::default()),
+    }
+}
+
+/// Decodes an image and writes the part that the sample's draws choose into the job's row.
+fn place(set: &Set, bytes: &[u8], id: SampleId, job: &mut Job, scaler: &mut Scaler) -> Result<(), String> {
+    let Settings { image: settings, seed, .. } = &set.settings;
+    let draws = draws(*seed, job.number_of_epoch, id);
+    let pixels = &mut job.pixels;
+    // A decoder that panics on a hostile file must not take the run with it.
+    let placed = catch_unwind(AssertUnwindSafe(|| {
+        let image = decode(bytes)?;
+        let view = View::choose(settings, draws, image.width(), image.height());
+        scaler.resize(&image, view, settings.size(), pixels)
+    }));
+    placed.unwrap_or_else(|_| {
+        *scaler = Scaler::default();
+        Err("its image makes the decoder fail".to_owned())
+    })
+}
+
+/// The image's bytes as stored.
+fn image(shard: &Shard, sample: u32, counters: &mut Counters) -> Result<Vec<u8>, Fault> {
+    let (offset, length) =
+        shard.index.image(sample).ok_or_else(|| Fault::Broken("it has no image".to_owned()))?;
+    counters.bytes += length;
+    Ok(shard.archive.read(offset, length)?)
+}
+
+/// The raw caption.
+fn caption(shard: &Shard, sample: u32, counters: &mut Counters) -> Result<String, Fault> {
+    match shard.index.caption(sample) {
+        Some(Caption::Text(text)) => Ok(text.to_owned()),
+        Some(Caption::At(offset, length)) => {
+            counters.bytes += length;
+            let bytes = shard.archive.read(offset, length)?;
+            String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
+        }
+        None => Err(Fault::Broken("it has no caption".to_owned())),
+    }
+}
+
+fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
+    let Settings { bank, context, max_mentions, max_mention_tokens, .. } = &set.settings;
+    let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
+        return Ok(Text::new(raw, &set.tokenizer, *context));
+    };
+    let labels = Labels { bank, matching: *matching, most: *max_mentions, longest: *max_mention_tokens };
+    let name = Name { shard: shard.archive.path(), sample, key: shard.index.key(sample) };
+    Text::with_mentions(raw, &set.tokenizer, *context, sidecar, labels, name)
+}

@@ -1,0 +1,207 @@
+//! Bytes of an image file to the pixels of a batch row.
+
+use std::io::Cursor;
+
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
+use fast_image_resize::{CropBoxError, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::{ImageReader, Limits, RgbImage};
+
+use crate::crop::{Part, View};
+
+/// Longest side of an image that is decoded; beyond it are decompression bombs.
+const LONGEST_SIDE: u32 = 1 << 15;
+
+/// Most memory a decoder may take for one image: 170 million pixels.
+const DECODER_MEMORY: u64 = 512 << 20;
+
+/// Decodes jpeg, png or webp, whatever the name said, to 8-bit RGB. Grey becomes RGB, transparency is dropped,
+/// EXIF orientation is not applied: what `PIL.Image.open(..).convert("RGB")` gives.
+///
+/// # Errors
+/// Why this is not an image, as a phrase.
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+    if bytes.starts_with(&JPEG_START) && !jpeg_ends(bytes) {
+        return Err("a truncated jpeg".to_owned());
+    }
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(LONGEST_SIDE);
+    limits.max_image_height = Some(LONGEST_SIDE);
+    limits.max_alloc = Some(DECODER_MEMORY);
+    reader.limits(limits);
+    let image = reader.decode().map_err(|e| e.to_string())?.into_rgb8();
+    if image.width() == 0 || image.height() == 0 {
+        return Err("an image without pixels".to_owned());
+    }
+    Ok(image)
+}
+
+/// Start-of-image marker and the first byte of the next one.
+const JPEG_START: [u8; 3] = [0xFF, 0xD8, 0xFF];
+
+/// Whether a JPEG has its end-of-image marker. The decoder fills what a truncated file lacks with grey, which
+/// would train on half pictures; Pillow refuses such files, and so do we.
+fn jpeg_ends(jpeg: &[u8]) -> bool {
+    const START_OF_SCAN: u8 = 0xDA;
+    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
+    // From segment to segment up to the image data: a thumbnail inside a segment has an end of its own. Where
+    // the segments cannot be followed, the decoder will know better.
+    let mut rest = &jpeg[2..];
+    while let [0xFF, marker, high, low, ..] = *rest {
+        if marker == START_OF_SCAN {
+            break;
+        }
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let Some(after) = rest.get(2 + length.max(2)..) else { return false };
+        rest = after;
+    }
+    // In image data 0xFF is followed by 0 or by a marker, so this is the end and nothing else.
+    rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE)
+}
+
+/// Resizes on one thread; keeps its working memory from image to image.
+#[derive(Debug, Default)]
+pub struct Scaler {
+    resizer: Resizer,
+}
+
+impl Scaler {
+    /// Writes a view of `image`, as `size` x `size` RGB pixels, to `row`. The filter is Pillow's antialiased
+    /// bicubic (a = -0.5, widened when shrinking).
+    ///
+    /// # Errors
+    /// A part outside the image; a row of another length.
+    pub fn resize(&mut self, image: &RgbImage, view: View, size: u32, row: &mut [u8]) -> Result<(), String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+            .map_err(|e| text(&e))?;
+        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
+        let bicubic =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
+        match view.part {
+            Part::Cut { left, top, width, height } => {
+                let cut = CroppedImage::new(&source, left, top, width, height)
+                    .map_err(|e: CropBoxError| text(&e))?;
+                self.resizer.resize(&cut, &mut target, &bicubic).map_err(|e| text(&e))?;
+            }
+            Part::Of { left, top, width, height } => {
+                let options = bicubic.crop(left, top, width, height);
+                self.resizer.resize(&source, &mut target, &options).map_err(|e| text(&e))?;
+            }
+        }
+        if view.flip {
+            for line in row.chunks_exact_mut(size as usize * 3) {
+                mirror(line);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Mirrors one line of RGB pixels.
+fn mirror(line: &mut [u8]) {
+    line.reverse();
+    for pixel in line.chunks_exact_mut(3) {
+        pixel.swap(0, 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crop::draws;
+    use crate::order::SampleId;
+    use crate::{Crop, ImageSettings};
+
+    fn source() -> RgbImage {
+        decode(include_bytes!("../tests/fixtures/resize.png")).unwrap()
+    }
+
+    fn fixture(name: &str) -> Vec<serde_json::Value> {
+        let all: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/fixtures/resize.json")).unwrap();
+        all[name].as_array().unwrap().clone()
+    }
+
+    fn pixels(case: &serde_json::Value) -> Vec<u8> {
+        let hex = case["pixels"].as_str().unwrap();
+        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+    }
+
+    fn numbers<const N: usize>(case: &serde_json::Value, names: [&str; N]) -> [u32; N] {
+        names.map(|name| case[name].as_u64().unwrap() as u32)
+    }
+
+    /// Rounding may differ by one step; anything systematic would differ by more.
+    fn assert_close(ours: &[u8], theirs: &[u8], what: &str) {
+        assert_eq!(ours.len(), theirs.len());
+        let differences: Vec<u8> = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).collect();
+        assert!(differences.iter().all(|&d| d <= 1), "{what}: differs by {:?}", differences.iter().max());
+        let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / ours.len() as f64;
+        assert!(mean < 0.05, "{what}: differs by {mean} on average");
+    }
+
+    #[test]
+    fn cut_parts_are_resized_as_pillow_does() {
+        for case in fixture("cuts") {
+            let [left, top, width, height, size] = numbers(&case, ["left", "top", "width", "height", "size"]);
+            let view = View { part: Part::Cut { left, top, width, height }, flip: false };
+            let mut row = vec![0; (size * size * 3) as usize];
+            Scaler::default().resize(&source(), view, size, &mut row).unwrap();
+            assert_close(&row, &pixels(&case), &format!("{view:?}"));
+
+            let mut mirrored = vec![0; row.len()];
+            Scaler::default().resize(&source(), View { flip: true, ..view }, size, &mut mirrored).unwrap();
+            for (line, original) in mirrored.chunks(size as usize * 3).zip(row.chunks(size as usize * 3)) {
+                assert!(line.chunks(3).eq(original.chunks(3).rev()));
+            }
+        }
+    }
+
+    #[test]
+    fn centres_are_resized_as_torchvision_does() {
+        for case in fixture("centres") {
+            let [width, height, size] = numbers(&case, ["width", "height", "size"]);
+            let image = image::imageops::crop_imm(&source(), 0, 0, width, height).to_image();
+            let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
+            let view = View::choose(&settings, draws(0, 0, SampleId { shard: 0, sample: 0 }), width, height);
+            let mut row = vec![0; (size * size * 3) as usize];
+            Scaler::default().resize(&image, view, size, &mut row).unwrap();
+            assert_close(&row, &pixels(&case), &format!("{width} x {height} to {size}"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_image_is_told() {
+        assert!(decode(b"").is_err());
+        assert!(decode(b"<html>not found</html>").is_err());
+        let whole = include_bytes!("../tests/fixtures/resize.png");
+        assert!(decode(&whole[..whole.len() / 2]).is_err());
+        // A header that claims 60,000 x 60,000 pixels.
+        let mut bomb = whole.to_vec();
+        bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+        assert!(decode(&bomb).is_err());
+    }
+
+    #[test]
+    fn a_truncated_photo_is_not_an_image() {
+        let mut jpeg = Vec::new();
+        source().write_to(&mut Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
+        assert_eq!(decode(&jpeg).unwrap().dimensions(), source().dimensions());
+        for part in [2, 10, 100, jpeg.len() / 2, jpeg.len() * 9 / 10] {
+            assert!(decode(&jpeg[..part]).is_err(), "the first {part} of {} bytes", jpeg.len());
+        }
+    }
+
+    #[test]
+    fn grey_and_transparent_images_become_rgb() {
+        for image in [
+            image::DynamicImage::ImageLuma8(image::GrayImage::from_pixel(3, 2, image::Luma([7]))),
+            image::DynamicImage::ImageRgba8(image::RgbaImage::from_pixel(3, 2, image::Rgba([7, 7, 7, 0]))),
+        ] {
+            let mut png = Vec::new();
+            image.write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png).unwrap();
+            assert_eq!(decode(&png).unwrap(), RgbImage::from_pixel(3, 2, image::Rgb([7; 3])));
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! Names: which files are shards, and what lies beside them.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use concepts::files::TEMPORARY;
+
+use crate::Error;
+
+/// File name endings of shards.
+pub const SUFFIXES: [&str; 2] = [".tar", ".tar.zst"];
+
+/// File name without its ending: `a/00012.tar.zst` has the stem `00012`. None for other files.
+pub fn stem(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).filter(|stem| !stem.is_empty())
+}
+
+/// `NNNNN.parquet`: one row an attempted sample.
+pub fn table_path(shard: &Path) -> PathBuf {
+    beside(shard, ".parquet")
+}
+
+/// `NNNNN_stats.json`: written last, so its presence says that the shard is complete.
+pub fn stats_path(shard: &Path) -> PathBuf {
+    beside(shard, "_stats.json")
+}
+
+/// `NNNNN.concepts.parquet`: the concept mentions.
+pub fn sidecar_path(shard: &Path) -> PathBuf {
+    concepts::sidecar::path_for(shard)
+}
+
+fn beside(shard: &Path, suffix: &str) -> PathBuf {
+    let name = shard.file_name().unwrap_or_default().to_string_lossy();
+    let stem = stem(shard).unwrap_or(&name);
+    shard.with_file_name(format!("{stem}{suffix}"))
+}
+
+/// The shards that `inputs` stand for, in order. An input is
+/// - a folder: its complete shards, sorted by name (see [`incomplete`] for the others);
+/// - a name with brace lists, as WebDataset writes them: `{00000..00295}.tar`, `{train,extra}/{0..3}.tar`;
+/// - several of these, joined by `::`;
+/// - a file.
+///
+/// # Errors
+/// A name without a file, a folder without shards, a shard named twice, an unclosed brace.
+pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut shards = Vec::new();
+    for input in inputs {
+        for path in names(input)? {
+            if path.is_dir() {
+                let folder = scan(&path)?;
+                if folder.complete.is_empty() {
+                    return Err(no_shards(path, folder.incomplete.len()));
+                }
+                shards.extend(folder.complete);
+            } else if stem(&path).is_none() {
+                return Err(Error::Input {
+                    input: path,
+                    problem: "not a shard; shards end in .tar or .tar.zst".into(),
+                });
+            } else {
+                fs::metadata(&path).map_err(Error::io(&path))?;
+                shards.push(path);
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    if let Some(twice) = shards.iter().find(|shard| !seen.insert(*shard)) {
+        return Err(Error::Input { input: twice.clone(), problem: "this shard is named twice".into() });
+    }
+    if shards.is_empty() {
+        return Err(Error::Settings("no shard is named".into()));
+    }
+    Ok(shards)
+}
+
+/// The shards in the folders among `inputs` that are not complete, which [`list`] leaves out: those without
+/// statistics where another shard of the folder has them. Shards of a folder without any statistics were made
+/// by other tools and count as complete.
+pub fn incomplete(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
+    let mut shards = Vec::new();
+    for input in inputs {
+        for path in names(input)?.into_iter().filter(|path| path.is_dir()) {
+            shards.extend(scan(&path)?.incomplete);
+        }
+    }
+    Ok(shards)
+}
+
+/// The shards of one folder.
+struct Folder {
+    complete: Vec<PathBuf>,
+    incomplete: Vec<PathBuf>,
+}
+
+fn scan(folder: &Path) -> Result<Folder, Error> {
+    let mut shards = Vec::new();
+    let mut finished = HashSet::new();
+    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(TEMPORARY) {
+            continue;
+        }
+        if stem(&path).is_some() {
+            shards.push(path);
+        } else if let Some(stem) = name.strip_suffix("_stats.json") {
+            finished.insert(stem.to_owned());
+        }
+    }
+    shards.sort();
+    let foreign = !shards.iter().any(|shard| stem(shard).is_some_and(|stem| finished.contains(stem)));
+    let (complete, incomplete) = shards
+        .into_iter()
+        .partition(|shard| foreign || stem(shard).is_some_and(|stem| finished.contains(stem)));
+    Ok(Folder { complete, incomplete })
+}
+
+fn no_shards(folder: PathBuf, incomplete: usize) -> Error {
+    let problem = if incomplete == 0 {
+        "this folder has no shards (.tar or .tar.zst)".to_owned()
+    } else {
+        format!("none of this folder's {incomplete} shards is complete")
+    };
+    Error::Input { input: folder, problem }
+}
+
+/// An input's file or folder names: `::` separates, braces multiply. A name that exists is taken as it is.
+fn names(input: &Path) -> Result<Vec<PathBuf>, Error> {
+    let Some(text) = input.to_str().filter(|_| !input.exists()) else {
+        return Ok(vec![input.to_owned()]);
+    };
+    let mut names = Vec::new();
+    for part in text.split("::") {
+        let expanded = expand(part).map_err(|problem| Error::Input { input: input.to_owned(), problem })?;
+        names.extend(expanded.into_iter().map(PathBuf::from));
+    }
+    Ok(names)
+}
+
+/// The most names one input may stand for; more is a mistyped range.
+const MOST_NAMES: usize = 10_000_000;
+
+/// Every name a brace pattern stands for, the last brace varying fastest.
+fn expand(pattern: &str) -> Result<Vec<String>, String> {
+    let mut names = vec![String::new()];
+    let mut rest = pattern;
+    while let Some((before, from_brace)) = rest.split_once('{') {
+        let (inside, after) = from_brace.split_once('}').ok_or("a brace is opened but not closed")?;
+        let choices = choices(inside)?;
+        if names.len().saturating_mul(choices.len()) > MOST_NAMES {
+            return Err(format!("the braces stand for more than {MOST_NAMES} names"));
+        }
+        names = names
+            .iter()
+            .flat_map(|name| choices.iter().map(move |choice| format!("{name}{before}{choice}")))
+            .collect();
+        rest = after;
+    }
+    Ok(names.into_iter().map(|name| name + rest).collect())
+}
+
+/// `a,b,c` or `first..last`, padded with zeros to the wider of the two when either is written with zeros.
+fn choices(inside: &str) -> Result<Vec<String>, String> {
+    let Some((first, last)) = inside.split_once("..") else {
+        return Ok(inside.split(',').map(str::to_owned).collect());
+    };
+    let number = |text: &str| {
+        text.parse::<u64>()
+            .map_err(|_| format!("{{{inside}}} is not a range of numbers, as in {{00000..00295}}"))
+    };
+    let (from, to) = (number(first)?, number(last)?);
+    let padded = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
+    let width = if padded { first.len().max(last.len()) } else { 0 };
+    if from.abs_diff(to) >= MOST_NAMES as u64 {
+        return Err(format!("{{{inside}}} stands for more than {MOST_NAMES} names"));
+    }
+    let text = |n: u64| format!("{n:0width$}");
+    Ok(if from <= to { (from..=to).map(text).collect() } else { (to..=from).rev().map(text).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn braces_multiply_and_keep_zeros() {
+        let expanded = |pattern: &str| expand(pattern).unwrap();
+        assert_eq!(expanded("{08..11}.tar"), ["08.tar", "09.tar", "10.tar", "11.tar"]);
+        assert_eq!(expanded("{9..11}"), ["9", "10", "11"]);
+        assert_eq!(expanded("{2..1}"), ["2", "1"]);
+        assert_eq!(expanded("{a,b}/{0..1}.tar"), ["a/0.tar", "a/1.tar", "b/0.tar", "b/1.tar"]);
+        assert_eq!(expanded("plain.tar"), ["plain.tar"]);
+        assert!(expand("{0..3.tar").is_err());
+        assert!(expand("{a..c}").is_err());
+        assert!(expand("{0..99999999999}").is_err());
+    }
+
+    #[test]
+    fn stems_and_companions() {
+        let shard = Path::new("a/00012.tar.zst");
+        assert_eq!(stem(shard), Some("00012"));
+        assert_eq!(stem(Path::new("x.tar.gz")), None);
+        assert_eq!(stem(Path::new("a/.tar")), None);
+        assert_eq!(table_path(shard), Path::new("a/00012.parquet"));
+        assert_eq!(stats_path(Path::new("00012.tar")), Path::new("00012_stats.json"));
+        assert_eq!(sidecar_path(shard), Path::new("a/00012.concepts.parquet"));
+    }
+
+    #[test]
+    fn folders_give_their_complete_shards_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| fs::write(folder.path().join(name), b"").unwrap();
+        for name in ["00001.tar", "00000.tar", ".tmp-1-00002.tar", "notes.txt"] {
+            write(name);
+        }
+        let input = [folder.path().to_owned()];
+        let names = |paths: Vec<PathBuf>| -> Vec<String> {
+            paths.iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names(list(&input).unwrap()), ["00000.tar", "00001.tar"], "foreign shards");
+        write("00001_stats.json");
+        assert_eq!(names(list(&input).unwrap()), ["00001.tar"]);
+        assert_eq!(names(incomplete(&input).unwrap()), ["00000.tar"]);
+
+        let braces = folder.path().join("{00000..00001}.tar");
+        assert_eq!(names(list(std::slice::from_ref(&braces)).unwrap()), ["00000.tar", "00001.tar"]);
+        let joined = format!("{0}/00000.tar::{0}/00001.tar", folder.path().display());
+        assert_eq!(list(&[joined.into()]).unwrap().len(), 2);
+        assert!(list(&[braces, folder.path().join("00001.tar")]).unwrap_err().to_string().contains("twice"));
+        assert!(list(&[folder.path().join("00007.tar")]).unwrap_err().to_string().contains("00007.tar"));
+        assert!(list(&[folder.path().join("notes.txt")]).is_err());
+        assert!(list(&[]).is_err());
+    }
+}

@@ -1,0 +1,264 @@
+//! Batches from small sets: the same whatever the threads and ranks, resumed anywhere, with broken samples.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+
+use common::{content, identity, image_of, key_of, settings, write_shards};
+use loader::order::{Order, SampleId};
+use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
+
+fn batches(settings: &Settings, from: Position, count: usize) -> Vec<Batch> {
+    let loader = Loader::open(settings.clone()).unwrap();
+    loader.batches(from).take(count).map(Result::unwrap).collect()
+}
+
+/// What the order, which has its own tests, says that the rows of a batch are.
+fn expected_rows(order: &Order, position: Position) -> Vec<SampleId> {
+    let epoch = order.epoch(position.epoch);
+    epoch.rows(position.step, 0..order.streams()).map(|(stream, place)| epoch.sample(stream, place)).collect()
+}
+
+#[test]
+fn rows_are_the_samples_of_the_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[30, 7, 41], |_, _| None);
+    let loader = Loader::open(settings(shards, 8)).unwrap();
+    assert_eq!((loader.samples(), loader.steps_per_epoch(), loader.rows()), (78, 9, 8));
+    let mut seen = HashSet::new();
+    let mut position = Position::default();
+    for batch in loader.batches(position).take(20) {
+        let batch = batch.unwrap();
+        assert_eq!(batch.position, position);
+        assert_eq!((batch.size, batch.images.len(), batch.tokens.len()), (8, 8 * 4 * 4 * 3, 8 * 77));
+        for (row, id) in expected_rows(loader.order(), position).into_iter().enumerate() {
+            let (shard, sample) = identity(&batch, row);
+            assert_eq!((shard as u32, sample as u32), (id.shard, id.sample));
+            assert_eq!(batch.keys[row], key_of(shard, sample));
+            assert_eq!(batch.samples[row], ([0, 30, 37][shard] + sample) as u64);
+            assert_eq!(batch.captions[row], format!("a photo of sample {sample} of shard {shard}"));
+            assert_eq!(batch.tokens[row * 77], 49_406, "start of text");
+            assert!(batch.tokens[row * 77..][..77].contains(&49_407), "end of text");
+            assert!(seen.insert((position.epoch, id)), "twice in an epoch");
+        }
+        assert!(batch.counters.bytes > 0 && batch.counters.skipped.is_empty());
+        position = position.next(loader.steps_per_epoch());
+    }
+    assert_eq!(position, Position { epoch: 2, step: 2 });
+}
+
+#[test]
+fn threads_ranks_and_resuming_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[40, 25, 60], |_, _| None);
+    let random = Crop::RandomResized { size: 5, scale: (0.25, 1.0), ratio: (0.75, 1.333) };
+    let base = Settings {
+        seed: 11,
+        streams: 8,
+        window: 7,
+        image: ImageSettings { crop: random, flip: 0.5 },
+        ..settings(shards, 16)
+    };
+    let whole = batches(&base, Position::default(), 16);
+    for (threads, prefetch) in [(1, 0), (3, 1), (16, 5)] {
+        let again = batches(&Settings { threads, prefetch, ..base.clone() }, Position::default(), 16);
+        assert!(whole.iter().map(content).eq(again.iter().map(content)), "{threads} threads");
+    }
+    for start in [1, 6, 7, 8, 13] {
+        let again = batches(&base, whole[start].position, 16 - start);
+        assert!(whole[start..].iter().map(content).eq(again.iter().map(content)), "resumed at {start}");
+    }
+    for world_size in [2, 4, 8] {
+        let ranks: Vec<Vec<Batch>> = (0..world_size)
+            .map(|rank| batches(&Settings { rank, world_size, ..base.clone() }, Position::default(), 16))
+            .collect();
+        for (step, global) in whole.iter().enumerate() {
+            let images: Vec<u8> = ranks.iter().flat_map(|rank| rank[step].images.clone()).collect();
+            let keys: Vec<String> = ranks.iter().flat_map(|rank| rank[step].keys.clone()).collect();
+            let tokens: Vec<i64> = ranks.iter().flat_map(|rank| rank[step].tokens.clone()).collect();
+            assert!(images == global.images && keys == global.keys && tokens == global.tokens);
+        }
+    }
+    assert!(matches!(
+        Loader::open(Settings { world_size: 3, ..base }).unwrap_err(),
+        Error::Ranks { world_size: 3, streams: 8, .. }
+    ));
+}
+
+#[test]
+fn a_run_goes_on_from_the_position_it_reports() {
+    let folder = tempfile::tempdir().unwrap();
+    let loader = Loader::open(settings(write_shards(folder.path(), &[50], |_, _| None), 4)).unwrap();
+    let mut first = loader.batches(Position::default());
+    for _ in 0..5 {
+        first.next().unwrap().unwrap();
+    }
+    let position = first.position();
+    let expected = first.next().unwrap().unwrap();
+    drop(first);
+    assert_eq!(position, expected.position);
+    assert_eq!(content(&loader.batches(position).next().unwrap().unwrap()), content(&expected));
+    // The end of an epoch may also be written as one step too many.
+    let end = Position { epoch: 0, step: loader.steps_per_epoch() };
+    assert_eq!(loader.batches(end).position(), Position { epoch: 1, step: 0 });
+}
+
+#[test]
+fn a_set_smaller_than_the_streams_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[5], |_, _| None);
+    let batches = batches(&settings(shards.clone(), 5), Position::default(), 3);
+    for batch in &batches {
+        let rows: HashSet<_> = (0..5).map(|row| identity(batch, row)).collect();
+        assert_eq!(rows.len(), 5, "every sample once an epoch");
+    }
+    let error = Loader::open(settings(shards, 6)).unwrap_err().to_string();
+    assert!(error.contains("5 samples") && error.contains("batch of 6"), "{error}");
+}
+
+#[test]
+fn images_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings =
+        Settings { captions: false, ..settings(write_shards(folder.path(), &[9], |_, _| None), 3) };
+    let batch = batches(&settings, Position::default(), 1).remove(0);
+    assert!(batch.captions.is_empty() && batch.tokens.is_empty() && batch.keys.len() == 3);
+}
+
+#[test]
+fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
+    let is_broken = |shard: usize, sample: usize| (shard * 31 + sample) % 7 == 3;
+    let broken = |shard, sample| is_broken(shard, sample).then(|| b"not an image".to_vec());
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[30, 30], broken);
+    let base = Settings { streams: 4, ..settings(shards, 8) };
+    let loader = Loader::open(base.clone()).unwrap();
+    let whole: Vec<Batch> = loader.batches(Position::default()).take(10).map(Result::unwrap).collect();
+    let mut replaced = 0;
+    for batch in &whole {
+        let epoch = loader.order().epoch(batch.position.epoch);
+        let mut skipped = batch.counters.skipped.iter();
+        for (row, (stream, place)) in epoch.rows(batch.position.step, 0..4).enumerate() {
+            // The first good sample from its place on, those before it named in turn.
+            let mut place = place;
+            let good = loop {
+                let SampleId { shard, sample } = epoch.sample(stream, place);
+                let (shard, sample) = (shard as usize, sample as usize);
+                if !is_broken(shard, sample) {
+                    break (shard, sample);
+                }
+                let named = skipped.next().unwrap();
+                assert_eq!(named.key, key_of(shard, sample));
+                assert!(named.shard.ends_with(format!("{shard:05}.tar")) && !named.cause.is_empty());
+                place += 1;
+                replaced += 1;
+            };
+            assert_eq!(identity(batch, row), good);
+            assert_eq!(batch.keys[row], key_of(good.0, good.1));
+        }
+        assert!(skipped.next().is_none());
+    }
+    assert!(replaced > 5);
+    for threads in [1, 5] {
+        let again = batches(&Settings { threads, ..base.clone() }, whole[4].position, 6);
+        assert!(whole[4..].iter().map(content).eq(again.iter().map(content)));
+    }
+}
+
+#[test]
+fn missing_parts_make_a_sample_broken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.tar");
+    let mut tar = common::TarFile::create(&path);
+    tar.add("good.png", &image_of(0, 0)).add("good.txt", b"good").add("alone.txt", b"no image");
+    tar.add("silent.png", &image_of(0, 2)).add("latin.png", &image_of(0, 3)).add("latin.txt", b"caf\xe9");
+    tar.finish();
+    let batch = batches(&settings(vec![path], 4), Position::default(), 1).remove(0);
+    assert_eq!(batch.keys, ["good"; 4]);
+    let causes: HashSet<_> =
+        batch.counters.skipped.iter().map(|s| (s.key.as_str(), s.cause.as_str())).collect();
+    let expected = [
+        ("alone", "it has no image"),
+        ("silent", "it has no caption"),
+        ("latin", "its caption is not UTF-8"),
+    ];
+    assert_eq!(causes, HashSet::from(expected));
+}
+
+#[test]
+fn a_broken_set_stops_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[20, 20], |_, _| Some(b"rubbish".to_vec()));
+    let loader = Loader::open(settings(shards, 4)).unwrap();
+    let mut batches = loader.batches(Position::default());
+    let error = batches.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("10 samples in a row are broken") && error.contains(".tar"), "{error}");
+    assert!(batches.next().is_none(), "an error ends the iteration");
+}
+
+#[test]
+fn shards_that_cannot_be_read_stop_the_run_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[30, 30], |_, _| None);
+    let whole = fs::read(&shards[1]).unwrap();
+    fs::write(&shards[1], &whole[..whole.len() / 2]).unwrap();
+    let error = Loader::open(settings(shards.clone(), 4)).unwrap_err().to_string();
+    assert!(error.contains("00001.tar: ends inside"), "{error}");
+
+    // Cut off after it was indexed: batches that do not need it still come.
+    fs::write(&shards[1], &whole).unwrap();
+    let loader = Loader::open(settings(shards.clone(), 4)).unwrap();
+    fs::write(&shards[1], &whole[..1000]).unwrap();
+    let ends: Vec<_> = loader.batches(Position::default()).collect();
+    let error = ends.last().unwrap().as_ref().unwrap_err().to_string();
+    assert!(error.contains("00001.tar"), "{error}");
+    assert!(loader.batches(Position::default()).count() == ends.len(), "the same end every time");
+
+    let missing = folder.path().join("00009.tar");
+    assert!(Loader::open(settings(vec![missing], 4)).unwrap_err().to_string().contains("00009.tar"));
+}
+
+#[test]
+fn dropping_the_iterator_ends_its_threads_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[200], |_, _| None);
+    let loader = Loader::open(Settings { threads: 4, prefetch: 40, ..settings(shards, 100) }).unwrap();
+    for taken in [0, 1, 3] {
+        let started = std::time::Instant::now();
+        let mut batches = loader.batches(Position::default());
+        for _ in 0..taken {
+            batches.next().unwrap().unwrap();
+        }
+        drop(batches);
+        assert!(started.elapsed().as_secs() < 5);
+    }
+}
+
+#[test]
+fn senseless_settings_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = settings(write_shards(folder.path(), &[8], |_, _| None), 2);
+    let refused = |change: fn(&mut Settings), part: &str| {
+        let mut settings = good.clone();
+        change(&mut settings);
+        let error = Loader::open(settings).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    };
+    refused(|s| s.shards.clear(), "no shard");
+    refused(|s| s.threads = 0, "thread");
+    refused(|s| s.batch_size = 0, "batch size");
+    refused(|s| s.window = 0, "window");
+    refused(|s| s.context = 1, "context");
+    refused(|s| s.image.flip = 1.5, "flip");
+    refused(|s| s.image.crop = Crop::Centre { size: 0 }, "image size");
+    refused(
+        |s| s.image.crop = Crop::RandomResized { size: 8, scale: (0.0, 1.0), ratio: (1.0, 1.0) },
+        "scale",
+    );
+    refused(
+        |s| s.image.crop = Crop::RandomResized { size: 8, scale: (0.5, 1.0), ratio: (2.0, 1.0) },
+        "ratio",
+    );
+    refused(|s| s.rank = 1, "rank 1");
+}

@@ -1,0 +1,209 @@
+//! Tables, statistics and sidecars beside the shards: used when they fit, refused by name when they do not.
+
+mod common;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use common::{content, damage, identity, key_of, settings, write_shards};
+use concepts::sidecar::{Metadata, Writer};
+use concepts::{Bank, Matching, Mention, TaggerDescription};
+use loader::shard::{sidecar_path, stats_path, table_path};
+use loader::tar::Archive;
+use loader::{Batch, BatchMention, Loader, Position, Settings};
+use parquet::arrow::ArrowWriter;
+
+fn first(settings: &Settings, count: usize) -> Vec<Batch> {
+    let loader = Loader::open(settings.clone()).unwrap();
+    loader.batches(Position::default()).take(count).map(Result::unwrap).collect()
+}
+
+/// The first error, in opening or in a batch.
+fn error(settings: &Settings) -> String {
+    match Loader::open(settings.clone()) {
+        Ok(loader) => loader.batches(Position::default()).take(50).find_map(Result::err).unwrap().to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A table as `ingest` writes it: the successes, with a failure before each.
+fn write_table(shard: &Path, shift: i64) {
+    let samples = Archive::open(shard).unwrap().samples().unwrap();
+    let (mut keys, mut status, mut captions, mut offsets, mut lengths) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    for sample in &samples {
+        let image = sample.image().unwrap();
+        keys.extend([format!("x{}", sample.key), sample.key.clone()]);
+        status.extend(["failed_to_download", "success"]);
+        captions.extend([None, Some(format!("from the table: {}", sample.key))]);
+        offsets.extend([None, Some(image.offset as i64 + shift)]);
+        lengths.extend([None, Some(image.length as i64)]);
+    }
+    let columns: [(&str, ArrayRef); 5] = [
+        ("caption", Arc::new(StringArray::from(captions))),
+        ("key", Arc::new(StringArray::from(keys))),
+        ("status", Arc::new(StringArray::from(status))),
+        ("offset", Arc::new(Int64Array::from(offsets))),
+        ("length", Arc::new(Int64Array::from(lengths))),
+    ];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(table_path(shard)).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let stats = format!("{{\"count\": {}, \"successes\": {}}}", samples.len() * 2, samples.len());
+    fs::write(stats_path(shard), stats).unwrap();
+}
+
+#[test]
+fn the_table_gives_places_and_captions() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[20, 9], |_, _| None);
+    for shard in &shards {
+        write_table(shard, 0);
+    }
+    let settings = settings(shards.clone(), 4);
+    for batch in first(&settings, 7) {
+        for row in 0..4 {
+            let (shard, sample) = identity(&batch, row);
+            assert_eq!(batch.keys[row], key_of(shard, sample));
+            assert_eq!(batch.captions[row], format!("from the table: {}", key_of(shard, sample)));
+        }
+    }
+    // Compressed, the table's offsets are those of the plain tar.
+    let plain = first(&settings, 7);
+    let packed: Vec<PathBuf> = shards
+        .iter()
+        .map(|shard| {
+            let packed = shard.with_extension("tar.zst");
+            fs::write(&packed, zstd::encode_all(File::open(shard).unwrap(), 1).unwrap()).unwrap();
+            fs::remove_file(shard).unwrap();
+            packed
+        })
+        .collect();
+    let again = first(&Settings { shards: packed, ..settings }, 7);
+    assert!(plain.iter().map(content).eq(again.iter().map(content)));
+}
+
+#[test]
+fn companions_of_another_shard_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = write_shards(folder.path(), &[20], |_, _| None).remove(0);
+    let settings = settings(vec![shard.clone()], 4);
+    let refused = |part: &str, name: &str| {
+        let error = error(&settings);
+        assert!(error.contains(part) && error.contains(name), "{error}");
+    };
+    write_table(&shard, 512);
+    refused("does not fit its shard", "00000.parquet");
+    write_table(&shard, 1 << 40);
+    refused("does not fit its shard", "00000.parquet");
+    fs::write(table_path(&shard), "not parquet").unwrap();
+    refused("not a readable table", "00000.parquet");
+
+    write_table(&shard, 0);
+    fs::write(stats_path(&shard), r#"{"successes": 21}"#).unwrap();
+    refused("says 21 samples, but the shard has 20", "00000_stats.json");
+    fs::write(stats_path(&shard), "{").unwrap();
+    refused("not a readable JSON object", "00000_stats.json");
+    fs::write(stats_path(&shard), "{}").unwrap();
+    refused("no count `successes`", "00000_stats.json");
+
+    // Statistics of img2dataset and no offsets: the headers are read instead.
+    fs::write(stats_path(&shard), r#"{"successes": 20, "failed_to_download": 3}"#).unwrap();
+    fs::remove_file(table_path(&shard)).unwrap();
+    assert_eq!(first(&settings, 1)[0].size, 4);
+}
+
+const CAPTION: &str = "a photo of sample 7 of shard 0";
+
+/// Mentions of "sample" (label 0), "photo of sample" under the concept "photo" (label 1), "shard" (no label).
+fn mentions(caption: &str) -> Vec<Mention> {
+    let mention = |start: usize, phrase: &str, concept: &str| Mention {
+        phrase: start..start + phrase.len(),
+        concept_span: start..start + concept.len(),
+        head_span: start..start + concept.len(),
+        concept: concept.to_owned(),
+        head: concept.to_owned(),
+        tags: "NN".to_owned(),
+    };
+    let at = |word: &str| caption.find(word).unwrap();
+    vec![
+        mention(at("photo"), "photo of sample", "photo"),
+        mention(at("sample"), "sample", "sample"),
+        mention(at("shard"), "shard", "shard"),
+    ]
+}
+
+fn write_sidecar(shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
+    let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
+    let bytes = fs::metadata(shard).unwrap().len();
+    let mut writer = Writer::create(&sidecar_path(shard), Metadata::new(&tagger, shard, bytes)).unwrap();
+    for sample in 0..samples {
+        let caption = CAPTION.replace('7', &sample.to_string());
+        writer.push(sample as u32, &key(sample), &caption, &mentions(&caption)).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+fn with_bank(shards: Vec<PathBuf>) -> Settings {
+    let bank = Arc::new(Bank::from_names(["sample", "photo"]).unwrap());
+    Settings { bank: Some((bank, Matching::Strict)), ..settings(shards, 4) }
+}
+
+#[test]
+fn mentions_carry_labels_and_token_positions() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[8], |_, _| None);
+    write_sidecar(&shards[0], |sample| key_of(0, sample), 8);
+    let settings = with_bank(shards);
+    let batch = first(&settings, 1).remove(0);
+    assert_eq!(batch.mentions.len(), 8);
+    for (row, pair) in batch.mentions.chunks(2).enumerate() {
+        // start, a, photo, of, sample: positions 2 and 4; bytes counted by hand in CAPTION.
+        let expected = [
+            BatchMention { sample: row as u32, label: 1, positions: 2..3, span: 2..7 },
+            BatchMention { sample: row as u32, label: 0, positions: 4..5, span: 11..17 },
+        ];
+        assert_eq!(pair, expected);
+    }
+    let limited = |change: fn(&mut Settings)| {
+        let mut settings = settings.clone();
+        change(&mut settings);
+        let batch = first(&settings, 1).remove(0);
+        (batch.mentions.len(), batch.counters.mentions_left_out)
+    };
+    assert_eq!(limited(|s| s.max_mentions = 1), (4, 4));
+    assert_eq!(limited(|s| s.max_mention_tokens = 0), (0, 8));
+    assert_eq!(limited(|s| s.context = 5), (4, 4), "start, a, photo, of, end: sample is cut off");
+}
+
+#[test]
+fn sidecars_of_another_shard_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[8], |_, _| None);
+    let shard = shards[0].clone();
+    let settings = with_bank(shards);
+    let refused = |part: &str| {
+        let error = error(&settings);
+        assert!(error.contains(part) && error.contains("00000"), "{error}");
+    };
+    refused("run `ingest tag`");
+    write_sidecar(&shard, |sample| key_of(0, sample), 7);
+    refused("7 samples");
+    write_sidecar(&shard, |sample| key_of(0, sample + 1), 8);
+    refused("does not match its shard");
+    write_sidecar(&shard, |sample| key_of(0, sample), 8);
+    assert_eq!(first(&settings, 2).len(), 2);
+    // The same number of samples, but the shard has grown since.
+    damage(&shard, |bytes| bytes.extend([0; 512]));
+    refused("bytes");
+    fs::write(sidecar_path(&shard), "rubbish").unwrap();
+    refused("00000.concepts.parquet");
+
+    let silent = Settings { captions: false, ..settings };
+    assert!(Loader::open(silent).unwrap_err().to_string().contains("mentions need captions"));
+}

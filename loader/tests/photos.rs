@@ -1,0 +1,110 @@
+//! Real photographs with their captions, tagged by the real tagger, all the way into batches.
+
+mod common;
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{TarFile, content};
+use concepts::sidecar::{Metadata, Writer};
+use concepts::{Bank, Extractor, Matching, TaggerKind};
+use loader::shard::sidecar_path;
+use loader::tar::Archive;
+use loader::{Loader, Position, Settings};
+
+/// The test data beside the checkout, if there.
+fn photos() -> Option<PathBuf> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/coco");
+    let present = data.join("captions.jsonl").exists();
+    if !present {
+        println!("skipped: no photographs in {}", data.display());
+    }
+    present.then_some(data)
+}
+
+/// (file, captions) of every photograph.
+fn captions(data: &Path) -> Vec<(String, Vec<String>)> {
+    let lines = fs::read_to_string(data.join("captions.jsonl")).unwrap();
+    lines
+        .lines()
+        .map(|line| {
+            let record: serde_json::Value = serde_json::from_str(line).unwrap();
+            let captions = record["captions"].as_array().unwrap();
+            let captions = captions.iter().map(|c| c.as_str().unwrap().to_owned()).collect();
+            (record["file"].as_str().unwrap().to_owned(), captions)
+        })
+        .collect()
+}
+
+#[test]
+fn photographs_become_batches() {
+    let Some(data) = photos() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let extractor = Extractor::new(TaggerKind::default()).unwrap();
+    let photos = captions(&data);
+    assert_eq!(photos.len(), 390);
+    let mut shards = Vec::new();
+    let mut expected = HashSet::new();
+    for (number, part) in photos.chunks(100).enumerate() {
+        let path = folder.path().join(format!("{number:05}.tar"));
+        let mut tar = TarFile::create(&path);
+        for (i, (file, captions)) in part.iter().enumerate() {
+            let key = format!("{:09}", number * 10_000 + i);
+            tar.add(&format!("{key}.jpg"), &fs::read(data.join("images").join(file)).unwrap());
+            tar.add(&format!("{key}.txt"), captions[0].as_bytes());
+            expected.insert((key, concepts::canonical(&captions[0])));
+        }
+        tar.finish();
+        let bytes = fs::metadata(&path).unwrap().len();
+        let metadata = Metadata::new(&extractor.description(), &path, bytes);
+        let mut sidecar = Writer::create(&sidecar_path(&path), metadata).unwrap();
+        for (i, sample) in Archive::open(&path).unwrap().samples().unwrap().iter().enumerate() {
+            let text = concepts::canonical(&part[i].1[0]);
+            sidecar.push(i as u32, &sample.key, &text, &extractor.mentions(&text)).unwrap();
+        }
+        sidecar.finish().unwrap();
+        shards.push(path);
+    }
+    let bank = Arc::new(
+        Bank::from_names(["man", "dog", "cat", "train", "bus", "street", "table", "pizza"]).unwrap(),
+    );
+    let settings = Settings {
+        bank: Some((Arc::clone(&bank), Matching::Longest)),
+        threads: 3,
+        ..Settings::new(shards, 30)
+    };
+    let loader = Loader::open(settings.clone()).unwrap();
+    assert_eq!(loader.samples(), 390);
+    let batches: Vec<_> = loader.batches(Position::default()).take(13).map(Result::unwrap).collect();
+    let mut seen = HashSet::new();
+    let mut mentions = 0;
+    for batch in &batches {
+        assert!(batch.counters.skipped.is_empty(), "{:?}", batch.counters.skipped);
+        for (row, image) in batch.images.chunks(224 * 224 * 3).enumerate() {
+            let (low, high) = (image.iter().min().unwrap(), image.iter().max().unwrap());
+            assert!(high - low > 30, "{} has no contrast", batch.keys[row]);
+            seen.insert((batch.keys[row].clone(), batch.captions[row].clone()));
+        }
+        for mention in &batch.mentions {
+            let caption = &batch.captions[mention.sample as usize];
+            let words = &caption[mention.span.start as usize..mention.span.end as usize];
+            let name = bank.name(mention.label);
+            let singular = words.strip_suffix('s').unwrap_or(words).replace("men", "man");
+            assert!(words == name || singular.starts_with(&name[..2]), "{words:?} is not {name:?}");
+            assert!(!mention.positions.is_empty());
+        }
+        mentions += batch.mentions.len();
+    }
+    assert_eq!(seen, expected, "13 batches of 30 are all 390 photographs");
+    assert!(mentions > 100, "{mentions} mentions");
+
+    let again: Vec<_> = Loader::open(Settings { threads: 1, ..settings })
+        .unwrap()
+        .batches(batches[11].position)
+        .take(2)
+        .map(Result::unwrap)
+        .collect();
+    assert!(batches[11..].iter().map(content).eq(again.iter().map(content)));
+}

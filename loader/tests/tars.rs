@@ -1,0 +1,104 @@
+//! Which samples a tar has: what Python wrote, what webdataset found in it, and damaged tars.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::{TarFile, damage};
+use loader::tar::Archive;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// Keys, extensions and bytes of every sample, as webdataset's own reader lists them.
+#[test]
+fn python_tars_have_the_samples_that_webdataset_finds() {
+    let json = fs::read_to_string(fixtures().join("webdataset_tars.json")).unwrap();
+    let expected: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let plain = tempfile::tempdir().unwrap();
+    for (name, samples) in expected.as_object().unwrap() {
+        let packed = fixtures().join(format!("{name}.tar.zst"));
+        let unpacked = plain.path().join(format!("{name}.tar"));
+        fs::write(&unpacked, zstd::decode_all(fs::File::open(&packed).unwrap()).unwrap()).unwrap();
+        for path in [packed, unpacked] {
+            let archive = Archive::open(&path).unwrap();
+            let found = archive.samples().unwrap();
+            assert_eq!(found.len(), samples.as_array().unwrap().len(), "{name}");
+            for (sample, expected) in found.iter().zip(samples.as_array().unwrap()) {
+                assert_eq!(sample.key, expected["key"].as_str().unwrap(), "{name}");
+                let members = expected["members"].as_object().unwrap();
+                assert_eq!(sample.members.len(), members.len(), "{name}: {}", sample.key);
+                for member in &sample.members {
+                    let bytes = archive.read(member.offset, member.length).unwrap();
+                    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                    assert_eq!(members[&member.extension], hex, "{name}: {}", sample.key);
+                }
+            }
+        }
+    }
+}
+
+fn tar_with(folder: &Path, members: &[(&str, &[u8])]) -> PathBuf {
+    let path = folder.join("00000.tar");
+    let mut tar = TarFile::create(&path);
+    for (name, data) in members {
+        tar.add(name, data);
+    }
+    tar.finish();
+    path
+}
+
+#[test]
+fn damaged_tars_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = || tar_with(folder.path(), &[("a.jpg", &[1; 2000]), ("a.txt", b"x"), ("b.jpg", &[2; 2000])]);
+    let error = |path: &Path| Archive::open(path).unwrap().samples().unwrap_err().to_string();
+    let refused = |change: fn(&mut Vec<u8>), part: &str| {
+        let path = write();
+        damage(&path, change);
+        let error = error(&path);
+        assert!(error.contains("00000.tar") && error.contains(part), "{error}");
+    };
+    // a.jpg: header, 4 blocks; a.txt: header, 1 block; b.jpg: header at block 7.
+    refused(|bytes| bytes.truncate(8 * 512 + 100), "ends inside b.jpg");
+    refused(|bytes| bytes.truncate(7 * 512 + 100), "damaged after a.txt");
+    refused(|bytes| bytes[7 * 512] = b'X', "damaged after a.txt");
+    refused(|bytes| bytes[0] = b'X', "damaged at its start");
+
+    let path = tar_with(folder.path(), &[("a.jpg", b"1"), ("a.JPG", b"2")]);
+    assert!(error(&path).contains("sample a has two members jpg"));
+}
+
+/// A tar that ends after its last member, without the closing blocks, is whole: Python reads it too.
+#[test]
+fn closing_blocks_may_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = tar_with(folder.path(), &[("a.jpg", &[1; 2000])]);
+    damage(&path, |bytes| bytes.truncate(5 * 512));
+    assert_eq!(Archive::open(&path).unwrap().samples().unwrap().len(), 1);
+    damage(&path, Vec::clear);
+    assert!(Archive::open(&path).unwrap().samples().unwrap().is_empty());
+}
+
+#[test]
+fn damaged_compression_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = tar_with(folder.path(), &[("a.jpg", &[1; 2000])]);
+    let packed = folder.path().join("00000.tar.zst");
+    fs::write(&packed, zstd::encode_all(&*fs::read(&plain).unwrap(), 1).unwrap()).unwrap();
+    assert_eq!(Archive::open(&packed).unwrap().samples().unwrap().len(), 1);
+    damage(&packed, |bytes| bytes.truncate(bytes.len() - 4));
+    let error = Archive::open(&packed).unwrap_err().to_string();
+    assert!(error.contains("00000.tar.zst") && error.contains("decompressed"), "{error}");
+}
+
+#[test]
+fn reads_beyond_the_end_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Archive::open(&tar_with(folder.path(), &[("a.jpg", &[1; 10])])).unwrap();
+    assert_eq!(archive.read(512, 10).unwrap(), [1; 10]);
+    assert!(archive.read(archive.len() - 1, 2).is_err());
+    assert!(archive.read(u64::MAX, 2).is_err());
+}

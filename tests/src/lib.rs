@@ -1,0 +1,123 @@
+//! What the whole-pipeline tests share: where the programs and the real data are, and how to run them.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A built program, from the folder that this test was built into. `cargo build --workspace --bins` makes them.
+///
+/// # Panics
+/// When the program has not been built.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap_or_default();
+    // target/release/deps/test-1234 -> target/release/name
+    let path = test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join(name);
+    assert!(path.exists(), "{} is not built; run cargo build --workspace --bins first", path.display());
+    path
+}
+
+/// Folder of real data beside the checkout; none where it is missing, with the reason printed.
+///
+/// # Panics
+/// In continuous integration, where it must be there.
+pub fn real_data() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    if folder.exists() {
+        return Some(folder);
+    }
+    assert!(std::env::var_os("CI").is_none(), "{} is missing", folder.display());
+    eprintln!("skipped: {} is missing", folder.display());
+    None
+}
+
+/// Runs a program and returns what it did.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(name: &str, arguments: &[&str]) -> Output {
+    match Command::new(program(name)).args(arguments).output() {
+        Ok(output) => output,
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+/// Runs a program that must succeed, with `--json`, and returns its summary.
+///
+/// # Panics
+/// When it fails or its last line is no JSON.
+pub fn summary(name: &str, arguments: &[&str]) -> Value {
+    let output = run(name, &[arguments, &["--json"]].concat());
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} {arguments:?}: {}\n{stdout}\n{stderr}", output.status);
+    match stdout.lines().last().map(serde_json::from_str) {
+        Some(Ok(value)) => value,
+        _ => panic!("{name} {arguments:?}: the last line is no JSON\n{stdout}\n{stderr}"),
+    }
+}
+
+/// Runs a program that must fail with `code`, and returns its error: one line.
+///
+/// # Panics
+/// When it ends otherwise or says more than one line of error.
+pub fn refused(name: &str, arguments: &[&str], code: i32) -> String {
+    let output = run(name, arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {stderr}");
+    let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error")).collect();
+    assert_eq!(errors.len(), 1, "{name} {arguments:?}: one line of error, not\n{stderr}");
+    errors[0].to_owned()
+}
+
+/// A path as an argument.
+///
+/// # Panics
+/// When it is not UTF-8.
+pub fn text(path: &Path) -> &str {
+    match path.to_str() {
+        Some(text) => text,
+        None => panic!("{} is not UTF-8", path.display()),
+    }
+}
+
+/// Serves the files of a folder over HTTP on a free port of this machine until the process ends; returns the address
+/// with a slash at its end.
+///
+/// # Panics
+/// When no port can be had.
+pub fn serve(folder: &Path) -> String {
+    let listener = match TcpListener::bind("127.0.0.1:0") {
+        Ok(listener) => listener,
+        Err(error) => panic!("no port: {error}"),
+    };
+    let Ok(address) = listener.local_addr() else { panic!("no address") };
+    let folder = folder.to_owned();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let folder = folder.clone();
+            std::thread::spawn(move || answer(stream, &folder));
+        }
+    });
+    format!("http://{address}/")
+}
+
+/// Answers one request and closes the connection.
+fn answer(mut stream: TcpStream, folder: &Path) -> Option<()> {
+    let mut request = BufReader::new(stream.try_clone().ok()?);
+    let mut first = String::new();
+    request.read_line(&mut first).ok()?;
+    let mut line = String::new();
+    while request.read_line(&mut line).ok()? > 2 {
+        line.clear();
+    }
+    let path = first.split(' ').nth(1)?.trim_start_matches('/');
+    let (status, body) = match std::fs::read(folder.join(path)) {
+        Ok(body) => ("200 OK", body),
+        Err(_) => ("404 Not Found", Vec::new()),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).ok()?;
+    stream.write_all(&body).ok()
+}

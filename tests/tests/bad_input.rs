@@ -1,0 +1,173 @@
+//! What a user gets wrong: one line that names it, the right exit code, nothing half-written.
+
+use std::fs;
+use std::path::Path;
+
+use tests::{refused, run, summary, text};
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn picture(path: &Path) {
+    // The smallest scene there is, rendered by the program itself.
+    let scenes = path.with_extension("scenes");
+    assert!(
+        run("tools", &["scenes", "--out", text(&scenes), "--count", "1", "--size", "32"]).status.success()
+    );
+    fs::rename(scenes.join("images/000000.jpg"), path).unwrap();
+    fs::remove_dir_all(scenes).unwrap();
+}
+
+#[test]
+fn tables_and_folders() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let out = at("out");
+    let shard = |input: &str, code| {
+        let input = at(input);
+        let message = refused(
+            "ingest",
+            &["shard", text(&input), "--images", text(folder.path()), "--out", text(&out)],
+            code,
+        );
+        assert!(!out.exists() || names(&out).iter().all(|name| !name.ends_with(".tar")), "{message}");
+        let _ = fs::remove_dir_all(&out);
+        message
+    };
+    assert!(shard("missing.csv", 1).contains("missing.csv"));
+    fs::write(at("empty.csv"), "").unwrap();
+    assert!(shard("empty.csv", 1).contains("empty.csv"));
+    fs::write(at("header.csv"), "file,caption\n").unwrap();
+    assert!(shard("header.csv", 1).contains("header.csv"));
+    fs::write(at("columns.csv"), "picture,words\na.jpg,a cat\n").unwrap();
+    let message = shard("columns.csv", 1);
+    assert!(
+        message.contains("columns.csv") && message.contains("words"),
+        "names the columns there are: {message}"
+    );
+
+    // A wrong use is told from a failure.
+    refused("ingest", &["shard"], 2);
+    refused("trainer", &["segment", "x.jpg", "--classes", ",", "--out", "y.png", "--checkpoint", "z"], 2);
+
+    // No shards to read.
+    fs::create_dir(at("nothing")).unwrap();
+    let nothing = at("nothing");
+    assert!(refused("ingest", &["tag", text(&nothing)], 1).contains("nothing"));
+    assert!(refused("tools", &["stats", text(&nothing), "--out", text(&out)], 1).contains("nothing"));
+    let message = refused("trainer", &["pretrain", "--shards", text(&nothing), "--out", text(&at("t"))], 1);
+    assert!(message.contains("nothing"), "{message}");
+    assert!(!out.exists() && !at("t").exists());
+}
+
+#[test]
+fn broken_samples_are_counted_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    picture(&at("good.jpg"));
+    fs::write(at("broken.jpg"), b"no picture").unwrap();
+    let mut table = b"file,caption\ngood.jpg,a cat\nbroken.jpg,a dog\ngone.jpg,a bird\ngood.jpg,".to_vec();
+    table.extend(b"caf\xe9\n");
+    fs::write(at("table.csv"), table).unwrap();
+    let (out, input) = (at("out"), at("table.csv"));
+    let arguments = ["shard", text(&input), "--images", text(folder.path()), "--out", text(&out)];
+    let done = summary("ingest", &arguments);
+    assert_eq!((done["count"].clone(), done["successes"].clone()), (4.into(), 1.into()), "{done}");
+    // The same with a limit on losses: exit code 3, and the set is there all the same.
+    let again = at("again");
+    let arguments = ["shard", text(&input), "--images", text(folder.path()), "--out", text(&again)];
+    let output = run("ingest", &[arguments.as_slice(), &["--max-failures", "1"]].concat());
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(fs::read(out.join("00000.tar")).unwrap(), fs::read(again.join("00000.tar")).unwrap());
+
+    // Another set does not go into the same folder.
+    fs::write(at("other.csv"), "file,caption\ngood.jpg,a horse\n").unwrap();
+    let other = at("other.csv");
+    let before = fs::read(out.join("00000.tar")).unwrap();
+    let message =
+        refused("ingest", &["shard", text(&other), "--images", text(folder.path()), "--out", text(&out)], 1);
+    assert!(message.contains("out"), "{message}");
+    assert_eq!(fs::read(out.join("00000.tar")).unwrap(), before);
+}
+
+#[test]
+fn outputs_that_cannot_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    picture(&at("good.jpg"));
+    fs::write(at("good.txt"), "a cat").unwrap();
+    fs::write(at("file"), "in the way").unwrap();
+    let (below, inside) = (at("file"), at("file/below"));
+    for out in [&below, &inside] {
+        let message = refused("ingest", &["shard", text(folder.path()), "--out", text(out)], 1);
+        assert!(message.contains("file"), "{message}");
+        refused("tools", &["scenes", "--out", text(out), "--count", "1"], 1);
+    }
+    assert_eq!(fs::read(at("file")).unwrap(), b"in the way");
+}
+
+#[test]
+fn the_trainer_refuses_before_it_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let pictures = at("pictures");
+    fs::create_dir(&pictures).unwrap();
+    for i in 0..4 {
+        picture(&pictures.join(format!("{i}.jpg")));
+        fs::write(pictures.join(format!("{i}.txt")), format!("a cat number {i} on a sofa")).unwrap();
+    }
+    let (shards, tower, config, out) = (at("shards"), at("tower.safetensors"), at("run.toml"), at("run"));
+    summary("ingest", &["shard", text(&pictures), "--out", text(&shards), "--resize-mode", "no"]);
+    let pretrain =
+        ["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0", "--size", "32"];
+
+    let train = |change: &str| {
+        fs::write(&config, format!("out = '{}'\n{change}", out.display())).unwrap();
+        let message = refused("trainer", &["train", "--config", text(&config)], 1);
+        assert!(!out.exists(), "nothing is written: {message}");
+        message
+    };
+    let settings = |shards: &Path, tower: &Path, more: &str| {
+        format!(
+            "data.shards = ['{}']\nvision.weights = '{}'\ndata.size = 32\ndata.batch_size = 2\n{more}",
+            shards.display(),
+            tower.display()
+        )
+    };
+    assert!(train("").contains("data.shards"));
+    assert!(train("steps = 'many'").contains("run.toml"));
+    let message = train(&settings(&shards, &tower, ""));
+    assert!(message.contains("00000.concepts.parquet"), "the shards are not tagged: {message}");
+    summary("ingest", &["tag", text(&shards)]);
+    let message = train(&settings(&shards, &tower, ""));
+    assert!(message.contains("tower.safetensors"), "there is no tower: {message}");
+    let message = refused("trainer", &pretrain, 1);
+    assert!(
+        message.contains("batch") || message.contains("samples"),
+        "4 images are no batch of 8: {message}"
+    );
+
+    fs::write(&tower, b"no weights").unwrap();
+    assert!(train(&settings(&shards, &tower, "")).contains("tower.safetensors"));
+    fs::write(at("bank.txt"), "zebra\n").unwrap();
+    let bank = format!("bank.names = '{}'", at("bank.txt").display());
+    assert!(train(&settings(&shards, &tower, &bank)).contains("bank"), "no caption mentions a zebra");
+
+    // A sidecar of another shard is refused by name.
+    let sidecar = shards.join("00000.concepts.parquet");
+    let tar = shards.join("00000.tar");
+    let mut longer = fs::read(&tar).unwrap();
+    longer.extend([0; 512]);
+    fs::write(&tar, longer).unwrap();
+    let message = train(&settings(&shards, &tower, ""));
+    assert!(
+        message.contains(sidecar.file_name().unwrap().to_str().unwrap()) || message.contains("00000.tar"),
+        "{message}"
+    );
+}

@@ -1,0 +1,182 @@
+//! The whole way on rendered scenes, as `./demo` goes it, with fewer of them: render, serve, download, tag, count,
+//! pretrain, cache, train, evaluate, segment.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+use tests::{run, serve, summary, text};
+
+const SCENES: u64 = 96;
+
+fn number(value: &Value, name: &str) -> f64 {
+    value[name].as_f64().unwrap_or_else(|| panic!("{name} in {value}"))
+}
+
+/// Scenes in `folder`, downloaded into shards and tagged: returns the shards' folder.
+fn shards(folder: &Path) -> std::path::PathBuf {
+    let url = serve(folder);
+    let scenes = folder.join("scenes");
+    let prefix = format!("{url}scenes/");
+    let count = SCENES.to_string();
+    summary("tools", &["scenes", "--out", text(&scenes), "--count", &count, "--url-prefix", &prefix]);
+    let shards = folder.join("shards");
+    let table = scenes.join("captions.parquet");
+    let downloaded = summary(
+        "ingest",
+        &[
+            "download",
+            text(&table),
+            "--out",
+            text(&shards),
+            "--resize-mode",
+            "no",
+            "--shard-size",
+            "40",
+            "--allow-private",
+        ],
+    );
+    assert_eq!(number(&downloaded, "successes"), SCENES as f64, "{downloaded}");
+    let tagged = summary("ingest", &["tag", text(&shards)]);
+    assert_eq!(number(&tagged, "captions"), SCENES as f64, "{tagged}");
+    shards
+}
+
+#[test]
+fn from_urls_to_a_segmented_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let shards = shards(folder.path());
+    assert!(shards.join("00002.tar").exists() && !shards.join("00003.tar").exists(), "40 + 40 + 16 samples");
+
+    let statistics = summary("tools", &["stats", text(&shards), "--out", text(&at("statistics"))]);
+    assert_eq!(number(&statistics, "samples"), SCENES as f64, "{statistics}");
+
+    let (tower, features) = (at("tower.safetensors"), at("features"));
+    let pretrained =
+        summary("trainer", &["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "4"]);
+    assert!(number(&pretrained, "agreement").is_finite());
+    let arguments = [
+        "cache",
+        "--shards",
+        text(&shards),
+        "--vision",
+        text(&tower),
+        "--size",
+        "112",
+        "--out",
+        text(&features),
+    ];
+    let cached = summary("trainer", &arguments);
+    assert_eq!(number(&cached, "samples"), SCENES as f64);
+
+    let held_out = at("held-out");
+    summary("tools", &["scenes", "--out", text(&held_out), "--count", "6", "--seed", "9"]);
+    for (objective, cached) in [("lit", true), ("simzss", true), ("simzss", false)] {
+        let run_folder = at(&format!("{objective}-{cached}"));
+        let mut settings = vec![
+            format!("out={}", run_folder.display()),
+            format!("objective.name={objective}"),
+            format!("data.shards=['{}']", shards.display()),
+            format!("vision.weights={}", tower.display()),
+            "steps=6".to_owned(),
+            "data.batch_size=32".to_owned(),
+        ];
+        if cached {
+            settings.push(format!("data.features={}", features.display()));
+        }
+        let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
+        let mut arguments = vec!["train", "--config", text(&preset)];
+        for setting in &settings {
+            arguments.extend(["--set", setting]);
+        }
+        let trained = summary("trainer", &arguments);
+        assert_eq!(number(&trained, "steps"), 6.0);
+        assert_eq!(number(&trained, "captions"), 6.0 * 32.0);
+        assert!(number(&trained, "last_loss").is_finite());
+        assert_eq!(number(&trained, "mentions") > 0.0, true, "{trained}");
+
+        let data = ["eval", "segmentation", "--data", text(&held_out), "--checkpoint", text(&run_folder)];
+        let scores = summary("trainer", &[data.as_slice(), &["--templates", "simple"]].concat());
+        let (miou, accuracy) = (number(&scores, "miou"), number(&scores, "pixel_accuracy"));
+        assert!((0.0..=1.0).contains(&miou) && (0.0..=1.0).contains(&accuracy));
+        assert_eq!(number(&scores, "images"), 6.0);
+    }
+
+    // The cache holds what the tower says, in bfloat16: the same run without it comes to nearly the same loss.
+    let loss = |name: &str| -> f64 {
+        let log = fs::read_to_string(at(name).join("log.jsonl")).unwrap();
+        let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+        number(&last, "loss")
+    };
+    let (cached, live) = (loss("simzss-true"), loss("simzss-false"));
+    assert!((cached - live).abs() < 0.02 * live, "cached {cached}, live {live}");
+
+    let overlay = at("overlay.png");
+    let image = held_out.join("images/000000.jpg");
+    let model = at("simzss-true");
+    let arguments = [
+        "segment",
+        text(&image),
+        "--classes",
+        "grass, ball",
+        "--out",
+        text(&overlay),
+        "--checkpoint",
+        text(&model),
+    ];
+    let segmented = summary("trainer", &arguments);
+    let shares = segmented["shares"].as_object().unwrap();
+    assert_eq!(shares.keys().collect::<Vec<_>>(), ["grass", "ball"]);
+    assert!((shares.values().map(|v| v.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
+    assert_eq!(&fs::read(&overlay).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+}
+
+/// A run that is stopped and resumed ends with the same weights, byte for byte, as one that was not.
+#[test]
+fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let shards = shards(folder.path());
+    let tower = at("tower.safetensors");
+    summary("trainer", &["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0"]);
+    let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
+    let train = |out: &str, more: &[&str]| {
+        let settings = [
+            format!("out={}", at(out).display()),
+            format!("data.shards=['{}']", shards.display()),
+            format!("vision.weights={}", tower.display()),
+            "data.batch_size=16".to_owned(),
+            "steps=8".to_owned(),
+            "checkpoint_every=3".to_owned(),
+            // One thread, so that sums are taken in the same order.
+            "threads=1".to_owned(),
+        ];
+        let mut arguments = vec!["train", "--config", text(&preset)];
+        for setting in &settings {
+            arguments.extend(["--set", setting]);
+        }
+        arguments.extend(more);
+        run("trainer", &arguments)
+    };
+    let weights = |out: &str| fs::read(at(out).join("step-00000008/model.safetensors")).unwrap();
+
+    assert!(train("whole", &[]).status.success());
+    // As if killed after step 6: the last checkpoint is gone and `latest` names the one before.
+    assert!(train("stopped", &[]).status.success());
+    let undisturbed = weights("stopped");
+    assert!(undisturbed == weights("whole"), "the same settings give the same weights");
+    fs::remove_dir_all(at("stopped/step-00000008")).unwrap();
+    fs::write(at("stopped/latest"), "step-00000006").unwrap();
+    fs::create_dir(at("stopped/.tmp-1-step-00000007")).unwrap();
+
+    let again = train("stopped", &[]);
+    assert_eq!(again.status.code(), Some(1), "a folder that holds a run is not written over");
+    let other = train("stopped", &["--resume", "--set", "optimizer.lr=0.5"]);
+    assert_eq!(other.status.code(), Some(1));
+    let message = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(message.contains("optimizer.lr"), "{message}");
+
+    assert!(train("stopped", &["--resume"]).status.success());
+    assert!(weights("stopped") == undisturbed);
+}

@@ -1,0 +1,45 @@
+//! Synthetic scenes, concept statistics, and a look into shards.
+
+mod folder;
+mod scenes;
+mod show;
+mod stats;
+mod table;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(version, about, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Scenes(scenes::Arguments),
+    Stats(stats::StatsArguments),
+    Merge(stats::MergeArguments),
+    Show(show::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    loader::program::run(|| match &arguments.command {
+        Command::Scenes(arguments) => scenes::run(arguments),
+        Command::Stats(arguments) => stats::stats(arguments),
+        Command::Merge(arguments) => stats::merge(arguments),
+        Command::Show(arguments) => show::run(arguments),
+    })
+}
+
+/// Prints to standard output. A reader that has seen enough, such as `head`, is no failure.
+fn screen(text: &str) -> anyhow::Result<()> {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

@@ -1,0 +1,555 @@
+//! One scene: what lies where, how it is lit, and the picture and mask that follow from it.
+//!
+//! Drawing is exact before it is pretty: every pixel is [`SAMPLES`] x [`SAMPLES`] point samples, the picture is their
+//! mean and the mask their majority. Light, shadows and camera noise change colours only, never the mask.
+
+use std::f32::consts::TAU;
+
+use rand::seq::SliceRandom;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::classes::{CLASSES, GROUNDS};
+use super::grounds::{Ground, REFERENCE};
+use super::objects::{Object, REACH};
+use super::paint::{Rgb, noise, smoothstep};
+
+/// Point samples a pixel along each axis. Odd, so that one of them is the pixel's centre.
+const SAMPLES: usize = 3;
+
+/// An object or a ground counts as visible, and may be named, from this share of the picture on.
+const OBJECT_VISIBLE: f32 = 0.006;
+const GROUND_VISIBLE: f32 = 0.05;
+
+/// An object as captions need to know it.
+#[derive(Debug, Clone)]
+pub(crate) struct Thing {
+    pub(crate) class: usize,
+    /// Centre and radius as fractions of the picture's side.
+    pub(crate) x: f32,
+    pub(crate) y: f32,
+    pub(crate) radius: f32,
+    /// Class of the ground under its centre.
+    pub(crate) ground: usize,
+}
+
+/// A drawn scene.
+#[derive(Debug)]
+pub(crate) struct Scene {
+    /// [size, size, 3], RGB.
+    pub(crate) pixels: Vec<u8>,
+    /// [size, size], class index.
+    pub(crate) mask: Vec<u8>,
+    /// Visible objects.
+    pub(crate) things: Vec<Thing>,
+    /// Classes of the visible grounds.
+    pub(crate) grounds: Vec<usize>,
+    /// What the light is like, in words.
+    pub(crate) mood: &'static [&'static str],
+}
+
+/// How far from their border the grounds lie in the crease between them, reference pixels.
+const CREASE: f32 = 3.0;
+
+/// Where one ground ends and the other begins: a line through `middle` with a wave on it.
+#[derive(Debug)]
+struct Border {
+    normal: (f32, f32),
+    middle: f32,
+    wave: f32,
+    seed: u32,
+}
+
+impl Border {
+    /// Signed distance, reference pixels: positive on the second ground's side.
+    fn side(&self, x: f32, y: f32) -> f32 {
+        let straight = x * self.normal.0 + y * self.normal.1 - self.middle;
+        // Most places are farther from the border than its wave and crease reach.
+        if straight.abs() > self.wave + CREASE {
+            return straight;
+        }
+        let along = x * self.normal.1 - y * self.normal.0;
+        let bend = noise(along / 24.0, 0.5, self.seed) + 0.3 * noise(along / 7.0, 1.5, self.seed) - 0.65;
+        straight + self.wave * bend
+    }
+}
+
+/// The scene's light: where it comes from, how strong, how warm, how it falls off.
+#[derive(Debug)]
+struct Light {
+    /// Unit vector towards the light; x right, y down, z to the viewer.
+    from: [f32; 3],
+    strength: f32,
+    /// Difference in brightness between the lit and the far side of the picture.
+    fall: f32,
+    tint: [f32; 3],
+    /// Darkening of the corners.
+    vignette: f32,
+    shadow: f32,
+    /// Standard deviation of the camera's noise.
+    grain: f32,
+}
+
+impl Light {
+    fn new(rng: &mut ChaCha8Rng) -> Self {
+        let around: f32 = rng.random_range(0.0..TAU);
+        // From above more often than not, as sunlight is.
+        let (x, y) = (around.cos(), if rng.random_bool(0.75) { -around.sin().abs() } else { around.sin() });
+        let height: f32 = rng.random_range(0.55..0.85);
+        let flat = (1.0 - height * height).sqrt();
+        let warmth: f32 = rng.random_range(-0.07..0.09);
+        Self {
+            from: [x * flat, y * flat, height],
+            strength: rng.random_range(0.80..1.16),
+            fall: rng.random_range(0.0..0.30),
+            tint: [1.0 + warmth, 1.0 + rng.random_range(-0.015..0.015), 1.0 - warmth],
+            vignette: rng.random_range(0.0..0.22),
+            shadow: rng.random_range(0.28..0.58),
+            grain: rng.random_range(0.006..0.030),
+        }
+    }
+
+    fn words(&self) -> &'static [&'static str] {
+        if self.strength > 1.08 {
+            &["in bright light", "on a bright day"]
+        } else if self.strength < 0.86 {
+            &["in dim light", "in the shade"]
+        } else if self.tint[0] > 1.05 {
+            &["in warm light", "in the evening light"]
+        } else if self.tint[0] < 0.96 {
+            &["in cool light", "in the morning light"]
+        } else {
+            &["in soft light", "on a quiet day"]
+        }
+    }
+}
+
+/// Picture, mask and contents of scene `index` of set `seed`: a function of these and `size` (pixels a side) alone.
+/// The same scene is drawn at any size.
+pub(crate) fn draw(seed: u64, index: u64, size: usize) -> Scene {
+    let mut rng = stream(seed, index, 0);
+    loop {
+        let scene = attempt(&mut rng, size);
+        // Objects may hide one another; a scene keeps at least two in sight.
+        if scene.things.len() >= 2 && !scene.grounds.is_empty() {
+            return scene;
+        }
+    }
+}
+
+/// The random numbers of one purpose (0 the picture, 1 the captions) of one scene.
+pub(crate) fn stream(seed: u64, index: u64, purpose: u64) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(index.wrapping_mul(2).wrapping_add(purpose));
+    rng
+}
+
+fn attempt(rng: &mut ChaCha8Rng, size: usize) -> Scene {
+    let light = Light::new(rng);
+    let mut kinds: Vec<usize> = (0..GROUNDS).collect();
+    kinds.shuffle(rng);
+    let two = rng.random_bool(0.55);
+    let border = border(rng, &mut kinds);
+    let grounds = [Ground::new(kinds[0], rng), Ground::new(kinds[1], rng)];
+    let second = |x: f32, y: f32| two && border.side(x, y) > 0.0;
+    let placed = place(rng, &light, |x, y| kinds[usize::from(second(x * REFERENCE, y * REFERENCE))]);
+    let noise_seed: u64 = rng.random();
+
+    // Samples: colour, and what it belongs to (0 and 1 the grounds, then the objects).
+    let side = size * SAMPLES;
+    let unit = REFERENCE / side as f32;
+    let mut colours = Vec::with_capacity(side * side);
+    let mut owners = Vec::with_capacity(side * side);
+    for row in 0..side {
+        let y = (row as f32 + 0.5) * unit;
+        for column in 0..side {
+            let x = (column as f32 + 0.5) * unit;
+            let distance = if two { border.side(x, y) } else { f32::MIN };
+            let owner = u8::from(distance > 0.0);
+            // The grounds meet in a crease that little light reaches.
+            let crease = 1.0 - 0.30 * smoothstep(CREASE, 0.0, distance.abs());
+            // Five samples of nine, as on a chessboard, show the ground as well as nine would: the others repeat.
+            let colour = match (colours.last(), owners.last()) {
+                (Some(&last), Some(&before)) if (row + column) % 2 == 1 && before == owner && column > 0 => {
+                    last
+                }
+                _ => grounds[usize::from(owner)].colour(x, y) * crease,
+            };
+            colours.push(colour);
+            owners.push(owner);
+        }
+    }
+    let mut canvas = Canvas { size, side, colours, owners };
+    for (number, placement) in placed.iter().enumerate() {
+        canvas.paint(placement, 2 + number as u8, &light);
+    }
+    let owners = canvas.majority(2 + placed.len());
+    let pixels = canvas.develop(&light, noise_seed);
+
+    let mut visible = vec![0_usize; 2 + placed.len()];
+    for &owner in &owners {
+        visible[usize::from(owner)] += 1;
+    }
+    let share = |owner: usize| visible[owner] as f32 / owners.len() as f32;
+    let things = placed.iter().enumerate().filter(|&(number, placement)| {
+        // Small objects count when most of them shows.
+        let whole = placement.thing.radius * placement.thing.radius;
+        share(2 + number) >= OBJECT_VISIBLE.max(0.5 * whole)
+    });
+    let things = things.map(|(_, placement)| placement.thing.clone()).collect();
+    let seen = (0..2).filter(|&owner| share(owner) >= GROUND_VISIBLE).map(|owner| kinds[owner]).collect();
+    let class_of = |owner: u8| match usize::from(owner) {
+        ground @ 0..2 => kinds[ground] as u8,
+        object => placed[object - 2].thing.class as u8,
+    };
+    let mask = owners.into_iter().map(class_of).collect();
+    Scene { pixels, mask, things, grounds: seen, mood: light.words() }
+}
+
+/// Draws how the two grounds meet, most often like a horizon; walls then stand behind, not in front.
+fn border(rng: &mut ChaCha8Rng, kinds: &mut [usize]) -> Border {
+    let straight = |kind: usize| CLASSES[kind].name == "brick wall" || CLASSES[kind].name == "wood";
+    let angle: f32 = match rng.random_range(0..10) {
+        0..7 => TAU / 4.0 + rng.random_range(-0.12..0.12),
+        7..9 => rng.random_range(-0.12..0.12),
+        _ => rng.random_range(0.5..1.1),
+    };
+    let normal = (angle.cos(), angle.sin());
+    if CLASSES[kinds[1]].name == "brick wall" && normal.1 > 0.4 {
+        kinds.swap(0, 1);
+    }
+    let wave = if straight(kinds[0]) || straight(kinds[1]) { 1.5 } else { rng.random_range(4.0..13.0) };
+    let centre = REFERENCE * (rng.random_range(0.32..0.68) * (normal.0 + normal.1));
+    Border { normal, middle: centre, wave, seed: rng.random() }
+}
+
+/// An object and where it lies.
+#[derive(Debug)]
+struct Placement {
+    thing: Thing,
+    object: Object,
+    turn: f32,
+    mirrored: bool,
+}
+
+/// Two to five objects, apart from one another as far as there is room, farther ones first.
+fn place(rng: &mut ChaCha8Rng, light: &Light, ground_at: impl Fn(f32, f32) -> usize) -> Vec<Placement> {
+    let count = rng.random_range(2..=5);
+    let mut things: Vec<Thing> = Vec::with_capacity(count);
+    while things.len() < count {
+        // Some come in twos and threes, so that captions have plurals to use.
+        let class = match things.last() {
+            Some(last) if rng.random_bool(0.18) => last.class,
+            _ => rng.random_range(GROUNDS..CLASSES.len()),
+        };
+        let radius: f32 = rng.random_range(0.115..0.225);
+        let margin = 0.75 * radius;
+        let mut best: Option<(f32, Thing)> = None;
+        for _ in 0..24 {
+            let (x, y) = (rng.random_range(margin..1.0 - margin), rng.random_range(margin..1.0 - margin));
+            // How far from touching the nearest other object, as a share of both radii.
+            let room =
+                things.iter().map(|o| (o.x - x).hypot(o.y - y) / (o.radius + radius)).fold(2.0, f32::min);
+            if best.as_ref().is_none_or(|(most, _)| room > *most) {
+                best = Some((room, Thing { class, x, y, radius, ground: ground_at(x, y) }));
+            }
+            // An overlap at the corners is natural; more would hide things.
+            if room > 0.92 {
+                break;
+            }
+        }
+        things.extend(best.map(|(_, thing)| thing));
+    }
+    things.sort_by(|a, b| (a.y + a.radius).total_cmp(&(b.y + b.radius)));
+    let dress = |thing: Thing| {
+        let object = Object::new(thing.class, rng);
+        let turn = rng.random_range(-object.tilt..=object.tilt);
+        let mirrored = rng.random_bool(0.5);
+        // The light in the object's frame: undo the turn, then the mirror.
+        let [x, y, z] = light.from;
+        let (sin, cos) = turn.sin_cos();
+        let (x, y) = (x * cos + y * sin, y * cos - x * sin);
+        let object = object.lit_from([if mirrored { -x } else { x }, y, z]);
+        Placement { thing, object, turn, mirrored }
+    };
+    things.into_iter().map(dress).collect()
+}
+
+/// The samples of a picture.
+struct Canvas {
+    /// Pixels a side.
+    size: usize,
+    /// Samples a side.
+    side: usize,
+    colours: Vec<Rgb>,
+    owners: Vec<u8>,
+}
+
+impl Canvas {
+    /// Paints one object over what is there, its shadow first.
+    fn paint(&mut self, placement: &Placement, owner: u8, light: &Light) {
+        let Placement { thing, object, turn, mirrored } = placement;
+        let side = self.side as f32;
+        let (sin, cos) = turn.sin_cos();
+        // A turned square of half side REACH fits into this half side.
+        let half = thing.radius * REACH * (sin.abs() + cos.abs());
+        let span = |centre: f32| {
+            let (low, high) = ((centre - half) * side, (centre + half) * side);
+            (low.floor().max(0.0) as usize, (high.ceil().max(0.0) as usize).min(self.side))
+        };
+        let ((left, right), (top, bottom)) = (span(thing.x), span(thing.y));
+        let mut layer = Vec::with_capacity((right - left) * (bottom - top));
+        for row in top..bottom {
+            let dy = ((row as f32 + 0.5) / side - thing.y) / thing.radius;
+            for column in left..right {
+                let dx = ((column as f32 + 0.5) / side - thing.x) / thing.radius;
+                let (u, v) = (dx * cos + dy * sin, dy * cos - dx * sin);
+                let u = if *mirrored { -u } else { u };
+                layer.push(if u.abs().max(v.abs()) < REACH { object.colour(u, v) } else { None });
+            }
+        }
+        if layer.is_empty() {
+            return;
+        }
+        self.shade(&layer, (left, top, right - left), thing.radius, light);
+        for (line, row) in layer.chunks(right - left).zip(top..) {
+            for (colour, at) in line.iter().zip(row * self.side + left..) {
+                if let Some(colour) = *colour {
+                    self.colours[at] = colour;
+                    self.owners[at] = owner;
+                }
+            }
+        }
+    }
+
+    /// Darkens what lies in the soft shadow of a layer whose upper left sample and width are given.
+    fn shade(
+        &mut self,
+        layer: &[Option<Rgb>],
+        (left, top, width): (usize, usize, usize),
+        radius: f32,
+        light: &Light,
+    ) {
+        // A shadow is smooth: pixels are fine enough for it. Coverage of each pixel by the object:
+        let size = self.size;
+        let mut cover = vec![0.0_f32; size * size];
+        for (line, row) in layer.chunks(width).zip(top..) {
+            let start = row / SAMPLES * size;
+            for (colour, column) in line.iter().zip(left..) {
+                if colour.is_some() {
+                    cover[start + column / SAMPLES] += 1.0 / (SAMPLES * SAMPLES) as f32;
+                }
+            }
+        }
+        // Moved away from the light, spread with the object's height: two box blurs make a soft edge.
+        let drop = 0.30 * radius * size as f32;
+        let (dx, dy) =
+            ((-light.from[0] * drop).round() as isize, (-light.from[1] * drop).round() as isize + 1);
+        let reach = ((0.085 * radius * size as f32).round() as usize).max(1);
+        let edge = 3 * reach + dx.unsigned_abs().max(dy.unsigned_abs());
+        let (x0, x1) = (bound(left / SAMPLES, edge, size).0, bound((left + width) / SAMPLES, edge, size).1);
+        let height = layer.len() / width;
+        let (y0, y1) = (bound(top / SAMPLES, edge, size).0, bound((top + height) / SAMPLES, edge, size).1);
+        for _ in 0..2 {
+            blur(&mut cover, size, (x0, x1), (y0, y1), reach);
+        }
+        for y in y0..y1 {
+            for x in x0..x1 {
+                let (from_x, from_y) = (x as isize - dx, y as isize - dy);
+                if from_x < 0 || from_y < 0 || from_x >= size as isize || from_y >= size as isize {
+                    continue;
+                }
+                let dark = 1.0 - light.shadow * cover[from_y as usize * size + from_x as usize];
+                if dark < 1.0 {
+                    for row in y * SAMPLES..(y + 1) * SAMPLES {
+                        let start = row * self.side + x * SAMPLES;
+                        for colour in &mut self.colours[start..start + SAMPLES] {
+                            *colour = *colour * dark;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What most samples of each pixel belong to; between equals, what the centre belongs to.
+    fn majority(&self, owners: usize) -> Vec<u8> {
+        let mut result = Vec::with_capacity(self.size * self.size);
+        let mut votes = vec![0_u8; owners];
+        for y in 0..self.size {
+            for x in 0..self.size {
+                let sample = |row: usize, column: usize| {
+                    self.owners[(y * SAMPLES + row) * self.side + x * SAMPLES + column]
+                };
+                let centre = sample(SAMPLES / 2, SAMPLES / 2);
+                if (0..SAMPLES).all(|row| (0..SAMPLES).all(|column| sample(row, column) == centre)) {
+                    result.push(centre);
+                    continue;
+                }
+                votes.fill(0);
+                for row in 0..SAMPLES {
+                    for column in 0..SAMPLES {
+                        votes[usize::from(sample(row, column))] += 1;
+                    }
+                }
+                let most = votes.iter().copied().max().unwrap_or(0);
+                let winner = votes.iter().position(|&v| v == most).unwrap_or(0) as u8;
+                result.push(if votes[usize::from(centre)] == most { centre } else { winner });
+            }
+        }
+        result
+    }
+
+    /// Samples to pixels, under the scene's light, through a camera with some noise.
+    fn develop(&self, light: &Light, noise_seed: u64) -> Vec<u8> {
+        let mut rng = ChaCha8Rng::seed_from_u64(noise_seed);
+        let mut pixels = Vec::with_capacity(self.size * self.size * 3);
+        let unit = 1.0 / self.size as f32;
+        for y in 0..self.size {
+            for x in 0..self.size {
+                let mut sum = Rgb([0.0; 3]);
+                for row in 0..SAMPLES {
+                    let start = (y * SAMPLES + row) * self.side + x * SAMPLES;
+                    for colour in &self.colours[start..start + SAMPLES] {
+                        // A glint is at most white: clipped before the mean, or edges beside it would glow.
+                        let Rgb([r, g, b]) = *colour;
+                        sum = sum + Rgb([r.min(1.0), g.min(1.0), b.min(1.0)]);
+                    }
+                }
+                let (dx, dy) = ((x as f32 + 0.5) * unit - 0.5, (y as f32 + 0.5) * unit - 0.5);
+                let towards = dx * light.from[0] + dy * light.from[1];
+                let bright = light.strength
+                    * (1.0 + light.fall * towards)
+                    * (1.0 - light.vignette * 2.0 * (dx * dx + dy * dy));
+                for (value, tint) in
+                    (sum * (bright / (SAMPLES * SAMPLES) as f32)).0.into_iter().zip(light.tint)
+                {
+                    // The sum of four uniform numbers is close enough to a normal one.
+                    let bytes = rng.next_u32_bytes();
+                    let spread = (bytes.iter().map(|&b| f32::from(b)).sum::<f32>() - 510.0) / 147.8;
+                    // The cast cuts below 0 and above 255.
+                    pixels.push((255.0 * (value * tint + light.grain * spread) + 0.5) as u8);
+                }
+            }
+        }
+        pixels
+    }
+}
+
+/// The range of pixels `edge` around `at`, cut at the picture's sides.
+fn bound(at: usize, edge: usize, size: usize) -> (usize, usize) {
+    (at.saturating_sub(edge), (at + edge + 1).min(size))
+}
+
+/// Box blur of radius `reach` inside a rectangle, along rows and then along columns.
+fn blur(values: &mut [f32], size: usize, (x0, x1): (usize, usize), (y0, y1): (usize, usize), reach: usize) {
+    let mut line = Vec::new();
+    let mut pass = |values: &mut [f32], start: usize, step: usize, count: usize| {
+        line.clear();
+        line.extend((0..count).map(|i| values[start + i * step]));
+        let weight = 1.0 / (2 * reach + 1) as f32;
+        for i in 0..count {
+            let window = &line[i.saturating_sub(reach)..(i + reach + 1).min(count)];
+            values[start + i * step] = weight * window.iter().sum::<f32>();
+        }
+    };
+    for y in y0..y1 {
+        pass(values, y * size + x0, 1, x1 - x0);
+    }
+    for x in x0..x1 {
+        pass(values, y0 * size + x, size, y1 - y0);
+    }
+}
+
+/// Four bytes of randomness at once.
+trait Bytes {
+    fn next_u32_bytes(&mut self) -> [u8; 4];
+}
+
+impl Bytes for ChaCha8Rng {
+    fn next_u32_bytes(&mut self) -> [u8; 4] {
+        self.random::<u32>().to_le_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scene_is_a_function_of_seed_and_index() {
+        let one = draw(3, 7, 48);
+        assert_eq!(one.pixels, draw(3, 7, 48).pixels);
+        assert_ne!(one.pixels, draw(3, 8, 48).pixels);
+        assert_ne!(one.pixels, draw(4, 7, 48).pixels);
+    }
+
+    #[test]
+    fn the_mask_shows_what_the_scene_lists() {
+        for index in 0..150 {
+            let scene = draw(11, index, 64);
+            assert!((2..=5).contains(&scene.things.len()), "{index}");
+            assert!((1..=2).contains(&scene.grounds.len()), "{index}");
+            let share = |class: usize| {
+                scene.mask.iter().filter(|&&c| usize::from(c) == class).count() as f32
+                    / scene.mask.len() as f32
+            };
+            for thing in &scene.things {
+                assert!(thing.class >= GROUNDS && share(thing.class) >= OBJECT_VISIBLE, "{index} {thing:?}");
+            }
+            for &ground in &scene.grounds {
+                assert!(ground < GROUNDS && share(ground) >= GROUND_VISIBLE, "{index}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_mask_is_what_finer_drawing_shows() {
+        // The centres of the pixels of a picture three times as large are the samples of the smaller one.
+        let (mut same, mut all) = (0, 0);
+        for index in 0..20 {
+            let (coarse, fine) = (draw(2, index, 40), draw(2, index, 120));
+            for y in 0..40 {
+                for x in 0..40 {
+                    let block = (0..9).map(|i| fine.mask[(3 * y + i / 3) * 120 + 3 * x + i % 3]);
+                    let votes = block.filter(|&class| class == coarse.mask[y * 40 + x]).count();
+                    all += 1;
+                    same += usize::from(votes >= 4);
+                }
+            }
+        }
+        assert!(same as f64 > 0.99 * all as f64, "{same} of {all}");
+    }
+
+    #[test]
+    fn classes_keep_their_colours_under_any_light() {
+        // (class, channel that is strongest, channel that is weakest) of its mean colour.
+        for (name, most, least) in [
+            ("traffic cone", 0, 2),
+            ("tree", 1, 0),
+            ("butterfly", 2, 0),
+            ("rubber duck", 0, 2),
+            ("water", 2, 0),
+            ("grass", 1, 2),
+        ] {
+            let class = CLASSES.iter().position(|class| class.name == name).unwrap() as u8;
+            let mut seen = 0;
+            for index in 0..120 {
+                let scene = draw(1, index, 48);
+                let mut sum = [0_u64; 3];
+                let mut count = 0;
+                for (&c, pixel) in scene.mask.iter().zip(scene.pixels.chunks(3)) {
+                    if c == class {
+                        count += 1;
+                        (0..3).for_each(|i| sum[i] += u64::from(pixel[i]));
+                    }
+                }
+                if count > 60 {
+                    seen += 1;
+                    assert!(sum[most] > sum[least], "{name} in scene {index}: {sum:?}");
+                }
+            }
+            assert!(seen > 5, "{name} was met {seen} times");
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! `tools scenes`: synthetic photographs with captions and exact masks, the demo's data.
+//!
+//! The folder appears whole or not at all, and every scene is a function of seed and index alone: the same command
+//! gives the same bytes whatever the number of threads.
+
+mod caption;
+mod classes;
+mod draw;
+mod font;
+mod grounds;
+mod objects;
+mod paint;
+mod sheet;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use concepts::files;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
+use loader::program::{self, Outcome, Progress};
+use serde_json::json;
+
+use self::caption::Caption;
+use self::classes::CLASSES;
+use self::draw::Scene;
+use crate::folder::NewFolder;
+
+/// What web pictures are usually stored with; the textures survive it.
+const JPEG_QUALITY: u8 = 92;
+
+/// Render synthetic scenes with captions and exact masks
+///
+/// Writes DIR/images/NNNNNN.jpg, DIR/masks/NNNNNN.png (8-bit index = line of classes.txt), DIR/classes.txt,
+/// DIR/captions.parquet (URL, TEXT) and DIR/scenes.json. NNNNNN is the scene's index.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of scenes
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    count: u64,
+    /// Seed: the same seed and index give the same scene
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Width and height of the pictures, pixels
+    #[arg(long, default_value_t = 112, value_parser = clap::value_parser!(u32).range(16..=2048))]
+    size: u32,
+    /// Index of the first scene: disjoint ranges give disjoint sets, such as training and held-out scenes
+    #[arg(long, value_name = "INDEX", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=u64::MAX / 4))]
+    first_index: u64,
+    /// What the pictures' addresses start with in the table
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/")]
+    url_prefix: String,
+    /// Captions of each picture, one row of the table each
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    captions_per_image: u32,
+    /// Also draw the first scenes beside their masks and captions, as one PNG
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Threads [default: one a core]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
+    /// Print a summary as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let folder = NewFolder::create(&arguments.out)?;
+    for part in ["images", "masks"] {
+        let part = folder.path().join(part);
+        fs::create_dir(&part).with_context(|| format!("cannot create the folder {}", part.display()))?;
+    }
+    let (captions, pixels) = render(arguments, folder.path())?;
+    let summary = write_tables(arguments, folder.path(), &captions, &pixels)?;
+    if let Some(path) = &arguments.sheet {
+        let sheet = sheet::draw(arguments.seed, arguments.first_index, arguments.count, arguments.size);
+        files::write_atomic(path, &sheet?)
+            .with_context(|| format!("cannot write the sheet {}", path.display()))?;
+    }
+    folder.publish()?;
+    eprintln!("{} scenes in {}", arguments.count, arguments.out.display());
+    if arguments.json {
+        program::print_json(&summary)?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// Name of a scene's files, without extension.
+fn stem(index: u64) -> String {
+    format!("{index:06}")
+}
+
+/// What a worker hands back of one scene.
+struct Rendered {
+    number: usize,
+    captions: Vec<Caption>,
+    /// Pixels of each class in the mask.
+    pixels: [u64; CLASSES.len()],
+}
+
+/// Renders all scenes into `folder`; returns their captions in order and the pixels of each class.
+fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Pixels)> {
+    let threads = arguments.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        |threads| threads as usize,
+    );
+    let next = AtomicU64::new(0);
+    // Bounded only in name: a message is small, and the receiver does nothing but count.
+    let (sender, receiver) = mpsc::sync_channel::<Result<Rendered>>(4 * threads);
+    let mut captions = vec![Vec::new(); arguments.count as usize];
+    let mut pixels = Pixels::default();
+    let mut progress = Progress::new("rendering", "scenes", arguments.count);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    // The receiver is gone after the first error: nobody waits for the rest.
+                    if number >= arguments.count
+                        || sender.send(render_one(arguments, folder, number)).is_err()
+                    {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for rendered in receiver {
+            let rendered = rendered?;
+            pixels.add(&rendered);
+            captions[rendered.number] = rendered.captions;
+            progress.advance(1, String::new);
+            if program::interrupted() {
+                bail!("interrupted; {} was not written", arguments.out.display());
+            }
+        }
+        Ok(())
+    })?;
+    progress.finish("");
+    Ok((captions, pixels))
+}
+
+fn render_one(arguments: &Arguments, folder: &Path, number: u64) -> Result<Rendered> {
+    let index = arguments.first_index + number;
+    let scene = draw::draw(arguments.seed, index, arguments.size as usize);
+    let mut rng = draw::stream(arguments.seed, index, 1);
+    let captions = (0..arguments.captions_per_image).map(|_| caption::write(&scene, &mut rng)).collect();
+    let write = |path: PathBuf, bytes: &[u8]| {
+        fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
+    };
+    write(folder.join("images").join(stem(index) + ".jpg"), &jpeg(&scene, arguments.size)?)?;
+    let mask = png(&scene.mask, arguments.size, arguments.size, ExtendedColorType::L8)?;
+    write(folder.join("masks").join(stem(index) + ".png"), &mask)?;
+    let mut pixels = [0; CLASSES.len()];
+    for &class in &scene.mask {
+        pixels[usize::from(class)] += 1;
+    }
+    Ok(Rendered { number: number as usize, captions, pixels })
+}
+
+fn jpeg(scene: &Scene, size: u32) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let encoder = JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
+    encoder
+        .write_image(&scene.pixels, size, size, ExtendedColorType::Rgb8)
+        .context("cannot encode a JPEG")?;
+    Ok(bytes)
+}
+
+fn png(pixels: &[u8], width: u32, height: u32, colour: ExtendedColorType) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes).write_image(pixels, width, height, colour).context("cannot encode a PNG")?;
+    Ok(bytes)
+}
+
+/// How much of a set each class covers.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Pixels {
+    /// Pixels of each class.
+    counts: [u64; CLASSES.len()],
+    /// Pictures that show it.
+    images: [u64; CLASSES.len()],
+}
+
+impl Pixels {
+    fn add(&mut self, rendered: &Rendered) {
+        for (class, &count) in rendered.pixels.iter().enumerate() {
+            self.counts[class] += count;
+            self.images[class] += u64::from(count > 0);
+        }
+    }
+
+    /// Share of all pixels, 0..1, a class.
+    fn shares(&self) -> Vec<f64> {
+        let total = self.counts.iter().sum::<u64>().max(1) as f64;
+        self.counts.iter().map(|&count| count as f64 / total).collect()
+    }
+}
+
+/// Expected mean IoU of labels drawn uniformly at random, for classes that cover `shares` (summing to 1) of many
+/// pixels. Of K classes, one of share f is hit in f/K of all pixels; labelled or predicted in f + 1/K - f/K.
+fn chance(shares: &[f64]) -> f64 {
+    let k = shares.len() as f64;
+    shares.iter().map(|f| (f / k) / (f + 1.0 / k - f / k)).sum::<f64>() / k
+}
+
+/// Writes classes.txt, captions.parquet and scenes.json; returns what the last one says.
+fn write_tables(
+    arguments: &Arguments,
+    folder: &Path,
+    captions: &[Vec<Caption>],
+    pixels: &Pixels,
+) -> Result<serde_json::Value> {
+    let classes = CLASSES.iter().map(|class| class.name.to_owned() + "\n").collect::<String>();
+    let path = folder.join("classes.txt");
+    files::write_atomic(&path, classes.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+
+    let prefix = arguments.url_prefix.trim_end_matches('/');
+    let mut urls = Vec::new();
+    let mut texts = Vec::new();
+    for (index, of_one) in (arguments.first_index..).zip(captions) {
+        for caption in of_one {
+            urls.push(format!("{prefix}/images/{}.jpg", stem(index)));
+            texts.push(caption.text.as_str());
+        }
+    }
+    let rows = texts.len();
+    let (urls, texts) = (StringArray::from(urls), StringArray::from(texts));
+    let columns: [(&str, ArrayRef); 2] = [("URL", Arc::new(urls)), ("TEXT", Arc::new(texts))];
+    let path = folder.join("captions.parquet");
+    crate::table::write(&path, &RecordBatch::try_from_iter(columns)?)?;
+
+    let shares = pixels.shares();
+    let mut named = [0_u64; CLASSES.len()];
+    for (class, _) in captions.iter().flatten().flat_map(|caption| &caption.named) {
+        named[*class] += 1;
+    }
+    let classes: Vec<_> = (0..CLASSES.len())
+        .map(|class| {
+            json!({
+                "name": CLASSES[class].name,
+                "pixel_share": shares[class],
+                "images": pixels.images[class],
+                "captions": named[class],
+            })
+        })
+        .collect();
+    let summary = json!({
+        "made_by": concat!("tools scenes ", env!("CARGO_PKG_VERSION")),
+        "seed": arguments.seed,
+        "first_index": arguments.first_index,
+        "images": arguments.count,
+        "size": arguments.size,
+        "captions": rows,
+        "chance": chance(&shares),
+        "classes": classes,
+    });
+    let path = folder.join("scenes.json");
+    let text = serde_json::to_string_pretty(&summary)? + "\n";
+    files::write_atomic(&path, text.as_bytes())
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    use super::*;
+
+    #[test]
+    fn chance_by_hand() {
+        // Two classes of half the pixels each: a quarter hit, half + half - a quarter in the union.
+        assert!((chance(&[0.5, 0.5]) - 1.0 / 3.0).abs() < 1e-12);
+        // 0.45 / 0.95 and 0.05 / 0.55.
+        let wanted = (0.45 / 0.95 + 0.05 / 0.55) / 2.0;
+        assert!((chance(&[0.9, 0.1]) - wanted).abs() < 1e-12);
+    }
+
+    #[test]
+    fn chance_by_experiment() {
+        let shares = [0.6, 0.25, 0.1, 0.05];
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let (mut hits, mut unions) = ([0.0; 4], [0.0; 4]);
+        for i in 0..400_000 {
+            let place = f64::from(i) / 400_000.0;
+            let truth = [0.6, 0.85, 0.95, 1.0].iter().position(|&end| place < end).unwrap();
+            let guess = rng.random_range(0..4);
+            unions[truth] += 1.0;
+            if truth == guess {
+                hits[truth] += 1.0;
+            } else {
+                unions[guess] += 1.0;
+            }
+        }
+        let miou: f64 = hits.iter().zip(unions).map(|(hit, union)| hit / union).sum::<f64>() / 4.0;
+        assert!((miou - chance(&shares)).abs() < 2e-3, "{miou} against {}", chance(&shares));
+    }
+}

@@ -1,0 +1,132 @@
+//! `tools show`: the samples of a shard, with their captions and mentions.
+
+use std::io::Cursor;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use image::ImageReader;
+use loader::program::{self, Outcome};
+use loader::shard;
+use loader::tar::{Archive, Sample};
+use serde_json::{Value, json};
+
+use crate::stats::sidecar_of;
+
+/// List a shard's samples: key, image, caption, mentions with their concepts
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Shard: a .tar or .tar.zst file
+    #[arg(value_name = "SHARD")]
+    shard: PathBuf,
+    /// Only the sample with this key
+    #[arg(long, conflicts_with = "limit")]
+    key: Option<String>,
+    /// Only the first N samples
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+    /// Print the same as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
+    let path = &arguments.shard;
+    if shard::stem(path).is_none() || path.is_dir() {
+        bail!("{}: not a shard; shards end in .tar or .tar.zst", path.display());
+    }
+    let archive = Archive::open(path)?;
+    let samples = archive.samples()?;
+    let tagged = shard::sidecar_path(path).exists();
+    let sidecar = if tagged { Some(sidecar_of(path)?) } else { None };
+    let chosen: Vec<(u32, &Sample)> = match &arguments.key {
+        Some(key) => (0..).zip(&samples).filter(|(_, sample)| sample.key == *key).collect(),
+        None => (0..).zip(&samples).take(arguments.limit).collect(),
+    };
+    if let (Some(key), true) = (&arguments.key, chosen.is_empty()) {
+        bail!("{}: no sample has the key {key}; the first is {}", path.display(), first_key(&samples));
+    }
+    let mut shown = Vec::new();
+    for (place, sample) in chosen {
+        let mentions = sidecar.as_ref().map(|sidecar| {
+            let mention = |row: concepts::sidecar::MentionRow<'_>| {
+                json!({
+                    "phrase": row.phrase, "concept": row.concept, "head": row.head, "tags": row.tags,
+                    "phrase_span": [row.phrase_span.start, row.phrase_span.end],
+                    "concept_span": [row.concept_span.start, row.concept_span.end],
+                })
+            };
+            sidecar.mentions(place).map(mention).collect::<Vec<_>>()
+        });
+        shown.push(json!({
+            "sample": place,
+            "key": sample.key,
+            "image": image(&archive, sample)?,
+            "caption": caption(&archive, sample)?,
+            "mentions": mentions,
+        }));
+        if program::interrupted() {
+            bail!("interrupted");
+        }
+    }
+    if arguments.json {
+        return program::print_json(&json!({
+            "shard": path.display().to_string(),
+            "samples": samples.len(),
+            "shown": shown,
+        }))
+        .map(|()| Outcome::Done);
+    }
+    let mut text = String::new();
+    for sample in &shown {
+        text += &describe(sample);
+    }
+    let note = if tagged { "" } else { "; not tagged: `ingest tag` finds the mentions" };
+    text += &format!("{} of {} samples{note}\n", shown.len(), samples.len());
+    crate::screen(&text)?;
+    Ok(Outcome::Done)
+}
+
+fn first_key(samples: &[Sample]) -> &str {
+    samples.first().map_or("missing: the shard is empty", |sample| sample.key.as_str())
+}
+
+/// Type, size in bytes and in pixels; null without an image, no pixels when it cannot be read.
+fn image(archive: &Archive, sample: &Sample) -> Result<Value> {
+    let Some(member) = sample.image() else { return Ok(Value::Null) };
+    let bytes = archive.read(member.offset, member.length)?;
+    let size = ImageReader::new(Cursor::new(bytes))
+        .with_guessed_format()
+        .ok()
+        .and_then(|r| r.into_dimensions().ok());
+    let (width, height) = size.unzip();
+    Ok(json!({"type": member.extension, "bytes": member.length, "width": width, "height": height}))
+}
+
+fn caption(archive: &Archive, sample: &Sample) -> Result<Option<String>> {
+    let Some(member) = sample.caption() else { return Ok(None) };
+    let bytes =
+        archive.read(member.offset, member.length).with_context(|| format!("sample {}", sample.key))?;
+    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+/// A sample for a person: a line of facts, the caption, a line a mention.
+fn describe(sample: &Value) -> String {
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let image = &sample["image"];
+    let size = match (image["width"].as_u64(), image["height"].as_u64()) {
+        _ if image.is_null() => "no image".to_owned(),
+        (Some(width), Some(height)) => {
+            format!("{} {width} x {height}, {} bytes", word(&image["type"]), image["bytes"])
+        }
+        _ => format!("{} that cannot be read, {} bytes", word(&image["type"]), image["bytes"]),
+    };
+    let mut text = format!("{}  ({size})\n", word(&sample["key"]));
+    text += &match sample["caption"].as_str() {
+        Some(caption) => format!("    {}\n", caption.split_whitespace().collect::<Vec<_>>().join(" ")),
+        None => "    (no caption)\n".to_owned(),
+    };
+    for mention in sample["mentions"].as_array().into_iter().flatten() {
+        text += &format!("      {:<24} {}\n", word(&mention["concept"]), word(&mention["phrase"]));
+    }
+    text + "\n"
+}

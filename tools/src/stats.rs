@@ -1,0 +1,274 @@
+//! `tools stats` and `tools merge`: what a set's captions speak of. The counting is [`concepts::statistics`]; here are
+//! its inputs, the table on the screen, and the coverage of a list of classes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use concepts::sidecar::Sidecar;
+use concepts::statistics::{Counts, Totals};
+use concepts::{Bank, Matching, files};
+use loader::program::{self, Outcome, Progress, UsageError};
+use loader::{shard, tar};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::folder::NewFolder;
+
+/// File beside the statistics that says how often each class of `--classes` is mentioned.
+const COVERAGE: &str = "coverage.json";
+
+/// Concepts printed.
+const TOP: usize = 20;
+
+/// A class named by less than one sample in this many is called rare.
+const RARE: u64 = 1000;
+
+/// Count the concepts of tagged shards
+///
+/// Reads the sidecars that `ingest tag` wrote and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json.
+#[derive(Debug, clap::Args)]
+pub(crate) struct StatsArguments {
+    /// Folder of tagged shards
+    #[arg(value_name = "DIR")]
+    shards: PathBuf,
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Class names, one a line: also counts the mentions of each (OUT/coverage.json)
+    #[arg(long, value_name = "FILE")]
+    classes: Option<PathBuf>,
+    /// How mentions are matched with class names: longest or strict
+    #[arg(long, default_value = "longest")]
+    matching: Matching,
+    /// Print a summary as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Add up statistics folders, exactly
+///
+/// The parts must not share shards. Coverage of classes is not merged: it belongs to the list it was made with.
+#[derive(Debug, clap::Args)]
+pub(crate) struct MergeArguments {
+    /// Folders that `tools stats` or `tools merge` wrote
+    #[arg(value_name = "DIR", required = true)]
+    parts: Vec<PathBuf>,
+    /// Folder to write; must not exist or be empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print a summary as one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
+    let folder = NewFolder::create(&arguments.out)?;
+    let bank = arguments.classes.as_deref().map(Bank::from_file).transpose()?;
+    let mut coverage = bank.map(|bank| Coverage::new(bank, arguments.matching));
+    let inputs = [arguments.shards.clone()];
+    let shards = shard::list(&inputs)?;
+    for unfinished in shard::incomplete(&inputs)? {
+        eprintln!("left out: {} is not complete", unfinished.display());
+    }
+    let mut counts = Counts::new();
+    let mut progress = Progress::new("counting", "shards", shards.len() as u64);
+    for shard in &shards {
+        if program::interrupted() {
+            bail!("interrupted; {} was not written", arguments.out.display());
+        }
+        let sidecar = sidecar_of(shard)?;
+        counts.add_shard(&sidecar);
+        if let Some(coverage) = &mut coverage {
+            coverage.add(&sidecar);
+        }
+        progress.advance(1, || format!("{} mentions", counts.totals().mentions));
+    }
+    progress.finish("");
+    counts.write(folder.path())?;
+    if let Some(coverage) = &coverage {
+        coverage.write(&folder.path().join(COVERAGE))?;
+    }
+    folder.publish()?;
+    print(&counts, coverage.as_ref(), &arguments.out)?;
+    if arguments.json {
+        program::print_json(&summary(&counts, coverage.as_ref()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
+    // The same folder twice would count its samples twice.
+    let mut seen = Vec::new();
+    for part in &arguments.parts {
+        let path =
+            fs::canonicalize(part).with_context(|| format!("cannot read the part {}", part.display()))?;
+        if seen.contains(&path) {
+            return Err(
+                UsageError(format!("{} is named twice; every part counts once", part.display())).into()
+            );
+        }
+        seen.push(path);
+    }
+    let folder = NewFolder::create(&arguments.out)?;
+    let mut counts = Counts::new();
+    for part in &arguments.parts {
+        counts.merge(&Counts::read(part)?);
+    }
+    counts.write(folder.path())?;
+    folder.publish()?;
+    print(&counts, None, &arguments.out)?;
+    if arguments.json {
+        program::print_json(&summary(&counts, None))?;
+    }
+    Ok(Outcome::Done)
+}
+
+/// A shard's sidecar; refused, by name, when it is missing or was made from another state of the shard.
+pub(crate) fn sidecar_of(path: &Path) -> Result<Sidecar> {
+    let sidecar = shard::sidecar_path(path);
+    if !sidecar.exists() {
+        bail!(
+            "{} has no sidecar {}; run `ingest tag` on its folder first",
+            path.display(),
+            sidecar.display()
+        );
+    }
+    let sidecar = Sidecar::open(&sidecar)?;
+    let bytes = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+    let samples = match loader::index::count_from_stats(path)? {
+        Some(samples) => samples,
+        None => tar::Archive::open(path)?.samples()?.len() as u32,
+    };
+    sidecar.refuse_unless_for(path, bytes, samples)?;
+    Ok(sidecar)
+}
+
+/// How often the classes of a list are mentioned.
+#[derive(Debug)]
+struct Coverage {
+    bank: Bank,
+    matching: Matching,
+    /// By label.
+    classes: Vec<ClassCoverage>,
+    samples: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct ClassCoverage {
+    class: String,
+    mentions: u64,
+    /// Samples with at least one mention.
+    samples: u64,
+}
+
+impl Coverage {
+    fn new(bank: Bank, matching: Matching) -> Self {
+        let class = |name: &String| ClassCoverage { class: name.clone(), mentions: 0, samples: 0 };
+        let classes = bank.names().iter().map(class).collect();
+        Self { bank, matching, classes, samples: 0 }
+    }
+
+    fn add(&mut self, sidecar: &Sidecar) {
+        let mut labels = Vec::new();
+        for sample in 0..sidecar.metadata.samples {
+            labels.clear();
+            for row in sidecar.mentions(sample) {
+                if let Some((label, _)) = self.bank.find(self.matching, &row) {
+                    self.classes[label as usize].mentions += 1;
+                    labels.push(label);
+                }
+            }
+            labels.sort_unstable();
+            labels.dedup();
+            for &label in &labels {
+                self.classes[label as usize].samples += 1;
+            }
+        }
+        self.samples += u64::from(sidecar.metadata.samples);
+    }
+
+    /// Classes without any mention.
+    fn absent(&self) -> impl Iterator<Item = &ClassCoverage> {
+        self.classes.iter().filter(|class| class.mentions == 0)
+    }
+
+    /// Classes with some mentions, in fewer samples than one in [`RARE`].
+    fn rare(&self) -> impl Iterator<Item = &ClassCoverage> {
+        self.classes.iter().filter(|class| class.mentions > 0 && class.samples * RARE < self.samples)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let names =
+            |classes: Vec<&ClassCoverage>| classes.into_iter().map(|c| c.class.clone()).collect::<Vec<_>>();
+        json!({
+            "matching": self.matching.to_string(),
+            "samples": self.samples,
+            "absent": names(self.absent().collect()),
+            "rare": names(self.rare().collect()),
+            "classes": self.classes,
+        })
+    }
+
+    fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(&self.json())? + "\n";
+        files::write_atomic(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+    }
+}
+
+fn summary(counts: &Counts, coverage: Option<&Coverage>) -> serde_json::Value {
+    let top: Vec<_> = counts
+        .concepts()
+        .into_iter()
+        .take(TOP)
+        .map(|(concept, of)| json!({"concept": concept, "mentions": of.mentions, "samples": of.samples}))
+        .collect();
+    let mut summary = json!(counts.totals());
+    summary["top"] = json!(top);
+    if let Some(coverage) = coverage {
+        summary["coverage"] = coverage.json();
+    }
+    summary
+}
+
+/// The totals, the most frequent concepts and the classes that lack mentions, for a person.
+fn print(counts: &Counts, coverage: Option<&Coverage>, out: &Path) -> Result<()> {
+    let Totals { shards, samples, samples_without_mention, mentions, concepts, pairs, .. } = counts.totals();
+    let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
+    let mut text = String::new();
+    for (what, value) in [
+        ("shards", shards),
+        ("samples", samples),
+        ("without a mention", samples_without_mention),
+        ("mentions", mentions),
+        ("distinct concepts", concepts),
+        ("pairs of concepts", pairs),
+    ] {
+        text += &format!("{what:<20}{value:>12}\n");
+    }
+    if concepts > 0 {
+        text += &format!("\n{:<32}{:>10}{:>10}{:>9}\n", "concept", "mentions", "samples", "share");
+    }
+    for (concept, of) in counts.concepts().into_iter().take(TOP) {
+        let share = share(of.samples, samples);
+        text += &format!("{concept:<32}{:>10}{:>10}{share:>8.2}%\n", of.mentions, of.samples);
+    }
+    if let Some(coverage) = coverage {
+        let (absent, rare) = (coverage.absent().count(), coverage.rare().count());
+        let total = coverage.classes.len();
+        text += &format!("\nclasses: {total}, mentioned {}, rare {rare}, absent {absent}\n", total - absent);
+        let list = |classes: Vec<String>| match classes.len() {
+            0..=12 => classes.join(", "),
+            more => format!("{} and {} more (see {COVERAGE})", classes[..12].join(", "), more - 12),
+        };
+        if rare > 0 {
+            let rare = coverage.rare().map(|c| format!("{} ({})", c.class, c.samples)).collect();
+            text += &format!("rare (under one sample in {RARE}): {}\n", list(rare));
+        }
+        if absent > 0 {
+            text += &format!("absent: {}\n", list(coverage.absent().map(|c| c.class.clone()).collect()));
+        }
+    }
+    text += &format!("\nwritten to {}\n", out.display());
+    crate::screen(&text)
+}

@@ -1,0 +1,24 @@
+//! Writing a Parquet table that appears whole or not at all.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use concepts::files::AtomicFile;
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+
+/// Writes one batch as a table.
+pub(crate) fn write(path: &Path, batch: &RecordBatch) -> Result<()> {
+    let written = || -> Result<()> {
+        let file = AtomicFile::create(path)?;
+        let properties =
+            WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+        writer.write(batch)?;
+        writer.into_inner()?.commit()?;
+        Ok(())
+    };
+    written().with_context(|| format!("cannot write {}", path.display()))
+}

@@ -1,0 +1,65 @@
+//! Checks the libtorch that torch-sys found, compiles the C++ shim against it and tells the linker where
+//! the programs look for it at run time.
+
+use std::path::Path;
+use std::{env, fs, process};
+
+/// The libtorch that tch 0.24 was generated for.
+const LIBTORCH: &str = "2.11.";
+
+fn main() {
+    println!("cargo:rerun-if-changed=cpp");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    let Some(lib) = env::var("DEP_TCH_LIBTORCH_LIB").ok() else {
+        stop(
+            "torch-sys did not say where libtorch is; run tools/setup.sh or set LIBTORCH to a libtorch 2.11 folder",
+        )
+    };
+    let Some(root) = Path::new(&lib).parent() else { stop(&format!("{lib} is no libtorch library folder")) };
+    check_version(root);
+
+    let include = root.join("include");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .warnings(false)
+        .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        .include(&include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("cpp/shim.cpp")
+        .compile("torch_shim");
+
+    // A .torch folder beside the checkout's target folder first, so that a moved checkout still runs, then
+    // the libtorch this was built against.
+    for folder in ["$ORIGIN/../../.torch/torch/lib", "$ORIGIN/../../../.torch/torch/lib", &lib] {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    }
+}
+
+/// The Python wheel writes its version into version.py, the plain libtorch archive into build-version.
+fn check_version(root: &Path) {
+    let found = fs::read_to_string(root.join("version.py"))
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("__version__"))?;
+            line.split('\'').nth(1).map(str::to_owned)
+        })
+        .or_else(|| fs::read_to_string(root.join("build-version")).ok());
+    match found {
+        Some(version) if version.trim().starts_with(LIBTORCH) => {}
+        Some(version) => stop(&format!(
+            "libtorch in {} is {}, and this needs {LIBTORCH}x; run tools/setup.sh or point LIBTORCH at one",
+            root.display(),
+            version.trim()
+        )),
+        None => stop(&format!(
+            "{} has neither version.py nor build-version, so it is no libtorch; run tools/setup.sh",
+            root.display()
+        )),
+    }
+}
+
+fn stop(why: &str) -> ! {
+    eprintln!("error: {why}");
+    process::exit(1)
+}

@@ -1,0 +1,58 @@
+// What tch lacks, as thin C functions over libtorch. Each returns null, or a message to be freed.
+#include <ATen/ATen.h>
+#include <ATen/ops/_foreach_add.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <c10/core/GradMode.h>
+#include <cstring>
+#include <vector>
+
+#define TRY(...)                                                        \
+  try {                                                                 \
+    __VA_ARGS__;                                                        \
+    return nullptr;                                                     \
+  } catch (const std::exception& e) {                                   \
+    return strdup(e.what());                                            \
+  } catch (...) {                                                       \
+    return strdup("unknown C++ exception");                             \
+  }
+
+static std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
+  std::vector<at::Tensor> out;
+  out.reserve(count);
+  for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
+  return out;
+}
+
+extern "C" {
+
+// One AdamW step over `count` parameters with shared settings, in place, without a host sync. The kernel wants the
+// number of the step it takes, from 1, so that is counted first.
+char* torch_shim_fused_adamw(size_t count, at::Tensor* const* parameters, at::Tensor* const* gradients,
+                             at::Tensor* const* first_moments, at::Tensor* const* second_moments,
+                             at::Tensor* const* steps, double lr, double beta1, double beta2,
+                             double weight_decay, double eps) {
+  TRY({
+    c10::AutoGradMode no_grad(false);
+    auto p = list(parameters, count), g = list(gradients, count), m = list(first_moments, count),
+         v = list(second_moments, count), s = list(steps, count);
+    at::_foreach_add_(s, 1);
+    at::_fused_adamw_(p, g, m, v, {}, s, lr, beta1, beta2, weight_decay, eps,
+                      /*amsgrad=*/false, /*maximize=*/false);
+  })
+}
+
+// Scales the gradients so that their joint 2-norm is at most `max_norm`; no host sync.
+char* torch_shim_clip_gradients(size_t count, at::Tensor* const* gradients, double max_norm) {
+  TRY({
+    c10::AutoGradMode no_grad(false);
+    auto g = list(gradients, count);
+    auto norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(g)));
+    at::_foreach_mul_(g, (max_norm / (norm + 1e-6)).clamp_max(1.0));
+  })
+}
+
+// Whether matrix products of float32 may round their inputs to TF32 on the tensor cores.
+char* torch_shim_allow_tf32(int allow) {
+  TRY({ at::globalContext().setFloat32MatmulPrecision(allow ? "high" : "highest"); })
+}
+}

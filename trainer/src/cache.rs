@@ -1,0 +1,87 @@
+//! `trainer cache`: the frozen tower's features of a set, computed once.
+
+use std::path::{Path, PathBuf};
+
+use loader::Position;
+use loader::program::{Progress, interrupted};
+use tch::Tensor;
+
+use crate::data;
+use crate::device::{self, Precision};
+use crate::error::{Error, Result};
+use crate::settings::VisionSettings;
+use crate::vision_source::{CacheHeader, CacheWriter, FrozenVision, pixels};
+
+/// Images that go through the tower together.
+const BATCH: usize = 64;
+
+/// What to compute, of what.
+#[derive(Debug, Clone)]
+pub struct CacheSettings {
+    /// Folders of shards, shards or brace lists.
+    pub shards: Vec<PathBuf>,
+    /// The frozen tower.
+    pub vision: VisionSettings,
+    /// Side of the centre crop in pixels.
+    pub size: u32,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// What the tower computes in.
+    pub precision: Precision,
+    /// CPU threads of libtorch and of the decoder; 0 for one a core.
+    pub threads: usize,
+}
+
+/// Writes class and patch tokens of every sample's centre crop to the folder `out`, in the order of the shards.
+///
+/// A sample whose image cannot be read is an error: its features would be another sample's.
+pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
+    let device = device::open(&settings.device)?;
+    device::limit_threads(settings.threads);
+    let vision = FrozenVision::open(&settings.vision, settings.precision.kind(device), device)?;
+    let size = i64::from(settings.size);
+    vision.tower.check_size("size", size)?;
+    let shards = loader::shard::list(&settings.shards)?;
+    let loader = data::image_loader(shards, settings.size, settings.threads)?;
+    let header = CacheHeader::new(&settings.vision, &vision.tower, settings.size, &loader)?;
+    let mut writer = CacheWriter::create(out, header.clone())?;
+    let mut progress = Progress::new("caching features", "images", header.samples as u64);
+
+    let mut batches = loader.batches(Position { epoch: 0, step: 0 }).take(header.samples as usize);
+    let mut waiting: Vec<Tensor> = Vec::with_capacity(BATCH);
+    // The loader permutes the shards even when it is told to shuffle nothing else.
+    let mut numbers: Vec<i64> = Vec::new();
+    loop {
+        let batch = batches.next().transpose()?;
+        let done = batch.is_none();
+        if let Some(batch) = batch {
+            if let Some(broken) = batch.counters.skipped.first() {
+                let problem = format!(
+                    "sample {} cannot be read ({}); leave it out of the shard or train without cached features",
+                    broken.key, broken.cause
+                );
+                return Err(Error::Invalid { path: broken.shard.clone(), problem });
+            }
+            waiting.push(pixels(&batch.images, size));
+            numbers.extend(batch.samples.iter().map(|&n| n as i64));
+        }
+        if waiting.len() == BATCH || (done && !waiting.is_empty()) {
+            let count = waiting.len();
+            let features = vision.features(&Tensor::cat(&waiting, 0));
+            writer.put(&numbers, &features)?;
+            waiting.clear();
+            numbers.clear();
+            progress.advance(count as u64, String::new);
+        }
+        if done {
+            break;
+        }
+        if interrupted() {
+            let problem = "not written: interrupted".to_owned();
+            return Err(Error::Invalid { path: out.to_owned(), problem });
+        }
+    }
+    writer.finish()?;
+    progress.finish(&out.display().to_string());
+    Ok(header)
+}

@@ -1,0 +1,222 @@
+//! The folder of a run: its settings, the frozen tower, and checkpoints that appear whole or not at all.
+//!
+//! ```text
+//! run/settings.toml          what the run was told
+//! run/vision.safetensors     the frozen tower, so that the folder is all that is needed to use the result
+//! run/log.jsonl              one line a logged step
+//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json
+//! run/latest                 name of the newest checkpoint
+//! ```
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use crate::error::{Error, Result, at};
+use crate::optimizer::Optimizer;
+use crate::settings::Settings;
+use crate::towers::TextTower;
+use crate::weights;
+
+const VERSION: u32 = 1;
+const LATEST: &str = "latest";
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const STATE: &str = "state.json";
+
+/// What a checkpoint knows beside its tensors. Nothing random is drawn after the first step but by sample
+/// number, so there is no generator to save.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct State {
+    /// Version of this layout.
+    pub version: u32,
+    /// Version of the program.
+    pub program: String,
+    /// Optimiser steps taken.
+    pub step: u64,
+    /// Where the next batch is: epoch and step within it.
+    pub position: (u64, u64),
+    /// SHA-256 of the frozen tower's file.
+    pub vision: String,
+    /// Concepts in the bank.
+    pub bank: usize,
+    /// The run's settings.
+    pub settings: Settings,
+}
+
+impl State {
+    /// After `step` steps of a run.
+    pub fn new(settings: &Settings, step: u64, position: (u64, u64), vision: &str, bank: usize) -> Self {
+        Self {
+            version: VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            step,
+            position,
+            vision: vision.to_owned(),
+            bank,
+            settings: settings.clone(),
+        }
+    }
+}
+
+/// The frozen tower's file inside a run.
+pub fn vision_path(run: &Path) -> PathBuf {
+    run.join("vision.safetensors")
+}
+
+/// Makes the run's folder, with its settings and the frozen tower; refuses one that holds anything else.
+pub fn create_run(settings: &Settings) -> Result<()> {
+    let run = &settings.out;
+    if run.exists() && fs::read_dir(run).map_err(at(run))?.next().is_some() {
+        return Err(Error::Invalid {
+            path: run.clone(),
+            problem: "holds a run or something else already; go on with --resume or choose another out"
+                .to_owned(),
+        });
+    }
+    File::open(&settings.vision.weights).map_err(at(&settings.vision.weights))?;
+    fs::create_dir_all(run).map_err(at(run))?;
+    let text = toml::to_string(settings)
+        .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
+    let path = run.join("settings.toml");
+    concepts::files::write_atomic(&path, text.as_bytes()).map_err(at(&path))?;
+    let target = vision_path(run);
+    let temporary = concepts::files::temporary_path(&target);
+    fs::copy(&settings.vision.weights, &temporary).map_err(at(&settings.vision.weights))?;
+    File::open(&temporary).and_then(|file| file.sync_all()).map_err(at(&temporary))?;
+    fs::rename(&temporary, &target).map_err(at(&target))
+}
+
+/// Writes a checkpoint aside, renames it into the run and points `latest` at it.
+pub fn save(run: &Path, state: &State, text: &TextTower, optimizer: &Optimizer) -> Result<PathBuf> {
+    let name = format!("step-{:08}", state.step);
+    let target = run.join(&name);
+    let temporary = concepts::files::temporary_path(&target);
+    let written = write_parts(&temporary, state, text, optimizer).and_then(|()| {
+        if target.exists() {
+            // Left by a run that was killed before it pointed `latest` here.
+            fs::remove_dir_all(&target).map_err(at(&target))?;
+        }
+        fs::rename(&temporary, &target).map_err(at(&target))?;
+        concepts::files::sync_parent(&target).map_err(at(run))?;
+        let latest = run.join(LATEST);
+        concepts::files::write_atomic(&latest, name.as_bytes()).map_err(at(&latest))
+    });
+    if written.is_err() {
+        let _ = fs::remove_dir_all(&temporary);
+    }
+    written.map(|()| target)
+}
+
+fn write_parts(folder: &Path, state: &State, text: &TextTower, optimizer: &Optimizer) -> Result<()> {
+    fs::create_dir_all(folder).map_err(at(folder))?;
+    weights::write(&folder.join(MODEL), &text.named())?;
+    optimizer.save(&folder.join(OPTIMIZER))?;
+    let path = folder.join(STATE);
+    let state =
+        serde_json::to_vec_pretty(state).map_err(|e| Error::Io { path: path.clone(), source: e.into() })?;
+    concepts::files::write_atomic(&path, &state).map_err(at(&path))
+}
+
+/// A checkpoint on disk.
+#[derive(Debug)]
+pub struct Checkpoint {
+    folder: PathBuf,
+    /// What it knows beside its tensors.
+    pub state: State,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint's folder, or the newest one of a run's.
+    pub fn open(path: &Path) -> Result<Self> {
+        let folder = match fs::read_to_string(path.join(LATEST)) {
+            Ok(name) => path.join(name.trim()),
+            Err(_) if path.join(STATE).exists() => path.to_owned(),
+            Err(_) => {
+                let problem = if path.exists() {
+                    "holds no finished checkpoint (no `latest`, no state.json)"
+                } else {
+                    "does not exist; it must be a run's folder or one of its checkpoints"
+                };
+                return Err(Error::Invalid { path: path.to_owned(), problem: problem.to_owned() });
+            }
+        };
+        let file = folder.join(STATE);
+        let text = fs::read(&file).map_err(at(&file))?;
+        let state: State = serde_json::from_slice(&text)
+            .map_err(|e| Error::Invalid { path: file.clone(), problem: e.to_string() })?;
+        if state.version != VERSION {
+            let problem = format!("is of version {}, and this program reads {VERSION}", state.version);
+            return Err(Error::Invalid { path: file, problem });
+        }
+        Ok(Self { folder, state })
+    }
+
+    /// The newest checkpoint of a run, or none when it was stopped before its first.
+    pub fn latest(run: &Path) -> Result<Option<Self>> {
+        if run.join(LATEST).exists() { Self::open(run).map(Some) } else { Ok(None) }
+    }
+
+    /// The frozen tower's file beside this checkpoint.
+    pub fn vision_path(&self) -> PathBuf {
+        vision_path(self.folder.parent().unwrap_or(Path::new(".")))
+    }
+
+    /// The trained text tower, for a vision tower of this width.
+    pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
+        TextTower::read(&self.folder.join(MODEL), self.state.settings.text.heads, vision_width, device)
+    }
+
+    /// Puts the saved moments into `optimizer`.
+    pub fn load_optimizer(&self, optimizer: &mut Optimizer, device: Device) -> Result<()> {
+        optimizer.load(&self.folder.join(OPTIMIZER), device)
+    }
+
+    /// Refuses to go on with settings that would make another run of it.
+    pub fn refuse_unless_same(&self, settings: &Settings) -> Result<()> {
+        let table = |settings: &Settings| {
+            // What may change between a stop and a resume: where and how often, never what is computed.
+            let neutral = Settings::default();
+            let mut same = settings.clone();
+            same.out.clone_from(&neutral.out);
+            same.device.clone_from(&neutral.device);
+            same.vision.weights.clone_from(&neutral.vision.weights);
+            same.data.shards.clone_from(&neutral.data.shards);
+            (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
+            (same.checkpoint_every, same.log_every) = (neutral.checkpoint_every, neutral.log_every);
+            (same.data.threads, same.data.prefetch) = (neutral.data.threads, neutral.data.prefetch);
+            toml::Table::try_from(&same).map(flatten).unwrap_or_default()
+        };
+        let (ours, theirs) = (table(settings), table(&self.state.settings));
+        for (name, value) in &ours {
+            let saved = theirs.get(name);
+            if saved != Some(value) {
+                let saved = saved.map_or("unset".to_owned(), ToString::to_string);
+                return Err(Error::Setting {
+                    name: name.clone(),
+                    problem: format!("is {value}, but the run in {} has {saved}", self.folder.display()),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flatten(table: toml::Table) -> std::collections::BTreeMap<String, toml::Value> {
+    let mut flat = std::collections::BTreeMap::new();
+    for (name, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                flat.extend(
+                    flatten(inner).into_iter().map(|(rest, value)| (format!("{name}.{rest}"), value)),
+                );
+            }
+            value => {
+                flat.insert(name, value);
+            }
+        }
+    }
+    flat
+}

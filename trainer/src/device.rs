@@ -1,0 +1,67 @@
+//! Where tensors live and in which precision the towers compute.
+
+use serde::{Deserialize, Serialize};
+use tch::{Cuda, Device, Kind};
+
+use crate::error::{Error, Result};
+use crate::torch;
+
+/// What towers compute in. Weights of the trained tower, losses and softmaxes are float32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bfloat16 on a GPU, float32 on a CPU.
+    #[default]
+    Auto,
+    /// float32.
+    Float32,
+    /// bfloat16.
+    Bfloat16,
+}
+
+impl Precision {
+    /// The kind for `device`.
+    pub fn kind(self, device: Device) -> Kind {
+        match self {
+            Self::Float32 => Kind::Float,
+            Self::Bfloat16 => Kind::BFloat16,
+            Self::Auto if device.is_cuda() => Kind::BFloat16,
+            Self::Auto => Kind::Float,
+        }
+    }
+}
+
+/// The device of that name: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:N`.
+///
+/// Call before any tensor is made: libtorch remembers whether it saw a GPU when first asked.
+pub fn open(name: &str) -> Result<Device> {
+    let refuse = |problem: String| Error::Device { device: name.to_owned(), problem };
+    let index = match name {
+        "cpu" => return Ok(Device::Cpu),
+        "auto" | "cuda" => 0,
+        _ => name
+            .strip_prefix("cuda:")
+            .and_then(|n| n.parse().ok())
+            .ok_or_else(|| refuse("unknown; use auto, cpu, cuda or cuda:N".to_owned()))?,
+    };
+    let loaded = torch::load_cuda();
+    let count = if loaded.is_ok() { Cuda::device_count() } else { 0 };
+    if count > index as i64 {
+        torch::allow_tf32(true)?;
+        return Ok(Device::Cuda(index));
+    }
+    match (name, loaded) {
+        ("auto", _) => Ok(Device::Cpu),
+        (_, Err(why)) => Err(refuse(format!(
+            "libtorch's CUDA half cannot be loaded ({why}); link .torch to a full torch 2.11"
+        ))),
+        (_, Ok(())) => Err(refuse(format!("there are {count} GPUs here"))),
+    }
+}
+
+/// Limits libtorch to `threads` CPU threads; 0 leaves its choice, one a core.
+pub fn limit_threads(threads: usize) {
+    if threads > 0 {
+        tch::set_num_threads(threads as i32);
+    }
+}

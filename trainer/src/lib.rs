@@ -1,0 +1,29 @@
+//! The trainer: a frozen vision tower, a text tower trained beside it, concept pooling and the losses that
+//! align them; evaluation and pictures of the result.
+//!
+//! Read in this order: [`settings`] (what a run is told), [`towers`], [`pooling`] and [`losses`] (the method),
+//! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out).
+
+pub mod cache;
+pub mod checkpoint;
+pub mod data;
+pub mod device;
+pub mod evaluation;
+pub mod losses;
+pub mod objective;
+pub mod optimizer;
+pub mod picture;
+pub mod pooling;
+pub mod pretrain;
+pub mod segmenter;
+pub mod settings;
+pub mod templates;
+pub mod torch;
+pub mod towers;
+pub mod train;
+pub mod vision_source;
+pub mod weights;
+
+mod error;
+
+pub use error::{Error, Result};

@@ -1,0 +1,109 @@
+//! Concept pooling: what of the image a mention's words attend to (method, "Concept-pooled visual features").
+
+use tch::{Device, Tensor};
+
+use crate::towers::{full_precision, unit};
+
+/// Where the mentions of a batch are, flat over the batch, in the order of its captions.
+#[derive(Debug)]
+pub struct Mentions {
+    /// Row of each mention's caption and image, [b].
+    rows: Tensor,
+    /// Place of each mention among its caption's, [b]: 0, 1, ..
+    places: Tensor,
+    /// Rows into the flattened [B * T] tokens, all mentions' positions one after the other.
+    token_rows: Tensor,
+    /// Which mention each of `token_rows` belongs to.
+    token_mentions: Tensor,
+    /// 1 / number of tokens of each mention, [b, 1].
+    weights: Tensor,
+    /// Most mentions of one caption.
+    most: i64,
+    /// Concept of each mention.
+    labels: Vec<u32>,
+}
+
+/// One mention: its caption's row, its concept and its words' token positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mention {
+    /// Row in the batch.
+    pub row: u32,
+    /// The concept's label in the bank.
+    pub label: u32,
+    /// Token positions S_l; start-of-text is position 0.
+    pub positions: std::ops::Range<u32>,
+}
+
+impl Mentions {
+    /// From mentions sorted by row; `tokens` is T, the length of the batch's token rows.
+    pub fn new(mentions: &[Mention], tokens: i64, device: Device) -> Self {
+        let (mut rows, mut places, mut labels, mut weights) = (vec![], vec![], vec![], vec![]);
+        let (mut token_rows, mut token_mentions) = (vec![], vec![]);
+        let mut most = 0;
+        for (index, mention) in mentions.iter().enumerate() {
+            let row = i64::from(mention.row);
+            let place = if rows.last() == Some(&row) { places.last().map_or(0, |p| p + 1) } else { 0 };
+            rows.push(row);
+            places.push(place);
+            most = most.max(place + 1);
+            labels.push(mention.label);
+            weights.push(1.0 / mention.positions.len().max(1) as f32);
+            for position in mention.positions.clone() {
+                token_rows.push(row * tokens + i64::from(position));
+                token_mentions.push(index as i64);
+            }
+        }
+        let on = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        Self {
+            rows: on(&rows),
+            places: on(&places),
+            token_rows: on(&token_rows),
+            token_mentions: on(&token_mentions),
+            weights: Tensor::from_slice(&weights).to_device(device).unsqueeze(1),
+            most,
+            labels,
+        }
+    }
+
+    /// Number of mentions b.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether no caption of the batch mentions a concept.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Concept of each mention.
+    pub fn labels(&self) -> &[u32] {
+        &self.labels
+    }
+
+    /// c_t: the mean of each mention's tokens; [B, T, d_t] -> [b, d_t].
+    pub fn mean_tokens(&self, tokens: &Tensor) -> Tensor {
+        let width = tokens.size()[2];
+        let picked = tokens.reshape([-1, width]).index_select(0, &self.token_rows);
+        let sums = Tensor::zeros([self.labels.len() as i64, width], (tokens.kind(), tokens.device()));
+        sums.index_add(0, &self.token_mentions, &picked) * self.weights.to_kind(tokens.kind())
+    }
+
+    /// c_v: for each mention the image's patches, weighted by a softmax over their similarity to the mention.
+    ///
+    /// `patches`: z_v of unit length, [B, N, d_v]; `queries`: c~_t of unit length, [b, d_v]; returns rows of
+    /// unit length, [b, d_v]. Mentions are padded to the most of any caption, so that one batched product
+    /// does the work and no patch is copied per mention.
+    pub fn pool(&self, patches: &Tensor, queries: &Tensor, temperature: f64) -> Tensor {
+        let size = patches.size();
+        let (batch, width) = (size[0], size[2]);
+        let slots = &self.rows * self.most + &self.places;
+        let padded = Tensor::zeros([batch * self.most, width], (queries.kind(), queries.device()))
+            .index_copy(0, &slots, queries)
+            .view([batch, self.most, width])
+            .to_kind(patches.kind());
+        let similarity = full_precision(&padded.bmm(&patches.transpose(1, 2)));
+        let attention = (similarity / temperature).softmax(-1, None).to_kind(patches.kind());
+        let pooled = attention.bmm(patches).reshape([-1, width]).index_select(0, &slots);
+        unit(&pooled)
+    }
+}

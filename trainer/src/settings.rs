@@ -1,0 +1,296 @@
+//! The settings of a run: one TOML file, each value documented where it is defined, any of them replaced on the
+//! command line by `--set section.name=value`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::device::Precision;
+use crate::error::{Error, Result, at};
+use crate::objective::ObjectiveSettings;
+use crate::optimizer::OptimizerSettings;
+use crate::towers::{PositionResize, TextShape};
+
+/// Everything a training run depends on.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of the run: its checkpoints, log and a copy of the frozen tower.
+    pub out: PathBuf,
+    /// Seed of the initial weights, the order of samples and their crops.
+    pub seed: u64,
+    /// Optimiser steps.
+    pub steps: u64,
+    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// What the towers compute in: `auto` (bfloat16 on a GPU), `float32` or `bfloat16`.
+    pub precision: Precision,
+    /// CPU threads of libtorch; 0 for one a core.
+    pub threads: usize,
+    /// Rows computed at a time, for batches that do not fit; 0 for the whole batch.
+    pub micro_batch: usize,
+    /// Steps between checkpoints; 0 for one at the end only.
+    pub checkpoint_every: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Shards and how batches are made of them.
+    pub data: DataSettings,
+    /// Which concepts take part.
+    pub bank: BankSettings,
+    /// The frozen tower.
+    pub vision: VisionSettings,
+    /// The trained tower.
+    pub text: TextShape,
+    /// The losses.
+    pub objective: ObjectiveSettings,
+    /// AdamW and the learning rate's course.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            out: PathBuf::new(),
+            seed: 0,
+            steps: 1000,
+            device: "auto".to_owned(),
+            precision: Precision::Auto,
+            threads: 0,
+            micro_batch: 0,
+            checkpoint_every: 0,
+            log_every: 10,
+            data: DataSettings::default(),
+            bank: BankSettings::default(),
+            vision: VisionSettings::default(),
+            text: TextShape::default(),
+            objective: ObjectiveSettings::default(),
+            optimizer: OptimizerSettings::default(),
+        }
+    }
+}
+
+/// Shards and how batches are made of them.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSettings {
+    /// Folders of shards, shards, or brace lists such as `set/{00000..00295}.tar`.
+    pub shards: Vec<PathBuf>,
+    /// Features of the frozen tower for these shards, written by `trainer cache`; images are then not read.
+    pub features: Option<PathBuf>,
+    /// Samples a step.
+    pub batch_size: usize,
+    /// Side of the training image in pixels.
+    pub size: u32,
+    /// `centre` (short side to `size`, centre crop) or `random` (random resized crop).
+    pub crop: CropKind,
+    /// Share of the image's area a random crop covers, least and most.
+    pub scale: [f32; 2],
+    /// Chance of a mirrored image.
+    pub flip: f32,
+    /// Streams that batches are drawn from; every rank owns some.
+    pub streams: usize,
+    /// Samples of a stream shuffled together.
+    pub window: usize,
+    /// Mentions a caption at most.
+    pub max_mentions: usize,
+    /// Tokens a mention at most; longer mentions are left out.
+    pub max_mention_tokens: usize,
+    /// Threads that read and decode; 0 for one a core.
+    pub threads: usize,
+    /// Batches made ahead.
+    pub prefetch: usize,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            shards: Vec::new(),
+            features: None,
+            batch_size: 512,
+            size: 224,
+            crop: CropKind::Random,
+            scale: [0.9, 1.0],
+            flip: 0.0,
+            streams: 64,
+            window: 4096,
+            max_mentions: 32,
+            max_mention_tokens: 15,
+            threads: 0,
+            prefetch: 2,
+        }
+    }
+}
+
+/// How the training image is cut out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum CropKind {
+    /// Short side to the image size, centre crop.
+    Centre,
+    /// Random resized crop.
+    #[default]
+    Random,
+}
+
+/// Which concepts take part.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct BankSettings {
+    /// File with one concept a line; without it, every concept of the sidecars mentioned often enough.
+    pub names: Option<PathBuf>,
+    /// Without names: mentions a concept needs to take part.
+    pub min_mentions: u64,
+    /// `longest` (longest run of words that ends at the head) or `strict` (the released code's rule).
+    pub matching: concepts::Matching,
+}
+
+impl Default for BankSettings {
+    fn default() -> Self {
+        Self { names: None, min_mentions: 1, matching: concepts::Matching::Longest }
+    }
+}
+
+/// The frozen tower.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionSettings {
+    /// safetensors file in DINOv2's or timm's names; its size follows from its tensors.
+    pub weights: PathBuf,
+    /// How the position embedding is fitted to the image size: `dinov2` or `timm`.
+    pub position: PositionResize,
+    /// Mean of the three channels that is taken off, of values 0..1. The default is ImageNet's, as DINOv2.
+    pub mean: [f64; 3],
+    /// What the channels are divided by after that.
+    pub std: [f64; 3],
+}
+
+impl Default for VisionSettings {
+    fn default() -> Self {
+        Self {
+            weights: PathBuf::new(),
+            position: PositionResize::default(),
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
+impl Settings {
+    /// Reads a settings file and applies `overrides` of the form `section.name=value`.
+    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(at(path))?;
+        let invalid =
+            |e: &dyn std::fmt::Display| Error::Invalid { path: path.to_owned(), problem: one_line(e) };
+        let mut table: toml::Table = text.parse().map_err(|e| invalid(&e))?;
+        for change in overrides {
+            set(&mut table, change)?;
+        }
+        let settings: Self = table.try_into().map_err(|e| invalid(&e))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Refuses values that no run could use, before anything is read or written.
+    fn check(&self) -> Result<()> {
+        let refuse = |name: &str, problem: &str| {
+            Err(Error::Setting { name: name.to_owned(), problem: problem.to_owned() })
+        };
+        if self.out.as_os_str().is_empty() {
+            return refuse("out", "is empty; it names the folder of the run");
+        }
+        if self.data.shards.is_empty() {
+            return refuse("data.shards", "is empty; it names the shards, as [\"folder\"]");
+        }
+        if self.vision.weights.as_os_str().is_empty() {
+            return refuse("vision.weights", "is empty; it names the frozen tower's safetensors file");
+        }
+        if self.steps == 0 || self.data.batch_size == 0 || self.log_every == 0 {
+            return refuse("steps, data.batch_size, log_every", "must be at least 1");
+        }
+        if self.text.heads < 1 || self.text.width % self.text.heads != 0 {
+            return refuse("text.heads", "must divide text.width");
+        }
+        if !(self.data.scale[0] > 0.0
+            && self.data.scale[0] <= self.data.scale[1]
+            && self.data.scale[1] <= 1.0)
+        {
+            return refuse("data.scale", "must be two shares of the area, 0 < least <= most <= 1");
+        }
+        if self.data.features.is_some() && (self.data.crop == CropKind::Random || self.data.flip > 0.0) {
+            return refuse(
+                "data.features",
+                "holds features of centre crops: set data.crop=\"centre\" and data.flip=0",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn one_line(error: &dyn std::fmt::Display) -> String {
+    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Puts `a.b=value` into the table; the value is TOML, or a string when it is none.
+fn set(table: &mut toml::Table, change: &str) -> Result<()> {
+    let problem = |problem: &str| Error::Setting { name: change.to_owned(), problem: problem.to_owned() };
+    let (name, value) = change.split_once('=').ok_or_else(|| problem("is not of the form name=value"))?;
+    let value = format!("value = {value}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut parsed| parsed.remove("value"))
+        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let mut path: Vec<&str> = name.split('.').collect();
+    let last = path.pop().ok_or_else(|| problem("has no name"))?;
+    let mut section = table;
+    for part in path {
+        let entry = section.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        section =
+            entry.as_table_mut().ok_or_else(|| problem("names a value inside a value that is no section"))?;
+    }
+    section.insert(last.to_owned(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, overrides: &[&str]) -> Result<Settings> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.toml");
+        fs::write(&path, text).unwrap();
+        Settings::read(&path, &overrides.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+    }
+
+    const BASE: &str = "out = 'run'\ndata.shards = ['shards']\nvision.weights = 'tower.safetensors'\n";
+
+    #[test]
+    fn values_are_replaced_by_name() {
+        let changed = read(
+            BASE,
+            &["text.width=64", "objective.name=lit", "optimizer.lr=1e-3", "data.scale=[0.25, 1.0]"],
+        )
+        .unwrap();
+        assert_eq!(changed.text.width, 64);
+        assert_eq!(changed.objective.name, crate::objective::Objective::Lit);
+        assert_eq!(changed.optimizer.lr, 1e-3);
+        assert_eq!(changed.data.scale, [0.25, 1.0]);
+        assert_eq!(changed.data.window, DataSettings::default().window, "the rest keeps its default");
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        for (changes, named) in [
+            (vec!["text.widht=64"], "widht"),
+            (vec!["objective.name=clap"], "clap"),
+            (vec!["text.heads=7"], "text.heads"),
+            (vec!["seed"], "name=value"),
+            (vec!["data.scale=[0.0, 1.0]"], "data.scale"),
+            (vec!["out.deep=1"], "no section"),
+        ] {
+            let message = read(BASE, &changes).unwrap_err().to_string();
+            assert!(message.contains(named) && !message.contains('\n'), "{changes:?}: {message}");
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Sentences that class names are put into: a class's vector is the mean over them.
+
+use std::path::Path;
+
+use crate::error::{Error, Result, at};
+
+/// The 80 ImageNet templates of OpenAI's CLIP, one a line, `{}` for the name.
+const IMAGENET: &str = include_str!("../data/imagenet_templates.txt");
+
+/// Templates by name (`imagenet`: the 80 of CLIP; `simple`: "a photo of a {}.") or from a file with one a line.
+pub fn read(name: &str) -> Result<Vec<String>> {
+    let text = match name {
+        "imagenet" => IMAGENET.to_owned(),
+        "simple" => "a photo of a {}.".to_owned(),
+        path => std::fs::read_to_string(path).map_err(at(Path::new(path)))?,
+    };
+    let templates: Vec<String> =
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    match templates.iter().find(|t| !t.contains("{}")) {
+        None if !templates.is_empty() => Ok(templates),
+        without => Err(Error::Invalid {
+            path: name.into(),
+            problem: without.map_or("has no template".to_owned(), |t| format!("template {t:?} has no {{}}")),
+        }),
+    }
+}

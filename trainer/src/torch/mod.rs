@@ -1,0 +1,114 @@
+//! The only unsafe code of the trainer: functions of libtorch that tch does not offer, through
+//! `cpp/shim.cpp`, and loading the CUDA half of libtorch at run time.
+
+#![allow(unsafe_code)]
+
+mod cuda;
+
+use std::ffi::{CStr, c_char, c_int};
+
+use tch::Tensor;
+use torch_sys::C_tensor;
+
+pub use cuda::load_cuda;
+
+unsafe extern "C" {
+    fn torch_shim_fused_adamw(
+        count: usize,
+        parameters: *const *mut C_tensor,
+        gradients: *const *mut C_tensor,
+        first_moments: *const *mut C_tensor,
+        second_moments: *const *mut C_tensor,
+        steps: *const *mut C_tensor,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> *mut c_char;
+    fn torch_shim_clip_gradients(count: usize, gradients: *const *mut C_tensor, max_norm: f64)
+    -> *mut c_char;
+    fn torch_shim_allow_tf32(allow: c_int) -> *mut c_char;
+}
+
+/// What libtorch said when it refused.
+#[derive(Debug, thiserror::Error)]
+#[error("libtorch: {0}")]
+pub struct ShimError(String);
+
+fn check(message: *mut c_char) -> Result<(), ShimError> {
+    if message.is_null() {
+        return Ok(());
+    }
+    // SAFETY: the shim returns null or a string from strdup, which is ours to read and free, once.
+    let text = unsafe {
+        let text = CStr::from_ptr(message).to_string_lossy().into_owned();
+        libc::free(message.cast());
+        text
+    };
+    // The first line says what; the rest is a C++ stack trace.
+    Err(ShimError(text.lines().next().unwrap_or_default().to_owned()))
+}
+
+fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*mut C_tensor> {
+    tensors.into_iter().map(|t| t.as_ptr().cast_mut()).collect()
+}
+
+/// The settings of one AdamW step.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamW {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay rates of the two moments.
+    pub betas: (f64, f64),
+    /// Decoupled weight decay, times `lr`.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// One parameter with what AdamW keeps about it; all tensors but `step` have the parameter's shape.
+#[derive(Debug)]
+pub struct Slot {
+    /// The parameter itself (shares storage with the tower's).
+    pub parameter: Tensor,
+    /// Running mean of the gradient.
+    pub first_moment: Tensor,
+    /// Running mean of the squared gradient.
+    pub second_moment: Tensor,
+    /// Steps taken, a float32 scalar on the parameter's device.
+    pub step: Tensor,
+}
+
+/// One fused AdamW step over `slots`, in place, from the parameters' gradients (which must be there).
+pub fn fused_adamw(slots: &[&Slot], settings: &AdamW) -> Result<(), ShimError> {
+    let gradients: Vec<Tensor> = slots.iter().map(|s| s.parameter.grad()).collect();
+    // SAFETY: every pointer comes from a Tensor that outlives the call, the five arrays have `count` entries.
+    check(unsafe {
+        torch_shim_fused_adamw(
+            slots.len(),
+            pointers(slots.iter().map(|s| &s.parameter)).as_ptr(),
+            pointers(&gradients).as_ptr(),
+            pointers(slots.iter().map(|s| &s.first_moment)).as_ptr(),
+            pointers(slots.iter().map(|s| &s.second_moment)).as_ptr(),
+            pointers(slots.iter().map(|s| &s.step)).as_ptr(),
+            settings.lr,
+            settings.betas.0,
+            settings.betas.1,
+            settings.weight_decay,
+            settings.eps,
+        )
+    })
+}
+
+/// Scales `gradients` in place so that their joint 2-norm is at most `max_norm`; does not wait for the device.
+pub fn clip_gradients(gradients: &[Tensor], max_norm: f64) -> Result<(), ShimError> {
+    // SAFETY: every pointer comes from a Tensor that outlives the call.
+    check(unsafe { torch_shim_clip_gradients(gradients.len(), pointers(gradients).as_ptr(), max_norm) })
+}
+
+/// Whether float32 matrix products on the GPU may use TF32.
+pub fn allow_tf32(allow: bool) -> Result<(), ShimError> {
+    // SAFETY: no pointers are passed.
+    check(unsafe { torch_shim_allow_tf32(c_int::from(allow)) })
+}

@@ -1,0 +1,223 @@
+//! The pre-norm transformer block of both towers: DINOv2's (LayerScale, all tokens see all) and CLIP's
+//! text tower's (causal).
+
+use tch::{Device, Kind, Tensor};
+
+use crate::error::Result;
+use crate::weights::Weights;
+
+/// How a family of checkpoints names the parts of a block.
+pub(super) struct Names {
+    norm1: &'static str,
+    qkv: [&'static str; 2],
+    proj: &'static str,
+    scale1: Option<&'static str>,
+    norm2: &'static str,
+    fc1: &'static str,
+    fc2: &'static str,
+    scale2: Option<&'static str>,
+}
+
+/// DINOv2's and timm's names.
+pub(super) const DINOV2: Names = Names {
+    norm1: "norm1",
+    qkv: ["attn.qkv.weight", "attn.qkv.bias"],
+    proj: "attn.proj",
+    scale1: Some("ls1.gamma"),
+    norm2: "norm2",
+    fc1: "mlp.fc1",
+    fc2: "mlp.fc2",
+    scale2: Some("ls2.gamma"),
+};
+
+/// open_clip's names.
+pub(super) const OPEN_CLIP: Names = Names {
+    norm1: "ln_1",
+    qkv: ["attn.in_proj_weight", "attn.in_proj_bias"],
+    proj: "attn.out_proj",
+    scale1: None,
+    norm2: "ln_2",
+    fc1: "mlp.c_fc",
+    fc2: "mlp.c_proj",
+    scale2: None,
+};
+
+/// y = x Wᵀ + b, in the precision of x.
+#[derive(Debug)]
+pub(super) struct Linear {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+}
+
+impl Linear {
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+        let kind = x.kind();
+        x.linear(&self.weight.to_kind(kind), Some(&self.bias.to_kind(kind)))
+    }
+
+    /// Weights N(0, std), bias 0.
+    fn random(rows: i64, columns: i64, std: f64, device: Device) -> Self {
+        Self {
+            weight: Tensor::randn([rows, columns], (Kind::Float, device)) * std,
+            bias: Tensor::zeros([rows], (Kind::Float, device)),
+        }
+    }
+}
+
+/// LayerNorm over the last dimension, always in float32.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub(super) weight: Tensor,
+    pub(super) bias: Tensor,
+    pub(super) eps: f64,
+}
+
+impl Norm {
+    pub(super) fn new(width: i64, eps: f64, device: Device) -> Self {
+        Self {
+            weight: Tensor::ones([width], (Kind::Float, device)),
+            bias: Tensor::zeros([width], (Kind::Float, device)),
+            eps,
+        }
+    }
+
+    pub(super) fn read(weights: &mut Weights, name: &str, width: i64, eps: f64) -> Result<Self> {
+        Ok(Self {
+            weight: weights.take(&format!("{name}.weight"), &[width])?,
+            bias: weights.take(&format!("{name}.bias"), &[width])?,
+            eps,
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
+        let width = self.weight.size();
+        let normed =
+            x.to_kind(Kind::Float).layer_norm(width, Some(&self.weight), Some(&self.bias), self.eps, true);
+        normed.to_kind(x.kind())
+    }
+}
+
+/// Standard deviations of a block's initial weights.
+pub(super) struct Init {
+    pub(super) qkv: f64,
+    pub(super) proj: f64,
+    pub(super) fc1: f64,
+    pub(super) fc2: f64,
+    /// LayerScale's first value; none for blocks without.
+    pub(super) layer_scale: Option<f64>,
+}
+
+/// One block; the MLP is four times as wide as the tokens.
+#[derive(Debug)]
+pub(super) struct Block {
+    heads: i64,
+    norm1: Norm,
+    qkv: Linear,
+    proj: Linear,
+    scale1: Option<Tensor>,
+    norm2: Norm,
+    fc1: Linear,
+    fc2: Linear,
+    scale2: Option<Tensor>,
+}
+
+impl Block {
+    pub(super) fn random(width: i64, heads: i64, eps: f64, init: &Init, device: Device) -> Self {
+        let scale = || init.layer_scale.map(|s| Tensor::full([width], s, (Kind::Float, device)));
+        Self {
+            heads,
+            norm1: Norm::new(width, eps, device),
+            qkv: Linear::random(3 * width, width, init.qkv, device),
+            proj: Linear::random(width, width, init.proj, device),
+            scale1: scale(),
+            norm2: Norm::new(width, eps, device),
+            fc1: Linear::random(4 * width, width, init.fc1, device),
+            fc2: Linear::random(width, 4 * width, init.fc2, device),
+            scale2: scale(),
+        }
+    }
+
+    pub(super) fn read(
+        weights: &mut Weights,
+        prefix: &str,
+        names: &Names,
+        width: i64,
+        heads: i64,
+        eps: f64,
+    ) -> Result<Self> {
+        let mut take = |name: &str, size: &[i64]| weights.take(&format!("{prefix}{name}"), size);
+        let qkv = Linear {
+            weight: take(names.qkv[0], &[3 * width, width])?,
+            bias: take(names.qkv[1], &[3 * width])?,
+        };
+        let mut linear = |name: &str, rows: i64, columns: i64| -> Result<Linear> {
+            Ok(Linear {
+                weight: take(&format!("{name}.weight"), &[rows, columns])?,
+                bias: take(&format!("{name}.bias"), &[rows])?,
+            })
+        };
+        let proj = linear(names.proj, width, width)?;
+        let fc1 = linear(names.fc1, 4 * width, width)?;
+        let fc2 = linear(names.fc2, width, 4 * width)?;
+        // timm leaves LayerScale out of models built without it.
+        let mut scale = |name: Option<&str>| match name.map(|n| format!("{prefix}{n}")) {
+            Some(name) if weights.has(&name) => weights.take(&name, &[width]).map(Some),
+            _ => Ok(None),
+        };
+        let (scale1, scale2) = (scale(names.scale1)?, scale(names.scale2)?);
+        let norm1 = Norm::read(weights, &format!("{prefix}{}", names.norm1), width, eps)?;
+        let norm2 = Norm::read(weights, &format!("{prefix}{}", names.norm2), width, eps)?;
+        Ok(Self { heads, norm1, qkv, proj, scale1, norm2, fc1, fc2, scale2 })
+    }
+
+    /// x: [B, T, d].
+    pub(super) fn forward(&self, x: &Tensor, causal: bool) -> Tensor {
+        let attended = self.attention(&self.norm1.forward(x), causal);
+        let x = x + scaled(attended, self.scale1.as_ref());
+        let hidden = self.fc1.forward(&self.norm2.forward(&x)).gelu("none");
+        &x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
+    }
+
+    fn attention(&self, x: &Tensor, causal: bool) -> Tensor {
+        let size = x.size();
+        let (batch, tokens, width) = (size[0], size[1], size[2]);
+        let qkv = self
+            .qkv
+            .forward(x)
+            .view([batch, tokens, 3, self.heads, width / self.heads])
+            .permute([2, 0, 3, 1, 4]);
+        let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, false);
+        self.proj.forward(&out.transpose(1, 2).reshape([batch, tokens, width]))
+    }
+
+    /// Every parameter under its name in the checkpoint family.
+    pub(super) fn named(&self, prefix: &str, names: &Names) -> Vec<(String, Tensor)> {
+        let mut out = Vec::new();
+        let mut add =
+            |name: String, tensor: &Tensor| out.push((format!("{prefix}{name}"), tensor.shallow_clone()));
+        add(names.qkv[0].to_owned(), &self.qkv.weight);
+        add(names.qkv[1].to_owned(), &self.qkv.bias);
+        for (name, linear) in [(names.proj, &self.proj), (names.fc1, &self.fc1), (names.fc2, &self.fc2)] {
+            add(format!("{name}.weight"), &linear.weight);
+            add(format!("{name}.bias"), &linear.bias);
+        }
+        for (name, norm) in [(names.norm1, &self.norm1), (names.norm2, &self.norm2)] {
+            add(format!("{name}.weight"), &norm.weight);
+            add(format!("{name}.bias"), &norm.bias);
+        }
+        for (name, scale) in [(names.scale1, &self.scale1), (names.scale2, &self.scale2)] {
+            if let (Some(name), Some(scale)) = (name, scale) {
+                add(name.to_owned(), scale);
+            }
+        }
+        out
+    }
+}
+
+fn scaled(x: Tensor, scale: Option<&Tensor>) -> Tensor {
+    match scale {
+        Some(scale) => &x * scale.to_kind(x.kind()),
+        None => x,
+    }
+}

@@ -1,0 +1,191 @@
+//! The trained text tower: CLIP's causal transformer, with the projection into the vision tower's space.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
+
+use super::block::{Block, Init, Norm, OPEN_CLIP};
+use crate::error::Result;
+use crate::weights::Weights;
+
+/// CLIP's byte-pair vocabulary.
+const VOCABULARY: i64 = 49_408;
+const EPS: f64 = 1e-5;
+/// Temperature 0.07, where CLIP starts.
+const LOGIT_SCALE: f64 = 2.659_260_036_932_778; // ln(1 / 0.07)
+/// CLIP keeps the logit scale below 100.
+const LOGIT_SCALE_MAX: f64 = 4.605_170_185_988_092; // ln 100
+
+/// The size of a text tower; the defaults are CLIP's beside a ViT-B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TextShape {
+    /// Token width d_t.
+    pub width: i64,
+    /// Number of blocks.
+    pub depth: i64,
+    /// Attention heads; divides the width.
+    pub heads: i64,
+    /// Token positions, start and end included; longer captions are cut.
+    pub context: i64,
+}
+
+impl Default for TextShape {
+    fn default() -> Self {
+        Self { width: 512, depth: 12, heads: 8, context: 77 }
+    }
+}
+
+/// Tokens of captions, with where each caption ends.
+#[derive(Debug)]
+pub struct CaptionTokens {
+    /// Ids, [B, T], cut to the longest caption: under a causal mask what follows the end changes nothing.
+    pub ids: Tensor,
+    /// Position of the end-of-text token, [B].
+    pub end: Tensor,
+}
+
+impl CaptionTokens {
+    /// From rows of `context` ids with the end token the highest id of its row.
+    pub fn new(ids: &[i64], context: usize, device: Device) -> Self {
+        let ends: Vec<i64> = ids
+            .chunks_exact(context)
+            .map(|row| (0..context).rev().max_by_key(|&i| row[i]).unwrap_or(0) as i64)
+            .collect();
+        let longest = ends.iter().max().map_or(1, |end| end + 1);
+        let rows = ends.len() as i64;
+        let ids = Tensor::from_slice(ids).view([rows, context as i64]).narrow(1, 0, longest);
+        Self { ids: ids.to_device(device), end: Tensor::from_slice(&ends).to_device(device) }
+    }
+
+    /// Rows `start .. start + count`.
+    pub fn narrow(&self, start: i64, count: i64) -> Self {
+        Self { ids: self.ids.narrow(0, start, count), end: self.end.narrow(0, start, count) }
+    }
+}
+
+/// CLIP's text transformer and its logit scale.
+#[derive(Debug)]
+pub struct TextTower {
+    /// Its size.
+    pub shape: TextShape,
+    token_embedding: Tensor,
+    position: Tensor,
+    blocks: Vec<Block>,
+    norm: Norm,
+    projection: Tensor,
+    logit_scale: Tensor,
+}
+
+impl TextTower {
+    /// A new tower as CLIP starts it, for a vision tower of width `vision_width`. Draws from libtorch's
+    /// generator: seed that first.
+    pub fn random(shape: TextShape, vision_width: i64, device: Device) -> Self {
+        let TextShape { width, depth, heads, context } = shape;
+        let normal = |size: &[i64], std: f64| Tensor::randn(size, (Kind::Float, device)) * std;
+        let attention = (width as f64).powf(-0.5);
+        let residual = attention * (2.0 * depth as f64).powf(-0.5);
+        let init = Init {
+            qkv: attention,
+            proj: residual,
+            fc1: (2.0 * width as f64).powf(-0.5),
+            fc2: residual,
+            layer_scale: None,
+        };
+        let tower = Self {
+            shape,
+            token_embedding: normal(&[VOCABULARY, width], 0.02),
+            position: normal(&[context, width], 0.01),
+            blocks: (0..depth).map(|_| Block::random(width, heads, EPS, &init, device)).collect(),
+            norm: Norm::new(width, EPS, device),
+            projection: normal(&[width, vision_width], attention),
+            logit_scale: Tensor::full([] as [i64; 0], LOGIT_SCALE, (Kind::Float, device)),
+        };
+        tower.trainable()
+    }
+
+    /// Reads a tower in open_clip's names. Width, depth and context follow from the tensors; `heads` does not.
+    pub fn read(path: &Path, heads: i64, vision_width: i64, device: Device) -> Result<Self> {
+        let mut weights = Weights::read(path, device)?;
+        let position = weights.size("positional_embedding")?;
+        let [context, width] = position[..] else {
+            return Err(
+                weights.problem(format!("positional_embedding is {position:?}, not [context, width]"))
+            );
+        };
+        let position = weights.take("positional_embedding", &[context, width])?;
+        let token_embedding = weights.take("token_embedding.weight", &[VOCABULARY, width])?;
+        let projection = weights.take("text_projection", &[width, vision_width])?;
+        let logit_scale = weights.take("logit_scale", &[])?;
+        let mut blocks = Vec::new();
+        while weights.has(&format!("transformer.resblocks.{}.ln_1.weight", blocks.len())) {
+            let prefix = format!("transformer.resblocks.{}.", blocks.len());
+            blocks.push(Block::read(&mut weights, &prefix, &OPEN_CLIP, width, heads, EPS)?);
+        }
+        let norm = Norm::read(&mut weights, "ln_final", width, EPS)?;
+        weights.finish(&[])?;
+        let shape = TextShape { width, depth: blocks.len() as i64, heads, context };
+        Ok(Self { shape, token_embedding, position, blocks, norm, projection, logit_scale }.trainable())
+    }
+
+    fn trainable(self) -> Self {
+        for (_, tensor) in self.named() {
+            let _ = tensor.set_requires_grad(true);
+        }
+        self
+    }
+
+    /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`.
+    pub fn tokens(&self, ids: &Tensor, kind: Kind) -> Tensor {
+        let length = ids.size()[1];
+        let embedded = Tensor::embedding(&self.token_embedding, ids, -1, false, false);
+        let mut x = (embedded + self.position.narrow(0, 0, length)).to_kind(kind);
+        for block in &self.blocks {
+            x = block.forward(&x, true);
+        }
+        self.norm.forward(&x)
+    }
+
+    /// The projection g into the vision tower's space: [.., d_t] -> [.., d_v], in float32.
+    pub fn project(&self, x: &Tensor) -> Tensor {
+        x.to_kind(Kind::Float).matmul(&self.projection)
+    }
+
+    /// Caption embeddings, unnormalised, [B, d_v]: the projected end-of-text token of `tokens`.
+    pub fn captions(&self, tokens: &Tensor, end: &Tensor) -> Tensor {
+        let rows = Tensor::arange(end.size()[0], (Kind::Int64, end.device()));
+        self.project(&tokens.index(&[Some(rows), Some(end.shallow_clone())]))
+    }
+
+    /// exp of the learned scale of the image-caption logits, a scalar.
+    pub fn logit_scale(&self) -> Tensor {
+        self.logit_scale.exp()
+    }
+
+    /// Brings the logit scale back into [1, 100], after each step.
+    pub fn clamp_logit_scale(&self) {
+        tch::no_grad(|| {
+            let _ = self.logit_scale.shallow_clone().clamp_(0.0, LOGIT_SCALE_MAX);
+        });
+    }
+
+    /// Every parameter under open_clip's name for it.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        let mut out: Vec<(String, Tensor)> = [
+            ("token_embedding.weight", &self.token_embedding),
+            ("positional_embedding", &self.position),
+            ("ln_final.weight", &self.norm.weight),
+            ("ln_final.bias", &self.norm.bias),
+            ("text_projection", &self.projection),
+            ("logit_scale", &self.logit_scale),
+        ]
+        .into_iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
+        .collect();
+        for (i, block) in self.blocks.iter().enumerate() {
+            out.extend(block.named(&format!("transformer.resblocks.{i}."), &OPEN_CLIP));
+        }
+        out
+    }
+}

@@ -1,0 +1,77 @@
+//! The step's phases: gradients do not depend on how the batch is cut, and a batch without mentions works.
+
+use tch::{Device, Kind, Tensor};
+use trainer::objective::{Objective, ObjectiveSettings, StepInput, gradients};
+use trainer::pooling::Mention;
+use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionFeatures};
+
+const CAPTIONS: [&str; 5] =
+    ["a red ball on the grass", "snow", "two small boats and a ball", "the ball near a boat", "grass"];
+
+fn tower() -> TextTower {
+    tch::manual_seed(3);
+    TextTower::random(TextShape { width: 32, depth: 2, heads: 2, context: 16 }, 24, Device::Cpu)
+}
+
+fn input(mentions: Vec<Mention>) -> StepInput {
+    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let ids: Vec<i64> =
+        CAPTIONS.iter().flat_map(|caption| tokenizer.encode(caption, 16).ids).map(i64::from).collect();
+    tch::manual_seed(4);
+    let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+    StepInput {
+        images: VisionFeatures { class: random(&[5, 24]), patches: random(&[5, 9, 24]) },
+        captions: CaptionTokens::new(&ids, 16, Device::Cpu),
+        mentions,
+    }
+}
+
+fn mentions() -> Vec<Mention> {
+    let mention = |row, label, positions| Mention { row, label, positions };
+    vec![
+        mention(0, 4, 2..4),
+        mention(0, 1, 6..7),
+        mention(2, 9, 2..4),
+        mention(2, 4, 6..7),
+        mention(3, 4, 2..3),
+    ]
+}
+
+/// Loss and every gradient, by name.
+fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f64, Vec<(String, Tensor)>) {
+    let text = tower();
+    let settings = ObjectiveSettings { name: objective, concept_weight: 0.5, ..Default::default() };
+    let report = gradients(&text, &settings, &input(mentions), micro_batch, Kind::Float);
+    let named = text.named().into_iter().map(|(name, p)| (name, p.grad())).collect();
+    (report.loss.double_value(&[]), named)
+}
+
+#[test]
+fn gradients_do_not_depend_on_the_pieces() {
+    for objective in [Objective::Simzss, Objective::Lit] {
+        let (whole_loss, whole) = step(objective, mentions(), 0);
+        for micro_batch in [1, 2, 3] {
+            let (loss, pieces) = step(objective, mentions(), micro_batch);
+            assert!((loss - whole_loss).abs() < 1e-5, "{objective}, pieces of {micro_batch}");
+            for ((name, a), (_, b)) in whole.iter().zip(&pieces) {
+                assert!(a.defined() && b.defined(), "{name} has a gradient");
+                let error = (a - b).abs().max().double_value(&[]);
+                assert!(error < 1e-5, "{objective}, pieces of {micro_batch}: {name} differs by {error:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_concept_loss_reaches_the_tower_and_a_batch_without_mentions_is_lits() {
+    let (lit, lit_gradients) = step(Objective::Lit, mentions(), 0);
+    let (simzss, simzss_gradients) = step(Objective::Simzss, mentions(), 0);
+    assert!((simzss - lit).abs() > 1e-3);
+    let differs =
+        |(a, b): (&(String, Tensor), &(String, Tensor))| (&a.1 - &b.1).abs().max().double_value(&[]) > 1e-6;
+    assert!(lit_gradients.iter().zip(&simzss_gradients).any(differs));
+
+    let (empty, empty_gradients) = step(Objective::Simzss, Vec::new(), 2);
+    assert!((empty - lit).abs() < 1e-6);
+    assert!(!lit_gradients.iter().zip(&empty_gradients).any(differs));
+}
