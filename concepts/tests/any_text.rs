@@ -1,5 +1,7 @@
 //! Whatever the caption: no panic, spans on character boundaries, inside the text, in order, concept in phrase.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use concepts::sidecar::MentionRow;
 use concepts::{Bank, Extractor, Matching, TaggerKind, bpe, canonical};
 use proptest::prelude::*;

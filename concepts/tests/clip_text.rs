@@ -1,5 +1,7 @@
 //! Canonical text and token ids are those of CLIP's own Python code (`fixtures/clip_text.py`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray};

@@ -1,5 +1,7 @@
 //! The sidecar: what is written is read back, and what does not fit is refused by name.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 use std::path::Path;
 
@@ -121,7 +123,7 @@ fn a_shard_of_many_row_groups() {
     let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("big.tar"), 1)).unwrap();
     let samples = 130_000;
     for sample in 0..samples {
-        writer.push(sample, &format!("{sample:09}"), TEXT, &mentions()[..1 + sample as usize % 2]).unwrap();
+        writer.push(sample, &format!("{sample:09}"), TEXT, &mentions()[..=(sample as usize % 2)]).unwrap();
     }
     writer.finish().unwrap();
     let sidecar = Sidecar::open(&path).unwrap();

@@ -213,7 +213,7 @@ pub(crate) fn run(
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         // Of two errors the one that is not "stopped" says why.
         match (fed, written) {
-            (Err(Error::Interrupted), Err(error)) | (Err(error), _) | (_, Err(error)) => Err(error),
+            (Err(Error::Interrupted) | _, Err(error)) | (Err(error), _) => Err(error),
             (Ok(()), Ok(mut totals)) => {
                 totals.add_earlier(&earlier);
                 Ok(totals)

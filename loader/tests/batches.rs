@@ -1,5 +1,7 @@
 //! Batches from small sets: the same whatever the threads and ranks, resumed anywhere, with broken samples.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::collections::HashSet;

@@ -1,5 +1,7 @@
 //! Tables, statistics and sidecars beside the shards: used when they fit, refused by name when they do not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::fs::{self, File};

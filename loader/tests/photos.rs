@@ -1,5 +1,7 @@
 //! Real photographs with their captions, tagged by the real tagger, all the way into batches.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::collections::HashSet;

@@ -1,5 +1,7 @@
 //! Which samples a tar has: what Python wrote, what webdataset found in it, and damaged tars.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use std::fs;

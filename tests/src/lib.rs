@@ -1,5 +1,7 @@
 //! What the whole-pipeline tests share: where the programs and the real data are, and how to run them.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! The same programs on real photographs: 390 of COCO with 1,951 captions, from files to a segmented picture.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 
 use serde_json::Value;

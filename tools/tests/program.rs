@@ -1,5 +1,7 @@
 //! The program as a user runs it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -164,8 +166,11 @@ fn mention(caption: &str, phrase: &str, concept_words: &str, concept: &str) -> M
     }
 }
 
-/// A shard and its sidecar: of each sample the caption and (phrase, the concept's words in it, concept).
-fn write_shard(folder: &Path, name: &str, samples: &[(&str, &[(&str, &str, &str)])]) {
+/// A caption and its mentions: phrase, the concept's words in it, concept.
+type Captioned = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
+
+/// A shard and its sidecar.
+fn write_shard(folder: &Path, name: &str, samples: &[Captioned]) {
     fs::create_dir_all(folder).unwrap();
     let path = folder.join(name);
     let mut archive = tar::Builder::new(fs::File::create(&path).unwrap());
@@ -187,7 +192,7 @@ fn write_shard(folder: &Path, name: &str, samples: &[(&str, &[(&str, &str, &str)
     writer.finish().unwrap();
 }
 
-const FIRST: &[(&str, &[(&str, &str, &str)])] = &[
+const FIRST: &[Captioned] = &[
     (
         "two yellow tennis balls near a crate",
         &[("two yellow tennis balls", "tennis balls", "tennis ball"), ("a crate", "crate", "crate")],
@@ -195,7 +200,7 @@ const FIRST: &[(&str, &[(&str, &str, &str)])] = &[
     ("so it goes", &[]),
     ("a crate and a crate", &[("a crate", "crate", "crate"), ("a crate", "crate", "crate")]),
 ];
-const SECOND: &[(&str, &[(&str, &str, &str)])] = &[
+const SECOND: &[Captioned] = &[
     ("a pine tree", &[("a pine tree", "pine tree", "pine tree")]),
     ("a crate by a pine tree", &[("a crate", "crate", "crate"), ("a pine tree", "pine tree", "pine tree")]),
 ];

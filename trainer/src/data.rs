@@ -19,21 +19,20 @@ use crate::vision_source::{CacheHeader, FeatureCache, FrozenVision, pixels};
 
 /// The bank of a run: the names of its file, or every concept that the sidecars mention often enough.
 pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Bank> {
-    let bank = match &settings.bank.names {
-        Some(path) => Bank::from_file(path)?,
-        None => {
-            let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-            for_each_mention(shards, |row| {
-                match counts.get_mut(row.concept) {
-                    Some(count) => *count += 1,
-                    None => drop(counts.insert(row.concept.to_owned(), 1)),
-                }
-                true
-            })?;
-            let names =
-                counts.into_iter().filter(|(_, n)| *n >= settings.bank.min_mentions).map(|(name, _)| name);
-            Bank::from_names(names)?
-        }
+    let bank = if let Some(path) = &settings.bank.names {
+        Bank::from_file(path)?
+    } else {
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        for_each_mention(shards, |row| {
+            match counts.get_mut(row.concept) {
+                Some(count) => *count += 1,
+                None => drop(counts.insert(row.concept.to_owned(), 1)),
+            }
+            true
+        })?;
+        let names =
+            counts.into_iter().filter(|(_, n)| *n >= settings.bank.min_mentions).map(|(name, _)| name);
+        Bank::from_names(names)?
     };
     let mut matched = false;
     for_each_mention(shards, |row| {
@@ -149,7 +148,7 @@ pub enum VisionSource {
 }
 
 impl VisionSource {
-    /// The tower of a run, or the cache that its settings name. Returns the tower's width d_v too.
+    /// The tower of a run, or the cache that its settings name. Returns the tower's width `d_v` too.
     pub fn open(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
         let kind = settings.precision.kind(device);
         let vision = FrozenVision::open(&settings.vision, kind, device)?;

@@ -23,10 +23,9 @@ impl Precision {
     /// The kind for `device`.
     pub fn kind(self, device: Device) -> Kind {
         match self {
-            Self::Float32 => Kind::Float,
             Self::Bfloat16 => Kind::BFloat16,
             Self::Auto if device.is_cuda() => Kind::BFloat16,
-            Self::Auto => Kind::Float,
+            Self::Float32 | Self::Auto => Kind::Float,
         }
     }
 }

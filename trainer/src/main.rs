@@ -16,7 +16,7 @@ use trainer::segmenter::{ClassVectors, SegmentSettings, Segmenter};
 use trainer::settings::{Settings, VisionSettings};
 use trainer::{picture, train};
 
-/// Trains a text tower beside a frozen vision tower (SimZSS, LiT), evaluates it and segments pictures with it.
+/// Trains a text tower beside a frozen vision tower (SimZSS, `LiT`), evaluates it and segments pictures with it.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
 struct Cli {
@@ -115,7 +115,7 @@ struct DeviceArgs {
 
 #[derive(Debug, Subcommand)]
 enum Eval {
-    /// Mean IoU and pixel accuracy over images with masks.
+    /// Mean `IoU` and pixel accuracy over images with masks.
     Segmentation(EvalSegmentationArgs),
 }
 

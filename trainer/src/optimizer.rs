@@ -158,8 +158,8 @@ mod tests {
             }
             b = adam(b, 3.0, &mut mb, &mut vb, 0.0);
         }
-        for i in 0..2 {
-            assert!((matrix.double_value(&[0, i as i64]) - w[i]).abs() < 1e-6);
+        for (i, w) in w.iter().enumerate() {
+            assert!((matrix.double_value(&[0, i as i64]) - w).abs() < 1e-6);
         }
         assert!((bias.double_value(&[0]) - b).abs() < 1e-6);
     }

@@ -213,7 +213,7 @@ impl Log {
             self.first_loss = Some(report.loss.double_value(&[]));
         }
         self.pending.push(report);
-        let line = if step % self.every == 0 || step == self.steps {
+        let line = if step.is_multiple_of(self.every) || step == self.steps {
             Some(self.line(step, lr, batch, text)?)
         } else {
             None

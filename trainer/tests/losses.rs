@@ -1,6 +1,8 @@
 //! Concept pooling and both losses, values and gradients, against a float64 reference written independently in
 //! Python (`tests/fixtures/losses/make.py`).
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::losses;

@@ -1,5 +1,7 @@
 //! The step's phases: gradients do not depend on how the batch is cut, and a batch without mentions works.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use tch::{Device, Kind, Tensor};
 use trainer::objective::{Objective, ObjectiveSettings, StepInput, gradients};
 use trainer::pooling::Mention;

@@ -183,7 +183,8 @@ fn read_table(path: &PathBuf, mut add: impl FnMut(&RecordBatch) -> Result<(), St
     let failed =
         |e: &dyn std::fmt::Display| Error::table(path, format!("not a readable table of statistics: {e}"));
     let file = File::open(path).map_err(Error::io(path, "read"))?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
     for batch in reader.map_err(|e| failed(&e))? {
         add(&batch.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
     }

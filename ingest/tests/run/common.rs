@@ -20,7 +20,7 @@ pub fn jpeg(width: u32, height: u32, seed: u32) -> Vec<u8> {
 
 pub fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
-        Rgb([(x * 3 + seed * 40) as u8, (y * 2 + seed * 11) as u8, ((x + y) / 2 + seed * 7) as u8])
+        Rgb([(x * 3 + seed * 40) as u8, (y * 2 + seed * 11) as u8, (u32::midpoint(x, y) + seed * 7) as u8])
     })
 }
 

@@ -59,7 +59,7 @@ fn a_killed_run_continues_to_the_same_bytes() {
         thread::sleep(Duration::from_millis(milliseconds * 5));
         child.kill().unwrap();
         child.wait().unwrap();
-        let before = if out.exists() { contents(&out) } else { Default::default() };
+        let before = if out.exists() { contents(&out) } else { std::collections::BTreeMap::default() };
         let finished: Vec<_> = before.keys().filter(|name| name.ends_with("_stats.json")).collect();
         for name in &finished {
             assert_eq!(before[*name], expected[*name], "what is finished is final");
@@ -160,14 +160,14 @@ fn damage_is_found_and_named() {
         ("00001.parquet", |table| fs::remove_file(table).unwrap(), "00001.parquet"),
         (
             "00001.parquet",
-            |table| drop(fs::copy(table.with_file_name("00002.parquet"), table).unwrap()),
+            |table| _ = fs::copy(table.with_file_name("00002.parquet"), table).unwrap(),
             "00001",
         ),
         ("00001_stats.json", |stats| fs::remove_file(stats).unwrap(), "never finished"),
         ("00001_stats.json", |stats| fs::write(stats, b"{").unwrap(), "00001_stats.json"),
         (
             "00001.concepts.parquet",
-            |it| drop(fs::copy(it.with_file_name("00002.concepts.parquet"), it).unwrap()),
+            |it| _ = fs::copy(it.with_file_name("00002.concepts.parquet"), it).unwrap(),
             "00001.concepts.parquet",
         ),
     ];

@@ -21,7 +21,6 @@ fn server() -> Server {
 
 fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
     match path {
-        "/good" => respond(stream, "200 OK", &[], picture),
         "/endless" => trickle(stream, &[7; 4096], Duration::from_millis(1)),
         "/byte-a-second" => trickle(stream, b"x", Duration::from_millis(500)),
         "/silent" => std::thread::sleep(Duration::from_secs(20)),
@@ -42,7 +41,7 @@ fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
         "/busy" if before == 0 => respond(stream, "429 Too Many Requests", &["Retry-After: 1"], b""),
         "/very-busy" => respond(stream, "429 Too Many Requests", &["Retry-After: 86400"], b""),
         "/flaky" if before == 0 => respond(stream, "500 Internal Server Error", &[], b"oops"),
-        "/busy" | "/flaky" | "/moved-here" => respond(stream, "200 OK", &[], picture),
+        "/good" | "/busy" | "/flaky" | "/moved-here" => respond(stream, "200 OK", &[], picture),
         "/page" => respond(stream, "200 OK", &["Content-Type: image/jpeg"], b"<!doctype html><html></html>"),
         "/truncated" => respond(stream, "200 OK", &[], &picture[..picture.len() / 2]),
         "/bomb" => respond(stream, "200 OK", &[], &bomb()),

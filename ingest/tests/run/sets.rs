@@ -41,7 +41,7 @@ fn captions_stay_with_their_pictures_and_the_table_knows_the_places() {
         r#"{"file": "sub/b.png", "captions": ["Grey."], "licence": {"name": "cc"}}"#,
         r#"{"file": "missing.jpg", "captions": ["Nobody"]}"#,
         r#"{"file": "../secret.jpg", "captions": ["Escapes"]}"#,
-        r#"not json"#,
+        r"not json",
         r#"{"file": "c.webp", "captions": ["Third."], "licence": null}"#,
     ];
     let mut text = lines.join("\n").into_bytes();

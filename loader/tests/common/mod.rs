@@ -1,5 +1,8 @@
 //! Small sets made for a test.
 
+// Each test program uses some of it.
+#![allow(dead_code)]
+
 use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -8,14 +11,14 @@ use image::{ImageFormat, Rgb, RgbImage};
 use loader::{Batch, Crop, ImageSettings, Settings};
 
 /// A tar being written.
-pub struct TarFile(tar::Builder<File>);
+pub(crate) struct TarFile(tar::Builder<File>);
 
 impl TarFile {
-    pub fn create(path: &Path) -> Self {
+    pub(crate) fn create(path: &Path) -> Self {
         Self(tar::Builder::new(File::create(path).unwrap()))
     }
 
-    pub fn add(&mut self, name: &str, data: &[u8]) -> &mut Self {
+    pub(crate) fn add(&mut self, name: &str, data: &[u8]) -> &mut Self {
         let mut header = tar::Header::new_ustar();
         header.set_size(data.len() as u64);
         header.set_mode(0o644);
@@ -23,25 +26,25 @@ impl TarFile {
         self
     }
 
-    pub fn finish(mut self) {
+    pub(crate) fn finish(mut self) {
         self.0.finish().unwrap();
     }
 }
 
 /// An image of one colour that says which sample it is.
-pub fn image_of(shard: usize, sample: usize) -> Vec<u8> {
+pub(crate) fn image_of(shard: usize, sample: usize) -> Vec<u8> {
     let colour = Rgb([shard as u8, (sample / 256) as u8, (sample % 256) as u8]);
     let mut png = Vec::new();
     RgbImage::from_pixel(8, 6, colour).write_to(&mut Cursor::new(&mut png), ImageFormat::Png).unwrap();
     png
 }
 
-pub fn key_of(shard: usize, sample: usize) -> String {
+pub(crate) fn key_of(shard: usize, sample: usize) -> String {
     format!("{shard:05}{sample:04}")
 }
 
 /// Shards of `counts` samples with captions; `change` may replace a sample's image.
-pub fn write_shards(
+pub(crate) fn write_shards(
     folder: &Path,
     counts: &[usize],
     change: impl Fn(usize, usize) -> Option<Vec<u8>>,
@@ -64,7 +67,7 @@ pub fn write_shards(
     paths
 }
 
-pub fn settings(shards: Vec<PathBuf>, batch_size: usize) -> Settings {
+pub(crate) fn settings(shards: Vec<PathBuf>, batch_size: usize) -> Settings {
     Settings {
         threads: 2,
         image: ImageSettings { crop: Crop::Centre { size: 4 }, flip: 0.0 },
@@ -73,21 +76,21 @@ pub fn settings(shards: Vec<PathBuf>, batch_size: usize) -> Settings {
 }
 
 /// (shard, sample) of a row, from its pixels.
-pub fn identity(batch: &Batch, row: usize) -> (usize, usize) {
+pub(crate) fn identity(batch: &Batch, row: usize) -> (usize, usize) {
     let pixels = batch.images.len() / batch.size;
     let pixel = &batch.images[row * pixels..][..3];
     (pixel[0].into(), usize::from(pixel[1]) * 256 + usize::from(pixel[2]))
 }
 
 /// Everything of a batch but its times.
-pub fn content(batch: &Batch) -> impl PartialEq + std::fmt::Debug + use<> {
+pub(crate) fn content(batch: &Batch) -> impl PartialEq + std::fmt::Debug + use<> {
     let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters } = batch.clone();
     (position, size, images, keys, samples, captions, tokens, mentions, counters.skipped, counters.bytes)
 }
 
 /// Overwrites a file's bytes at an offset.
 #[allow(dead_code)]
-pub fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();

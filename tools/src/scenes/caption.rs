@@ -233,25 +233,22 @@ impl Writer<'_> {
     fn placed(&mut self, phrase: Phrase, groups: &[Vec<&Thing>]) -> Phrase {
         let Phrase { text, plural } = phrase;
         let under = common_ground(groups.iter().flatten().copied());
-        let text = match under.filter(|ground| self.scene.grounds.contains(ground)) {
-            Some(ground) => {
-                let place = self.pick(CLASSES[ground].places);
-                let lying = self.pick(&["", "", "", "lying ", "left "]);
-                let noun = self.of_ground_class(ground);
-                match self.rng.random_range(0..8) {
-                    0 => return Phrase { text: format!("{noun} with {text}"), plural: false },
-                    1..3 => format!("{text} {lying}{}", place.replace("{}", &noun)),
-                    _ => format!("{text} {}", place.replace("{}", &noun)),
-                }
+        let text = if let Some(ground) = under.filter(|ground| self.scene.grounds.contains(ground)) {
+            let place = self.pick(CLASSES[ground].places);
+            let lying = self.pick(&["", "", "", "lying ", "left "]);
+            let noun = self.of_ground_class(ground);
+            match self.rng.random_range(0..8) {
+                0 => return Phrase { text: format!("{noun} with {text}"), plural: false },
+                1..3 => format!("{text} {lying}{}", place.replace("{}", &noun)),
+                _ => format!("{text} {}", place.replace("{}", &noun)),
             }
-            None => {
-                let ground = self.scene.grounds.choose(self.rng).copied().unwrap_or_default();
-                let noun = self.of_ground_class(ground);
-                match self.rng.random_range(0..3) {
-                    0 => format!("{text} with {noun} in the background"),
-                    1 => format!("{text} near {noun}"),
-                    _ => format!("{text} and {noun}"),
-                }
+        } else {
+            let ground = self.scene.grounds.choose(self.rng).copied().unwrap_or_default();
+            let noun = self.of_ground_class(ground);
+            match self.rng.random_range(0..3) {
+                0 => format!("{text} with {noun} in the background"),
+                1 => format!("{text} near {noun}"),
+                _ => format!("{text} and {noun}"),
             }
         };
         Phrase { text, plural }

@@ -518,7 +518,7 @@ mod tests {
                 }
             }
         }
-        assert!(same as f64 > 0.99 * all as f64, "{same} of {all}");
+        assert!(same as f64 > 0.99 * f64::from(all), "{same} of {all}");
     }
 
     #[test]

@@ -71,10 +71,10 @@ fn doubled(rows: &[u8; ROWS], x: usize, y: usize) -> bool {
     let (column, row) = ((x / 2) as isize, (y / 2) as isize);
     let here = dark(column, row);
     // The two neighbours of this quarter, and the two opposite ones.
-    let beside = dark(column + if x % 2 == 0 { -1 } else { 1 }, row);
-    let above = dark(column, row + if y % 2 == 0 { -1 } else { 1 });
-    let beside_far = dark(column + if x % 2 == 0 { 1 } else { -1 }, row);
-    let above_far = dark(column, row + if y % 2 == 0 { 1 } else { -1 });
+    let beside = dark(column + if x.is_multiple_of(2) { -1 } else { 1 }, row);
+    let above = dark(column, row + if y.is_multiple_of(2) { -1 } else { 1 });
+    let beside_far = dark(column + if x.is_multiple_of(2) { 1 } else { -1 }, row);
+    let above_far = dark(column, row + if y.is_multiple_of(2) { 1 } else { -1 });
     if beside == above && beside != beside_far && above != above_far { beside } else { here }
 }
 

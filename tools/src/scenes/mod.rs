@@ -3,6 +3,9 @@
 //! The folder appears whole or not at all, and every scene is a function of seed and index alone: the same command
 //! gives the same bytes whatever the number of threads.
 
+// Points on paper are x, y; on an object u, v.
+#![allow(clippy::many_single_char_names)]
+
 mod caption;
 mod classes;
 mod draw;
@@ -207,7 +210,7 @@ impl Pixels {
     }
 }
 
-/// Expected mean IoU of labels drawn uniformly at random, for classes that cover `shares` (summing to 1) of many
+/// Expected mean `IoU` of labels drawn uniformly at random, for classes that cover `shares` (summing to 1) of many
 /// pixels. Of K classes, one of share f is hit in f/K of all pixels; labelled or predicted in f + 1/K - f/K.
 fn chance(shares: &[f64]) -> f64 {
     let k = shares.len() as f64;
@@ -285,7 +288,7 @@ mod tests {
         // Two classes of half the pixels each: a quarter hit, half + half - a quarter in the union.
         assert!((chance(&[0.5, 0.5]) - 1.0 / 3.0).abs() < 1e-12);
         // 0.45 / 0.95 and 0.05 / 0.55.
-        let wanted = (0.45 / 0.95 + 0.05 / 0.55) / 2.0;
+        let wanted = f64::midpoint(0.45 / 0.95, 0.05 / 0.55);
         assert!((chance(&[0.9, 0.1]) - wanted).abs() < 1e-12);
     }
 

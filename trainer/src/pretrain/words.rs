@@ -140,8 +140,7 @@ fn vectors(words: &Tensor) -> Tensor {
         let here = words.narrow(1, 0, h).narrow(2, first(dx), w);
         let there = words.narrow(1, dy, h).narrow(2, first(-dx), w);
         let pairs: Tensor = here * count + there;
-        together =
-            together + pairs.reshape([-1]).bincount::<Tensor>(None, count * count).to_kind(Kind::Float);
+        together += pairs.reshape([-1]).bincount::<Tensor>(None, count * count).to_kind(Kind::Float);
     }
     let together = together.view([count, count]);
     let together = &together + together.transpose(0, 1);
