@@ -343,7 +343,8 @@ pub(crate) struct Network {
     #[arg(long, value_delimiter = ',', value_name = "DIRECTIVES")]
     ignore_opt_out: Vec<String>,
     /// Allows addresses that are not public, as of this machine or network: all of them, or those of these hosts only
-    /// (--allow-private=127.0.0.1,mirror.local).
+    /// (--allow-private=127.0.0.1,mirror.local), as they are written in the URLs: a stranger's name that leads to an
+    /// address named here stays refused.
     #[arg(long, num_args = 0.., require_equals = true, value_delimiter = ',', value_name = "HOSTS")]
     allow_private: Option<Vec<String>>,
     /// Proxy for all requests (http://host:port). It looks up the names itself. Proxies named in the environment are not

@@ -211,9 +211,9 @@ pub(crate) fn run(
         }
         let earlier = feeder.close();
         let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        // Of two errors the one that is not "stopped" says why.
         match (fed, written) {
-            (Err(Error::Interrupted) | _, Err(error)) | (Err(error), _) => Err(error),
+            // Of two errors the one that is not "stopped" says why.
+            (Err(Error::Interrupted) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
             (Ok(()), Ok(mut totals)) => {
                 totals.add_earlier(&earlier);
                 Ok(totals)

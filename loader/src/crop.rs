@@ -160,7 +160,8 @@ mod tests {
 
     #[test]
     fn the_view_depends_on_seed_epoch_and_sample_alone() {
-        let settings = ImageSettings { flip: 0.5, ..ImageSettings::default() };
+        let crop = Crop::RandomResized { size: 224, scale: (0.25, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
+        let settings = ImageSettings { crop, flip: 0.5 };
         let view = |seed, epoch, sample| View::choose(&settings, draws(seed, epoch, id(sample)), 640, 480);
         assert_eq!(view(1, 2, 3), view(1, 2, 3));
         for other in [view(2, 2, 3), view(1, 3, 3), view(1, 2, 4)] {

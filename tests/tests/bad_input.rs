@@ -80,7 +80,7 @@ fn broken_samples_are_counted_not_lost() {
     let (out, input) = (at("out"), at("table.csv"));
     let arguments = ["shard", text(&input), "--images", text(folder.path()), "--out", text(&out)];
     let done = summary("ingest", &arguments);
-    assert_eq!((done["count"].clone(), done["successes"].clone()), (4.into(), 1.into()), "{done}");
+    assert_eq!((done["samples"].clone(), done["successes"].clone()), (4.into(), 1.into()), "{done}");
     // The same with a limit on losses: exit code 3, and the set is there all the same.
     let again = at("again");
     let arguments = ["shard", text(&input), "--images", text(folder.path()), "--out", text(&again)];

@@ -41,6 +41,9 @@ fn mentions() -> Vec<Mention> {
 
 /// Loss and every gradient, by name.
 fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f64, Vec<(String, Tensor)>) {
+    // libtorch's generator is the process's: tests that draw from it take turns.
+    static DRAWS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _turn = DRAWS.lock();
     let text = tower();
     let settings = ObjectiveSettings { name: objective, concept_weight: 0.5, ..Default::default() };
     let report = gradients(&text, &settings, &input(mentions), micro_batch, Kind::Float);
@@ -70,7 +73,7 @@ fn the_concept_loss_reaches_the_tower_and_a_batch_without_mentions_is_lits() {
     let (simzss, simzss_gradients) = step(Objective::Simzss, mentions(), 0);
     assert!((simzss - lit).abs() > 1e-3);
     let differs =
-        |(a, b): (&(String, Tensor), &(String, Tensor))| (&a.1 - &b.1).abs().max().double_value(&[]) > 1e-6;
+        |(a, b): (&(String, Tensor), &(String, Tensor))| (&a.1 - &b.1).abs().max().double_value(&[]) > 1e-5;
     assert!(lit_gradients.iter().zip(&simzss_gradients).any(differs));
 
     let (empty, empty_gradients) = step(Objective::Simzss, Vec::new(), 2);

@@ -75,7 +75,7 @@ impl Resolve for Resolver {
             let addresses = entry.answer.get_or_init(|| look_up(name)).await.clone()?;
             let usable: Vec<SocketAddr> = addresses
                 .iter()
-                .filter(|&&address| is_public(address) || allowed.host(name) || allowed.address(address))
+                .filter(|&&address| is_public(address) || allowed.host(name))
                 .map(|&address| SocketAddr::new(address, 0))
                 .collect();
             if usable.is_empty() {

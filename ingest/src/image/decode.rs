@@ -28,7 +28,6 @@ pub struct Pixels {
 
 /// A picture whose header has been read.
 pub(super) struct Header<'a> {
-    bytes: &'a [u8],
     format: ImageFormat,
     decoder: Box<dyn ImageDecoder + 'a>,
     orientation: Orientation,
@@ -44,6 +43,10 @@ pub(super) struct Decoded {
 impl<'a> Header<'a> {
     pub(super) fn read(bytes: &'a [u8], ignore_orientation: bool) -> Result<Self, Problem> {
         let format = format(bytes)?;
+        // The decoder fills what is missing with grey and calls it a success.
+        if format == ImageFormat::Jpeg && is_cut_short(bytes) {
+            return Err(Problem::resize("Image decoding error: the file is cut short"));
+        }
         let file = Cursor::new(bytes);
         let limits = Limits::no_limits();
         let mut decoder: Box<dyn ImageDecoder + 'a> = match format {
@@ -61,7 +64,7 @@ impl<'a> Header<'a> {
         if !ignore_orientation && let Some(exif) = &exif {
             orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);
         }
-        Ok(Self { bytes, format, decoder, orientation, exif })
+        Ok(Self { format, decoder, orientation, exif })
     }
 
     /// Width and height once turned upright.
@@ -89,10 +92,6 @@ impl<'a> Header<'a> {
     }
 
     pub(super) fn decode(self) -> Result<Decoded, Problem> {
-        // The decoder fills what is missing with grey and calls it a success.
-        if self.format == ImageFormat::Jpeg && is_cut_short(self.bytes) {
-            return Err(Problem::resize("Image decoding error: the file is cut short"));
-        }
         let mut image = DynamicImage::from_decoder(self.decoder).map_err(undecodable)?;
         image.apply_orientation(self.orientation);
         let alpha = image.color().has_alpha();
@@ -145,7 +144,7 @@ fn undecodable(error: image::ImageError) -> Problem {
     Problem::resize(format!("Image decoding error{kind}"))
 }
 
-/// Whether no end marker follows the start of the first scan. (Bytes that look like one cannot stand inside a scan.)
+/// Whether the file ends before its first scan, or no end marker follows the start of that. (Bytes that look like one cannot stand inside a scan.)
 fn is_cut_short(jpeg: &[u8]) -> bool {
     let mut at = 2;
     // Segments before the first scan: marker, length. An EXIF thumbnail has an end marker of its own, in a segment.
@@ -160,8 +159,8 @@ fn is_cut_short(jpeg: &[u8]) -> bool {
             return !jpeg.get(at..).unwrap_or_default().windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
         }
     }
-    // Not laid out as expected: the decoder decides.
-    false
+    // The end inside the segments; elsewhere the file is not laid out as expected, and the decoder decides.
+    at + 4 > jpeg.len()
 }
 
 fn pixels(image: DynamicImage) -> Pixels {

@@ -65,16 +65,17 @@ fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
 
 /// A PNG that claims 50,000 x 50,000 pixels: 7.5 GB if anyone believed it.
 fn bomb() -> Vec<u8> {
-    let mut header = b"IHDR".to_vec();
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut header = Vec::new();
     header.extend(50_000u32.to_be_bytes());
     header.extend(50_000u32.to_be_bytes());
     header.extend([8, 2, 0, 0, 0]);
-    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
-    png.extend(13u32.to_be_bytes());
-    let crc = crc32(&header);
-    png.extend(header);
-    png.extend(crc.to_be_bytes());
-    png.extend([0; 64]);
+    for (name, data) in [(b"IHDR", header), (b"IDAT", vec![0; 64])] {
+        let chunk = [name.as_slice(), &data].concat();
+        png.extend((data.len() as u32).to_be_bytes());
+        png.extend(&chunk);
+        png.extend(crc32(&chunk).to_be_bytes());
+    }
     png
 }
 
