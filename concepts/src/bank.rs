@@ -118,7 +118,7 @@ impl Bank {
         &self.names
     }
 
-    /// The label of a mention, and the bytes of the canonical text whose tokens make `S_l`: those of the words
+    /// The label of a mention, and the bytes of the canonical text whose tokens make S_l: those of the words
     /// that matched.
     pub fn find(&self, matching: Matching, row: &MentionRow<'_>) -> Option<(u32, Range<u32>)> {
         match matching {

@@ -5,7 +5,7 @@
 //! | key | utf8 | key of the sample |
 //! | sample | uint32 | position of the sample in the tar |
 //! | phrase, concept, head | utf8, dictionary | the noun phrase as it stands in the canonical text; its concept; the lemma of its head |
-//! | `phrase_start`, `phrase_end`, `concept_start`, `concept_end` | uint32 | bytes in the canonical text |
+//! | phrase_start, phrase_end, concept_start, concept_end | uint32 | bytes in the canonical text |
 //! | tags | utf8 | Penn Treebank tags of the phrase's words |
 //!
 //! The footer's key `concepts` holds one JSON object, [`Metadata`].

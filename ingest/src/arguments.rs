@@ -64,7 +64,7 @@ pub(crate) struct Shard {
     pub(crate) images: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) columns: Columns,
-    /// Column of files [default: file, `file_name`, filename, image, `image_path`, filepath or path]
+    /// Column of files [default: file, file_name, filename, image, image_path, filepath or path]
     #[arg(long)]
     pub(crate) file_col: Option<String>,
     #[command(flatten)]
@@ -167,11 +167,11 @@ impl Columns {
 
 #[derive(Args)]
 pub(crate) struct PartArguments {
-    /// Which part of the shards this process makes, of --count [default: `SLURM_ARRAY_TASK_ID`, `SLURM_PROCID` or
-    /// `JOB_COMPLETION_INDEX`, else everything]
+    /// Which part of the shards this process makes, of --count [default: SLURM_ARRAY_TASK_ID, SLURM_PROCID or
+    /// JOB_COMPLETION_INDEX, else everything]
     #[arg(long, requires = "count")]
     pub(crate) index: Option<u32>,
-    /// Number of parts [default: `SLURM_ARRAY_TASK_COUNT`, `SLURM_NTASKS` or `JOB_COMPLETIONS`]
+    /// Number of parts [default: SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or JOB_COMPLETIONS]
     #[arg(long, requires = "index")]
     pub(crate) count: Option<u32>,
 }

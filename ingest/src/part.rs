@@ -30,7 +30,7 @@ impl Part {
     }
 
     /// SLURM's arrays (which may start anywhere), SLURM's tasks, Kubernetes' indexed jobs (whose number of completions
-    /// the job's file passes on as `JOB_COMPLETIONS`).
+    /// the job's file passes on as JOB_COMPLETIONS).
     fn of_scheduler(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let number = |name: &str| variable(name)?.parse::<u32>().ok();
         if let (Some(id), Some(count)) = (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_COUNT")) {

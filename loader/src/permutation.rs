@@ -3,14 +3,14 @@
 //! Both are written out here, not taken from a crate: the order of samples is a contract with checkpoints
 //! that were written by earlier builds, so no dependency's update may change it.
 
-/// 2^64 divided by the golden ratio: the increment of the `SplitMix64` generator.
+/// 2^64 divided by the golden ratio: the increment of the SplitMix64 generator.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Feistel rounds. Four make a pseudo-random permutation of a large domain; small ones (a handful of shards)
 /// need more before every order is equally likely.
 const ROUNDS: u64 = 10;
 
-/// The output function of `SplitMix64` (Steele, Lea and Flood, 2014): a bijection of 64 bits.
+/// The output function of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64 bits.
 pub const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -72,7 +72,7 @@ impl Permutation {
     }
 }
 
-/// Draws from one key: value `i` is `mix(key + (i + 1) GOLDEN)`, which is `SplitMix64` seeded with the key.
+/// Draws from one key: value `i` is `mix(key + (i + 1) GOLDEN)`, which is SplitMix64 seeded with the key.
 #[derive(Debug, Clone, Copy)]
 pub struct Draws(u64);
 

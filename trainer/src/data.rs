@@ -148,7 +148,7 @@ pub enum VisionSource {
 }
 
 impl VisionSource {
-    /// The tower of a run, or the cache that its settings name. Returns the tower's width `d_v` too.
+    /// The tower of a run, or the cache that its settings name. Returns the tower's width d_v too.
     pub fn open(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
         let kind = settings.precision.kind(device);
         let vision = FrozenVision::open(&settings.vision, kind, device)?;

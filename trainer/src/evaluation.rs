@@ -102,7 +102,7 @@ impl Confusion {
         (union > 0).then(|| self.hits(class) as f64 / union as f64)
     }
 
-    /// Mean of the classes' `IoU`.
+    /// Mean of the classes' IoU.
     pub fn mean_iou(&self) -> f64 {
         let ious: Vec<f64> = (0..self.classes).filter_map(|class| self.iou(class)).collect();
         ious.iter().sum::<f64>() / ious.len().max(1) as f64
@@ -114,7 +114,7 @@ impl Confusion {
         hits as f64 / self.counts.iter().sum::<u64>().max(1) as f64
     }
 
-    /// Mean `IoU` to expect of labels drawn uniformly for these true classes: a class of share f meets f / C of
+    /// Mean IoU to expect of labels drawn uniformly for these true classes: a class of share f meets f / C of
     /// the pixels by chance, of a union of f + 1 / C - f / C.
     pub fn chance(&self) -> f64 {
         let pixels = self.counts.iter().sum::<u64>().max(1) as f64;
@@ -145,7 +145,7 @@ pub struct SegmentationScores {
     pub miou: f64,
     /// Share of pixels with the right class.
     pub pixel_accuracy: f64,
-    /// Mean `IoU` to expect of uniformly random labels.
+    /// Mean IoU to expect of uniformly random labels.
     pub chance: f64,
     /// Images scored.
     pub images: usize,

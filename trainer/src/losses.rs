@@ -6,9 +6,9 @@ use tch::{Kind, Reduction, Tensor};
 
 use crate::towers::unit;
 
-/// Image-caption contrast `L_g`: symmetric InfoNCE over the batch.
+/// Image-caption contrast L_g: symmetric InfoNCE over the batch.
 ///
-/// `images`, `captions`: [B, `d_v`] of unit length, row i of one belongs to row i of the other; `scale`: the
+/// `images`, `captions`: [B, d_v] of unit length, row i of one belongs to row i of the other; `scale`: the
 /// factor on their similarities, a scalar.
 pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor) -> Tensor {
     let logits = images.matmul(&captions.transpose(0, 1)) * scale;
@@ -21,7 +21,7 @@ pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor) -> Tensor
 /// What the concept loss found.
 #[derive(Debug)]
 pub struct ConceptLoss {
-    /// `L_l`, a scalar; 0 without mentions.
+    /// L_l, a scalar; 0 without mentions.
     pub loss: Tensor,
     /// Share of mentions whose pooled patches are nearest to their own concept, a scalar.
     pub accuracy: Tensor,
@@ -29,9 +29,9 @@ pub struct ConceptLoss {
     pub concepts: usize,
 }
 
-/// Concept alignment `L_l`: every mention's pooled patches are to be nearest to its concept among the batch's.
+/// Concept alignment L_l: every mention's pooled patches are to be nearest to its concept among the batch's.
 ///
-/// `pooled`: `c_v`, [b, `d_v`]; `texts`: c~_t, [b, `d_v`], both of unit length; `labels`: the concept of each
+/// `pooled`: c_v, [b, d_v]; `texts`: c~_t, [b, d_v], both of unit length; `labels`: the concept of each
 /// mention; `scale`: alpha, the fixed factor on the similarities. A concept's vector is the unit-length sum of
 /// its mentions' texts.
 pub fn concept(pooled: &Tensor, texts: &Tensor, labels: &[u32], scale: f64) -> ConceptLoss {

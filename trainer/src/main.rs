@@ -16,7 +16,7 @@ use trainer::segmenter::{ClassVectors, SegmentSettings, Segmenter};
 use trainer::settings::{Settings, VisionSettings};
 use trainer::{picture, train};
 
-/// Trains a text tower beside a frozen vision tower (SimZSS, `LiT`), evaluates it and segments pictures with it.
+/// Trains a text tower beside a frozen vision tower (SimZSS, LiT), evaluates it and segments pictures with it.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 110)]
 struct Cli {
@@ -115,7 +115,7 @@ struct DeviceArgs {
 
 #[derive(Debug, Subcommand)]
 enum Eval {
-    /// Mean `IoU` and pixel accuracy over images with masks.
+    /// Mean IoU and pixel accuracy over images with masks.
     Segmentation(EvalSegmentationArgs),
 }
 
@@ -269,10 +269,11 @@ fn run_segment(args: &SegmentArgs) -> anyhow::Result<serde_json::Value> {
         .into());
     }
     let photo = read_image(&args.image)?;
+    let shown = picture::shown(&photo);
     let segmenter = args.model.segmenter(&names)?;
-    let labels = segmenter.labels(&photo, i64::from(photo.height()), i64::from(photo.width()));
+    let labels = segmenter.labels(&photo, i64::from(shown.height()), i64::from(shown.width()));
     let labels = evaluation::bytes(&labels);
-    write_png(&picture::overlay(&photo, &labels, &names)?, &args.out)?;
+    write_png(&picture::overlay(&shown, &labels, &names)?, &args.out)?;
     let shares: serde_json::Map<String, serde_json::Value> = names
         .iter()
         .enumerate()

@@ -68,9 +68,9 @@ pub struct StepInput {
 pub struct StepReport {
     /// L, what was minimised.
     pub loss: Tensor,
-    /// `L_g`.
+    /// L_g.
     pub contrastive: Tensor,
-    /// `L_l`; none for `lit`.
+    /// L_l; none for `lit`.
     pub concept: Option<Tensor>,
     /// Share of mentions nearest to their own concept; none for `lit`.
     pub concept_accuracy: Option<Tensor>,
@@ -82,9 +82,9 @@ pub struct StepReport {
 
 /// What phase 1 makes of (a part of) a batch: rows of unit length.
 struct Embeddings {
-    /// [B, `d_v`].
+    /// [B, d_v].
     captions: Tensor,
-    /// c~_t and `c_v`, [b, `d_v`] each; none for `lit`.
+    /// c~_t and c_v, [b, d_v] each; none for `lit`.
     concepts: Option<(Tensor, Tensor)>,
 }
 

@@ -1,6 +1,7 @@
 //! Pictures for people: a segmentation laid over its photograph, with a legend.
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
+use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
 
 use crate::error::{Error, Result};
@@ -11,8 +12,10 @@ const OPACITY: f32 = 0.55;
 const MARGIN: u32 = 12;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([32, 32, 36]);
-/// Pictures narrower than this are enlarged, so that the legend has room.
+/// Pictures narrower than this are shown enlarged, so that the legend has room.
 const LEAST_WIDTH: u32 = 448;
+/// Share of white in the line between two segments.
+const LINE: f32 = 0.7;
 const TEXT_HEIGHT: f32 = 17.0;
 const ROW: u32 = 26;
 const SWATCH: u32 = 16;
@@ -43,13 +46,25 @@ pub fn colour(class: usize) -> Rgb<u8> {
     Rgb(base.map(|v| (f32::from(v) * (1.0 - share) + end * share).round() as u8))
 }
 
+/// The photograph as it is shown: small ones enlarged.
+pub fn shown(photo: &RgbImage) -> RgbImage {
+    let zoom = LEAST_WIDTH.div_ceil(photo.width().max(1)).max(1);
+    match zoom {
+        1 => photo.clone(),
+        _ => image::imageops::resize(
+            photo,
+            photo.width() * zoom,
+            photo.height() * zoom,
+            FilterType::CatmullRom,
+        ),
+    }
+}
+
 /// The photograph, the same under its segmentation, and a legend of the classes found with their share of the
 /// picture; `labels` has one class a pixel, row by row.
 pub fn overlay(photo: &RgbImage, labels: &[u8], names: &[String]) -> Result<RgbImage> {
     let (width, height) = photo.dimensions();
     debug_assert_eq!(labels.len(), (width * height) as usize);
-    let zoom = LEAST_WIDTH.div_ceil(width).max(1);
-    let (shown_width, shown_height) = (width * zoom, height * zoom);
 
     let mut counts = vec![0u64; names.len()];
     for &label in labels {
@@ -63,32 +78,35 @@ pub fn overlay(photo: &RgbImage, labels: &[u8], names: &[String]) -> Result<RgbI
         .into_iter()
         .map(|class| {
             let share = 100.0 * counts[class] as f64 / labels.len().max(1) as f64;
-            (class, format!("{} {share:.0} %", names[class]))
+            let share = if share < 0.5 { "< 1".to_owned() } else { format!("{share:.0}") };
+            (class, format!("{} {share} %", names[class]))
         })
         .collect();
 
     let font = Lettering::new()?;
-    let page_width = 2 * shown_width + 3 * MARGIN;
+    let page_width = 2 * width + 3 * MARGIN;
     let column = entries.iter().map(|(_, text)| font.width(text)).max().unwrap_or(0) + SWATCH + 3 * MARGIN;
     let columns = ((page_width - MARGIN) / column.max(1)).max(1);
     let rows = (entries.len() as u32).div_ceil(columns);
-    let page_height = shown_height + 2 * MARGIN + rows * ROW + if rows > 0 { MARGIN / 2 } else { 0 };
+    let page_height = height + 2 * MARGIN + rows * ROW + if rows > 0 { MARGIN / 2 } else { 0 };
     let mut page = RgbImage::from_pixel(page_width, page_height, PAPER);
 
-    for y in 0..shown_height {
-        for x in 0..shown_width {
-            let (px, py) = (x / zoom, y / zoom);
-            let pixel = *photo.get_pixel(px, py);
-            let label = usize::from(labels[(py * width + px) as usize]);
-            let tinted = if label < names.len() { mix(pixel, colour(label), OPACITY) } else { pixel };
-            page.put_pixel(MARGIN + x, MARGIN + y, pixel);
-            page.put_pixel(2 * MARGIN + shown_width + x, MARGIN + y, tinted);
+    for (x, y, pixel) in photo.enumerate_pixels() {
+        let at = (y * width + x) as usize;
+        let label = usize::from(labels[at]);
+        let mut tinted = if label < names.len() { mix(*pixel, colour(label), OPACITY) } else { *pixel };
+        let ends = x + 1 < width && labels[at] != labels[at + 1]
+            || y + 1 < height && labels[at] != labels[at + width as usize];
+        if ends {
+            tinted = mix(tinted, PAPER, LINE);
         }
+        page.put_pixel(MARGIN + x, MARGIN + y, *pixel);
+        page.put_pixel(2 * MARGIN + width + x, MARGIN + y, tinted);
     }
     for (index, (class, text)) in entries.iter().enumerate() {
         let index = index as u32;
         let x = MARGIN + (index % columns) * column;
-        let y = 2 * MARGIN + shown_height + (index / columns) * ROW;
+        let y = 2 * MARGIN + height + (index / columns) * ROW;
         for dy in 0..SWATCH {
             for dx in 0..SWATCH {
                 if x + dx < page_width && y + dy < page_height {

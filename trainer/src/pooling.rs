@@ -30,7 +30,7 @@ pub struct Mention {
     pub row: u32,
     /// The concept's label in the bank.
     pub label: u32,
-    /// Token positions `S_l`; start-of-text is position 0.
+    /// Token positions S_l; start-of-text is position 0.
     pub positions: std::ops::Range<u32>,
 }
 
@@ -80,7 +80,7 @@ impl Mentions {
         &self.labels
     }
 
-    /// `c_t`: the mean of each mention's tokens; [B, T, `d_t`] -> [b, `d_t`].
+    /// c_t: the mean of each mention's tokens; [B, T, d_t] -> [b, d_t].
     pub fn mean_tokens(&self, tokens: &Tensor) -> Tensor {
         let width = tokens.size()[2];
         let picked = tokens.reshape([-1, width]).index_select(0, &self.token_rows);
@@ -88,10 +88,10 @@ impl Mentions {
         sums.index_add(0, &self.token_mentions, &picked) * self.weights.to_kind(tokens.kind())
     }
 
-    /// `c_v`: for each mention the image's patches, weighted by a softmax over their similarity to the mention.
+    /// c_v: for each mention the image's patches, weighted by a softmax over their similarity to the mention.
     ///
-    /// `patches`: `z_v` of unit length, [B, N, `d_v`]; `queries`: c~_t of unit length, [b, `d_v`]; returns rows of
-    /// unit length, [b, `d_v`]. Mentions are padded to the most of any caption, so that one batched product
+    /// `patches`: z_v of unit length, [B, N, d_v]; `queries`: c~_t of unit length, [b, d_v]; returns rows of
+    /// unit length, [b, d_v]. Mentions are padded to the most of any caption, so that one batched product
     /// does the work and no patch is copied per mention.
     pub fn pool(&self, patches: &Tensor, queries: &Tensor, temperature: f64) -> Tensor {
         let size = patches.size();

@@ -23,9 +23,9 @@ const WINDOW_BATCH: i64 = 16;
 /// Which embedding of a class name is its vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ClassVectors {
-    /// The caption's, from its end-of-text token: what `L_g` aligns with class tokens, and the published protocol.
+    /// The caption's, from its end-of-text token: what L_g aligns with class tokens, and the published protocol.
     Caption,
-    /// The name's own words', as mentions are embedded in training: what `L_l` aligns with patches.
+    /// The name's own words', as mentions are embedded in training: what L_l aligns with patches.
     Concept,
 }
 
@@ -60,7 +60,7 @@ pub struct SegmentSettings {
 #[derive(Debug)]
 pub struct Segmenter {
     vision: FrozenVision,
-    /// Unit length, [C, `d_v`].
+    /// Unit length, [C, d_v].
     classes: Tensor,
     size: i64,
     stride: i64,
@@ -164,7 +164,7 @@ fn offsets(length: i64, size: i64, stride: i64) -> Vec<i64> {
     out
 }
 
-/// Class vectors: the mean over the templates of unit-length embeddings of each name, of unit length, [C, `d_v`].
+/// Class vectors: the mean over the templates of unit-length embeddings of each name, of unit length, [C, d_v].
 pub fn class_vectors(
     text: &TextTower,
     names: &[String],
@@ -195,7 +195,7 @@ fn worded(template: &str, name: &str) -> (String, Range<u32>) {
     (caption, start as u32..(start + name.len()) as u32)
 }
 
-/// Unit-length embeddings of captions or of the names in them, [n, `d_v`].
+/// Unit-length embeddings of captions or of the names in them, [n, d_v].
 fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
     let tokenizer = concepts::bpe::Tokenizer::clip();
     let context = text.shape.context as usize;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result, at};
 
-/// The 80 ImageNet templates of `OpenAI`'s CLIP, one a line, `{}` for the name.
+/// The 80 ImageNet templates of OpenAI's CLIP, one a line, `{}` for the name.
 const IMAGENET: &str = include_str!("../data/imagenet_templates.txt");
 
 /// Templates by name (`imagenet`: the 80 of CLIP; `simple`: "a photo of a {}.") or from a file with one a line.

@@ -65,7 +65,7 @@ pub struct CacheHeader {
     pub samples: i64,
     /// Patches N of an image.
     pub patches: i64,
-    /// Width `d_v`.
+    /// Width d_v.
     pub width: i64,
     /// Side of the centre crop in pixels.
     pub size: u32,
@@ -79,7 +79,7 @@ pub struct CacheHeader {
 
 const VERSION: u32 = 1;
 const HEADER: &str = "features.json";
-/// Class token first, then the patches: bfloat16 [samples, 1 + N, `d_v`].
+/// Class token first, then the patches: bfloat16 [samples, 1 + N, d_v].
 const TOKENS: &str = "features.bf16";
 
 impl CacheHeader {

@@ -1,4 +1,4 @@
-//! Both towers against timm and `open_clip`, with narrow towers whose weights follow from a formula
+//! Both towers against timm and open_clip, with narrow towers whose weights follow from a formula
 //! (`tests/fixtures/towers/make.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]

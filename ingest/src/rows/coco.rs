@@ -1,4 +1,4 @@
-//! COCO's captions file: one object with a list `images` (id, `file_name`, ..) and a list `annotations` (`image_id`,
+//! COCO's captions file: one object with a list `images` (id, file_name, ..) and a list `annotations` (image_id,
 //! caption, ..). One row a caption, in the order of the annotations.
 
 use std::collections::HashMap;

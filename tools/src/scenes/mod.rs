@@ -210,7 +210,7 @@ impl Pixels {
     }
 }
 
-/// Expected mean `IoU` of labels drawn uniformly at random, for classes that cover `shares` (summing to 1) of many
+/// Expected mean IoU of labels drawn uniformly at random, for classes that cover `shares` (summing to 1) of many
 /// pixels. Of K classes, one of share f is hit in f/K of all pixels; labelled or predicted in f + 1/K - f/K.
 fn chance(shares: &[f64]) -> f64 {
     let k = shares.len() as f64;

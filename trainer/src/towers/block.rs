@@ -1,4 +1,4 @@
-//! The pre-norm transformer block of both towers: DINOv2's (`LayerScale`, all tokens see all) and CLIP's
+//! The pre-norm transformer block of both towers: DINOv2's (LayerScale, all tokens see all) and CLIP's
 //! text tower's (causal).
 
 use tch::{Device, Kind, Tensor};
@@ -30,7 +30,7 @@ pub(super) const DINOV2: Names = Names {
     scale2: Some("ls2.gamma"),
 };
 
-/// `open_clip`'s names.
+/// open_clip's names.
 pub(super) const OPEN_CLIP: Names = Names {
     norm1: "ln_1",
     qkv: ["attn.in_proj_weight", "attn.in_proj_bias"],
@@ -103,7 +103,7 @@ pub(super) struct Init {
     pub(super) proj: f64,
     pub(super) fc1: f64,
     pub(super) fc2: f64,
-    /// `LayerScale`'s first value; none for blocks without.
+    /// LayerScale's first value; none for blocks without.
     pub(super) layer_scale: Option<f64>,
 }
 

@@ -21,7 +21,7 @@ const LOGIT_SCALE_MAX: f64 = 4.605_170_185_988_092; // ln 100
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextShape {
-    /// Token width `d_t`.
+    /// Token width d_t.
     pub width: i64,
     /// Number of blocks.
     pub depth: i64,
@@ -106,7 +106,7 @@ impl TextTower {
         tower.trainable()
     }
 
-    /// Reads a tower in `open_clip`'s names. Width, depth and context follow from the tensors; `heads` does not.
+    /// Reads a tower in open_clip's names. Width, depth and context follow from the tensors; `heads` does not.
     pub fn read(path: &Path, heads: i64, vision_width: i64, device: Device) -> Result<Self> {
         let mut weights = Weights::read(path, device)?;
         let position = weights.size("positional_embedding")?;
@@ -137,7 +137,7 @@ impl TextTower {
         self
     }
 
-    /// Tokens after the final LayerNorm, [B, T, `d_t`], computed in `kind`.
+    /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`.
     pub fn tokens(&self, ids: &Tensor, kind: Kind) -> Tensor {
         let length = ids.size()[1];
         let embedded = Tensor::embedding(&self.token_embedding, ids, -1, false, false);
@@ -148,12 +148,12 @@ impl TextTower {
         self.norm.forward(&x)
     }
 
-    /// The projection g into the vision tower's space: [.., `d_t`] -> [.., `d_v`], in float32.
+    /// The projection g into the vision tower's space: [.., d_t] -> [.., d_v], in float32.
     pub fn project(&self, x: &Tensor) -> Tensor {
         x.to_kind(Kind::Float).matmul(&self.projection)
     }
 
-    /// Caption embeddings, unnormalised, [B, `d_v`]: the projected end-of-text token of `tokens`.
+    /// Caption embeddings, unnormalised, [B, d_v]: the projected end-of-text token of `tokens`.
     pub fn captions(&self, tokens: &Tensor, end: &Tensor) -> Tensor {
         let rows = Tensor::arange(end.size()[0], (Kind::Int64, end.device()));
         self.project(&tokens.index(&[Some(rows), Some(end.shallow_clone())]))
@@ -171,7 +171,7 @@ impl TextTower {
         });
     }
 
-    /// Every parameter under `open_clip`'s name for it.
+    /// Every parameter under open_clip's name for it.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let mut out: Vec<(String, Tensor)> = [
             ("token_embedding.weight", &self.token_embedding),

@@ -1,4 +1,4 @@
-//! The frozen vision tower: DINOv2's `ViT`, with or without register tokens.
+//! The frozen vision tower: DINOv2's ViT, with or without register tokens.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::block::{Block, DINOV2, Init, Norm};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-/// LayerNorm's epsilon in DINOv2 (the `ViT` ports in other Rust examples use 1e-5 and differ).
+/// LayerNorm's epsilon in DINOv2 (the ViT ports in other Rust examples use 1e-5 and differ).
 const EPS: f64 = 1e-6;
 /// Every DINOv2 model has heads of this width.
 const HEAD_WIDTH: i64 = 64;
@@ -30,7 +30,7 @@ pub enum PositionResize {
 /// The size of a new tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisionShape {
-    /// Token width `d_v`, a multiple of 64 (the width of a head).
+    /// Token width d_v, a multiple of 64 (the width of a head).
     pub width: i64,
     /// Number of blocks.
     pub depth: i64,
@@ -43,9 +43,9 @@ pub struct VisionShape {
 /// What the tower makes of images.
 #[derive(Debug)]
 pub struct VisionFeatures {
-    /// Class token after the final LayerNorm, [B, `d_v`].
+    /// Class token after the final LayerNorm, [B, d_v].
     pub class: Tensor,
-    /// Patch tokens after the final LayerNorm, row by row, [B, N, `d_v`].
+    /// Patch tokens after the final LayerNorm, row by row, [B, N, d_v].
     pub patches: Tensor,
 }
 
@@ -54,7 +54,7 @@ pub struct VisionFeatures {
 pub struct VisionTower {
     /// Side of a patch in pixels.
     pub patch: i64,
-    /// Token width `d_v`.
+    /// Token width d_v.
     pub width: i64,
     /// Patches along a side of the training image.
     pub grid: i64,
@@ -124,7 +124,7 @@ impl VisionTower {
         Ok(tower)
     }
 
-    /// A tower with random weights, as `ViTs` start: linear layers N(0, 1/fan-in), `LayerScale` 1.
+    /// A tower with random weights, as ViTs start: linear layers N(0, 1/fan-in), LayerScale 1.
     pub fn random(shape: VisionShape, device: Device) -> Self {
         let VisionShape { width, depth, patch, grid } = shape;
         let normal = |size: &[i64], std: f64| Tensor::randn(size, (Kind::Float, device)) * std;
@@ -184,7 +184,7 @@ impl VisionTower {
         VisionFeatures { class: x.select(1, 0), patches: x.narrow(1, extra, height * width) }
     }
 
-    /// Position embedding for a grid of `height` x `width` patches, [1, 1 + height * width, `d_v`].
+    /// Position embedding for a grid of `height` x `width` patches, [1, 1 + height * width, d_v].
     fn position_for(&self, height: i64, width: i64) -> Tensor {
         if (height, width) == (self.grid, self.grid) {
             return self.position.shallow_clone();
@@ -208,7 +208,7 @@ impl VisionTower {
         Tensor::cat(&[class.to_kind(Kind::Float), patches], 1)
     }
 
-    /// Folds the mean and deviation of each channel of `patches` ([B, N, `d_v`], this tower's own output) into the
+    /// Folds the mean and deviation of each channel of `patches` ([B, N, d_v], this tower's own output) into the
     /// final LayerNorm, so that patch tokens come out with mean 0 and deviation 1: what all patches share would
     /// otherwise dominate every similarity.
     pub fn whiten(&self, patches: &Tensor) {
