@@ -10,7 +10,8 @@ const IRREGULAR: &str = include_str!("../models/noun.exc");
 /// The nouns of WordNet 3.0 that are one word, one a line.
 const NOUNS: &str = include_str!("../models/nouns.txt");
 
-/// Plurals that WordNet's list of irregular ones does not make singular as captions mean them.
+/// Plurals that WordNet's list of irregular ones does not make singular as captions mean them, and things that come
+/// in pairs: nobody wears a jean.
 const OVERRIDES: &[(&str, &str)] = &[
     ("people", "people"),
     ("men", "man"),
@@ -21,6 +22,17 @@ const OVERRIDES: &[(&str, &str)] = &[
     ("news", "news"),
     ("series", "series"),
     ("species", "species"),
+    ("axes", "axe"),
+    ("graffiti", "graffiti"),
+    ("goggles", "goggles"),
+    ("jeans", "jeans"),
+    ("leggings", "leggings"),
+    ("pajamas", "pajamas"),
+    ("pants", "pants"),
+    ("shorts", "shorts"),
+    ("sunglasses", "sunglasses"),
+    ("tights", "tights"),
+    ("trousers", "trousers"),
 ];
 
 /// Plural ending -> singular ending, tried in this order; the first that gives a known noun wins.
@@ -157,6 +169,8 @@ mod tests {
             ("people", "people"),
             ("selfies", "selfie"),
             ("scissors", "scissors"),
+            ("jeans", "jeans"),
+            ("axes", "axe"),
         ] {
             assert_eq!(lemmatiser.lemma(plural, Tag::NNS), singular, "{plural}");
         }
