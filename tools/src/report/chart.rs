@@ -14,11 +14,11 @@ const TOP: f64 = 14.0;
 const RIGHT: f64 = 14.0;
 
 /// Both widths of one drawing; the style sheet shows one of them. `title` says what is drawn, for those who do not
-/// see it.
-fn both(title: &str, draw: impl Fn(f64) -> (f64, String)) -> String {
+/// see it. `draw` gets the width there is, and gives back the width and height it took.
+fn both(title: &str, draw: impl Fn(f64) -> (f64, f64, String)) -> String {
     [("wide", WIDE), ("narrow", NARROW)]
         .map(|(class, width)| {
-            let (height, body) = draw(width);
+            let (width, height, body) = draw(width);
             format!(
                 "<svg class=\"chart {class}\" viewBox=\"0 0 {width:.0} {height:.0}\" role=\"img\" \
                  aria-label=\"{}\">{body}</svg>",
@@ -50,8 +50,7 @@ fn short(number: f64) -> String {
 /// Mentions by rank, both on logarithmic axes. `concepts` come most mentioned first.
 pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
     let (Some((_, most)), ranks) = (concepts.first(), concepts.len()) else { return String::new() };
-    let decades = |largest: f64| largest.log10().ceil().max(1.0);
-    let (across, up) = (decades(ranks as f64), decades(*most as f64));
+    let (across, up) = ((ranks as f64).log10().max(1.0), (*most as f64).log10().ceil().max(1.0));
     let title = format!(
         "Mentions by rank of the concept, logarithmic: from {} mentions at rank 1 to {} at rank {}",
         grouped(*most),
@@ -71,9 +70,7 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
         for decade in 0..=across as i32 {
             let value = 10_f64.powi(decade);
             body += &line("grid", (x(value), TOP), (x(value), height - BOTTOM));
-            let class = if decade == across as i32 { "tick end" } else { "tick middle" };
-            let at = if decade == across as i32 { x(value) + RIGHT - 2.0 } else { x(value) };
-            body += &label(at, height - BOTTOM + 17.0, class, &short(value));
+            body += &label(x(value), height - BOTTOM + 17.0, "tick middle", &short(value));
         }
         body += &label((LEFT + width - RIGHT) / 2.0, height - 6.0, "name middle", "rank");
         body += &label(LEFT + 6.0, TOP + 12.0, "name", "mentions");
@@ -94,14 +91,16 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
         body +=
             &format!("<polygon class=\"area\" points=\"{from:.1},{floor:.1} {path}{to:.1},{floor:.1}\"/>");
         body += &format!("<polyline class=\"curve\" points=\"{}\"/>", path.trim_end());
-        for decade in 0..across as i32 {
+        for decade in 0..=across as i32 {
             let rank = 10_usize.pow(decade as u32);
             let Some((name, mentions)) = concepts.get(rank - 1) else { break };
             let (px, py) = (x(rank as f64), y(*mentions as f64));
             body += &format!("<circle class=\"dot\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
-            body += &label(px + 8.0, py - 6.0, "note", &clipped(name, 22));
+            // To the right of its dot, as the curve falls; at the edge there is no room left.
+            let (at, class) = if px + 130.0 > width { (width - 2.0, "note end") } else { (px + 8.0, "note") };
+            body += &label(at, py - 8.0, class, &clipped(name, 18));
         }
-        (height, body)
+        (width, height, body)
     })
 }
 
@@ -158,7 +157,7 @@ pub(super) fn histogram(bins: &[Bin], across: &str, unit: &str) -> String {
             }
         }
         body += &label((LEFT + width - RIGHT) / 2.0, height - 6.0, "name middle", across);
-        (height, body)
+        (width, height, body)
     })
 }
 
@@ -172,7 +171,7 @@ fn step(at_least: f64) -> f64 {
         .unwrap_or(power)
 }
 
-/// Pictures by width and height, on logarithmic axes; darker where there are more.
+/// Pictures by width and height, on logarithmic axes; of stronger colour where there are more.
 pub(super) fn sizes(sizes: &Sizes) -> String {
     let used: Vec<(usize, usize)> = (0..CELLS)
         .flat_map(|row| (0..CELLS).map(move |column| (column, row)))
@@ -223,7 +222,7 @@ pub(super) fn sizes(sizes: &Sizes) -> String {
         }
         body += &label(LEFT + side / 2.0, height - 6.0, "name middle", "width, pixels");
         body += &label(LEFT + 6.0, TOP + 12.0, "name", "height");
-        (height, body)
+        (LEFT + side + RIGHT, height, body)
     })
 }
 

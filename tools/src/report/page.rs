@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::chart::{self, Bin};
 use super::examples::Example;
 use super::pairs::{Chosen, SHOWN};
-use super::survey::{OTHER_CAUSES, Sizes};
+use super::survey::{Distribution, OTHER_CAUSES, Sizes};
 use super::text::{bdi, bytes, counted, fill, grouped, html as escaped, json as embedded, percent, visible};
 use super::{Findings, examples};
 use crate::stats::{ClassCoverage, Coverage, RARE};
@@ -186,7 +186,7 @@ fn top(findings: &Findings, all: &Concepts<'_>) -> Section {
         }
         let quote = pictures.first().map(quote).unwrap_or_default();
         cards += &format!(
-            "<li>{strip}<div class=\"about\"><h3>{} <small>{}, {} of the samples</small></h3>{}{quote}</div></li>",
+            "<li>{strip}<div class=\"about\"><h3>{} <small>{} · {} of samples</small></h3>{}{quote}</div></li>",
             bdi(&clipped(name, LONGEST)),
             counted(of.mentions, "mention", "mentions"),
             percent(of.samples, samples),
@@ -265,20 +265,18 @@ fn classes(coverage: &Coverage) -> Section {
         }
         format!("<ul class=\"chips\">{chips}</ul>")
     };
-    body += &format!("<h3 class=\"key\">Covered: {} ({})</h3>", grouped(fine as u64), share(fine));
-    body += "<div class=\"halves\">";
-    for (class, what, classes) in [("rare", "Rare, with their samples", &rare), ("absent", "Absent", &absent)]
-    {
-        let count = classes.len();
-        body += &format!(
-            "<div><h3 class=\"key {class}\">{what}: {} ({})</h3>",
-            grouped(count as u64),
-            share(count)
-        );
-        body += &list(classes, class == "rare");
-        body += "</div>";
+    body += "<ul class=\"legend\">";
+    for (class, count) in [("covered", fine), ("rare", rare.len()), ("absent", absent.len())] {
+        let count = format!("{} ({})", grouped(count as u64), share(count));
+        body += &format!("<li class=\"key {class}\">{class} {count}</li>");
     }
-    body += "</div>";
+    body += "</ul>";
+    if !rare.is_empty() {
+        body += &format!("<h3>Rare, with the number of samples</h3>{}", list(&rare, true));
+    }
+    if !absent.is_empty() {
+        body += &format!("<h3>Absent</h3>{}", list(&absent, false));
+    }
     Section { id: "classes", title: "Classes", body }
 }
 
@@ -290,12 +288,11 @@ fn pairs(findings: &Findings) -> Section {
             .map(|pair| {
                 format!(
                     "<tr><th scope=\"row\">{}<span class=\"plus\">+</span>{}</th><td class=\"number\">{}</td>\
-                     <td class=\"number\">{:.1}</td></tr>",
+                     <td class=\"number\">{}</td></tr>",
                     bdi(&clipped(&pair.a, LONGEST)),
                     bdi(&clipped(&pair.b, LONGEST)),
                     grouped(pair.samples),
-                    // No "-0.0".
-                    pair.pmi + 0.0
+                    signed(pair.pmi)
                 )
             })
             .collect();
@@ -329,6 +326,13 @@ fn pairs(findings: &Findings) -> Section {
         )
     };
     Section { id: "pairs", title: "Pairs", body }
+}
+
+/// One decimal, with a minus as long as a plus.
+fn signed(number: f64) -> String {
+    // What rounds to zero has no sign.
+    let rounded = (number * 10.0).round() / 10.0 + 0.0;
+    format!("{rounded:.1}").replace('-', "−")
 }
 
 fn captions(findings: &Findings) -> Section {
@@ -368,6 +372,14 @@ fn captions(findings: &Findings) -> Section {
     Section { id: "captions", title: "Captions", body }
 }
 
+/// From the least to the greatest.
+fn range(of: &Distribution) -> String {
+    match (of.quantile(0.0), of.quantile(1.0)) {
+        (least, greatest) if least == greatest => grouped(least as u64),
+        (least, greatest) => format!("{}–{}", grouped(least as u64), grouped(greatest as u64)),
+    }
+}
+
 fn sizes(findings: &Findings) -> Section {
     let survey = &findings.survey;
     let shown = if survey.original.total() > 0 { &survey.original } else { &survey.stored };
@@ -376,13 +388,7 @@ fn sizes(findings: &Findings) -> Section {
     } else {
         let of = |sizes: &Sizes| match sizes.only() {
             Some((width, height)) => format!("all {width} × {height}"),
-            None => format!(
-                "{}–{} × {}–{}",
-                grouped(sizes.shorter.quantile(0.0) as u64),
-                grouped(sizes.shorter.quantile(1.0) as u64),
-                grouped(sizes.longer.quantile(0.0) as u64),
-                grouped(sizes.longer.quantile(1.0) as u64)
-            ),
+            None => format!("{} × {}", range(&sizes.shorter), range(&sizes.longer)),
         };
         let square = shown.total() - shown.landscape - shown.portrait;
         let side = |share: f64| format!("{} px", grouped(shown.shorter.quantile(share) as u64));
@@ -402,8 +408,8 @@ fn sizes(findings: &Findings) -> Section {
         let which =
             if survey.original.total() > 0 { "before they were resized" } else { "as they are stored" };
         format!(
-            "<p>Pictures by width and height, {which}. Both axes are logarithmic, darker is more; on the dashed line \
-             are squares.</p><div class=\"split\"><div>{}</div>{}</div>",
+            "<p>Pictures by width and height, {which}. Both axes are logarithmic, stronger colour is more; on the dashed line \
+             are squares.</p><div class=\"even\"><div>{}</div>{}</div>",
             chart::sizes(shown),
             facts(&lines)
         )

@@ -33,7 +33,9 @@ impl Browser {
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
         let port = lines
             .find_map(|line| {
-                line.unwrap().strip_prefix("ChromeDriver was started successfully on port ").map(str::to_owned)
+                line.unwrap()
+                    .strip_prefix("ChromeDriver was started successfully on port ")
+                    .map(str::to_owned)
             })
             .expect("chromedriver says its port");
         // Read on, or the driver stops when the pipe is full.
