@@ -13,6 +13,9 @@ const BOTTOM: f64 = 40.0;
 const TOP: f64 = 14.0;
 const RIGHT: f64 = 14.0;
 
+/// Width of a letter of a note, amply.
+const LETTER: f64 = 8.5;
+
 /// Both widths of one drawing; the style sheet shows one of them. `title` says what is drawn, for those who do not
 /// see it. `draw` gets the width there is, and gives back the width and height it took.
 fn both(title: &str, draw: impl Fn(f64) -> (f64, f64, String)) -> String {
@@ -97,8 +100,10 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
             let (px, py) = (x(rank as f64), y(*mentions as f64));
             body += &format!("<circle class=\"dot\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
             // To the right of its dot, as the curve falls; at the edge there is no room left.
-            let (at, class) = if px + 130.0 > width { (width - 2.0, "note end") } else { (px + 8.0, "note") };
-            body += &label(at, py - 8.0, class, &clipped(name, 18));
+            let name = clipped(name, 18);
+            let end = px + 8.0 + LETTER * name.chars().count() as f64;
+            let (at, class) = if end > width { (width - 2.0, "note end") } else { (px + 8.0, "note") };
+            body += &label(at, py - 8.0, class, &name);
         }
         (width, height, body)
     })

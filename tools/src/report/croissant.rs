@@ -42,21 +42,21 @@ pub(super) fn describe(findings: &Findings, arguments: &Arguments, shards: &[Pat
         "shards",
         "application/x-tar",
         "WebDataset shards: pictures, captions and one JSON a sample",
-        tars,
+        &tars,
     )];
     if has_tables {
         distribution.push(file_set(
             "tables",
             "application/x-parquet",
             "One row an attempted sample, beside each shard",
-            patterns(&folder, shards, ".parquet"),
+            &patterns(&folder, shards, ".parquet"),
         ));
     }
     distribution.push(file_set(
         "sidecars",
         "application/x-parquet",
         "One row a mention of a concept, beside each shard",
-        patterns(&folder, shards, ".concepts.parquet"),
+        &patterns(&folder, shards, ".concepts.parquet"),
     ));
     let mut record_sets = Vec::new();
     if has_tables {
@@ -108,18 +108,14 @@ fn prefix(shards: &Path, page: &Path) -> String {
     let (Ok(shards), Ok(folder)) = (fs::canonicalize(shards), fs::canonicalize(folder)) else {
         return String::new();
     };
-    match shards.strip_prefix(folder) {
-        Ok(below) => {
-            below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect()
-        }
-        Err(_) => {
-            eprintln!(
-                "{CROISSANT} names files relative to {}; copy it there to load the set with it",
-                shards.display()
-            );
-            String::new()
-        }
+    if let Ok(below) = shards.strip_prefix(folder) {
+        return below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect();
     }
+    eprintln!(
+        "{CROISSANT} names files relative to {}; copy it there to load the set with it",
+        shards.display()
+    );
+    String::new()
 }
 
 /// One pattern for shards that are numbered as ours, else every name.
@@ -146,7 +142,7 @@ fn literal(name: &str) -> String {
     pattern
 }
 
-fn file_set(id: &str, format: &str, about: &str, includes: Vec<String>) -> Value {
+fn file_set(id: &str, format: &str, about: &str, includes: &[String]) -> Value {
     json!({
         "@type": "cr:FileSet",
         "@id": id,
@@ -204,10 +200,8 @@ fn meaning(column: &str) -> &'static str {
         "caption" => "Caption, as it came",
         "status" => "\"success\", or the step that failed",
         "error_message" => "Why the sample is not in the shard",
-        "width" => "Pixels, as stored",
-        "height" => "Pixels, as stored",
-        "original_width" => "Pixels before resizing",
-        "original_height" => "Pixels before resizing",
+        "width" | "height" => "Pixels, as stored",
+        "original_width" | "original_height" => "Pixels before resizing",
         "exif" => "EXIF tags as JSON",
         "sha256" => "SHA-256 of the original file",
         "offset" => "First byte of the picture in the uncompressed tar",

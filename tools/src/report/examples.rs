@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use base64::Engine;
@@ -108,7 +108,7 @@ impl Gathering<'_> {
         self.found.full || self.found.of.iter().all(|pictures| pictures.len() == PICTURES)
     }
 
-    fn visit(&mut self, number: usize, path: &PathBuf, take: usize) -> Result<()> {
+    fn visit(&mut self, number: usize, path: &Path, take: usize) -> Result<()> {
         let sidecar = sidecar_of(path)?;
         let archive = Archive::open(path)?;
         let index = Index::load(&archive)?;

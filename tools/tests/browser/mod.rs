@@ -13,7 +13,7 @@ pub(crate) struct Browser {
     port: u16,
     session: String,
     /// The browser's profile, empty at the start.
-    _profile: tempfile::TempDir,
+    profile: tempfile::TempDir,
 }
 
 impl Browser {
@@ -40,14 +40,13 @@ impl Browser {
             .expect("chromedriver says its port");
         // Read on, or the driver stops when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
-        let profile = tempfile::tempdir().unwrap();
         let mut browser = Self {
             driver,
             port: port.trim_end_matches('.').parse().unwrap(),
             session: String::new(),
-            _profile: profile,
+            profile: tempfile::tempdir().unwrap(),
         };
-        let folder = format!("--user-data-dir={}", browser._profile.path().display());
+        let folder = format!("--user-data-dir={}", browser.profile.path().display());
         let arguments = [
             "--headless",
             "--no-sandbox",
@@ -67,7 +66,8 @@ impl Browser {
                 "goog:loggingPrefs": {"browser": "ALL"},
             }}}),
         );
-        browser.session = answer["sessionId"].as_str().expect("a session").to_owned();
+        let session = answer["sessionId"].as_str().expect("a session");
+        browser.session.push_str(session);
         Some(browser)
     }
 
