@@ -61,6 +61,19 @@ pub struct ConceptCounts {
     pub examples: BTreeSet<(String, String)>,
 }
 
+/// Two concepts that share samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pair<'a> {
+    /// The first by name.
+    pub a: &'a str,
+    /// The second.
+    pub b: &'a str,
+    /// Samples with both.
+    pub samples: u64,
+    /// Pointwise mutual information: log2 of p(a, b) / (p(a) p(b)), over samples.
+    pub pmi: f64,
+}
+
 /// The counts of some shards.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
@@ -93,6 +106,16 @@ impl Counts {
         let number = |name| self.numbers.get(name).copied();
         let (Some(a), Some(b)) = (number(a), number(b)) else { return 0 };
         self.pairs.get(&(a.min(b), a.max(b))).copied().unwrap_or(0)
+    }
+
+    /// Every pair of concepts that share a sample, in no order.
+    pub fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
+        self.pairs.iter().map(|(&(a, b), &samples)| {
+            let name = |number: u32| self.names[number as usize].as_str();
+            let count = |number: u32| self.concepts[number as usize].samples as f64;
+            let pmi = (samples as f64 * self.totals.samples as f64 / (count(a) * count(b))).log2();
+            Pair { a: name(a).min(name(b)), b: name(a).max(name(b)), samples, pmi }
+        })
     }
 
     /// Every concept with its counts, most mentioned first, by name where equal.

@@ -1,6 +1,7 @@
 //! Synthetic scenes, concept statistics, and a look into shards.
 
 mod folder;
+mod report;
 mod scenes;
 mod show;
 mod stats;
@@ -23,6 +24,7 @@ enum Command {
     Scenes(scenes::Arguments),
     Stats(stats::StatsArguments),
     Merge(stats::MergeArguments),
+    Report(report::Arguments),
     Show(show::Arguments),
 }
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         Command::Scenes(arguments) => scenes::run(arguments),
         Command::Stats(arguments) => stats::stats(arguments),
         Command::Merge(arguments) => stats::merge(arguments),
+        Command::Report(arguments) => report::run(arguments),
         Command::Show(arguments) => show::run(arguments),
     })
 }

@@ -22,7 +22,7 @@ const COVERAGE: &str = "coverage.json";
 const TOP: usize = 20;
 
 /// A class named by less than one sample in this many is called rare.
-const RARE: u64 = 1000;
+pub(crate) const RARE: u64 = 1000;
 
 /// Count the concepts of tagged shards
 ///
@@ -146,30 +146,30 @@ pub(crate) fn sidecar_of(path: &Path) -> Result<Sidecar> {
 
 /// How often the classes of a list are mentioned.
 #[derive(Debug)]
-struct Coverage {
+pub(crate) struct Coverage {
     bank: Bank,
-    matching: Matching,
+    pub(crate) matching: Matching,
     /// By label.
-    classes: Vec<ClassCoverage>,
+    pub(crate) classes: Vec<ClassCoverage>,
     samples: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct ClassCoverage {
-    class: String,
+pub(crate) struct ClassCoverage {
+    pub(crate) class: String,
     mentions: u64,
     /// Samples with at least one mention.
-    samples: u64,
+    pub(crate) samples: u64,
 }
 
 impl Coverage {
-    fn new(bank: Bank, matching: Matching) -> Self {
+    pub(crate) fn new(bank: Bank, matching: Matching) -> Self {
         let class = |name: &String| ClassCoverage { class: name.clone(), mentions: 0, samples: 0 };
         let classes = bank.names().iter().map(class).collect();
         Self { bank, matching, classes, samples: 0 }
     }
 
-    fn add(&mut self, sidecar: &Sidecar) {
+    pub(crate) fn add(&mut self, sidecar: &Sidecar) {
         let mut labels = Vec::new();
         for sample in 0..sidecar.metadata.samples {
             labels.clear();
@@ -189,12 +189,12 @@ impl Coverage {
     }
 
     /// Classes without any mention.
-    fn absent(&self) -> impl Iterator<Item = &ClassCoverage> {
+    pub(crate) fn absent(&self) -> impl Iterator<Item = &ClassCoverage> {
         self.classes.iter().filter(|class| class.mentions == 0)
     }
 
     /// Classes with some mentions, in fewer samples than one in [`RARE`].
-    fn rare(&self) -> impl Iterator<Item = &ClassCoverage> {
+    pub(crate) fn rare(&self) -> impl Iterator<Item = &ClassCoverage> {
         self.classes.iter().filter(|class| class.mentions > 0 && class.samples * RARE < self.samples)
     }
 

@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::{Counts, Totals, VERSION};
+use super::{Counts, Pair, Totals, VERSION};
 use crate::Error;
 use crate::files::{AtomicFile, write_atomic};
 
@@ -104,23 +104,16 @@ impl Counts {
     }
 
     fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
-        let mut all: Vec<(&str, &str, u64, f64)> = Vec::with_capacity(self.pairs.len());
-        for (&(a, b), &samples) in &self.pairs {
-            let name = |number: u32| self.names[number as usize].as_str();
-            let count = |number: u32| self.concepts[number as usize].samples as f64;
-            let pmi = (samples as f64 * self.totals.samples as f64 / (count(a) * count(b))).log2();
-            let (first, second) = (name(a).min(name(b)), name(a).max(name(b)));
-            all.push((first, second, samples, pmi));
-        }
-        all.sort_unstable_by(|x, y| y.2.cmp(&x.2).then((x.0, x.1).cmp(&(y.0, y.1))));
+        let mut all: Vec<Pair<'_>> = self.pairs().collect();
+        all.sort_unstable_by(|x, y| y.samples.cmp(&x.samples).then((x.a, x.b).cmp(&(y.a, y.b))));
         let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
         starts.into_iter().map(move |start| {
             let rows = &all[start..(start + ROW_GROUP).min(all.len())];
             RecordBatch::try_from_iter([
-                ("a", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))) as ArrayRef),
-                ("b", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)))),
-                ("samples", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.2)))),
-                ("pmi", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.3)))),
+                ("a", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.a))) as ArrayRef),
+                ("b", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.b)))),
+                ("samples", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.samples)))),
+                ("pmi", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.pmi)))),
             ])
         })
     }

@@ -1,0 +1,359 @@
+//! What one pass over the shards' tables tells: captions, picture sizes, failures. Nothing here grows with the samples.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Cursor;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int64Type};
+use concepts::sidecar::Metadata;
+use image::ImageReader;
+use loader::shard;
+use loader::tar::{Archive, Member};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+/// Captions of more words are counted with those of this many.
+const MOST_WORDS: usize = 1024;
+/// Longer sides are counted as this long.
+const LONGEST_SIDE: usize = 1 << 15;
+/// Failures are told apart until there are this many causes: other tools write addresses into them.
+const MOST_CAUSES: usize = 500;
+/// The cause that then stands for all others.
+pub(crate) const OTHER_CAUSES: &str = "other causes";
+/// Bytes that hold a picture's header, where it has to be asked for its size.
+const HEADER: u64 = 1 << 16;
+
+/// How often each value up to a limit came.
+#[derive(Debug)]
+pub(crate) struct Distribution {
+    counts: Vec<u64>,
+    total: u64,
+}
+
+impl Distribution {
+    fn up_to(limit: usize) -> Self {
+        Self { counts: vec![0; limit + 1], total: 0 }
+    }
+
+    fn add(&mut self, value: usize) {
+        let last = self.counts.len() - 1;
+        self.counts[value.min(last)] += 1;
+        self.total += 1;
+    }
+
+    /// Values counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// How often values in the range came.
+    pub(crate) fn within(&self, range: std::ops::Range<usize>) -> u64 {
+        let end = range.end.min(self.counts.len());
+        self.counts.get(range.start..end).unwrap_or_default().iter().sum()
+    }
+
+    /// The smallest value that at least this share of all values do not exceed; 0 of nothing.
+    pub(crate) fn quantile(&self, share: f64) -> usize {
+        let wanted = ((share * self.total as f64).ceil() as u64).max(1);
+        let mut seen = 0;
+        self.counts
+            .iter()
+            .position(|count| {
+                seen += count;
+                seen >= wanted
+            })
+            .unwrap_or(0)
+    }
+}
+
+/// Cells of the grid of sizes are a quarter of an octave wide, from 16 pixels on.
+const CELLS_AN_OCTAVE: f64 = 4.0;
+/// Cells a side: up to 16 * 2^11 = 32,768 pixels.
+pub(crate) const CELLS: usize = 44;
+
+/// Widths and heights.
+#[derive(Debug)]
+pub(crate) struct Sizes {
+    /// Pictures by width (column) and height (row) of the grid, row after row.
+    grid: Vec<u64>,
+    pub(crate) shorter: Distribution,
+    pub(crate) longer: Distribution,
+    /// The only size so far; none before the first picture.
+    first: Option<(u32, u32)>,
+    uniform: bool,
+    pub(crate) landscape: u64,
+    pub(crate) portrait: u64,
+}
+
+impl Sizes {
+    fn new() -> Self {
+        Self {
+            grid: vec![0; CELLS * CELLS],
+            shorter: Distribution::up_to(LONGEST_SIDE),
+            longer: Distribution::up_to(LONGEST_SIDE),
+            first: None,
+            uniform: true,
+            landscape: 0,
+            portrait: 0,
+        }
+    }
+
+    fn add(&mut self, width: u32, height: u32) {
+        self.grid[cell(height) * CELLS + cell(width)] += 1;
+        self.shorter.add(width.min(height) as usize);
+        self.longer.add(width.max(height) as usize);
+        self.landscape += u64::from(width > height);
+        self.portrait += u64::from(height > width);
+        self.uniform &= *self.first.get_or_insert((width, height)) == (width, height);
+    }
+
+    /// Pictures counted.
+    pub(crate) fn total(&self) -> u64 {
+        self.shorter.total()
+    }
+
+    /// The one size that all pictures have.
+    pub(crate) fn only(&self) -> Option<(u32, u32)> {
+        self.first.filter(|_| self.uniform)
+    }
+
+    /// Pictures whose width falls into this column and height into this row.
+    pub(crate) fn at(&self, column: usize, row: usize) -> u64 {
+        self.grid[row * CELLS + column]
+    }
+}
+
+fn cell(side: u32) -> usize {
+    let octaves = (f64::from(side.max(1)) / 16.0).log2();
+    ((octaves * CELLS_AN_OCTAVE).floor().max(0.0) as usize).min(CELLS - 1)
+}
+
+/// The pixels at which a cell of the grid begins.
+pub(crate) fn cell_start(cell: usize) -> f64 {
+    16.0 * (cell as f64 / CELLS_AN_OCTAVE).exp2()
+}
+
+/// A tagger, by name, hash of its data and grammar version.
+pub(crate) type Tagger = (String, String, u32);
+
+/// Sums over the shards seen.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub(crate) shards: u64,
+    /// Of the tars.
+    pub(crate) bytes: u64,
+    /// Rows of the tables, failed ones included.
+    pub(crate) attempts: u64,
+    pub(crate) samples: u64,
+    /// Samples whose caption is not blank.
+    pub(crate) captions: u64,
+    /// Words of those captions.
+    pub(crate) words: Distribution,
+    /// As they are in the tars.
+    pub(crate) stored: Sizes,
+    /// Before resizing.
+    pub(crate) original: Sizes,
+    /// By cause.
+    pub(crate) failures: BTreeMap<String, u64>,
+    /// Shards by tagger.
+    pub(crate) taggers: BTreeMap<Tagger, u64>,
+    /// Columns of the tables in the order in which they came.
+    pub(crate) columns: Vec<(String, DataType)>,
+}
+
+impl Survey {
+    pub(crate) fn new() -> Self {
+        Self {
+            shards: 0,
+            bytes: 0,
+            attempts: 0,
+            samples: 0,
+            captions: 0,
+            words: Distribution::up_to(MOST_WORDS),
+            stored: Sizes::new(),
+            original: Sizes::new(),
+            failures: BTreeMap::new(),
+            taggers: BTreeMap::new(),
+            columns: Vec::new(),
+        }
+    }
+
+    /// Adds a shard whose sidecar has this metadata and fits it.
+    pub(crate) fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
+        self.shards += 1;
+        self.bytes += fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+        let tagger = (metadata.tagger.clone(), metadata.tagger_hash.clone(), metadata.grammar);
+        *self.taggers.entry(tagger).or_default() += 1;
+        let before = self.samples;
+        let table = shard::table_path(path);
+        let place = if table.exists() { &table } else { path };
+        if table.exists() {
+            self.add_table(&table).with_context(|| format!("cannot use {}", table.display()))?;
+        } else {
+            self.add_tar(path)?;
+        }
+        let samples = self.samples - before;
+        if samples != u64::from(metadata.samples) {
+            bail!(
+                "{} has {samples} samples, the sidecar {} speaks of {}; write or tag the shard again",
+                place.display(),
+                shard::sidecar_path(path).display(),
+                metadata.samples
+            );
+        }
+        Ok(())
+    }
+
+    fn add_table(&mut self, path: &Path) -> Result<()> {
+        const COLUMNS: [&str; 7] =
+            ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
+        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        if builder.schema().column_with_name("status").is_none() {
+            bail!("not a shard's table: it has no column \"status\"");
+        }
+        for field in builder.schema().fields() {
+            if !self.columns.iter().any(|(name, _)| name == field.name()) {
+                self.columns.push((field.name().clone(), field.data_type().clone()));
+            }
+        }
+        let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+        for batch in builder.with_projection(mask).build()? {
+            self.add_rows(&batch?)?;
+        }
+        Ok(())
+    }
+
+    fn add_rows(&mut self, batch: &RecordBatch) -> Result<()> {
+        let column = |name: &str, kind: &DataType| -> Result<Option<ArrayRef>> {
+            batch.column_by_name(name).map(|column| Ok(cast(column, kind)?)).transpose()
+        };
+        let texts = |name: &str| column(name, &DataType::Utf8);
+        let sides = |name: &str| column(name, &DataType::Int64);
+        let (statuses, messages, captions) = (texts("status")?, texts("error_message")?, texts("caption")?);
+        let stored = (sides("width")?, sides("height")?);
+        let original = (sides("original_width")?, sides("original_height")?);
+        for row in 0..batch.num_rows() {
+            self.attempts += 1;
+            let status = text(statuses.as_ref(), row).unwrap_or_default();
+            if status != "success" {
+                self.add_failure(text(messages.as_ref(), row).filter(|it| !it.is_empty()).unwrap_or(status));
+                continue;
+            }
+            self.samples += 1;
+            self.add_caption(text(captions.as_ref(), row).unwrap_or_default());
+            if let Some((width, height)) = size(&stored, row) {
+                self.stored.add(width, height);
+            }
+            if let Some((width, height)) = size(&original, row) {
+                self.original.add(width, height);
+            }
+        }
+        Ok(())
+    }
+
+    /// A shard without a table: everything that is there succeeded, and has to be asked itself.
+    fn add_tar(&mut self, path: &Path) -> Result<()> {
+        let archive = Archive::open(path)?;
+        for sample in archive.samples()? {
+            self.attempts += 1;
+            self.samples += 1;
+            if let Some(member) = sample.caption() {
+                let text = archive.read(member.offset, member.length)?;
+                self.add_caption(&String::from_utf8_lossy(&text));
+            }
+            if let Some(member) = sample.image()
+                && let Some((width, height)) = dimensions(&archive, member)
+            {
+                self.stored.add(width, height);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_caption(&mut self, caption: &str) {
+        let words = caption.split_whitespace().count();
+        if words > 0 {
+            self.captions += 1;
+            self.words.add(words);
+        }
+    }
+
+    fn add_failure(&mut self, cause: &str) {
+        let known = self.failures.contains_key(cause) || self.failures.len() < MOST_CAUSES;
+        let cause = if known { cause } else { OTHER_CAUSES };
+        match self.failures.get_mut(cause) {
+            Some(count) => *count += 1,
+            None => {
+                self.failures.insert(cause.to_owned(), 1);
+            }
+        }
+    }
+}
+
+fn text(column: Option<&ArrayRef>, row: usize) -> Option<&str> {
+    let column = column?.as_string_opt::<i32>()?;
+    column.is_valid(row).then(|| column.value(row))
+}
+
+fn size((widths, heights): &(Option<ArrayRef>, Option<ArrayRef>), row: usize) -> Option<(u32, u32)> {
+    let side = |column: &Option<ArrayRef>| {
+        let column = column.as_ref()?.as_primitive_opt::<Int64Type>()?;
+        let side = column.is_valid(row).then(|| column.value(row))?;
+        u32::try_from(side).ok().filter(|&side| side > 0)
+    };
+    Some((side(widths)?, side(heights)?))
+}
+
+/// None when the picture cannot be read.
+fn dimensions(archive: &Archive, member: &Member) -> Option<(u32, u32)> {
+    let of = |length| {
+        let bytes = archive.read(member.offset, length).ok()?;
+        ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok()
+    };
+    // A header can hide behind a large profile or preview.
+    of(member.length.min(HEADER)).or_else(|| of(member.length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_values_that_came() {
+        let mut words = Distribution::up_to(10);
+        assert_eq!(words.quantile(0.5), 0);
+        for value in [3, 5, 5, 9, 40] {
+            words.add(value);
+        }
+        // In order: 3 5 5 9 and 40, which counts as 10.
+        assert_eq!([0.0, 0.2, 0.5, 0.61, 1.0].map(|share| words.quantile(share)), [3, 3, 5, 9, 10]);
+        assert_eq!((words.within(4..10), words.within(10..99), words.total()), (3, 1, 5));
+    }
+
+    #[test]
+    fn cells_begin_where_they_say() {
+        for at in 0..CELLS {
+            let start = cell_start(at);
+            assert_eq!(cell(start.ceil() as u32), at);
+            assert_eq!(cell(start.ceil() as u32 - 1), at.saturating_sub(1));
+        }
+        assert_eq!((cell(1), cell(16), cell(32), cell(u32::MAX)), (0, 0, 4, CELLS - 1));
+    }
+
+    #[test]
+    fn causes_are_bounded() {
+        let mut survey = Survey::new();
+        for host in 0..2000 {
+            survey.add_failure(&format!("no answer from host-{host}"));
+        }
+        survey.add_failure("no answer from host-3");
+        assert_eq!(survey.failures.len(), MOST_CAUSES + 1);
+        assert_eq!(survey.failures.values().sum::<u64>(), 2001);
+        assert_eq!(survey.failures["no answer from host-3"], 2);
+        assert_eq!(survey.failures[OTHER_CAUSES], 2000 - MOST_CAUSES as u64);
+    }
+}
