@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::grammar::{self, Phrase};
 use crate::lemma::Lemmatiser;
+use crate::tagger::nlprule::Nlprule;
 use crate::tagger::perceptron::Perceptron;
 use crate::tagger::{Tag, Tagger};
 use crate::words::{self, Word};
@@ -112,17 +113,18 @@ impl Extractor {
     /// Loads the tagger's data.
     pub fn new(kind: TaggerKind) -> Result<Self, Error> {
         let damaged = |what| Error::Tagger { tagger: kind.to_string(), what };
-        let (tagger, data): (Box<dyn Tagger>, _) = match kind {
+        let (tagger, hash): (Box<dyn Tagger>, _) = match kind {
             TaggerKind::Perceptron => {
-                (Box::new(Perceptron::from_bytes(PERCEPTRON).map_err(damaged)?), PERCEPTRON)
+                let tagger = Perceptron::from_bytes(PERCEPTRON).map_err(damaged)?;
+                (Box::new(tagger), hex(&Sha256::digest(PERCEPTRON)))
             }
-            TaggerKind::Brill | TaggerKind::Nlprule => return Err(damaged("is not built in".to_owned())),
+            TaggerKind::Nlprule => {
+                let (tagger, hash) = Nlprule::load().map_err(damaged)?;
+                (Box::new(tagger), hash.to_owned())
+            }
+            TaggerKind::Brill => return Err(damaged("is not built in".to_owned())),
         };
-        let description = TaggerDescription {
-            name: kind.to_string(),
-            hash: hex(&Sha256::digest(data)),
-            grammar: grammar::VERSION,
-        };
+        let description = TaggerDescription { name: kind.to_string(), hash, grammar: grammar::VERSION };
         Ok(Self { tagger, lemmatiser: Lemmatiser::new(), description })
     }
 
@@ -170,6 +172,7 @@ impl Extractor {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

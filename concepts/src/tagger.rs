@@ -3,6 +3,7 @@
 mod features;
 mod lexicon;
 mod model;
+pub(crate) mod nlprule;
 pub(crate) mod perceptron;
 mod tags;
 

@@ -1,0 +1,96 @@
+//! The file with the library's English data. It is not embedded: its licence, the LGPL, is not this project's.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of the data of nlprule 0.6.4; `tools/nlprule-data.sh` has it too.
+pub(super) const SHA256: &str = "e2b51e506aede495268ee05dee0b97956e768107f5bb5891585144a5ff2fd773";
+
+/// Names the file.
+const VARIABLE: &str = "NLPRULE_DATA";
+/// Where the file lies otherwise: under the current folder, or under one above the running program.
+const PLACE: &str = ".nlprule/en_tokenizer.bin";
+/// What brings it.
+const COMMAND: &str = "tools/nlprule-data.sh";
+
+/// Path of the file.
+pub(super) fn locate() -> Result<PathBuf, String> {
+    let program = env::current_exe().unwrap_or_default();
+    locate_from(env::var_os(VARIABLE), Path::new(""), &program)
+}
+
+fn locate_from(variable: Option<OsString>, current: &Path, program: &Path) -> Result<PathBuf, String> {
+    if let Some(path) = variable.filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let folders = [current].into_iter().chain(program.ancestors().skip(1));
+    let mut files = folders.map(|folder| folder.join(PLACE));
+    files.find(|file| file.is_file()).ok_or_else(|| {
+        format!(
+            "its data is missing: no {PLACE} here or above {}; run {COMMAND}, or set {VARIABLE} to the file",
+            program.display()
+        )
+    })
+}
+
+/// The bytes of the file, if they are the right ones.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let bytes = fs::read(path).map_err(|error| {
+        format!("cannot read its data, {}: {error}; {COMMAND} brings it to {PLACE}", path.display())
+    })?;
+    let hash = crate::extractor::hex(&Sha256::digest(&bytes));
+    if hash == SHA256 {
+        Ok(bytes)
+    } else {
+        Err(format!(
+            "{} is not its data: SHA-256 {hash}, wanted {SHA256}; {COMMAND} brings the right file",
+            path.display()
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variable_wins_then_the_current_folder_then_those_above_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let (current, program) =
+            (folder.path().join("here"), folder.path().join("checkout/target/release/ingest"));
+        let locate = |variable: Option<&str>| locate_from(variable.map(OsString::from), &current, &program);
+        let missing = locate(None).unwrap_err();
+        assert!(
+            missing.contains(COMMAND) && missing.contains("ingest") && !missing.contains('\n'),
+            "{missing}"
+        );
+
+        let put = |place: PathBuf| {
+            fs::create_dir_all(place.parent().unwrap()).unwrap();
+            fs::write(&place, "").unwrap();
+            place
+        };
+        let above = put(folder.path().join("checkout").join(PLACE));
+        assert_eq!(locate(None), Ok(above));
+        let here = put(current.join(PLACE));
+        assert_eq!(locate(None), Ok(here.clone()));
+        assert_eq!(locate(Some("")), Ok(here));
+        assert_eq!(locate(Some("/data/file")), Ok("/data/file".into()));
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_data_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("en_tokenizer.bin");
+        assert!(read(&path).unwrap_err().contains("en_tokenizer.bin"));
+        fs::write(&path, "something else").unwrap();
+        let refused = read(&path).unwrap_err();
+        // sha256sum of "something else", from coreutils.
+        let hash = "f41f3fa625ff120ddca7ef456bf66371ecea23c129f4e4c32367101edb516cf8";
+        assert!(refused.contains("en_tokenizer.bin") && refused.contains(hash), "{refused}");
+    }
+}

@@ -1,0 +1,240 @@
+//! The library's answer about a word, and the one tag that is made of it.
+//!
+//! Its rules leave several tags to most words ("sink": noun or verb). What decides is the chunk the word lies in: in a
+//! noun chunk a word that can be a noun or an adjective is one, outside it a word that can be a verb or a preposition
+//! is that. Chunks join coordinations and participles to their nouns ("a dog and a man riding"); there the tags must
+//! end the phrase, because the grammar looks at nothing else.
+
+use ::nlprule::types::Token;
+
+use crate::grammar::is_noun;
+use crate::tagger::Tag;
+use crate::words::Word;
+
+/// Tags and chunk of one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Reading {
+    tags: TagSet,
+    chunk: Chunk,
+}
+
+/// Where a word lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Chunk {
+    /// In a noun chunk, and not its last word.
+    Noun,
+    /// The last word of a noun chunk.
+    NounEnd,
+    /// In another chunk or in none; also where the library's two ways to cut words disagree.
+    #[default]
+    Other,
+}
+
+/// A set of tags, one bit each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct TagSet(u64);
+
+impl TagSet {
+    fn add(&mut self, tag: Tag) {
+        self.0 |= 1 << tag.0;
+    }
+
+    fn has(self, tag: Tag) -> bool {
+        self.0 >> tag.0 & 1 == 1
+    }
+
+    /// The first of `wanted` that is here.
+    fn first_of(self, wanted: &[Tag]) -> Option<Tag> {
+        wanted.iter().copied().find(|tag| self.has(*tag))
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Any tag of it.
+    fn any(self) -> Option<Tag> {
+        (!self.is_empty()).then(|| Tag(self.0.trailing_zeros() as u8))
+    }
+}
+
+impl Reading {
+    /// Adds one of the tokens that make the word.
+    pub(super) fn add(&mut self, token: &Token<'_>) {
+        for data in token.word().tags() {
+            // "NN:UN" and "NN:U" are nouns that cannot be counted; "UNKNOWN" and its like are no tags.
+            let name = data.pos().as_str();
+            match name.split(':').next() {
+                Some("ORD") => self.tags.add(Tag::JJ),
+                Some(name) => Tag::from_name(name).into_iter().for_each(|tag| self.tags.add(tag)),
+                None => {}
+            }
+        }
+        for label in token.chunks() {
+            match label.get(..4) {
+                Some("B-NP" | "I-NP") => self.chunk = Chunk::Noun,
+                Some("E-NP") => self.chunk = Chunk::NounEnd,
+                _ => self.chunk = Chunk::Other,
+            }
+        }
+    }
+}
+
+/// Appends one tag for each word; `words` and `readings` have the same length.
+pub(super) fn choose(text: &str, words: &[Word], readings: &[Reading], tags: &mut Vec<Tag>) {
+    let first = tags.len();
+    for (at, (word, reading)) in words.iter().zip(readings).enumerate() {
+        let before = tags[first..].last().copied().unwrap_or(Tag::STOP);
+        let word = word.of(text);
+        let tag = match Tag::of_mark(word) {
+            Some(mark) => mark,
+            None if word.starts_with(['\'', '’']) => clitic(word, before),
+            None if reading.tags.is_empty() => unknown(word, reading.chunk, before),
+            // Nouns to the rules, as "the others" would be.
+            None if matches!(word, "other" | "few") => Tag::JJ,
+            None => match reading.chunk {
+                Chunk::Noun => inside_noun_chunk(reading.tags, &readings[at + 1..], before),
+                Chunk::NounEnd => end_of_noun_chunk(reading.tags, before),
+                Chunk::Other => elsewhere(reading.tags, before),
+            },
+        };
+        tags.push(tag);
+    }
+}
+
+/// "'s" after a pronoun is a verb; otherwise a possessive, as is ' after a plural.
+fn clitic(word: &str, before: Tag) -> Tag {
+    match word.trim_start_matches(['\'', '’']) {
+        "s" if matches!(before, Tag::PRP | Tag::EX | Tag::WP | Tag::WDT | Tag::WRB) => Tag::VBZ,
+        "s" => Tag::POS,
+        "" if before == Tag::NNS => Tag::POS,
+        "" => Tag::CLOSE_QUOTE,
+        "t" => Tag::RB,
+        "ll" | "d" => Tag::MD,
+        _ => Tag::VBP,
+    }
+}
+
+/// A word that the dictionary lacks is a number, a participle or a name.
+fn unknown(word: &str, chunk: Chunk, before: Tag) -> Tag {
+    if word.starts_with(|c: char| c.is_ascii_digit()) {
+        Tag::CD
+    } else if chunk == Chunk::Other && is_noun(before) && word.ends_with("ing") {
+        Tag::VBG
+    } else {
+        Tag::NNP
+    }
+}
+
+/// Tags that decide in a noun chunk, whatever else the word can be.
+const CERTAIN: &[Tag] = &[
+    Tag::DT,
+    Tag::PDT,
+    Tag::PRPS,
+    Tag::WPS,
+    Tag::WDT,
+    Tag::WP,
+    Tag::EX,
+    Tag::PRP,
+    Tag::CC,
+    Tag::CD,
+    Tag::TO,
+];
+const NOUNS: &[Tag] = &[Tag::NNS, Tag::NN, Tag::NNPS, Tag::NNP];
+const ADJECTIVES: &[Tag] = &[Tag::JJ, Tag::JJS, Tag::JJR];
+
+/// Words that need a noun after them: what follows is no finite verb.
+fn opens_phrase(tag: Tag) -> bool {
+    matches!(tag, Tag::DT | Tag::PDT | Tag::PRPS | Tag::JJ | Tag::JJR | Tag::JJS)
+}
+
+fn inside_noun_chunk(tags: TagSet, after: &[Reading], before: Tag) -> Tag {
+    let next = after.first().copied().unwrap_or_default();
+    if let Some(tag) = tags.first_of(CERTAIN) {
+        return tag;
+    }
+    // "a man riding a horse" is no riding; "a riding man" is a man.
+    if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
+        return Tag::VBG;
+    }
+    let noun = if next.tags.has(Tag::CC) || next.tags.has(Tag::COMMA) {
+        // "a black and white cat", but not "an umbrella and a cat"
+        after.get(1).is_none_or(|two| two.chunk == Chunk::NounEnd || two.tags.first_of(ADJECTIVES).is_none())
+    } else {
+        is_noun(before) || next.chunk == Chunk::NounEnd && next.tags.has(Tag::VBG)
+    };
+    let order = if noun { [NOUNS, ADJECTIVES] } else { [ADJECTIVES, NOUNS] };
+    match order.into_iter().find_map(|wanted| tags.first_of(wanted)) {
+        // What the chunker puts between two nouns is one, even where the dictionary only has the adjective.
+        Some(Tag::JJ) if is_noun(before) => Tag::NN,
+        Some(tag) => tag,
+        None if tags.has(Tag::VBN) || tags.has(Tag::VBD) => Tag::VBN,
+        None => tags.first_of(&[Tag::RB, Tag::IN]).unwrap_or_else(|| verb_as_noun(tags)),
+    }
+}
+
+fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
+    // Alone they are pronouns: "a street that has lanes", "shows her a phone".
+    if let Some(tag) = tags.first_of(&[Tag::WDT, Tag::PRP]).or_else(|| tags.first_of(CERTAIN)) {
+        return tag;
+    }
+    if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
+        return Tag::VBG;
+    }
+    if let Some(tag) = tags.first_of(NOUNS) {
+        return tag;
+    }
+    match tags.first_of(ADJECTIVES) {
+        // "a woman": the rules leave the adjective alone.
+        Some(_) if opens_phrase(before) || is_noun(before) => Tag::NN,
+        Some(tag) => tag,
+        // "a great shot"
+        None if opens_phrase(before) => Tag::NN,
+        None => verb_as_noun(tags),
+    }
+}
+
+/// What the rules left as a verb is a noun after all when it lies in a noun chunk.
+fn verb_as_noun(tags: TagSet) -> Tag {
+    match tags.first_of(&[Tag::VBZ, Tag::VBP, Tag::VB]) {
+        Some(Tag::VBZ) => Tag::NNS,
+        Some(_) => Tag::NN,
+        None => tags.any().unwrap_or(Tag::NN),
+    }
+}
+
+/// The order in which tags are tried outside noun chunks.
+const ELSEWHERE: &[Tag] = &[
+    Tag::MD,
+    Tag::TO,
+    Tag::IN,
+    Tag::CC,
+    Tag::VBZ,
+    Tag::VBP,
+    Tag::VBD,
+    Tag::VBN,
+    Tag::VBG,
+    Tag::VB,
+    Tag::RP,
+    Tag::RB,
+    Tag::DT,
+    Tag::PRP,
+    Tag::JJ,
+    Tag::CD,
+    Tag::NNS,
+    Tag::NN,
+];
+
+fn elsewhere(tags: TagSet, before: Tag) -> Tag {
+    let tag = tags.first_of(ELSEWHERE).or(tags.any()).unwrap_or(Tag::NN);
+    let plural_before =
+        matches!(before, Tag::NNS | Tag::NNPS | Tag::PRP | Tag::TO | Tag::MD | Tag::RB | Tag::WDT | Tag::WP);
+    match tag {
+        // "a great shot of"
+        Tag::VBZ | Tag::VBP | Tag::VBD | Tag::VB if opens_phrase(before) => {
+            tags.first_of(NOUNS).unwrap_or_else(|| verb_as_noun(tags))
+        }
+        Tag::VBP | Tag::VB if !plural_before => tags.first_of(NOUNS).unwrap_or(tag),
+        tag => tag,
+    }
+}

@@ -1,0 +1,61 @@
+//! `ingest tag --tagger nlprule`: with its data, without it, and with a file that is not it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tests::{program, text};
+
+fn tag(ingest: &Path, folder: &Path, data: &str) -> Output {
+    fs::write(folder.join("captions.txt"), "A man’s dog riding two Surfboards\n").unwrap();
+    Command::new(ingest)
+        .args(["tag", "--tagger", "nlprule", "--text", "captions.txt"])
+        .current_dir(folder)
+        .env("NLPRULE_DATA", data)
+        .output()
+        .unwrap()
+}
+
+/// The one line of a failure.
+fn refusal(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(error.lines().count(), 1, "{error}");
+    error
+}
+
+#[test]
+fn captions_are_tagged() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = tag(&program("ingest"), folder.path(), "");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("is missing") && std::env::var_os("CI").is_none() {
+        println!("skipped: {errors}");
+        return;
+    }
+    assert!(output.status.success(), "{errors}");
+    let line: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let concepts: Vec<_> =
+        line["mentions"].as_array().unwrap().iter().map(|mention| mention["concept"].clone()).collect();
+    assert_eq!(concepts, ["dog", "surfboard"], "{line}");
+}
+
+#[test]
+fn data_that_is_missing_or_wrong_is_named_with_the_command_that_brings_it() {
+    let folder = tempfile::tempdir().unwrap();
+    // A copy far from any checkout finds no data of its own.
+    let ingest = folder.path().join("ingest");
+    fs::copy(program("ingest"), &ingest).unwrap();
+    let missing = refusal(&tag(&ingest, folder.path(), ""));
+    assert!(missing.contains("is missing") && missing.contains("tools/nlprule-data.sh"), "{missing}");
+
+    let wrong = folder.path().join("other.bin");
+    let unreadable = refusal(&tag(&ingest, folder.path(), text(&wrong)));
+    assert!(unreadable.contains("other.bin") && unreadable.contains("tools/nlprule-data.sh"), "{unreadable}");
+    fs::write(&wrong, "other data").unwrap();
+    let refused = refusal(&tag(&ingest, folder.path(), text(&wrong)));
+    assert!(refused.contains("other.bin") && refused.contains("SHA-256"), "{refused}");
+}
