@@ -1,6 +1,7 @@
 //! Drawings, made when the page is written: SVG whose colours come from the page's style sheet.
 
-use super::survey::{CELLS, Sizes, cell_start};
+use super::measures::{CELLS, Sizes, cell_start};
+use super::page::clipped;
 use super::text::{grouped, html};
 
 /// Widths of a drawing: for a screen, and for a phone, so that letters keep their size on both.
@@ -107,13 +108,6 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
         }
         (width, height, body)
     })
-}
-
-fn clipped(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 /// One bar of a histogram.

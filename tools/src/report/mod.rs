@@ -3,8 +3,11 @@
 mod chart;
 mod croissant;
 mod examples;
+mod material;
+mod measures;
 mod page;
 mod pairs;
+mod speech;
 mod survey;
 mod text;
 
