@@ -40,7 +40,9 @@ pub enum TaggerKind {
     /// Averaged perceptron, embedded.
     #[default]
     Perceptron,
-    /// The rules and dictionary of LanguageTool through the crate `nlprule`; its data is fetched, not embedded.
+    /// The rules and dictionary of LanguageTool through the crate `nlprule`. Its data is not embedded:
+    /// `tools/nlprule-data.sh` brings it. Where the crate panics, the words it was given (at most 500 bytes of a
+    /// caption) have no mentions.
     Nlprule,
 }
 

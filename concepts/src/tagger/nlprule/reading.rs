@@ -84,7 +84,13 @@ impl Reading {
 pub(super) fn choose(text: &str, words: &[Word], readings: &[Reading], tags: &mut Vec<Tag>) {
     let first = tags.len();
     for (at, (word, reading)) in words.iter().zip(readings).enumerate() {
-        let before = tags[first..].last().copied().unwrap_or(Tag::STOP);
+        let chunk_before = if at == 0 { Chunk::Other } else { readings[at - 1].chunk };
+        let before = match tags[first..].last() {
+            // "this is": a determiner that ends its chunk determines nothing.
+            Some(&Tag::DT) if chunk_before == Chunk::NounEnd => Tag::PRP,
+            Some(&tag) => tag,
+            None => Tag::STOP,
+        };
         let word = word.of(text);
         let tag = match Tag::of_mark(word) {
             Some(mark) => mark,
@@ -135,9 +141,9 @@ const CERTAIN: &[Tag] = &[
     Tag::WDT,
     Tag::WP,
     Tag::EX,
+    Tag::CD,
     Tag::PRP,
     Tag::CC,
-    Tag::CD,
     Tag::TO,
 ];
 const NOUNS: &[Tag] = &[Tag::NNS, Tag::NN, Tag::NNPS, Tag::NNP];
@@ -180,6 +186,10 @@ fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
     }
     if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
         return Tag::VBG;
+    }
+    // "playing tennis outside", but "the outside"
+    if is_noun(before) && (tags.has(Tag::RB) || tags.has(Tag::IN)) {
+        return Tag::RB;
     }
     if let Some(tag) = tags.first_of(NOUNS) {
         return tag;
