@@ -10,8 +10,16 @@ use crate::entities::unescape;
 ///
 /// CLIP's repair of wrongly decoded text (`ftfy`) is left out: it is a guess, and rarely changes a caption.
 pub fn canonical(raw: &str) -> String {
+    let mut text = String::new();
+    canonical_into(raw, &mut text);
+    text
+}
+
+/// [`canonical`] into a buffer, which is cleared first: for those who clean one caption after another.
+pub fn canonical_into(raw: &str, clean: &mut String) {
+    clean.clear();
     let text = unescape_twice(raw);
-    let mut clean = String::with_capacity(text.len());
+    clean.reserve(text.len());
     for word in text.split(is_space).filter(|word| !word.is_empty()) {
         if !clean.is_empty() {
             clean.push(' ');
@@ -21,9 +29,8 @@ pub fn canonical(raw: &str) -> String {
     // Of the whole text, not word by word: the form of a final sigma depends on its neighbours.
     if clean.is_ascii() {
         clean.make_ascii_lowercase();
-        clean
     } else {
-        clean.to_lowercase()
+        *clean = clean.to_lowercase();
     }
 }
 
