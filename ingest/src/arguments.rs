@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Download(Box<Download>),
     /// Packs local pictures into shards.
     Shard(Box<Shard>),
-    /// Finds the concepts of the captions: a sidecar beside each shard.
+    /// Finds the concepts of captions: a sidecar beside each shard, or numbered ones for a table without pictures.
     Tag(Tag),
     /// Tries the failed samples of finished shards again.
     Retry(Box<Retry>),

@@ -193,7 +193,10 @@ impl Board {
     fn tagged(&self, path: &Path, metadata: &Metadata, before: &Found, not_utf8: u64) {
         let stale = matches!(before, Found::Stale);
         if stale {
-            eprintln!("{}: made anew, the old one was made from other captions or by another tagger", path.display());
+            eprintln!(
+                "{}: made anew, the old one was made from other captions or by another tagger",
+                path.display()
+            );
         }
         self.update(u64::from(metadata.samples), |totals| {
             totals.add(metadata);

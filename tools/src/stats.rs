@@ -99,11 +99,7 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
 }
 
 /// Counts every source once. Sums do not depend on their order, so neither does the outcome on the threads.
-fn count<'a>(
-    sources: &[Source],
-    coverage: Option<&Coverage<'a>>,
-    threads: usize,
-) -> Result<Counted<'a>> {
+fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize) -> Result<Counted<'a>> {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let progress = Mutex::new(Progress::new("counting", "shards", sources.len() as u64));

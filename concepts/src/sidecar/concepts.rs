@@ -37,7 +37,8 @@ impl ConceptReader {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(path, e))?;
-        let metadata = reader::metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(path, e))?;
+        let metadata =
+            reader::metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(path, e))?;
         let columns = ProjectionMask::columns(builder.parquet_schema(), ["key", "sample", "concept"]);
         let batches = builder
             .with_projection(columns)

@@ -57,12 +57,14 @@ impl Parts {
         }
     }
 
-    /// Reads a folder's `captions.json`; none when it has no such file.
+    /// Reads a folder's `captions.json`; none when it has no such file, or is no folder.
     pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join(PARTS);
         let json = match fs::read(&path) {
             Ok(json) => json,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(None);
+            }
             Err(error) => return Err(Error::io(&path, "read")(error)),
         };
         let parts: Self = serde_json::from_slice(&json)

@@ -51,7 +51,10 @@ impl Writer {
     pub fn create(path: &Path, metadata: Metadata) -> Result<Self, Error> {
         let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
         let mut properties = WriterProperties::builder()
-            .set_statistics_enabled(EnabledStatistics::Chunk)
+            // Smallest and largest values help to find samples, not phrases in the order of captions.
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_column_statistics_enabled(ColumnPath::from("key"), EnabledStatistics::Chunk)
+            .set_column_statistics_enabled(ColumnPath::from("sample"), EnabledStatistics::Chunk)
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
             .set_max_row_group_row_count(Some(ROW_GROUP))
             .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned());

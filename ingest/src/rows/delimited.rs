@@ -82,7 +82,8 @@ impl DelimitedRows {
             }
             text
         };
-        let url = self.found.url.map_or_else(String::new, |index| take(field(index), "URL").trim().to_owned());
+        let url =
+            self.found.url.map_or_else(String::new, |index| take(field(index), "URL").trim().to_owned());
         let caption = self.found.caption.map(|index| take(field(index), "caption"));
         let extra = self
             .found

@@ -114,7 +114,8 @@ fn work(
                 let rows = input.skip()?;
                 if rows != metadata.samples as usize {
                     let said = metadata.samples;
-                    let problem = format!("has {said} captions, the table {rows} there: delete it and run again");
+                    let problem =
+                        format!("has {said} captions, the table {rows} there: delete it and run again");
                     return Err(Error::input(&path, problem));
                 }
                 board.found(&metadata);
@@ -157,7 +158,9 @@ impl Input<'_> {
     /// What the next part's footer will say, counts aside; none at the end. The part may turn out to have no rows.
     fn next_part(&mut self) -> Result<Option<Metadata>, Error> {
         if self.open.is_none() {
-            let Some((path, format)) = self.tables.files.get(self.parts.tables.len()) else { return Ok(None) };
+            let Some((path, format)) = self.tables.files.get(self.parts.tables.len()) else {
+                return Ok(None);
+            };
             self.open = Some(rows::open(path, *format, &self.tables.wanted)?);
             let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -120,12 +120,7 @@ struct Output<W> {
 }
 
 /// Appends a caption's line. Written by hand: a tree of values would take longer than the tagging.
-fn write_line(
-    to: &mut Vec<u8>,
-    text: &str,
-    extractor: &Extractor,
-    counts: &mut Totals,
-) -> io::Result<()> {
+fn write_line(to: &mut Vec<u8>, text: &str, extractor: &Extractor, counts: &mut Totals) -> io::Result<()> {
     to.extend_from_slice(b"{\"text\":");
     serde_json::to_writer(&mut *to, text)?;
     to.extend_from_slice(b",\"mentions\":[");

@@ -35,7 +35,9 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Source>> {
         let parts = Parts::path(folder, 0);
         if parts.exists() {
             let first = parts.display();
-            anyhow::anyhow!("{first} has neither a shard nor {PARTS} beside it: run `ingest tag --table` to its end")
+            anyhow::anyhow!(
+                "{first} has neither a shard nor {PARTS} beside it: run `ingest tag --table` to its end"
+            )
         } else {
             error.into()
         }
