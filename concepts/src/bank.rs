@@ -50,6 +50,8 @@ pub struct Bank {
     names: Vec<String>,
     /// By [`key`] of the name.
     labels: HashMap<String, u32>,
+    /// Bytes of the longest name: nothing longer need be looked up, however long a phrase is.
+    longest: usize,
 }
 
 impl Bank {
@@ -79,13 +81,14 @@ impl Bank {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let mut bank = Self { names: Vec::new(), labels: HashMap::new() };
+        let mut bank = Self { names: Vec::new(), labels: HashMap::new(), longest: 0 };
         for name in names {
             let name = canonical(name.as_ref());
             if let Entry::Vacant(entry) = bank.labels.entry(key(&name))
                 && !entry.key().is_empty()
             {
                 entry.insert(bank.names.len() as u32);
+                bank.longest = bank.longest.max(name.len());
                 bank.names.push(name);
             }
         }
@@ -122,11 +125,14 @@ impl Bank {
     /// that matched.
     pub fn find(&self, matching: Matching, row: &MentionRow<'_>) -> Option<(u32, Range<u32>)> {
         match matching {
-            Matching::Strict => {
-                self.labels.get(&key(row.concept)).map(|&label| (label, row.concept_span.clone()))
-            }
+            Matching::Strict => self.label(&key(row.concept)).map(|label| (label, row.concept_span.clone())),
             Matching::Longest => self.longest(row),
         }
+    }
+
+    /// The label of a name's [`key`].
+    fn label(&self, key: &str) -> Option<u32> {
+        if key.len() > self.longest { None } else { self.labels.get(key).copied() }
     }
 
     fn longest(&self, row: &MentionRow<'_>) -> Option<(u32, Range<u32>)> {
@@ -137,8 +143,8 @@ impl Bank {
         // `key` keeps lengths, so its offsets are the phrase's.
         let mut start = 0;
         loop {
-            let lemma = lemma.get(start..).and_then(|lemma| self.labels.get(lemma));
-            if let Some(&label) = self.labels.get(&surface[start..]).or(lemma) {
+            let lemma = || lemma.get(start..).and_then(|lemma| self.label(lemma));
+            if let Some(label) = self.label(&surface[start..]).or_else(lemma) {
                 return Some((label, row.phrase_span.start + start as u32..row.phrase_span.end));
             }
             start += surface[start..].find(' ')? + 1;

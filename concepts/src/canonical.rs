@@ -10,8 +10,20 @@ use crate::entities::unescape;
 ///
 /// CLIP's repair of wrongly decoded text (`ftfy`) is left out: it is a guess, and rarely changes a caption.
 pub fn canonical(raw: &str) -> String {
+    let mut text = String::new();
+    canonical_into(raw, &mut text);
+    text
+}
+
+/// [`canonical`] into a buffer, which is cleared first: for those who clean one caption after another.
+pub fn canonical_into(raw: &str, clean: &mut String) {
+    clean.clear();
     let text = unescape_twice(raw);
-    let mut clean = String::with_capacity(text.len());
+    if text.is_ascii() {
+        ascii_into(text.as_bytes(), clean);
+        return;
+    }
+    clean.reserve(text.len());
     for word in text.split(is_space).filter(|word| !word.is_empty()) {
         if !clean.is_empty() {
             clean.push(' ');
@@ -19,12 +31,21 @@ pub fn canonical(raw: &str) -> String {
         clean.push_str(word);
     }
     // Of the whole text, not word by word: the form of a final sigma depends on its neighbours.
-    if clean.is_ascii() {
-        clean.make_ascii_lowercase();
-        clean
-    } else {
-        clean.to_lowercase()
+    *clean = clean.to_lowercase();
+}
+
+/// The same for text without any other characters, as most captions are: byte by byte.
+fn ascii_into(text: &[u8], clean: &mut String) {
+    let mut bytes = std::mem::take(clean).into_bytes();
+    bytes.reserve(text.len());
+    for word in text.split(|&byte| is_space(char::from(byte))).filter(|word| !word.is_empty()) {
+        if !bytes.is_empty() {
+            bytes.push(b' ');
+        }
+        bytes.extend_from_slice(word);
     }
+    bytes.make_ascii_lowercase();
+    *clean = String::from_utf8(bytes).unwrap_or_default();
 }
 
 fn unescape_twice(raw: &str) -> Cow<'_, str> {
@@ -36,5 +57,27 @@ fn unescape_twice(raw: &str) -> Cow<'_, str> {
 
 /// What Python's `str.split` takes for whitespace: Unicode's, and four control characters.
 fn is_space(c: char) -> bool {
-    c.is_whitespace() || matches!(c, '\x1c'..='\x1f')
+    match c {
+        '\t'..='\r' | '\x1c'..='\x1f' | ' ' => true,
+        '\0'..='\x7f' => false,
+        _ => c.is_whitespace(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ascii_text_is_cleaned_as_any_other() {
+        for code in 0..0x80 {
+            let c = char::from(code);
+            for text in [format!("{c}a{c}{c}B &lt;{c} "), format!("X{c}"), format!("{c}")] {
+                let other = canonical(&format!("{text} é"));
+                let other = other.strip_suffix('é').map(|text| text.trim_end_matches(' '));
+                assert_eq!(Some(canonical(&text).as_str()), other, "{text:?}");
+            }
+        }
+        assert_eq!(canonical("\u{85}A\u{a0}\u{3000}B\u{1c}"), "a b", "white space as Python's split has it");
+    }
 }

@@ -32,6 +32,52 @@ pub struct Mention {
     pub tags: String,
 }
 
+/// A [`Mention`] whose texts lie in the extractor's buffers, for those who write them somewhere at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MentionView<'a> {
+    /// First byte of the phrase.
+    pub start: usize,
+    /// First byte of the words that make the concept.
+    pub concept_start: usize,
+    /// First byte of the head.
+    pub head_start: usize,
+    /// Where all three end.
+    pub end: usize,
+    /// Last compound noun + lemma of the head.
+    pub concept: &'a str,
+    /// Lemma of the head.
+    pub head: &'a str,
+    /// Penn Treebank tags of the phrase's words, separated by spaces.
+    pub tags: &'a str,
+}
+
+impl From<MentionView<'_>> for Mention {
+    fn from(view: MentionView<'_>) -> Self {
+        Self {
+            phrase: view.start..view.end,
+            concept_span: view.concept_start..view.end,
+            head_span: view.head_start..view.end,
+            concept: view.concept.to_owned(),
+            head: view.head.to_owned(),
+            tags: view.tags.to_owned(),
+        }
+    }
+}
+
+impl<'a> From<&'a Mention> for MentionView<'a> {
+    fn from(mention: &'a Mention) -> Self {
+        Self {
+            start: mention.phrase.start,
+            concept_start: mention.concept_span.start,
+            head_start: mention.head_span.start,
+            end: mention.phrase.end,
+            concept: &mention.concept,
+            head: &mention.head,
+            tags: &mention.tags,
+        }
+    }
+}
+
 /// The taggers there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TaggerKind {
@@ -105,6 +151,8 @@ struct Scratch {
     words: Vec<Word>,
     tags: Vec<Tag>,
     phrases: Vec<Phrase>,
+    concept: String,
+    names: String,
 }
 
 thread_local! {
@@ -132,40 +180,63 @@ impl Extractor {
 
     /// The mentions of a caption, from left to right; they do not overlap. None in a text beyond 4 GiB.
     pub fn mentions(&self, canonical: &str) -> Vec<Mention> {
+        let mut mentions = Vec::new();
+        self.visit(canonical, |mention| mentions.push(mention.into()));
+        mentions
+    }
+
+    /// Hands over the same mentions one by one, without a copy of any text.
+    pub fn visit(&self, canonical: &str, mut each: impl FnMut(MentionView<'_>)) {
         if u32::try_from(canonical.len()).is_err() {
-            return Vec::new();
+            return;
         }
-        SCRATCH.with_borrow_mut(|Scratch { words, tags, phrases }| {
-            words::split(canonical, words);
-            self.tagger.tag(canonical, words, tags);
-            grammar::phrases(canonical, words, tags, phrases);
-            phrases.iter().map(|phrase| self.mention(canonical, words, tags, *phrase)).collect()
-        })
+        // Taken out, so that `each` may use the extractor, too.
+        let mut scratch = SCRATCH.take();
+        let Scratch { words, tags, phrases, concept, names } = &mut scratch;
+        words::split(canonical, words);
+        self.tagger.tag(canonical, words, tags);
+        grammar::phrases(canonical, words, tags, phrases);
+        for &phrase in &*phrases {
+            self.mention(canonical, (words, tags), phrase, (concept, names), &mut each);
+        }
+        SCRATCH.set(scratch);
     }
 
     /// The concept rule: the noun right before the head, if there is one, and the head's lemma.
-    fn mention(&self, text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Mention {
+    fn mention(
+        &self,
+        text: &str,
+        (words, tags): (&[Word], &[Tag]),
+        phrase: Phrase,
+        (concept, names): (&mut String, &mut String),
+        each: &mut impl FnMut(MentionView<'_>),
+    ) {
         let head = phrase.end - 1;
         let compound = head > phrase.start && grammar::is_noun(tags[head - 1]);
         let first = if compound { head - 1 } else { head };
-        let span = |from: usize, to: usize| words[from].start as usize..words[to].end as usize;
         let lemma = self.lemmatiser.lemma(words[head].of(text), tags[head]);
-        let concept = if compound { format!("{} {lemma}", words[first].of(text)) } else { lemma.to_string() };
-        let mut names = String::with_capacity(4 * (phrase.end - phrase.start));
+        concept.clear();
+        if compound {
+            concept.push_str(words[first].of(text));
+            concept.push(' ');
+        }
+        concept.push_str(&lemma);
+        names.clear();
         for tag in &tags[phrase.start..phrase.end] {
             if !names.is_empty() {
                 names.push(' ');
             }
             names.push_str(tag.name());
         }
-        Mention {
-            phrase: span(phrase.start, head),
-            concept_span: span(first, head),
-            head_span: span(head, head),
+        each(MentionView {
+            start: words[phrase.start].start as usize,
+            concept_start: words[first].start as usize,
+            head_start: words[head].start as usize,
+            end: words[head].end as usize,
             concept,
-            head: lemma.into_owned(),
+            head: &lemma,
             tags: names,
-        }
+        });
     }
 
     /// What goes into the sidecar's footer.

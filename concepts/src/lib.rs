@@ -22,6 +22,6 @@ pub mod training;
 pub mod words;
 
 pub use bank::{Bank, Matching};
-pub use canonical::canonical;
+pub use canonical::{canonical, canonical_into};
 pub use error::Error;
-pub use extractor::{Extractor, Mention, TaggerDescription, TaggerKind};
+pub use extractor::{Extractor, Mention, MentionView, TaggerDescription, TaggerKind};

@@ -13,10 +13,13 @@
 mod tables;
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, Hasher};
 
+use arrow::array::{Array, AsArray};
 use serde::{Deserialize, Serialize};
 
-use crate::sidecar::Sidecar;
+use crate::Error;
+use crate::sidecar::{ConceptReader, Sidecar};
 
 pub use tables::{CONCEPTS, PAIRS, TOTALS};
 
@@ -82,7 +85,54 @@ pub struct Counts {
     numbers: HashMap<String, u32>,
     concepts: Vec<ConceptCounts>,
     /// Samples with both of two concepts, by number, the lower first.
-    pairs: HashMap<(u32, u32), u64>,
+    pairs: HashMap<PairKey, u64, BuildHasherDefault<PairHasher>>,
+}
+
+/// Two concepts' numbers, the lower in the upper half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct PairKey(u64);
+
+impl PairKey {
+    fn new(a: u32, b: u32) -> Self {
+        Self(u64::from(a.min(b)) << 32 | u64::from(a.max(b)))
+    }
+
+    fn numbers(self) -> (u32, u32) {
+        ((self.0 >> 32) as u32, self.0 as u32)
+    }
+}
+
+/// Pairs are small numbers of our own making: one multiplication (by 2^64 / golden ratio) spreads them.
+#[derive(Debug, Clone, Default)]
+struct PairHasher(u64);
+
+impl Hasher for PairHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        let product = value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ product >> 32;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(self.0 << 8 | u64::from(byte));
+        }
+    }
+}
+
+/// What counting one shard needs besides the counts.
+#[derive(Debug, Default)]
+struct Scratch {
+    /// Concepts of the shard, and whether a concept is one of them.
+    in_shard: Vec<u32>,
+    is_in_shard: Vec<bool>,
+    /// Concepts of the sample in hand, one a mention.
+    sample: Vec<u32>,
+    /// The distinct ones among the first.
+    paired: Vec<u32>,
 }
 
 impl Counts {
@@ -105,12 +155,13 @@ impl Counts {
     pub fn pair(&self, a: &str, b: &str) -> u64 {
         let number = |name| self.numbers.get(name).copied();
         let (Some(a), Some(b)) = (number(a), number(b)) else { return 0 };
-        self.pairs.get(&(a.min(b), a.max(b))).copied().unwrap_or(0)
+        self.pairs.get(&PairKey::new(a, b)).copied().unwrap_or(0)
     }
 
     /// Every pair of concepts that share a sample, in no order.
     pub fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
-        self.pairs.iter().map(|(&(a, b), &samples)| {
+        self.pairs.iter().map(|(key, &samples)| {
+            let (a, b) = key.numbers();
             let name = |number: u32| self.names[number as usize].as_str();
             let count = |number: u32| self.concepts[number as usize].samples as f64;
             let pmi = (samples as f64 * self.totals.samples as f64 / (count(a) * count(b))).log2();
@@ -135,42 +186,92 @@ impl Counts {
 
     /// Counts a shard. Each shard once: shards are told apart by nothing but this.
     pub fn add_shard(&mut self, sidecar: &Sidecar) {
-        let shard = &sidecar.metadata.shard;
-        self.totals.shards += 1;
-        self.totals.samples += u64::from(sidecar.metadata.samples);
+        let metadata = &sidecar.metadata;
         // The shard's own concept ids, so that no string is hashed more than once a shard.
         let numbers: Vec<u32> = sidecar.concept_names().map(|name| self.number(name)).collect();
-        let mut in_shard = vec![false; numbers.len()];
-        let (mut sample_numbers, mut paired) = (Vec::new(), Vec::new());
-        for sample in 0..sidecar.metadata.samples {
-            sample_numbers.clear();
-            for local in sidecar.concept_ids(sample) {
-                in_shard[local as usize] = true;
-                let number = numbers[local as usize];
-                self.concepts[number as usize].mentions += 1;
-                self.totals.mentions += 1;
-                sample_numbers.push(number);
-            }
-            paired.clear();
-            paired.extend_from_slice(&sample_numbers[..sample_numbers.len().min(PAIRED_MENTIONS)]);
-            for numbers in [&mut sample_numbers, &mut paired] {
-                numbers.sort_unstable();
-                numbers.dedup();
-            }
-            self.totals.samples_without_mention += u64::from(sample_numbers.is_empty());
-            for &number in &sample_numbers {
-                let concept = &mut self.concepts[number as usize];
-                concept.samples += 1;
-                keep_example(&mut concept.examples, shard, sidecar.key(sample).unwrap_or_default());
-            }
-            for (i, &number) in paired.iter().enumerate() {
-                for &other in &paired[i + 1..] {
-                    *self.pairs.entry((number, other)).or_default() += 1;
-                }
+        let mut scratch = Scratch::default();
+        let mut mentioned = 0;
+        for sample in 0..metadata.samples {
+            scratch.sample.extend(sidecar.concept_ids(sample).map(|id| numbers[id as usize]));
+            if !scratch.sample.is_empty() {
+                mentioned += 1;
+                self.add_sample(&metadata.shard, sidecar.key(sample).unwrap_or_default(), &mut scratch);
             }
         }
-        for (number, _) in numbers.iter().zip(in_shard).filter(|(_, seen)| *seen) {
-            self.concepts[*number as usize].shards += 1;
+        self.end_shard(metadata.samples, mentioned, scratch);
+    }
+
+    /// [`Counts::add_shard`] of a sidecar that is read along the way, so that its size does not matter. After an error
+    /// the counts are of no use: a part of the shard may be in them.
+    pub fn add_file(&mut self, mut sidecar: ConceptReader) -> Result<(), Error> {
+        let (shard, samples) = (sidecar.metadata.shard.clone(), sidecar.metadata.samples);
+        let mut scratch = Scratch::default();
+        let mut mentioned = 0;
+        let (mut current, mut key) = (0, String::new());
+        while let Some(batch) = sidecar.next_batch()? {
+            let values = batch.concept.values().as_string::<i32>();
+            // A dictionary may have values that no row has: numbers are given when a row comes.
+            let mut numbers = vec![None; values.len()];
+            let rows = batch.sample.values().iter().zip(batch.concept.keys().values());
+            for (row, (&sample, &value)) in rows.enumerate() {
+                if sample != current || scratch.sample.is_empty() {
+                    if !scratch.sample.is_empty() {
+                        self.add_sample(&shard, &key, &mut scratch);
+                    }
+                    mentioned += 1;
+                    current = sample;
+                    key.clear();
+                    key.push_str(batch.key.value(row));
+                }
+                let value = value as usize;
+                let number = *numbers[value].get_or_insert_with(|| self.number(values.value(value)));
+                scratch.sample.push(number);
+            }
+        }
+        if !scratch.sample.is_empty() {
+            self.add_sample(&shard, &key, &mut scratch);
+        }
+        self.end_shard(samples, mentioned, scratch);
+        Ok(())
+    }
+
+    /// Counts the mentions in `scratch.sample`, and empties it.
+    fn add_sample(&mut self, shard: &str, key: &str, scratch: &mut Scratch) {
+        let Scratch { in_shard, is_in_shard, sample, paired } = scratch;
+        self.totals.mentions += sample.len() as u64;
+        is_in_shard.resize(self.names.len(), false);
+        for &number in &*sample {
+            self.concepts[number as usize].mentions += 1;
+            if !std::mem::replace(&mut is_in_shard[number as usize], true) {
+                in_shard.push(number);
+            }
+        }
+        paired.clear();
+        paired.extend_from_slice(&sample[..sample.len().min(PAIRED_MENTIONS)]);
+        for numbers in [&mut *sample, &mut *paired] {
+            numbers.sort_unstable();
+            numbers.dedup();
+        }
+        for &number in &*sample {
+            let concept = &mut self.concepts[number as usize];
+            concept.samples += 1;
+            keep_example(&mut concept.examples, shard, key);
+        }
+        for (i, &number) in paired.iter().enumerate() {
+            for &other in &paired[i + 1..] {
+                *self.pairs.entry(PairKey::new(number, other)).or_default() += 1;
+            }
+        }
+        sample.clear();
+    }
+
+    /// Counts the shard itself: `mentioned` of its samples have a mention.
+    fn end_shard(&mut self, samples: u32, mentioned: u64, scratch: Scratch) {
+        self.totals.shards += 1;
+        self.totals.samples += u64::from(samples);
+        self.totals.samples_without_mention += u64::from(samples) - mentioned;
+        for number in scratch.in_shard {
+            self.concepts[number as usize].shards += 1;
         }
     }
 
@@ -191,9 +292,10 @@ impl Counts {
                 keep_example(&mut concept.examples, shard, key);
             }
         }
-        for (&(a, b), samples) in &other.pairs {
-            let (a, b) = (numbers[a as usize], numbers[b as usize]);
-            *self.pairs.entry((a.min(b), a.max(b))).or_default() += samples;
+        for (pair, samples) in &other.pairs {
+            let (a, b) = pair.numbers();
+            let pair = PairKey::new(numbers[a as usize], numbers[b as usize]);
+            *self.pairs.entry(pair).or_default() += samples;
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! rows -> download | local -> image -> shard (tar + table + stats)      pipeline runs them side by side
 //! shards -> tag -> sidecars          shards -> verify -> what is broken
+//! tables -> tag -> numbered sidecars
 //! ```
 
 pub mod download;

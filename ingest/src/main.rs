@@ -2,7 +2,6 @@
 
 mod arguments;
 
-use std::io::BufWriter;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -111,17 +110,26 @@ fn conclude(
 fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let extractor = Extractor::new(arguments.tagger)?;
-    let totals = match (&arguments.text, &arguments.shards) {
-        (Some(text), _) => {
-            let captions = tag::open_text(text).map_err(told)?;
-            let lines = BufWriter::new(std::io::stdout().lock());
-            tag::tag_text(text, captions, lines, &extractor)
+    let Tag { shards, text, captions, .. } = arguments;
+    let threads = threads(arguments.threads);
+    let totals = match (text, (&captions.table, &captions.out), shards) {
+        (Some(text), ..) => {
+            let lines = tag::open_text(text).map_err(told)?;
+            tag::tag_text(text, lines, std::io::stdout(), &extractor, threads)
         }
-        (None, Some(shards)) => {
+        (None, (Some(input), Some(out)), _) => {
             let part = arguments.part.part().map_err(told)?;
-            tag::tag(shards, &extractor, threads(arguments.threads), |place| part.owns(place))
+            let tables = captions.tables(input, out).map_err(told)?;
+            tag::tag_tables(&tables, &extractor, threads, |number| part.owns(number))
         }
-        (None, None) => return Err(UsageError("give a folder of shards, or --text FILE".to_owned()).into()),
+        (None, _, Some(shards)) => {
+            let part = arguments.part.part().map_err(told)?;
+            tag::tag(shards, &extractor, threads, |place| part.owns(place))
+        }
+        _ => {
+            let problem = "give a folder of shards, or --table INPUT --out DIR, or --text FILE";
+            return Err(UsageError(problem.to_owned()).into());
+        }
     };
     let totals = totals.map_err(told)?;
     if totals.incomplete > 0 {
@@ -132,6 +140,9 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
             "{} captions are not UTF-8 and were read with replacement characters",
             totals.captions_not_utf8
         );
+    }
+    if totals.unreadable_rows > 0 {
+        eprintln!("{} rows cannot be read and count as captions without text", totals.unreadable_rows);
     }
     if arguments.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;

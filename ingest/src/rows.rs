@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::sample::Problem;
 
 /// One row of an input: one caption and what it belongs to.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Row {
     /// URL, or path of a local file relative to the image folder. Empty when the input has none.
     pub url: String,
@@ -96,11 +96,11 @@ pub enum Format {
     Csv,
     /// Tab-separated, likewise.
     Tsv,
-    /// An array of objects, or objects one after another; `ingest shard` also takes COCO's captions file.
+    /// An array of objects, or objects one after another; `ingest shard` and `ingest tag` also take COCO's captions file.
     Json,
     /// One object a line.
     Jsonl,
-    /// One URL a line, no captions.
+    /// One URL a line, no captions; for `ingest tag --table` one caption a line.
     Txt,
 }
 

@@ -49,6 +49,11 @@ impl Problem {
         Self { status: Status::FailedToRead, cause: cause.into() }
     }
 
+    /// Whether all that is wrong is that some text is not UTF-8; the rest of the row is as it should be.
+    pub fn is_encoding(&self) -> bool {
+        self.status == Status::FailedToRead && self.cause.ends_with("is not UTF-8")
+    }
+
     /// The picture did not arrive.
     pub fn download(cause: impl Into<String>) -> Self {
         Self { status: Status::FailedToDownload, cause: cause.into() }

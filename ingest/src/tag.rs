@@ -1,28 +1,33 @@
-//! `ingest tag`: the sidecars of a folder's shards, on all cores; or the mentions of captions from a file, as JSON.
+//! `ingest tag`: the sidecars of a folder's shards, or of the captions in a table, or the mentions of captions from a
+//! file as JSON.
+//!
+//! A thread makes one sidecar at a time, from reading to the last byte written. Sidecars depend on their captions alone,
+//! so the number of threads changes nothing, and nothing has to be put in order again.
 
+mod tables;
+mod text;
+
+use std::borrow::Cow;
 use std::fs;
-use std::io::{BufRead, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use concepts::sidecar::{self, Metadata, Sidecar};
-use concepts::{Extractor, canonical};
+use concepts::sidecar::{self, Metadata, Sidecar, Writer};
+use concepts::{Extractor, canonical_into};
 use loader::program::{Progress, interrupted};
 use loader::shard;
-use loader::tar::Archive;
 use serde_json::{Value, json};
 
+pub use self::tables::{Tables, tag_tables};
+pub use self::text::{open_text, tag_text};
 use crate::error::Error;
-
-/// Captions tagged at a time by one thread: small enough that all cores share a single shard, too.
-const CHUNK: usize = 512;
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Shards in the folder.
+    /// Shards in the folder, or parts of the table.
     pub shards: u64,
     /// Of these, tagged now.
     pub tagged: u64,
@@ -38,9 +43,19 @@ pub struct Totals {
     pub captions_without_mention: u64,
     /// Captions that are not UTF-8: read with replacement characters.
     pub captions_not_utf8: u64,
+    /// Rows of tables that cannot be read: they count as captions without text.
+    pub unreadable_rows: u64,
 }
 
 impl Totals {
+    /// Adds counts of captions.
+    fn count(&mut self, more: &Self) {
+        self.captions += more.captions;
+        self.mentions += more.mentions;
+        self.captions_without_mention += more.captions_without_mention;
+        self.captions_not_utf8 += more.captions_not_utf8;
+    }
+
     fn add(&mut self, metadata: &Metadata) {
         self.shards += 1;
         self.captions += u64::from(metadata.samples);
@@ -65,6 +80,7 @@ impl Totals {
             "mentions": self.mentions,
             "captions_without_mention": self.captions_without_mention,
             "captions_not_utf8": self.captions_not_utf8,
+            "unreadable_rows": self.unreadable_rows,
             "seconds": seconds,
         })
     }
@@ -80,30 +96,60 @@ pub fn tag(
 ) -> Result<Totals, Error> {
     let input = [input.to_owned()];
     let shards = shard::list(&input)?;
-    let mut totals = Totals { incomplete: shard::incomplete(&input)?.len() as u64, ..Totals::default() };
-    let mut progress = Progress::new("tagging", "captions", 0);
-    for (_, path) in (0..).zip(&shards).filter(|(place, _)| owns(*place)) {
-        if interrupted() {
-            return Err(Error::Interrupted);
+    let incomplete = shard::incomplete(&input)?.len() as u64;
+    let shards: Vec<PathBuf> =
+        (0..).zip(shards).filter(|(place, _)| owns(*place)).map(|(_, path)| path).collect();
+    let board = Board::new(Totals { incomplete, ..Totals::default() });
+    let next = AtomicUsize::new(0);
+    together(threads.min(shards.len()), |stop| {
+        let mut captions = Captions::new(extractor);
+        while let Some(path) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
+            stop.check()?;
+            let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
+            let metadata = Metadata::new(&extractor.description(), path, bytes);
+            let target = sidecar::path_for(path);
+            match found(&target, &metadata) {
+                Found::Current(metadata) => board.found(&metadata),
+                other => {
+                    let mut writer = Writer::create(&target, metadata)?;
+                    loader::tar::captions(path, |key, caption| {
+                        stop.check()?;
+                        captions.tag(&mut writer, key, caption.unwrap_or_default())
+                    })?;
+                    let metadata = writer.finish()?;
+                    board.tagged(&target, &metadata, &other, captions.take_not_utf8());
+                }
+            }
         }
-        let captions = match found(path, extractor) {
-            Found::Current(metadata) => {
-                totals.add(&metadata);
-                0
-            }
-            other => {
-                let (metadata, not_utf8) = tag_shard(path, extractor, threads)?;
-                totals.add(&metadata);
-                totals.captions_not_utf8 += not_utf8;
-                totals.tagged += 1;
-                totals.replaced += u64::from(matches!(other, Found::Stale));
-                u64::from(metadata.samples)
-            }
-        };
-        progress.advance(captions, || totals.message());
+        Ok(())
+    })?;
+    Ok(board.finish())
+}
+
+/// Tags captions one after another, with buffers of its own.
+struct Captions<'a> {
+    extractor: &'a Extractor,
+    canonical: String,
+    not_utf8: u64,
+}
+
+impl<'a> Captions<'a> {
+    fn new(extractor: &'a Extractor) -> Self {
+        Self { extractor, canonical: String::new(), not_utf8: 0 }
     }
-    progress.finish(&totals.message());
-    Ok(totals)
+
+    /// The way of every caption into a sidecar.
+    fn tag(&mut self, writer: &mut Writer, key: &str, raw: &[u8]) -> Result<(), Error> {
+        let raw = String::from_utf8_lossy(raw);
+        self.not_utf8 += u64::from(matches!(raw, Cow::Owned(_)));
+        canonical_into(&raw, &mut self.canonical);
+        writer.tag(writer.samples(), key, &self.canonical, self.extractor)?;
+        Ok(())
+    }
+
+    fn take_not_utf8(&mut self) -> u64 {
+        std::mem::take(&mut self.not_utf8)
+    }
 }
 
 enum Found {
@@ -112,137 +158,86 @@ enum Found {
     Current(Metadata),
 }
 
-/// The shard's sidecar, judged by its footer: size and name of the shard, tagger, grammar, layout.
-fn found(path: &Path, extractor: &Extractor) -> Found {
-    let sidecar = sidecar::path_for(path);
-    if !sidecar.exists() {
+/// The sidecar at `path`, judged by its footer, which must say what `metadata` says: origin, tagger, grammar, layout.
+fn found(path: &Path, metadata: &Metadata) -> Found {
+    if !path.exists() {
         return Found::Nothing;
     }
-    let Ok(metadata) = Sidecar::read_metadata(&sidecar) else { return Found::Stale };
-    let Ok(bytes) = fs::metadata(path).map(|meta| meta.len()) else { return Found::Stale };
-    let counts = |made: Metadata| Metadata { samples: 0, captions_without_mention: 0, mentions: 0, ..made };
-    let fresh = Metadata::new(&extractor.description(), path, bytes);
-    if counts(metadata.clone()) == counts(fresh) { Found::Current(metadata) } else { Found::Stale }
+    match Sidecar::read_metadata(path) {
+        Ok(found) if found.uncounted() == metadata.uncounted() => Found::Current(found),
+        _ => Found::Stale,
+    }
 }
 
-/// Tags one shard; also returns the number of captions that are not UTF-8.
-fn tag_shard(path: &Path, extractor: &Extractor, threads: usize) -> Result<(Metadata, u64), Error> {
-    let archive = Archive::open(path)?;
-    let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
-    let samples = archive.samples()?;
-    let mut not_utf8 = 0;
-    let mut captions = Vec::with_capacity(samples.len());
-    for sample in &samples {
-        captions.push(match sample.caption() {
-            Some(member) => {
-                let raw = archive.read(member.offset, member.length)?;
-                let text = String::from_utf8(raw).unwrap_or_else(|error| {
-                    not_utf8 += 1;
-                    String::from_utf8_lossy(error.as_bytes()).into_owned()
-                });
-                canonical(&text)
-            }
-            None => String::new(),
+/// Counts and progress, shared by the threads.
+struct Board(Mutex<(Totals, Progress)>);
+
+impl Board {
+    fn new(totals: Totals) -> Self {
+        Self(Mutex::new((totals, Progress::new("tagging", "captions", 0))))
+    }
+
+    fn update(&self, captions: u64, change: impl FnOnce(&mut Totals)) {
+        let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (totals, progress) = &mut *board;
+        change(totals);
+        progress.advance(captions, || totals.message());
+    }
+
+    /// A sidecar that needs no work.
+    fn found(&self, metadata: &Metadata) {
+        self.update(0, |totals| totals.add(metadata));
+    }
+
+    /// A new sidecar.
+    fn tagged(&self, path: &Path, metadata: &Metadata, before: &Found, not_utf8: u64) {
+        let stale = matches!(before, Found::Stale);
+        if stale {
+            eprintln!(
+                "{}: made anew, the old one was made from other captions or by another tagger",
+                path.display()
+            );
+        }
+        self.update(u64::from(metadata.samples), |totals| {
+            totals.add(metadata);
+            totals.captions_not_utf8 += not_utf8;
+            totals.tagged += 1;
+            totals.replaced += u64::from(stale);
         });
     }
-    let mentions = all_mentions(&captions, extractor, threads).ok_or(Error::Interrupted)?;
-    let metadata = Metadata::new(&extractor.description(), path, bytes);
-    let mut writer = sidecar::Writer::create(&sidecar::path_for(path), metadata)?;
-    for (place, ((sample, caption), mentions)) in (0..).zip(samples.iter().zip(&captions).zip(&mentions)) {
-        writer.push(place, &sample.key, caption, mentions)?;
+
+    fn finish(self) -> Totals {
+        let (totals, progress) = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        progress.finish(&totals.message());
+        totals
     }
-    Ok((writer.finish()?, not_utf8))
 }
 
-/// The mentions of each caption, in order. None when the run was stopped.
-fn all_mentions(
-    captions: &[String],
-    extractor: &Extractor,
-    threads: usize,
-) -> Option<Vec<Vec<concepts::Mention>>> {
-    let chunks: Vec<&[String]> = captions.chunks(CHUNK).collect();
-    let next = AtomicUsize::new(0);
-    let stopped = AtomicBool::new(false);
-    let done = Mutex::new(vec![Vec::new(); chunks.len()]);
-    let work = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(chunk) = chunks.get(index) else { return };
-            if interrupted() {
-                stopped.store(true, Ordering::Relaxed);
-                return;
-            }
-            let mentions: Vec<_> = chunk.iter().map(|caption| extractor.mentions(caption)).collect();
-            done.lock().unwrap_or_else(PoisonError::into_inner)[index] = mentions;
+/// Tells threads that one of them has failed, or the user wants an end.
+#[derive(Default)]
+struct Stop(AtomicBool);
+
+impl Stop {
+    fn check(&self) -> Result<(), Error> {
+        if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Does `work` on several threads, this one among them; returns the error that stopped them, if one did.
+fn together(threads: usize, work: impl Fn(&Stop) -> Result<(), Error> + Sync) -> Result<(), Error> {
+    let stop = Stop::default();
+    let first = Mutex::new(None);
+    let one = || {
+        if let Err(error) = work(&stop) {
+            stop.0.store(true, Ordering::Relaxed);
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         }
     };
     thread::scope(|scope| {
-        for _ in 1..threads.min(chunks.len()) {
-            scope.spawn(work);
+        for _ in 1..threads {
+            scope.spawn(one);
         }
-        work();
+        one();
     });
-    let done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    (!stopped.into_inner()).then(|| done.into_iter().flatten().collect())
-}
-
-/// Reads one caption a line and writes one JSON object a line: the canonical text and its mentions. Offsets are
-/// characters (Unicode scalar values) of the canonical text, those of `start`, `end` the phrase's.
-pub fn tag_text(
-    path: &Path,
-    mut from: impl BufRead,
-    mut to: impl Write,
-    extractor: &Extractor,
-) -> Result<Totals, Error> {
-    let mut totals = Totals::default();
-    let mut line = Vec::new();
-    loop {
-        if interrupted() {
-            return Err(Error::Interrupted);
-        }
-        line.clear();
-        if from.read_until(b'\n', &mut line).map_err(Error::file("read", path))? == 0 {
-            to.flush().map_err(Error::file("write", Path::new("standard output")))?;
-            return Ok(totals);
-        }
-        let raw = String::from_utf8_lossy(&line);
-        totals.captions_not_utf8 += u64::from(matches!(raw, std::borrow::Cow::Owned(_)));
-        let text = canonical(&raw);
-        let mentions = extractor.mentions(&text);
-        totals.captions += 1;
-        totals.mentions += mentions.len() as u64;
-        totals.captions_without_mention += u64::from(mentions.is_empty());
-        let object = text_json(&text, &mentions);
-        writeln!(to, "{object}").map_err(Error::file("write", Path::new("standard output")))?;
-    }
-}
-
-fn text_json(text: &str, mentions: &[concepts::Mention]) -> Value {
-    let characters = |byte: usize| text.get(..byte).map_or(0, |before| before.chars().count());
-    let mentions: Vec<Value> = mentions
-        .iter()
-        .map(|mention| {
-            json!({
-                "phrase": text.get(mention.phrase.clone()).unwrap_or_default(),
-                "concept": mention.concept,
-                "head": mention.head,
-                "start": characters(mention.phrase.start),
-                "end": characters(mention.phrase.end),
-                "concept_start": characters(mention.concept_span.start),
-                "concept_end": characters(mention.concept_span.end),
-                "head_start": characters(mention.head_span.start),
-                "head_end": characters(mention.head_span.end),
-            })
-        })
-        .collect();
-    json!({ "text": text, "mentions": mentions })
-}
-
-/// What `--text` names: a file, or standard input for "-".
-pub fn open_text(path: &Path) -> Result<Box<dyn BufRead>, Error> {
-    if path == Path::new("-") {
-        return Ok(Box::new(std::io::stdin().lock()));
-    }
-    let file = fs::File::open(path).map_err(Error::file("read", path))?;
-    Ok(Box::new(std::io::BufReader::new(file)))
+    first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

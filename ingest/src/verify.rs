@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use concepts::files::TEMPORARY;
-use concepts::sidecar::Sidecar;
+use concepts::sidecar::{Parts, Sidecar};
 use loader::program::{Progress, interrupted};
 use loader::shard;
 use loader::tar::Archive;
@@ -18,7 +18,7 @@ use crate::stats::ShardStats;
 /// What was found in a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Shards looked at.
+    /// Shards looked at, or parts of a tagged table.
     pub shards: u64,
     /// Samples in their tars.
     pub samples: u64,
@@ -45,6 +45,9 @@ impl Report {
 
 /// Checks every shard of a folder. Damage is reported, not an error.
 pub fn verify(folder: &Path) -> Result<Report, Error> {
+    if let Some(parts) = Parts::read(folder)? {
+        return verify_parts(folder, &parts);
+    }
     let input = [folder.to_owned()];
     let mut report = Report::default();
     for path in shard::incomplete(&input)? {
@@ -73,6 +76,26 @@ pub fn verify(folder: &Path) -> Result<Report, Error> {
         progress.advance(1, || format!("{problems} problems"));
     }
     progress.finish(&format!("{} problems", report.problems.len()));
+    Ok(report)
+}
+
+/// Checks the sidecars that `ingest tag --table` made.
+fn verify_parts(folder: &Path, parts: &Parts) -> Result<Report, Error> {
+    let mut report = Report::default();
+    for (number, footer) in (0..).zip(parts.footers()) {
+        if interrupted() {
+            return Err(Error::Interrupted);
+        }
+        report.shards += 1;
+        report.samples += u64::from(footer.samples);
+        let path = Parts::path(folder, number);
+        let checked =
+            Sidecar::open(&path).and_then(|sidecar| Parts::refuse_unless(&footer, &sidecar.metadata, &path));
+        match checked {
+            Ok(()) => report.sidecars += 1,
+            Err(error) => report.problems.push(error.to_string()),
+        }
+    }
     Ok(report)
 }
 

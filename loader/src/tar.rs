@@ -7,7 +7,7 @@
 //! underscores. The same extension twice in a sample is an error, as it is there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -174,9 +174,18 @@ struct Positioned<'a> {
 
 impl Read for Positioned<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(buffer, self.position)?;
-        self.position += read as u64;
-        Ok(read)
+        let mut tries = 0;
+        loop {
+            match self.file.read_at(buffer, self.position) {
+                Ok(read) => {
+                    self.position += read as u64;
+                    return Ok(read);
+                }
+                Err(e) if tries == READ_TRIES => return Err(e),
+                Err(_) => std::thread::sleep(READ_PAUSE * (1 << tries)),
+            }
+            tries += 1;
+        }
     }
 }
 
@@ -192,51 +201,154 @@ impl Seek for Positioned<'_> {
     }
 }
 
+/// Bytes read at a time where a shard is read from its start to its end.
+const READ_AHEAD: usize = 1 << 20;
+
+/// Hands over key and caption of every sample, in tar order, from one pass of large reads: nothing but the caption in
+/// hand is in memory, and a `.tar.zst` is decoded on the way. Returns the number of samples.
+///
+/// # Errors
+/// As [`Archive::samples`], and whatever `each` returns.
+pub fn captions<E: From<Error>>(
+    path: &Path,
+    mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
+) -> Result<u64, E> {
+    let file = File::open(path).map_err(Error::io(path))?;
+    let mut key = String::new();
+    let mut caption = Vec::new();
+    let (mut samples, mut captioned) = (0, false);
+    let take = |member: FoundMember<'_, '_>| -> Result<(), E> {
+        if member.first {
+            if samples > 0 {
+                each(&key, captioned.then_some(caption.as_slice()))?;
+            }
+            samples += 1;
+            captioned = false;
+            member.key.clone_into(&mut key);
+        }
+        if member.extension == CAPTION_EXTENSION {
+            captioned = true;
+            caption.clear();
+            let read = member.data.read_to_end(&mut caption);
+            let read = read.map_err(|e| Error::archive(path, format!("damaged in {}: {e}", member.name)))?;
+            if read as u64 != member.length {
+                return Err(Error::archive(path, format!("ends inside {}", member.name)).into());
+            }
+        }
+        Ok(())
+    };
+    if path.extension().is_some_and(|extension| extension == "zst") {
+        let decoder = zstd::Decoder::new(BufReader::with_capacity(READ_AHEAD, file));
+        let mut archive = ::tar::Archive::new(decoder.map_err(Error::io(path))?);
+        members(archive.entries(), None, path, take)?;
+    } else {
+        let length = file.metadata().map_err(Error::io(path))?.len();
+        let file = BufReader::with_capacity(READ_AHEAD, Positioned { file: &file, position: 0 });
+        let mut archive = ::tar::Archive::new(Skipping(file));
+        members(archive.entries_with_seek(), Some(length), path, take)?;
+    }
+    if samples > 0 {
+        each(&key, captioned.then_some(caption.as_slice()))?;
+    }
+    Ok(samples)
+}
+
+/// A buffered reader that keeps its buffer when it passes over less than is left in it.
+struct Skipping<R>(BufReader<R>);
+
+impl<R: Read> Read for Skipping<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl<R: Read + Seek> Seek for Skipping<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        match to {
+            SeekFrom::Current(by) => self.0.seek_relative(by).and_then(|()| self.0.stream_position()),
+            to => self.0.seek(to),
+        }
+    }
+}
+
 /// The samples of a tar of `length` bytes; `shard` names it in errors.
 fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sample>, Error> {
     let mut archive = ::tar::Archive::new(tar);
-    let damaged = |after: &str, e: &dyn std::fmt::Display| {
-        let place = if after.is_empty() { "at its start".to_owned() } else { format!("after {after}") };
-        Error::archive(shard, format!("damaged {place}: {e}"))
-    };
     let mut samples: Vec<Sample> = Vec::new();
-    let mut previous = String::new();
-    for entry in archive.entries_with_seek().map_err(|e| damaged(&previous, &e))? {
-        let entry = entry.map_err(|e| damaged(&previous, &e))?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (offset, size) = (entry.raw_file_position(), entry.size());
-        if offset.checked_add(size).is_none_or(|end| end > length) {
-            return Err(Error::archive(shard, format!("ends inside {name}")));
-        }
-        let kind = entry.header().entry_type();
-        if kind.is_gnu_sparse() {
-            return Err(Error::archive(
-                shard,
-                format!("{name} is stored as a sparse file, which is not supported"),
-            ));
-        }
-        // Old archives mark folders by the slash alone.
-        let regular = (kind.is_file() || kind.is_contiguous()) && !name.ends_with('/');
-        previous.clone_from(&name);
-        let Some((key, extension)) = (regular && !is_metadata(&name)).then(|| split(&name)).flatten() else {
-            continue;
-        };
-        let member = Member { extension: extension.to_lowercase(), offset, length: size };
+    members(archive.entries_with_seek(), Some(length), shard, |found| -> Result<(), Error> {
+        let extension = found.extension.to_owned();
+        let member = Member { extension, offset: found.offset, length: found.length };
         match samples.last_mut() {
-            Some(sample) if sample.key == key => {
-                if sample.member(&member.extension).is_some() {
-                    let problem = format!("sample {key} has two members {}", member.extension);
-                    return Err(Error::archive(shard, problem));
-                }
-                sample.members.push(member);
-            }
-            _ => samples.push(Sample { key: key.to_owned(), members: vec![member] }),
+            Some(sample) if !found.first => sample.members.push(member),
+            _ => samples.push(Sample { key: found.key.to_owned(), members: vec![member] }),
         }
-    }
+        Ok(())
+    })?;
     if samples.len() > u32::MAX as usize {
         return Err(Error::archive(shard, "more than 4,294,967,295 samples"));
     }
     Ok(samples)
+}
+
+/// A member of a sample while its archive is read.
+struct FoundMember<'a, 'data> {
+    name: &'a str,
+    key: &'a str,
+    /// Whether the sample begins with it.
+    first: bool,
+    /// Lower-cased.
+    extension: &'a str,
+    offset: u64,
+    length: u64,
+    data: &'a mut (dyn Read + 'data),
+}
+
+/// Hands over the members that belong to samples, in tar order.
+fn members<R: Read, E: From<Error>>(
+    entries: io::Result<::tar::Entries<'_, R>>,
+    length: Option<u64>,
+    shard: &Path,
+    mut each: impl FnMut(FoundMember<'_, '_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let damaged = |after: &str, e: &dyn std::fmt::Display| {
+        let place = if after.is_empty() { "at its start".to_owned() } else { format!("after {after}") };
+        Error::archive(shard, format!("damaged {place}: {e}"))
+    };
+    let mut previous = String::new();
+    let mut current: Option<String> = None;
+    let mut extensions: Vec<String> = Vec::new();
+    for entry in entries.map_err(|e| damaged(&previous, &e))? {
+        let mut entry = entry.map_err(|e| damaged(&previous, &e))?;
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let (offset, size) = (entry.raw_file_position(), entry.size());
+        let end = offset.checked_add(size);
+        if end.is_none_or(|end| length.is_some_and(|length| end > length)) {
+            return Err(Error::archive(shard, format!("ends inside {name}")).into());
+        }
+        let kind = entry.header().entry_type();
+        if kind.is_gnu_sparse() {
+            let problem = format!("{name} is stored as a sparse file, which is not supported");
+            return Err(Error::archive(shard, problem).into());
+        }
+        // Old archives mark folders by the slash alone.
+        let regular = (kind.is_file() || kind.is_contiguous()) && !name.ends_with('/');
+        if let Some((key, extension)) = (regular && !is_metadata(&name)).then(|| split(&name)).flatten() {
+            let extension = extension.to_lowercase();
+            let first = current.as_deref() != Some(key);
+            if first {
+                extensions.clear();
+                current = Some(key.to_owned());
+            } else if extensions.contains(&extension) {
+                let problem = format!("sample {key} has two members {extension}");
+                return Err(Error::archive(shard, problem).into());
+            }
+            let (extension, data) = (extension.as_str(), &mut entry as &mut dyn Read);
+            each(FoundMember { name: &name, key, first, extension, offset, length: size, data })?;
+            extensions.push(extension.to_owned());
+        }
+        previous = name;
+    }
+    Ok(())
 }
 
 /// Key and extension of a member's name.

@@ -1,18 +1,24 @@
 //! `tools stats` and `tools merge`: what a set's captions speak of. The counting is [`concepts::statistics`]; here are
 //! its inputs, the table on the screen, and the coverage of a list of classes.
 
+mod sources;
+
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
 
-use anyhow::{Context, Result, bail};
-use concepts::sidecar::Sidecar;
+use anyhow::{Context, Result, anyhow, bail};
+use concepts::sidecar::{ConceptReader, Sidecar};
 use concepts::statistics::{Counts, Totals};
 use concepts::{Bank, Matching, files};
 use loader::program::{self, Outcome, Progress, UsageError};
-use loader::{shard, tar};
 use serde::Serialize;
 use serde_json::json;
 
+use self::sources::Source;
+pub(crate) use self::sources::sidecar_of;
 use crate::folder::NewFolder;
 
 /// File beside the statistics that says how often each class of `--classes` is mentioned.
@@ -29,7 +35,7 @@ pub(crate) const RARE: u64 = 1000;
 /// Reads the sidecars that `ingest tag` wrote and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArguments {
-    /// Folder of tagged shards
+    /// Folder of tagged shards, or of the sidecars that `ingest tag --table` made
     #[arg(value_name = "DIR")]
     shards: PathBuf,
     /// Folder to write; must not exist or be empty
@@ -41,6 +47,9 @@ pub(crate) struct StatsArguments {
     /// How mentions are matched with class names: longest or strict
     #[arg(long, default_value = "longest")]
     matching: Matching,
+    /// Threads, each with counts of its own [default: all cores, at most 8]
+    #[arg(long)]
+    threads: Option<usize>,
     /// Print a summary as one line of JSON
     #[arg(long)]
     json: bool,
@@ -62,29 +71,21 @@ pub(crate) struct MergeArguments {
     json: bool,
 }
 
+/// Threads by default: every one of them counts its own pairs, which takes memory, and the counts are added up by one.
+const MOST_THREADS: usize = 8;
+
 pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     let folder = NewFolder::create(&arguments.out)?;
     let bank = arguments.classes.as_deref().map(Bank::from_file).transpose()?;
-    let mut coverage = bank.map(|bank| Coverage::new(bank, arguments.matching));
-    let inputs = [arguments.shards.clone()];
-    let shards = shard::list(&inputs)?;
-    for unfinished in shard::incomplete(&inputs)? {
-        eprintln!("left out: {} is not complete", unfinished.display());
+    let coverage = bank.as_ref().map(|bank| Coverage::new(bank, arguments.matching));
+    let sources = sources::list(&arguments.shards)?;
+    let cores = || thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
+    let threads = arguments.threads.unwrap_or_else(cores).clamp(1, sources.len().max(1));
+    let counted = count(&sources, coverage.as_ref(), threads);
+    if program::interrupted() {
+        bail!("interrupted; {} was not written", arguments.out.display());
     }
-    let mut counts = Counts::new();
-    let mut progress = Progress::new("counting", "shards", shards.len() as u64);
-    for shard in &shards {
-        if program::interrupted() {
-            bail!("interrupted; {} was not written", arguments.out.display());
-        }
-        let sidecar = sidecar_of(shard)?;
-        counts.add_shard(&sidecar);
-        if let Some(coverage) = &mut coverage {
-            coverage.add(&sidecar);
-        }
-        progress.advance(1, || format!("{} mentions", counts.totals().mentions));
-    }
-    progress.finish("");
+    let (counts, coverage) = counted?;
     counts.write(folder.path())?;
     if let Some(coverage) = &coverage {
         coverage.write(&folder.path().join(COVERAGE))?;
@@ -95,6 +96,63 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
         program::print_json(&summary(&counts, coverage.as_ref()))?;
     }
     Ok(Outcome::Done)
+}
+
+/// Counts every source once. Sums do not depend on their order, so neither does the outcome on the threads.
+fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize) -> Result<Counted<'a>> {
+    let next = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let progress = Mutex::new(Progress::new("counting", "shards", sources.len() as u64));
+    let work = || -> Result<_> {
+        let (mut counts, mut coverage) = (Counts::new(), coverage.cloned());
+        while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if stop.load(Ordering::Relaxed) || program::interrupted() {
+                break;
+            }
+            let added = add(source, &mut counts, coverage.as_mut());
+            added.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            progress.lock().unwrap_or_else(PoisonError::into_inner).advance(1, String::new);
+        }
+        Ok((counts, coverage))
+    };
+    let counted = thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut sum = work();
+        for other in others {
+            let other = other.join().map_err(|_| anyhow!("a counting thread broke down"))?;
+            sum = match (sum, other) {
+                (Ok(sum), Ok(other)) => Ok(added_up(sum, other)),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            };
+        }
+        sum
+    })?;
+    progress.into_inner().unwrap_or_else(PoisonError::into_inner).finish("");
+    Ok(counted)
+}
+
+type Counted<'a> = (Counts, Option<Coverage<'a>>);
+
+fn added_up<'a>((mut counts, mut coverage): Counted<'a>, (more, covered): Counted<'a>) -> Counted<'a> {
+    counts.merge(&more);
+    if let (Some(coverage), Some(covered)) = (&mut coverage, covered) {
+        coverage.merge(&covered);
+    }
+    (counts, coverage)
+}
+
+fn add(source: &Source, counts: &mut Counts, coverage: Option<&mut Coverage<'_>>) -> Result<()> {
+    if let Some(coverage) = coverage {
+        let sidecar = Sidecar::open(source.sidecar())?;
+        source.refuse_unless_it_is_its(&sidecar.metadata)?;
+        counts.add_shard(&sidecar);
+        coverage.add(&sidecar);
+    } else {
+        let sidecar = ConceptReader::open(source.sidecar())?;
+        source.refuse_unless_it_is_its(&sidecar.metadata)?;
+        counts.add_file(sidecar)?;
+    }
+    Ok(())
 }
 
 pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
@@ -124,37 +182,17 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// A shard's sidecar; refused, by name, when it is missing or was made from another state of the shard.
-pub(crate) fn sidecar_of(path: &Path) -> Result<Sidecar> {
-    let sidecar = shard::sidecar_path(path);
-    if !sidecar.exists() {
-        bail!(
-            "{} has no sidecar {}; run `ingest tag` on its folder first",
-            path.display(),
-            sidecar.display()
-        );
-    }
-    let sidecar = Sidecar::open(&sidecar)?;
-    let bytes = fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
-    let samples = match loader::index::count_from_stats(path)? {
-        Some(samples) => samples,
-        None => tar::Archive::open(path)?.samples()?.len() as u32,
-    };
-    sidecar.refuse_unless_for(path, bytes, samples)?;
-    Ok(sidecar)
-}
-
 /// How often the classes of a list are mentioned.
-#[derive(Debug)]
-pub(crate) struct Coverage {
-    bank: Bank,
+#[derive(Debug, Clone)]
+pub(crate) struct Coverage<'a> {
+    bank: &'a Bank,
     pub(crate) matching: Matching,
     /// By label.
     pub(crate) classes: Vec<ClassCoverage>,
     samples: u64,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct ClassCoverage {
     pub(crate) class: String,
     mentions: u64,
@@ -162,8 +200,8 @@ pub(crate) struct ClassCoverage {
     pub(crate) samples: u64,
 }
 
-impl Coverage {
-    pub(crate) fn new(bank: Bank, matching: Matching) -> Self {
+impl<'a> Coverage<'a> {
+    pub(crate) fn new(bank: &'a Bank, matching: Matching) -> Self {
         let class = |name: &String| ClassCoverage { class: name.clone(), mentions: 0, samples: 0 };
         let classes = bank.names().iter().map(class).collect();
         Self { bank, matching, classes, samples: 0 }
@@ -186,6 +224,14 @@ impl Coverage {
             }
         }
         self.samples += u64::from(sidecar.metadata.samples);
+    }
+
+    fn merge(&mut self, more: &Self) {
+        for (class, more) in self.classes.iter_mut().zip(&more.classes) {
+            class.mentions += more.mentions;
+            class.samples += more.samples;
+        }
+        self.samples += more.samples;
     }
 
     /// Classes without any mention.
@@ -216,7 +262,7 @@ impl Coverage {
     }
 }
 
-fn summary(counts: &Counts, coverage: Option<&Coverage>) -> serde_json::Value {
+fn summary(counts: &Counts, coverage: Option<&Coverage<'_>>) -> serde_json::Value {
     let top: Vec<_> = counts
         .concepts()
         .into_iter()
@@ -232,7 +278,7 @@ fn summary(counts: &Counts, coverage: Option<&Coverage>) -> serde_json::Value {
 }
 
 /// The totals, the most frequent concepts and the classes that lack mentions, for a person.
-fn print(counts: &Counts, coverage: Option<&Coverage>, out: &Path) -> Result<()> {
+fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Path) -> Result<()> {
     let Totals { shards, samples, samples_without_mention, mentions, concepts, pairs, .. } = counts.totals();
     let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let mut text = String::new();

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use concepts::sidecar::{self, Metadata, Writer};
+use concepts::sidecar::{self, Cut, Metadata, Parts, Table, Writer};
 use concepts::{Mention, TaggerDescription};
 
 fn tools(arguments: &[&str]) -> Output {
@@ -275,6 +275,74 @@ fn statistics_refuse_sidecars_that_do_not_match() {
     let (code, line) = failure(&["stats", text(&nowhere), "--out", text(&out)]);
     assert!(code == 1 && line.contains("nowhere"), "{line}");
     assert!(!out.exists());
+}
+
+/// The parts of a table of FIRST's and SECOND's captions, three captions each.
+fn write_parts(folder: &Path) -> Parts {
+    fs::create_dir_all(folder).unwrap();
+    let tagger = TaggerDescription { name: "hand".into(), hash: "0".into(), grammar: 1 };
+    let mut parts = Parts::new(&tagger, Cut { part_size: 3, caption: None, key: None });
+    parts.tables.push(Table { name: "captions.txt".into(), bytes: 120, rows: 5 });
+    let samples: Vec<&Captioned> = FIRST.iter().chain(SECOND).collect();
+    for (number, footer) in (0..).zip(parts.footers()) {
+        let (first, count) = (footer.rows.as_ref().unwrap().first as usize, footer.samples as usize);
+        let mut writer = Writer::create(&Parts::path(folder, number), footer).unwrap();
+        for (i, (caption, mentions)) in samples[first..first + count].iter().enumerate() {
+            let mentions: Vec<Mention> = mentions.iter().map(|(p, w, c)| mention(caption, p, w, c)).collect();
+            writer.push(i as u32, &format!("{:09}", first + i), caption, &mentions).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    parts.write(folder).unwrap();
+    parts
+}
+
+#[test]
+fn statistics_of_captions_without_shards() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    write_shard(&at("shards"), "00000.tar", FIRST);
+    write_shard(&at("shards"), "00001.tar", SECOND);
+    let parts = write_parts(&at("parts"));
+    fs::write(at("classes"), "crate\ntree\numbrella\n").unwrap();
+    let count = |of: &str, out: &str, more: &[&str]| {
+        let (of, out) = (at(of), at(out));
+        let counted = summary(&[&["stats", text(&of), "--out", text(&out), "--json"], more].concat());
+        (counted, contents(&out))
+    };
+    // One shard by its own name, too.
+    assert_eq!(count("shards/00001.tar", "of-one", &[]).0["samples"], 2);
+    // The same captions, so the same counts.
+    let (of_parts, one_thread) = count("parts", "one", &["--threads", "1"]);
+    assert_eq!(of_parts, count("shards", "of-shards", &[]).0);
+    assert!(one_thread == count("parts", "four", &["--threads", "4"]).1);
+    // Counting for classes reads whole sidecars; what it counts of concepts is the same.
+    let classes = at("classes");
+    let (_, mut with_classes) = count("parts", "classed", &["--threads", "2", "--classes", text(&classes)]);
+    assert!(with_classes.remove("coverage.json").is_some());
+    assert!(with_classes == one_thread);
+
+    let refused = |what: &str| {
+        let (code, line) = failure(&["stats", text(&at("parts")), "--out", text(&at("x"))]);
+        assert!(code == 1 && line.contains(what), "{line}");
+        line
+    };
+    // A part of another table, of another cut, a missing one, and a run that is not through.
+    let (first, second) = (Parts::path(&at("parts"), 0), Parts::path(&at("parts"), 1));
+    fs::copy(&first, &second).unwrap();
+    refused("00001.concepts.parquet: was made from 3 captions of captions.txt (120 bytes) from row 0 on");
+    let mut other = parts.clone();
+    other.tagger = "other".into();
+    other.write(&at("parts")).unwrap();
+    refused("00000.concepts.parquet");
+    parts.write(&at("parts")).unwrap();
+    fs::remove_file(&second).unwrap();
+    assert!(refused("00001.concepts.parquet is missing").contains("ingest tag --table"));
+    fs::remove_file(at("parts").join("captions.json")).unwrap();
+    assert!(refused("captions.json").contains("to its end"));
+    // Nor does such a part pass for a shard's.
+    fs::copy(at("shards/00000.tar"), at("parts/00000.tar")).unwrap();
+    refused("was made from captions.txt, not from 00000.tar");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use arrow::datatypes::{DataType, Int32Type, UInt32Type};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, file_name, writer};
+use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, writer};
 use crate::Error;
 
 /// The mentions of one shard.
@@ -153,22 +153,11 @@ impl Sidecar {
 
     /// Fails, by name, when this sidecar was not made from that shard as it is now.
     pub fn refuse_unless_for(&self, shard: &Path, shard_bytes: u64, samples: u32) -> Result<(), Error> {
-        let metadata = &self.metadata;
-        let name = file_name(shard);
-        let what = if metadata.shard != name {
-            format!("was made from {}, not from {name}", metadata.shard)
-        } else if metadata.shard_bytes != shard_bytes {
-            format!("was made from a shard of {} bytes, {name} has {shard_bytes}", metadata.shard_bytes)
-        } else if metadata.samples != samples {
-            format!("was made from {} samples, {name} has {samples}", metadata.samples)
-        } else {
-            return Ok(());
-        };
-        Err(Error::Stale { path: self.path.clone(), what })
+        self.metadata.refuse_unless_for(&self.path, shard, shard_bytes, samples)
     }
 }
 
-fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Result<Metadata, String> {
+pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Result<Metadata, String> {
     let json = footer
         .key_value_metadata()
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
@@ -182,7 +171,7 @@ fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Result<Metadat
     serde_json::from_value(json).map_err(|e| e.to_string())
 }
 
-fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
+pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
     if column.null_count() > 0 {
         return Err(format!("column {name:?} has nulls"));
@@ -190,7 +179,7 @@ fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String
     Ok(column)
 }
 
-fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+pub(super) fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
     let array = cast(column(batch, name)?, &DataType::UInt32).map_err(|e| e.to_string())?;
     if array.null_count() > 0 {
         return Err(format!("column {name:?} has numbers that are not uint32"));
@@ -198,7 +187,7 @@ fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
     Ok(array)
 }
 
-fn dictionary(batch: &RecordBatch, name: &str) -> Result<DictionaryArray<Int32Type>, String> {
+pub(super) fn dictionary(batch: &RecordBatch, name: &str) -> Result<DictionaryArray<Int32Type>, String> {
     let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     let array = cast(column(batch, name)?, &kind).map_err(|e| e.to_string())?;
     array.as_dictionary_opt::<Int32Type>().cloned().ok_or_else(|| format!("column {name:?} is not text"))

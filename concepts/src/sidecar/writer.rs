@@ -1,22 +1,30 @@
-//! Writing a sidecar: columns are gathered for one row group at a time, so memory stays flat.
+//! Writing a sidecar: rows are gathered for a few pages at a time, so memory stays flat.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, StringBuilder, StringDictionaryBuilder, UInt32Builder};
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, SchemaRef};
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, StringBuilder, UInt32Builder};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, ZstdLevel};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::KeyValue;
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::schema::types::ColumnPath;
 
 use super::{FOOTER_KEY, Metadata};
 use crate::files::AtomicFile;
-use crate::{Error, Mention};
+use crate::{Error, Extractor, Mention, MentionView};
 
 /// Rows of a row group: what DuckDB scans as one unit.
 pub(super) const ROW_GROUP: usize = 122_880;
+
+/// Rows handed to the encoder at a time.
+const ROWS: usize = 16_384;
+
+/// Columns of numbers. They rise and fall little from row to row, so differences take fewer bits than a dictionary's
+/// indices, and no value is hashed.
+const NUMBERS: [&str; 5] = ["sample", "phrase_start", "phrase_end", "concept_start", "concept_end"];
 
 /// Zstandard level: beyond 3 the files hardly shrink and writing slows down.
 const ZSTD_LEVEL: i32 = 3;
@@ -42,13 +50,21 @@ impl Writer {
     /// Starts the sidecar at `path` (its folder must exist). The metadata's counts are taken over by the writer.
     pub fn create(path: &Path, metadata: Metadata) -> Result<Self, Error> {
         let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
-        let properties = WriterProperties::builder()
+        let mut properties = WriterProperties::builder()
+            // Smallest and largest values help to find samples, not phrases in the order of captions.
+            .set_statistics_enabled(EnabledStatistics::None)
+            .set_column_statistics_enabled(ColumnPath::from("key"), EnabledStatistics::Chunk)
+            .set_column_statistics_enabled(ColumnPath::from("sample"), EnabledStatistics::Chunk)
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
             .set_max_row_group_row_count(Some(ROW_GROUP))
-            .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        let parquet =
-            ArrowWriter::try_new(file, schema(), Some(properties)).map_err(|e| write_error(path, e))?;
+            .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned());
+        for name in NUMBERS {
+            properties = properties
+                .set_column_dictionary_enabled(ColumnPath::from(name), false)
+                .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
+        }
+        let parquet = ArrowWriter::try_new(file, schema(), Some(properties.build()))
+            .map_err(|e| write_error(path, e))?;
         let metadata = Metadata { samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
         Ok(Self { path: path.to_owned(), metadata, parquet, columns: Columns::default() })
     }
@@ -64,20 +80,49 @@ impl Writer {
         canonical: &str,
         mentions: &[Mention],
     ) -> Result<(), Error> {
+        self.begin(sample, key)?;
+        for mention in mentions {
+            self.columns.push(sample, key, canonical, MentionView::from(mention));
+        }
+        self.end(mentions.len() as u64)
+    }
+
+    /// [`Writer::push`] of the mentions that `extractor` finds; returns their number.
+    pub fn tag(
+        &mut self,
+        sample: u32,
+        key: &str,
+        canonical: &str,
+        extractor: &Extractor,
+    ) -> Result<u64, Error> {
+        self.begin(sample, key)?;
+        let mut mentions = 0;
+        extractor.visit(canonical, |mention| {
+            self.columns.push(sample, key, canonical, mention);
+            mentions += 1;
+        });
+        self.end(mentions)?;
+        Ok(mentions)
+    }
+
+    /// Samples so far: the position of the next one.
+    pub fn samples(&self) -> u32 {
+        self.metadata.samples
+    }
+
+    fn begin(&mut self, sample: u32, key: &str) -> Result<(), Error> {
         if sample < self.metadata.samples {
             let previous = self.metadata.samples - 1;
             return Err(Error::Order { path: self.path.clone(), sample, key: key.to_owned(), previous });
         }
         self.metadata.samples = sample + 1;
-        self.metadata.captions_without_mention += u32::from(mentions.is_empty());
-        for mention in mentions {
-            self.columns.push(sample, key, canonical, mention);
-            self.metadata.mentions += 1;
-            if self.columns.rows == ROW_GROUP {
-                self.write_columns()?;
-            }
-        }
         Ok(())
+    }
+
+    fn end(&mut self, mentions: u64) -> Result<(), Error> {
+        self.metadata.mentions += mentions;
+        self.metadata.captions_without_mention += u32::from(mentions == 0);
+        if self.columns.rows >= ROWS { self.write_columns() } else { Ok(()) }
     }
 
     /// Writes what is left and the footer, and puts the file in place.
@@ -120,44 +165,46 @@ pub(super) fn schema() -> SchemaRef {
     ]))
 }
 
-/// The rows of the row group in the making.
+/// Rows in the making. The dictionaries are left to the Parquet writer, which makes its own in any case.
 #[derive(Default)]
 struct Columns {
     rows: usize,
     key: StringBuilder,
     sample: UInt32Builder,
-    phrase: StringDictionaryBuilder<Int32Type>,
-    concept: StringDictionaryBuilder<Int32Type>,
-    head: StringDictionaryBuilder<Int32Type>,
+    phrase: StringBuilder,
+    concept: StringBuilder,
+    head: StringBuilder,
     spans: [UInt32Builder; 4],
     tags: StringBuilder,
 }
 
 impl Columns {
-    fn push(&mut self, sample: u32, key: &str, canonical: &str, mention: &Mention) {
+    fn push(&mut self, sample: u32, key: &str, canonical: &str, mention: MentionView<'_>) {
+        let MentionView { start, concept_start, end, concept, head, tags, .. } = mention;
         self.rows += 1;
         self.key.append_value(key);
         self.sample.append_value(sample);
-        self.phrase.append_value(canonical.get(mention.phrase.clone()).unwrap_or_default());
-        self.concept.append_value(&mention.concept);
-        self.head.append_value(&mention.head);
-        let (phrase, concept) = (&mention.phrase, &mention.concept_span);
-        for (column, byte) in
-            self.spans.iter_mut().zip([phrase.start, phrase.end, concept.start, concept.end])
-        {
+        self.phrase.append_value(canonical.get(start..end).unwrap_or_default());
+        self.concept.append_value(concept);
+        self.head.append_value(head);
+        for (column, byte) in self.spans.iter_mut().zip([start, end, concept_start, end]) {
             column.append_value(byte as u32);
         }
-        self.tags.append_value(&mention.tags);
+        self.tags.append_value(tags);
     }
 
     fn take(&mut self) -> Result<RecordBatch, arrow::error::ArrowError> {
+        let each = Int32Array::from_iter_values(0..self.rows as i32);
         self.rows = 0;
+        let dictionary = |column: &mut StringBuilder| -> Result<ArrayRef, arrow::error::ArrowError> {
+            Ok(Arc::new(DictionaryArray::try_new(each.clone(), Arc::new(column.finish()))?))
+        };
         let mut columns: Vec<ArrayRef> = vec![
             Arc::new(self.key.finish()),
             Arc::new(self.sample.finish()),
-            Arc::new(self.phrase.finish()),
-            Arc::new(self.concept.finish()),
-            Arc::new(self.head.finish()),
+            dictionary(&mut self.phrase)?,
+            dictionary(&mut self.concept)?,
+            dictionary(&mut self.head)?,
         ];
         columns.extend(self.spans.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
         columns.push(Arc::new(self.tags.finish()));

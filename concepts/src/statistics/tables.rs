@@ -1,5 +1,6 @@
 //! The statistics on disk: two Parquet tables and a JSON file.
 
+use std::cmp::Reverse;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::{Counts, Pair, Totals, VERSION};
+use super::{Counts, PairKey, Totals, VERSION};
 use crate::Error;
 use crate::files::{AtomicFile, write_atomic};
 
@@ -104,16 +105,37 @@ impl Counts {
     }
 
     fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
-        let mut all: Vec<Pair<'_>> = self.pairs().collect();
-        all.sort_unstable_by(|x, y| y.samples.cmp(&x.samples).then((x.a, x.b).cmp(&(y.a, y.b))));
+        // Places in the order of names stand for the names, so that millions of pairs are sorted as numbers.
+        let mut by_name: Vec<u32> = (0..self.names.len() as u32).collect();
+        by_name.sort_unstable_by_key(|&number| &self.names[number as usize]);
+        let mut places = vec![0; by_name.len()];
+        for (place, &number) in (0..).zip(&by_name) {
+            places[number as usize] = place;
+        }
+        let mut all: Vec<(Reverse<u64>, u32, u32)> = Vec::with_capacity(self.pairs.len());
+        for (pair, &samples) in &self.pairs {
+            let (a, b) = pair.numbers();
+            let (a, b): (u32, u32) = (places[a as usize], places[b as usize]);
+            all.push((Reverse(samples), a.min(b), a.max(b)));
+        }
+        all.sort_unstable();
         let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
         starts.into_iter().map(move |start| {
             let rows = &all[start..(start + ROW_GROUP).min(all.len())];
+            let number = |place: u32| by_name[place as usize] as usize;
+            let name = |place: u32| self.names[number(place)].as_str();
+            let count = |place: u32| self.concepts[number(place)].samples as f64;
+            let pmi = rows.iter().map(|&(Reverse(samples), a, b)| {
+                (samples as f64 * self.totals.samples as f64 / (count(a) * count(b))).log2()
+            });
             RecordBatch::try_from_iter([
-                ("a", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.a))) as ArrayRef),
-                ("b", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.b)))),
-                ("samples", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.samples)))),
-                ("pmi", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.pmi)))),
+                (
+                    "a",
+                    Arc::new(StringArray::from_iter_values(rows.iter().map(|row| name(row.1)))) as ArrayRef,
+                ),
+                ("b", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| name(row.2))))),
+                ("samples", Arc::new(UInt64Array::from_iter_values(rows.iter().map(|row| row.0.0)))),
+                ("pmi", Arc::new(Float64Array::from_iter_values(pmi))),
             ])
         })
     }
@@ -143,7 +165,7 @@ impl Counts {
                 self.numbers.get(name).copied().ok_or_else(|| format!("{name:?} is not in {CONCEPTS}"))
             };
             let (a, b) = (number(&a)?, number(&b)?);
-            self.pairs.insert((a.min(b), a.max(b)), samples.as_primitive::<UInt64Type>().value(row));
+            self.pairs.insert(PairKey::new(a, b), samples.as_primitive::<UInt64Type>().value(row));
         }
         Ok(())
     }

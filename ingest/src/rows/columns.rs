@@ -12,6 +12,8 @@ pub enum Where {
     Web,
     /// In a folder.
     Local,
+    /// Nowhere: only the captions are wanted.
+    Nowhere,
 }
 
 /// What the command line says about columns.
@@ -51,7 +53,8 @@ pub const RESERVED: [&str; 15] = [
 /// Positions of the columns in one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    pub(super) url: usize,
+    /// None when no pictures are wanted.
+    pub(super) url: Option<usize>,
     pub(super) caption: Option<usize>,
     pub(super) extra: Vec<usize>,
 }
@@ -60,7 +63,15 @@ impl Wanted {
     fn usual_urls(&self) -> &'static [&'static str] {
         match self.place {
             Where::Web => &["url", "image_url"],
+            Where::Nowhere => &[],
             Where::Local => &["file", "file_name", "filename", "image", "image_path", "filepath", "path"],
+        }
+    }
+
+    fn extra_option(&self) -> &'static str {
+        match self.place {
+            Where::Nowhere => "--key-col",
+            _ => "--save-additional-columns",
         }
     }
 
@@ -68,22 +79,28 @@ impl Wanted {
 
     /// Finds the columns among `names`, first exactly, then whatever the case.
     pub(super) fn find(&self, path: &Path, names: &[String]) -> Result<Found, Error> {
-        let (what, option) = match self.place {
-            Where::Web => ("URLs", "--url-col"),
-            Where::Local => ("files", "--file-col"),
+        let url = |what, option| {
+            Self::column(path, names, self.url.as_deref(), self.usual_urls(), what, option).map(Some)
         };
-        let url = Self::column(path, names, self.url.as_deref(), self.usual_urls(), what, option)?;
+        let url = match self.place {
+            Where::Web => url("URLs", "--url-col")?,
+            Where::Local => url("files", "--file-col")?,
+            Where::Nowhere => None,
+        };
         let caption = if self.no_captions {
             None
         } else {
             let given = self.caption.as_deref();
-            let option = "--caption-col (or --no-captions)";
+            let option = match self.place {
+                Where::Nowhere => "--caption-col",
+                _ => "--caption-col (or --no-captions)",
+            };
             Some(Self::column(path, names, given, Self::USUAL_CAPTIONS, "captions", option)?)
         };
         let extra = self
             .extra
             .iter()
-            .map(|name| Self::column(path, names, Some(name), &[], "", "--save-additional-columns"))
+            .map(|name| Self::column(path, names, Some(name), &[], "", self.extra_option()))
             .collect::<Result<_, _>>()?;
         Ok(Found { url, caption, extra })
     }
@@ -129,7 +146,7 @@ mod tests {
     #[test]
     fn the_usual_names_are_found_whatever_their_case() {
         let found = wanted().find(Path::new("x.parquet"), &names(&["SAMPLE_ID", "URL", "TEXT"])).unwrap();
-        assert_eq!(found, Found { url: 1, caption: Some(2), extra: vec![] });
+        assert_eq!(found, Found { url: Some(1), caption: Some(2), extra: vec![] });
     }
 
     #[test]

@@ -35,7 +35,7 @@ impl DelimitedRows {
         let names: Vec<String> = first.iter().map(|field| text(field.trim_ascii()).0).collect();
         let mut waiting = VecDeque::new();
         let found = match headerless(&names) {
-            Some(found) if wanted.place == Where::Web && wanted.url.is_none() => {
+            Some(found) if wanted.place != Where::Local && wanted.url.is_none() => {
                 if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()) {
                     return Err(Error::input(
                         path,
@@ -82,7 +82,8 @@ impl DelimitedRows {
             }
             text
         };
-        let url = take(field(self.found.url), "URL").trim().to_owned();
+        let url =
+            self.found.url.map_or_else(String::new, |index| take(field(index), "URL").trim().to_owned());
         let caption = self.found.caption.map(|index| take(field(index), "caption"));
         let extra = self
             .found
@@ -100,10 +101,10 @@ fn headerless(first: &[String]) -> Option<Found> {
     let is_url = |field: &String| field.starts_with("http://") || field.starts_with("https://");
     match first {
         [one, other] if is_url(one) && !is_url(other) => {
-            Some(Found { url: 0, caption: Some(1), extra: vec![] })
+            Some(Found { url: Some(0), caption: Some(1), extra: vec![] })
         }
         [one, other] if is_url(other) && !is_url(one) => {
-            Some(Found { url: 1, caption: Some(0), extra: vec![] })
+            Some(Found { url: Some(1), caption: Some(0), extra: vec![] })
         }
         _ => None,
     }

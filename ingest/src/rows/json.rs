@@ -16,7 +16,7 @@ pub(super) struct JsonRows {
     path: PathBuf,
     from: Box<dyn BufRead + Send>,
     layout: Layout,
-    url: String,
+    url: Option<String>,
     caption: Option<String>,
     extra: Vec<Extra>,
     line: Vec<u8>,
@@ -69,7 +69,7 @@ impl JsonRows {
             path: path.to_owned(),
             from,
             layout,
-            url: String::new(),
+            url: None,
             caption: None,
             extra: wanted.extra_text(),
             line: Vec::new(),
@@ -81,7 +81,7 @@ impl JsonRows {
                 Record::Object(object, problem) => {
                     let names: Vec<String> = object.keys().cloned().collect();
                     let found = wanted.find(path, &names)?;
-                    rows.url.clone_from(&names[found.url]);
+                    rows.url = found.url.map(|index| names[index].clone());
                     rows.caption = found.caption.map(|index| names[index].clone());
                     for (column, index) in rows.extra.iter_mut().zip(found.extra) {
                         column.name.clone_from(&names[index]);
@@ -144,11 +144,12 @@ impl JsonRows {
                 return vec![Row { url: line, caption: None, extra, problem: Some(problem) }];
             }
         };
-        let url = match object.get(&self.url) {
+        let url = match self.url.as_ref().and_then(|name| object.get(name)) {
             Some(Value::String(url)) => url.trim().to_owned(),
             Some(Value::Null) | None => String::new(),
             Some(other) => {
-                problem = Some(Problem::read(format!("{:?} is not text", self.url)));
+                let name = self.url.as_deref().unwrap_or_default();
+                problem = Some(Problem::read(format!("{name:?} is not text")));
                 other.to_string()
             }
         };

@@ -1,9 +1,9 @@
-//! One URL a line.
+//! One URL a line; or, where only captions are wanted, one caption a line, empty ones too.
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use super::{Extra, Row, Rows, Wanted, next_line, reader, text};
+use super::{Extra, Row, Rows, Wanted, Where, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -11,15 +11,18 @@ pub(super) struct TextRows {
     path: PathBuf,
     from: Box<dyn BufRead + Send>,
     line: Vec<u8>,
+    /// Whether the lines are captions.
+    captions: bool,
 }
 
 impl TextRows {
     pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
         if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()).or(wanted.url.as_ref()) {
-            let problem = format!("one URL a line has no columns, so no {name:?}: use csv or jsonl");
+            let problem = format!("one text a line has no columns, so no {name:?}: use csv or jsonl");
             return Err(Error::input(path, problem));
         }
-        Ok(Self { path: path.to_owned(), from: reader(path)?, line: Vec::new() })
+        let captions = wanted.place == Where::Nowhere;
+        Ok(Self { path: path.to_owned(), from: reader(path)?, line: Vec::new(), captions })
     }
 }
 
@@ -29,11 +32,16 @@ impl Rows for TextRows {
     }
 
     fn captioned(&self) -> bool {
-        false
+        self.captions
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
         while next_line(&self.path, self.from.as_mut(), &mut self.line)? {
+            if self.captions {
+                let (caption, valid) = text(&self.line);
+                let problem = (!valid).then(|| Problem::read("caption is not UTF-8"));
+                return Ok(Some(Row { caption: Some(caption), problem, ..Row::default() }));
+            }
             let (url, valid) = text(self.line.trim_ascii());
             if url.is_empty() {
                 continue;

@@ -61,9 +61,11 @@ impl ParquetRows {
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
         let found = wanted.find(path, &names)?;
         let lists = found.caption.is_some_and(|index| fields[index].data_type().is_list());
-        for index in [Some(found.url), found.caption].into_iter().flatten() {
+        for index in [found.url, found.caption].into_iter().flatten() {
             let inner = match fields[index].data_type() {
-                DataType::List(inner) | DataType::LargeList(inner) if index != found.url => inner.data_type(),
+                DataType::List(inner) | DataType::LargeList(inner) if Some(index) != found.url => {
+                    inner.data_type()
+                }
                 kind => kind,
             };
             if !inner.is_binary() {
@@ -78,7 +80,7 @@ impl ParquetRows {
             .map(|(name, &index)| Extra { name: name.clone(), kind: kind(fields[index].data_type()) })
             .collect();
         let mut columns: Vec<usize> =
-            [found.url].into_iter().chain(found.caption).chain(found.extra.iter().copied()).collect();
+            found.url.into_iter().chain(found.caption).chain(found.extra.iter().copied()).collect();
         columns.sort_unstable();
         columns.dedup();
         let total = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
@@ -119,7 +121,7 @@ impl ParquetRows {
             let place = self.columns.iter().position(|&column| column == index).unwrap_or(0);
             batch.column(place)
         };
-        let url_column = column(self.found.url);
+        let url_column = self.found.url.map(column);
         let caption_column = self.found.caption.map(column);
         let extra_columns: Vec<(&ArrayRef, Kind)> = self
             .found
@@ -139,7 +141,8 @@ impl ParquetRows {
                     text
                 })
             };
-            let url = check(bytes(url_column, row).map(text), "URL").unwrap_or_default();
+            let url = url_column.and_then(|column| bytes(column, row).map(text));
+            let url = check(url, "URL").unwrap_or_default();
             let mut captions = Vec::new();
             if let Some(column) = caption_column {
                 if let Some(list) = list(column, row) {

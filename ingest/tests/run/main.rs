@@ -5,4 +5,5 @@ mod common;
 mod continuing;
 mod faults;
 mod sets;
+mod tables;
 mod tagging;

@@ -30,7 +30,7 @@ const MENTION: [(&str, &str, &str); 10] = [
 ];
 
 /// The JSON text.
-pub(super) fn describe(findings: &Findings, arguments: &Arguments, shards: &[PathBuf]) -> Result<String> {
+pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &[PathBuf]) -> Result<String> {
     let folder = prefix(&arguments.shards, &arguments.out);
     let has_tables = !findings.survey.columns.is_empty();
     let (packed, plain): (Vec<PathBuf>, Vec<PathBuf>) = shards
@@ -165,7 +165,7 @@ fn field(set: &str, files: &str, name: &str, kind: &str, about: &str) -> Value {
 }
 
 /// The tables' columns that have a plain type.
-fn samples(findings: &Findings) -> Vec<Value> {
+fn samples(findings: &Findings<'_>) -> Vec<Value> {
     let mut ids = HashSet::new();
     let mut fields = Vec::new();
     for (column, kind) in &findings.survey.columns {

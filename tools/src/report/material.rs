@@ -12,7 +12,7 @@ const CAUSES: usize = 20;
 /// Bars of a histogram.
 const BARS: usize = 40;
 
-pub(super) fn captions(findings: &Findings) -> Section {
+pub(super) fn captions(findings: &Findings<'_>) -> Section {
     let words = &findings.survey.words;
     if words.total() == 0 {
         let body = "<p>No sample has a caption.</p>".to_owned();
@@ -57,7 +57,7 @@ fn range(of: &Distribution) -> String {
     }
 }
 
-pub(super) fn sizes(findings: &Findings) -> Section {
+pub(super) fn sizes(findings: &Findings<'_>) -> Section {
     let survey = &findings.survey;
     let shown = if survey.original.total() > 0 { &survey.original } else { &survey.stored };
     let body = if shown.total() == 0 {
@@ -94,7 +94,7 @@ pub(super) fn sizes(findings: &Findings) -> Section {
     Section { id: "sizes", title: "Picture sizes", body }
 }
 
-pub(super) fn failures(findings: &Findings) -> Section {
+pub(super) fn failures(findings: &Findings<'_>) -> Section {
     let survey = &findings.survey;
     let failed = survey.attempts - survey.samples;
     let mut causes: Vec<(&str, u64)> =

@@ -72,11 +72,11 @@ pub(crate) struct Arguments {
 
 /// All that the page tells.
 #[derive(Debug)]
-struct Findings {
+struct Findings<'a> {
     name: String,
     counts: Counts,
     survey: Survey,
-    coverage: Option<Coverage>,
+    coverage: Option<Coverage<'a>>,
     pairs: Pairs,
     examples: Examples,
     first_shard: String,
@@ -86,7 +86,7 @@ struct Findings {
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let croissant_path = check_targets(&arguments.out)?;
     let bank = arguments.classes.as_deref().map(Bank::from_file).transpose()?;
-    let mut coverage = bank.map(|bank| Coverage::new(bank, arguments.matching));
+    let mut coverage = bank.as_ref().map(|bank| Coverage::new(bank, arguments.matching));
     let counted = arguments.statistics.as_deref().map(Counts::read).transpose()?;
     let inputs = [arguments.shards.clone()];
     let shards = shard::list(&inputs)?;
@@ -202,7 +202,7 @@ fn folder_name(path: &Path) -> String {
     whole.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn say(arguments: &Arguments, findings: &Findings, bytes: usize, croissant: &Path) -> Result<()> {
+fn say(arguments: &Arguments, findings: &Findings<'_>, bytes: usize, croissant: &Path) -> Result<()> {
     let totals = findings.counts.totals();
     let pictures: usize = findings.examples.of.iter().map(Vec::len).sum();
     let skipped = findings.examples.skipped;

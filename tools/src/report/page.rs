@@ -28,7 +28,7 @@ pub(super) struct Section {
 }
 
 /// The whole page.
-pub(super) fn html(findings: &Findings) -> Result<String> {
+pub(super) fn html(findings: &Findings<'_>) -> Result<String> {
     let all = findings.counts.concepts();
     let sections: Vec<Section> = [
         Some(speech::frequency(findings, &all)),
@@ -80,7 +80,7 @@ pub(super) fn html(findings: &Findings) -> Result<String> {
     fill(TEMPLATE, |name| filled.iter().find(|(key, _)| *key == name).map(|(_, value)| *value))
 }
 
-fn lead(findings: &Findings) -> String {
+fn lead(findings: &Findings<'_>) -> String {
     let totals = findings.counts.totals();
     format!(
         "<b>{}</b> in {} ({}). The captions mention <b>{}</b> {}, {:.1} to a sample.",
@@ -93,7 +93,7 @@ fn lead(findings: &Findings) -> String {
     )
 }
 
-fn tiles(findings: &Findings) -> String {
+fn tiles(findings: &Findings<'_>) -> String {
     let (totals, survey) = (findings.counts.totals(), &findings.survey);
     let failed = survey.attempts - survey.samples;
     let with =
@@ -172,7 +172,7 @@ fn table(all: &Concepts<'_>) -> Section {
 }
 
 /// What the script shows in the table.
-fn rows(findings: &Findings, all: &Concepts<'_>) -> serde_json::Value {
+fn rows(findings: &Findings<'_>, all: &Concepts<'_>) -> serde_json::Value {
     let rows: Vec<_> = all
         .iter()
         .zip(&findings.pairs.companions)
@@ -185,7 +185,7 @@ fn rows(findings: &Findings, all: &Concepts<'_>) -> serde_json::Value {
     json!({"samples": findings.counts.totals().samples, "rows": rows})
 }
 
-fn about(findings: &Findings) -> Section {
+fn about(findings: &Findings<'_>) -> Section {
     let survey = &findings.survey;
     let shards = if survey.shards == 1 {
         format!("<code>{}</code>", escaped(&findings.first_shard))

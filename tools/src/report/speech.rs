@@ -13,7 +13,7 @@ const CLASSES: usize = 300;
 /// Characters of a caption kept on each side of a mention.
 const AROUND: usize = 70;
 
-pub(super) fn frequency(findings: &Findings, all: &Concepts<'_>) -> Section {
+pub(super) fn frequency(findings: &Findings<'_>, all: &Concepts<'_>) -> Section {
     let mentions = findings.counts.totals().mentions;
     let first = |count: usize| all.iter().take(count).map(|(_, of)| of.mentions).sum::<u64>();
     let once = all.iter().rev().take_while(|(_, of)| of.mentions == 1).count() as u64;
@@ -45,7 +45,7 @@ pub(super) fn frequency(findings: &Findings, all: &Concepts<'_>) -> Section {
     Section { id: "frequency", title: "Frequency", body }
 }
 
-pub(super) fn top(findings: &Findings, all: &Concepts<'_>) -> Section {
+pub(super) fn top(findings: &Findings<'_>, all: &Concepts<'_>) -> Section {
     let samples = findings.counts.totals().samples;
     let mut cards = String::new();
     for ((name, of), pictures) in all.iter().zip(&findings.examples.of) {
@@ -153,7 +153,7 @@ pub(super) fn classes(coverage: &Coverage) -> Section {
     Section { id: "classes", title: "Classes", body }
 }
 
-pub(super) fn pairs(findings: &Findings) -> Section {
+pub(super) fn pairs(findings: &Findings<'_>) -> Section {
     let pairs = &findings.pairs;
     let table = |caption: &str, small: &str, chosen: &[Chosen]| {
         let rows: String = chosen

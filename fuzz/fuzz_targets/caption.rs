@@ -1,0 +1,44 @@
+//! Any bytes as a caption, all the way to a sidecar's columns: no panic, and every span is what it should be.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use concepts::{Extractor, TaggerKind, canonical, words};
+use libfuzzer_sys::fuzz_target;
+
+static EXTRACTOR: LazyLock<Extractor> =
+    LazyLock::new(|| Extractor::new(TaggerKind::default()).expect("the model is embedded"));
+
+fuzz_target!(|bytes: &[u8]| {
+    let text = canonical(&String::from_utf8_lossy(bytes));
+    assert!(!text.starts_with(' ') && !text.ends_with(' ') && !text.contains("  "), "{text:?}");
+
+    // Words lie on character boundaries, in order, and leave out nothing but white space.
+    let mut cut = Vec::new();
+    words::split(&text, &mut cut);
+    let mut end = 0;
+    for word in &cut {
+        let (start, stop) = (word.start as usize, word.end as usize);
+        assert!(start >= end && stop > start);
+        assert!(text[end..start].chars().all(|c| c <= ' '), "{:?} was left out", &text[end..start]);
+        assert!(!word.of(&text).is_empty());
+        end = stop;
+    }
+    assert!(text[end..].chars().all(|c| c <= ' '));
+
+    let mut end = 0;
+    let mut views = 0;
+    EXTRACTOR.visit(&text, |mention| {
+        views += 1;
+        assert!(end <= mention.start && mention.start <= mention.concept_start);
+        assert!(mention.concept_start <= mention.head_start && mention.head_start < mention.end);
+        end = mention.end;
+        let phrase = &text[mention.start..mention.end];
+        assert!(phrase.ends_with(&text[mention.concept_start..mention.end]));
+        assert!(!text[mention.head_start..mention.end].is_empty());
+        assert!(!mention.head.is_empty() && mention.concept.ends_with(mention.head));
+        assert!(mention.tags.split(' ').count() >= phrase.split(' ').count());
+    });
+    assert_eq!(EXTRACTOR.mentions(&text).len(), views);
+});

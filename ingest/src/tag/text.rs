@@ -1,0 +1,190 @@
+//! `ingest tag --text`: one caption a line in, one JSON object a line out, in the same order on all cores.
+
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use concepts::{Extractor, canonical_into};
+
+use super::{Totals, together};
+use crate::error::Error;
+
+/// Bytes read at a time.
+const READ: usize = 1 << 18;
+
+/// What `--text` names: a file, or standard input for "-".
+pub fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdin()));
+    }
+    Ok(Box::new(std::fs::File::open(path).map_err(Error::file("read", path))?))
+}
+
+/// Reads one caption a line and writes one JSON object a line: the canonical text and its mentions. Offsets are
+/// characters (Unicode scalar values) of the canonical text, those of `start`, `end` the phrase's. What one read brings
+/// is answered before the next, so another program may talk to this one line by line.
+pub fn tag_text(
+    path: &Path,
+    from: Box<dyn Read + Send>,
+    to: impl Write + Send,
+    extractor: &Extractor,
+    threads: usize,
+) -> Result<Totals, Error> {
+    let lines = Mutex::new(Lines { from, rest: Vec::new(), number: 0 });
+    let output = Mutex::new(Output { to, turn: 0, failed: false, totals: Totals::default() });
+    let turn = Condvar::new();
+    let unwritable = Error::file("write", Path::new("standard output"));
+    let written = together(threads, |stop| {
+        let (mut block, mut canonical, mut json) = (Vec::new(), String::new(), Vec::new());
+        loop {
+            stop.check()?;
+            let next = lines.lock().unwrap_or_else(PoisonError::into_inner).next(&mut block);
+            let Some(number) = next.map_err(Error::file("read", path))? else { return Ok(()) };
+            json.clear();
+            let mut counts = Totals::default();
+            let mut made = Ok(());
+            for line in block.split_inclusive(|&byte| byte == b'\n') {
+                let raw = String::from_utf8_lossy(line);
+                canonical_into(&raw, &mut canonical);
+                counts.captions_not_utf8 += u64::from(matches!(raw, std::borrow::Cow::Owned(_)));
+                made = made.and_then(|()| write_line(&mut json, &canonical, extractor, &mut counts));
+            }
+            let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+            while output.turn != number && !output.failed {
+                output = turn.wait(output).unwrap_or_else(PoisonError::into_inner);
+            }
+            if output.failed {
+                return Ok(());
+            }
+            output.turn += 1;
+            let written = made.and_then(|()| output.to.write_all(&json)).and_then(|()| output.to.flush());
+            output.failed = written.is_err();
+            turn.notify_all();
+            written.map_err(Error::file("write", Path::new("standard output")))?;
+            output.totals.count(&counts);
+        }
+    });
+    written?;
+    let mut output = output.into_inner().unwrap_or_else(PoisonError::into_inner);
+    output.to.flush().map_err(unwritable)?;
+    Ok(output.totals)
+}
+
+/// The input, cut into blocks of whole lines.
+struct Lines {
+    from: Box<dyn Read + Send>,
+    /// The start of a line whose end was not read yet.
+    rest: Vec<u8>,
+    number: u64,
+}
+
+impl Lines {
+    /// Fills `block` with the next lines; returns its number, none at the end.
+    fn next(&mut self, block: &mut Vec<u8>) -> io::Result<Option<u64>> {
+        block.clear();
+        block.append(&mut self.rest);
+        loop {
+            let before = block.len();
+            block.resize(before + READ, 0);
+            let read = match self.from.read(&mut block[before..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    block.truncate(before);
+                    continue;
+                }
+                read => read?,
+            };
+            block.truncate(before + read);
+            let last_end = block[before..].iter().rposition(|&byte| byte == b'\n');
+            if let Some(last) = last_end {
+                self.rest.extend_from_slice(&block[before + last + 1..]);
+                block.truncate(before + last + 1);
+            }
+            if last_end.is_some() || read == 0 && !block.is_empty() {
+                self.number += 1;
+                return Ok(Some(self.number - 1));
+            }
+            if read == 0 {
+                return Ok(None);
+            }
+        }
+    }
+}
+
+/// Where the blocks are put in order again.
+struct Output<W> {
+    to: W,
+    /// Number of the block to be written next.
+    turn: u64,
+    failed: bool,
+    totals: Totals,
+}
+
+/// Appends a caption's line. Written by hand: a tree of values would take longer than the tagging.
+fn write_line(to: &mut Vec<u8>, text: &str, extractor: &Extractor, counts: &mut Totals) -> io::Result<()> {
+    to.extend_from_slice(b"{\"text\":");
+    serde_json::to_writer(&mut *to, text)?;
+    to.extend_from_slice(b",\"mentions\":[");
+    let mut characters = Characters { text, byte: 0, before: 0, ascii: text.is_ascii() };
+    let mut mentions = 0;
+    let mut written = Ok(());
+    extractor.visit(text, |mention| {
+        let [start, concept_start, head_start, end] =
+            [mention.start, mention.concept_start, mention.head_start, mention.end]
+                .map(|byte| characters.before(byte));
+        let mut mention_line = || -> io::Result<()> {
+            to.extend_from_slice(if mentions == 0 { b"{\"phrase\":" } else { b",{\"phrase\":" });
+            serde_json::to_writer(&mut *to, text.get(mention.start..mention.end).unwrap_or_default())?;
+            for (name, value) in [("concept", mention.concept), ("head", mention.head)] {
+                write_name(to, name);
+                serde_json::to_writer(&mut *to, value)?;
+            }
+            for (name, value) in [
+                ("start", start),
+                ("end", end),
+                ("concept_start", concept_start),
+                ("concept_end", end),
+                ("head_start", head_start),
+                ("head_end", end),
+            ] {
+                write_name(to, name);
+                serde_json::to_writer(&mut *to, &value)?;
+            }
+            to.push(b'}');
+            Ok(())
+        };
+        if written.is_ok() {
+            written = mention_line();
+        }
+        mentions += 1;
+    });
+    to.extend_from_slice(b"]}\n");
+    counts.captions += 1;
+    counts.mentions += mentions;
+    counts.captions_without_mention += u64::from(mentions == 0);
+    written
+}
+
+fn write_name(to: &mut Vec<u8>, name: &str) {
+    to.extend_from_slice(b",\"");
+    to.extend_from_slice(name.as_bytes());
+    to.extend_from_slice(b"\":");
+}
+
+/// Counts the characters before bytes that are asked for in rising order.
+struct Characters<'a> {
+    text: &'a str,
+    byte: usize,
+    before: usize,
+    ascii: bool,
+}
+
+impl Characters<'_> {
+    fn before(&mut self, byte: usize) -> usize {
+        if self.ascii {
+            return byte;
+        }
+        self.before += self.text.get(self.byte..byte).map_or(0, |between| between.chars().count());
+        self.byte = byte;
+        self.before
+    }
+}
