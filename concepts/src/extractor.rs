@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::grammar::{self, Phrase};
 use crate::lemma::Lemmatiser;
+use crate::tagger::brill::Brill;
 use crate::tagger::perceptron::Perceptron;
 use crate::tagger::{Tag, Tagger};
 use crate::words::{self, Word};
@@ -85,7 +86,8 @@ pub struct TaggerDescription {
     pub grammar: u32,
 }
 
-/// The perceptron's model; `models/README.md` says how it is made.
+// `models/README.md` says how the models are made.
+const BRILL: &[u8] = include_bytes!("../models/brill.bin");
 const PERCEPTRON: &[u8] = include_bytes!("../models/perceptron.bin");
 
 /// Finds the noun phrases of canonical text. Shared by reference between threads.
@@ -116,7 +118,8 @@ impl Extractor {
             TaggerKind::Perceptron => {
                 (Box::new(Perceptron::from_bytes(PERCEPTRON).map_err(damaged)?), PERCEPTRON)
             }
-            TaggerKind::Brill | TaggerKind::Nlprule => return Err(damaged("is not built in".to_owned())),
+            TaggerKind::Brill => (Box::new(Brill::from_bytes(BRILL).map_err(damaged)?), BRILL),
+            TaggerKind::Nlprule => return Err(damaged("is not built in".to_owned())),
         };
         let description = TaggerDescription {
             name: kind.to_string(),
