@@ -1,15 +1,20 @@
-//! Trains an embedded tagger from tagged sentences and writes its model file.
+//! Trains an embedded tagger from tagged sentences and writes its model file; or shows the rules of one.
 //!
 //!     cargo run --release -p concepts --example train_tagger -- perceptron OUT.bin masc.tsv 1 captions.tsv 1 ..
+//!     cargo run --release -p concepts --example train_tagger -- brill OUT.bin masc.tsv 1 captions.tsv 1 ..
+//!     cargo run --release -p concepts --example train_tagger -- brill OUT.bin --teacher perceptron.bin masc.tsv 1 ..
+//!     cargo run --release -p concepts --example train_tagger -- --show brill.bin
 //!
-//! Each file is followed by how often it is used. A file has one token a line, token TAB tag (more columns are
+//! Each file is followed by how often it is used. With a teacher, the files' tags are replaced by the teacher's. A file has one token a line, token TAB tag (more columns are
 //! ignored), an empty line after a sentence. The same files give the same bytes.
 
 use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
-use concepts::tagger::Tag;
-use concepts::training::{PerceptronOptions, Sentence, perceptron};
+use concepts::training::{self, BrillOptions, PerceptronOptions, Sentence};
+use concepts::{TaggerKind, files, tagger};
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -22,9 +27,60 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[String]) -> Result<(), String> {
-    let [kind, out, inputs @ ..] = arguments else {
-        return Err("usage: train_tagger perceptron OUT.bin FILE.tsv TIMES ..".to_owned());
+    match arguments {
+        [flag, model] if flag == "--show" => show(model),
+        [kind, out, flag, teacher, inputs @ ..] if flag == "--teacher" && !inputs.is_empty() => {
+            train(kind, out, inputs, Some(teacher))
+        }
+        [kind, out, inputs @ ..] if !inputs.is_empty() => train(kind, out, inputs, None),
+        _ => {
+            Err("usage: train_tagger brill|perceptron OUT.bin [--teacher PERCEPTRON.bin] FILE.tsv TIMES .. \
+                  | train_tagger --show MODEL.bin"
+                .to_owned())
+        }
+    }
+}
+
+/// Prints the rules of a transformation-based model, one a line, in the order in which they are applied.
+fn show(path: &str) -> Result<(), String> {
+    let model = fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+    let rules = tagger::brill_rules(&model).map_err(|e| format!("{path}: {e}"))?;
+    let mut out = io::stdout().lock();
+    let written = rules.iter().try_for_each(|rule| writeln!(out, "{rule}"));
+    match written {
+        // Whoever reads has seen enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.map_err(|e| format!("standard output: {e}")),
+    }
+}
+
+fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Result<(), String> {
+    let kind: TaggerKind = kind.parse().map_err(|e: concepts::Error| e.to_string())?;
+    let mut sentences = read(inputs)?;
+    if let Some(path) = teacher {
+        let model = fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+        training::retag(&mut sentences, &model).map_err(|e| format!("{path}: {e}"))?;
+    }
+    let report = |unit: &'static str| {
+        move |number: usize, wrong: f64| {
+            eprintln!("{unit} {number}: {:.2} % of the words wrong", wrong * 100.0)
+        }
     };
+    let bytes = match kind {
+        TaggerKind::Brill => training::brill(&sentences, BrillOptions::default(), report("rules")),
+        TaggerKind::Perceptron => {
+            training::perceptron(&sentences, PerceptronOptions::default(), report("epoch"))
+        }
+        TaggerKind::Nlprule => {
+            return Err("nlprule is not trained here; there are: brill, perceptron".to_owned());
+        }
+    };
+    eprintln!("{out}: {} bytes", bytes.len());
+    files::write_atomic(Path::new(out), &bytes).map_err(|e| format!("{out}: {e}"))
+}
+
+/// The sentences of all files, each as often as the number after it says.
+fn read(inputs: &[String]) -> Result<Vec<Sentence>, String> {
     let mut sentences = Vec::new();
     for input in inputs.chunks(2) {
         let [path, times] = input else {
@@ -32,63 +88,11 @@ fn run(arguments: &[String]) -> Result<(), String> {
         };
         let times: usize = times.parse().map_err(|_| format!("{times}: not a number"))?;
         let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
-        let read = read(&text).map_err(|e| format!("{path}: {e}"))?;
+        let read = training::sentences(&text).map_err(|e| format!("{path}: {e}"))?;
         eprintln!("{path}: {} sentences, {} words", read.len(), read.iter().map(Vec::len).sum::<usize>());
         for _ in 0..times {
             sentences.extend_from_slice(&read);
         }
     }
-    let report =
-        |epoch: usize, wrong: f64| eprintln!("epoch {epoch}: {:.2} % of the words wrong", wrong * 100.0);
-    let bytes = match kind.as_str() {
-        "perceptron" => perceptron(&sentences, PerceptronOptions::default(), report),
-        _ => return Err(format!("{kind}: no such tagger; there is: perceptron")),
-    };
-    eprintln!("{out}: {} bytes", bytes.len());
-    fs::write(out, bytes).map_err(|e| format!("{out}: {e}"))
-}
-
-/// Sentences of a token table, in lower case, hyphenated words whole.
-fn read(text: &str) -> Result<Vec<Sentence>, String> {
-    let mut sentences = Vec::new();
-    let mut sentence: Sentence = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let mut columns = line.split('\t');
-        let word = columns.next().unwrap_or_default().to_lowercase();
-        if word.is_empty() {
-            if !sentence.is_empty() {
-                sentences.push(std::mem::take(&mut sentence));
-            }
-            continue;
-        }
-        let name = columns.next().unwrap_or_default();
-        let tag = Tag::from_name(name).ok_or_else(|| format!("line {}: no tag {name:?}", number + 1))?;
-        // "Gore- Bush" is one word of ours.
-        let joins = word.starts_with(char::is_alphanumeric);
-        match sentence.last_mut() {
-            Some((last, last_tag))
-                if joins && last.len() > 1 && last.ends_with('-') && !last.ends_with("--") =>
-            {
-                last.push_str(&word);
-                *last_tag = tag;
-            }
-            _ => {
-                let tag = correct(&word, tag);
-                sentence.push((word, tag));
-            }
-        }
-    }
-    if !sentence.is_empty() {
-        sentences.push(sentence);
-    }
     Ok(sentences)
-}
-
-/// Mends what the corpora tag against their own rules.
-fn correct(word: &str, tag: Tag) -> Tag {
-    match word {
-        "'s" | "’s" if tag != Tag::VBZ => Tag::POS,
-        "'" | "’" if tag != Tag::POS => Tag::CLOSE_QUOTE,
-        _ => tag,
-    }
 }

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::grammar::{self, Phrase};
 use crate::lemma::Lemmatiser;
+use crate::tagger::brill::Brill;
 use crate::tagger::nlprule::Nlprule;
 use crate::tagger::perceptron::Perceptron;
 use crate::tagger::{Tag, Tagger};
@@ -134,7 +135,8 @@ pub struct TaggerDescription {
     pub grammar: u32,
 }
 
-/// The perceptron's model; `models/README.md` says how it is made.
+// `models/README.md` says how the models are made.
+const BRILL: &[u8] = include_bytes!("../models/brill.bin");
 const PERCEPTRON: &[u8] = include_bytes!("../models/perceptron.bin");
 
 /// Finds the noun phrases of canonical text. Shared by reference between threads.
@@ -168,11 +170,14 @@ impl Extractor {
                 let tagger = Perceptron::from_bytes(PERCEPTRON).map_err(damaged)?;
                 (Box::new(tagger), hex(&Sha256::digest(PERCEPTRON)))
             }
+            TaggerKind::Brill => {
+                let tagger = Brill::from_bytes(BRILL).map_err(damaged)?;
+                (Box::new(tagger), hex(&Sha256::digest(BRILL)))
+            }
             TaggerKind::Nlprule => {
                 let (tagger, hash) = Nlprule::load().map_err(damaged)?;
                 (Box::new(tagger), hash.to_owned())
             }
-            TaggerKind::Brill => return Err(damaged("is not built in".to_owned())),
         };
         let description = TaggerDescription { name: kind.to_string(), hash, grammar: grammar::VERSION };
         Ok(Self { tagger, lemmatiser: Lemmatiser::new(), description })

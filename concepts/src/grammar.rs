@@ -63,6 +63,11 @@ pub(crate) fn is_noun(tag: Tag) -> bool {
     role(tag) == Role::Noun
 }
 
+/// Whether the grammar treats two tags alike, but for the rules of single words.
+pub(crate) fn same_role(a: Tag, b: Tag) -> bool {
+    role(a) == role(b)
+}
+
 /// The phrases of a tagged text, from left to right. `phrases` is cleared first; some `tags` are set right.
 pub(crate) fn phrases(text: &str, words: &[Word], tags: &mut [Tag], phrases: &mut Vec<Phrase>) {
     phrases.clear();

@@ -1,5 +1,6 @@
 //! Part-of-speech taggers: words to Penn Treebank tags.
 
+pub(crate) mod brill;
 mod features;
 mod lexicon;
 mod model;
@@ -8,14 +9,22 @@ pub(crate) mod perceptron;
 mod tags;
 
 pub(crate) use features::{FEATURES, Form, all as all_features};
-pub(crate) use lexicon::{Lexicon, LexiconBuilder};
+pub(crate) use lexicon::{Lexicon, LexiconBuilder, LexiconOptions, RARE};
 pub(crate) use model::{ModelReader, ModelWriter};
 pub use tags::Tag;
 
+use crate::Error;
 use crate::words::Word;
 
 /// Anything that tags words.
 pub trait Tagger: Send + Sync + std::fmt::Debug {
     /// Gives every word of `text` one tag; `tags` is cleared first and has as many as `words` after.
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>);
+}
+
+/// The rules of a transformation-based model in words, in the order in which they are applied:
+/// `NN -> VBZ if the previous tag is NNS`.
+pub fn brill_rules(model: &[u8]) -> Result<Vec<String>, Error> {
+    let damaged = |what| Error::Tagger { tagger: crate::TaggerKind::Brill.to_string(), what };
+    Ok(brill::Brill::from_bytes(model).map_err(damaged)?.rules().collect())
 }

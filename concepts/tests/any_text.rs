@@ -6,7 +6,7 @@ use concepts::sidecar::MentionRow;
 use concepts::{Bank, Extractor, Matching, TaggerKind, bpe, canonical};
 use proptest::prelude::*;
 
-fn check(extractor: &Extractor, tokenizer: &bpe::Tokenizer, bank: &Bank, raw: &str) {
+fn check(extractors: &[Extractor], tokenizer: &bpe::Tokenizer, bank: &Bank, raw: &str) {
     let text = canonical(raw);
     assert_eq!(
         canonical(&text.replace('&', "")),
@@ -17,8 +17,14 @@ fn check(extractor: &Extractor, tokenizer: &bpe::Tokenizer, bank: &Bank, raw: &s
     for span in &tokens.spans {
         assert!(text.get(span.start as usize..span.end as usize).is_some(), "{span:?} of {text:?}");
     }
+    for extractor in extractors {
+        check_mentions(extractor, bank, &text);
+    }
+}
+
+fn check_mentions(extractor: &Extractor, bank: &Bank, text: &str) {
     let mut end = 0;
-    for mention in extractor.mentions(&text) {
+    for mention in extractor.mentions(text) {
         assert!(mention.phrase.start >= end && !mention.phrase.is_empty());
         end = mention.phrase.end;
         let phrase = text.get(mention.phrase.clone()).expect("on boundaries, inside the text");
@@ -50,14 +56,16 @@ fn check(extractor: &Extractor, tokenizer: &bpe::Tokenizer, bank: &Bank, raw: &s
     }
 }
 
-fn tools() -> (Extractor, bpe::Tokenizer, Bank) {
+fn tools() -> (Vec<Extractor>, bpe::Tokenizer, Bank) {
     let bank = Bank::from_names(["dog", "t-shirt", "man", "stop sign", "é", "café"]).unwrap();
-    (Extractor::new(TaggerKind::default()).unwrap(), bpe::Tokenizer::clip(), bank)
+    let embedded = [TaggerKind::Brill, TaggerKind::Perceptron];
+    let extractors = embedded.map(|kind| Extractor::new(kind).unwrap());
+    (extractors.into(), bpe::Tokenizer::clip(), bank)
 }
 
 #[test]
 fn any_string() {
-    let (extractor, tokenizer, bank) = tools();
+    let (extractors, tokenizer, bank) = tools();
     let word = prop_oneof![
         "(a|the|two|red|dogs|t-shirts|stop signs|café|men's|in front of|it's|&amp;|&#233;|&eacut|é|—|-|'s|’s|,|and|sits)",
         "\\PC{0,6}",
@@ -66,26 +74,26 @@ fn any_string() {
     let captions = proptest::collection::vec((word, "[ \t\u{a0}\u{1c}]?"), 0..30);
     proptest!(ProptestConfig::with_cases(3000), |(parts in captions)| {
         let raw: String = parts.iter().flat_map(|(word, space)| [word.as_str(), space]).collect();
-        check(&extractor, &tokenizer, &bank, &raw);
+        check(&extractors, &tokenizer, &bank, &raw);
     });
 }
 
 #[test]
 fn any_bytes() {
-    let (extractor, tokenizer, bank) = tools();
+    let (extractors, tokenizer, bank) = tools();
     proptest!(ProptestConfig::with_cases(3000), |(bytes in proptest::collection::vec(any::<u8>(), 0..200))| {
-        check(&extractor, &tokenizer, &bank, &String::from_utf8_lossy(&bytes));
+        check(&extractors, &tokenizer, &bank, &String::from_utf8_lossy(&bytes));
     });
 }
 
 #[test]
 fn long_texts_take_little_time() {
-    let (extractor, tokenizer, bank) = tools();
+    let (extractors, tokenizer, bank) = tools();
     let started = std::time::Instant::now();
     for piece in
         ["a dog ", "a", "'s", "red, ", "very ", "&amp", "&#x26;", "é", "the ", "dog's ", "-", "1,", "\u{300}"]
     {
-        check(&extractor, &tokenizer, &bank, &piece.repeat(200_000));
+        check(&extractors, &tokenizer, &bank, &piece.repeat(200_000));
     }
     assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
 }

@@ -18,7 +18,7 @@ pub(crate) struct Form {
 
 impl Form {
     /// What stands before the first and after the last word.
-    const EDGE: Self = Self {
+    pub(crate) const EDGE: Self = Self {
         word: 0,
         suffix: 0,
         shape: 0,
@@ -69,7 +69,7 @@ impl Form {
 }
 
 /// Classes of marks start here, above those of words.
-const MARK_CLASS: u16 = 0x8000;
+pub(crate) const MARK_CLASS: u16 = 0x8000;
 
 /// A word and the words beside it.
 #[derive(Debug, Clone, Copy)]

@@ -118,10 +118,19 @@ const MIN_COUNT: u32 = 2;
 const CERTAIN_COUNT: u32 = 20;
 /// .. with at most one other tag in this many.
 const CERTAIN_RATIO: u32 = 200;
-/// A tag joins a word's class when it has at least one sighting in this many.
-const CLASS_RATIO: u32 = 20;
-/// How many words are kept by name: they make up 19 in 20 of the words of captions, and their sums 3 MB.
-const FREQUENT: usize = 8192;
+/// In the sets of classes: its words are so rare that they may well have other tags.
+pub(crate) const RARE: u64 = 1 << 63;
+
+/// What a tagger wants of its lexicon.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LexiconOptions {
+    /// A tag joins a word's class when it has at least one sighting in this many.
+    pub(crate) class_ratio: u32,
+    /// Words with fewer sightings are of classes of their own, marked with [`RARE`].
+    pub(crate) rare: u32,
+    /// How many words are kept by name.
+    pub(crate) frequent: usize,
+}
 
 /// Counts words and tags.
 #[derive(Debug, Default)]
@@ -140,7 +149,8 @@ impl LexiconBuilder {
         }
     }
 
-    pub(crate) fn build(&self) -> Lexicon {
+    /// The lexicon and, from class 1 on, each class's set of tags: one bit a tag.
+    pub(crate) fn build(&self, options: LexiconOptions) -> (Lexicon, Vec<u64>) {
         // "1999" and "2004" are one word here.
         let mut by_hash: BTreeMap<u32, [u32; Tag::COUNT]> = BTreeMap::new();
         for (word, counts) in &self.counts {
@@ -155,22 +165,28 @@ impl LexiconBuilder {
                 continue;
             }
             let best = (0..Tag::COUNT).max_by_key(|&tag| (counts[tag], usize::MAX - tag)).unwrap_or_default();
-            let in_class = counts.iter().enumerate().filter(|&(_, &count)| count * CLASS_RATIO >= total);
+            let in_class =
+                counts.iter().enumerate().filter(|&(_, &count)| count * options.class_ratio >= total);
             let set = in_class.fold(0u64, |set, (tag, _)| set | 1 << tag);
+            let set = if total < options.rare { set | RARE } else { set };
             let next = classes.len() as u16 + 1;
             let class = *classes.entry(set).or_insert(next);
             let others = total - counts[best];
             let certain = total >= CERTAIN_COUNT && others * CERTAIN_RATIO <= total;
             entries.push((hash, Entry { tag: Tag(best as u8), certain, class, rank: Entry::RARE }));
         }
-        Lexicon::new(&entries, self.frequent())
+        let mut sets = vec![0; classes.len()];
+        for (set, class) in classes {
+            sets[usize::from(class) - 1] = set;
+        }
+        (Lexicon::new(&entries, self.frequent(options.frequent)), sets)
     }
 
-    fn frequent(&self) -> Vec<String> {
+    fn frequent(&self, most: usize) -> Vec<String> {
         let mut words: Vec<(u32, &String)> =
             self.counts.iter().map(|(word, counts)| (counts.iter().sum(), word)).collect();
         words.retain(|&(total, word)| total >= CERTAIN_COUNT && word.len() < usize::from(u8::MAX));
         words.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
-        words.into_iter().take(FREQUENT).map(|(_, word)| word.clone()).collect()
+        words.into_iter().take(most).map(|(_, word)| word.clone()).collect()
     }
 }

@@ -1,5 +1,7 @@
 //! The bytes of model files: a magic word, a version, then little-endian numbers.
 
+use super::Tag;
+
 /// First bytes of a model file; the last one is the version.
 const MAGIC: [u8; 8] = *b"POSTAG\0\x01";
 
@@ -24,6 +26,10 @@ impl ModelWriter {
     }
 
     pub(crate) fn u32(&mut self, value: u32) {
+        self.0.extend_from_slice(&value.to_le_bytes());
+    }
+
+    pub(crate) fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
@@ -77,6 +83,17 @@ impl<'a> ModelReader<'a> {
 
     pub(crate) fn u32(&mut self) -> Result<u32, String> {
         Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, String> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    pub(crate) fn tag(&mut self) -> Result<Tag, String> {
+        match self.u8()? {
+            number if usize::from(number) < Tag::COUNT => Ok(Tag(number)),
+            _ => Err("a tag is impossible".to_owned()),
+        }
     }
 
     pub(crate) fn text(&mut self) -> Result<String, String> {
