@@ -100,10 +100,10 @@ mod tests {
     fn the_best_stay_in_order() {
         let names: Vec<String> = (0..100).map(|number| format!("{number:02}")).collect();
         let mut best = Vec::new();
-        for number in 0..100 {
+        for (number, name) in names.iter().enumerate() {
             // Every count twice, in an order that goes up and down.
             let samples = (number * 37 % 50) as u64;
-            keep(&mut best, Pair { a: &names[number], b: "z", samples, pmi: 0.0 }, by_samples);
+            keep(&mut best, Pair { a: name, b: "z", samples, pmi: 0.0 }, by_samples);
         }
         let counts: Vec<u64> = best.iter().map(|pair| pair.samples).collect();
         assert_eq!(counts, (0..SHOWN).map(|at| 49 - at as u64 / 2).collect::<Vec<_>>());
