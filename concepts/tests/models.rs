@@ -91,5 +91,5 @@ fn tables_are_read_as_sentences() {
     let sentences = training::sentences(table).unwrap();
     assert_eq!(sentences, [sentence("the/DT gore-bush/NNP re-/JJ"), sentence("it/PRP 's/POS")]);
     assert_eq!(training::sentences("a\tDT\nb\tDET\n").unwrap_err(), "line 2: no tag \"DET\"");
-    assert_eq!(training::sentences("").unwrap(), [sentence("a/DT"); 0]);
+    assert!(training::sentences("").unwrap().is_empty());
 }

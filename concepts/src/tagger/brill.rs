@@ -220,11 +220,11 @@ impl Tagger for Brill {
         // The rule that each place waits for, and all of them in the order in which they are due.
         let mut next = vec![NEVER; text.tags.len()];
         let mut due = BinaryHeap::new();
-        for at in REACH..REACH + words.len() {
+        for (at, next) in next.iter_mut().enumerate().skip(REACH).take(words.len()) {
             if text.allowed[at] != 0 {
-                next[at] = self.first(&text, at, 0);
-                if next[at] != NEVER {
-                    due.push(Reverse((next[at], at)));
+                *next = self.first(&text, at, 0);
+                if *next != NEVER {
+                    due.push(Reverse((*next, at)));
                 }
             }
         }
@@ -234,14 +234,14 @@ impl Tagger for Brill {
                 continue;
             }
             text.tags[at] = self.rules[number as usize].to;
-            for near in at - REACH..=at + REACH {
+            for (near, next) in next.iter_mut().enumerate().skip(at - REACH).take(2 * REACH + 1) {
                 if text.allowed[near] == 0 {
                     continue;
                 }
                 // The rule itself has yet to come to the places on the right.
                 let first = self.first(&text, near, if near > at { number } else { number + 1 });
-                if first != next[near] {
-                    next[near] = first;
+                if first != *next {
+                    *next = first;
                     if first != NEVER {
                         due.push(Reverse((first, near)));
                     }

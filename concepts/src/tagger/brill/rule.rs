@@ -30,13 +30,13 @@ impl Rule {
             template,
             from,
             to,
-            values: view.values(looks),
+            values: view.values(*looks),
         })
     }
 
     /// Whether the context is right; the word's own tag is not looked at.
     pub(crate) fn fits(&self, view: &View) -> bool {
-        TEMPLATES.get(usize::from(self.template)).is_some_and(|looks| view.values(looks) == self.values)
+        TEMPLATES.get(usize::from(self.template)).is_some_and(|looks| view.values(*looks) == self.values)
     }
 
     pub(crate) fn from(&self) -> Tag {
@@ -110,7 +110,7 @@ impl Index {
         while templates != 0 {
             let template = templates.trailing_zeros() as usize;
             templates &= templates - 1;
-            let key = Rule::key(template, from, view.values(&TEMPLATES[template]));
+            let key = Rule::key(template, from, view.values(TEMPLATES[template]));
             let mut at = key as usize & mask;
             while self.slots[at].1 != Self::EMPTY {
                 if self.slots[at].0 == key {

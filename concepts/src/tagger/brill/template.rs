@@ -55,6 +55,8 @@ pub(super) type Template = [Look; WIDTH];
 
 /// The templates. A model names them by number: change the model's version with the list.
 pub(super) const TEMPLATES: &[Template] = &{
+    // The list is read as a table.
+    #[allow(clippy::enum_glob_use)]
     use Look::*;
     [
         // Tags.
@@ -157,7 +159,7 @@ impl View {
     }
 
     /// The values of a template's looks.
-    pub(super) fn values(&self, template: &Template) -> [u32; WIDTH] {
+    pub(super) fn values(&self, template: Template) -> [u32; WIDTH] {
         template.map(|look| self.0[look as usize])
     }
 }
