@@ -63,7 +63,7 @@ fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Res
     }
     let report = |unit: &'static str| {
         move |number: usize, wrong: f64| {
-            eprintln!("{unit} {number}: {:.2} % of the words wrong", wrong * 100.0)
+            eprintln!("{unit} {number}: {:.2} % of the words wrong", wrong * 100.0);
         }
     };
     let bytes = match kind {
