@@ -122,22 +122,21 @@ fn companions_of_another_shard_are_refused_by_name() {
 
 const CAPTION: &str = "a photo of sample 7 of shard 0";
 
-/// Mentions of "sample" (label 0), "photo of sample" under the concept "photo" (label 1), "shard" (no label).
+/// Mentions of "sample" (label 0), "a photo" under the concept "photo" (label 1), "shard" (no label).
 fn mentions(caption: &str) -> Vec<Mention> {
-    let mention = |start: usize, phrase: &str, concept: &str| Mention {
-        phrase: start..start + phrase.len(),
-        concept_span: start..start + concept.len(),
-        head_span: start..start + concept.len(),
-        concept: concept.to_owned(),
-        head: concept.to_owned(),
-        tags: "NN".to_owned(),
+    let mention = |phrase: &str, concept: &str| {
+        let start = caption.find(phrase).unwrap();
+        let end = start + phrase.len();
+        Mention {
+            phrase: start..end,
+            concept_span: end - concept.len()..end,
+            head_span: end - concept.len()..end,
+            concept: concept.to_owned(),
+            head: concept.to_owned(),
+            tags: "NN".to_owned(),
+        }
     };
-    let at = |word: &str| caption.find(word).unwrap();
-    vec![
-        mention(at("photo"), "photo of sample", "photo"),
-        mention(at("sample"), "sample", "sample"),
-        mention(at("shard"), "shard", "shard"),
-    ]
+    vec![mention("a photo", "photo"), mention("sample", "sample"), mention("shard", "shard")]
 }
 
 fn write_sidecar(shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
