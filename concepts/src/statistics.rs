@@ -104,7 +104,9 @@ impl Hasher for PairHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.write_u64(self.0 << 8 | u64::from(byte)));
+        for &byte in bytes {
+            self.write_u64(self.0 << 8 | u64::from(byte));
+        }
     }
 }
 
