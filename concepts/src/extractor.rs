@@ -34,30 +34,28 @@ pub struct Mention {
 }
 
 /// A [`Mention`] whose texts lie in the extractor's buffers, for those who write them somewhere at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MentionView<'a> {
-    /// First byte of the phrase.
-    pub start: usize,
-    /// First byte of the words that make the concept.
-    pub concept_start: usize,
-    /// First byte of the head.
-    pub head_start: usize,
-    /// Where all three end.
-    pub end: usize,
-    /// Last compound noun + lemma of the head.
+    /// As in [`Mention`].
+    pub phrase: Range<usize>,
+    /// As in [`Mention`].
+    pub concept_span: Range<usize>,
+    /// As in [`Mention`].
+    pub head_span: Range<usize>,
+    /// As in [`Mention`].
     pub concept: &'a str,
-    /// Lemma of the head.
+    /// As in [`Mention`].
     pub head: &'a str,
-    /// Penn Treebank tags of the phrase's words, separated by spaces.
+    /// As in [`Mention`].
     pub tags: &'a str,
 }
 
 impl From<MentionView<'_>> for Mention {
     fn from(view: MentionView<'_>) -> Self {
         Self {
-            phrase: view.start..view.end,
-            concept_span: view.concept_start..view.end,
-            head_span: view.head_start..view.end,
+            phrase: view.phrase,
+            concept_span: view.concept_span,
+            head_span: view.head_span,
             concept: view.concept.to_owned(),
             head: view.head.to_owned(),
             tags: view.tags.to_owned(),
@@ -68,10 +66,9 @@ impl From<MentionView<'_>> for Mention {
 impl<'a> From<&'a Mention> for MentionView<'a> {
     fn from(mention: &'a Mention) -> Self {
         Self {
-            start: mention.phrase.start,
-            concept_start: mention.concept_span.start,
-            head_start: mention.head_span.start,
-            end: mention.phrase.end,
+            phrase: mention.phrase.clone(),
+            concept_span: mention.concept_span.clone(),
+            head_span: mention.head_span.clone(),
             concept: &mention.concept,
             head: &mention.head,
             tags: &mention.tags,
@@ -233,11 +230,11 @@ impl Extractor {
             }
             names.push_str(tag.name());
         }
+        let span = |from: usize| words[from].start as usize..words[head].end as usize;
         each(MentionView {
-            start: words[phrase.start].start as usize,
-            concept_start: words[first].start as usize,
-            head_start: words[head].start as usize,
-            end: words[head].end as usize,
+            phrase: span(phrase.start),
+            concept_span: span(first),
+            head_span: span(head),
             concept,
             head: &lemma,
             tags: names,

@@ -31,12 +31,12 @@ fuzz_target!(|bytes: &[u8]| {
     let mut views = 0;
     EXTRACTOR.visit(&text, |mention| {
         views += 1;
-        assert!(end <= mention.start && mention.start <= mention.concept_start);
-        assert!(mention.concept_start <= mention.head_start && mention.head_start < mention.end);
-        end = mention.end;
-        let phrase = &text[mention.start..mention.end];
-        assert!(phrase.ends_with(&text[mention.concept_start..mention.end]));
-        assert!(!text[mention.head_start..mention.end].is_empty());
+        let (phrase, concept, head) = (mention.phrase, mention.concept_span, mention.head_span);
+        assert!(end <= phrase.start && phrase.start <= concept.start && concept.start <= head.start);
+        assert!(head.start < head.end && head.end == concept.end && concept.end == phrase.end);
+        end = phrase.end;
+        let phrase = &text[phrase];
+        assert!(phrase.ends_with(&text[concept]) && phrase.ends_with(&text[head]));
         assert!(!mention.head.is_empty() && mention.concept.ends_with(mention.head));
         assert!(mention.tags.split(' ').count() >= phrase.split(' ').count());
     });

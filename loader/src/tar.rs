@@ -6,8 +6,11 @@
 //! character of the base name, and names whose first folder (or the name itself) is framed by double
 //! underscores. The same extension twice in a sample is an error, as it is there.
 
+mod captions;
+mod members;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +18,8 @@ use std::time::Duration;
 
 use concepts::files::TEMPORARY;
 
+pub use self::captions::captions;
+use self::members::members;
 use crate::Error;
 
 /// A tar's block: headers take one, data whole ones.
@@ -201,76 +206,6 @@ impl Seek for Positioned<'_> {
     }
 }
 
-/// Bytes read at a time where a shard is read from its start to its end.
-const READ_AHEAD: usize = 1 << 20;
-
-/// Hands over key and caption of every sample, in tar order, from one pass of large reads: nothing but the caption in
-/// hand is in memory, and a `.tar.zst` is decoded on the way. Returns the number of samples.
-///
-/// # Errors
-/// As [`Archive::samples`], and whatever `each` returns.
-pub fn captions<E: From<Error>>(
-    path: &Path,
-    mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
-) -> Result<u64, E> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let mut key = String::new();
-    let mut caption = Vec::new();
-    let (mut samples, mut captioned) = (0, false);
-    let take = |member: FoundMember<'_, '_>| -> Result<(), E> {
-        if member.first {
-            if samples > 0 {
-                each(&key, captioned.then_some(caption.as_slice()))?;
-            }
-            samples += 1;
-            captioned = false;
-            member.key.clone_into(&mut key);
-        }
-        if member.extension == CAPTION_EXTENSION {
-            captioned = true;
-            caption.clear();
-            let read = member.data.read_to_end(&mut caption);
-            let read = read.map_err(|e| Error::archive(path, format!("damaged in {}: {e}", member.name)))?;
-            if read as u64 != member.length {
-                return Err(Error::archive(path, format!("ends inside {}", member.name)).into());
-            }
-        }
-        Ok(())
-    };
-    if path.extension().is_some_and(|extension| extension == "zst") {
-        let decoder = zstd::Decoder::new(BufReader::with_capacity(READ_AHEAD, file));
-        let mut archive = ::tar::Archive::new(decoder.map_err(Error::io(path))?);
-        members(archive.entries(), None, path, take)?;
-    } else {
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        let file = BufReader::with_capacity(READ_AHEAD, Positioned { file: &file, position: 0 });
-        let mut archive = ::tar::Archive::new(Skipping(file));
-        members(archive.entries_with_seek(), Some(length), path, take)?;
-    }
-    if samples > 0 {
-        each(&key, captioned.then_some(caption.as_slice()))?;
-    }
-    Ok(samples)
-}
-
-/// A buffered reader that keeps its buffer when it passes over less than is left in it.
-struct Skipping<R>(BufReader<R>);
-
-impl<R: Read> Read for Skipping<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl<R: Read + Seek> Seek for Skipping<R> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        match to {
-            SeekFrom::Current(by) => self.0.seek_relative(by).and_then(|()| self.0.stream_position()),
-            to => self.0.seek(to),
-        }
-    }
-}
-
 /// The samples of a tar of `length` bytes; `shard` names it in errors.
 fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sample>, Error> {
     let mut archive = ::tar::Archive::new(tar);
@@ -288,102 +223,4 @@ fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sampl
         return Err(Error::archive(shard, "more than 4,294,967,295 samples"));
     }
     Ok(samples)
-}
-
-/// A member of a sample while its archive is read.
-struct FoundMember<'a, 'data> {
-    name: &'a str,
-    key: &'a str,
-    /// Whether the sample begins with it.
-    first: bool,
-    /// Lower-cased.
-    extension: &'a str,
-    offset: u64,
-    length: u64,
-    data: &'a mut (dyn Read + 'data),
-}
-
-/// Hands over the members that belong to samples, in tar order.
-fn members<R: Read, E: From<Error>>(
-    entries: io::Result<::tar::Entries<'_, R>>,
-    length: Option<u64>,
-    shard: &Path,
-    mut each: impl FnMut(FoundMember<'_, '_>) -> Result<(), E>,
-) -> Result<(), E> {
-    let damaged = |after: &str, e: &dyn std::fmt::Display| {
-        let place = if after.is_empty() { "at its start".to_owned() } else { format!("after {after}") };
-        Error::archive(shard, format!("damaged {place}: {e}"))
-    };
-    let mut previous = String::new();
-    let mut current: Option<String> = None;
-    let mut extensions: Vec<String> = Vec::new();
-    for entry in entries.map_err(|e| damaged(&previous, &e))? {
-        let mut entry = entry.map_err(|e| damaged(&previous, &e))?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let (offset, size) = (entry.raw_file_position(), entry.size());
-        let end = offset.checked_add(size);
-        if end.is_none_or(|end| length.is_some_and(|length| end > length)) {
-            return Err(Error::archive(shard, format!("ends inside {name}")).into());
-        }
-        let kind = entry.header().entry_type();
-        if kind.is_gnu_sparse() {
-            let problem = format!("{name} is stored as a sparse file, which is not supported");
-            return Err(Error::archive(shard, problem).into());
-        }
-        // Old archives mark folders by the slash alone.
-        let regular = (kind.is_file() || kind.is_contiguous()) && !name.ends_with('/');
-        if let Some((key, extension)) = (regular && !is_metadata(&name)).then(|| split(&name)).flatten() {
-            let extension = extension.to_lowercase();
-            let first = current.as_deref() != Some(key);
-            if first {
-                extensions.clear();
-                current = Some(key.to_owned());
-            } else if extensions.contains(&extension) {
-                let problem = format!("sample {key} has two members {extension}");
-                return Err(Error::archive(shard, problem).into());
-            }
-            let (extension, data) = (extension.as_str(), &mut entry as &mut dyn Read);
-            each(FoundMember { name: &name, key, first, extension, offset, length: size, data })?;
-            extensions.push(extension.to_owned());
-        }
-        previous = name;
-    }
-    Ok(())
-}
-
-/// Key and extension of a member's name.
-fn split(name: &str) -> Option<(&str, &str)> {
-    let base = name.rfind('/').map_or(0, |slash| slash + 1);
-    let dot = name[base..].find('.').filter(|&dot| dot > 0)? + base;
-    Some((&name[..dot], &name[dot + 1..]))
-}
-
-/// `__name__` and everything below a folder of such a name.
-fn is_metadata(name: &str) -> bool {
-    let first = name.split('/').next().unwrap_or(name);
-    first.len() >= 4 && first.starts_with("__") && first.ends_with("__")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_split_at_the_first_dot_of_the_base_name() {
-        for (name, expected) in [
-            ("000.jpg", Some(("000", "jpg"))),
-            ("a/b.seg.PNG", Some(("a/b", "seg.PNG"))),
-            ("a.b/c.d.e", Some(("a.b/c", "d.e"))),
-            ("./000.txt", Some(("./000", "txt"))),
-            (".hidden", None),
-            ("a.b/.hidden", None),
-            ("nodot", None),
-            ("a.b/nodot", None),
-            ("x.", Some(("x", ""))),
-        ] {
-            assert_eq!(split(name), expected, "{name}");
-        }
-        assert!(is_metadata("__index__/a.json") && is_metadata("____/x.y"));
-        assert!(!is_metadata("__a__.json") && !is_metadata("a/__b__/c.d"));
-    }
 }

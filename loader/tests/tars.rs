@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::{TarFile, damage};
-use loader::tar::Archive;
+use loader::Error;
+use loader::tar::{self, Archive};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -28,6 +29,15 @@ fn python_tars_have_the_samples_that_webdataset_finds() {
             let archive = Archive::open(&path).unwrap();
             let found = archive.samples().unwrap();
             assert_eq!(found.len(), samples.as_array().unwrap().len(), "{name}");
+            // One pass over the file finds the same captions.
+            let captions = captions(&path).unwrap();
+            assert_eq!(captions.len(), found.len(), "{name}");
+            for ((key, caption), expected) in captions.iter().zip(samples.as_array().unwrap()) {
+                let caption =
+                    caption.as_ref().map(|bytes| bytes.iter().map(|b| format!("{b:02x}")).collect());
+                let expected_caption: Option<String> = expected["members"]["txt"].as_str().map(str::to_owned);
+                assert_eq!((key.as_str(), caption), (expected["key"].as_str().unwrap(), expected_caption));
+            }
             for (sample, expected) in found.iter().zip(samples.as_array().unwrap()) {
                 assert_eq!(sample.key, expected["key"].as_str().unwrap(), "{name}");
                 let members = expected["members"].as_object().unwrap();
@@ -40,6 +50,20 @@ fn python_tars_have_the_samples_that_webdataset_finds() {
             }
         }
     }
+}
+
+/// A sample's key and caption.
+type Captioned = (String, Option<Vec<u8>>);
+
+/// Those of every sample, from one pass.
+fn captions(path: &Path) -> Result<Vec<Captioned>, Error> {
+    let mut all = Vec::new();
+    let samples = tar::captions(path, |key, caption| -> Result<(), Error> {
+        all.push((key.to_owned(), caption.map(<[u8]>::to_vec)));
+        Ok(())
+    })?;
+    assert_eq!(samples, all.len() as u64);
+    Ok(all)
 }
 
 fn tar_with(folder: &Path, members: &[(&str, &[u8])]) -> PathBuf {
@@ -60,8 +84,9 @@ fn damaged_tars_are_refused_by_name() {
     let refused = |change: fn(&mut Vec<u8>), part: &str| {
         let path = write();
         damage(&path, change);
-        let error = error(&path);
-        assert!(error.contains("00000.tar") && error.contains(part), "{error}");
+        for error in [error(&path), captions(&path).unwrap_err().to_string()] {
+            assert!(error.contains("00000.tar") && error.contains(part), "{error}");
+        }
     };
     // a.jpg: header, 4 blocks; a.txt: header, 1 block; b.jpg: header at block 7.
     refused(|bytes| bytes.truncate(8 * 512 + 100), "ends inside b.jpg");
@@ -71,6 +96,7 @@ fn damaged_tars_are_refused_by_name() {
 
     let path = tar_with(folder.path(), &[("a.jpg", b"1"), ("a.JPG", b"2")]);
     assert!(error(&path).contains("sample a has two members jpg"));
+    assert!(captions(&path).unwrap_err().to_string().contains("sample a has two members jpg"));
 }
 
 /// A tar that ends after its last member, without the closing blocks, is whole: Python reads it too.
@@ -94,6 +120,12 @@ fn damaged_compression_is_refused_by_name() {
     damage(&packed, |bytes| bytes.truncate(bytes.len() - 4));
     let error = Archive::open(&packed).unwrap_err().to_string();
     assert!(error.contains("00000.tar.zst") && error.contains("decompressed"), "{error}");
+    let error = captions(&packed).unwrap_err().to_string();
+    assert!(error.contains("00000.tar.zst"), "{error}");
+    // The same when what is packed ends early.
+    let cut = &fs::read(&plain).unwrap()[..1000];
+    fs::write(&packed, zstd::encode_all(cut, 1).unwrap()).unwrap();
+    assert!(captions(&packed).unwrap_err().to_string().contains("00000.tar.zst"));
 }
 
 #[test]

@@ -82,7 +82,7 @@ impl Writer {
     ) -> Result<(), Error> {
         self.begin(sample, key)?;
         for mention in mentions {
-            self.columns.push(sample, key, canonical, MentionView::from(mention));
+            self.columns.push(sample, key, canonical, &MentionView::from(mention));
         }
         self.end(mentions.len() as u64)
     }
@@ -98,7 +98,7 @@ impl Writer {
         self.begin(sample, key)?;
         let mut mentions = 0;
         extractor.visit(canonical, |mention| {
-            self.columns.push(sample, key, canonical, mention);
+            self.columns.push(sample, key, canonical, &mention);
             mentions += 1;
         });
         self.end(mentions)?;
@@ -179,18 +179,20 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, sample: u32, key: &str, canonical: &str, mention: MentionView<'_>) {
-        let MentionView { start, concept_start, end, concept, head, tags, .. } = mention;
+    fn push(&mut self, sample: u32, key: &str, canonical: &str, mention: &MentionView<'_>) {
         self.rows += 1;
         self.key.append_value(key);
         self.sample.append_value(sample);
-        self.phrase.append_value(canonical.get(start..end).unwrap_or_default());
-        self.concept.append_value(concept);
-        self.head.append_value(head);
-        for (column, byte) in self.spans.iter_mut().zip([start, end, concept_start, end]) {
+        self.phrase.append_value(canonical.get(mention.phrase.clone()).unwrap_or_default());
+        self.concept.append_value(mention.concept);
+        self.head.append_value(mention.head);
+        let (phrase, concept) = (&mention.phrase, &mention.concept_span);
+        for (column, byte) in
+            self.spans.iter_mut().zip([phrase.start, phrase.end, concept.start, concept.end])
+        {
             column.append_value(byte as u32);
         }
-        self.tags.append_value(tags);
+        self.tags.append_value(mention.tags);
     }
 
     fn take(&mut self) -> Result<RecordBatch, arrow::error::ArrowError> {

@@ -128,12 +128,13 @@ fn write_line(to: &mut Vec<u8>, text: &str, extractor: &Extractor, counts: &mut 
     let mut mentions = 0;
     let mut written = Ok(());
     extractor.visit(text, |mention| {
-        let [start, concept_start, head_start, end] =
-            [mention.start, mention.concept_start, mention.head_start, mention.end]
-                .map(|byte| characters.before(byte));
+        // From left to right; all three end with the head.
+        let mut at = |byte| characters.before(byte);
+        let (start, concept_start) = (at(mention.phrase.start), at(mention.concept_span.start));
+        let (head_start, end) = (at(mention.head_span.start), at(mention.phrase.end));
         let mut mention_line = || -> io::Result<()> {
             to.extend_from_slice(if mentions == 0 { b"{\"phrase\":" } else { b",{\"phrase\":" });
-            serde_json::to_writer(&mut *to, text.get(mention.start..mention.end).unwrap_or_default())?;
+            serde_json::to_writer(&mut *to, text.get(mention.phrase.clone()).unwrap_or_default())?;
             for (name, value) in [("concept", mention.concept), ("head", mention.head)] {
                 write_name(to, name);
                 serde_json::to_writer(&mut *to, value)?;
