@@ -1,8 +1,9 @@
-//! Synthetic scenes, concept statistics, and a look into shards.
+//! Synthetic scenes, concept statistics, SQL, and a look into shards.
 
 mod folder;
 mod scenes;
 mod show;
+mod sql;
 mod stats;
 mod table;
 
@@ -24,6 +25,7 @@ enum Command {
     Stats(stats::StatsArguments),
     Merge(stats::MergeArguments),
     Show(show::Arguments),
+    Sql(sql::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Stats(arguments) => stats::stats(arguments),
         Command::Merge(arguments) => stats::merge(arguments),
         Command::Show(arguments) => show::run(arguments),
+        Command::Sql(arguments) => sql::run(arguments),
     })
 }
 

@@ -153,18 +153,30 @@ impl Sidecar {
 
     /// Fails, by name, when this sidecar was not made from that shard as it is now.
     pub fn refuse_unless_for(&self, shard: &Path, shard_bytes: u64, samples: u32) -> Result<(), Error> {
-        let metadata = &self.metadata;
+        self.metadata.refuse_unless_for(&self.path, shard, shard_bytes, samples)
+    }
+}
+
+impl Metadata {
+    /// Fails, by the name of the sidecar these are from, when it was not made from that shard as it is now.
+    pub fn refuse_unless_for(
+        &self,
+        sidecar: &Path,
+        shard: &Path,
+        shard_bytes: u64,
+        samples: u32,
+    ) -> Result<(), Error> {
         let name = file_name(shard);
-        let what = if metadata.shard != name {
-            format!("was made from {}, not from {name}", metadata.shard)
-        } else if metadata.shard_bytes != shard_bytes {
-            format!("was made from a shard of {} bytes, {name} has {shard_bytes}", metadata.shard_bytes)
-        } else if metadata.samples != samples {
-            format!("was made from {} samples, {name} has {samples}", metadata.samples)
+        let what = if self.shard != name {
+            format!("was made from {}, not from {name}", self.shard)
+        } else if self.shard_bytes != shard_bytes {
+            format!("was made from a shard of {} bytes, {name} has {shard_bytes}", self.shard_bytes)
+        } else if self.samples != samples {
+            format!("was made from {} samples, {name} has {samples}", self.samples)
         } else {
             return Ok(());
         };
-        Err(Error::Stale { path: self.path.clone(), what })
+        Err(Error::Stale { path: sidecar.to_owned(), what })
     }
 }
 
