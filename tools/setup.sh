@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 TORCH=2.11.0
-RUST_MINOR=90
+RUST_MINOR=94
 
 missing() { # what, how to get it
     echo "setup: $1 is missing. Install it with: $2" >&2

@@ -8,7 +8,7 @@
 //!   samples, side by side);
 //! - `pairs.parquet`, most frequent first: `a`, `b` utf8 (`a` < `b`), `samples` uint64 (those with both), `pmi`
 //!   double (log2 of p(a, b) / (p(a) p(b)), over samples);
-//! - `stats.json`: [`Totals`].
+//! - `stats.json`: [`Totals`]; both tables have it in their footers too, under the key `statistics`.
 
 mod tables;
 
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::sidecar::{ConceptReader, Sidecar};
 
-pub use tables::{CONCEPTS, PAIRS, TOTALS};
+pub use tables::{CONCEPTS, FOOTER_KEY, PAIRS, TOTALS};
 
 /// Example samples kept of every concept: the first by shard and position.
 pub const EXAMPLES: usize = 4;

@@ -1,9 +1,10 @@
-//! Synthetic scenes, concept statistics, and a look into shards.
+//! Synthetic scenes, concept statistics, SQL, and a look into shards.
 
 mod folder;
 mod report;
 mod scenes;
 mod show;
+mod sql;
 mod stats;
 mod table;
 
@@ -26,6 +27,7 @@ enum Command {
     Merge(stats::MergeArguments),
     Report(report::Arguments),
     Show(show::Arguments),
+    Sql(sql::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Merge(arguments) => stats::merge(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Show(arguments) => show::run(arguments),
+        Command::Sql(arguments) => sql::run(arguments),
     })
 }
 

@@ -14,6 +14,7 @@ use arrow::record_batch::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::WriterProperties;
 
 use super::{Counts, PairKey, Totals, VERSION};
@@ -27,14 +28,19 @@ pub const PAIRS: &str = "pairs.parquet";
 /// File name of the totals; written last, so that its presence means the folder is whole.
 pub const TOTALS: &str = "stats.json";
 
+/// Footer key of both tables: [`Totals`] as JSON, so that a table taken elsewhere still says what it counts.
+pub const FOOTER_KEY: &str = "statistics";
+
 /// Rows of a row group.
 const ROW_GROUP: usize = 122_880;
 
 impl Counts {
     /// Writes the folder's three files; the folder must exist.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        write_table(&folder.join(CONCEPTS), self.concept_batches())?;
-        write_table(&folder.join(PAIRS), self.pair_batches())?;
+        let footer = serde_json::to_string(&self.totals()).map_err(|e| Error::table(folder, e))?;
+        // Column numbers: by mentions, then by concept; by samples, then by a and b.
+        write_table(&folder.join(CONCEPTS), &footer, &[1, 0], self.concept_batches())?;
+        write_table(&folder.join(PAIRS), &footer, &[2, 0, 1], self.pair_batches())?;
         let path = folder.join(TOTALS);
         let json = serde_json::to_string_pretty(&self.totals()).map_err(|e| Error::table(&path, e))?;
         write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
@@ -171,15 +177,26 @@ impl Counts {
     }
 }
 
+/// The rows are sorted by the columns `order`, the first from high to low, the others from low to high.
 fn write_table(
     path: &Path,
+    footer: &str,
+    order: &[i32],
     batches: impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>,
 ) -> Result<(), Error> {
     let failed = |e: &dyn std::fmt::Display| Error::table(path, format!("cannot write the table: {e}"));
     let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
+    let order = order.iter().enumerate().map(|(place, &column_idx)| SortingColumn {
+        column_idx,
+        descending: place == 0,
+        nulls_first: false,
+    });
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_max_row_group_row_count(Some(ROW_GROUP))
+        .set_sorting_columns(Some(order.collect()))
+        .set_key_value_metadata(Some(vec![KeyValue::new(FOOTER_KEY.to_owned(), footer.to_owned())]))
+        .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned())
         .build();
     let mut batches = batches.peekable();
     let schema = match batches.peek() {
