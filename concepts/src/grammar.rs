@@ -11,18 +11,18 @@
 //!                                                                        where no verb can stand: "with tiled walls"
 //!         | joint                            and , -                     between two adjectives
 //! noun+   = noun (link? noun)*               yamaha kodiak 700 eps
-//! link    = number | past participle         snow covered mountain
+//! link    = number* | past participle        snow covered mountain
 //! ```
 //!
-//! The head is the last noun. Before that the tags of a few word sequences are set right ("it's" written for
-//! "its", "a close up"); after that a [`Phrase`] that is part of a preposition ("in front of") or a pronoun is
+//! The head is the last noun. Before that the tags of a few word sequences are set right (`correct`: "it's" written
+//! for "its", "a close up", "8 x 10"); after that a [`Phrase`] that is part of a preposition ("in front of") or a pronoun is
 //! dropped, and a verb that was tagged as a plural noun is cut off ("a pizza sits").
 
 use crate::tagger::Tag;
 use crate::words::Word;
 
 /// Version of this grammar and of the concept rule; stored with every sidecar.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// A noun phrase: words `start..end`; the head is word `end - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,12 +134,17 @@ fn nouns_end(tags: &[Tag], start: usize) -> usize {
         while role_at(tags, end) == Role::Noun {
             end += 1;
         }
-        let link = role_at(tags, end) == Role::Number || tags.get(end) == Some(&Tag::VBN);
-        if link && role_at(tags, end + 1) == Role::Noun {
-            end += 1;
-        } else {
+        let mut next = end;
+        while role_at(tags, next) == Role::Number {
+            next += 1;
+        }
+        if next == end && tags.get(end) == Some(&Tag::VBN) {
+            next += 1;
+        }
+        if next == end || role_at(tags, next) != Role::Noun {
             return end;
         }
+        end = next;
     }
 }
 
@@ -194,6 +199,7 @@ fn is_pronoun(text: &str, words: &[Word], phrase: Phrase) -> bool {
 fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
     for at in 1..tags.len() {
         let word = |at: usize| words.get(at).map_or("", |word| word.of(text));
+        let (before, next) = (role(tags[at - 1]), role_at(tags, at + 1));
         match word(at) {
             // "with it's monitor": after a preposition or a verb, and before a noun, "it's" means "its".
             "'s" | "’s" if word(at - 1) == "it" && at >= 2 => {
@@ -201,7 +207,7 @@ fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
                     tags[at - 2],
                     Tag::IN | Tag::RP | Tag::VB | Tag::VBG | Tag::VBN | Tag::VBZ | Tag::VBP
                 );
-                if takes_object && matches!(role_at(tags, at + 1), Role::Noun | Role::Adjective) {
+                if takes_object && matches!(next, Role::Noun | Role::Adjective) {
                     tags[at - 1] = Tag::PRPS;
                     tags[at] = Tag::PRPS;
                 }
@@ -214,8 +220,55 @@ fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
                     tags[at] = Tag::NN;
                 }
             }
+            // "8 x 10", "5 ft x 7 rug"
+            "x" | "×" if next == Role::Number => tags[at] = Tag::CD,
+            // "a basement living area"
+            word_here if tags[at] == Tag::VBG => {
+                if before == Role::Noun && PURPOSES.contains(&word_here) && PLACES.contains(&word(at + 1)) {
+                    tags[at] = Tag::NN;
+                }
+            }
+            // "the north won": what a determiner leads to, and nothing else can be, is a noun.
+            word_here if tags[at] == Tag::JJ && tags[at - 1] == Tag::DT => {
+                if ends_phrase(tags, at + 1) && !STAND_FOR_NOUNS.contains(&word_here) {
+                    tags[at] = Tag::NN;
+                }
+            }
+            // A word with a hyphen before a noun belongs to it: "a stand-up comedian", "chair metal-net seat".
+            word_here if next == Role::Noun && word_here.contains('-') => match (before, role(tags[at])) {
+                (Role::Noun, Role::Adjective) => tags[at] = Tag::NN,
+                (Role::Determiner, Role::Outside) => tags[at] = Tag::JJ,
+                _ => {}
+            },
             _ => {}
         }
+    }
+}
+
+/// What a [`PLACES`] noun can be for.
+const PURPOSES: &[&str] = &[
+    "living", "dining", "parking", "sleeping", "sitting", "seating", "waiting", "eating", "washing",
+    "changing", "cooking", "working", "playing", "swimming", "boarding", "loading",
+];
+
+/// Nouns that a gerund says the purpose of, even after a noun: "kitchen dining area".
+const PLACES: &[&str] = &[
+    "area", "areas", "room", "rooms", "space", "spaces", "lot", "lots", "table", "tables", "pool", "pools",
+    "zone", "zones", "dock", "docks", "bench", "benches",
+];
+
+/// Adjectives that stand for a noun said before: "one on top of the other".
+const STAND_FOR_NOUNS: &[&str] = &[
+    "other", "same", "first", "second", "third", "next", "last", "few", "many", "more", "most", "least",
+    "only", "such", "little", "lot", "latter", "former", "own",
+];
+
+/// Whether the tags from `at` cannot go on with a noun phrase.
+fn ends_phrase(tags: &[Tag], at: usize) -> bool {
+    match tags.get(at).copied() {
+        None => true,
+        Some(Tag::CC) => matches!(role_at(tags, at + 1), Role::Determiner | Role::Number),
+        Some(tag) => matches!(tag, Tag::IN | Tag::TO | Tag::VBZ | Tag::VBP | Tag::VBD | Tag::MD | Tag::WDT),
     }
 }
 
@@ -236,4 +289,87 @@ fn agree(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Phrase {
         && words[head].of(text).ends_with('s')
         && !INVARIANT.contains(&words[head].of(text));
     if verb { Phrase { end: head, ..phrase } } else { phrase }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// "the/DT dog/NN" to "[the dog]".
+    fn bracketed(tagged: &str) -> String {
+        let (mut text, mut words, mut tags) = (String::new(), Vec::new(), Vec::new());
+        for word in tagged.split(' ') {
+            let (word, tag) = word.rsplit_once('/').unwrap();
+            if !text.is_empty() {
+                text.push(' ');
+            }
+            let start = text.len() as u32;
+            text.push_str(word);
+            words.push(Word { start, end: text.len() as u32 });
+            tags.push(Tag::from_name(tag).unwrap());
+        }
+        let mut found = Vec::new();
+        phrases(&text, &words, &mut tags, &mut found);
+        let mut line = Vec::new();
+        for (at, word) in words.iter().enumerate() {
+            let opens = found.iter().any(|phrase| phrase.start == at);
+            let closes = found.iter().any(|phrase| phrase.end == at + 1);
+            line.push(format!(
+                "{}{}{}",
+                if opens { "[" } else { "" },
+                word.of(&text),
+                if closes { "]" } else { "" }
+            ));
+        }
+        line.join(" ")
+    }
+
+    #[test]
+    fn the_table_of_rules() {
+        for (tagged, expected) in [
+            // what may stand before a noun
+            ("two/CD big/JJ red/JJ fire/NN trucks/NNS", "[two big red fire trucks]"),
+            ("all/PDT the/DT dogs/NNS run/VBP", "[all the dogs] run"),
+            ("a/DT very/RB old/JJ car/NN", "[a very old car]"),
+            ("runs/VBZ very/RB fast/RB", "runs very fast"),
+            ("a/DT red/JJ ,/, white/JJ ,/, and/CC blue/JJ flag/NN", "[a red , white , and blue flag]"),
+            ("the/DT parked/VBN car/NN", "[the parked car]"),
+            ("room/NN with/IN tiled/VBN walls/NNS", "[room] with [tiled walls]"),
+            ("is/VBZ given/VBN food/NN", "is given [food]"),
+            // possessives
+            ("the/DT dog/NN 's/POS red/JJ bowl/NN", "[the dog 's red bowl]"),
+            ("the/DT dog/NN 's/POS the/DT bowl/NN", "[the dog] 's [the bowl]"),
+            // between nouns
+            ("yamaha/NNP kodiak/NNP 700/CD eps/NNP", "[yamaha kodiak 700 eps]"),
+            ("a/DT snow/NN covered/VBN mountain/NN", "[a snow covered mountain]"),
+            ("ivory/NN 8/CD x/NN 10/CD rug/NN", "[ivory 8 x 10 rug]"),
+            ("ivory/NN 8/CD ft/NN ×/NN 10/CD", "[ivory 8 ft] × 10"),
+            ("a/DT dog/NN running/VBG water/NN", "[a dog] running [water]"),
+            ("a/DT basement/NN living/VBG area/NN", "[a basement living area]"),
+            // no phrases, or shorter ones
+            ("in/IN front/NN of/IN a/DT house/NN", "in front of [a house]"),
+            ("the/DT front/NN of/IN a/DT house/NN", "[the front] of [a house]"),
+            ("something/NN on/IN a/DT plate/NN", "something on [a plate]"),
+            ("a/DT pizza/NN sits/NNS on/IN a/DT plate/NN", "[a pizza] sits on [a plate]"),
+            ("two/CD pizza/NN pans/NNS", "[two pizza pans]"),
+            ("a/DT tv/NN series/NNS", "[a tv series]"),
+            // words whose tags are set right
+            ("computer/NN with/IN it/PRP 's/VBZ monitor/NN", "[computer] with [it 's monitor]"),
+            ("so/RB it/PRP 's/VBZ monday/NNP", "so it 's [monday]"),
+            ("a/DT close/JJ up/RP of/IN food/NN", "[a close up] of [food]"),
+            ("an/DT iguana/JJ and/CC two/CD birds/NNS", "[an iguana] and [two birds]"),
+            ("the/DT north/JJ won/VBD the/DT war/NN", "[the north] won [the war]"),
+            ("next/IN to/TO the/DT other/JJ in/IN a/DT row/NN", "next to the other in [a row]"),
+            ("a/DT black/JJ and/CC white/JJ cat/NN", "[a black and white cat]"),
+            ("a/DT stand-up/VB video/NN game/NN", "[a stand-up video game]"),
+            ("pet/NN metal-net/JJ look/NN chair/NN", "[pet metal-net look chair]"),
+        ] {
+            assert_eq!(bracketed(tagged), expected, "{tagged}");
+        }
+    }
+
+    #[test]
+    fn a_long_run_before_no_noun_ends() {
+        assert_eq!(bracketed(&["red/JJ"; 5000].join(" ")), ["red"; 5000].join(" "));
+    }
 }

@@ -20,6 +20,13 @@ impl Word {
 /// Endings that are words of their own, after an apostrophe.
 const CLITICS: [&[u8]; 7] = [b"s", b"ll", b"re", b"ve", b"m", b"d", b"t"];
 
+/// What follows the last full stop of an address or of a file's name. (That alone tells "beach.jpg" from
+/// "beach.two".)
+const SUFFIXES: [&[u8]; 17] = [
+    b"com", b"org", b"net", b"edu", b"gov", b"info", b"html", b"htm", b"php", b"jpg", b"jpeg", b"png",
+    b"gif", b"webp", b"pdf", b"mp4", b"zip",
+];
+
 /// Cuts `text` into words. Spans are in order, do not overlap, lie on character boundaries and leave out only
 /// whitespace. `words` is cleared first.
 pub fn split(text: &str, words: &mut Vec<Word>) {
@@ -100,6 +107,7 @@ fn word_end(text: &str, start: usize) -> usize {
         let joint = match bytes[at] {
             b'-' | b'&' => 1,
             b'.' if bytes[at - 1].is_ascii_digit() || at - start == 1 || bytes[at - 2] == b'.' => 1,
+            b'.' if names_file_or_site(text, at + 1) => 1,
             b',' if bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => 1,
             _ if clitic_end(text, at) > at => break,
             _ => apostrophe(bytes, at),
@@ -114,6 +122,28 @@ fn word_end(text: &str, start: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// Labels of a host's name that are looked at: few, so that a text of full stops takes no longer than another.
+const MOST_LABELS: usize = 4;
+
+/// Whether a suffix starts at `at`, or after a label or two more: "photo.jpg", "shop.example.com".
+fn names_file_or_site(text: &str, mut at: usize) -> bool {
+    /// Longer than every suffix, as long as most names.
+    const LONGEST_LABEL: usize = 32;
+    let bytes = text.as_bytes();
+    for _ in 0..MOST_LABELS {
+        let label = bytes[at..].iter().take(LONGEST_LABEL);
+        let end = at + label.take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
+        if SUFFIXES.contains(&&bytes[at..end]) && (end == bytes.len() || !in_word(text, end)) {
+            return true;
+        }
+        if end == at || bytes.get(end) != Some(&b'.') {
+            return false;
+        }
+        at = end + 1;
+    }
+    false
 }
 
 /// A mark is one character, or a run of the same one: "...", "--".
@@ -160,6 +190,14 @@ mod tests {
         );
         assert_eq!(cut("multi- colored and/or x-"), ["multi", "-", "colored", "and", "/", "or", "x", "-"]);
         assert_eq!(cut("a 'quoted' word -- café"), ["a", "'", "quoted", "'", "word", "--", "café"]);
+        assert_eq!(
+            cut("alabama.jpg, shop.john-lewis.com."),
+            ["alabama.jpg", ",", "shop.john-lewis.com", "."]
+        );
+        assert_eq!(
+            cut("a beach.two dogs. come.on net.ball"),
+            ["a", "beach", ".", "two", "dogs", ".", "come", ".", "on", "net", ".", "ball"]
+        );
         assert_eq!(cut(""), [""; 0]);
     }
 }
