@@ -1,5 +1,6 @@
 //! Synthetic scenes, concept statistics, SQL, and a look into shards.
 
+mod bench;
 mod folder;
 mod report;
 mod scenes;
@@ -28,6 +29,9 @@ enum Command {
     Report(report::Arguments),
     Show(show::Arguments),
     Sql(sql::Arguments),
+    /// Measures: figures as a table and, with --json, as an object.
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 fn main() -> ExitCode {
@@ -39,6 +43,7 @@ fn main() -> ExitCode {
         Command::Report(arguments) => report::run(arguments),
         Command::Show(arguments) => show::run(arguments),
         Command::Sql(arguments) => sql::run(arguments),
+        Command::Bench(command) => bench::run(command),
     })
 }
 
