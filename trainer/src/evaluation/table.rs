@@ -37,7 +37,8 @@ fn gather(results: &[Value], task: &str, score: &str) -> Vec<Measured> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut rows: Vec<Measured> = Vec::new();
     for result in results.iter().filter(|result| result["task"] == task) {
-        let (model, protocol) = (text(&result["model"]["description"]), protocol(&result["protocol"]));
+        let model = text(&result["model"]["description"]);
+        let protocol = protocol(&result["protocol"]) + &bank(&result["model"]["bank"]);
         let dataset = text(&result["dataset"]);
         let dataset = if dataset == "folder" { text(&result["title"]) } else { dataset };
         let value = 100.0 * result["scores"][score].as_f64().unwrap_or(f64::NAN);
@@ -57,6 +58,18 @@ fn protocol(protocol: &Value) -> String {
     // Which background a set has follows from its name.
     let parts = parts.filter(|(name, value)| !value.is_null() && *name != "background");
     parts.map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// The concepts the model was trained on: a bank of the evaluation's own names is a head start that readers must know.
+fn bank(bank: &Value) -> String {
+    let Some(concepts) = bank["concepts"].as_u64() else { return String::new() };
+    match bank["names"].as_str() {
+        Some(names) => format!("; trained on the {concepts} concepts of {names}"),
+        None => format!(
+            "; trained on the {concepts} concepts seen {} times or more",
+            plain(&bank["min_mentions"])
+        ),
+    }
 }
 
 fn plain(value: &Value) -> String {

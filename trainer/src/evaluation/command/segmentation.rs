@@ -98,7 +98,10 @@ impl SegmentationArgs {
         set.refuse_if_incomplete()?;
         set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
 
-        let (model, about) = self.model.open()?;
+        let (model, mut about) = self.model.open()?;
+        if let Some(covered) = covered(&set, &about["bank"]["names"]) {
+            about["bank"]["classes_of_this_set"] = json!(covered);
+        }
         let folder = self.dataset == "folder";
         let own = |value: u32, default: i64| if value == 0 { default } else { i64::from(value) };
         let short = own(self.size, if folder { model.size } else { Window::PUBLISHED.short });
@@ -183,6 +186,15 @@ impl SegmentationArgs {
         }
         Ok(set)
     }
+}
+
+/// Classes of the set whose words the bank's file names; none where the file is not there any more.
+fn covered(set: &SegmentationSet, names: &Value) -> Option<usize> {
+    let text = std::fs::read_to_string(names.as_str()?).ok()?;
+    let bank: std::collections::HashSet<String> = text.lines().map(concepts::canonical).collect();
+    let known =
+        |class: &&classes::Class| class.words.iter().any(|word| bank.contains(&concepts::canonical(word)));
+    Some(set.classes.iter().filter(known).count())
 }
 
 /// Says whether a set is complete; an error when it is not.
