@@ -100,11 +100,28 @@ impl Segmenter {
     /// Similarity of every class at every pixel of the resized image, [C, h, w], float32; where windows overlap
     /// their similarities are averaged.
     pub fn scores(&self, image: &RgbImage) -> Tensor {
-        self.scores_of(&[image], WINDOW_BATCH).swap_remove(0)
+        let (cuts, grids) = self.windows_scored(&[image], WINDOW_BATCH);
+        self.blended(&cuts[0], &grids)
     }
 
-    /// The same for several images, whose windows go through the tower `batch` at a time, whichever image they are of.
-    pub fn scores_of(&self, images: &[&RgbImage], batch: usize) -> Vec<Tensor> {
+    /// The same for several images, one after the other; their windows go through the tower together, `batch` at a
+    /// time, whichever image they are of.
+    pub fn scores_of<'a>(
+        &'a self,
+        images: &[&RgbImage],
+        batch: usize,
+    ) -> impl Iterator<Item = Tensor> + use<'a> {
+        let (cuts, grids) = self.windows_scored(images, batch);
+        let mut grids = grids.into_iter();
+        // At the size of the image the scores of many classes are large: only one image's are there at a time.
+        cuts.into_iter().map(move |cut| {
+            let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
+            self.blended(&cut, &own)
+        })
+    }
+
+    /// The images cut, and the scores of all their windows' patches, [W, grid, grid] each.
+    fn windows_scored(&self, images: &[&RgbImage], batch: usize) -> (Vec<Cut>, Vec<Tensor>) {
         tch::no_grad(|| {
             let filling = self.model.vision.mean_pixel();
             let cuts: Vec<Cut> =
@@ -114,16 +131,13 @@ impl Segmenter {
             for some in windows.chunks(batch.max(1)) {
                 grids.extend(self.patch_scores(&Tensor::cat(some, 0)).unbind(0));
             }
-            let mut from = 0;
-            cuts.iter()
-                .map(|cut| {
-                    let end = from + cut.windows.len();
-                    let scores = self.of_classes(&cut.blend(&grids[from..end]));
-                    from = end;
-                    scores
-                })
-                .collect()
+            (cuts, grids)
         })
+    }
+
+    /// Scores of an image's classes from those of its windows.
+    fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
+        tch::no_grad(|| self.of_classes(&cut.blend(grids)))
     }
 
     /// Windows an image is cut into.

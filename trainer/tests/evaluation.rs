@@ -254,7 +254,8 @@ fn the_sliding_window_is_the_plain_one() {
     let turned = image::imageops::rotate90(&photo);
     let alone = [&photo, &turned, &photo].map(|image| segmenter.scores(image));
     for batch in [1, 4, 64] {
-        let together = segmenter.scores_of(&[&photo, &turned, &photo], batch);
+        let together: Vec<Tensor> = segmenter.scores_of(&[&photo, &turned, &photo], batch).collect();
+        assert_eq!(together.len(), 3);
         for (alone, together) in alone.iter().zip(&together) {
             assert!((alone - together).abs().max().double_value(&[]) < TOLERANCE, "batch {batch}");
         }

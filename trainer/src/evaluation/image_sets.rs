@@ -1,23 +1,14 @@
 //! Sets of images with labels or captions: class folders as ImageNet's, WebDataset sets as the CLIP benchmark
 //! publishes them, and captions in COCO's JSON or one a line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-
-use loader::crop::View;
-use loader::permutation::Draws;
-use loader::pixels::{Scaler, decode};
-use loader::tar::{Archive, Sample};
-use loader::{Crop, ImageSettings};
-use tch::Tensor;
 
 use crate::error::{Error, Result, at};
 
 /// Endings of images in class folders.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-/// An extension that some of the benchmark's sets have beside the usual ones.
-const NUMBERED_IMAGE: &str = "0.webp";
 /// ImageNet's class names in the order of its synsets.
 const IMAGENET: &str = include_str!("../../data/classes/imagenet1000.txt");
 
@@ -39,22 +30,23 @@ pub struct ImageSet {
     pub classes: Vec<String>,
     /// The set's own templates, `{}` for the name; none where it has none.
     pub templates: Option<Vec<String>>,
-    source: Source,
+    pub(super) source: Source,
 }
 
 #[derive(Debug)]
-enum Source {
+pub(super) enum Source {
     Files(Vec<(PathBuf, Known)>),
     Shards { paths: Vec<PathBuf>, captions: bool },
 }
 
-fn invalid(path: &Path, problem: impl Into<String>) -> Error {
+pub(super) fn invalid(path: &Path, problem: impl Into<String>) -> Error {
     Error::Invalid { path: path.to_owned(), problem: problem.into() }
 }
 
+/// Lines without the empty ones at the end; one in between would shift every class after it, so it stays.
 fn lines(path: &Path) -> Result<Vec<String>> {
     let text = fs::read_to_string(path).map_err(at(path))?;
-    Ok(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
 impl ImageSet {
@@ -70,9 +62,10 @@ impl ImageSet {
             Some(paths) => {
                 let templates = folder.join("zeroshot_classification_templates.txt");
                 let own = |line: String| line.replace("{c}", "{}");
-                let templates = match templates.exists() {
-                    true => Some(lines(&templates)?.into_iter().map(own).collect()),
-                    false => None,
+                let templates = if templates.exists() {
+                    Some(lines(&templates)?.into_iter().map(own).collect())
+                } else {
+                    None
                 };
                 Ok(Self {
                     name: name(folder),
@@ -94,12 +87,13 @@ impl ImageSet {
         if folders.is_empty() {
             return Err(invalid(root, "holds no folder a class, and there are no shards either"));
         }
-        let classes = match names.exists() {
-            true => lines(names)?,
-            false if folders.len() == 1000 && folders.iter().all(|f| name(f).starts_with('n')) => {
-                IMAGENET.lines().map(str::to_owned).collect()
-            }
-            false => folders.iter().map(|folder| name(folder).replace('_', " ")).collect(),
+        let synsets = folders.len() == 1000 && folders.iter().all(|folder| name(folder).starts_with('n'));
+        let classes: Vec<String> = if names.exists() {
+            lines(names)?
+        } else if synsets {
+            IMAGENET.lines().map(str::to_owned).collect()
+        } else {
+            folders.iter().map(|folder| name(folder).replace('_', " ")).collect()
         };
         if classes.len() != folders.len() {
             let problem = format!(
@@ -163,20 +157,6 @@ impl ImageSet {
         }
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { name, classes: Vec::new(), templates: None, source: Source::Files(files) })
-    }
-
-    /// Images as squares of `size` pixels (short side bicubic, centre crop), `batch` at a time, in the set's order.
-    pub fn batches(&self, size: u32, batch: usize, threads: usize) -> Batches<'_> {
-        let work = match &self.source {
-            Source::Files(files) => Work::Files(files.iter()),
-            Source::Shards { paths, captions } => Work::Shards {
-                paths: paths.iter(),
-                captions: *captions,
-                open: None,
-                samples: VecDeque::new(),
-            },
-        };
-        Batches { work, size, batch: batch.max(1), threads: threads.max(1), classes: self.classes.len() }
     }
 
     /// Images, where they can be counted without reading shards; 0 otherwise.
@@ -248,146 +228,4 @@ fn shards(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
         paths.truncate(count);
     }
     Ok((!paths.is_empty()).then_some(paths))
-}
-
-/// Images read and cut, with what is known of them.
-#[derive(Debug)]
-pub struct ImageBatch {
-    /// Pixels 0..255, [n, size, size, 3].
-    pub pixels: Tensor,
-    /// One an image.
-    pub known: Vec<Known>,
-}
-
-/// An image's bytes, or where they are.
-enum Bytes<'a> {
-    File(&'a Path),
-    Read(String, Vec<u8>),
-}
-
-enum Work<'a> {
-    Files(std::slice::Iter<'a, (PathBuf, Known)>),
-    Shards {
-        paths: std::slice::Iter<'a, PathBuf>,
-        captions: bool,
-        open: Option<Archive>,
-        samples: VecDeque<Sample>,
-    },
-}
-
-/// The batches of a set.
-pub struct Batches<'a> {
-    work: Work<'a>,
-    size: u32,
-    batch: usize,
-    threads: usize,
-    classes: usize,
-}
-
-impl Work<'_> {
-    /// The next image; none at the end.
-    fn next(&mut self) -> Result<Option<(Bytes<'_>, Known)>> {
-        match self {
-            Self::Files(files) => Ok(files.next().map(|(path, known)| (Bytes::File(path), known.clone()))),
-            Self::Shards { paths, captions, open, samples } => loop {
-                if let (Some(sample), Some(archive)) = (samples.pop_front(), open.as_ref()) {
-                    let (bytes, known) = read_sample(archive, &sample, *captions)?;
-                    return Ok(Some((bytes, known)));
-                }
-                let Some(path) = paths.next() else { return Ok(None) };
-                let archive = Archive::open(path)?;
-                *samples = archive.samples()?.into();
-                *open = Some(archive);
-            },
-        }
-    }
-}
-
-fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(Bytes<'static>, Known)> {
-    let lacks = |what: &str| invalid(archive.path(), format!("sample {} has no {what}", sample.key));
-    let read = |member: &loader::tar::Member| archive.read(member.offset, member.length);
-    let text = |extension: &str| -> Result<String> {
-        let member = sample.member(extension).ok_or_else(|| lacks(&format!(".{extension}")))?;
-        Ok(String::from_utf8_lossy(&read(member)?).into_owned())
-    };
-    let image = sample.image().or_else(|| sample.member(NUMBERED_IMAGE)).ok_or_else(|| lacks("image"))?;
-    let known = if captions {
-        let captions: Vec<String> =
-            text("txt")?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        if captions.is_empty() {
-            return Err(lacks("caption"));
-        }
-        Known::Captions(captions)
-    } else {
-        let class = text("cls")?;
-        Known::Class(
-            class.trim().parse().map_err(|_| lacks(&format!("class number but {:?}", class.trim())))?,
-        )
-    };
-    Ok((Bytes::Read(format!("{}: {}", archive.path().display(), sample.key), read(image)?), known))
-}
-
-impl Iterator for Batches<'_> {
-    type Item = Result<ImageBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.read().transpose()
-    }
-}
-
-impl Batches<'_> {
-    fn read(&mut self) -> Result<Option<ImageBatch>> {
-        let (mut images, mut known) = (Vec::new(), Vec::new());
-        while images.len() < self.batch {
-            let Some((bytes, what)) = self.work.next()? else { break };
-            let (place, bytes) = match bytes {
-                Bytes::File(path) => (path.display().to_string(), fs::read(path).map_err(at(path))?),
-                Bytes::Read(place, bytes) => (place, bytes),
-            };
-            if let Known::Class(class) = what
-                && class >= self.classes
-            {
-                return Err(invalid(
-                    Path::new(&place),
-                    format!("is of class {class}, and {} are named", self.classes),
-                ));
-            }
-            images.push((place, bytes));
-            known.push(what);
-        }
-        if images.is_empty() {
-            return Ok(None);
-        }
-        let row = self.size as usize * self.size as usize * 3;
-        let mut pixels = vec![0u8; row * images.len()];
-        let share = images.len().div_ceil(self.threads);
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = images
-                .chunks(share)
-                .zip(pixels.chunks_mut(share * row))
-                .map(|(images, rows)| scope.spawn(|| cut(images, rows, self.size)))
-                .collect();
-            threads.into_iter().try_for_each(|thread| match thread.join() {
-                Ok(result) => result,
-                Err(_) => Err(invalid(Path::new(&images[0].0), "the thread that read it stopped")),
-            })
-        })?;
-        let side = i64::from(self.size);
-        let pixels = Tensor::from_slice(&pixels).view([known.len() as i64, side, side, 3]);
-        Ok(Some(ImageBatch { pixels, known }))
-    }
-}
-
-/// Decodes images and puts their centres into rows of `size` x `size` x 3 bytes.
-fn cut(images: &[(String, Vec<u8>)], rows: &mut [u8], size: u32) -> Result<()> {
-    let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
-    let mut scaler = Scaler::default();
-    for ((place, bytes), row) in images.iter().zip(rows.chunks_mut(size as usize * size as usize * 3)) {
-        let wrong = |why: String| invalid(Path::new(place), why);
-        let image = decode(bytes).map_err(wrong)?;
-        // A centre crop draws nothing.
-        let view = View::choose(&settings, Draws::new(&[]), image.width(), image.height());
-        scaler.resize(&image, view, size, row).map_err(wrong)?;
-    }
-    Ok(())
 }
