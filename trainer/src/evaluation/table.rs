@@ -92,7 +92,9 @@ fn segmentation_table(out: &mut String, measured: &[Measured]) {
         }
     }
     let _ = write!(out, "| mIoU % | trained on |");
-    columns.iter().for_each(|(_, title)| out.push_str(&format!(" {title} |")));
+    for (_, title) in &columns {
+        out.push_str(&format!(" {title} |"));
+    }
     let _ = write!(out, "\n|---|---|{}\n", "---:|".repeat(columns.len()));
     for row in ROWS {
         let _ = write!(out, "| {} [p] | {} |", row.system, row.trained);
@@ -103,7 +105,9 @@ fn segmentation_table(out: &mut String, measured: &[Measured]) {
     }
     for (number, row) in measured.iter().enumerate() {
         let _ = write!(out, "| **{}** [{}] | |", row.model, number + 1);
-        columns.iter().for_each(|(name, _)| cell(out, row.scores.get(name).copied()));
+        for (name, _) in &columns {
+            cell(out, row.scores.get(name).copied());
+        }
         out.push('\n');
     }
     let _ = writeln!(out, "\n[p] {PROTOCOL}.");

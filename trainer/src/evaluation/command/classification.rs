@@ -164,7 +164,7 @@ impl RetrievalArgs {
             "protocol": { "size": size }, "scores": scores,
         });
         if let Some(out) = &args.out {
-            write_results(out, &result, &table::markdown(&[result.clone()]))?;
+            write_results(out, &result, &table::markdown(std::slice::from_ref(&result)))?;
         }
         Ok(result)
     }

@@ -146,7 +146,7 @@ impl SegmentationArgs {
             "published_images": set.published, "model": about, "protocol": protocol, "scores": scores, "worst": low,
         });
         if let Some(out) = &self.out {
-            write_results(out, &result, &table::markdown(&[result.clone()]))?;
+            write_results(out, &result, &table::markdown(std::slice::from_ref(&result)))?;
             draw(&set, &low, &out.join("worst"))?;
         }
         if !json {
