@@ -142,11 +142,13 @@ fn centre(size: u32, width: u32, height: u32) -> Part {
     let (across, down) =
         (f64::from(width) / f64::from(resized_width), f64::from(height) / f64::from(resized_height));
     let middle = |resized: u32| (f64::from(resized - size) / 2.0).round_ties_even();
+    let (left, top) = (middle(resized_width) * across, middle(resized_height) * down);
     Part::Of {
-        left: middle(resized_width) * across,
-        top: middle(resized_height) * down,
-        width: f64::from(size) * across,
-        height: f64::from(size) * down,
+        left,
+        top,
+        // 112 * (225 / 112) is a little more than 225, and nothing lies beyond the image.
+        width: (f64::from(size) * across).min(f64::from(width) - left),
+        height: (f64::from(size) * down).min(f64::from(height) - top),
     }
 }
 
@@ -156,6 +158,19 @@ mod tests {
 
     fn fixture() -> serde_json::Value {
         serde_json::from_str(include_str!("../tests/fixtures/crop.json")).unwrap()
+    }
+
+    #[test]
+    fn the_centre_is_inside_the_image() {
+        for size in [112, 224, 448] {
+            for (width, height) in (1..1500).flat_map(|side| [(side, 640), (640, side)]) {
+                let Part::Of { left, top, width: w, height: h } = centre(size, width, height) else {
+                    panic!("a centre is part of the whole image")
+                };
+                let inside = left + w <= f64::from(width) && top + h <= f64::from(height);
+                assert!(inside && left >= 0.0 && top >= 0.0, "{size} px of {width} x {height}");
+            }
+        }
     }
 
     fn id(sample: u32) -> SampleId {

@@ -6,10 +6,12 @@
 
 pub mod cache;
 pub mod checkpoint;
+pub mod class_vectors;
 pub mod data;
 pub mod device;
 pub mod evaluation;
 pub mod losses;
+pub mod model;
 pub mod objective;
 pub mod optimizer;
 pub mod picture;
@@ -23,6 +25,7 @@ pub mod towers;
 pub mod train;
 pub mod vision_source;
 pub mod weights;
+pub mod window;
 
 mod error;
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use trainer::cache::{self, CacheSettings};
 use trainer::checkpoint::Checkpoint;
 use trainer::device::Precision;
-use trainer::evaluation::{self, SegmentationSet};
+use trainer::evaluation::{self, command::Eval};
 use trainer::pretrain::{self, PretrainSettings};
 use trainer::segmenter::{ClassVectors, SegmentSettings, Segmenter};
 use trainer::settings::{Settings, VisionSettings};
@@ -35,7 +35,7 @@ enum Command {
     Pretrain(PretrainArgs),
     /// Compute the frozen tower's features of a set once, for runs without augmentation.
     Cache(CacheArgs),
-    /// Score a checkpoint.
+    /// Score a model.
     #[command(subcommand)]
     Eval(Eval),
     /// Segment a picture into the classes of a list, and write it as an overlay with a legend.
@@ -113,24 +113,6 @@ struct DeviceArgs {
     threads: usize,
 }
 
-#[derive(Debug, Subcommand)]
-enum Eval {
-    /// Mean IoU and pixel accuracy over images with masks.
-    Segmentation(EvalSegmentationArgs),
-}
-
-#[derive(Debug, Args)]
-struct EvalSegmentationArgs {
-    /// Layout of the data: `folder` is images/, masks/ (8-bit class indices, 255 ignored) and classes.txt.
-    #[arg(long, default_value = "folder", value_parser = ["folder"])]
-    dataset: String,
-    /// Folder of the data.
-    #[arg(long)]
-    data: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
-}
-
 #[derive(Debug, Args)]
 struct SegmentArgs {
     /// The picture: jpg, png or webp.
@@ -189,7 +171,7 @@ fn main() -> ExitCode {
             Command::Train(args) => run_train(&args)?,
             Command::Pretrain(args) => run_pretrain(args)?,
             Command::Cache(args) => run_cache(args)?,
-            Command::Eval(Eval::Segmentation(args)) => run_eval_segmentation(&args, cli.json)?,
+            Command::Eval(eval) => eval.run(cli.json)?,
             Command::Segment(args) => run_segment(&args)?,
         };
         if cli.json {
@@ -237,26 +219,6 @@ fn run_cache(args: CacheArgs) -> anyhow::Result<serde_json::Value> {
         threads: args.device.threads,
     };
     Ok(serde_json::to_value(cache::write(&settings, &args.out)?)?)
-}
-
-fn run_eval_segmentation(args: &EvalSegmentationArgs, json: bool) -> anyhow::Result<serde_json::Value> {
-    let set = SegmentationSet::open_folder(&args.data)?;
-    let scores = evaluation::evaluate(&set, &args.model.segmenter(&set.classes)?)?;
-    if !json {
-        println!("{:<24} {:>6} {:>8}", "class", "IoU %", "share %");
-        for class in &scores.classes {
-            let iou = class.iou.map_or("-".to_owned(), |iou| format!("{:.1}", 100.0 * iou));
-            println!("{:<24} {iou:>6} {:>8.2}", class.class, 100.0 * class.share);
-        }
-    }
-    println!(
-        "mIoU {:.2} %, pixel accuracy {:.2} %, chance {:.2} %, {} images",
-        100.0 * scores.miou,
-        100.0 * scores.pixel_accuracy,
-        100.0 * scores.chance,
-        scores.images
-    );
-    Ok(serde_json::to_value(scores)?)
 }
 
 fn run_segment(args: &SegmentArgs) -> anyhow::Result<serde_json::Value> {

@@ -1,43 +1,24 @@
-//! A trained pair of towers as a segmenter for any list of words: class vectors, sliding window, up-sampling.
+//! A model as a segmenter for any list of words: class vectors, sliding window, scores at every pixel.
 
 use std::ops::Range;
 
-use clap::ValueEnum;
 use image::RgbImage;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::checkpoint::Checkpoint;
+pub use crate::class_vectors::{ClassVectors, class_vectors};
 use crate::device::{self, Precision};
 use crate::error::{Error, Result};
-use crate::objective::Objective;
-use crate::pooling::{Mention, Mentions};
+use crate::evaluation::{classes, labels};
+use crate::model::Model;
 use crate::templates;
-use crate::towers::{CaptionTokens, TextTower, unit};
-use crate::vision_source::FrozenVision;
+use crate::towers::unit;
+use crate::window::{Cut, Window};
 
-/// Captions of class names embedded together.
-const TEXT_BATCH: usize = 256;
-/// Windows of an image that go through the tower together.
-const WINDOW_BATCH: i64 = 16;
-
-/// Which embedding of a class name is its vector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ClassVectors {
-    /// The caption's, from its end-of-text token: what L_g aligns with class tokens, and the published protocol.
-    Caption,
-    /// The name's own words', as mentions are embedded in training: what L_l aligns with patches.
-    Concept,
-}
-
-impl ClassVectors {
-    /// What the objective aligns directly: the words for `simzss`, the caption for `lit`.
-    fn of(objective: Objective) -> Self {
-        match objective {
-            Objective::Simzss => Self::Concept,
-            Objective::Lit => Self::Caption,
-        }
-    }
-}
+/// Windows that go through the tower together, unless told otherwise.
+pub const WINDOW_BATCH: usize = 16;
+/// Labels are bytes, and 255 means "none".
+const CLASS_LIMIT: usize = 255;
 
 /// How images are cut and classes are worded.
 #[derive(Debug, Clone)]
@@ -59,187 +40,137 @@ pub struct SegmentSettings {
 /// Towers, class vectors and window.
 #[derive(Debug)]
 pub struct Segmenter {
-    vision: FrozenVision,
-    /// Unit length, [C, d_v].
-    classes: Tensor,
-    size: i64,
-    stride: i64,
+    /// The towers.
+    pub model: Model,
+    /// Unit length, a row a word, [W, d].
+    words: Tensor,
+    /// The rows of each class.
+    classes: Vec<Range<i64>>,
+    window: Window,
 }
 
 impl Segmenter {
-    /// From a checkpoint and the names of the classes, in order.
+    /// From a checkpoint and the names of the classes, in order; `cat|kitten` is one class with two words.
     pub fn open(checkpoint: &Checkpoint, names: &[String], settings: &SegmentSettings) -> Result<Self> {
-        let device = device::open(&settings.device)?;
-        let kind = settings.precision.kind(device);
-        let trained = &checkpoint.state.settings;
-        let mut vision_settings = trained.vision.clone();
-        vision_settings.weights = checkpoint.vision_path();
-        let vision = FrozenVision::open(&vision_settings, kind, device)?;
-        let size = i64::from(if settings.size == 0 { trained.data.size } else { settings.size });
-        vision.tower.check_size("size", size)?;
-        let stride = if settings.stride == 0 { size / 2 } else { i64::from(settings.stride) };
-        if names.is_empty() || names.len() > 255 {
-            return Err(Error::Setting {
-                name: "classes".to_owned(),
-                problem: format!("{} names; it takes 1 to 255", names.len()),
-            });
-        }
-        let text = checkpoint.text(vision.tower.width, device)?;
-        let by = settings.vectors.unwrap_or(ClassVectors::of(trained.objective.name));
-        let classes = class_vectors(&text, names, &templates::read(&settings.templates)?, by, kind)?;
-        Ok(Self { vision, classes, size, stride })
+        let model = Model::open(checkpoint, settings.precision, device::open(&settings.device)?)?;
+        let short = if settings.size == 0 { model.size } else { i64::from(settings.size) };
+        let stride = if settings.stride == 0 { short / 2 } else { i64::from(settings.stride) };
+        let window = Window { short, long: 0, side: short, stride };
+        let words: Vec<Vec<String>> = names.iter().map(|name| classes::synonyms(name)).collect();
+        let by = settings.vectors.unwrap_or(model.vectors);
+        Self::new(model, &words, &templates::read(&settings.templates)?, by, window)
     }
 
-    /// Similarity of every class at every pixel of the resized image, [C, h, w], float32.
-    ///
-    /// The short side becomes `size` and a square window of that size slides over the long side; where windows
-    /// overlap their similarities are averaged.
+    /// From a model and the words of each class; a pixel's score for a class is the best of its words'.
+    pub fn new(
+        model: Model,
+        classes: &[Vec<String>],
+        templates: &[String],
+        by: ClassVectors,
+        window: Window,
+    ) -> Result<Self> {
+        let refuse = |problem: String| Err(Error::Setting { name: "classes".to_owned(), problem });
+        if classes.is_empty() || classes.len() > CLASS_LIMIT {
+            return refuse(format!("{} names; it takes 1 to {CLASS_LIMIT}", classes.len()));
+        }
+        if classes.iter().any(Vec::is_empty) {
+            return refuse("one of the names is empty".to_owned());
+        }
+        let words: Vec<String> = classes.iter().flatten().cloned().collect();
+        let vectors = class_vectors(&model.text, &words, templates, by, model.kind)?;
+        let mut from = 0;
+        let classes = classes
+            .iter()
+            .map(|words| {
+                let range = from..from + words.len() as i64;
+                from = range.end;
+                range
+            })
+            .collect();
+        Ok(Self { classes, ..Self::with_vectors(model, vectors, window)? })
+    }
+
+    /// From ready class vectors, unit length, [C, d].
+    pub fn with_vectors(model: Model, vectors: Tensor, window: Window) -> Result<Self> {
+        window.check(model.vision.patch())?;
+        let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
+        Ok(Self { model, words: vectors, classes, window })
+    }
+
+    /// Similarity of every class at every pixel of the resized image, [C, h, w], float32; where windows overlap
+    /// their similarities are averaged.
     pub fn scores(&self, image: &RgbImage) -> Tensor {
-        tch::no_grad(|| {
-            let pixels = self.resized(image);
-            let (height, width) = (pixels.size()[1], pixels.size()[2]);
-            let classes = self.classes.size()[0];
-            let corners: Vec<(i64, i64)> = offsets(height, self.size, self.stride)
-                .into_iter()
-                .flat_map(|y| offsets(width, self.size, self.stride).into_iter().map(move |x| (y, x)))
-                .collect();
-            let options = (Kind::Float, self.classes.device());
-            let sums = Tensor::zeros([classes, height, width], options);
-            let counts = Tensor::zeros([1, height, width], options);
-            for some in corners.chunks(WINDOW_BATCH as usize) {
-                let windows: Vec<Tensor> = some
-                    .iter()
-                    .map(|&(y, x)| pixels.narrow(1, y, self.size).narrow(2, x, self.size))
-                    .collect();
-                let scores = self.window_scores(&Tensor::cat(&windows, 0));
-                for (i, &(y, x)) in some.iter().enumerate() {
-                    let place = |t: &Tensor| t.narrow(1, y, self.size).narrow(2, x, self.size);
-                    let _ = place(&sums).g_add_(&scores.get(i as i64));
-                    let _ = place(&counts).g_add_scalar_(1.0);
-                }
-            }
-            sums / counts
+        let (cuts, grids) = self.windows_scored(&[image], WINDOW_BATCH);
+        self.blended(&cuts[0], &grids)
+    }
+
+    /// The same for several images, one after the other; their windows go through the tower together, `batch` at a
+    /// time, whichever image they are of.
+    pub fn scores_of<'a>(
+        &'a self,
+        images: &[&RgbImage],
+        batch: usize,
+    ) -> impl Iterator<Item = Tensor> + use<'a> {
+        let (cuts, grids) = self.windows_scored(images, batch);
+        let mut grids = grids.into_iter();
+        // At the size of the image the scores of many classes are large: only one image's are there at a time.
+        cuts.into_iter().map(move |cut| {
+            let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
+            self.blended(&cut, &own)
         })
+    }
+
+    /// The images cut, and the scores of all their windows' patches, [W, grid, grid] each.
+    fn windows_scored(&self, images: &[&RgbImage], batch: usize) -> (Vec<Cut>, Vec<Tensor>) {
+        tch::no_grad(|| {
+            let filling = self.model.vision.mean_pixel();
+            let cuts: Vec<Cut> =
+                images.iter().map(|image| self.window.cut(&self.resized(image), &filling)).collect();
+            let windows: Vec<&Tensor> = cuts.iter().flat_map(|cut| &cut.windows).collect();
+            let mut grids: Vec<Tensor> = Vec::with_capacity(windows.len());
+            for some in windows.chunks(batch.max(1)) {
+                grids.extend(self.patch_scores(&Tensor::cat(some, 0)).unbind(0));
+            }
+            (cuts, grids)
+        })
+    }
+
+    /// Scores of an image's classes from those of its windows.
+    fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
+        tch::no_grad(|| self.of_classes(&cut.blend(grids)))
+    }
+
+    /// Windows an image is cut into.
+    pub fn windows(&self, image: &RgbImage) -> usize {
+        self.window.count(i64::from(image.height()), i64::from(image.width()))
+    }
+
+    /// The image as it is cut, pixels 0..255, [1, h, w, 3], on the model's device.
+    pub fn resized(&self, image: &RgbImage) -> Tensor {
+        self.window.resized(image, self.model.device())
     }
 
     /// The likeliest class of each pixel of an image of `height` x `width`, uint8 [height, width], on the CPU.
     pub fn labels(&self, image: &RgbImage, height: i64, width: i64) -> Tensor {
-        let scores = self.scores(image).unsqueeze(0);
-        let labels = scores.upsample_bilinear2d([height, width], false, None, None).argmax(1, false);
-        labels.squeeze_dim(0).to_kind(Kind::Uint8).to_device(tch::Device::Cpu)
+        labels::decide(&self.scores(image), height, width, labels::Rule::Likeliest)
     }
 
-    /// [n, size, size, 3] pixels -> [n, C, size, size].
-    fn window_scores(&self, pixels: &Tensor) -> Tensor {
-        let patches = unit(&self.vision.features(pixels).patches);
-        let side = self.size / self.vision.tower.patch;
-        let scores = patches.matmul(&self.classes.transpose(0, 1)).transpose(1, 2);
-        let grid = scores.reshape([-1, self.classes.size()[0], side, side]);
-        grid.upsample_bilinear2d([self.size, self.size], false, None, None)
+    /// [n, side, side, 3] pixels -> similarity of every word at every patch, [n, W, grid, grid].
+    fn patch_scores(&self, pixels: &Tensor) -> Tensor {
+        let patches = unit(&self.model.vision.features(pixels).patches);
+        let side = self.window.side / self.model.vision.patch();
+        let scores = patches.matmul(&self.words.transpose(0, 1)).transpose(1, 2);
+        scores.reshape([-1, self.words.size()[0], side, side])
     }
 
-    /// Pixels 0..255 as float32, [1, h, w, 3], the short side `size`; bilinear, as the published protocol.
-    fn resized(&self, image: &RgbImage) -> Tensor {
-        let (width, height) = (i64::from(image.width()), i64::from(image.height()));
-        let pixels = Tensor::from_slice(image.as_raw()).view([1, height, width, 3]).to_kind(Kind::Float);
-        let short = height.min(width);
-        let scaled =
-            |side: i64| ((side * self.size) as f64 / short as f64).round().max(self.size as f64) as i64;
-        if short == self.size {
-            return pixels;
+    /// Scores of words, [W, h, w] -> of classes, [C, h, w].
+    fn of_classes(&self, scores: &Tensor) -> Tensor {
+        if self.classes.len() as i64 == self.words.size()[0] {
+            return scores.shallow_clone();
         }
-        pixels
-            .permute([0, 3, 1, 2])
-            .upsample_bilinear2d([scaled(height), scaled(width)], false, None, None)
-            .permute([0, 2, 3, 1])
-    }
-}
-
-/// Offsets of windows of `size` along a side of `length` >= `size`: every `stride`, the last flush with the end.
-fn offsets(length: i64, size: i64, stride: i64) -> Vec<i64> {
-    let mut out: Vec<i64> = (0..=length - size).step_by(stride.max(1) as usize).collect();
-    if out.last() != Some(&(length - size)) {
-        out.push(length - size);
-    }
-    out
-}
-
-/// Class vectors: the mean over the templates of unit-length embeddings of each name, of unit length, [C, d_v].
-pub fn class_vectors(
-    text: &TextTower,
-    names: &[String],
-    templates: &[String],
-    by: ClassVectors,
-    kind: Kind,
-) -> Result<Tensor> {
-    if names.iter().any(|name| name.trim().is_empty()) {
-        return Err(Error::Setting {
-            name: "classes".to_owned(),
-            problem: "one of the names is empty".to_owned(),
-        });
-    }
-    let captions: Vec<(String, Range<u32>)> =
-        names.iter().flat_map(|name| templates.iter().map(move |template| worded(template, name))).collect();
-    let embedded: Vec<Tensor> =
-        tch::no_grad(|| captions.chunks(TEXT_BATCH).map(|some| embed(text, some, by, kind)).collect());
-    let all = Tensor::cat(&embedded, 0).view([names.len() as i64, templates.len() as i64, -1]);
-    Ok(unit(&all.mean_dim([1i64].as_slice(), false, Kind::Float)))
-}
-
-/// A name in a template, as canonical text, with the bytes that the name takes.
-fn worded(template: &str, name: &str) -> (String, Range<u32>) {
-    let caption = concepts::canonical(&template.replace("{}", name.trim()));
-    let name = concepts::canonical(name);
-    let before = concepts::canonical(template.split("{}").next().unwrap_or_default()).len();
-    let start = caption.get(before..).and_then(|rest| rest.find(&name)).map_or(0, |at| before + at);
-    (caption, start as u32..(start + name.len()) as u32)
-}
-
-/// Unit-length embeddings of captions or of the names in them, [n, d_v].
-fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
-    let tokenizer = concepts::bpe::Tokenizer::clip();
-    let context = text.shape.context as usize;
-    let device = text.logit_scale().device();
-    let (mut ids, mut mentions) = (Vec::new(), Vec::new());
-    for (row, (caption, name)) in captions.iter().enumerate() {
-        let tokens = tokenizer.encode(caption, context);
-        mentions.push(Mention { row: row as u32, label: 0, positions: tokens.positions(name) });
-        ids.extend(tokens.ids.into_iter().map(i64::from));
-    }
-    let captions = CaptionTokens::new(&ids, context, device);
-    let tokens = text.tokens(&captions.ids, kind);
-    match by {
-        ClassVectors::Caption => unit(&text.captions(&tokens, &captions.end)),
-        ClassVectors::Concept => {
-            let mentions = Mentions::new(&mentions, tokens.size()[1], device);
-            unit(&text.project(&mentions.mean_tokens(&tokens)))
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_name_is_found_in_its_template() {
-        for (template, name, caption) in [
-            ("a photo of a {}.", "Traffic  Cone", "a photo of a traffic cone."),
-            ("{}", "ball", "ball"),
-            ("the ball: a {} in the scene", "ball", "the ball: a ball in the scene"),
-        ] {
-            let (found, span) = worded(template, name);
-            assert_eq!(found, caption);
-            assert_eq!(&found[span.start as usize..span.end as usize], concepts::canonical(name));
-        }
-        assert_eq!(worded("the ball: a {} in the scene", "ball").1, 12..16);
-    }
-
-    #[test]
-    fn windows_cover_the_side_and_end_flush() {
-        assert_eq!(offsets(448, 448, 224), [0]);
-        assert_eq!(offsets(672, 448, 224), [0, 224]);
-        assert_eq!(offsets(700, 448, 224), [0, 224, 252]);
-        assert_eq!(offsets(449, 448, 224), [0, 1]);
+        let best = |range: &Range<i64>| {
+            scores.narrow(0, range.start, range.end - range.start).amax([0i64].as_slice(), false)
+        };
+        Tensor::stack(&self.classes.iter().map(best).collect::<Vec<_>>(), 0)
     }
 }

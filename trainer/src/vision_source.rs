@@ -12,11 +12,11 @@ use crate::settings::VisionSettings;
 use crate::towers::{VisionFeatures, VisionTower};
 use crate::weights;
 
-/// The frozen tower with the normalisation of its images.
+/// A frozen tower with the normalisation of its images.
 #[derive(Debug)]
-pub struct FrozenVision {
+pub struct FrozenVision<T = VisionTower> {
     /// The tower.
-    pub tower: VisionTower,
+    pub tower: T,
     mean: Tensor,
     std: Tensor,
     kind: Kind,
@@ -32,6 +32,18 @@ impl FrozenVision {
 
     /// Around a tower that is already there.
     pub fn new(tower: VisionTower, settings: &VisionSettings, kind: Kind, device: Device) -> Self {
+        Self::around(tower, settings, kind, device)
+    }
+
+    /// Features of pixels as [`FrozenVision::normalise`] takes them; keeps nothing for a backward pass.
+    pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
+        tch::no_grad(|| self.tower.forward(&self.normalise(pixels)))
+    }
+}
+
+impl<T> FrozenVision<T> {
+    /// Around any tower.
+    pub fn around(tower: T, settings: &VisionSettings, kind: Kind, device: Device) -> Self {
         let channels = |values: [f64; 3]| {
             Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
         };
@@ -44,9 +56,9 @@ impl FrozenVision {
         ((pixels - &self.mean) / &self.std).to_kind(self.kind)
     }
 
-    /// Features of pixels as [`FrozenVision::normalise`] takes them; keeps nothing for a backward pass.
-    pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
-        tch::no_grad(|| self.tower.forward(&self.normalise(pixels)))
+    /// The pixel that normalisation turns into 0, of 0..255, [3].
+    pub fn mean_pixel(&self) -> Tensor {
+        self.mean.view([3]) * 255.0
     }
 }
 

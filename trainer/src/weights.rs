@@ -53,6 +53,18 @@ impl Weights {
         self.tensors.remove(name).ok_or_else(|| self.problem(format!("tensor {name} is missing")))
     }
 
+    /// Takes every tensor whose name starts with `prefix` out, under the rest of its name.
+    #[must_use]
+    pub fn take_below(&mut self, prefix: &str) -> Self {
+        let names: Vec<String> =
+            self.tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+        let taken = names
+            .iter()
+            .filter_map(|name| Some((name.strip_prefix(prefix)?.to_owned(), self.tensors.remove(name)?)));
+        let tensors = taken.collect();
+        Self { path: self.path.clone(), tensors }
+    }
+
     /// Refuses the file when tensors are left that nobody took, other than `ignored`.
     pub fn finish(self, ignored: &[&str]) -> Result<()> {
         match self.tensors.keys().find(|name| !ignored.contains(&name.as_str())) {

@@ -42,6 +42,16 @@ pub(super) const OPEN_CLIP: Names = Names {
     scale2: None,
 };
 
+/// The MLP's activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// Exact (erf) GELU.
+    #[default]
+    Gelu,
+    /// x sigmoid(1.702 x), which OpenAI's CLIPs were trained with.
+    QuickGelu,
+}
+
 /// y = x Wᵀ + b, in the precision of x.
 #[derive(Debug)]
 pub(super) struct Linear {
@@ -111,6 +121,7 @@ pub(super) struct Init {
 #[derive(Debug)]
 pub(super) struct Block {
     heads: i64,
+    activation: Activation,
     norm1: Norm,
     qkv: Linear,
     proj: Linear,
@@ -126,6 +137,7 @@ impl Block {
         let scale = || init.layer_scale.map(|s| Tensor::full([width], s, (Kind::Float, device)));
         Self {
             heads,
+            activation: Activation::default(),
             norm1: Norm::new(width, eps, device),
             qkv: Linear::random(3 * width, width, init.qkv, device),
             proj: Linear::random(width, width, init.proj, device),
@@ -167,15 +179,36 @@ impl Block {
         let (scale1, scale2) = (scale(names.scale1)?, scale(names.scale2)?);
         let norm1 = Norm::read(weights, &format!("{prefix}{}", names.norm1), width, eps)?;
         let norm2 = Norm::read(weights, &format!("{prefix}{}", names.norm2), width, eps)?;
-        Ok(Self { heads, norm1, qkv, proj, scale1, norm2, fc1, fc2, scale2 })
+        let activation = Activation::default();
+        Ok(Self { heads, activation, norm1, qkv, proj, scale1, norm2, fc1, fc2, scale2 })
     }
 
     /// x: [B, T, d].
     pub(super) fn forward(&self, x: &Tensor, causal: bool) -> Tensor {
         let attended = self.attention(&self.norm1.forward(x), causal);
-        let x = x + scaled(attended, self.scale1.as_ref());
-        let hidden = self.fc1.forward(&self.norm2.forward(&x)).gelu("none");
-        &x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
+        self.with_mlp(&(x + scaled(attended, self.scale1.as_ref())))
+    }
+
+    /// The block with every token attending to itself alone: what is left of the attention is its values, projected.
+    pub(super) fn forward_values(&self, x: &Tensor) -> Tensor {
+        let width = x.size()[2];
+        let values = self.qkv.forward(&self.norm1.forward(x)).narrow(2, 2 * width, width);
+        self.with_mlp(&(x + scaled(self.proj.forward(&values), self.scale1.as_ref())))
+    }
+
+    fn with_mlp(&self, x: &Tensor) -> Tensor {
+        let hidden = self.fc1.forward(&self.norm2.forward(x));
+        let hidden = match self.activation {
+            Activation::Gelu => hidden.gelu("none"),
+            Activation::QuickGelu => &hidden * (&hidden * 1.702).sigmoid(),
+        };
+        x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
+    }
+
+    /// The same weights with another activation.
+    pub(super) fn with_activation(mut self, activation: Activation) -> Self {
+        self.activation = activation;
+        self
     }
 
     fn attention(&self, x: &Tensor, causal: bool) -> Tensor {

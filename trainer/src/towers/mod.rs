@@ -1,9 +1,12 @@
 //! The two towers and the transformer block they share.
 
 mod block;
+mod clip;
 mod text;
 mod vision;
 
+pub use block::Activation;
+pub use clip::{ClipVisionTower, Dense};
 pub use text::{CaptionTokens, TextShape, TextTower};
 pub use vision::{PositionResize, VisionFeatures, VisionShape, VisionTower};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Block, Init, Norm, OPEN_CLIP};
+use super::block::{Activation, Block, Init, Norm, OPEN_CLIP};
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -108,7 +108,16 @@ impl TextTower {
 
     /// Reads a tower in open_clip's names. Width, depth and context follow from the tensors; `heads` does not.
     pub fn read(path: &Path, heads: i64, vision_width: i64, device: Device) -> Result<Self> {
-        let mut weights = Weights::read(path, device)?;
+        Self::from_weights(Weights::read(path, device)?, heads, vision_width, Activation::default())
+    }
+
+    /// The same from tensors that hold nothing else.
+    pub fn from_weights(
+        mut weights: Weights,
+        heads: i64,
+        vision_width: i64,
+        activation: Activation,
+    ) -> Result<Self> {
         let position = weights.size("positional_embedding")?;
         let [context, width] = position[..] else {
             return Err(
@@ -122,7 +131,8 @@ impl TextTower {
         let mut blocks = Vec::new();
         while weights.has(&format!("transformer.resblocks.{}.ln_1.weight", blocks.len())) {
             let prefix = format!("transformer.resblocks.{}.", blocks.len());
-            blocks.push(Block::read(&mut weights, &prefix, &OPEN_CLIP, width, heads, EPS)?);
+            let block = Block::read(&mut weights, &prefix, &OPEN_CLIP, width, heads, EPS)?;
+            blocks.push(block.with_activation(activation));
         }
         let norm = Norm::read(&mut weights, "ln_final", width, EPS)?;
         weights.finish(&[])?;

@@ -1,0 +1,117 @@
+//! Class vectors of a text tower: names in templates, embedded and averaged.
+
+use std::ops::Range;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::objective::Objective;
+use crate::pooling::{Mention, Mentions};
+use crate::towers::{CaptionTokens, TextTower, unit};
+
+/// Captions of class names embedded together.
+const TEXT_BATCH: usize = 256;
+
+/// Which embedding of a class name is its vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassVectors {
+    /// The caption's, from its end-of-text token: what L_g aligns with class tokens, and the published protocol.
+    Caption,
+    /// The name's own words', as mentions are embedded in training: what L_l aligns with patches.
+    Concept,
+}
+
+impl ClassVectors {
+    /// What the objective aligns directly: the words for `simzss`, the caption for `lit`.
+    pub fn of(objective: Objective) -> Self {
+        match objective {
+            Objective::Simzss => Self::Concept,
+            Objective::Lit => Self::Caption,
+        }
+    }
+}
+
+/// Class vectors: the mean over the templates of unit-length embeddings of each name, of unit length, [C, d_v].
+pub fn class_vectors(
+    text: &TextTower,
+    names: &[String],
+    templates: &[String],
+    by: ClassVectors,
+    kind: Kind,
+) -> Result<Tensor> {
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return Err(Error::Setting {
+            name: "classes".to_owned(),
+            problem: "one of the names is empty".to_owned(),
+        });
+    }
+    let captions: Vec<(String, Range<u32>)> =
+        names.iter().flat_map(|name| templates.iter().map(move |template| worded(template, name))).collect();
+    let embedded: Vec<Tensor> =
+        tch::no_grad(|| captions.chunks(TEXT_BATCH).map(|some| embed(text, some, by, kind)).collect());
+    let all = Tensor::cat(&embedded, 0).view([names.len() as i64, templates.len() as i64, -1]);
+    Ok(unit(&all.mean_dim([1i64].as_slice(), false, Kind::Float)))
+}
+
+/// Unit-length embeddings of whole captions, [n, d_v].
+pub fn caption_vectors(text: &TextTower, captions: &[String], kind: Kind) -> Tensor {
+    let captions: Vec<(String, Range<u32>)> =
+        captions.iter().map(|caption| (concepts::canonical(caption), 0..0)).collect();
+    let embedded: Vec<Tensor> = tch::no_grad(|| {
+        captions.chunks(TEXT_BATCH).map(|some| embed(text, some, ClassVectors::Caption, kind)).collect()
+    });
+    Tensor::cat(&embedded, 0)
+}
+
+/// A name in a template, as canonical text, with the bytes that the name takes.
+fn worded(template: &str, name: &str) -> (String, Range<u32>) {
+    let caption = concepts::canonical(&template.replace("{}", name.trim()));
+    let name = concepts::canonical(name);
+    let before = concepts::canonical(template.split("{}").next().unwrap_or_default()).len();
+    let start = caption.get(before..).and_then(|rest| rest.find(&name)).map_or(0, |at| before + at);
+    (caption, start as u32..(start + name.len()) as u32)
+}
+
+/// Unit-length embeddings of captions or of the names in them, [n, d_v].
+fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
+    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let context = text.shape.context as usize;
+    let device = text.logit_scale().device();
+    let (mut ids, mut mentions) = (Vec::new(), Vec::new());
+    for (row, (caption, name)) in captions.iter().enumerate() {
+        let tokens = tokenizer.encode(caption, context);
+        mentions.push(Mention { row: row as u32, label: 0, positions: tokens.positions(name) });
+        ids.extend(tokens.ids.into_iter().map(i64::from));
+    }
+    let captions = CaptionTokens::new(&ids, context, device);
+    let tokens = text.tokens(&captions.ids, kind);
+    match by {
+        ClassVectors::Caption => unit(&text.captions(&tokens, &captions.end)),
+        ClassVectors::Concept => {
+            let mentions = Mentions::new(&mentions, tokens.size()[1], device);
+            unit(&text.project(&mentions.mean_tokens(&tokens)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_found_in_its_template() {
+        for (template, name, caption) in [
+            ("a photo of a {}.", "Traffic  Cone", "a photo of a traffic cone."),
+            ("{}", "ball", "ball"),
+            ("the ball: a {} in the scene", "ball", "the ball: a ball in the scene"),
+        ] {
+            let (found, span) = worded(template, name);
+            assert_eq!(found, caption);
+            assert_eq!(&found[span.start as usize..span.end as usize], concepts::canonical(name));
+        }
+        assert_eq!(worded("the ball: a {} in the scene", "ball").1, 12..16);
+    }
+}

@@ -1,0 +1,306 @@
+//! Segmentation sets on disk: the published ones wherever their layout is found, and any folder of images with index
+//! masks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::classes::{self, Class};
+use super::masks::{Conversion, Table, without_background};
+pub use super::published_sets::PUBLISHED;
+use super::published_sets::{Layout, Published};
+use crate::error::{Error, Result, at};
+
+/// What becomes of a set's background class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Background {
+    /// It is left out and its pixels do not count ("foreground").
+    Ignored,
+    /// A pixel belongs to it where no class is likely enough.
+    Threshold,
+    /// It is a class like the others, asked for by its own words.
+    Words,
+}
+
+/// Extensions that `.*` stands for.
+const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+
+/// Images with masks, and what the masks' values mean.
+#[derive(Debug)]
+pub struct SegmentationSet {
+    /// As `--dataset` takes it.
+    pub name: String,
+    /// As people call it.
+    pub title: String,
+    /// The split of a published set.
+    pub split: String,
+    /// Images the set has as published; none for folders.
+    pub published: Option<usize>,
+    /// Its classes; a converted mask's labels are indices into them.
+    pub classes: Vec<Class>,
+    /// What becomes of class 0; none where it is a class like the others.
+    pub background: Option<Background>,
+    /// From a mask's values to labels.
+    pub table: Table,
+    /// Image and mask files, in order of name.
+    pub pairs: Vec<(PathBuf, PathBuf)>,
+    /// Files of the layout that are not there.
+    pub missing: Vec<PathBuf>,
+}
+
+impl SegmentationSet {
+    /// A published set by its name, or `folder`; `split` where a set has several, its first otherwise.
+    pub fn open(name: &str, folder: &Path, split: Option<&str>) -> Result<Self> {
+        if name == "folder" {
+            return Self::open_folder(folder);
+        }
+        let setting = |problem: String| Error::Setting { name: "dataset".to_owned(), problem };
+        let set = PUBLISHED.iter().find(|set| set.name == name).ok_or_else(|| {
+            let names: Vec<&str> = PUBLISHED.iter().map(|set| set.name).collect();
+            setting(format!("{name} is none of folder, {}", names.join(", ")))
+        })?;
+        let split = split.unwrap_or(set.images[0].0);
+        let Some(&(split, images)) = set.images.iter().find(|(name, _)| *name == split) else {
+            let splits: Vec<&str> = set.images.iter().map(|(name, _)| *name).collect();
+            return Err(setting(format!("{name} has no split {split}, only {}", splits.join(", "))));
+        };
+        let found = locate(set, folder, split)?;
+        let classes = classes::parse(set.classes);
+        let table = found.layout.conversion.table(classes.len());
+        let opened = Self {
+            name: set.name.to_owned(),
+            title: set.title.to_owned(),
+            split: split.to_owned(),
+            published: Some(images),
+            classes,
+            background: None,
+            table,
+            pairs: found.pairs,
+            missing: found.missing,
+        };
+        Ok(match set.background {
+            Some(background) => opened.with_background(background),
+            None => opened,
+        })
+    }
+
+    /// Reads the plain layout: `images/NAME.jpg|png|webp`, `masks/NAME.png`, `classes.txt` with a class a line.
+    pub fn open_folder(folder: &Path) -> Result<Self> {
+        const FOLDER: Layout = Layout {
+            split: "",
+            list: None,
+            image: "images/{}.*",
+            mask: "masks/{}.png",
+            conversion: Conversion::Indices,
+        };
+        let classes = classes::read(&folder.join("classes.txt"))?;
+        let (pairs, missing) = list(folder, &FOLDER)?;
+        if pairs.is_empty() && missing.is_empty() {
+            let problem = "holds no jpg, png or webp".to_owned();
+            return Err(Error::Invalid { path: folder.join("images"), problem });
+        }
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self {
+            name: "folder".to_owned(),
+            title: name,
+            split: String::new(),
+            published: None,
+            table: FOLDER.conversion.table(classes.len()),
+            classes,
+            background: None,
+            pairs,
+            missing,
+        })
+    }
+
+    /// Treats class 0 as asked. A set that was opened without its background cannot get it back.
+    #[must_use]
+    pub fn with_background(mut self, background: Background) -> Self {
+        if self.background == Some(Background::Ignored) || self.classes.is_empty() {
+            return self;
+        }
+        if background == Background::Ignored {
+            self.table = without_background(&self.table);
+            self.classes.remove(0);
+        }
+        self.background = Some(background);
+        self
+    }
+
+    /// Refuses a set with files missing, naming the first.
+    pub fn refuse_if_incomplete(&self) -> Result<()> {
+        match self.missing.first() {
+            None => Ok(()),
+            Some(first) => {
+                let others = self.missing.len() - 1;
+                let problem =
+                    format!("is missing, and {others} more files of {}; --check names them", self.title);
+                Err(Error::Invalid { path: first.clone(), problem })
+            }
+        }
+    }
+}
+
+struct Found<'a> {
+    layout: &'a Layout,
+    pairs: Vec<(PathBuf, PathBuf)>,
+    missing: Vec<PathBuf>,
+}
+
+/// The layout that most images and masks are found by.
+fn locate<'a>(set: &'a Published, folder: &Path, split: &str) -> Result<Found<'a>> {
+    let mut best: Option<Found<'a>> = None;
+    for root in set.roots {
+        for layout in set.layouts.iter().filter(|layout| layout.split == split) {
+            let (pairs, missing) = list(&folder.join(root), layout)?;
+            let known = best.as_ref().map(|best| (best.pairs.len(), best.missing.len()));
+            if (pairs.len(), missing.len()) > known.unwrap_or((0, 0)) {
+                best = Some(Found { layout, pairs, missing });
+            }
+        }
+    }
+    best.ok_or_else(|| {
+        let wanted: Vec<String> = set
+            .layouts
+            .iter()
+            .filter(|layout| layout.split == split)
+            .map(|layout| {
+                let list = layout.list.map_or(String::new(), |list| format!("{list}, "));
+                format!("{list}{} with {}", layout.image, layout.mask).replace("{}", "KEY")
+            })
+            .collect();
+        let below: Vec<&str> = set.roots.iter().copied().filter(|root| !root.is_empty()).collect();
+        let problem = format!(
+            "holds nothing of {} ({split}); it, or {} below it, must hold {}",
+            set.title,
+            below.join(" or "),
+            wanted.join("; or ")
+        );
+        Error::Invalid { path: folder.to_owned(), problem }
+    })
+}
+
+type Pairs = Vec<(PathBuf, PathBuf)>;
+
+/// Complete pairs and missing files of a layout below `root`, in order of name; nothing where it is not there.
+fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
+    let images: Vec<(String, String, PathBuf)> = match layout.list {
+        Some(list) => {
+            let path = root.join(list);
+            if !path.exists() {
+                return Ok((Vec::new(), Vec::new()));
+            }
+            let text = fs::read_to_string(&path).map_err(at(&path))?;
+            let keys = text.split_whitespace().map(str::to_owned);
+            keys.map(|key| (String::new(), key.clone(), root.join(layout.image.replace("{}", &key))))
+                .collect()
+        }
+        None => scan(root, layout.image)?,
+    };
+    let (mut pairs, mut missing) = (Vec::new(), Vec::new());
+    for (folder, key, image) in images {
+        let mask = root.join(layout.mask.replace('*', &folder).replace("{}", &key));
+        let absent: Vec<PathBuf> =
+            [&image, &mask].into_iter().filter(|path| !path.exists()).cloned().collect();
+        if absent.is_empty() {
+            pairs.push((image, mask));
+        }
+        missing.extend(absent);
+    }
+    pairs.sort();
+    missing.sort();
+    Ok((pairs, missing))
+}
+
+/// Files that a pattern such as `images/val/*/{}_left.png` or `images/{}.*` finds: (what `*` stands for, key, path).
+fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
+    let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
+    let suffix = name.trim_start_matches("{}");
+    let folders: Vec<(String, PathBuf)> = match folder.strip_suffix("/*") {
+        None => vec![(String::new(), root.join(folder))],
+        Some(parent) => entries(&root.join(parent))?,
+    };
+    let mut found = Vec::new();
+    for (folder, path) in folders.into_iter().filter(|(_, path)| path.is_dir()) {
+        for (file, path) in entries(&path)? {
+            let key = match suffix {
+                ".*" => file.rsplit_once('.').and_then(|(key, extension)| {
+                    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()).then_some(key)
+                }),
+                suffix => file.strip_suffix(suffix),
+            };
+            // Hidden files are leftovers of archives and file managers.
+            if let Some(key) = key.filter(|key| !key.is_empty() && !key.starts_with('.')) {
+                found.push((folder.clone(), key.to_owned(), path));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Names and paths in a folder; nothing where there is none.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(folder).map_err(at(folder))?;
+    entries
+        .map(|entry| {
+            let entry = entry.map_err(at(folder))?;
+            Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(root: &Path, paths: &[&str]) {
+        for path in paths {
+            let path = root.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+    }
+
+    #[test]
+    fn layouts_are_found_where_they_are_unpacked() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        touch(root, &["VOCdevkit/VOC2012/JPEGImages/a.jpg", "VOCdevkit/VOC2012/SegmentationClass/a.png"]);
+        touch(root, &["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"]);
+        fs::write(root.join("VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"), "a\nb\n").unwrap();
+        let set = SegmentationSet::open("voc20", root, None).unwrap();
+        assert_eq!((set.pairs.len(), set.missing.len(), set.classes.len()), (1, 2, 20));
+        assert!(set.refuse_if_incomplete().unwrap_err().to_string().contains("1 more files"));
+
+        touch(
+            root,
+            &["leftImg8bit/val/ulm/ulm_1_leftImg8bit.png", "gtFine/val/ulm/ulm_1_gtFine_labelIds.png"],
+        );
+        let set = SegmentationSet::open("cityscapes19", root, None).unwrap();
+        assert_eq!((set.pairs.len(), set.missing.len()), (1, 0));
+        assert_eq!(set.table[7], Some(0), "label ids, as no training ids are there");
+        touch(root, &["gtFine/val/ulm/ulm_1_gtFine_labelTrainIds.png"]);
+        assert_eq!(SegmentationSet::open("cityscapes19", root, None).unwrap().table[7], Some(7));
+
+        touch(root, &["images/val2017/1.jpg", "annotations/val2017/1.png", "images/val2017/2.jpg"]);
+        let set = SegmentationSet::open("coco-stuff171", root, None).unwrap();
+        assert_eq!((set.pairs.len(), set.missing.len(), set.table[181]), (1, 1, Some(170)));
+        let objects = SegmentationSet::open("coco-object81", root, None).unwrap();
+        assert_eq!(objects.background, Some(Background::Threshold));
+        let objects = objects.with_background(Background::Ignored);
+        assert_eq!((objects.classes.len(), objects.table[0], objects.table[181]), (80, Some(0), Some(255)));
+
+        touch(root, &["CamVid/val/x.jpg", "CamVid/valannot/x.png"]);
+        let set = SegmentationSet::open("camvid11", root, Some("val")).unwrap();
+        assert_eq!((set.pairs.len(), set.table[11]), (1, Some(255)));
+        let error = SegmentationSet::open("camvid11", root, Some("train")).unwrap_err().to_string();
+        assert!(error.contains("test, val"), "{error}");
+        let error = SegmentationSet::open("ade150", root, None).unwrap_err().to_string();
+        assert!(error.contains("images/validation/KEY.jpg"), "{error}");
+        let error = SegmentationSet::open("voc", root, None).unwrap_err().to_string();
+        assert!(error.contains("voc20"), "{error}");
+    }
+}

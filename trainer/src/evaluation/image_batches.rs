@@ -1,0 +1,176 @@
+//! The images of a set, read, cut to squares and put into batches.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use loader::crop::View;
+use loader::permutation::Draws;
+use loader::pixels::{Scaler, decode};
+use loader::tar::{Archive, Sample};
+use loader::{Crop, ImageSettings};
+use tch::Tensor;
+
+use super::image_sets::{ImageSet, Known, Source, invalid};
+use crate::error::{Result, at};
+
+/// An extension that some of the benchmark's sets have beside the usual ones.
+const NUMBERED_IMAGE: &str = "0.webp";
+
+impl ImageSet {
+    /// Images as squares of `size` pixels (short side bicubic, centre crop), `batch` at a time, in the set's order.
+    pub fn batches(&self, size: u32, batch: usize, threads: usize) -> Batches<'_> {
+        let work = match &self.source {
+            Source::Files(files) => Work::Files(files.iter()),
+            Source::Shards { paths, captions } => Work::Shards {
+                paths: paths.iter(),
+                captions: *captions,
+                open: None,
+                samples: VecDeque::new(),
+            },
+        };
+        Batches { work, size, batch: batch.max(1), threads: threads.max(1), classes: self.classes.len() }
+    }
+}
+
+/// Images read and cut, with what is known of them.
+#[derive(Debug)]
+pub struct ImageBatch {
+    /// Pixels 0..255, [n, size, size, 3].
+    pub pixels: Tensor,
+    /// One an image.
+    pub known: Vec<Known>,
+}
+
+/// An image's bytes, or where they are.
+enum Bytes<'a> {
+    File(&'a Path),
+    Read(String, Vec<u8>),
+}
+
+enum Work<'a> {
+    Files(std::slice::Iter<'a, (PathBuf, Known)>),
+    Shards {
+        paths: std::slice::Iter<'a, PathBuf>,
+        captions: bool,
+        open: Option<Archive>,
+        samples: VecDeque<Sample>,
+    },
+}
+
+/// The batches of a set.
+pub struct Batches<'a> {
+    work: Work<'a>,
+    size: u32,
+    batch: usize,
+    threads: usize,
+    classes: usize,
+}
+
+impl Work<'_> {
+    /// The next image; none at the end.
+    fn next(&mut self) -> Result<Option<(Bytes<'_>, Known)>> {
+        match self {
+            Self::Files(files) => Ok(files.next().map(|(path, known)| (Bytes::File(path), known.clone()))),
+            Self::Shards { paths, captions, open, samples } => loop {
+                if let (Some(sample), Some(archive)) = (samples.pop_front(), open.as_ref()) {
+                    let (bytes, known) = read_sample(archive, &sample, *captions)?;
+                    return Ok(Some((bytes, known)));
+                }
+                let Some(path) = paths.next() else { return Ok(None) };
+                let archive = Archive::open(path)?;
+                *samples = archive.samples()?.into();
+                *open = Some(archive);
+            },
+        }
+    }
+}
+
+fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(Bytes<'static>, Known)> {
+    let lacks = |what: &str| invalid(archive.path(), format!("sample {} has no {what}", sample.key));
+    let read = |member: &loader::tar::Member| archive.read(member.offset, member.length);
+    let text = |extension: &str| -> Result<String> {
+        let member = sample.member(extension).ok_or_else(|| lacks(&format!(".{extension}")))?;
+        Ok(String::from_utf8_lossy(&read(member)?).into_owned())
+    };
+    let image = sample.image().or_else(|| sample.member(NUMBERED_IMAGE)).ok_or_else(|| lacks("image"))?;
+    let known = if captions {
+        let captions: Vec<String> =
+            text("txt")?.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        if captions.is_empty() {
+            return Err(lacks("caption"));
+        }
+        Known::Captions(captions)
+    } else {
+        let class = text("cls")?;
+        Known::Class(
+            class.trim().parse().map_err(|_| lacks(&format!("class number but {:?}", class.trim())))?,
+        )
+    };
+    Ok((Bytes::Read(format!("{}: {}", archive.path().display(), sample.key), read(image)?), known))
+}
+
+impl Iterator for Batches<'_> {
+    type Item = Result<ImageBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read().transpose()
+    }
+}
+
+impl Batches<'_> {
+    fn read(&mut self) -> Result<Option<ImageBatch>> {
+        let (mut images, mut known) = (Vec::new(), Vec::new());
+        while images.len() < self.batch {
+            let Some((bytes, what)) = self.work.next()? else { break };
+            let (place, bytes) = match bytes {
+                Bytes::File(path) => (path.display().to_string(), fs::read(path).map_err(at(path))?),
+                Bytes::Read(place, bytes) => (place, bytes),
+            };
+            if let Known::Class(class) = what
+                && class >= self.classes
+            {
+                return Err(invalid(
+                    Path::new(&place),
+                    format!("is of class {class}, and {} are named", self.classes),
+                ));
+            }
+            images.push((place, bytes));
+            known.push(what);
+        }
+        if images.is_empty() {
+            return Ok(None);
+        }
+        let row = self.size as usize * self.size as usize * 3;
+        let mut pixels = vec![0u8; row * images.len()];
+        let share = images.len().div_ceil(self.threads);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = images
+                .chunks(share)
+                .zip(pixels.chunks_mut(share * row))
+                .map(|(images, rows)| scope.spawn(|| cut(images, rows, self.size)))
+                .collect();
+            threads.into_iter().try_for_each(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(_) => Err(invalid(Path::new(&images[0].0), "the thread that read it stopped")),
+            })
+        })?;
+        let side = i64::from(self.size);
+        let pixels = Tensor::from_slice(&pixels).view([known.len() as i64, side, side, 3]);
+        Ok(Some(ImageBatch { pixels, known }))
+    }
+}
+
+/// Decodes images and puts their centres into rows of `size` x `size` x 3 bytes.
+fn cut(images: &[(String, Vec<u8>)], rows: &mut [u8], size: u32) -> Result<()> {
+    let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
+    let mut scaler = Scaler::default();
+    for ((place, bytes), row) in images.iter().zip(rows.chunks_mut(size as usize * size as usize * 3)) {
+        let wrong = |why: String| invalid(Path::new(place), why);
+        let image = decode(bytes).map_err(wrong)?;
+        // A centre crop draws nothing.
+        let view = View::choose(&settings, Draws::new(&[]), image.width(), image.height());
+        scaler.resize(&image, view, size, row).map_err(wrong)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! From similarities to labels: up-sampling to the label's size, the likeliest class, the background.
+
+use tch::{Kind, Tensor};
+
+/// Classes that are up-sampled at a time: a picture of 150 classes at its full size would take gigabytes.
+const CLASS_CHUNK: i64 = 16;
+
+/// How a pixel's label follows from its scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Rule {
+    /// The class with the highest score.
+    Likeliest,
+    /// Label 0, background, where the softmax of `scale` times the similarities is below `threshold` for every class;
+    /// class i gets label i + 1.
+    Similarity {
+        /// Least probability of a class that is not background.
+        threshold: f64,
+        /// What similarities are multiplied with before the softmax.
+        scale: f64,
+    },
+    /// The same for scores that are probabilities.
+    Probability {
+        /// Least probability of a class that is not background.
+        threshold: f64,
+    },
+}
+
+/// Labels of a picture of `height` x `width` from scores of another size, [C, h, w]: uint8 [height, width], on the CPU.
+/// See [`upsample`].
+pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
+    tch::no_grad(|| {
+        let classes = scores.size()[0];
+        let (mut best, mut label, mut total) = (Tensor::new(), Tensor::new(), Tensor::new());
+        for start in (0..classes).step_by(CLASS_CHUNK as usize) {
+            let chunk = scores.narrow(0, start, CLASS_CHUNK.min(classes - start)).unsqueeze(0);
+            let chunk = upsample(&chunk, height, width);
+            let (highest, at) = chunk.max_dim(1, false);
+            let at = (at + start).to_kind(Kind::Int);
+            let higher = if start == 0 {
+                label = at;
+                highest.shallow_clone()
+            } else {
+                label = at.where_self(&highest.gt_tensor(&best), &label);
+                best.maximum(&highest)
+            };
+            if let Rule::Similarity { scale, .. } = rule {
+                // The softmax's denominator with the highest score so far taken off, so that nothing overflows.
+                let new = ((chunk - higher.unsqueeze(1)) * scale).exp().sum_dim_intlist(
+                    [1i64].as_slice(),
+                    false,
+                    Kind::Float,
+                );
+                total = if start == 0 { new } else { total * ((&best - &higher) * scale).exp() + new };
+            }
+            best = higher;
+        }
+        let (probability, threshold) = match rule {
+            Rule::Likeliest => return finish(&label),
+            Rule::Similarity { threshold, .. } => (total.reciprocal(), threshold),
+            Rule::Probability { threshold } => (best, threshold),
+        };
+        finish(&((label + 1) * probability.ge(threshold).to_kind(Kind::Int)))
+    })
+}
+
+/// [B, C, h, w] in another size, bilinear with half-pixel centres: PyTorch's `interpolate` without `align_corners`.
+pub fn upsample(scores: &Tensor, height: i64, width: i64) -> Tensor {
+    if scores.size()[2..] == [height, width] {
+        return scores.shallow_clone();
+    }
+    scores.upsample_bilinear2d([height, width], false, None, None)
+}
+
+fn finish(label: &Tensor) -> Tensor {
+    label.squeeze_dim(0).to_kind(Kind::Uint8).to_device(tch::Device::Cpu)
+}
+
+/// Labels as bytes, row by row.
+pub fn bytes(labels: &Tensor) -> Vec<u8> {
+    let labels = labels.to_kind(Kind::Uint8).contiguous();
+    let mut out = vec![0; labels.numel()];
+    labels.copy_data_u8(&mut out, labels.numel());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Device;
+
+    use super::*;
+
+    /// In one piece: softmax over all classes, then the threshold.
+    fn plain(scores: &Tensor, height: i64, width: i64, threshold: f64, scale: f64) -> Vec<u8> {
+        let all = scores.unsqueeze(0).upsample_bilinear2d([height, width], false, None, None).squeeze_dim(0);
+        let (probability, label) = (all * scale).softmax(0, Kind::Float).max_dim(0, false);
+        bytes(&((label + 1) * probability.ge(threshold).to_kind(Kind::Int64)))
+    }
+
+    #[test]
+    fn pieces_of_the_classes_give_what_all_give() {
+        tch::manual_seed(3);
+        for classes in [1, 15, 16, 40] {
+            let scores = Tensor::rand([classes, 9, 7], (Kind::Float, Device::Cpu)) * 0.5;
+            let upsampled = scores.unsqueeze(0).upsample_bilinear2d([20, 31], false, None, None);
+            let expected = bytes(&upsampled.argmax(1, false));
+            assert_eq!(bytes(&decide(&scores, 20, 31, Rule::Likeliest)), expected, "{classes}");
+            for (threshold, scale) in [(0.3, 10.0), (0.5, 40.0)] {
+                let rule = Rule::Similarity { threshold, scale };
+                let found = bytes(&decide(&scores, 20, 31, rule));
+                assert_eq!(found, plain(&scores, 20, 31, threshold, scale), "{classes} {threshold}");
+            }
+        }
+    }
+
+    #[test]
+    fn probabilities_below_the_threshold_are_background() {
+        let scores = Tensor::from_slice(&[0.2f32, 0.7, 0.5, 0.1, 0.3, 0.5]).view([2, 1, 3]);
+        assert_eq!(bytes(&decide(&scores, 1, 3, Rule::Probability { threshold: 0.4 })), [0, 1, 1]);
+        assert_eq!(bytes(&decide(&scores, 1, 3, Rule::Likeliest)), [0, 0, 0]);
+    }
+}

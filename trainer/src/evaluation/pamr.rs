@@ -1,0 +1,73 @@
+//! Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020): scores are averaged, again and again, over
+//! neighbours of similar colour, so that their borders move onto the image's.
+
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+/// The eight neighbours, as steps down and right.
+const NEIGHBOURS: [(i64, i64); 8] = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)];
+/// Share of the local deviation that counts as one step of colour.
+const TEMPERATURE: f64 = 0.1;
+
+/// How it is run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Pamr {
+    /// Times the scores are averaged.
+    pub iterations: usize,
+    /// Distances of the neighbours in pixels.
+    pub dilations: Vec<i64>,
+}
+
+impl Pamr {
+    /// The distances that the papers use.
+    pub const DILATIONS: [i64; 6] = [1, 2, 4, 8, 12, 24];
+
+    /// Refines `scores`, [C, h, w], by `image`, [3, h, w] in any linear scale of brightness; both float32.
+    pub fn refine(&self, image: &Tensor, scores: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            let weights = self.weights(image);
+            let mut refined = scores.shallow_clone();
+            for _ in 0..self.iterations {
+                let sum = Tensor::zeros_like(&refined);
+                for (i, neighbour) in self.neighbours(&refined).enumerate() {
+                    let _ = sum.shallow_clone().addcmul_(&neighbour, &weights.get(i as i64));
+                }
+                refined = sum;
+            }
+            refined
+        })
+    }
+
+    /// Weight of every neighbour of every pixel, [neighbours, h, w]: the softmax of how little its colour differs,
+    /// counted in local standard deviations and averaged over the channels.
+    fn weights(&self, image: &Tensor) -> Tensor {
+        let around: Vec<Tensor> = self.neighbours(image).collect();
+        // The deviation counts the pixel itself once a distance.
+        let with_centre: Vec<Tensor> = around
+            .iter()
+            .map(Tensor::shallow_clone)
+            .chain(self.dilations.iter().map(|_| image.shallow_clone()))
+            .collect();
+        let deviation = Tensor::stack(&with_centre, 0).std_dim([0i64].as_slice(), true, false);
+        let unit = deviation * TEMPERATURE + 1e-8;
+        let differences: Vec<Tensor> = around
+            .iter()
+            .map(|neighbour| {
+                -((image - neighbour).abs() / &unit).mean_dim([0i64].as_slice(), false, Kind::Float)
+            })
+            .collect();
+        Tensor::stack(&differences, 0).softmax(0, Kind::Float)
+    }
+
+    /// The picture moved so that each pixel has a neighbour's value; beyond the edge the edge goes on.
+    fn neighbours<'a>(&'a self, picture: &'a Tensor) -> impl Iterator<Item = Tensor> + 'a {
+        let (height, width) = (picture.size()[1], picture.size()[2]);
+        self.dilations.iter().flat_map(move |&distance| {
+            let padded = picture.unsqueeze(0).replication_pad2d([distance; 4]).squeeze_dim(0);
+            NEIGHBOURS.iter().map(move |(down, right)| {
+                let (y, x) = (distance * (1 + down), distance * (1 + right));
+                padded.narrow(1, y, height).narrow(2, x, width)
+            })
+        })
+    }
+}

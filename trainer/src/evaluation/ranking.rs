@@ -1,0 +1,34 @@
+//! Where the right answer stands among scores: what top-k accuracies and recalls are counted from.
+
+/// Answers that score higher than answer `target`; of equal ones those before it, so that a model that tells nothing
+/// apart gains nothing. None where a score is no number.
+pub fn rank(scores: &[f32], target: usize) -> Option<usize> {
+    let own = *scores.get(target)?;
+    let mut higher = 0;
+    for (answer, &score) in scores.iter().enumerate() {
+        if score.is_nan() {
+            return None;
+        }
+        higher += usize::from(score > own || (score == own && answer < target));
+    }
+    Some(higher)
+}
+
+/// Share of ranks below `k`.
+pub fn within(ranks: &[usize], k: usize) -> f64 {
+    ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len().max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_by_hand() {
+        assert_eq!(rank(&[0.1, 0.9, 0.5], 1), Some(0));
+        assert_eq!(rank(&[0.1, 0.9, 0.5], 0), Some(2));
+        assert_eq!(rank(&[0.5, 0.5, 0.5], 2), Some(2), "equal scores are no success");
+        assert_eq!(rank(&[f32::NAN, f32::NAN], 0), None);
+        assert_eq!(within(&[0, 4, 5, 9], 5), 0.5);
+    }
+}

@@ -1,0 +1,128 @@
+//! The two towers of a trained model as evaluation and pictures use them: a run's checkpoint, or a CLIP of open_clip.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::class_vectors::ClassVectors;
+use crate::device::Precision;
+use crate::error::Result;
+use crate::settings::VisionSettings;
+use crate::towers::{Activation, ClipVisionTower, Dense, TextTower, VisionFeatures};
+use crate::vision_source::FrozenVision;
+use crate::weights::Weights;
+
+/// OpenAI's image normalisation, which CLIPs are trained with.
+const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+/// Every ViT CLIP has heads of this width, in both towers.
+const CLIP_HEAD_WIDTH: i64 = 64;
+
+/// A vision tower with the normalisation of its images.
+#[derive(Debug)]
+pub enum Vision {
+    /// The frozen tower of LiT and SimZSS.
+    Frozen(FrozenVision),
+    /// CLIP's own, boxed as it is the rarer one.
+    Clip(Box<FrozenVision<ClipVisionTower>>),
+}
+
+impl Vision {
+    /// Features of pixels 0..255, [B, H, W, 3], in the space of the text tower's projection.
+    pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
+        match self {
+            Self::Frozen(vision) => vision.features(pixels),
+            Self::Clip(vision) => tch::no_grad(|| vision.tower.forward(&vision.normalise(pixels))),
+        }
+    }
+
+    /// Side of a patch in pixels.
+    pub fn patch(&self) -> i64 {
+        match self {
+            Self::Frozen(vision) => vision.tower.patch,
+            Self::Clip(vision) => vision.tower.patch,
+        }
+    }
+
+    /// The pixel that normalisation turns into 0, of 0..255, [3].
+    pub fn mean_pixel(&self) -> Tensor {
+        match self {
+            Self::Frozen(vision) => vision.mean_pixel(),
+            Self::Clip(vision) => vision.mean_pixel(),
+        }
+    }
+}
+
+/// A vision tower and the text tower in whose space its features lie.
+#[derive(Debug)]
+pub struct Model {
+    /// The images' tower.
+    pub vision: Vision,
+    /// The words' tower.
+    pub text: TextTower,
+    /// What the towers compute in.
+    pub kind: Kind,
+    /// Which embedding of a class name the training aligned with images.
+    pub vectors: ClassVectors,
+    /// Side of the training images in pixels.
+    pub size: i64,
+    /// What it is, for results: `simzss step 2500`, `clip`.
+    pub description: String,
+}
+
+impl Model {
+    /// The towers of a checkpoint.
+    pub fn open(checkpoint: &Checkpoint, precision: Precision, device: Device) -> Result<Self> {
+        let kind = precision.kind(device);
+        let trained = &checkpoint.state.settings;
+        let mut settings = trained.vision.clone();
+        settings.weights = checkpoint.vision_path();
+        let vision = FrozenVision::open(&settings, kind, device)?;
+        Ok(Self {
+            text: checkpoint.text(vision.tower.width, device)?,
+            vision: Vision::Frozen(vision),
+            kind,
+            vectors: ClassVectors::of(trained.objective.name),
+            size: i64::from(trained.data.size),
+            description: format!("{} step {}", trained.objective.name, checkpoint.state.step),
+        })
+    }
+
+    /// A CLIP in open_clip's names, as `open_clip_model.safetensors` has them; `dense` says how its patches are read.
+    pub fn open_clip(
+        path: &Path,
+        dense: Dense,
+        activation: Activation,
+        precision: Precision,
+        device: Device,
+    ) -> Result<Self> {
+        let kind = precision.kind(device);
+        let mut weights = Weights::read(path, device)?;
+        let mut images = weights.take_below("visual.");
+        let width = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
+        let heads =
+            weights.size("positional_embedding")?.get(1).map_or(1, |width| (width / CLIP_HEAD_WIDTH).max(1));
+        let text = TextTower::from_weights(weights, heads, width, activation)?;
+        let tower = ClipVisionTower::take(&mut images, dense, activation, kind)?;
+        images.finish(&[])?;
+        let settings = VisionSettings { mean: CLIP_MEAN, std: CLIP_STD, ..VisionSettings::default() };
+        let name = match dense {
+            Dense::Tokens => "clip",
+            Dense::Values => "clip, values of the last block (MaskCLIP)",
+        };
+        Ok(Self {
+            text,
+            size: tower.grid * tower.patch,
+            vision: Vision::Clip(Box::new(FrozenVision::around(tower, &settings, kind, device))),
+            kind,
+            vectors: ClassVectors::Caption,
+            description: name.to_owned(),
+        })
+    }
+
+    /// Where its tensors are.
+    pub fn device(&self) -> Device {
+        self.text.logit_scale().device()
+    }
+}

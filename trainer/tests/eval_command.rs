@@ -1,0 +1,289 @@
+//! `trainer eval` from its command line to its files, with a narrow CLIP of random weights as the model.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use serde_json::{Value, json};
+use tch::{Device, Kind, Tensor};
+use trainer::evaluation::command::Eval;
+use trainer::towers::{TextShape, TextTower};
+use trainer::weights;
+
+#[derive(Parser)]
+struct Cli {
+    #[command(subcommand)]
+    eval: Eval,
+}
+
+fn run(arguments: &[&str]) -> Result<Value, String> {
+    let cli = Cli::try_parse_from([&["eval"], arguments].concat()).map_err(|e| e.to_string())?;
+    cli.eval.run(true).map_err(|e| e.to_string())
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A CLIP with patches of 8 px for images of 32 px, in open_clip's names.
+fn clip(folder: &Path) -> PathBuf {
+    tch::manual_seed(11);
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/evaluation/cases.json");
+    let cases: Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
+    let shapes = cases["clip"][0]["shapes"].as_object().unwrap();
+    let tower = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 77 }, 48, Device::Cpu);
+    let mut named = tower.named();
+    for (name, shape) in shapes {
+        let shape: Vec<i64> = shape.as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect();
+        let values = Tensor::randn(shape.as_slice(), (Kind::Float, Device::Cpu));
+        // Patches must differ for labels to: by where they are, and with norms that keep it.
+        let values = match name.as_str() {
+            "positional_embedding" => values,
+            name if name.starts_with("ln_") && name.ends_with("weight") => values * 0.1 + 1.0,
+            _ => values * 0.15,
+        };
+        named.push((format!("visual.{name}"), values));
+    }
+    let path = folder.join("open_clip_model.safetensors");
+    weights::write(&path, &named).unwrap();
+    path
+}
+
+/// A photograph that differs from every other.
+fn photo(number: u32, width: u32, height: u32) -> RgbImage {
+    let wave = |v: u32, by: u32| ((v * (by + number % 7) + number * 37) % 256) as u8;
+    RgbImage::from_fn(width, height, |x, y| Rgb([wave(x, 3), wave(y, 5), wave(x + y, 2)]))
+}
+
+/// PASCAL VOC as it is unpacked, with `count` images of two classes and a border.
+fn voc(root: &Path, count: u32) {
+    let root = root.join("VOCdevkit/VOC2012");
+    for folder in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"] {
+        fs::create_dir_all(root.join(folder)).unwrap();
+    }
+    let keys: Vec<String> = (0..count).map(|number| format!("2007_{number:06}")).collect();
+    fs::write(root.join("ImageSets/Segmentation/val.txt"), keys.join("\n")).unwrap();
+    for (number, key) in (0..count).zip(&keys) {
+        let (width, height) = (50 + 7 * number, 44);
+        photo(number, width, height).save(root.join(format!("JPEGImages/{key}.jpg"))).unwrap();
+        let label = |x: u32| {
+            if x < 20 {
+                0
+            } else if x < 22 {
+                255
+            } else {
+                12
+            }
+        };
+        GrayImage::from_fn(width, height, |x, _| Luma([label(x)]))
+            .save(root.join(format!("SegmentationClass/{key}.png")))
+            .unwrap();
+    }
+}
+
+#[test]
+fn a_published_set_becomes_scores_table_and_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (clip(folder.path()), folder.path().join("out"));
+    voc(folder.path(), 3);
+    let args = |rest: &[&str]| -> Result<Value, String> {
+        let data =
+            ["segmentation", "--data", text(folder.path()), "--clip", text(&model), "--out", text(&out)];
+        run(&[&data, ["--templates", "simple", "--size", "32"].as_slice(), rest].concat())
+    };
+    let scores = args(&["--dataset", "voc20", "--worst", "2"]).unwrap();
+    // Foreground only: of 44 rows, the columns from 22 on count, the background and the border do not.
+    assert_eq!(scores["pixels"], 44 * (28 + 35 + 42));
+    assert_eq!(scores["ignored"], 44 * 22 * 3);
+    assert_eq!((&scores["images"], &scores["published_images"]), (&json!(3), &json!(1449)));
+    assert_eq!(scores["protocol"]["background"], "ignored");
+    assert_eq!(scores["protocol"]["vectors"], "caption");
+    assert_eq!(scores["classes"].as_array().unwrap().len(), 20);
+    let seen = scores["classes"].as_array().unwrap().iter().filter(|class| !class["iou"].is_null()).count();
+    assert!(seen > 2, "the model tells patches apart");
+    let written: Value = serde_json::from_slice(&fs::read(out.join("result.json")).unwrap()).unwrap();
+    assert_eq!(written["scores"]["miou"], scores["miou"]);
+    let table = fs::read_to_string(out.join("table.md")).unwrap();
+    assert!(table.contains("| SimZSS [p] | ViT-B, COCO Captions | 90.3 |"), "{table}");
+    assert!(table.contains("**clip** [1]"), "{table}");
+    assert_eq!(fs::read_dir(out.join("worst")).unwrap().count(), 4, "two images, predicted and true");
+
+    let with_background = args(&["--dataset", "voc21", "--threshold", "0.0"]).unwrap();
+    assert_eq!(with_background["pixels"], 44 * (48 + 55 + 62));
+    assert_eq!(with_background["classes"][0]["iou"], 0.0, "no threshold, no background");
+    let all = args(&["--dataset", "voc21", "--threshold", "1.1"]).unwrap();
+    let share = all["classes"][0]["share"].as_f64().unwrap();
+    assert!((all["pixel_accuracy"].as_f64().unwrap() - share).abs() < 1e-12, "all is background");
+    let refined = args(&["--dataset", "voc21", "--pamr", "2"]).unwrap();
+    assert_eq!(refined["protocol"]["pamr"]["iterations"], 2);
+    assert_eq!(args(&["--dataset", "voc20", "--limit", "1"]).unwrap()["images"], 1);
+    let maskclip = args(&["--dataset", "voc20", "--dense", "values"]).unwrap();
+    assert!(maskclip["model"]["description"].as_str().unwrap().contains("MaskCLIP"));
+    assert_ne!(maskclip["classes"], scores["classes"]);
+
+    // However many windows go together, all but pixels on the brink between two classes get the same label.
+    let accuracy = |scores: &Value| scores["pixel_accuracy"].as_f64().unwrap();
+    for batch in ["1", "64"] {
+        let found = args(&["--dataset", "voc20", "--batch", batch, "--threads", "1"]).unwrap();
+        assert!((accuracy(&found) - accuracy(&scores)).abs() < 0.002, "batch {batch}");
+    }
+
+    let tables = folder.path().join("tables.md");
+    let merged = run(&["table", text(&out), text(&out.join("result.json")), "--out", text(&tables)]).unwrap();
+    assert_eq!(merged["results"], 2);
+    assert!(fs::read_to_string(&tables).unwrap().contains("**clip** [1]"));
+}
+
+#[test]
+fn what_is_missing_is_named_before_anything_is_computed() {
+    let folder = tempfile::tempdir().unwrap();
+    voc(folder.path(), 3);
+    let data = ["segmentation", "--dataset", "voc20", "--data", text(folder.path())];
+    assert_eq!(run(&[&data, ["--check"].as_slice()].concat()).unwrap()["images"], 3);
+    fs::remove_file(folder.path().join("VOCdevkit/VOC2012/SegmentationClass/2007_000001.png")).unwrap();
+    for rest in [&["--check"][..], &["--clip", "nowhere.safetensors"]] {
+        let error = run(&[&data, rest].concat()).unwrap_err();
+        assert!(error.contains("2007_000001.png") && error.contains("missing"), "{error}");
+    }
+    let context = ["segmentation", "--dataset", "context59", "--data", text(folder.path()), "--check"];
+    let error = run(&context).unwrap_err();
+    assert!(error.contains("SegmentationClassContext"), "{error}");
+    let error = run(&[&data, ["--background", "threshold"].as_slice()].concat()).unwrap_err();
+    assert!(error.contains("background"), "{error}");
+    fs::write(folder.path().join("words.txt"), "cat\ndog\n").unwrap();
+    let words = folder.path().join("words.txt");
+    let error = run(&[&data, ["--classes", text(&words)].as_slice()].concat()).unwrap_err();
+    assert!(error.contains("2 classes") && error.contains("20"), "{error}");
+}
+
+/// A WebDataset shard: (key, extension, bytes).
+fn shard(path: &Path, members: &[(String, &str, Vec<u8>)]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
+    for (key, extension, bytes) in members {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("{key}.{extension}"), bytes.as_slice()).unwrap();
+    }
+    tar.finish().unwrap();
+}
+
+fn png(image: &RgbImage) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+/// The same twelve photographs of three classes in both layouts: WebDataset's and a folder a class.
+fn classified(root: &Path) -> (PathBuf, PathBuf) {
+    let (shards, folders) = (root.join("wds_animals"), root.join("animals"));
+    for part in 0..2u32 {
+        let members: Vec<(String, &str, Vec<u8>)> = (6 * part..6 * part + 6)
+            .flat_map(|number| {
+                let key = format!("s{number:04}");
+                let class = (number % 3).to_string().into_bytes();
+                [(key.clone(), "cls", class), (key, "png", png(&photo(number, 40 + number, 36)))]
+            })
+            .collect();
+        shard(&shards.join(format!("test/{part}.tar")), &members);
+    }
+    fs::write(shards.join("test/nshards.txt"), "2\n").unwrap();
+    fs::write(shards.join("classnames.txt"), "cat\ndog\ngreat white shark\n").unwrap();
+    fs::write(shards.join("zeroshot_classification_templates.txt"), "a photo of a {c}.\nthe {c}\n").unwrap();
+    for number in 0..12 {
+        let folder = folders.join("val").join(["n1", "n2", "n3"][number as usize % 3]);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(format!("{number:02}.png")), png(&photo(number, 40 + number, 36))).unwrap();
+    }
+    fs::write(folders.join("classnames.txt"), "cat\ndog\ngreat white shark\n").unwrap();
+    (shards, folders)
+}
+
+#[test]
+fn both_layouts_of_classified_images_score_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, out) = (clip(folder.path()), folder.path().join("out"));
+    let (shards, folders) = classified(folder.path());
+    let templates = folder.path().join("templates.txt");
+    fs::write(&templates, "a photo of a {}.\nthe {}\n").unwrap();
+    let data = ["classification", "--clip", text(&model), "--data"];
+    let own = run(&[&data, [text(&shards), "--out", text(&out)].as_slice()].concat()).unwrap();
+    let both = [text(&shards), text(&folders), "--templates", text(&templates), "--batch", "5"];
+    let both = run(&[&data, both.as_slice()].concat()).unwrap();
+    assert_eq!(own["results"][0]["protocol"]["templates"], "the set's own");
+    assert_eq!(own["results"][0]["scores"]["images"], 12);
+    assert_eq!(own["results"][0]["scores"]["top5"], 1.0, "three classes are all among the first five");
+    for score in ["top1", "top5", "mean_per_class"] {
+        let first = &own["results"][0]["scores"][score];
+        assert_eq!(first, &both["results"][0]["scores"][score], "{score}");
+        assert_eq!(first, &both["results"][1]["scores"][score], "{score}");
+        assert_eq!(first, &both["mean"][score]);
+    }
+    // Classes of equal size: the mean over classes is the mean over images.
+    let (top1, mean) = (&own["mean"]["top1"], &own["mean"]["mean_per_class"]);
+    assert!((top1.as_f64().unwrap() - mean.as_f64().unwrap()).abs() < 1e-12);
+    assert!(
+        fs::read_to_string(out.join("table.md"))
+            .unwrap()
+            .contains("| SimZSS [p] | COCO Captions | 24.3 | 26.1 |")
+    );
+
+    fs::write(shards.join("test/nshards.txt"), "3\n").unwrap();
+    let error = run(&[&data, [text(&shards)].as_slice()].concat()).unwrap_err();
+    assert!(error.contains("nshards.txt") && error.contains("3 shards"), "{error}");
+    fs::write(shards.join("test/nshards.txt"), "2\n").unwrap();
+    fs::write(shards.join("classnames.txt"), "cat\ndog\n").unwrap();
+    let error = run(&[&data, [text(&shards)].as_slice()].concat()).unwrap_err();
+    assert!(error.contains("s0002") && error.contains("class 2"), "{error}");
+    fs::write(shards.join("dataset_type.txt"), "multilabel\n").unwrap();
+    let error = run(&[&data, [text(&shards)].as_slice()].concat()).unwrap_err();
+    assert!(error.contains("multilabel"), "{error}");
+}
+
+#[test]
+fn shards_and_captions_files_retrieve_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, images) = (clip(folder.path()), folder.path().join("images"));
+    fs::create_dir_all(&images).unwrap();
+    let (mut members, mut lines, mut coco) =
+        (Vec::new(), String::new(), json!({ "images": [], "annotations": [] }));
+    for number in 0..12u32 {
+        let name = format!("{number:04}.png");
+        let captions: Vec<String> =
+            (0..2).map(|i| format!("picture {} of {} things", number * 2 + i, number % 5)).collect();
+        let bytes = png(&photo(number, 48, 40));
+        fs::write(images.join(&name), &bytes).unwrap();
+        members.push((format!("{number:04}"), "png", bytes));
+        members.push((format!("{number:04}"), "txt", captions.join("\n").into_bytes()));
+        lines += &format!("{}\n", json!({ "file": name, "captions": captions }));
+        coco["images"].as_array_mut().unwrap().push(json!({ "id": number, "file_name": name }));
+        for caption in &captions {
+            coco["annotations"]
+                .as_array_mut()
+                .unwrap()
+                .push(json!({ "image_id": number, "caption": caption }));
+        }
+    }
+    let (set, jsonl, file) =
+        (folder.path().join("set"), folder.path().join("c.jsonl"), folder.path().join("c.json"));
+    shard(&set.join("test/0.tar"), &members);
+    fs::write(&jsonl, lines).unwrap();
+    fs::write(&file, coco.to_string()).unwrap();
+    let model = ["retrieval", "--clip", text(&model), "--data"];
+    let shards = run(&[&model, [text(&set)].as_slice()].concat()).unwrap();
+    assert_eq!((&shards["scores"]["images"], &shards["scores"]["captions"]), (&json!(12), &json!(24)));
+    for captions in [&jsonl, &file] {
+        let found = run(&[&model, [text(captions), "--images", text(&images)].as_slice()].concat()).unwrap();
+        assert_eq!(found["scores"]["image_to_text"], shards["scores"]["image_to_text"]);
+        assert_eq!(found["scores"]["text_to_image"], shards["scores"]["text_to_image"]);
+    }
+    let first =
+        run(&[&model, [text(&jsonl), "--images", text(&images), "--captions", "1"].as_slice()].concat());
+    assert_eq!(first.unwrap()["scores"]["captions"], 12);
+    let error = run(&[&model, [text(&jsonl)].as_slice()].concat()).unwrap_err();
+    assert!(error.contains("images"), "{error}");
+}
