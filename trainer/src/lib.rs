@@ -4,18 +4,23 @@
 //! Read in this order: [`settings`] (what a run is told), [`towers`], [`pooling`] and [`losses`] (the method),
 //! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out).
 
+pub mod attention;
 pub mod cache;
 pub mod checkpoint;
 pub mod data;
+pub mod dense;
 pub mod device;
 pub mod evaluation;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;
+pub mod pca;
 pub mod picture;
 pub mod pooling;
 pub mod pretrain;
+pub mod segmentation;
 pub mod segmenter;
+pub mod serve;
 pub mod settings;
 pub mod templates;
 pub mod torch;
@@ -23,6 +28,7 @@ pub mod towers;
 pub mod train;
 pub mod vision_source;
 pub mod weights;
+pub mod words;
 
 mod error;
 

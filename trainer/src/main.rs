@@ -1,12 +1,12 @@
 //! `trainer`: trains, evaluates and segments.
 
-use std::path::{Path, PathBuf};
+mod commands;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use loader::program::{self, Outcome, UsageError};
-use serde_json::json;
+use loader::program::{self, Outcome};
 use trainer::cache::{self, CacheSettings};
 use trainer::checkpoint::Checkpoint;
 use trainer::device::Precision;
@@ -14,7 +14,7 @@ use trainer::evaluation::{self, SegmentationSet};
 use trainer::pretrain::{self, PretrainSettings};
 use trainer::segmenter::{ClassVectors, SegmentSettings, Segmenter};
 use trainer::settings::{Settings, VisionSettings};
-use trainer::{picture, train};
+use trainer::train;
 
 /// Trains a text tower beside a frozen vision tower (SimZSS, LiT), evaluates it and segments pictures with it.
 #[derive(Debug, Parser)]
@@ -38,8 +38,16 @@ enum Command {
     /// Score a checkpoint.
     #[command(subcommand)]
     Eval(Eval),
-    /// Segment a picture into the classes of a list, and write it as an overlay with a legend.
-    Segment(SegmentArgs),
+    /// Segment pictures into the classes of a list: overlay with a legend, mask, scores.
+    Segment(commands::SegmentArgs),
+    /// Show where pictures are like a phrase.
+    Similarity(commands::SimilarityArgs),
+    /// Show what the frozen tower tells apart, as colours.
+    Pca(commands::PcaArgs),
+    /// Show what the concepts of training samples are pooled from.
+    Attention(commands::AttentionArgs),
+    /// Open a page on this machine to try words on pictures.
+    Serve(commands::ServeArgs),
 }
 
 #[derive(Debug, Args)]
@@ -132,20 +140,6 @@ struct EvalSegmentationArgs {
 }
 
 #[derive(Debug, Args)]
-struct SegmentArgs {
-    /// The picture: jpg, png or webp.
-    image: PathBuf,
-    /// Words to look for, separated by commas.
-    #[arg(long)]
-    classes: String,
-    /// The overlay, a PNG.
-    #[arg(long)]
-    out: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
-}
-
-#[derive(Debug, Args)]
 struct ModelArgs {
     /// A run's folder (its newest checkpoint is used) or one checkpoint.
     #[arg(long)]
@@ -168,17 +162,21 @@ struct ModelArgs {
 }
 
 impl ModelArgs {
-    fn segmenter(&self, names: &[String]) -> anyhow::Result<Segmenter> {
+    /// What the library wants to know of it; limits the threads too.
+    fn settings(&self) -> SegmentSettings {
         trainer::device::limit_threads(self.device.threads);
-        let settings = SegmentSettings {
+        SegmentSettings {
             device: self.device.device.clone(),
             precision: Precision::Auto,
             size: self.size,
             stride: self.stride,
             templates: self.templates.clone(),
             vectors: self.class_vectors,
-        };
-        Ok(Segmenter::open(&Checkpoint::open(&self.checkpoint)?, names, &settings)?)
+        }
+    }
+
+    fn segmenter(&self, names: &[String]) -> anyhow::Result<Segmenter> {
+        Ok(Segmenter::open(&Checkpoint::open(&self.checkpoint)?, names, &self.settings())?)
     }
 }
 
@@ -190,7 +188,11 @@ fn main() -> ExitCode {
             Command::Pretrain(args) => run_pretrain(args)?,
             Command::Cache(args) => run_cache(args)?,
             Command::Eval(Eval::Segmentation(args)) => run_eval_segmentation(&args, cli.json)?,
-            Command::Segment(args) => run_segment(&args)?,
+            Command::Segment(args) => commands::segment(&args)?,
+            Command::Similarity(args) => commands::similarity(&args)?,
+            Command::Pca(args) => commands::pca(&args)?,
+            Command::Attention(args) => commands::attention(&args)?,
+            Command::Serve(args) => commands::serve(args)?,
         };
         if cli.json {
             program::print_json(&summary)?;
@@ -257,43 +259,4 @@ fn run_eval_segmentation(args: &EvalSegmentationArgs, json: bool) -> anyhow::Res
         scores.images
     );
     Ok(serde_json::to_value(scores)?)
-}
-
-fn run_segment(args: &SegmentArgs) -> anyhow::Result<serde_json::Value> {
-    let names: Vec<String> =
-        args.classes.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
-    if names.is_empty() {
-        return Err(UsageError(
-            "--classes names nothing; write it as \"cat, sofa, wooden floor\"".to_owned(),
-        )
-        .into());
-    }
-    let photo = read_image(&args.image)?;
-    let shown = picture::shown(&photo);
-    let segmenter = args.model.segmenter(&names)?;
-    let labels = segmenter.labels(&photo, i64::from(shown.height()), i64::from(shown.width()));
-    let labels = evaluation::bytes(&labels);
-    write_png(&picture::overlay(&shown, &labels, &names)?, &args.out)?;
-    let shares: serde_json::Map<String, serde_json::Value> = names
-        .iter()
-        .enumerate()
-        .map(|(class, name)| {
-            let count = labels.iter().filter(|&&label| usize::from(label) == class).count();
-            (name.clone(), json!(count as f64 / labels.len() as f64))
-        })
-        .collect();
-    println!("{}", args.out.display());
-    Ok(json!({ "out": args.out, "shares": shares }))
-}
-
-fn read_image(path: &Path) -> anyhow::Result<image::RgbImage> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    loader::pixels::decode(&bytes).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))
-}
-
-/// Whole or not at all.
-fn write_png(page: &image::RgbImage, path: &Path) -> anyhow::Result<()> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    page.write_to(&mut bytes, image::ImageFormat::Png)?;
-    concepts::files::write_atomic(path, bytes.get_ref()).with_context(|| path.display().to_string())
 }

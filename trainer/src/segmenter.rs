@@ -31,7 +31,7 @@ pub enum ClassVectors {
 
 impl ClassVectors {
     /// What the objective aligns directly: the words for `simzss`, the caption for `lit`.
-    fn of(objective: Objective) -> Self {
+    pub fn of(objective: Objective) -> Self {
         match objective {
             Objective::Simzss => Self::Concept,
             Objective::Lit => Self::Caption,
