@@ -2,15 +2,18 @@
 //! align them; evaluation and pictures of the result.
 //!
 //! Read in this order: [`settings`] (what a run is told), [`towers`], [`pooling`] and [`losses`] (the method),
-//! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out).
+//! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out), [`picture`] and
+//! [`serve`] (what people look at), [`export`] and [`card`] (what they take away).
 
 pub mod attention;
 pub mod cache;
+pub mod card;
 pub mod checkpoint;
 pub mod data;
 pub mod dense;
 pub mod device;
 pub mod evaluation;
+pub mod export;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;

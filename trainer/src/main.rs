@@ -48,6 +48,12 @@ enum Command {
     Attention(commands::AttentionArgs),
     /// Open a page on this machine to try words on pictures.
     Serve(commands::ServeArgs),
+    /// Write both towers as files that timm and open_clip load.
+    Export(commands::ExportArgs),
+    /// Write the vectors of classes as a file, for use without a text tower.
+    Classes(commands::ClassesArgs),
+    /// Write the model card of a run.
+    Card(commands::CardArgs),
 }
 
 #[derive(Debug, Args)]
@@ -193,6 +199,9 @@ fn main() -> ExitCode {
             Command::Pca(args) => commands::pca(&args)?,
             Command::Attention(args) => commands::attention(&args)?,
             Command::Serve(args) => commands::serve(args)?,
+            Command::Export(args) => commands::export(&args)?,
+            Command::Classes(args) => commands::run_classes(&args)?,
+            Command::Card(args) => commands::card(&args)?,
         };
         if cli.json {
             program::print_json(&summary)?;

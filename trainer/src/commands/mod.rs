@@ -1,12 +1,16 @@
 //! The commands that make things to look at and to take away.
 
 mod attention;
+mod card;
+mod export;
 mod pca;
 mod segment;
 mod serve;
 mod similarity;
 
 pub(crate) use attention::{AttentionArgs, run as attention};
+pub(crate) use card::{CardArgs, run as card};
+pub(crate) use export::{ClassesArgs, ExportArgs, run as export, run_classes};
 pub(crate) use pca::{PcaArgs, run as pca};
 pub(crate) use segment::{SegmentArgs, run as segment};
 pub(crate) use serve::{ServeArgs, run as serve};

@@ -66,7 +66,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Value> {
         examples,
         limits: Limits { bytes: args.max_mb << 20, pixels: args.max_megapixels * 1_000_000, ratio: 8 },
     };
-    serve::serve(settings, |address| {
+    serve::serve(&settings, |address| {
         println!("open http://{address} in a browser; Ctrl-C ends");
         let _ = std::io::stdout().flush();
     })?;

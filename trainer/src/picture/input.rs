@@ -75,12 +75,10 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
 /// Reads a picture as [`photograph`] does, within the default limits.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let limits = Limits::default();
-    let size = fs::metadata(path).map_err(at(path))?.len();
-    let bytes = if size > limits.bytes { Vec::new() } else { fs::read(path).map_err(at(path))? };
-    let decoded = if bytes.is_empty() && size > 0 {
+    let decoded = if fs::metadata(path).map_err(at(path))?.len() > limits.bytes {
         Err(format!("is larger than {} MB", limits.bytes >> 20))
     } else {
-        photograph(&bytes, &limits)
+        photograph(&fs::read(path).map_err(at(path))?, &limits)
     };
     decoded.map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }

@@ -25,7 +25,7 @@ impl Labels<'_> {
     /// Distance of each pixel to the nearest of another class or outside, in two passes: a step costs 3, a diagonal
     /// one 4 (Borgefors, 1986).
     fn distances(&self) -> Vec<u32> {
-        let (width, height) = (self.width as i64, self.height as i64);
+        let (width, height) = (i64::from(self.width), i64::from(self.height));
         let mut out = vec![u32::MAX; self.labels.len()];
         let mut relax = |x: i64, y: i64, steps: [(i64, i64, u32); 4]| {
             let at = (y * width + x) as usize;

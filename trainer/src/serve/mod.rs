@@ -8,6 +8,7 @@ mod held;
 mod routes;
 mod worker;
 
+use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ const WAITING: usize = 512;
 const GRACE: Duration = Duration::from_secs(3);
 
 /// Serves the page until Ctrl-C; `ready` is told the address once requests are answered.
-pub fn serve(settings: ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let checkpoint = Checkpoint::open(&settings.checkpoint)?;
     let (state, segment) = (checkpoint.state.clone(), settings.segment.clone());
     let vision = Worker::start("pictures", WAITING, {
@@ -65,7 +66,8 @@ pub fn serve(settings: ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result<
         problem: format!("cannot listen on {}: {e}; choose another with --address", settings.address),
     };
     runtime.block_on(async {
-        let gone = || Error::Setting { name: "pictures".to_owned(), problem: "its thread has ended".to_owned() };
+        let gone =
+            || Error::Setting { name: "pictures".to_owned(), problem: "its thread has ended".to_owned() };
         let width = vision.ask(|vision| vision.width()).await.map_err(|_| gone())?;
         let words = Worker::start("words", WAITING, move || {
             Ok(Held::new(WordVectors::open(&checkpoint, width, &segment)?))
@@ -75,23 +77,19 @@ pub fn serve(settings: ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result<
         let address = listener.local_addr().map_err(cannot)?;
         let app = Arc::new(App::new(vision, words, settings.clone(), &state, by, address));
         ready(address);
-        let stop = async {
-            while !interrupted() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        let late = async {
-            while !interrupted() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            tokio::time::sleep(GRACE).await;
-        };
+        let server = axum::serve(listener, routes::router(app)).with_graceful_shutdown(interruption());
         tokio::select! {
-            ended = std::future::IntoFuture::into_future(
-                axum::serve(listener, routes::router(app)).with_graceful_shutdown(stop)) => ended.map_err(cannot),
-            () = late => Ok(()),
+            ended = server.into_future() => ended.map_err(cannot),
+            () = async { interruption().await; tokio::time::sleep(GRACE).await } => Ok(()),
         }
     })?;
     runtime.shutdown_timeout(GRACE);
     Ok(())
+}
+
+/// Ctrl-C.
+async fn interruption() {
+    while !interrupted() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

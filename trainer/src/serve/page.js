@@ -133,8 +133,9 @@ function segment(width, height) {
   return {width, height, label, best};
 }
 
-function fit(longest) {
-  const scale = Math.min(1, longest / Math.max(picture.width, picture.height));
+/** The picture's sides, shrunk to a longest one, or enlarged to it as well. */
+function fit(longest, enlarge = false) {
+  const scale = Math.min(enlarge ? Infinity : 1, longest / Math.max(picture.width, picture.height));
   return [Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale))];
 }
 
@@ -157,7 +158,7 @@ function threshold() {
 // ---- drawing
 
 function show() {
-  labels = segment(...fit(LABELLED));
+  labels = segment(...fit(LABELLED, true));
   draw();
 }
 

@@ -39,6 +39,8 @@ use crate::words::WordList;
 const UPLOADS: usize = 8;
 /// How long one upload may take.
 const UPLOAD_TIME: Duration = Duration::from_secs(60);
+/// How long an answer may take, waiting for others included.
+const REQUEST_TIME: Duration = Duration::from_secs(300);
 /// Bytes of a request for scores.
 const MOST_WORDS: usize = 64 << 10;
 /// Characters of a word; the text tower reads no more than its context.
@@ -132,13 +134,21 @@ impl From<NoAnswer> for Refused {
 }
 
 /// Refuses requests for other hosts where only this machine may ask (a page elsewhere could have its name point
-/// here), and sets the headers of every answer.
+/// here) and bodies that are too long, and sets the headers of every answer.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut response = if app.open || names_this_machine(request.headers()) {
-        next.run(request).await
+    let refused = |status, why: String| Refused(status, why).into_response();
+    let most =
+        if request.uri().path() == "/pictures" { app.settings.limits.bytes } else { MOST_WORDS as u64 };
+    let mut response = if !app.open && !names_this_machine(request.headers()) {
+        refused(StatusCode::FORBIDDEN, "open the page by the address that the server printed".to_owned())
+    } else if announced(request.headers()).is_some_and(|length| length > most) {
+        // Before any of it is sent.
+        refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(most))
     } else {
-        let why = "open the page by the address that the server printed";
-        Refused(StatusCode::FORBIDDEN, why.to_owned()).into_response()
+        match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "this took too long".to_owned()),
+        }
     };
     for (name, value) in [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -149,6 +159,19 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         response.headers_mut().insert(name, HeaderValue::from_static(value));
     }
     response
+}
+
+/// Length that a body is said to have.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(most: u64) -> String {
+    if most >= 1 << 20 {
+        format!("at most {} MB are taken", most >> 20)
+    } else {
+        format!("at most {most} bytes are taken")
+    }
 }
 
 fn names_this_machine(headers: &HeaderMap) -> bool {
@@ -185,18 +208,11 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Va
         );
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
-    let too_large = || {
-        let why = format!("pictures of up to {} MB are taken", app.settings.limits.bytes >> 20);
-        Refused(StatusCode::PAYLOAD_TOO_LARGE, why)
-    };
-    let announced =
-        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if announced.is_some_and(|length: u64| length > app.settings.limits.bytes) {
-        return Err(too_large());
-    }
     let failed = Refused::from(NoAnswer::Failed);
     let permit = app.uploads.acquire().await.map_err(|_| failed)?;
-    let bytes = body(request.into_body(), app.settings.limits.bytes as usize).await.ok_or_else(too_large)?;
+    let bytes = body(request.into_body(), app.settings.limits.bytes as usize)
+        .await
+        .ok_or_else(|| Refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(app.settings.limits.bytes)))?;
     let id: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
 
     let limits = app.settings.limits;

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn says_when_too_many_wait() {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().unwrap();
         let worker = std::sync::Arc::new(Worker::start("slow", 1, || Ok(())).unwrap());
         let (release, held) = mpsc::channel::<()>();
         let (started, running) = mpsc::channel::<()>();

@@ -4,7 +4,9 @@ mod block;
 mod text;
 mod vision;
 
+pub(crate) use text::VOCABULARY;
 pub use text::{CaptionTokens, TextShape, TextTower};
+pub(crate) use vision::HEAD_WIDTH;
 pub use vision::{PositionResize, VisionFeatures, VisionShape, VisionTower};
 
 use tch::{Kind, Tensor};
