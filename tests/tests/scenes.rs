@@ -128,10 +128,32 @@ fn from_urls_to_a_segmented_picture() {
         text(&model),
     ];
     let segmented = summary("trainer", &arguments);
-    let shares = segmented["shares"].as_object().unwrap();
-    assert_eq!(shares.keys().collect::<Vec<_>>(), ["grass", "ball"]);
-    assert!((shares.values().map(|v| v.as_f64().unwrap()).sum::<f64>() - 1.0).abs() < 1e-9);
+    let classes = segmented["pictures"][0]["classes"].as_array().unwrap().clone();
+    assert_eq!(classes.iter().map(|class| class["class"].clone()).collect::<Vec<_>>(), ["grass", "ball"]);
+    assert!((classes.iter().map(|class| number(class, "share")).sum::<f64>() - 1.0).abs() < 1e-9);
     assert_eq!(&fs::read(&overlay).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+
+    // The other pictures, of several and of a training sample.
+    let (pattern, shard) = (held_out.join("images/00000[0-2].jpg"), shards.join("00001.tar"));
+    let sheet = |name: &str, arguments: &[&str]| {
+        let out = at(name);
+        let told =
+            summary("trainer", &[arguments, &["--checkpoint", text(&model), "--out", text(&out)]].concat());
+        assert_eq!(&fs::read(&out).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
+        told
+    };
+    let told =
+        sheet("similarity.png", &["similarity", text(&pattern), "--phrase", "a ball", "--phrase", "grass"]);
+    assert_eq!((number(&told, "pictures"), told["phrases"].as_array().unwrap().len()), (3.0, 2));
+    assert!(number(&told["phrases"][0], "lowest") < number(&told["phrases"][0], "highest"));
+    assert_eq!(number(&sheet("pca.png", &["pca", text(&pattern)]), "pictures"), 3.0);
+    let told = sheet("attention.png", &["attention", text(&shard), "--samples", "0,3"]);
+    let concepts = told["samples"][0]["concepts"].as_array().unwrap();
+    // 14 x 14 patches, over which a mention spreads from one to all.
+    assert!(
+        !concepts.is_empty() && concepts.iter().all(|c| (1.0..=196.001).contains(&number(c, "patches"))),
+        "{told}"
+    );
 }
 
 /// A run that is stopped and resumed ends with the same weights, byte for byte, as one that was not.

@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod browser;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -339,7 +337,7 @@ fn the_table_is_bounded_and_says_so() {
 
 #[test]
 fn works_in_a_browser() {
-    let Some(mut browser) = browser::Browser::start() else {
+    let Some(mut browser) = tests::browser::Browser::start() else {
         return skip("no chromedriver and chromium here");
     };
     let place = tempfile::tempdir().unwrap();

@@ -1,8 +1,10 @@
 //! Class vectors of a text tower: names in templates, embedded and averaged.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use clap::ValueEnum;
+use concepts::bpe::Tokenizer;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -77,12 +79,13 @@ fn worded(template: &str, name: &str) -> (String, Range<u32>) {
 
 /// Unit-length embeddings of captions or of the names in them, [n, d_v].
 fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
-    let tokenizer = concepts::bpe::Tokenizer::clip();
+    // Making one takes longer than embedding a word.
+    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
     let context = text.shape.context as usize;
     let device = text.logit_scale().device();
     let (mut ids, mut mentions) = (Vec::new(), Vec::new());
     for (row, (caption, name)) in captions.iter().enumerate() {
-        let tokens = tokenizer.encode(caption, context);
+        let tokens = TOKENIZER.encode(caption, context);
         mentions.push(Mention { row: row as u32, label: 0, positions: tokens.positions(name) });
         ids.extend(tokens.ids.into_iter().map(i64::from));
     }

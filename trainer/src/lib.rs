@@ -2,22 +2,30 @@
 //! align them; evaluation and pictures of the result.
 //!
 //! Read in this order: [`settings`] (what a run is told), [`towers`], [`pooling`] and [`losses`] (the method),
-//! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out).
+//! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out), [`picture`] and
+//! [`serve`] (what people look at), [`export`] and [`card`] (what they take away).
 
+pub mod attention;
 pub mod cache;
+pub mod card;
 pub mod checkpoint;
 pub mod class_vectors;
 pub mod data;
+pub mod dense;
 pub mod device;
 pub mod evaluation;
+pub mod export;
 pub mod losses;
 pub mod model;
 pub mod objective;
 pub mod optimizer;
+pub mod pca;
 pub mod picture;
 pub mod pooling;
 pub mod pretrain;
+pub mod segmentation;
 pub mod segmenter;
+pub mod serve;
 pub mod settings;
 pub mod templates;
 pub mod torch;
@@ -26,6 +34,7 @@ pub mod train;
 pub mod vision_source;
 pub mod weights;
 pub mod window;
+pub mod words;
 
 mod error;
 

@@ -1,20 +1,20 @@
 //! `trainer`: trains, evaluates and segments.
 
-use std::path::{Path, PathBuf};
+mod commands;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use loader::program::{self, Outcome, UsageError};
-use serde_json::json;
+use loader::program::{self, Outcome};
 use trainer::cache::{self, CacheSettings};
 use trainer::checkpoint::Checkpoint;
 use trainer::device::Precision;
-use trainer::evaluation::{self, command::Eval};
+use trainer::evaluation::command::Eval;
 use trainer::pretrain::{self, PretrainSettings};
 use trainer::segmenter::{ClassVectors, SegmentSettings, Segmenter};
 use trainer::settings::{Settings, VisionSettings};
-use trainer::{picture, train};
+use trainer::train;
 
 /// Trains a text tower beside a frozen vision tower (SimZSS, LiT), evaluates it and segments pictures with it.
 #[derive(Debug, Parser)]
@@ -38,8 +38,22 @@ enum Command {
     /// Score a model.
     #[command(subcommand)]
     Eval(Eval),
-    /// Segment a picture into the classes of a list, and write it as an overlay with a legend.
-    Segment(SegmentArgs),
+    /// Segment pictures into the classes of a list: overlay with a legend, mask, scores.
+    Segment(commands::SegmentArgs),
+    /// Show where pictures are like a phrase.
+    Similarity(commands::SimilarityArgs),
+    /// Show what the frozen tower tells apart, as colours.
+    Pca(commands::PcaArgs),
+    /// Show what the concepts of training samples are pooled from.
+    Attention(commands::AttentionArgs),
+    /// Open a page on this machine to try words on pictures.
+    Serve(commands::ServeArgs),
+    /// Write both towers as files that timm and open_clip load.
+    Export(commands::ExportArgs),
+    /// Write the vectors of classes as a file, for use without a text tower.
+    Classes(commands::ClassesArgs),
+    /// Write the model card of a run.
+    Card(commands::CardArgs),
 }
 
 #[derive(Debug, Args)]
@@ -114,20 +128,6 @@ struct DeviceArgs {
 }
 
 #[derive(Debug, Args)]
-struct SegmentArgs {
-    /// The picture: jpg, png or webp.
-    image: PathBuf,
-    /// Words to look for, separated by commas.
-    #[arg(long)]
-    classes: String,
-    /// The overlay, a PNG.
-    #[arg(long)]
-    out: PathBuf,
-    #[command(flatten)]
-    model: ModelArgs,
-}
-
-#[derive(Debug, Args)]
 struct ModelArgs {
     /// A run's folder (its newest checkpoint is used) or one checkpoint.
     #[arg(long)]
@@ -150,17 +150,21 @@ struct ModelArgs {
 }
 
 impl ModelArgs {
-    fn segmenter(&self, names: &[String]) -> anyhow::Result<Segmenter> {
+    /// What the library wants to know of it; limits the threads too.
+    fn settings(&self) -> SegmentSettings {
         trainer::device::limit_threads(self.device.threads);
-        let settings = SegmentSettings {
+        SegmentSettings {
             device: self.device.device.clone(),
             precision: Precision::Auto,
             size: self.size,
             stride: self.stride,
             templates: self.templates.clone(),
             vectors: self.class_vectors,
-        };
-        Ok(Segmenter::open(&Checkpoint::open(&self.checkpoint)?, names, &settings)?)
+        }
+    }
+
+    fn segmenter(&self, names: &[String]) -> anyhow::Result<Segmenter> {
+        Ok(Segmenter::open(&Checkpoint::open(&self.checkpoint)?, names, &self.settings())?)
     }
 }
 
@@ -172,7 +176,14 @@ fn main() -> ExitCode {
             Command::Pretrain(args) => run_pretrain(args)?,
             Command::Cache(args) => run_cache(args)?,
             Command::Eval(eval) => eval.run(cli.json)?,
-            Command::Segment(args) => run_segment(&args)?,
+            Command::Segment(args) => commands::segment(&args)?,
+            Command::Similarity(args) => commands::similarity(&args)?,
+            Command::Pca(args) => commands::pca(&args)?,
+            Command::Attention(args) => commands::attention(&args)?,
+            Command::Serve(args) => commands::serve(args)?,
+            Command::Export(args) => commands::export(&args)?,
+            Command::Classes(args) => commands::run_classes(&args)?,
+            Command::Card(args) => commands::card(&args)?,
         };
         if cli.json {
             program::print_json(&summary)?;
@@ -219,43 +230,4 @@ fn run_cache(args: CacheArgs) -> anyhow::Result<serde_json::Value> {
         threads: args.device.threads,
     };
     Ok(serde_json::to_value(cache::write(&settings, &args.out)?)?)
-}
-
-fn run_segment(args: &SegmentArgs) -> anyhow::Result<serde_json::Value> {
-    let names: Vec<String> =
-        args.classes.split(',').map(str::trim).filter(|n| !n.is_empty()).map(str::to_owned).collect();
-    if names.is_empty() {
-        return Err(UsageError(
-            "--classes names nothing; write it as \"cat, sofa, wooden floor\"".to_owned(),
-        )
-        .into());
-    }
-    let photo = read_image(&args.image)?;
-    let shown = picture::shown(&photo);
-    let segmenter = args.model.segmenter(&names)?;
-    let labels = segmenter.labels(&photo, i64::from(shown.height()), i64::from(shown.width()));
-    let labels = evaluation::bytes(&labels);
-    write_png(&picture::overlay(&shown, &labels, &names)?, &args.out)?;
-    let shares: serde_json::Map<String, serde_json::Value> = names
-        .iter()
-        .enumerate()
-        .map(|(class, name)| {
-            let count = labels.iter().filter(|&&label| usize::from(label) == class).count();
-            (name.clone(), json!(count as f64 / labels.len() as f64))
-        })
-        .collect();
-    println!("{}", args.out.display());
-    Ok(json!({ "out": args.out, "shares": shares }))
-}
-
-fn read_image(path: &Path) -> anyhow::Result<image::RgbImage> {
-    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
-    loader::pixels::decode(&bytes).map_err(|why| anyhow::anyhow!("{}: {why}", path.display()))
-}
-
-/// Whole or not at all.
-fn write_png(page: &image::RgbImage, path: &Path) -> anyhow::Result<()> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    page.write_to(&mut bytes, image::ImageFormat::Png)?;
-    concepts::files::write_atomic(path, bytes.get_ref()).with_context(|| path.display().to_string())
 }

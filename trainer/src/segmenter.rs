@@ -1,6 +1,7 @@
 //! A model as a segmenter for any list of words: class vectors, sliding window, scores at every pixel.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
 use image::RgbImage;
 use tch::Tensor;

@@ -7,7 +7,9 @@ mod vision;
 
 pub use block::Activation;
 pub use clip::{ClipVisionTower, Dense};
+pub(crate) use text::VOCABULARY;
 pub use text::{CaptionTokens, TextShape, TextTower};
+pub(crate) use vision::HEAD_WIDTH;
 pub use vision::{PositionResize, VisionFeatures, VisionShape, VisionTower};
 
 use tch::{Kind, Tensor};

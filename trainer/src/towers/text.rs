@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::weights::Weights;
 
 /// CLIP's byte-pair vocabulary.
-const VOCABULARY: i64 = 49_408;
+pub(crate) const VOCABULARY: i64 = 49_408;
 const EPS: f64 = 1e-5;
 /// Temperature 0.07, where CLIP starts.
 const LOGIT_SCALE: f64 = 2.659_260_036_932_778; // ln(1 / 0.07)

@@ -12,7 +12,7 @@ use crate::weights::Weights;
 /// LayerNorm's epsilon in DINOv2 (the ViT ports in other Rust examples use 1e-5 and differ).
 const EPS: f64 = 1e-6;
 /// Every DINOv2 model has heads of this width.
-const HEAD_WIDTH: i64 = 64;
+pub(crate) const HEAD_WIDTH: i64 = 64;
 
 /// How the position embedding is fitted to another grid than it was trained for. Both are bicubic; the two
 /// published loaders differ in the rest, and a checkpoint's numbers come with one of them.

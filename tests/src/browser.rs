@@ -8,7 +8,9 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-pub(crate) struct Browser {
+/// One session of a browser; it ends with this value.
+#[derive(Debug)]
+pub struct Browser {
     driver: Child,
     port: u16,
     session: String,
@@ -18,7 +20,7 @@ pub(crate) struct Browser {
 
 impl Browser {
     /// None where chromedriver or chromium is not installed.
-    pub(crate) fn start() -> Option<Self> {
+    pub fn start() -> Option<Self> {
         let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
             std::env::split_paths(&std::env::var_os("PATH")?)
                 .map(|folder| folder.join(name))
@@ -71,34 +73,89 @@ impl Browser {
         Some(browser)
     }
 
-    pub(crate) fn open(&mut self, page: &Path) {
-        self.ask("POST", "/url", &json!({"url": format!("file://{}", page.display())}));
+    /// Opens a file.
+    pub fn open(&mut self, page: &Path) {
+        self.visit(&format!("file://{}", page.display()));
+    }
+
+    /// Opens an address.
+    pub fn visit(&mut self, url: &str) {
+        self.ask("POST", "/url", &json!({ "url": url }));
     }
 
     /// What the script returns.
-    pub(crate) fn run(&mut self, script: &str) -> Value {
+    pub fn run(&mut self, script: &str) -> Value {
         self.ask("POST", "/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    pub(crate) fn type_into(&mut self, selector: &str, text: &str) {
+    /// Types text into an element, or names a file for one that takes files.
+    pub fn type_into(&mut self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.ask("POST", &format!("/element/{element}/value"), &json!({"text": text}));
     }
 
-    pub(crate) fn click(&mut self, selector: &str) {
+    /// Clicks on an element.
+    pub fn click(&mut self, selector: &str) {
         let element = self.element(selector);
         self.ask("POST", &format!("/element/{element}/click"), &json!({}));
     }
 
+    /// Moves the mouse to these pixels of the page's window.
+    pub fn point(&mut self, x: i64, y: i64) {
+        let moved = json!({"type": "pointerMove", "duration": 0, "x": x, "y": y, "origin": "viewport"});
+        self.ask(
+            "POST",
+            "/actions",
+            &json!({"actions": [{"type": "pointer", "id": "mouse", "actions": [moved]}]}),
+        );
+    }
+
+    /// Presses and releases a key, wherever the focus is.
+    pub fn press(&mut self, key: &str) {
+        let actions = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        self.ask(
+            "POST",
+            "/actions",
+            &json!({"actions": [{"type": "key", "id": "keys", "actions": actions}]}),
+        );
+    }
+
+    /// Whether pages are to be dark.
+    pub fn dark(&mut self, dark: bool) {
+        let value = if dark { "dark" } else { "light" };
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        let command = json!({"cmd": "Emulation.setEmulatedMedia", "params": features});
+        self.ask("POST", "/goog/cdp/execute", &command);
+    }
+
+    /// What is to be seen, as a PNG in base64.
+    pub fn screenshot(&mut self) -> String {
+        self.ask("GET", "/screenshot", &Value::Null).as_str().unwrap_or_default().to_owned()
+    }
+
+    /// Waits until a script returns true.
+    ///
+    /// # Panics
+    /// When it does not within half a minute.
+    pub fn until(&mut self, script: &str) {
+        for _ in 0..300 {
+            if self.run(script) == true {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("never true: {script}");
+    }
+
     /// A screen of this size, however small: windows have a least width.
-    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+    pub fn resize(&mut self, width: u32, height: u32) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
         self.ask("POST", "/goog/cdp/execute", &command);
     }
 
     /// Errors of scripts and refusals of the content security policy since the last call.
-    pub(crate) fn errors(&mut self) -> Vec<String> {
+    pub fn errors(&mut self) -> Vec<String> {
         let entries = self.ask("POST", "/se/log", &json!({"type": "browser"}));
         let severe = |entry: &&Value| entry["level"] == "SEVERE";
         entries.as_array().unwrap().iter().filter(severe).map(|entry| entry["message"].to_string()).collect()

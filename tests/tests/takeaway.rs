@@ -1,0 +1,92 @@
+//! What a trained model leaves behind: export, class vectors, model card.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tests::{refused, summary, text};
+
+mod tiny;
+
+#[test]
+fn files_to_take_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let run = tiny::trained(folder.path());
+
+    let (out, classes) = (at("export"), at("classes.safetensors"));
+    let told = summary("trainer", &["export", "--checkpoint", text(&run), "--out", text(&out)]);
+    assert_eq!(told["files"].as_array().unwrap().len(), 4);
+    let config: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
+    // The demo's towers.
+    assert_eq!((&config["vision"]["embed_dim"], &config["vision"]["depth"]), (&json!(128), &json!(4)));
+    assert_eq!((&config["text"]["width"], &config["text"]["layers"]), (&json!(128), &json!(3)));
+    let arguments =
+        ["classes", "--classes", "ball|sphere, grass", "--checkpoint", text(&run), "--out", text(&classes)];
+    let told = summary("trainer", &arguments);
+    assert_eq!((&told["classes"], &told["words"], &told["width"]), (&json!(2), &json!(3), &json!(128)));
+    // safetensors: eight bytes of length, then JSON.
+    let bytes = fs::read(&classes).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    assert_eq!(header["weight"]["shape"], json!([3, 128]));
+    assert_eq!(header["__metadata__"]["classes"], "[\"ball\",\"grass\"]");
+
+    // Scored on the very concepts of the captions, and on others.
+    let (same, other, card) = (at("same.json"), at("other.json"), at("README.md"));
+    let classes =
+        |names: &[&str]| names.iter().map(|name| json!({"class": name, "iou": 0.5})).collect::<Vec<_>>();
+    let scores = json!({"miou": 0.5425, "pixel_accuracy": 0.75, "images": 6, "classes": classes(&["ball", "grass", "fish"])});
+    fs::write(&same, format!("a line before\n{scores}\n")).unwrap();
+    let scores = json!({"dataset": "others: \"2\"", "miou": 0.25, "classes": classes(&["ball", "dog"])});
+    fs::write(&other, scores.to_string()).unwrap();
+    let arguments =
+        ["card", "--checkpoint", text(&run), "--out", text(&card), "--license", "mit", "--name", "Tiny: one"];
+    summary("trainer", &[&arguments[..], &["--results", text(&same), text(&other)]].concat());
+    let page = fs::read_to_string(&card).unwrap();
+    for part in [
+        "---\nlicense: \"mit\"\n",
+        "16 image-caption pairs in 1 shards",
+        "3 concepts took part: every concept mentioned at least 1 times",
+        "- `same`: **the bank is the evaluation vocabulary**",
+        "- `others: \"2\"`: the bank is not the evaluation vocabulary; it holds 1 of its 2 classes among 3 concepts.",
+        "| `same` | 6 | mIoU | 54.25 |",
+        "batch_size = 8",
+        "frozen vision tower | SHA-256 `",
+    ] {
+        assert!(page.contains(part), "{part:?} is missing in\n{page}");
+    }
+    assert!(!page.contains(text(folder.path())), "folders of this machine are nobody's business");
+    fs::write(&other, "{}").unwrap();
+    let message = refused("trainer", &[&arguments[..], &["--results", text(&other)]].concat(), 1);
+    assert!(message.contains("other.json"), "{message}");
+
+    let Ok(python) = std::env::var("TRAINER_PYTHON") else {
+        return println!("skipped the rest: TRAINER_PYTHON names no Python with huggingface_hub");
+    };
+    let program = r"
+import json, sys
+from huggingface_hub import ModelCard
+data = ModelCard.load(sys.argv[1]).data
+print(json.dumps([data.license, data.pipeline_tag, data.tags, [
+    [r.task_type, r.dataset_name, r.metric_type, r.metric_name, r.metric_value] for r in data.eval_results]]))";
+    let output = Command::new(python).args(["-c", program, text(&card)]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let task = "image-segmentation";
+    assert_eq!(
+        told,
+        json!([
+            "mit",
+            task,
+            ["simzss", "zero-shot", "open-vocabulary", "semantic-segmentation"],
+            [
+                [task, "same", "mean_iou", "mIoU", 54.25],
+                [task, "same", "accuracy", "pixel accuracy", 75.0],
+                [task, "others: \"2\"", "mean_iou", "mIoU", 25.0],
+            ]
+        ])
+    );
+}

@@ -1,0 +1,177 @@
+//! What the mentions of a training sample attend to: the weights with which concept pooling averages its patches.
+
+use std::path::{Path, PathBuf};
+
+use concepts::sidecar::{self, Sidecar};
+use image::RgbImage;
+use loader::crop::{View, draws};
+use loader::index::{Caption, Index};
+use loader::order::SampleId;
+use loader::pixels::{self, Scaler};
+use loader::tar::Archive;
+use loader::{Crop, ImageSettings};
+use tch::{Device, Kind, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::device::{self, Precision};
+use crate::error::{Error, Result, at};
+use crate::pooling::{Mention, Mentions};
+use crate::towers::{CaptionTokens, TextTower, unit};
+use crate::vision_source::{self, FrozenVision};
+
+/// A tagged shard, to take single samples from.
+#[derive(Debug)]
+pub struct TaggedShard {
+    path: PathBuf,
+    archive: Archive,
+    index: Index,
+    sidecar: Sidecar,
+}
+
+/// A training sample as it is in the shard.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Its key.
+    pub key: String,
+    /// Canonical text of its caption.
+    pub caption: String,
+    /// Its picture.
+    pub picture: RgbImage,
+    /// Concept, and the bytes of its words in the caption.
+    pub mentions: Vec<(String, std::ops::Range<u32>)>,
+}
+
+impl TaggedShard {
+    /// Opens a shard that has its sidecar.
+    pub fn open(path: &Path) -> Result<Self> {
+        let archive = Archive::open(path)?;
+        let index = Index::load(&archive)?;
+        let sidecar = Sidecar::open(&sidecar::path_for(path))?;
+        let bytes = std::fs::metadata(path).map_err(at(path))?.len();
+        sidecar.refuse_unless_for(path, bytes, index.len() as u32)?;
+        Ok(Self { path: path.to_owned(), archive, index, sidecar })
+    }
+
+    /// The sample with this key, or at this position from 0.
+    pub fn sample(&self, name: &str) -> Result<Sample> {
+        let invalid = |problem: String| Error::Invalid { path: self.path.clone(), problem };
+        let count = self.index.len() as u32;
+        let number = (0..count)
+            .find(|&number| self.index.key(number) == name)
+            .or_else(|| name.parse().ok().filter(|&number| number < count))
+            .ok_or_else(|| {
+                invalid(format!("has no sample {name:?}; name a key or a position below {count}"))
+            })?;
+        let key = self.index.key(number).to_owned();
+        let raw = match self.index.caption(number) {
+            Some(Caption::Text(text)) => text.to_owned(),
+            Some(Caption::At(offset, length)) => {
+                String::from_utf8_lossy(&self.archive.read(offset, length)?).into_owned()
+            }
+            None => String::new(),
+        };
+        let (offset, length) =
+            self.index.image(number).ok_or_else(|| invalid(format!("sample {key} has no picture")))?;
+        let picture = pixels::decode(&self.archive.read(offset, length)?)
+            .map_err(|problem| invalid(format!("sample {key}: {problem}")))?;
+        let mentions = self
+            .sidecar
+            .mentions(number)
+            .map(|row| (row.concept.to_owned(), row.concept_span.clone()))
+            .collect();
+        Ok(Sample { key, caption: concepts::canonical(&raw), picture, mentions })
+    }
+}
+
+/// What one mention attends to.
+#[derive(Debug)]
+pub struct Attention {
+    /// The concept.
+    pub concept: String,
+    /// Weight of each patch, [side, side]; they add up to 1.
+    pub weights: Tensor,
+}
+
+impl Attention {
+    /// How many patches it spreads over: exp of the weights' entropy, 1 for one patch, N for all alike.
+    pub fn patches(&self) -> f64 {
+        let entropy = -(&self.weights * self.weights.clamp_min(1e-30).log()).sum(Kind::Double);
+        entropy.double_value(&[]).exp()
+    }
+}
+
+/// Both towers as they are in training.
+#[derive(Debug)]
+pub struct Pooling {
+    vision: FrozenVision,
+    text: TextTower,
+    kind: Kind,
+    device: Device,
+    size: u32,
+    temperature: f64,
+}
+
+impl Pooling {
+    /// Opens the towers of a checkpoint.
+    pub fn open(checkpoint: &Checkpoint, device: &str) -> Result<Self> {
+        let device = device::open(device)?;
+        let kind = Precision::Auto.kind(device);
+        let settings = &checkpoint.state.settings;
+        let mut vision_settings = settings.vision.clone();
+        vision_settings.weights = checkpoint.vision_path();
+        let vision = FrozenVision::open(&vision_settings, kind, device)?;
+        let text = checkpoint.text(vision.tower.width, device)?;
+        let temperature = settings.objective.pooling_temperature;
+        Ok(Self { vision, text, kind, device, size: settings.data.size, temperature })
+    }
+
+    /// The centre crop that training sees, and what each mention attends to in it: the softmax over the patches of
+    /// their similarity to the mention's mean token, over the run's temperature. Mentions that the context cuts off
+    /// are left out.
+    pub fn attention(&self, sample: &Sample) -> Result<(RgbImage, Vec<Attention>)> {
+        let crop = self.crop(&sample.picture)?;
+        let tokenizer = concepts::bpe::Tokenizer::clip();
+        let context = self.text.shape.context as usize;
+        let tokens = tokenizer.encode(&sample.caption, context);
+        let (names, mentions): (Vec<&String>, Vec<Mention>) = sample
+            .mentions
+            .iter()
+            .map(|(concept, span)| (concept, Mention { row: 0, label: 0, positions: tokens.positions(span) }))
+            .filter(|(_, mention)| !mention.positions.is_empty())
+            .unzip();
+        if mentions.is_empty() {
+            return Ok((crop, Vec::new()));
+        }
+        tch::no_grad(|| {
+            let ids: Vec<i64> = tokens.ids.iter().map(|&id| i64::from(id)).collect();
+            let captions = CaptionTokens::new(&ids, context, self.device);
+            let embedded = self.text.tokens(&captions.ids, self.kind);
+            let mentions = Mentions::new(&mentions, embedded.size()[1], self.device);
+            let queries = unit(&self.text.project(&mentions.mean_tokens(&embedded)));
+            let size = i64::from(self.size);
+            let pixels = vision_source::pixels(crop.as_raw(), size);
+            let patches = unit(&self.vision.features(&pixels).patches).get(0);
+            let weights = (queries.matmul(&patches.transpose(0, 1)) / self.temperature)
+                .softmax(-1, Kind::Float)
+                .to_device(Device::Cpu);
+            let side = size / self.vision.tower.patch;
+            let of = |(i, name): (usize, &String)| Attention {
+                concept: name.clone(),
+                weights: weights.get(i as i64).view([side, side]),
+            };
+            Ok((crop, names.into_iter().enumerate().map(of).collect()))
+        })
+    }
+
+    fn crop(&self, picture: &RgbImage) -> Result<RgbImage> {
+        let size = self.size;
+        let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
+        let unused = draws(0, 0, SampleId { shard: 0, sample: 0 });
+        let view = View::choose(&settings, unused, picture.width(), picture.height());
+        let mut crop = RgbImage::new(size, size);
+        Scaler::default()
+            .resize(picture, view, size, &mut crop)
+            .map_err(|problem| Error::Setting { name: "data.size".to_owned(), problem })?;
+        Ok(crop)
+    }
+}

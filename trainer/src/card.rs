@@ -1,0 +1,329 @@
+//! The model card of a run, in the format of Hugging Face's hub: YAML between dashes, then Markdown.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use concepts::sidecar::{self, Sidecar};
+use serde_json::Value;
+
+use crate::checkpoint::Checkpoint;
+use crate::data;
+use crate::error::{Error, Result, at};
+use crate::objective::Objective;
+
+/// What a card says that the run does not know.
+#[derive(Debug, Clone, Default)]
+pub struct CardSettings {
+    /// Name of the model.
+    pub name: String,
+    /// Licence by its identifier on the hub, as `mit` or `cc-by-4.0`.
+    pub license: Option<String>,
+    /// Summaries of `trainer eval`, as `--json` prints them.
+    pub results: Vec<PathBuf>,
+}
+
+/// Numbers of a summary that go on the card: as they are called there, on the hub, and for people.
+const METRICS: [(&str, &str, &str); 12] = [
+    ("miou", "mean_iou", "mIoU"),
+    ("pixel_accuracy", "accuracy", "pixel accuracy"),
+    ("top1", "accuracy", "top-1"),
+    ("top5", "accuracy", "top-5"),
+    ("mean_per_class", "accuracy", "mean per class"),
+    ("mean_class_accuracy", "accuracy", "mean per class"),
+    ("image_to_text_r1", "recall", "image to text, R@1"),
+    ("image_to_text_r5", "recall", "image to text, R@5"),
+    ("image_to_text_r10", "recall", "image to text, R@10"),
+    ("text_to_image_r1", "recall", "text to image, R@1"),
+    ("text_to_image_r5", "recall", "text to image, R@5"),
+    ("text_to_image_r10", "recall", "text to image, R@10"),
+];
+
+/// One summary of an evaluation.
+struct Scores {
+    dataset: String,
+    task: &'static str,
+    /// Index into [`METRICS`], and the value, a fraction of 1.
+    metrics: Vec<(usize, f64)>,
+    images: Option<u64>,
+    /// Names of its classes, where it lists them.
+    classes: Vec<String>,
+}
+
+impl Scores {
+    /// The last line of the file that is JSON, so that a program's whole output may be given.
+    fn read(path: &Path) -> Result<Self> {
+        let text = fs::read_to_string(path).map_err(at(path))?;
+        let whole = serde_json::from_str(&text).ok();
+        let last = || text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
+        let value: Value = whole.or_else(last).unwrap_or_default();
+        let metrics: Vec<(usize, f64)> = METRICS
+            .iter()
+            .enumerate()
+            .filter_map(|(i, (name, _, _))| Some((i, value.get(name)?.as_f64()?)))
+            .collect();
+        if metrics.is_empty() {
+            let problem = "is no summary of trainer eval (as --json prints it)".to_owned();
+            return Err(Error::Invalid { path: path.to_owned(), problem });
+        }
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let classes = value["classes"].as_array().map_or_else(Vec::new, |classes| {
+            classes.iter().filter_map(|class| class["class"].as_str().map(str::to_owned)).collect()
+        });
+        let segmentation = value.get("miou").is_some();
+        Ok(Self {
+            dataset: value["dataset"].as_str().map_or(stem, str::to_owned),
+            task: if segmentation { "image-segmentation" } else { "zero-shot-image-classification" },
+            metrics,
+            images: value["images"].as_u64(),
+            classes,
+        })
+    }
+}
+
+/// What the training captions are, as far as it can still be read.
+struct Data {
+    shards: usize,
+    samples: u64,
+    mentions: u64,
+    taggers: BTreeSet<String>,
+}
+
+fn data(checkpoint: &Checkpoint) -> Option<Data> {
+    let shards = loader::shard::list(&checkpoint.state.settings.data.shards).ok()?;
+    let mut data = Data { shards: shards.len(), samples: 0, mentions: 0, taggers: BTreeSet::new() };
+    for shard in &shards {
+        let metadata = Sidecar::read_metadata(&sidecar::path_for(shard)).ok()?;
+        data.samples += u64::from(metadata.samples);
+        data.mentions += metadata.mentions;
+        data.taggers.insert(format!("{} (grammar {})", metadata.tagger, metadata.grammar));
+    }
+    Some(data)
+}
+
+/// The names of the bank, if its file or the shards are still there and give as many as the run had.
+fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
+    let settings = &checkpoint.state.settings;
+    let shards = loader::shard::list(&settings.data.shards).unwrap_or_default();
+    let bank = if let Some(path) = &settings.bank.names {
+        concepts::Bank::from_file(path).ok()?
+    } else if shards.is_empty() {
+        return None;
+    } else {
+        data::bank(settings, &shards).ok()?
+    };
+    (bank.len() == checkpoint.state.bank).then(|| bank.names().iter().cloned().collect())
+}
+
+/// How the bank stands to the classes that a model is scored on: what a reader of a score has to know.
+fn against(bank: Option<&BTreeSet<String>>, scores: &Scores) -> String {
+    let dataset = code(&scores.dataset);
+    if scores.classes.is_empty() {
+        return format!("{dataset}: the summary lists no classes, so the bank is not compared with them.");
+    }
+    let Some(bank) = bank else {
+        return format!(
+            "{dataset}: the bank cannot be read any more, so it is not compared with the classes."
+        );
+    };
+    let classes: BTreeSet<String> = scores.classes.iter().map(|name| concepts::canonical(name)).collect();
+    let known = classes.intersection(bank).count();
+    if *bank == classes {
+        return format!(
+            "{dataset}: **the bank is the evaluation vocabulary**, all {known} classes and nothing else."
+        );
+    }
+    format!(
+        "{dataset}: the bank is not the evaluation vocabulary; it holds {known} of its {} classes among {} concepts.",
+        classes.len(),
+        bank.len()
+    )
+}
+
+/// The card's text.
+pub fn write(checkpoint: &Checkpoint, settings: &CardSettings) -> Result<String> {
+    let results: Vec<Scores> =
+        settings.results.iter().map(|path| Scores::read(path)).collect::<Result<_>>()?;
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    let _ = front(&mut out, settings, checkpoint, &results);
+    let _ = body(&mut out, settings, checkpoint, &results);
+    Ok(out)
+}
+
+fn front(
+    out: &mut String,
+    settings: &CardSettings,
+    checkpoint: &Checkpoint,
+    results: &[Scores],
+) -> std::fmt::Result {
+    let objective = checkpoint.state.settings.objective.name;
+    writeln!(out, "---")?;
+    if let Some(license) = &settings.license {
+        writeln!(out, "license: {}", quoted(license))?;
+    }
+    writeln!(out, "language: en\npipeline_tag: image-segmentation")?;
+    writeln!(out, "tags:\n- {objective}\n- zero-shot\n- open-vocabulary\n- semantic-segmentation")?;
+    if !results.is_empty() {
+        writeln!(out, "model-index:\n- name: {}\n  results:", quoted(&settings.name))?;
+        for scores in results {
+            writeln!(out, "  - task:\n      type: {}", scores.task)?;
+            let dataset = quoted(&scores.dataset);
+            writeln!(out, "    dataset:\n      type: {dataset}\n      name: {dataset}\n    metrics:")?;
+            for &(metric, value) in &scores.metrics {
+                let (_, kind, name) = METRICS[metric];
+                writeln!(
+                    out,
+                    "    - type: {kind}\n      name: {}\n      value: {:.2}",
+                    quoted(name),
+                    100.0 * value
+                )?;
+            }
+        }
+    }
+    writeln!(out, "---\n")
+}
+
+fn body(
+    out: &mut String,
+    card: &CardSettings,
+    checkpoint: &Checkpoint,
+    results: &[Scores],
+) -> std::fmt::Result {
+    let state = &checkpoint.state;
+    let settings = &state.settings;
+    let method = match settings.objective.name {
+        Objective::Simzss => {
+            "SimZSS: captions and the concepts in them are aligned with whole pictures and with patches"
+        }
+        Objective::Lit => "LiT: captions are aligned with whole pictures",
+    };
+    writeln!(out, "# {}\n", card.name.replace(['\n', '\r'], " "))?;
+    writeln!(
+        out,
+        "A text tower trained beside a frozen vision tower ({method}). Any list of words segments any picture.\n"
+    )?;
+
+    writeln!(out, "## Data\n")?;
+    match data(checkpoint) {
+        Some(data) => {
+            let taggers = data.taggers.into_iter().collect::<Vec<_>>().join(", ");
+            writeln!(
+                out,
+                "{} image-caption pairs in {} shards, with {} mentions of concepts, tagged by {taggers}. ",
+                data.samples, data.shards, data.mentions
+            )?;
+        }
+        None => writeln!(out, "The training shards are not where this card was written.")?,
+    }
+    let seen = state.step * settings.data.batch_size as u64;
+    writeln!(
+        out,
+        "The run saw {seen} pairs, repetitions included, in {} steps of {} at {} px.\n",
+        state.step, settings.data.batch_size, settings.data.size
+    )?;
+
+    writeln!(out, "## Bank of concepts\n")?;
+    let named = match &settings.bank.names {
+        Some(path) => {
+            format!("the names of {}", code(&path.file_name().unwrap_or_default().to_string_lossy()))
+        }
+        None => format!(
+            "every concept mentioned at least {} times in the training captions",
+            settings.bank.min_mentions
+        ),
+    };
+    writeln!(out, "{} concepts took part: {named}.", state.bank)?;
+    let bank = bank(checkpoint);
+    for scores in results {
+        writeln!(out, "- {}", against(bank.as_ref(), scores))?;
+    }
+    writeln!(out)?;
+
+    writeln!(out, "## Results\n")?;
+    if results.is_empty() {
+        writeln!(out, "None were given.\n")?;
+    } else {
+        writeln!(out, "| data set | images | metric | % |\n|---|---|---|---|")?;
+        for scores in results {
+            let images = scores.images.map_or(String::new(), |images| images.to_string());
+            for &(metric, value) in &scores.metrics {
+                writeln!(
+                    out,
+                    "| {} | {images} | {} | {:.2} |",
+                    code(&scores.dataset),
+                    METRICS[metric].2,
+                    100.0 * value
+                )?;
+            }
+        }
+        writeln!(out)?;
+    }
+
+    writeln!(out, "## Configuration\n")?;
+    writeln!(out, "```toml\n{}```\n", toml::to_string(&public(settings)).unwrap_or_default())?;
+    writeln!(out, "## Versions\n")?;
+    writeln!(out, "| | |\n|---|---|")?;
+    writeln!(out, "| trained by | trainer {} |", state.program)?;
+    writeln!(out, "| card written by | trainer {} |", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "| libtorch | 2.11 |")?;
+    writeln!(out, "| checkpoint | step {}, layout {} |", state.step, state.version)?;
+    writeln!(out, "| frozen vision tower | SHA-256 `{}` |", state.vision)
+}
+
+/// The settings without the folders of the machine they were used on.
+fn public(settings: &crate::settings::Settings) -> crate::settings::Settings {
+    let name = |path: &Path| PathBuf::from(path.file_name().unwrap_or_default());
+    let mut out = settings.clone();
+    out.out = name(&out.out);
+    out.vision.weights = name(&out.vision.weights);
+    out.data.shards = out.data.shards.iter().map(|path| name(path)).collect();
+    out.data.features = out.data.features.as_deref().map(name);
+    out.bank.names = out.bank.names.as_deref().map(name);
+    out
+}
+
+/// A string as YAML: JSON's double-quoted strings are YAML's too.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+/// A name as Markdown code, on one line, without what would end the code or a table's cell.
+fn code(text: &str) -> String {
+    format!("`{}`", text.replace(['`', '|', '\n', '\r'], " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scores(classes: &[&str]) -> Scores {
+        let classes = classes.iter().map(|name| (*name).to_owned()).collect();
+        Scores {
+            dataset: "held-out".to_owned(),
+            task: "image-segmentation",
+            metrics: vec![],
+            images: None,
+            classes,
+        }
+    }
+
+    #[test]
+    fn a_bank_that_is_the_vocabulary_is_said_to_be() {
+        let bank: BTreeSet<String> = ["cat".to_owned(), "traffic cone".to_owned()].into();
+        assert!(
+            against(Some(&bank), &scores(&["Traffic  Cone", "cat"])).contains("**the bank is the evaluation")
+        );
+        let more = against(Some(&bank), &scores(&["cat", "dog", "fish"]));
+        assert!(more.contains("is not") && more.contains("1 of its 3 classes among 2 concepts"), "{more}");
+        assert!(against(None, &scores(&["cat"])).contains("cannot be read"));
+        assert!(against(Some(&bank), &scores(&[])).contains("lists no classes"));
+    }
+
+    #[test]
+    fn names_cannot_leave_their_place() {
+        assert_eq!(quoted("a: \"b\"\n- c"), r#""a: \"b\"\n- c""#);
+        assert_eq!(code("a`|b\nc"), "`a  b c`");
+    }
+}

@@ -1,0 +1,58 @@
+//! `trainer pca`: what the frozen tower tells apart, as colours.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use trainer::checkpoint::Checkpoint;
+use trainer::dense::{DenseVision, per_pixel};
+use trainer::pca;
+use trainer::picture::{self, Panel};
+
+use super::{for_sheet, title, write_png};
+use crate::ModelArgs;
+
+#[derive(Debug, Args)]
+pub(crate) struct PcaArgs {
+    /// Pictures (jpg, png, webp), folders of them, or patterns; colours mean the same in all of them.
+    #[arg(required = true)]
+    pictures: Vec<PathBuf>,
+    /// The sheet, a PNG: each picture beside the colours of its patches.
+    #[arg(long)]
+    out: PathBuf,
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
+    let vision = DenseVision::open(&Checkpoint::open(&args.model.checkpoint)?, &args.model.settings())?;
+    let pictures = for_sheet(&args.pictures)?;
+    let features: Vec<_> = pictures.iter().map(|(photo, _)| vision.features(photo)).collect();
+    let mut panels = Vec::new();
+    for (((_, shown), colours), path) in
+        pictures.iter().zip(pca::colours(&features)).zip(picture::list(&args.pictures)?)
+    {
+        let channels: Vec<Vec<f32>> = (0..colours.size()[2])
+            .map(|channel| per_pixel(&colours.select(2, channel), shown.height(), shown.width()))
+            .collect();
+        let coloured = RgbImage::from_fn(shown.width(), shown.height(), |x, y| {
+            let at = (y * shown.width() + x) as usize;
+            let value = |channel: usize| channels.get(channel).map_or(0.0, |values| values[at]);
+            Rgb([0, 1, 2].map(|channel| (255.0 * value(channel)).round() as u8))
+        });
+        panels.push(Panel { title: title(&path), picture: shown.clone(), scale: None });
+        panels.push(Panel { title: "features".to_owned(), picture: coloured, scale: None });
+    }
+    // Two pictures a row.
+    let mut rows: Vec<Vec<Panel>> = Vec::new();
+    for panel in panels {
+        match rows.last_mut() {
+            Some(row) if row.len() < 4 => row.push(panel),
+            _ => rows.push(vec![panel]),
+        }
+    }
+    write_png(&picture::sheet(&rows)?, &args.out)?;
+    println!("{}", args.out.display());
+    Ok(json!({ "out": args.out, "pictures": pictures.len() }))
+}

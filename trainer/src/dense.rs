@@ -1,0 +1,123 @@
+//! Features of whole pictures, computed once: what pictures of features and the page of `trainer serve` are made of.
+
+use image::RgbImage;
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::device;
+use crate::error::Result;
+use crate::segmenter::SegmentSettings;
+use crate::towers::unit;
+use crate::vision_source::FrozenVision;
+
+/// Windows that go through the tower together.
+const WINDOW_BATCH: usize = 16;
+
+/// The frozen tower of a checkpoint, for pictures of any size.
+#[derive(Debug)]
+pub struct DenseVision {
+    vision: FrozenVision,
+    /// Short side of the picture and side of the window, pixels.
+    size: i64,
+    /// Step of the window, patches.
+    stride: i64,
+}
+
+impl DenseVision {
+    /// Opens the tower beside the checkpoint; of the settings, device, precision, size and stride matter.
+    pub fn open(checkpoint: &Checkpoint, settings: &SegmentSettings) -> Result<Self> {
+        let device = device::open(&settings.device)?;
+        let trained = &checkpoint.state.settings;
+        let mut vision_settings = trained.vision.clone();
+        vision_settings.weights = checkpoint.vision_path();
+        let vision = FrozenVision::open(&vision_settings, settings.precision.kind(device), device)?;
+        let size = i64::from(if settings.size == 0 { trained.data.size } else { settings.size });
+        vision.tower.check_size("size", size)?;
+        let stride = if settings.stride == 0 { size / 2 } else { i64::from(settings.stride) };
+        let stride = (stride / vision.tower.patch).max(1);
+        Ok(Self { vision, size, stride })
+    }
+
+    /// Token width d_v.
+    pub fn width(&self) -> i64 {
+        self.vision.tower.width
+    }
+
+    /// Unit-length features of the picture's patches, [rows, columns, d_v], float32 on the CPU.
+    ///
+    /// The short side becomes `size` pixels and the long side keeps the ratio, to whole patches. A square window
+    /// slides over the long side in whole patches; where windows overlap, their unit-length features are averaged
+    /// (so these are a little shorter than 1). Products with class vectors are then the averages of the windows'
+    /// similarities: what [`crate::segmenter::Segmenter`] computes, which up-samples before it averages.
+    pub fn features(&self, picture: &RgbImage) -> Tensor {
+        tch::no_grad(|| {
+            let patch = self.vision.tower.patch;
+            let pixels = self.resized(picture);
+            let (rows, columns) = (pixels.size()[1] / patch, pixels.size()[2] / patch);
+            let window = self.size / patch;
+            let corners: Vec<(i64, i64)> = offsets(rows, window, self.stride)
+                .into_iter()
+                .flat_map(|y| offsets(columns, window, self.stride).into_iter().map(move |x| (y, x)))
+                .collect();
+            let options = (Kind::Float, tch::Device::Cpu);
+            let sums = Tensor::zeros([rows, columns, self.width()], options);
+            let counts = Tensor::zeros([rows, columns, 1], options);
+            let place = |t: &Tensor, (y, x): (i64, i64)| t.narrow(0, y, window).narrow(1, x, window);
+            for some in corners.chunks(WINDOW_BATCH) {
+                let cut = |&(y, x): &(i64, i64)| {
+                    pixels.narrow(1, y * patch, self.size).narrow(2, x * patch, self.size)
+                };
+                let windows: Vec<Tensor> = some.iter().map(cut).collect();
+                let features = unit(&self.vision.features(&Tensor::cat(&windows, 0)).patches);
+                let features =
+                    features.to_device(tch::Device::Cpu).reshape([-1, window, window, self.width()]);
+                for (i, &corner) in some.iter().enumerate() {
+                    let _ = place(&sums, corner).g_add_(&features.get(i as i64));
+                    let _ = place(&counts, corner).g_add_scalar_(1.0);
+                }
+            }
+            sums / counts
+        })
+    }
+
+    /// Pixels 0..255 as float32, [1, h, w, 3], both sides whole patches; bilinear, as the segmenter does.
+    fn resized(&self, picture: &RgbImage) -> Tensor {
+        let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
+        let pixels = Tensor::from_slice(picture.as_raw()).view([1, height, width, 3]);
+        let patch = self.vision.tower.patch;
+        let scale = self.size as f64 / height.min(width) as f64;
+        let whole = |side: i64| {
+            let patches = (side as f64 * scale / patch as f64).round() as i64;
+            (patches * patch).max(self.size)
+        };
+        pixels
+            .permute([0, 3, 1, 2])
+            .to_kind(Kind::Float)
+            .upsample_bilinear2d([whole(height), whole(width)], false, None, None)
+            .permute([0, 2, 3, 1])
+    }
+}
+
+/// Offsets of windows along a side: every `stride`, the last flush with the end.
+fn offsets(length: i64, window: i64, stride: i64) -> Vec<i64> {
+    let mut out: Vec<i64> = (0..=length - window).step_by(stride as usize).collect();
+    if out.last() != Some(&(length - window)) {
+        out.push(length - window);
+    }
+    out
+}
+
+/// Values of a grid of patches as one a pixel of a picture of `height` x `width`, row by row; bilinear.
+pub fn per_pixel(grid: &Tensor, height: u32, width: u32) -> Vec<f32> {
+    let size = [i64::from(height), i64::from(width)];
+    let grid = grid.to_kind(Kind::Float).unsqueeze(0).unsqueeze(0);
+    numbers(&grid.upsample_bilinear2d(size, false, None, None))
+}
+
+/// A tensor's values in order.
+pub fn numbers(tensor: &Tensor) -> Vec<f32> {
+    let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut out = vec![0.0; tensor.numel()];
+    tensor.copy_data(&mut out, tensor.numel());
+    out
+}

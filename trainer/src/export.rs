@@ -1,0 +1,139 @@
+//! Towers and class vectors as files that other programs load.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::dense::numbers;
+use crate::device;
+use crate::error::{Error, Result, at};
+use crate::settings::VisionSettings;
+use crate::towers::{TextTower, VisionTower};
+use crate::weights;
+use crate::words::WordList;
+
+/// The lines that load an export, with timm and `open_clip` alone.
+pub const LOAD: &str = include_str!("export/load.py");
+
+/// Writes both towers of a checkpoint into a folder: see [`towers`].
+pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
+    let device = device::open("cpu")?;
+    let settings = &checkpoint.state.settings;
+    let path = checkpoint.vision_path();
+    let vision = VisionTower::read(&path, settings.vision.position, Kind::Float, device)?;
+    let text = checkpoint.text(vision.width, device)?;
+    let about = json!({
+        "objective": settings.objective.name.to_string(),
+        "size": settings.data.size,
+        "step": checkpoint.state.step,
+        "program": checkpoint.state.program,
+    });
+    towers(&vision, &text, &settings.vision, &about, out)
+}
+
+/// Writes `vision.safetensors` in timm's names, `text.safetensors` in `open_clip`'s, `config.json` with the arguments
+/// that build both there, and `load.py`, which does so.
+///
+/// With registers timm adds the position embedding before it prepends them and gives the class token none; its own
+/// conversion of DINOv2 adds the class token's position to the class token, and so does this.
+pub fn towers(
+    vision: &VisionTower,
+    text: &TextTower,
+    settings: &VisionSettings,
+    about: &Value,
+    out: &Path,
+) -> Result<Vec<PathBuf>> {
+    fs::create_dir_all(out).map_err(at(out))?;
+    let named = timm(vision);
+    let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
+    let registers = size_of("reg_token").map_or(0, |size| size[1]);
+    let depth =
+        (0..named.len()).take_while(|i| size_of(&format!("blocks.{i}.norm1.weight")).is_some()).count();
+    let layer_scale = size_of("blocks.0.ls1.gamma").map(|_| 1e-5);
+    let config = json!({
+        // Arguments of timm.models.VisionTransformer.
+        "vision": {
+            "img_size": vision.grid * vision.patch,
+            "patch_size": vision.patch,
+            "embed_dim": vision.width,
+            "depth": depth,
+            "num_heads": vision.width / crate::towers::HEAD_WIDTH,
+            "init_values": layer_scale,
+            "reg_tokens": registers,
+            "no_embed_class": registers > 0,
+            "num_classes": 0,
+            "dynamic_img_size": true,
+        },
+        // Arguments of open_clip.transformer.TextTransformer.
+        "text": {
+            "context_length": text.shape.context,
+            "vocab_size": crate::towers::VOCABULARY,
+            "width": text.shape.width,
+            "heads": text.shape.heads,
+            "layers": text.shape.depth,
+            "output_dim": vision.width,
+        },
+        "logit_scale": text.logit_scale().log().double_value(&[]),
+        "mean": settings.mean,
+        "std": settings.std,
+        "position": settings.position,
+        "trained": about,
+    });
+    let text_named: Vec<(String, Tensor)> =
+        text.named().into_iter().filter(|(name, _)| name != "logit_scale").collect();
+    let files =
+        ["vision.safetensors", "text.safetensors", "config.json", "load.py"].map(|name| out.join(name));
+    weights::write(&files[0], &named)?;
+    weights::write(&files[1], &text_named)?;
+    let config = format!("{config:#}\n");
+    concepts::files::write_atomic(&files[2], config.as_bytes()).map_err(at(&files[2]))?;
+    concepts::files::write_atomic(&files[3], LOAD.as_bytes()).map_err(at(&files[3]))?;
+    Ok(files.to_vec())
+}
+
+/// The vision tower's tensors under timm's names.
+fn timm(vision: &VisionTower) -> Vec<(String, Tensor)> {
+    let mut named = vision.named();
+    let Some(at) = named.iter().position(|(name, _)| name == "register_tokens") else { return named };
+    "reg_token".clone_into(&mut named[at].0);
+    let place = |name: &str| named.iter().position(|(n, _)| n == name);
+    let (Some(class), Some(position)) = (place("cls_token"), place("pos_embed")) else { return named };
+    let of_class = named[position].1.narrow(1, 0, 1);
+    let of_patches = named[position].1.narrow(1, 1, named[position].1.size()[1] - 1);
+    named[class].1 = &named[class].1 + of_class;
+    named[position].1 = of_patches;
+    named
+}
+
+/// Writes class vectors for use without a text tower: `weight`, unit-length float32 [words, d_v]; `class`, int64
+/// [words], the class each word means; and as metadata the names, words and what they were made by, as JSON.
+pub fn classes(list: &WordList, vectors: &Tensor, about: &Value, out: &Path) -> Result<()> {
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let weight = bytes(&numbers(vectors));
+    let of: Vec<u8> = list
+        .counts
+        .iter()
+        .enumerate()
+        .flat_map(|(class, &count)| std::iter::repeat_n(class as i64, count))
+        .flat_map(i64::to_le_bytes)
+        .collect();
+    let invalid =
+        |e: safetensors::SafeTensorError| Error::Weights { path: out.to_owned(), problem: e.to_string() };
+    let (words, width) = (list.words.len(), vectors.size()[1] as usize);
+    let tensors = [
+        ("weight", TensorView::new(Dtype::F32, vec![words, width], &weight).map_err(invalid)?),
+        ("class", TensorView::new(Dtype::I64, vec![words], &of).map_err(invalid)?),
+    ];
+    let metadata = HashMap::from([
+        ("classes".to_owned(), json!(list.names).to_string()),
+        ("words".to_owned(), json!(list.words).to_string()),
+        ("made_by".to_owned(), about.to_string()),
+    ]);
+    let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
+    concepts::files::write_atomic(out, &file).map_err(at(out))
+}

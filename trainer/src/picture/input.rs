@@ -1,0 +1,182 @@
+//! Which pictures are meant, and their pixels: upright, and no larger than allowed.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+use crate::error::{Error, Result, at};
+
+/// What is refused before a pixel is decoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// Pixels, by the file's own header.
+    pub pixels: u64,
+    /// Long side over short side.
+    pub ratio: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: 256 << 20, pixels: 150_000_000, ratio: 20 }
+    }
+}
+
+impl Limits {
+    fn check(&self, width: u32, height: u32) -> std::result::Result<(), String> {
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels > self.pixels {
+            let millions = |pixels: u64| pixels as f64 / 1e6;
+            return Err(format!(
+                "{width} x {height} pixels are {:.0} million, and at most {:.0} million are read",
+                millions(pixels),
+                millions(self.pixels)
+            ));
+        }
+        let (short, long) = (width.min(height), width.max(height));
+        if short == 0 || long > self.ratio * short {
+            return Err(format!(
+                "{width} x {height} is too long and narrow; one side may be {} times the other",
+                self.ratio
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The pixels of a jpeg, png or webp file, turned upright as its EXIF data say.
+///
+/// # Errors
+/// Why this is not a picture or not one to read, as a phrase; sizes are judged by the header, before decoding.
+pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage, String> {
+    const NO_PICTURE: &str = "no jpeg, png or webp picture";
+    if bytes.len() as u64 > limits.bytes {
+        return Err(format!("larger than {} MB", limits.bytes >> 20));
+    }
+    let reader = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string());
+    if reader()?.format().is_none() {
+        return Err(NO_PICTURE.to_owned());
+    }
+    let mut decoder = reader()?.into_decoder().map_err(|e| format!("{NO_PICTURE}: {e}"))?;
+    let (width, height) = decoder.dimensions();
+    limits.check(width, height)?;
+    // A picture whose EXIF data cannot be read is shown as it lies.
+    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    drop(decoder);
+    let mut picture = DynamicImage::ImageRgb8(loader::pixels::decode(bytes)?);
+    picture.apply_orientation(orientation);
+    Ok(picture.into_rgb8())
+}
+
+/// Reads a picture as [`photograph`] does, within the default limits.
+pub fn read(path: &Path) -> Result<RgbImage> {
+    let limits = Limits::default();
+    let decoded = if fs::metadata(path).map_err(at(path))?.len() > limits.bytes {
+        Err(format!("is larger than {} MB", limits.bytes >> 20))
+    } else {
+        photograph(&fs::read(path).map_err(at(path))?, &limits)
+    };
+    decoded.map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
+}
+
+/// The pictures that are named: files, folders (their jpg, png and webp files, not those of folders in them) and
+/// patterns such as `photos/**/*.jpg`; each once, in order of name within each input.
+pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut seen = BTreeSet::new();
+    let mut out = Vec::new();
+    for input in inputs {
+        let mut found = if input.is_dir() {
+            let entries = fs::read_dir(input).map_err(at(input))?;
+            let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|e| e.path())).collect();
+            paths.map_err(at(input))?.into_iter().filter(|path| is_picture(path)).collect()
+        } else if input.exists() {
+            vec![input.clone()]
+        } else {
+            matches(input)?
+        };
+        if found.is_empty() {
+            let problem = if input.is_dir() { "holds no jpg, png or webp" } else { "does not exist" };
+            return Err(Error::Invalid { path: input.clone(), problem: problem.to_owned() });
+        }
+        found.sort();
+        out.extend(found.into_iter().filter(|path| seen.insert(path.clone())));
+    }
+    Ok(out)
+}
+
+fn matches(pattern: &Path) -> Result<Vec<PathBuf>> {
+    let invalid = |problem: String| Error::Invalid { path: pattern.to_owned(), problem };
+    let text = pattern.to_str().ok_or_else(|| invalid("is not UTF-8".to_owned()))?;
+    let paths = glob::glob(text).map_err(|e| invalid(format!("is no pattern: {e}")))?;
+    Ok(paths.flatten().filter(|path| path.is_file() && is_picture(path)).collect())
+}
+
+fn is_picture(path: &Path) -> bool {
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
+    ["jpg", "jpeg", "png", "webp"].contains(&extension.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::Rgb;
+
+    fn png(picture: &RgbImage) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+        bytes.into_inner()
+    }
+
+    #[test]
+    fn files_folders_and_patterns() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("deep")).unwrap();
+        for name in ["b.jpg", "a.PNG", "notes.txt", "deep/c.webp"] {
+            fs::write(at(name), b"").unwrap();
+        }
+        assert_eq!(list(&[folder.path().to_owned()]).unwrap(), [at("a.PNG"), at("b.jpg")]);
+        assert_eq!(list(&[at("**/*.webp"), at("deep")]).unwrap(), [at("deep/c.webp")]);
+        assert_eq!(list(&[at("b.jpg"), at("*")]).unwrap(), [at("b.jpg"), at("a.PNG")]);
+        assert!(list(&[at("*.gif")]).unwrap_err().to_string().contains("*.gif"));
+        assert!(list(&[at("gone.jpg")]).unwrap_err().to_string().contains("gone.jpg"));
+    }
+
+    #[test]
+    fn sizes_are_refused_by_the_header() {
+        let limits = Limits { pixels: 1000, ratio: 4, ..Limits::default() };
+        let refused = |picture: &RgbImage| photograph(&png(picture), &limits).unwrap_err();
+        assert!(refused(&RgbImage::new(40, 30)).contains("40 x 30"));
+        assert!(refused(&RgbImage::new(50, 10)).contains("narrow"));
+        assert_eq!(photograph(&png(&RgbImage::new(30, 20)), &limits).unwrap().dimensions(), (30, 20));
+        // A header that claims 60,000 x 60,000 pixels.
+        let mut bomb = png(&RgbImage::new(8, 8));
+        bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
+        assert!(photograph(&bomb, &Limits::default()).is_err());
+        assert!(photograph(b"GIF89a and more", &limits).is_err());
+        assert!(photograph(b"", &limits).unwrap_err().contains("no jpeg"));
+    }
+
+    #[test]
+    fn photographs_of_turned_cameras_stand_upright() {
+        // Left half red, right half blue; orientation 6 is shown turned clockwise: red above, blue below.
+        let picture =
+            RgbImage::from_fn(32, 16, |x, _| if x < 16 { Rgb([250, 0, 0]) } else { Rgb([0, 0, 250]) });
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+        let jpeg = bytes.into_inner();
+        // Little-endian TIFF with one entry: tag 0x0112, SHORT, one value, 6.
+        let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let mut turned = jpeg[..2].to_vec();
+        turned.extend([0xFF, 0xE1, 0, exif.len() as u8 + 2]);
+        turned.extend(exif);
+        turned.extend(&jpeg[2..]);
+        let upright = photograph(&turned, &Limits::default()).unwrap();
+        assert_eq!(upright.dimensions(), (16, 32));
+        assert!(upright.get_pixel(8, 4).0[0] > 200 && upright.get_pixel(8, 28).0[2] > 200);
+    }
+}

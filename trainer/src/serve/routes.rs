@@ -1,0 +1,289 @@
+//! What the page asks for.
+//!
+//! ```text
+//! GET  /, /page.css, /page.js    the page
+//! GET  /model                    json: the model, limits, palette, first words, names of examples
+//! GET  /examples/N               bytes of the N-th example
+//! POST /pictures                 an image file -> json: id, width, height, rows, columns, milliseconds
+//! POST /scores                   json {picture, classes: ["cat|kitten", ..]} -> float32 [classes, rows, columns]
+//! ```
+//!
+//! Refusals are json {error}, with a status that says whose fault it is.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::ServeSettings;
+use super::held::Held;
+use super::worker::{NoAnswer, Worker};
+use crate::checkpoint::State as RunState;
+use crate::dense::DenseVision;
+use crate::picture::{self, colour};
+use crate::segmenter::ClassVectors;
+use crate::words::WordList;
+
+/// Uploads in memory at a time; others wait with theirs unread.
+const UPLOADS: usize = 8;
+/// How long one upload may take.
+const UPLOAD_TIME: Duration = Duration::from_secs(60);
+/// How long an answer may take, waiting for others included.
+const REQUEST_TIME: Duration = Duration::from_secs(300);
+/// Bytes of a request for scores.
+const MOST_WORDS: usize = 64 << 10;
+/// Characters of a word; the text tower reads no more than its context.
+const LONGEST_WORD: usize = 300;
+
+/// The page asks nothing of anyone else, and runs no script but its own.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
+    connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+
+/// What all requests share.
+pub(super) struct App {
+    vision: Worker<DenseVision>,
+    words: Worker<Held>,
+    uploads: Semaphore,
+    settings: ServeSettings,
+    model: Value,
+    /// Whether others than this machine may ask.
+    open: bool,
+}
+
+impl App {
+    pub(super) fn new(
+        vision: Worker<DenseVision>,
+        words: Worker<Held>,
+        settings: ServeSettings,
+        run: &RunState,
+        by: ClassVectors,
+        address: SocketAddr,
+    ) -> Self {
+        let name =
+            |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let size = if settings.segment.size == 0 { run.settings.data.size } else { settings.segment.size };
+        let model = json!({
+            "name": name(&settings.checkpoint),
+            "objective": run.settings.objective.name.to_string(),
+            "step": run.step,
+            "size": size,
+            "vectors": match by { ClassVectors::Caption => "caption", ClassVectors::Concept => "concept" },
+            "templates": settings.segment.templates,
+            "words": settings.words,
+            "examples": settings.examples.iter().map(|path| name(path)).collect::<Vec<_>>(),
+            "bytes": settings.limits.bytes,
+            "palette": (0..256).map(|class| colour(class).0).collect::<Vec<_>>(),
+            "ramp": (0..256).map(|step| picture::ramp(step as f32 / 255.0).0).collect::<Vec<_>>(),
+        });
+        let open = !address.ip().is_loopback();
+        Self { vision, words, uploads: Semaphore::new(UPLOADS), settings, model, open }
+    }
+}
+
+/// The routes, with what holds for all of them.
+pub(super) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(|| async { page("text/html; charset=utf-8", include_str!("page.html")) }))
+        .route("/page.css", get(|| async { page("text/css; charset=utf-8", include_str!("page.css")) }))
+        .route("/page.js", get(|| async { page("text/javascript; charset=utf-8", include_str!("page.js")) }))
+        .route("/model", get(|State(app): State<Arc<App>>| async move { Json(app.model.clone()) }))
+        .route("/examples/{number}", get(example))
+        // Its body is read with a limit of its own.
+        .route("/pictures", post(upload).layer(DefaultBodyLimit::disable()))
+        .route("/scores", post(scores).layer(DefaultBodyLimit::max(MOST_WORDS)))
+        .layer(middleware::from_fn_with_state(app.clone(), guard))
+        .with_state(app)
+}
+
+fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind)], text)
+}
+
+/// A refusal.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<NoAnswer> for Refused {
+    fn from(why: NoAnswer) -> Self {
+        match why {
+            NoAnswer::Busy => {
+                Self(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait; try again".to_owned())
+            }
+            NoAnswer::Failed => Self(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the model failed; see the server's terminal".to_owned(),
+            ),
+        }
+    }
+}
+
+/// Refuses requests for other hosts where only this machine may ask (a page elsewhere could have its name point
+/// here) and bodies that are too long, and sets the headers of every answer.
+async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let refused = |status, why: String| Refused(status, why).into_response();
+    let most =
+        if request.uri().path() == "/pictures" { app.settings.limits.bytes } else { MOST_WORDS as u64 };
+    let mut response = if !app.open && !names_this_machine(request.headers()) {
+        refused(StatusCode::FORBIDDEN, "open the page by the address that the server printed".to_owned())
+    } else if announced(request.headers()).is_some_and(|length| length > most) {
+        // Before any of it is sent.
+        refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(most))
+    } else {
+        match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+            Ok(response) => response,
+            Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "this took too long".to_owned()),
+        }
+    };
+    for (name, value) in [
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// Length that a body is said to have.
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+fn too_large(most: u64) -> String {
+    if most >= 1 << 20 {
+        format!("at most {} MB are taken", most >> 20)
+    } else {
+        format!("at most {most} bytes are taken")
+    }
+}
+
+fn names_this_machine(headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    ["localhost", "127.0.0.1", "[::1]"].contains(&name.map_or(host, |(name, _)| name))
+}
+
+async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Result<Response, Refused> {
+    let path = app.settings.examples.get(number);
+    let path = path.ok_or_else(|| Refused(StatusCode::NOT_FOUND, "there is no such example".to_owned()))?;
+    let bytes = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || std::fs::read(path)
+    });
+    match bytes.await {
+        Ok(Ok(bytes)) => {
+            let kind = image::guess_format(&bytes)
+                .map_or("application/octet-stream", |format| format.to_mime_type());
+            Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
+        }
+        _ => Err(Refused(StatusCode::NOT_FOUND, format!("{} cannot be read", path.display()))),
+    }
+}
+
+async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Refused> {
+    let started = Instant::now();
+    let kind =
+        request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    // Also what keeps pages of other places out: a browser asks before it sends this type elsewhere.
+    if !kind.starts_with("image/") {
+        let why = format!(
+            "a picture is sent with the content type image/jpeg, image/png or image/webp, not {kind:?}"
+        );
+        return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
+    }
+    let failed = Refused::from(NoAnswer::Failed);
+    let permit = app.uploads.acquire().await.map_err(|_| failed)?;
+    let bytes = body(request.into_body(), app.settings.limits.bytes as usize)
+        .await
+        .ok_or_else(|| Refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(app.settings.limits.bytes)))?;
+    let id: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+
+    let limits = app.settings.limits;
+    // Decoded in its turn, so that one picture's pixels are in memory at a time.
+    let seen = app.vision.ask(move |vision| {
+        let photo = picture::photograph(&bytes, &limits)?;
+        Ok::<_, String>((photo.dimensions(), vision.features(&photo)))
+    });
+    let ((width, height), features) = seen
+        .await?
+        .map_err(|why| Refused(StatusCode::UNPROCESSABLE_ENTITY, format!("this cannot be shown: {why}")))?;
+    drop(permit);
+    let (rows, columns) = (features.size()[0], features.size()[1]);
+    let kept = id.clone();
+    app.words.ask(move |held| held.keep(kept, features)).await?;
+    Ok(Json(json!({
+        "id": id,
+        "width": width,
+        "height": height,
+        "rows": rows,
+        "columns": columns,
+        "milliseconds": started.elapsed().as_millis() as u64,
+    })))
+}
+
+/// A body of at most `most` bytes; none when it is longer, breaks off or takes too long.
+async fn body(body: Body, most: usize) -> Option<Bytes> {
+    tokio::time::timeout(UPLOAD_TIME, axum::body::to_bytes(body, most)).await.ok()?.ok()
+}
+
+#[derive(Deserialize)]
+struct Question {
+    picture: String,
+    classes: Vec<String>,
+}
+
+async fn scores(
+    State(app): State<Arc<App>>,
+    question: Result<Json<Question>, axum::extract::rejection::JsonRejection>,
+) -> Result<Response, Refused> {
+    let Json(question) = question.map_err(|why| Refused(why.status(), why.body_text()))?;
+    let refuse = |why: String| Refused(StatusCode::BAD_REQUEST, why);
+    let list = WordList::new(question.classes.iter().map(String::as_str))
+        .map_err(|problem| refuse(format!("the list of words {problem}")))?;
+    if let Some(long) = list.words.iter().find(|word| word.chars().count() > LONGEST_WORD) {
+        let start: String = long.chars().take(20).collect();
+        return Err(refuse(format!("\"{start}...\" is longer than {LONGEST_WORD} characters")));
+    }
+    let scored = app.words.ask(move |held| held.scores(&question.picture, &list)).await?;
+    let gone = || Refused(StatusCode::GONE, "this picture is no longer held; send it again".to_owned());
+    let bytes = scored.map_err(|why| refuse(why.to_string()))?.ok_or_else(gone)?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine() {
+        let named = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_str(host).unwrap());
+            names_this_machine(&headers)
+        };
+        for host in ["localhost", "localhost:80", "127.0.0.1:8080", "[::1]:1", "[::1]"] {
+            assert!(named(host), "{host}");
+        }
+        for host in ["example.org", "127.0.0.1.example.org:80", "localhost.example.org", "", "[::2]:1"] {
+            assert!(!named(host), "{host}");
+        }
+        assert!(!names_this_machine(&HeaderMap::new()));
+    }
+}
