@@ -189,7 +189,8 @@ fn places_are_kept_in_the_cache() {
     let entry = fs::read_dir(&cache.folder).unwrap().next().unwrap().unwrap().path();
     // A key that only the cache knows.
     damage(&entry, |bytes| {
-        *bytes = String::from_utf8_lossy(bytes).replace(&key_of(0, 7), "cached").into_bytes();
+        let changed = String::from_utf8_lossy(bytes).replace(&key_of(0, 7), "cached");
+        *bytes = changed.into_bytes();
     });
     assert!(first(&cached, 4).iter().any(|batch| batch.keys.contains(&"cached".to_owned())));
     write_shards(folder.path(), &[21], |_, _| None);
