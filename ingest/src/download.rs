@@ -129,7 +129,8 @@ impl Downloader {
         let looked = input.look()?;
         set.claim(&json!({ "command": "download", "from": looked.description }))?;
         let total = looked.rows.filter(|_| set.part == Part::ALL).unwrap_or(0);
-        let plan = Plan { what: "downloading", total, shards: None, queue: None };
+        let watch = set.watch(self.fetcher.network())?;
+        let plan = Plan { what: "downloading", total, shards: None, queue: None, watch };
         let totals = pipeline::run(set, &plan, &mut input.open(), &mut |task, workers| {
             self.submit(task, workers);
             Ok(())

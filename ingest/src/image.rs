@@ -2,20 +2,23 @@
 //! thread; nothing a stranger's file does here can end the run.
 
 mod area;
+mod blur;
 mod decode;
 mod encode;
 mod exif;
+mod hash;
 mod resize;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use self::decode::Pixels;
 pub use self::encode::Encoding;
+pub use self::hash::Hash;
 pub use self::resize::Mode;
-use crate::sample::{Picture, Problem};
+use crate::rows::Row;
+use crate::sample::{HASH_MISMATCH, Picture, Problem};
 
 /// What happens to pictures. Sizes in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +43,10 @@ pub struct Settings {
     pub max_aspect: Option<f64>,
     /// Pictures that claim more pixels are never decoded: memory stays bounded.
     pub max_pixels: u64,
+    /// Which hash of the original bytes is kept, and compared with the row's.
+    pub hash: Hash,
+    /// Carried column of boxes to blur.
+    pub blur: Option<String>,
 }
 
 impl Default for Settings {
@@ -56,22 +63,28 @@ impl Default for Settings {
             max_area: None,
             max_aspect: None,
             max_pixels: 100_000_000,
+            hash: Hash::Sha256,
+            blur: None,
         }
     }
 }
 
 impl Settings {
-    /// Turns a file into what the shard holds.
+    /// Turns a file into what the shard holds; `row` says which hash it should have and what to blur.
     ///
     /// # Errors
-    /// A [`Problem`] of status `failed_to_resize`.
-    pub fn process(&self, original: &[u8]) -> Result<Picture, Problem> {
+    /// A [`Problem`] of status `failed_to_resize`, or `failed_to_download` when the hash is another.
+    pub fn process(&self, original: &[u8], row: &Row) -> Result<Picture, Problem> {
         // Decoders of untrusted files have had bugs that panic; one picture must not cost the run.
-        catch_unwind(AssertUnwindSafe(|| self.process_unguarded(original)))
+        catch_unwind(AssertUnwindSafe(|| self.process_unguarded(original, row)))
             .unwrap_or_else(|_| Err(Problem::resize("Image decoding error: the decoder gave up")))
     }
 
-    fn process_unguarded(&self, original: &[u8]) -> Result<Picture, Problem> {
+    fn process_unguarded(&self, original: &[u8], row: &Row) -> Result<Picture, Problem> {
+        let hash = self.hash.of(original);
+        if row.hash.is_some() && row.hash != hash {
+            return Err(Problem::download(HASH_MISMATCH));
+        }
         let header = decode::Header::read(original, self.ignore_orientation)?;
         let (original_width, original_height) = header.upright_size();
         self.filter(original_width, original_height)?;
@@ -83,15 +96,19 @@ impl Settings {
         let same_type = header.is(self.encoding);
         let exif = header.exif_json();
         let decoded = header.decode()?;
-        let keep = self.skip_reencode && same_type && plan.is_none() && !decoded.changed;
+        let keep =
+            self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
-        if let Some(plan) = plan {
-            pixels = plan.apply(pixels)?;
+        if let Some(plan) = &plan {
+            pixels = plan.scale(pixels)?;
+        }
+        blur::blur(&mut pixels, &row.boxes);
+        if let Some(plan) = &plan {
+            pixels = plan.frame(pixels);
         }
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };
-        let sha256 = hexadecimal(&Sha256::digest(original));
-        Ok(Picture { bytes, width, height, original_width, original_height, exif, sha256 })
+        Ok(Picture { bytes, width, height, original_width, original_height, exif, hash })
     }
 
     fn filter(&self, width: u32, height: u32) -> Result<(), Problem> {

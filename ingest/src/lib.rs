@@ -11,6 +11,7 @@ mod error;
 pub mod image;
 mod input;
 pub mod local;
+mod metrics;
 pub mod part;
 mod pipeline;
 mod records;
@@ -23,6 +24,7 @@ mod table;
 pub mod tag;
 mod tar;
 pub mod verify;
+mod watch;
 
 pub use error::Error;
 pub use input::Input;

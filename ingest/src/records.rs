@@ -23,7 +23,8 @@ pub(crate) struct Record {
     /// Width, height, original width, original height.
     pub(crate) sizes: Option<[u32; 4]>,
     pub(crate) exif: Option<String>,
-    pub(crate) sha256: Option<String>,
+    /// Of whichever kind the table has; of a failed sample the one that was expected.
+    pub(crate) hash: Option<String>,
     /// Offset and length of the picture in the tar.
     pub(crate) place: Option<(u64, u64)>,
     /// Carried columns, in the order of [`Records::extra`].
@@ -74,8 +75,9 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
     let sizes =
         ["width", "height", "original_width", "original_height"].map(|name| column(name, &DataType::Int32));
     let places = ["offset", "length"].map(|name| column(name, &DataType::Int64));
-    let [keys, statuses, messages, urls, captions, exifs, hashes] =
-        ["key", "status", "error_message", "url", "caption", "exif", "sha256"].map(texts);
+    let [keys, statuses, messages, urls, captions, exifs] =
+        ["key", "status", "error_message", "url", "caption", "exif"].map(texts);
+    let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(texts);
     let carried: Vec<Option<&ArrayRef>> = extra.iter().map(|(name, _)| batch.column_by_name(name)).collect();
     (0..batch.num_rows())
         .map(|row| {
@@ -98,7 +100,7 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
                 caption: text(&captions, row),
                 sizes: four(),
                 exif: text(&exifs, row),
-                sha256: text(&hashes, row),
+                hash: text(&hashes, row),
                 place: place(&places[0]).zip(place(&places[1])),
                 extra: carried
                     .iter()

@@ -4,6 +4,7 @@
 //! A row that cannot be used (not UTF-8, no URL, not JSON) is still a row: it carries its [`Problem`] to the shard's
 //! table, so that every line of the input can be found again.
 
+mod annotated;
 mod coco;
 mod columns;
 mod delimited;
@@ -18,6 +19,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use self::annotated::Region;
+pub(crate) use self::annotated::regions;
 pub use self::columns::{RESERVED, Wanted, Where};
 pub(crate) use self::parquet::{kind, plain_value};
 use crate::error::Error;
@@ -32,6 +35,10 @@ pub struct Row {
     pub caption: Option<String>,
     /// Values of the columns carried through, in the order of [`Rows::extra`].
     pub extra: Vec<Value>,
+    /// Hash that the downloaded bytes should have, in lower-case hexadecimal.
+    pub hash: Option<String>,
+    /// Parts of the picture to blur.
+    pub boxes: Vec<Region>,
     /// Why the row cannot be used.
     pub problem: Option<Problem>,
 }
@@ -163,6 +170,14 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
 
 /// Opens one input file and finds its columns.
 pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+    if wanted.hash.is_none() && wanted.boxes.is_none() {
+        return open_plain(path, format, wanted);
+    }
+    let rows = open_plain(path, format, &annotated::wanted_of_reader(wanted))?;
+    Ok(Box::new(annotated::AnnotatedRows::new(rows, wanted)))
+}
+
+fn open_plain(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
     Ok(match format {
         Format::Parquet => Box::new(parquet::ParquetRows::open(path, wanted)?),
         Format::Csv => Box::new(delimited::DelimitedRows::open(path, b',', wanted)?),
@@ -223,6 +238,12 @@ fn expand(url: &str, captions: Vec<Option<String>>, extra: &[Value], problem: Op
     let captions = if captions.is_empty() { vec![None] } else { captions };
     captions
         .into_iter()
-        .map(|caption| Row { url: url.to_owned(), caption, extra: extra.to_vec(), problem: problem.cloned() })
+        .map(|caption| Row {
+            url: url.to_owned(),
+            caption,
+            extra: extra.to_vec(),
+            problem: problem.cloned(),
+            ..Row::default()
+        })
         .collect()
 }

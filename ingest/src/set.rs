@@ -3,7 +3,9 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use concepts::files::{TEMPORARY, write_atomic};
 use serde::{Deserialize, Serialize};
@@ -12,8 +14,10 @@ use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::image;
+use crate::metrics;
 use crate::part::Part;
 use crate::stats::ShardStats;
+use crate::watch::{Network, Watch};
 
 /// The file that says what made a folder of shards.
 pub const MANIFEST: &str = "ingest.json";
@@ -45,6 +49,8 @@ pub struct Set {
     pub image: image::Settings,
     /// Threads that decode and encode.
     pub threads: usize,
+    /// Where Prometheus finds the figures of a run.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Set {
@@ -97,12 +103,35 @@ impl Set {
     }
 
     /// The set that a folder holds, to work on it again.
-    pub fn load(folder: &Path, part: Part, threads: usize) -> Result<Self, Error> {
+    pub fn load(
+        folder: &Path,
+        part: Part,
+        threads: usize,
+        metrics: Option<SocketAddr>,
+    ) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
         let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
-        Ok(Self { folder: folder.to_owned(), shard_size, compress: compressed, part, image, threads })
+        Ok(Self {
+            folder: folder.to_owned(),
+            shard_size,
+            compress: compressed,
+            part,
+            image,
+            threads,
+            metrics,
+        })
+    }
+
+    /// The figures of a run, served to Prometheus where that is wanted.
+    pub(crate) fn watch(&self, network: Arc<Network>) -> Result<Arc<Watch>, Error> {
+        let watch = Watch::new(network);
+        if let Some(address) = self.metrics {
+            let address = metrics::serve(address, Arc::clone(&watch))?;
+            eprintln!("metrics at http://{address}/metrics");
+        }
+        Ok(watch)
     }
 
     /// Name of a shard's files without extension.
@@ -245,6 +274,7 @@ mod tests {
             part: Part::ALL,
             image: image::Settings::default(),
             threads: 1,
+            metrics: None,
         }
     }
 

@@ -131,7 +131,7 @@ impl ShardWriter {
         let tar_path = self.set.tar(self.shard);
         let mut tar =
             TarWriter::create(&tar_path, self.set.compress).map_err(Error::file("write", &tar_path))?;
-        let mut table = Table::new(&self.extra, self.captioned);
+        let mut table = Table::new(&self.extra, self.captioned, self.set.image.hash);
         let extension = self.set.image.encoding.extension();
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
             // Complete: every index up to the expected count has been pushed once.
@@ -185,7 +185,7 @@ impl ShardWriter {
         if self.captioned {
             fields.insert("caption".to_owned(), row.caption.clone().into());
         }
-        let rest: [(&str, Value); 10] = [
+        let rest: [(&str, Value); 9] = [
             ("url", row.url.as_str().into()),
             ("key", key.into()),
             ("status", Status::Success.name().into()),
@@ -195,9 +195,11 @@ impl ShardWriter {
             ("original_width", picture.original_width.into()),
             ("original_height", picture.original_height.into()),
             ("exif", picture.exif.as_str().into()),
-            ("sha256", picture.sha256.as_str().into()),
         ];
         fields.extend(rest.map(|(name, value)| (name.to_owned(), value)));
+        if let (Some(name), Some(hash)) = (self.set.image.hash.column(), &picture.hash) {
+            fields.insert(name.to_owned(), hash.as_str().into());
+        }
         format!("{:#}", Value::Object(fields))
     }
 }

@@ -73,20 +73,25 @@ impl Plan {
         }
     }
 
-    pub(super) fn apply(&self, pixels: Pixels) -> Result<Pixels, Problem> {
+    /// To the size that the mode asks for.
+    pub(super) fn scale(&self, pixels: Pixels) -> Result<Pixels, Problem> {
         let (width, height) = self.scaled;
-        let scaled = if (pixels.width, pixels.height) == self.scaled {
-            pixels
+        if (pixels.width, pixels.height) == self.scaled {
+            Ok(pixels)
         } else if self.shrink {
-            area::shrink(&pixels, width, height)
+            Ok(area::shrink(&pixels, width, height))
         } else {
-            enlarge(pixels, width, height)?
-        };
-        Ok(match self.then {
+            enlarge(pixels, width, height)
+        }
+    }
+
+    /// Padded or cropped to a square, where the mode says so.
+    pub(super) fn frame(&self, scaled: Pixels) -> Pixels {
+        match self.then {
             Then::Nothing => scaled,
             Then::Pad(size) => pad(&scaled, size),
             Then::Crop(size) => crop(&scaled, size),
-        })
+        }
     }
 }
 
