@@ -13,6 +13,7 @@ mod resolver;
 mod retry;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub opt_outs: Vec<String>,
     /// Addresses allowed though they are not public.
     pub allow_private: Allowed,
+    /// PEM file of certificate authorities to trust besides the system's.
+    pub authorities: Option<PathBuf>,
     /// Proxy for all requests.
     pub proxy: Option<String>,
 }

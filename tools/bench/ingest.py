@@ -55,7 +55,7 @@ def environment():
     if not (folder / "bin/img2dataset").exists():
         base = shutil.which("python3.11") or sys.exit("img2dataset needs python3.11")
         subprocess.run([base, "-m", "venv", folder], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", VERSION], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", VERSION, "pillow"], check=True)
     return python
 
 

@@ -1,5 +1,6 @@
 //! Manners and bounds of the network side.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -50,6 +51,9 @@ pub(crate) struct Network {
     /// address named here stays refused.
     #[arg(long, num_args = 0.., require_equals = true, value_delimiter = ',', value_name = "HOSTS")]
     allow_private: Option<Vec<String>>,
+    /// Certificates of authorities (PEM) to trust besides the system's, as for a mirror of one's own.
+    #[arg(long, value_name = "FILE")]
+    ca_certificates: Option<PathBuf>,
     /// Proxy for all requests (http://host:port). It looks up the names itself. Proxies named in the environment are not
     /// used.
     #[arg(long, value_name = "URL")]
@@ -88,6 +92,7 @@ impl Network {
                 everything: self.allow_private.as_ref().is_some_and(Vec::is_empty),
                 hosts: self.allow_private.clone().unwrap_or_default(),
             },
+            authorities: self.ca_certificates.clone(),
             proxy: self.proxy.clone(),
         })
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Proxy, Response};
+use reqwest::{Certificate, Client, Proxy, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use url::{Host, Url};
@@ -64,6 +64,14 @@ impl Fetcher {
             // The proxy is the user's own choice, wherever it is.
             allowed.hosts.extend(url.host_str().map(str::to_owned));
             client = client.proxy(Proxy::all(url).map_err(|error| bad(&error))?);
+        }
+        if let Some(path) = &settings.authorities {
+            let pem = std::fs::read(path).map_err(Error::file("read", path))?;
+            let certificates = Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .ok_or_else(|| Error::input(path, "no certificates in PEM for --ca-certificates"))?;
+            client = client.tls_certs_merge(certificates);
         }
         let allowed = Arc::new(allowed);
         let client = client

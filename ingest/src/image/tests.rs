@@ -117,3 +117,17 @@ fn a_file_cut_anywhere_or_changed_anywhere_never_panics() {
         "Image decoding error: the file is cut short"
     );
 }
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let cause = |bytes: &[u8]| plain().process(bytes, &Row::default()).unwrap_err().cause;
+    // The first boxes of the formats: length, "ftyp", brand (ISO/IEC 14496-12; AVIF and HEIF specifications).
+    assert_eq!(cause(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"), "Image decoding error: AVIF is not supported");
+    assert_eq!(cause(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "Image decoding error: HEIC is not supported");
+    assert_eq!(cause(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"), "Image decoding error: a video, not an image");
+    assert_eq!(cause(b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0"), "Image decoding error: bmp is not supported");
+    assert_eq!(cause(b"<svg xmlns=''></svg>"), "Image decoding error: SVG is not supported");
+    assert_eq!(cause(b"\n<html>"), "Image decoding error: a web page, not an image");
+    assert_eq!(cause(b""), "Image decoding error: 0 bytes");
+    assert_eq!(cause(b"GIF89a"), "Image decoding error: the file is cut short");
+}

@@ -49,6 +49,8 @@ fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
         "/noai" => respond(stream, "200 OK", &["X-Robots-Tag: noimageai"], picture),
         "/noai-other" => respond(stream, "200 OK", &["X-Robots-Tag: otherbot: noai"], picture),
         "/gzip" => respond(stream, "200 OK", &["Content-Encoding: gzip"], picture),
+        "/gzip-bomb" => respond(stream, "200 OK", &["Content-Encoding: gzip"], &zeros()),
+        "/gzip-body" => respond(stream, "200 OK", &[], &zeros()),
         "/large" => {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
         }
@@ -61,6 +63,16 @@ fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
         }
         _ => respond(stream, "404 Not Found", &[], b"no"),
     }
+}
+
+/// A gigabyte of zeros, compressed to a megabyte.
+fn zeros() -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..1024 {
+        encoder.write_all(&zeros).unwrap();
+    }
+    encoder.finish().unwrap()
 }
 
 /// A PNG that claims 50,000 x 50,000 pixels: 7.5 GB if anyone believed it.
@@ -116,6 +128,8 @@ fn every_fault_has_its_cause_and_none_takes_long() {
         ("/noai", "failed_to_download", "Use of image disallowed by X-Robots-Tag directive", 1),
         ("/noai-other", "success", "", 1),
         ("/gzip", "failed_to_download", "unexpected content encoding", 1),
+        ("/gzip-bomb", "failed_to_download", "unexpected content encoding", 1),
+        ("/gzip-body", "failed_to_download", "larger than --max-bytes", 1),
         ("/large", "failed_to_download", "larger than --max-bytes", 1),
         ("/garbage", "failed_to_download", "not a valid HTTP response", 1),
         ("/missing", "failed_to_download", "HTTP Error 404: Not Found", 1),

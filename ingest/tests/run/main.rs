@@ -3,7 +3,11 @@
 
 mod common;
 mod continuing;
+mod disk;
 mod faults;
+mod hashes;
+mod many;
+mod network;
 mod sets;
 mod tables;
 mod tagging;
