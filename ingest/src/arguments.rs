@@ -41,7 +41,8 @@ pub(crate) enum Command {
 
 #[derive(Args)]
 pub(crate) struct Download {
-    /// Table of URLs and captions: parquet, csv, tsv, json, jsonl or txt (also .gz, .zst), or a folder of such files.
+    /// Table of URLs and captions: parquet, csv, tsv, json, jsonl or txt (also .gz, .zst), or a folder of such files;
+    /// also https://, s3:// and gs:// addresses.
     pub(crate) input: PathBuf,
     #[command(flatten)]
     pub(crate) columns: Columns,

@@ -29,6 +29,9 @@ pub struct Settings {
     pub size: u32,
     /// Leaves smaller pictures as they are.
     pub only_if_bigger: bool,
+    /// Decodes JPEGs at full size even where they are then shrunk to half of it or less. Without it they are decoded at a
+    /// half, a quarter or an eighth: several times as fast, with pixels that differ by about 1 in 255.
+    pub exact: bool,
     /// File type written.
     pub encoding: Encoding,
     /// Keeps the original bytes when they are of that type already and nothing had to change.
@@ -56,6 +59,7 @@ impl Default for Settings {
             mode: Mode::Border,
             size: 256,
             only_if_bigger: false,
+            exact: false,
             encoding: Encoding::Jpg(95),
             skip_reencode: false,
             ignore_orientation: false,
@@ -95,7 +99,8 @@ impl Settings {
         }
         let same_type = header.is(self.encoding);
         let exif = header.exif_json();
-        let decoded = header.decode()?;
+        let least = plan.as_ref().and_then(resize::Plan::shrunk).filter(|_| !self.exact);
+        let decoded = header.decode(least)?;
         let keep =
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;

@@ -19,6 +19,7 @@ pub mod rows;
 pub mod sample;
 pub mod set;
 mod shard;
+mod staging;
 pub mod stats;
 mod table;
 pub mod tag;

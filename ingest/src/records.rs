@@ -1,6 +1,5 @@
 //! Reading back what a shard's table says of its samples; img2dataset's tables, too, which have no places.
 
-use std::fs::File;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -41,8 +40,8 @@ pub(crate) struct Records {
 
 /// Reads a shard's table.
 pub(crate) fn read(path: &Path) -> Result<Records, Error> {
-    let file = File::open(path).map_err(Error::file("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(Error::parquet("read", path))?;
+    let bytes = loader::source::read(path)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(Error::parquet("read", path))?;
     let schema = builder.schema().clone();
     for needed in ["key", "status", "url"] {
         if schema.index_of(needed).is_err() {

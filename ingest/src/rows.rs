@@ -12,17 +12,20 @@ mod json;
 mod lines;
 mod pairs;
 mod parquet;
+mod remote;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use loader::source::{self, is_remote};
 use serde_json::Value;
 
 pub use self::annotated::Region;
 pub(crate) use self::annotated::regions;
 pub use self::columns::{RESERVED, Wanted, Where};
 pub(crate) use self::parquet::{kind, plain_value};
+pub(crate) use self::remote::ends;
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -137,8 +140,14 @@ impl Format {
 
 /// The input files that `input` names: itself, or a folder's tables in sorted order.
 pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Format)>, Error> {
-    let meta = fs::metadata(input).map_err(Error::file("read", input))?;
-    if !meta.is_dir() {
+    let remote = is_remote(input);
+    // A remote folder cannot be told from a file but by its name.
+    let is_folder = if remote {
+        format.or_else(|| Format::of(input)).is_none()
+    } else {
+        fs::metadata(input).map_err(Error::file("read", input))?.is_dir()
+    };
+    if !is_folder {
         let format = format.or_else(|| Format::of(input)).ok_or_else(|| {
             Error::input(
                 input,
@@ -148,10 +157,9 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
         return Ok(vec![(input.to_owned(), format)]);
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(input).map_err(Error::file("read", input))? {
-        let path = entry.map_err(Error::file("read", input))?.path();
+    for path in source::list(input)? {
         if let Some(its) = Format::of(&path)
-            && path.is_file()
+            && (remote || path.is_file())
             && format.is_none_or(|wanted| wanted == its)
         {
             found.push((path, its));
@@ -197,7 +205,7 @@ pub fn open_pairs(folder: &Path) -> Result<Box<dyn Rows>, Error> {
 /// A file's bytes, decompressed by its name.
 fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     const BUFFER: usize = 1 << 16;
-    let file = BufReader::with_capacity(BUFFER, File::open(path).map_err(Error::file("read", path))?);
+    let file = BufReader::with_capacity(BUFFER, remote::stream(path)?);
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     Ok(if extension == "gz" {
         Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file)))

@@ -1,13 +1,13 @@
 //! A folder of shards and what made it: `ingest.json` beside the shards, so that a folder never mixes two sets and a
 //! rerun knows that it continues the same one.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concepts::files::{TEMPORARY, write_atomic};
+use concepts::files::TEMPORARY;
+use loader::source;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::image;
 use crate::metrics;
 use crate::part::Part;
+use crate::rows;
 use crate::stats::ShardStats;
 use crate::watch::{Network, Watch};
 
@@ -60,11 +61,13 @@ impl Set {
     /// [`Error::AnotherSet`] when the folder holds shards of other inputs, settings or programs.
     pub fn claim(&self, made_from: &Value) -> Result<(), Error> {
         let folder = &self.folder;
-        fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        if !source::is_remote(folder) {
+            fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        }
         let path = folder.join(MANIFEST);
         let manifest = serde_json::to_value(self.manifest(made_from))
             .map_err(|error| Error::input(&path, error.to_string()))?;
-        match fs::read(&path) {
+        match source::read(&path) {
             Ok(bytes) => {
                 let before: Value = serde_json::from_slice(&bytes)
                     .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
@@ -73,21 +76,21 @@ impl Set {
                     Err(Error::AnotherSet { folder: folder.clone(), difference })
                 })
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if is_missing(&error) => {
                 if let Some(shard) = first_shard(folder)? {
                     let difference = format!("{shard} is there, but no {MANIFEST}");
                     return Err(Error::AnotherSet { folder: folder.clone(), difference });
                 }
                 let text = format!("{manifest:#}\n");
-                write_atomic(&path, text.as_bytes()).map_err(Error::file("write", &path))
+                Ok(source::write(&path, text.into_bytes())?)
             }
-            Err(error) => Err(Error::file("read", &path)(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Takes back [`Set::claim`] where nothing was made.
     pub(crate) fn abandon(&self) {
-        let _ = fs::remove_file(self.folder.join(MANIFEST));
+        let _ = source::remove(&self.folder.join(MANIFEST));
         // Only when it is empty.
         let _ = fs::remove_dir(&self.folder);
     }
@@ -110,7 +113,7 @@ impl Set {
         metrics: Option<SocketAddr>,
     ) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
-        let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
+        let bytes = source::read(&path)?;
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
         Ok(Self {
@@ -158,23 +161,23 @@ impl Set {
     /// Statistics of a shard that is complete.
     pub fn finished(&self, shard: u32) -> Result<Option<ShardStats>, Error> {
         let path = self.stats(shard);
-        match fs::read(&path) {
+        match source::read(&path) {
             Ok(bytes) => {
                 let wrong = |error| {
                     Error::input(&path, format!("damaged ({error}): delete it to make the shard again"))
                 };
                 serde_json::from_slice(&bytes).map(Some).map_err(wrong)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file("read", &path)(error)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Numbers of the shards that are complete, in order.
     pub(crate) fn finished_shards(&self) -> Result<Vec<u32>, Error> {
         let mut shards = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(Error::file("read", &self.folder))? {
-            let name = entry.map_err(Error::file("read", &self.folder))?.file_name();
+        for path in source::list(&self.folder)? {
+            let name = path.file_name().unwrap_or_default();
             shards.extend(
                 name.to_string_lossy().strip_suffix("_stats.json").and_then(|stem| stem.parse::<u32>().ok()),
             );
@@ -192,6 +195,9 @@ impl Set {
 
     /// Removes what a killed process left of a shard.
     pub(crate) fn clear_leftovers(&self, shard: u32) -> Result<(), Error> {
+        if source::is_remote(&self.folder) {
+            return Ok(());
+        }
         let of_shard = [format!("-{}.", Self::name(shard)), format!("-{}_", Self::name(shard))];
         for entry in fs::read_dir(&self.folder).map_err(Error::file("read", &self.folder))? {
             let entry = entry.map_err(Error::file("read", &self.folder))?;
@@ -208,25 +214,22 @@ impl Set {
 /// terabytes, and its path may differ from machine to machine.)
 pub fn describe(path: &Path) -> Result<Value, Error> {
     const END: u64 = 64 << 10;
-    let failed = || Error::file("read", path);
-    let mut file = File::open(path).map_err(failed())?;
-    let bytes = file.metadata().map_err(failed())?.len();
-    let mut ends = Vec::new();
-    file.by_ref().take(END).read_to_end(&mut ends).map_err(failed())?;
-    if bytes > END {
-        file.seek(SeekFrom::Start(bytes.saturating_sub(END).max(END))).map_err(failed())?;
-        file.take(END).read_to_end(&mut ends).map_err(failed())?;
-    }
+    let (ends, bytes) = rows::ends(path, END)?;
     let hash = image::hexadecimal(&Sha256::digest(&ends)[..8]);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }
 
+/// Whether a file is not there, rather than out of reach.
+fn is_missing(error: &loader::Error) -> bool {
+    matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// First shard file of a folder, if it holds any.
 fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
     let mut shards = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::file("read", folder))? {
-        let name = entry.map_err(Error::file("read", folder))?.file_name().to_string_lossy().into_owned();
+    for path in source::list(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_shard = [".tar", ".tar.zst", "_stats.json"].iter().any(|end| name.ends_with(end));
         if is_shard && !name.starts_with(TEMPORARY) {
             shards.push(name);

@@ -14,6 +14,8 @@ use crate::set::Set;
 
 /// So many hashes are compared before a warning can be given while the run goes on.
 const HASHES_TO_JUDGE: u64 = 100;
+/// Of fewer nothing can be said.
+const FEWEST_HASHES: u64 = 20;
 /// Share of other hashes that is a mistake in the list. (About 15 % of LAION's pictures have changed since.)
 const NEARLY_ALL: f64 = 0.9;
 
@@ -126,7 +128,7 @@ impl Totals {
     /// pictures.
     pub fn hash_warning(&self) -> Option<String> {
         let (compared, mismatches) = self.hashes;
-        (compared > 0 && mismatches as f64 >= NEARLY_ALL * compared as f64).then(|| {
+        (compared >= FEWEST_HASHES && mismatches as f64 >= NEARLY_ALL * compared as f64).then(|| {
             format!(
                 "warning: {mismatches} of {compared} pictures have another hash than the list says: \
                  is --compute-hash the kind of hash in the column of --verify-hash?"

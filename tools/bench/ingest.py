@@ -169,7 +169,7 @@ def main():
             ]
 
         def exact(rows, out):
-            return ingest(rows, out) + ["--ignore-orientation"]
+            return ingest(rows, out) + ["--exact", "--ignore-orientation"]
 
         def img2dataset(rows, out):
             return [

@@ -36,7 +36,9 @@ impl PartArguments {
 
 #[derive(Args)]
 pub(crate) struct Output {
-    /// Folder for the shards; a finished or interrupted run of the same set is continued there.
+    /// Folder for the shards, or an s3:// or gs:// address (credentials from the environment: AWS_ACCESS_KEY_ID,
+    /// AWS_ENDPOINT_URL, GOOGLE_SERVICE_ACCOUNT ..; shards are then made in TMPDIR first). A finished or interrupted run
+    /// of the same set is continued there.
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// Samples a shard.

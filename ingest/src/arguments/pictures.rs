@@ -24,6 +24,11 @@ pub(crate) struct Pictures {
     /// Leaves smaller pictures as they are.
     #[arg(long)]
     resize_only_if_bigger: bool,
+    /// Decodes every JPEG at full size, as img2dataset does. Without it those that are shrunk to half or less are decoded
+    /// at a half, a quarter or an eighth of their size, which is several times as fast and changes values by about 1 in
+    /// 255.
+    #[arg(long)]
+    exact: bool,
     /// File type in the shards (webp: without loss).
     #[arg(long, value_enum, default_value_t = FileType::Jpg)]
     encode_format: FileType,
@@ -76,6 +81,7 @@ impl Pictures {
             mode: self.resize_mode,
             size: self.image_size,
             only_if_bigger: self.resize_only_if_bigger,
+            exact: self.exact,
             encoding,
             skip_reencode: self.skip_reencode,
             ignore_orientation: self.ignore_orientation,

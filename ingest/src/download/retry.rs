@@ -12,6 +12,7 @@ use crate::records::{self, Record};
 use crate::rows::{self, Extra, Row, Rows};
 use crate::sample::{Picture, Problem, Status};
 use crate::set::Set;
+use crate::staging::Staging;
 use crate::stats::Totals;
 
 impl Downloader {
@@ -70,6 +71,8 @@ fn is_wanted(cause: &str, causes: &[String]) -> bool {
 /// What a finished shard holds.
 struct Earlier {
     archive: Archive,
+    /// Removed when the shard has been read.
+    _staging: Staging,
     records: Vec<Record>,
 }
 
@@ -81,7 +84,8 @@ impl Earlier {
             .iter()
             .map(|(name, kind)| Extra { name: name.clone(), kind: rows::kind(kind) })
             .collect();
-        let archive = Archive::open(&set.tar(shard))?;
+        let staging = Staging::new(&set.folder)?;
+        let archive = Archive::open(&staging.fetch(&set.tar(shard))?)?;
         let blur = set.image.blur.as_ref();
         let boxes = blur.and_then(|name| table.extra.iter().position(|(extra, _)| extra == name));
         let row = |record: &Record| Row {
@@ -95,7 +99,7 @@ impl Earlier {
         };
         let rows: Vec<Row> = table.rows.iter().map(row).collect();
         let rows = EarlierRows { extra, captioned: table.captioned, rows: rows.into_iter() };
-        Ok((rows, Self { archive, records: table.rows }))
+        Ok((rows, Self { archive, _staging: staging, records: table.rows }))
     }
 
     /// The picture or the failure that stays; None for a sample to try again.

@@ -64,6 +64,11 @@ impl Mode {
 }
 
 impl Plan {
+    /// The size that the picture is shrunk to, if it is.
+    pub(super) fn shrunk(&self) -> Option<(u32, u32)> {
+        self.shrink.then_some(self.scaled)
+    }
+
     /// Pixels of the largest picture made on the way.
     pub(super) fn largest(&self) -> u64 {
         let scaled = u64::from(self.scaled.0) * u64::from(self.scaled.1);
@@ -79,7 +84,7 @@ impl Plan {
         if (pixels.width, pixels.height) == self.scaled {
             Ok(pixels)
         } else if self.shrink {
-            Ok(area::shrink(&pixels, width, height))
+            area::shrink(pixels, width, height)
         } else {
             enlarge(pixels, width, height)
         }

@@ -49,7 +49,7 @@ fn a_killed_run_continues_to_the_same_bytes() {
 
     // How long such a run takes here, so that the moments are spread over all of it.
     let timed = folder.path().join("timed");
-    let slow = |out| {
+    let slow = |out: &Path| {
         let mut slow = arguments(&input, out);
         slow.extend(["--per-host", "3"]);
         command(&slow)
