@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings libtorch into .torch, once. Needs cargo, a C++ compiler and python3 with pip; says what is missing.
+# Brings libtorch into .torch, once. Needs cargo, a C++ compiler, nasm and python3 with pip; says what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +15,10 @@ command -v cargo >/dev/null || missing "cargo (Rust 1.$RUST_MINOR or newer)" "se
 minor=$(rustc --version | sed -E 's/^rustc 1\.([0-9]+).*/\1/')
 [ "$minor" -ge "$RUST_MINOR" ] 2>/dev/null || missing "Rust 1.$RUST_MINOR or newer ($(rustc --version) is here)" "rustup update stable"
 command -v "${CXX:-c++}" >/dev/null || missing "a C++ compiler" "apt-get install g++ (or dnf install gcc-c++)"
+# Without it the build works too, but libjpeg-turbo comes out without its vector instructions, several times slower.
+if [ "$(uname -m)" = x86_64 ]; then
+    command -v nasm >/dev/null || missing "nasm, the assembler of libjpeg-turbo" "apt-get install nasm (or dnf install nasm)"
+fi
 
 if [ -n "${LIBTORCH:-}" ]; then
     echo "setup: using the libtorch of LIBTORCH=$LIBTORCH"

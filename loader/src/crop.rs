@@ -46,6 +46,48 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// Width and height.
+    pub fn extent(self) -> (f64, f64) {
+        match self {
+            Self::Cut { width, height, .. } => (width.into(), height.into()),
+            Self::Of { width, height, .. } => (width, height),
+        }
+    }
+
+    /// The same part of the image of `width` x `height` at `eighths` / 8 of its size. Edges of a cut part that then
+    /// lie inside a pixel take a share of it.
+    #[must_use]
+    pub fn scaled(self, eighths: u32, width: u32, height: u32) -> Self {
+        if eighths == 8 {
+            return self;
+        }
+        let (left, top, w, h) = match self {
+            Self::Cut { left, top, width, height } => {
+                (f64::from(left), f64::from(top), f64::from(width), f64::from(height))
+            }
+            Self::Of { left, top, width, height } => (left, top, width, height),
+        };
+        // The last pixel of the scaled image may stand for fewer than the others, so this stays inside.
+        let by = f64::from(eighths) / 8.0;
+        debug_assert!(left + w <= f64::from(width) + 1e-6 && top + h <= f64::from(height) + 1e-6);
+        Self::Of { left: left * by, top: top * by, width: w * by, height: h * by }
+    }
+
+    /// The same part, counted from another corner of the image.
+    #[must_use]
+    pub fn seen_from(self, column: u32, row: u32) -> Self {
+        match self {
+            Self::Cut { left, top, width, height } => {
+                Self::Cut { left: left - column, top: top - row, width, height }
+            }
+            Self::Of { left, top, width, height } => {
+                Self::Of { left: left - f64::from(column), top: top - f64::from(row), width, height }
+            }
+        }
+    }
+}
+
 /// The draws for one sample in one epoch.
 pub fn draws(seed: u64, epoch: u64, sample: SampleId) -> Draws {
     Draws::new(&[seed, epoch, AUGMENTATION, sample.shard.into(), sample.sample.into()])

@@ -1,18 +1,18 @@
 //! What the loader keeps of a shard: key, place of the image, caption. Some 50 bytes a sample and the texts.
 
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, UInt64Type};
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::Error;
 use crate::shard::{stats_path, table_path};
 use crate::tar::{Archive, BLOCK, Member, Sample};
+use crate::{Error, source};
 
 /// Bytes of the tar: offset, length.
 type Place = (u64, u64);
@@ -105,11 +105,7 @@ impl Index {
     /// None when there is no table, or one of another tool, without places.
     fn from_table(archive: &Archive) -> Result<Option<Self>, Error> {
         let path = table_path(archive.path());
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(Error::io(&path)(e)),
-        };
+        let Some(file) = if_there(&path)? else { return Ok(None) };
         let unreadable = |e: &dyn std::fmt::Display| {
             Error::companion(
                 &path,
@@ -143,17 +139,22 @@ impl Index {
 /// Samples of a shard, by its statistics; none when it has no statistics.
 pub fn count_from_stats(shard: &Path) -> Result<Option<u32>, Error> {
     let path = stats_path(shard);
-    let text = match fs::read(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(Error::io(&path)(e)),
-    };
+    let Some(text) = if_there(&path)? else { return Ok(None) };
     let stats: serde_json::Value = serde_json::from_slice(&text).map_err(|e| {
         Error::companion(&path, format!("not a readable JSON object: {e}; write the shard again"))
     })?;
     let count =
         stats.get("successes").and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
     count.map(Some).ok_or_else(|| Error::companion(&path, "has no count `successes`; write the shard again"))
+}
+
+/// The bytes of a file beside a shard.
+fn if_there(path: &Path) -> Result<Option<Bytes>, Error> {
+    match source::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
 }
 
 /// A sample of the table.

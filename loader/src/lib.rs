@@ -21,22 +21,28 @@
 
 pub mod crop;
 pub mod index;
+pub mod jpeg;
 pub mod order;
 pub mod permutation;
 pub mod pixels;
 pub mod program;
+pub mod scaler;
 pub mod shard;
+pub mod source;
 pub mod tar;
 pub mod text;
 
 mod batch;
+mod cache;
 mod error;
 mod pipeline;
 mod settings;
 mod store;
+mod worker;
 
 pub use batch::{Batch, BatchMention, Counters, Skipped};
+pub use cache::Cache;
 pub use error::Error;
 pub use order::Position;
 pub use pipeline::{Batches, Loader};
-pub use settings::{Crop, ImageSettings, Settings};
+pub use settings::{Crop, Decoding, ImageSettings, Settings};

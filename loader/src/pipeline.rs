@@ -1,13 +1,16 @@
-//! Threads that read, decode and place samples, and the iterator that hands out whole batches.
+//! The iterator that hands out whole batches, made by the threads of [`crate::worker`].
 //!
 //! The consumer's thread decides which sample goes into which row and puts one job a row into a queue; a thread
 //! that takes a job reads just the bytes of that sample, decodes it and writes the pixels straight into the row's
-//! part of the batch. As many batches as are to be made ahead are in the queue at any time, so memory is bounded by
-//! `(prefetch + 1)` batches, one decoded image a thread, and the indices of the open shards.
+//! part of the batch. Where shards are remote, more threads, which mostly wait, read ahead of those that decode.
+//!
+//! # Memory
+//! As many batches as are to be made ahead are in the queue at any time, so memory is bounded by
+//! `(prefetch + 1) * rows * (size^2 * 3 + 8 * context)` bytes of batches, a decoded image a thread, the indices of the
+//! open shards (see [`crate::index`]) and, of remote shards, `(prefetch + 1) * rows` images as they are stored.
 
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -15,19 +18,16 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use concepts::bpe::Tokenizer;
-use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::batch::{Batch, Counters, Skipped};
-use crate::crop::{View, draws};
-use crate::index::Caption;
-use crate::order::{Epoch, Order, Position, SampleId};
-use crate::pixels::{Scaler, decode};
-use crate::store::{Shard, Store};
-use crate::text::{Labels, Name, Text};
+use crate::batch::{Batch, Counters};
+use crate::order::{Epoch, Order, Position};
+use crate::store::Store;
+use crate::worker::{Job, Made, Row, decode_jobs, read_jobs};
 use crate::{Error, Settings};
 
-/// Broken samples in a row after which the run stops: the set is broken, not a sample.
-const MOST_BROKEN: u64 = 100;
+/// Threads that read remote shards; each has one request on its way.
+const READERS: usize = 32;
 
 /// An opened set of shards.
 #[derive(Debug, Clone)]
@@ -35,15 +35,15 @@ pub struct Loader(Arc<Set>);
 
 /// What the threads share.
 #[derive(Debug)]
-struct Set {
-    settings: Settings,
-    order: Order,
+pub(crate) struct Set {
+    pub(crate) settings: Settings,
+    pub(crate) order: Order,
     /// This rank's.
-    streams: Range<u64>,
-    store: Store,
+    pub(crate) streams: Range<u64>,
+    pub(crate) store: Store,
     /// Number of each shard's first sample.
-    starts: Vec<u64>,
-    tokenizer: Tokenizer,
+    pub(crate) starts: Vec<u64>,
+    pub(crate) tokenizer: Tokenizer,
 }
 
 impl Loader {
@@ -51,7 +51,7 @@ impl Loader {
     /// made, by a pass over the headers.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        let store = Store::new(settings.shards.clone(), settings.bank.is_some());
+        let store = Store::new(settings.shards.clone(), settings.bank.is_some(), settings.cache.clone());
         let counts = count(&store, settings.threads)?;
         let Settings { seed, streams, window, batch_size, .. } = settings;
         let shards = counts.len();
@@ -142,34 +142,6 @@ fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
     counted.into_iter().map(|(_, count)| count).collect()
 }
 
-/// One row to be made.
-struct Job {
-    /// Number of its batch since the iterator was started.
-    batch: u64,
-    row: usize,
-    epoch: Arc<Epoch>,
-    number_of_epoch: u64,
-    stream: u64,
-    position: u64,
-    pixels: BytesMut,
-}
-
-/// One row made, or not.
-struct Made {
-    batch: u64,
-    row: usize,
-    pixels: BytesMut,
-    counters: Counters,
-    result: Result<Row, Error>,
-}
-
-#[derive(Default)]
-struct Row {
-    key: String,
-    number: u64,
-    text: Text,
-}
-
 /// A batch in the making.
 struct Pending {
     position: Position,
@@ -184,6 +156,8 @@ pub struct Batches {
     jobs: Option<Sender<Job>>,
     made: Receiver<Made>,
     stop: Arc<AtomicBool>,
+    /// Dropped to end the threads that decode.
+    quit: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
     /// Batches asked for and not handed out; the front one is number `first`.
     pending: VecDeque<Pending>,
@@ -202,19 +176,31 @@ impl std::fmt::Debug for Batches {
 
 impl Batches {
     fn start(set: Arc<Set>, from: Position) -> Self {
-        let (jobs, queue) = unbounded::<Job>();
+        let (jobs, mut queue) = unbounded::<Job>();
+        let (quit, quitting) = bounded(0);
         let (finished, made) = unbounded();
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         let mut failed = None;
-        for _ in 0..set.settings.threads {
-            let (set, queue, finished, stop) =
-                (Arc::clone(&set), queue.clone(), finished.clone(), Arc::clone(&stop));
-            let work = move || work(&set, &queue, &finished, &stop);
-            match thread::Builder::new().name("loader".to_owned()).spawn(work) {
-                Ok(thread) => threads.push(thread),
-                Err(e) => failed = Some(Error::Threads(e)),
+        let mut start = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let started = thread::Builder::new().name(name.to_owned()).spawn(work);
+            started.map_err(|e| failed = Some(Error::Threads(e))).ok()
+        };
+        if set.store.is_remote() {
+            let (read, after) = unbounded();
+            for _ in 0..READERS {
+                let (set, queue, read, stop) =
+                    (Arc::clone(&set), queue.clone(), read.clone(), Arc::clone(&stop));
+                // Not waited for at the end: a request may take long to be given up.
+                start("loader-read", Box::new(move || read_jobs(&set, &queue, &read, &stop)));
             }
+            queue = after;
+        }
+        for _ in 0..set.settings.threads {
+            let (set, queue, finished, quitting) =
+                (Arc::clone(&set), queue.clone(), finished.clone(), quitting.clone());
+            let work = move || decode_jobs(&set, &queue, &finished, &quitting);
+            threads.extend(start("loader", Box::new(work)));
         }
         let epoch = (from.epoch, Arc::new(set.order.epoch(from.epoch)));
         let mut batches = Self {
@@ -222,6 +208,7 @@ impl Batches {
             jobs: Some(jobs),
             made,
             stop,
+            quit: Some(quit),
             threads,
             pending: VecDeque::new(),
             first: 0,
@@ -261,6 +248,7 @@ impl Batches {
                     stream,
                     position: place,
                     pixels: pixels.split_to(bytes),
+                    fetched: None,
                 };
                 // Fails only when no thread is left; receiving then says so.
                 let _ = jobs.send(job);
@@ -296,6 +284,7 @@ impl Batches {
     fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.jobs = None;
+        self.quit = None;
         for thread in self.threads.drain(..) {
             // A thread that panicked has ended too.
             let _ = thread.join();
@@ -365,139 +354,4 @@ impl Pending {
         batch.images = pixels.into();
         Ok(batch)
     }
-}
-
-/// What one thread does.
-fn work(set: &Set, queue: &Receiver<Job>, finished: &Sender<Made>, stop: &AtomicBool) {
-    let mut scaler = Scaler::default();
-    for mut job in queue {
-        if stop.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut counters = Counters::default();
-        let result = make(set, &mut job, &mut scaler, &mut counters);
-        let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
-        if finished.send(made).is_err() {
-            return;
-        }
-    }
-}
-
-/// Why a sample is not in the batch.
-enum Fault {
-    /// Another one takes its place.
-    Broken(String),
-    /// The run ends.
-    Stop(Error),
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Stop(error)
-    }
-}
-
-/// Makes a row from the first good sample at or after the job's position of the stream.
-fn make(set: &Set, job: &mut Job, scaler: &mut Scaler, counters: &mut Counters) -> Result<Row, Error> {
-    let tries = job.epoch.stream_len(job.stream).min(MOST_BROKEN);
-    let mut broken = Vec::new();
-    for position in (job.position..).take(tries as usize) {
-        let id = job.epoch.sample(job.stream, position);
-        let shard = set.store.get(id.shard)?;
-        let key = shard.index.key(id.sample);
-        match sample(set, &shard, id, job, scaler, counters) {
-            Ok(text) => {
-                counters.skipped = broken;
-                let number = set.starts[id.shard as usize] + u64::from(id.sample);
-                return Ok(Row { key: key.to_owned(), number, text });
-            }
-            Err(Fault::Stop(error)) => return Err(error),
-            Err(Fault::Broken(cause)) => {
-                let shard = shard.archive.path().to_owned();
-                broken.push(Skipped { shard, key: key.to_owned(), cause });
-            }
-        }
-    }
-    let Skipped { shard, key, cause } = broken.pop().unwrap_or_default();
-    Err(Error::Broken { shard, key, tries: tries as usize, cause })
-}
-
-/// Reads and decodes one sample into the job's row.
-fn sample(
-    set: &Set,
-    shard: &Shard,
-    id: SampleId,
-    job: &mut Job,
-    scaler: &mut Scaler,
-    counters: &mut Counters,
-) -> Result<Text, Fault> {
-    let Shard { archive, index, .. } = shard;
-    if id.sample as usize >= index.len() {
-        return Err(Error::archive(archive.path(), "has fewer samples than when it was counted").into());
-    }
-
-    let started = Instant::now();
-    let image = if set.settings.images { Some(image(shard, id.sample, counters)?) } else { None };
-    let caption = if set.settings.captions { Some(caption(shard, id.sample, counters)?) } else { None };
-    counters.read += started.elapsed();
-
-    if let Some(bytes) = image {
-        let started = Instant::now();
-        let placed = place(set, &bytes, id, job, scaler);
-        counters.decode += started.elapsed();
-        placed.map_err(Fault::Broken)?;
-    }
-
-    match caption {
-        Some(caption) => Ok(text(set, shard, id.sample, &caption)?),
-        None => Ok(Text::default()),
-    }
-}
-
-/// Decodes an image and writes the part that the sample's draws choose into the job's row.
-fn place(set: &Set, bytes: &[u8], id: SampleId, job: &mut Job, scaler: &mut Scaler) -> Result<(), String> {
-    let Settings { image: settings, seed, .. } = &set.settings;
-    let draws = draws(*seed, job.number_of_epoch, id);
-    let pixels = &mut job.pixels;
-    // A decoder that panics on a hostile file must not take the run with it.
-    let placed = catch_unwind(AssertUnwindSafe(|| {
-        let image = decode(bytes)?;
-        let view = View::choose(settings, draws, image.width(), image.height());
-        scaler.resize(&image, view, settings.size(), pixels)
-    }));
-    placed.unwrap_or_else(|_| {
-        *scaler = Scaler::default();
-        Err("its image makes the decoder fail".to_owned())
-    })
-}
-
-/// The image's bytes as stored.
-fn image(shard: &Shard, sample: u32, counters: &mut Counters) -> Result<Vec<u8>, Fault> {
-    let (offset, length) =
-        shard.index.image(sample).ok_or_else(|| Fault::Broken("it has no image".to_owned()))?;
-    counters.bytes += length;
-    Ok(shard.archive.read(offset, length)?)
-}
-
-/// The raw caption.
-fn caption(shard: &Shard, sample: u32, counters: &mut Counters) -> Result<String, Fault> {
-    match shard.index.caption(sample) {
-        Some(Caption::Text(text)) => Ok(text.to_owned()),
-        Some(Caption::At(offset, length)) => {
-            counters.bytes += length;
-            let bytes = shard.archive.read(offset, length)?;
-            String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
-        }
-        None => Err(Fault::Broken("it has no caption".to_owned())),
-    }
-}
-
-fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
-    let Settings { bank, context, max_mentions, max_mention_tokens, .. } = &set.settings;
-    let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
-        return Ok(Text::new(raw, &set.tokenizer, *context));
-    };
-    let labels = Labels { bank, matching: *matching, most: *max_mentions, longest: *max_mention_tokens };
-    let name = Name { shard: shard.archive.path(), sample, key: shard.index.key(sample) };
-    Text::with_mentions(raw, &set.tokenizer, *context, sidecar, labels, name)
 }

@@ -2,11 +2,12 @@
 
 use std::io::Cursor;
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{CropBoxError, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use image::{ImageReader, Limits, RgbImage};
 
 use crate::crop::{Part, View};
+use crate::jpeg::{self, Area, Request};
+use crate::scaler::Scaler;
+use crate::settings::Decoding;
 
 /// Longest side of an image that is decoded; beyond it are decompression bombs.
 const LONGEST_SIDE: u32 = 1 << 15;
@@ -20,9 +21,10 @@ const DECODER_MEMORY: u64 = 512 << 20;
 /// # Errors
 /// Why this is not an image, as a phrase.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    if bytes.starts_with(&JPEG_START) && !jpeg_ends(bytes) {
-        return Err("a truncated jpeg".to_owned());
-    }
+    if bytes.starts_with(&jpeg::START) { jpeg::decode(bytes) } else { decode_other(bytes) }
+}
+
+fn decode_other(bytes: &[u8]) -> Result<RgbImage, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(LONGEST_SIDE);
@@ -36,90 +38,89 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     Ok(image)
 }
 
-/// Start-of-image marker and the first byte of the next one.
-const JPEG_START: [u8; 3] = [0xFF, 0xD8, 0xFF];
-
-/// Whether a JPEG has its end-of-image marker. The decoder fills what a truncated file lacks with grey, which
-/// would train on half pictures; Pillow refuses such files, and so do we.
-fn jpeg_ends(jpeg: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
-    const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
-    // From segment to segment up to the image data: a thumbnail inside a segment has an end of its own. Where
-    // the segments cannot be followed, the decoder will know better.
-    let mut rest = &jpeg[2..];
-    while let [0xFF, marker, high, low, ..] = *rest {
-        if marker == START_OF_SCAN {
-            break;
-        }
-        let length = usize::from(u16::from_be_bytes([high, low]));
-        let Some(after) = rest.get(2 + length.max(2)..) else { return false };
-        rest = after;
-    }
-    // In image data 0xFF is followed by 0 or by a marker, so this is the end and nothing else.
-    rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE)
-}
-
-/// Pixels to each side that the bicubic filter looks at, when it does not shrink.
-const BICUBIC_REACH: f64 = 2.0;
-
-/// Resizes on one thread; keeps its working memory from image to image.
+/// Makes batch rows of image files; keeps its working memory from image to image.
 #[derive(Debug, Default)]
-pub struct Scaler {
-    resizer: Resizer,
-    /// Rows that are resized across and not yet down.
-    across: Vec<u8>,
+pub struct Painter {
+    decoder: jpeg::Decoder,
+    scaler: Scaler,
+    /// Memory of the last image.
+    buffer: Vec<u8>,
+    /// Memory of the last file.
+    file: Vec<u8>,
 }
 
-impl Scaler {
-    /// Writes a view of `image`, as `size` x `size` RGB pixels, to `row`. The filter is Pillow's antialiased
-    /// bicubic (a = -0.5, widened when shrinking), applied across and then down as Pillow does: what lies between is
-    /// rounded and clipped to 8 bits, so at hard edges the other order gives other pixels.
+impl Painter {
+    /// Memory for the next file, of the last one.
+    pub(crate) fn take_file(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.file)
+    }
+
+    /// Keeps a file's memory for the next.
+    pub(crate) fn keep_file(&mut self, file: Vec<u8>) {
+        self.file = file;
+    }
+
+    /// Writes the view that `choose` has of an image (it is told width and height) to `row`: `size` x `size` RGB
+    /// pixels. Of a JPEG no more is decoded than the view needs.
     ///
     /// # Errors
-    /// A part outside the image; a row of another length.
-    pub fn resize(&mut self, image: &RgbImage, view: View, size: u32, row: &mut [u8]) -> Result<(), String> {
-        let text = |e: &dyn std::fmt::Display| e.to_string();
-        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
-            .map_err(|e| text(&e))?;
-        // The pixels that the filter may see, and the part to show counted from their corner.
-        let (seen, part) = match view.part {
-            Part::Cut { left, top, width, height } => {
-                ((left, top, width, height), (0.0, 0.0, f64::from(width), f64::from(height)))
-            }
-            Part::Of { left, top, width, height } => {
-                let reach = BICUBIC_REACH * (height / f64::from(size)).max(1.0) + 1.0;
-                let first = (top - reach).floor().max(0.0);
-                let end = (top + height + reach).ceil().min(f64::from(image.height()));
-                ((0, first as u32, image.width(), (end - first) as u32), (left, top - first, width, height))
-            }
-        };
-        let bicubic =
-            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
-        let cut =
-            CroppedImage::new(&source, seen.0, seen.1, seen.2, seen.3).map_err(|e: CropBoxError| text(&e))?;
-        self.across.resize((size * seen.3 * 3) as usize, 0);
-        let mut across =
-            Image::from_slice_u8(size, seen.3, &mut self.across, PixelType::U8x3).map_err(|e| text(&e))?;
-        let options = bicubic.crop(part.0, 0.0, part.2, f64::from(seen.3));
-        self.resizer.resize(&cut, &mut across, &options).map_err(|e| text(&e))?;
-        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
-        let options = bicubic.crop(0.0, part.1, f64::from(size), part.3);
-        self.resizer.resize(&across, &mut target, &options).map_err(|e| text(&e))?;
-        if view.flip {
-            for line in row.chunks_exact_mut(size as usize * 3) {
-                mirror(line);
-            }
+    /// As [`decode`].
+    pub fn paint(
+        &mut self,
+        bytes: &[u8],
+        decoding: Decoding,
+        size: u32,
+        choose: impl FnOnce(u32, u32) -> View,
+        row: &mut [u8],
+    ) -> Result<(), String> {
+        if !bytes.starts_with(&jpeg::START) {
+            let image = decode_other(bytes)?;
+            let view = choose(image.width(), image.height());
+            return self.scaler.resize(&image, view, size, row);
         }
-        Ok(())
+        let mut view = None;
+        let buffer = std::mem::take(&mut self.buffer);
+        let decoded = self.decoder.decode(bytes, buffer, |width, height| {
+            let chosen = choose(width, height);
+            let eighths = match decoding {
+                Decoding::Exact => 8,
+                Decoding::Fast => eighths(chosen.part, size),
+            };
+            let chosen = View { part: chosen.part.scaled(eighths, width, height), ..chosen };
+            view = Some(chosen);
+            let sides = [width, height].map(|side| jpeg::scaled(side, eighths));
+            let area = Some(seen(chosen.part, size, sides));
+            Request { eighths, area, coarse: decoding == Decoding::Fast }
+        })?;
+        let view = view.ok_or("no view was chosen")?;
+        let view = View { part: view.part.seen_from(decoded.area.left, decoded.area.top), ..view };
+        let resized = self.scaler.resize(&decoded.pixels, view, size, row);
+        self.buffer = decoded.pixels.into_raw();
+        resized
     }
 }
 
-/// Mirrors one line of RGB pixels.
-fn mirror(line: &mut [u8]) {
-    line.reverse();
-    for pixel in line.chunks_exact_mut(3) {
-        pixel.swap(0, 2);
-    }
+/// The smallest quick scale at which a part still has `size` pixels each way.
+fn eighths(part: Part, size: u32) -> u32 {
+    let (width, height) = part.extent();
+    let enough = |eighths: u32| width.min(height) * f64::from(eighths) / 8.0 >= f64::from(size);
+    [1, 2, 4].into_iter().find(|&eighths| enough(eighths)).unwrap_or(8)
+}
+
+/// The pixels of an image with these sides that a part's resizing looks at.
+fn seen(part: Part, size: u32, sides: [u32; 2]) -> Area {
+    let (left, top, width, height) = match part {
+        Part::Cut { left, top, width, height } => return Area { left, top, width, height },
+        Part::Of { left, top, width, height } => (left, top, width, height),
+    };
+    let range = |from: f64, extent: f64, side: u32| {
+        let reach = Scaler::reach(extent, size);
+        let first = (from - reach).floor().max(0.0) as u32;
+        let end = ((from + extent + reach).ceil() as u32).min(side);
+        (first, end - first)
+    };
+    let ((left, width), (top, height)) = (range(left, width, sides[0]), range(top, height, sides[1]));
+    Area { left, top, width, height }
 }
 
 #[cfg(test)]
@@ -131,61 +132,6 @@ mod tests {
 
     fn source() -> RgbImage {
         decode(include_bytes!("../tests/fixtures/resize.png")).unwrap()
-    }
-
-    fn fixture(name: &str) -> Vec<serde_json::Value> {
-        let all: serde_json::Value =
-            serde_json::from_str(include_str!("../tests/fixtures/resize.json")).unwrap();
-        all[name].as_array().unwrap().clone()
-    }
-
-    fn pixels(case: &serde_json::Value) -> Vec<u8> {
-        let hex = case["pixels"].as_str().unwrap();
-        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
-    }
-
-    fn numbers<const N: usize>(case: &serde_json::Value, names: [&str; N]) -> [u32; N] {
-        names.map(|name| case[name].as_u64().unwrap() as u32)
-    }
-
-    /// Rounding may differ by one step; anything systematic would differ by more.
-    fn assert_close(ours: &[u8], theirs: &[u8], what: &str) {
-        assert_eq!(ours.len(), theirs.len());
-        let differences: Vec<u8> = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).collect();
-        assert!(differences.iter().all(|&d| d <= 1), "{what}: differs by {:?}", differences.iter().max());
-        let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / ours.len() as f64;
-        // Enlarging a gradient by 3/2 gives many values half-way between two.
-        assert!(mean < 0.15, "{what}: differs by {mean} on average");
-    }
-
-    #[test]
-    fn cut_parts_are_resized_as_pillow_does() {
-        for case in fixture("cuts") {
-            let [left, top, width, height, size] = numbers(&case, ["left", "top", "width", "height", "size"]);
-            let view = View { part: Part::Cut { left, top, width, height }, flip: false };
-            let mut row = vec![0; (size * size * 3) as usize];
-            Scaler::default().resize(&source(), view, size, &mut row).unwrap();
-            assert_close(&row, &pixels(&case), &format!("{view:?}"));
-
-            let mut mirrored = vec![0; row.len()];
-            Scaler::default().resize(&source(), View { flip: true, ..view }, size, &mut mirrored).unwrap();
-            for (line, original) in mirrored.chunks(size as usize * 3).zip(row.chunks(size as usize * 3)) {
-                assert!(line.chunks(3).eq(original.chunks(3).rev()));
-            }
-        }
-    }
-
-    #[test]
-    fn centres_are_resized_as_torchvision_does() {
-        for case in fixture("centres") {
-            let [width, height, size] = numbers(&case, ["width", "height", "size"]);
-            let image = image::imageops::crop_imm(&source(), 0, 0, width, height).to_image();
-            let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
-            let view = View::choose(&settings, draws(0, 0, SampleId { shard: 0, sample: 0 }), width, height);
-            let mut row = vec![0; (size * size * 3) as usize];
-            Scaler::default().resize(&image, view, size, &mut row).unwrap();
-            assert_close(&row, &pixels(&case), &format!("{width} x {height} to {size}"));
-        }
     }
 
     #[test]
@@ -220,5 +166,66 @@ mod tests {
             image.write_to(&mut Cursor::new(&mut png), image::ImageFormat::Png).unwrap();
             assert_eq!(decode(&png).unwrap(), RgbImage::from_pixel(3, 2, image::Rgb([7; 3])));
         }
+    }
+
+    fn views() -> Vec<ImageSettings> {
+        let random = Crop::RandomResized { size: 24, scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
+        [random, Crop::Centre { size: 24 }, Crop::Centre { size: 9 }]
+            .map(|crop| ImageSettings { crop, flip: 0.5 })
+            .to_vec()
+    }
+
+    /// A photograph-like picture of 400 x 300: smooth shades with a few edges.
+    fn photo() -> Vec<u8> {
+        let wave = |x: u32, by: f64| (127.0 + 120.0 * (f64::from(x) / by).sin()) as u8;
+        let image = RgbImage::from_fn(400, 300, |x, y| {
+            let edge = if (x / 90 + y / 70) % 2 == 0 { 40 } else { 0 };
+            image::Rgb([wave(x + y, 31.0), wave(2 * x + 3 * y, 83.0) ^ edge, wave(y, 17.0) / 2 + edge])
+        });
+        jpeg::encode(image.as_raw(), 400, 300, 90).unwrap()
+    }
+
+    #[test]
+    fn a_part_alone_gives_the_pixels_that_the_whole_image_gives() {
+        let photo = photo();
+        let mut painter = Painter::default();
+        for settings in views() {
+            for sample in 0..200 {
+                let draws = draws(1, 2, SampleId { shard: 3, sample });
+                let size = settings.size();
+                let mut row = vec![0; settings.bytes()];
+                let choose = |width, height| View::choose(&settings, draws, width, height);
+                painter.paint(&photo, Decoding::Exact, size, choose, &mut row).unwrap();
+                let mut expected = vec![0; row.len()];
+                let whole = decode(&photo).unwrap();
+                let view = View::choose(&settings, draws, whole.width(), whole.height());
+                Scaler::default().resize(&whole, view, size, &mut expected).unwrap();
+                assert!(row == expected, "{settings:?}, sample {sample}: {view:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn fast_decoding_is_close_to_exact() {
+        let photo = photo();
+        let mut painter = Painter::default();
+        for settings in views() {
+            for sample in 0..100 {
+                let draws = draws(1, 2, SampleId { shard: 3, sample });
+                let rows = [Decoding::Exact, Decoding::Fast].map(|decoding| {
+                    let mut row = vec![0; settings.bytes()];
+                    let choose = |width, height| View::choose(&settings, draws, width, height);
+                    painter.paint(&photo, decoding, settings.size(), choose, &mut row).unwrap();
+                    row
+                });
+                let psnr = psnr(&rows[0], &rows[1]);
+                assert!(psnr > 30.0, "{settings:?}, sample {sample}: {psnr} dB");
+            }
+        }
+    }
+
+    fn psnr(a: &[u8], b: &[u8]) -> f64 {
+        let squares: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+        10.0 * (255.0_f64.powi(2) * a.len() as f64 / squares.max(1e-9)).log10()
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use concepts::files::TEMPORARY;
 
-use crate::Error;
+use crate::{Error, source};
 
 /// File name endings of shards.
 pub const SUFFIXES: [&str; 2] = [".tar", ".tar.zst"];
@@ -41,8 +41,11 @@ fn beside(shard: &Path, suffix: &str) -> PathBuf {
 /// The shards that `inputs` stand for, in order. An input is
 /// - a folder: its complete shards, sorted by name (see [`incomplete`] for the others);
 /// - a name with brace lists, as WebDataset writes them: `{00000..00295}.tar`, `{train,extra}/{0..3}.tar`;
+/// - a name with `*`, `?` or `[..]` in its last part: the files it fits, sorted by name;
 /// - several of these, joined by `::`;
 /// - a file.
+///
+/// Each may be an address ([`source`]); remote shards are asked for when they are opened.
 ///
 /// # Errors
 /// A name without a file, a folder without shards, a shard named twice, an unclosed brace.
@@ -50,7 +53,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut shards = Vec::new();
     for input in inputs {
         for path in names(input)? {
-            if path.is_dir() {
+            if is_folder(&path) {
                 let folder = scan(&path)?;
                 if folder.complete.is_empty() {
                     return Err(no_shards(path, folder.incomplete.len()));
@@ -62,7 +65,10 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
                     problem: "not a shard; shards end in .tar or .tar.zst".into(),
                 });
             } else {
-                fs::metadata(&path).map_err(Error::io(&path))?;
+                // A remote one is asked for when it is opened.
+                if !source::is_remote(&path) {
+                    fs::metadata(&path).map_err(Error::io(&path))?;
+                }
                 shards.push(path);
             }
         }
@@ -83,7 +89,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
 pub fn incomplete(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut shards = Vec::new();
     for input in inputs {
-        for path in names(input)?.into_iter().filter(|path| path.is_dir()) {
+        for path in names(input)?.into_iter().filter(|path| is_folder(path)) {
             shards.extend(scan(&path)?.incomplete);
         }
     }
@@ -99,8 +105,7 @@ struct Folder {
 fn scan(folder: &Path) -> Result<Folder, Error> {
     let mut shards = Vec::new();
     let mut finished = HashSet::new();
-    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+    for path in source::list(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         if name.starts_with(TEMPORARY) {
             continue;
@@ -111,7 +116,6 @@ fn scan(folder: &Path) -> Result<Folder, Error> {
             finished.insert(stem.to_owned());
         }
     }
-    shards.sort();
     let foreign = !shards.iter().any(|shard| stem(shard).is_some_and(|stem| finished.contains(stem)));
     let (complete, incomplete) = shards
         .into_iter()
@@ -136,9 +140,40 @@ fn names(input: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut names = Vec::new();
     for part in text.split("::") {
         let expanded = expand(part).map_err(|problem| Error::Input { input: input.to_owned(), problem })?;
-        names.extend(expanded.into_iter().map(PathBuf::from));
+        for name in expanded.into_iter().map(PathBuf::from) {
+            match pattern(&name) {
+                Some(pattern) => names.extend(fitting(&name, &pattern)?),
+                None => names.push(name),
+            }
+        }
     }
     Ok(names)
+}
+
+/// Remote names are shards by their ending; everything else remote is a folder.
+fn is_folder(path: &Path) -> bool {
+    if source::is_remote(path) { stem(path).is_none() } else { path.is_dir() }
+}
+
+/// The pattern in the last part of a name, if it is one and no file's name.
+fn pattern(path: &Path) -> Option<glob::Pattern> {
+    let name = path.file_name()?.to_str()?;
+    let special = name.contains(['*', '?', '[']) && !path.exists();
+    special.then(|| glob::Pattern::new(name).ok()).flatten()
+}
+
+/// The shards in a pattern's folder that it fits.
+fn fitting(path: &Path, pattern: &glob::Pattern) -> Result<Vec<PathBuf>, Error> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let fits = |file: &PathBuf| {
+        stem(file).is_some()
+            && file.file_name().and_then(|name| name.to_str()).is_some_and(|name| pattern.matches(name))
+    };
+    let files: Vec<_> = source::list(folder)?.into_iter().filter(fits).collect();
+    if files.is_empty() {
+        return Err(Error::Input { input: path.to_owned(), problem: "no shard has such a name".into() });
+    }
+    Ok(files)
 }
 
 /// The most names one input may stand for; more is a mistyped range.
@@ -228,6 +263,8 @@ mod tests {
 
         let braces = folder.path().join("{00000..00001}.tar");
         assert_eq!(names(list(std::slice::from_ref(&braces)).unwrap()), ["00000.tar", "00001.tar"]);
+        assert_eq!(names(list(&[folder.path().join("*1.tar")]).unwrap()), ["00001.tar"]);
+        assert!(list(&[folder.path().join("*7.tar")]).unwrap_err().to_string().contains("*7.tar"));
         let joined = format!("{0}/00000.tar::{0}/00001.tar", folder.path().display());
         assert_eq!(list(&[joined.into()]).unwrap().len(), 2);
         assert!(list(&[braces, folder.path().join("00001.tar")]).unwrap_err().to_string().contains("twice"));

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concepts::sidecar::Sidecar;
 
+use crate::cache::Cache;
 use crate::index::Index;
 use crate::tar::Archive;
-use crate::{Error, shard};
+use crate::{Error, shard, source};
 
 /// A shard ready to be read.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ type Slot = Arc<Mutex<Option<Arc<Shard>>>>;
 pub(crate) struct Store {
     shards: Vec<PathBuf>,
     mentions: bool,
+    cache: Option<Cache>,
     open: Mutex<Open>,
 }
 
@@ -41,13 +43,18 @@ struct Open {
 impl Store {
     /// `mentions`: whether sidecars are opened too. At first room for every shard is given; see
     /// [`Store::limit`].
-    pub(crate) fn new(shards: Vec<PathBuf>, mentions: bool) -> Self {
+    pub(crate) fn new(shards: Vec<PathBuf>, mentions: bool, cache: Option<Cache>) -> Self {
         let open = Open { capacity: MOST_OPEN, clock: 0, slots: HashMap::new() };
-        Self { shards, mentions, open: Mutex::new(open) }
+        Self { shards, mentions, cache, open: Mutex::new(open) }
     }
 
     pub(crate) fn shards(&self) -> &[PathBuf] {
         &self.shards
+    }
+
+    /// Whether any shard is behind a network.
+    pub(crate) fn is_remote(&self) -> bool {
+        self.shards.iter().any(|shard| source::is_remote(shard))
     }
 
     /// Keeps at most `capacity` shards open from now on.
@@ -79,7 +86,10 @@ impl Store {
 
     fn load(&self, shard: u32) -> Result<Shard, Error> {
         let path = &self.shards[shard as usize];
-        let archive = Archive::open(path)?;
+        let archive = match &self.cache {
+            Some(cache) => Archive::open_cached(path, cache)?,
+            None => Archive::open(path)?,
+        };
         let index = Index::load(&archive)?;
         let sidecar = if self.mentions { Some(open_sidecar(path, index.len() as u32)?) } else { None };
         Ok(Shard { archive, index, sidecar })
@@ -108,16 +118,18 @@ impl Open {
     }
 }
 
-fn open_sidecar(path: &std::path::Path, samples: u32) -> Result<Sidecar, Error> {
+fn open_sidecar(path: &Path, samples: u32) -> Result<Sidecar, Error> {
     let wrap = |source| Error::Sidecar { shard: path.to_owned(), source };
     let sidecar_path = shard::sidecar_path(path);
-    let sidecar = Sidecar::open(&sidecar_path).map_err(|source| match source {
-        concepts::Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+    let bytes = source::read(&sidecar_path).map_err(|error| match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Error::NoSidecar { shard: path.to_owned(), sidecar: sidecar_path.clone() }
         }
-        source => wrap(source),
+        error => error,
     })?;
-    let bytes = std::fs::metadata(path).map_err(Error::io(path))?.len();
+    let sidecar = Sidecar::from_bytes(&sidecar_path, bytes).map_err(wrap)?;
+    // Of the file as it is stored: the archive's length is that of the decompressed tar.
+    let bytes = source::length(path)?;
     sidecar.refuse_unless_for(path, bytes, samples).map_err(wrap)?;
     Ok(sidecar)
 }

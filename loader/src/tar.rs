@@ -10,17 +10,17 @@ mod captions;
 mod members;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::io::{self, BufWriter, Read, Seek, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use concepts::files::TEMPORARY;
 
 pub use self::captions::captions;
 use self::members::members;
 use crate::Error;
+use crate::cache::Cache;
+use crate::source::Source;
 
 /// A tar's block: headers take one, data whole ones.
 pub const BLOCK: u64 = 512;
@@ -70,37 +70,56 @@ impl Sample {
 
 /// A shard opened for reading at any place.
 #[derive(Debug)]
-pub struct Archive {
-    path: PathBuf,
-    file: File,
-    length: u64,
-}
+pub struct Archive(Source);
 
 impl Archive {
     /// Opens a `.tar`, or a `.tar.zst`, which is decoded into a nameless file in the system's temporary folder
     /// (`TMPDIR`) first; the space is free again when the archive is dropped, or the process ends in any way.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let mut file = File::open(path).map_err(Error::io(path))?;
-        if path.extension().is_some_and(|extension| extension == "zst") {
-            file = decompressed(file, path)?;
+        let source = Source::open(path)?;
+        if is_compressed(path) {
+            let mut plain = nameless_file()?;
+            decompress(&source, &mut plain)?;
+            return Ok(Self(Source::from_file(path, plain)?));
         }
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        Ok(Self { path: path.to_owned(), file, length })
+        Ok(Self(source))
+    }
+
+    /// The same with a cache: remote shards are fetched whole, compressed ones decoded, once for all processes that
+    /// share it.
+    pub fn open_cached(path: &Path, cache: &Cache) -> Result<Self, Error> {
+        let source = Source::open(path)?;
+        let compressed = is_compressed(path);
+        if !compressed && !source.is_remote() {
+            return Ok(Self(source));
+        }
+        let file = cache.get(path, &source.version()?, source.len(), |mut to| {
+            if compressed {
+                return decompress(&source, &mut to);
+            }
+            let copied = io::copy(&mut source.reader(FETCH), &mut to).map_err(Error::io(path))?;
+            if copied == source.len() {
+                Ok(())
+            } else {
+                Err(Error::archive(path, "became shorter while it was read"))
+            }
+        })?;
+        Ok(Self(Source::from_file(path, file)?))
     }
 
     /// Name of the shard.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Bytes of the tar, uncompressed.
     pub fn len(&self) -> u64 {
-        self.length
+        self.0.len()
     }
 
     /// Whether the tar has no bytes at all.
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.0.is_empty()
     }
 
     /// The samples in tar order, from one pass over the headers.
@@ -108,55 +127,50 @@ impl Archive {
     /// # Errors
     /// A damaged header, a member that ends beyond the file, an extension twice in a sample.
     pub fn samples(&self) -> Result<Vec<Sample>, Error> {
-        samples(Positioned { file: &self.file, position: 0 }, self.length, &self.path)
+        samples(self.0.reader(READ_AHEAD as u64), self.len(), self.path())
     }
 
     /// `length` bytes at `offset`.
     pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
-        if offset.checked_add(length).is_none_or(|end| end > self.length) {
-            let problem = format!(
-                "ends at byte {} but a member should reach {}",
-                self.length,
-                offset.saturating_add(length)
-            );
-            return Err(Error::archive(&self.path, problem));
-        }
-        let mut bytes = vec![0; length as usize];
-        let mut tries = 0;
-        loop {
-            match self.file.read_exact_at(&mut bytes, offset) {
-                Ok(()) => return Ok(bytes),
-                // The file was longer when it was opened.
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    return Err(Error::archive(&self.path, "became shorter while it was read"));
-                }
-                Err(e) if tries == READ_TRIES => return Err(Error::io(&self.path)(e)),
-                Err(_) => std::thread::sleep(READ_PAUSE * (1 << tries)),
-            }
-            tries += 1;
-        }
+        Ok(self.0.read(offset, length)?.into())
+    }
+
+    /// The same into a buffer, whose memory is used again.
+    pub fn read_into(&self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
+        self.0.read_into(offset, length, buffer)
     }
 }
 
-/// Network file systems fail now and then and are well a moment later: three more tries over about two seconds.
-const READ_TRIES: u32 = 3;
-const READ_PAUSE: Duration = Duration::from_millis(300);
+/// Bytes read at a time where a shard is read from its start to its end.
+const READ_AHEAD: usize = 1 << 20;
 
-/// Decodes into a file that has no name any more, so nothing is left behind however the process ends.
-fn decompressed(file: File, path: &Path) -> Result<File, Error> {
+/// Bytes of a remote shard in one request where all of it is fetched.
+const FETCH: u64 = 16 << 20;
+
+fn is_compressed(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "zst")
+}
+
+/// A file that has no name any more, so nothing is left behind however the process ends.
+fn nameless_file() -> Result<File, Error> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("{TEMPORARY}{}-{number}.tar", std::process::id());
     let temporary = std::env::temp_dir().join(name);
-    let plain = OpenOptions::new()
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .open(&temporary)
         .map_err(Error::io(&temporary))?;
     fs::remove_file(&temporary).map_err(Error::io(&temporary))?;
+    Ok(file)
+}
 
-    let mut decoder = zstd::Decoder::new(file).map_err(Error::io(path))?;
+/// Decodes a `.tar.zst`.
+fn decompress(source: &Source, plain: &mut dyn Write) -> Result<(), Error> {
+    let path = source.path();
+    let mut decoder = zstd::Decoder::new(source.reader(FETCH)).map_err(Error::io(path))?;
     let mut writer = BufWriter::with_capacity(1 << 18, plain);
     let mut buffer = vec![0; 1 << 17];
     loop {
@@ -166,44 +180,9 @@ fn decompressed(file: File, path: &Path) -> Result<File, Error> {
         if read == 0 {
             break;
         }
-        writer.write_all(&buffer[..read]).map_err(Error::io(&temporary))?;
+        writer.write_all(&buffer[..read]).map_err(Error::io(path))?;
     }
-    writer.into_inner().map_err(|e| Error::io(&temporary)(e.into_error()))
-}
-
-/// A file read from a place of its own, so that several threads can share it.
-struct Positioned<'a> {
-    file: &'a File,
-    position: u64,
-}
-
-impl Read for Positioned<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut tries = 0;
-        loop {
-            match self.file.read_at(buffer, self.position) {
-                Ok(read) => {
-                    self.position += read as u64;
-                    return Ok(read);
-                }
-                Err(e) if tries == READ_TRIES => return Err(e),
-                Err(_) => std::thread::sleep(READ_PAUSE * (1 << tries)),
-            }
-            tries += 1;
-        }
-    }
-}
-
-impl Seek for Positioned<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(_) => None,
-        };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.position)
-    }
+    writer.flush().map_err(Error::io(path))
 }
 
 /// The samples of a tar of `length` bytes; `shard` names it in errors.

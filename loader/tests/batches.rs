@@ -10,6 +10,7 @@ use std::fs;
 use common::{content, identity, image_of, key_of, settings, write_shards};
 use loader::order::{Order, SampleId};
 use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
+use proptest::prelude::*;
 
 fn batches(settings: &Settings, from: Position, count: usize) -> Vec<Batch> {
     let loader = Loader::open(settings.clone()).unwrap();
@@ -264,4 +265,45 @@ fn senseless_settings_are_refused() {
         "ratio",
     );
     refused(|s| s.rank = 1, "rank 1");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// A run that is stopped anywhere and goes on with other ranks and threads gives the bytes of one that is not.
+    #[test]
+    fn an_interrupted_run_cannot_be_told_from_a_whole_one(
+        seed in 0_u64..4, power in (0_u32..=6, 0_u32..=6), threads in (1_usize..=16, 1_usize..=16),
+        prefetch in (0_usize..4, 0_usize..4), stop in 0_usize..9,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let random = Crop::RandomResized { size: 5, scale: (0.25, 1.0), ratio: (0.75, 1.333) };
+        let image = ImageSettings { crop: random, flip: 0.5 };
+        let shards = write_shards(folder.path(), &[50, 70, 33, 90, 20], |_, _| None);
+        let base = Settings { seed, window: 9, image, ..settings(shards, 64) };
+        let whole = batches(&base, Position::default(), 10);
+        let run = |power: u32, threads: usize, prefetch: usize, from: Position, count: usize| {
+            let world_size = 1 << power;
+            let mut joined = vec![(Vec::new(), Vec::new(), Vec::new()); count];
+            let mut next = from;
+            for rank in 0..world_size {
+                let settings = Settings { rank, world_size, threads, prefetch, ..base.clone() };
+                let mut iterator = Loader::open(settings).unwrap().batches(from);
+                for (images, keys, tokens) in &mut joined {
+                    let batch = iterator.next().unwrap().unwrap();
+                    images.extend(batch.images);
+                    keys.extend(batch.keys);
+                    tokens.extend(batch.tokens);
+                }
+                next = iterator.position();
+            }
+            (joined, next)
+        };
+        let (mut joined, next) = run(power.0, threads.0, prefetch.0, Position::default(), stop);
+        prop_assert_eq!(next, whole[stop].position);
+        joined.extend(run(power.1, threads.1, prefetch.1, next, 10 - stop).0);
+        for (joined, whole) in joined.into_iter().zip(whole) {
+            prop_assert!(joined == (whole.images, whole.keys, whole.tokens), "at {:?}", whole.position);
+        }
+    }
 }

@@ -8,14 +8,11 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-use common::{content, damage, identity, key_of, settings, write_shards};
+use common::{content, damage, identity, key_of, settings, write_shards, write_table};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::shard::{sidecar_path, stats_path, table_path};
-use loader::tar::Archive;
 use loader::{Batch, BatchMention, Loader, Position, Settings};
-use parquet::arrow::ArrowWriter;
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
     let loader = Loader::open(settings.clone()).unwrap();
@@ -28,36 +25,6 @@ fn error(settings: &Settings) -> String {
         Ok(loader) => loader.batches(Position::default()).take(50).find_map(Result::err).unwrap().to_string(),
         Err(error) => error.to_string(),
     }
-}
-
-/// A table as `ingest` writes it: the successes, with a failure before each.
-fn write_table(shard: &Path, shift: i64) {
-    let samples = Archive::open(shard).unwrap().samples().unwrap();
-    let (mut keys, mut status, mut captions, mut offsets, mut lengths) =
-        (vec![], vec![], vec![], vec![], vec![]);
-    for sample in &samples {
-        let image = sample.image().unwrap();
-        keys.extend([format!("x{}", sample.key), sample.key.clone()]);
-        status.extend(["failed_to_download", "success"]);
-        captions.extend([None, Some(format!("from the table: {}", sample.key))]);
-        offsets.extend([None, Some(image.offset as i64 + shift)]);
-        lengths.extend([None, Some(image.length as i64)]);
-    }
-    let columns: [(&str, ArrayRef); 5] = [
-        ("caption", Arc::new(StringArray::from(captions))),
-        ("key", Arc::new(StringArray::from(keys))),
-        ("status", Arc::new(StringArray::from(status))),
-        ("offset", Arc::new(Int64Array::from(offsets))),
-        ("length", Arc::new(Int64Array::from(lengths))),
-    ];
-    let batch =
-        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
-    let mut writer =
-        ArrowWriter::try_new(File::create(table_path(shard)).unwrap(), batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    let stats = format!("{{\"count\": {}, \"successes\": {}}}", samples.len() * 2, samples.len());
-    fs::write(stats_path(shard), stats).unwrap();
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Synthetic scenes, concept statistics, and a look into shards.
 
+mod bench;
 mod folder;
 mod report;
 mod scenes;
@@ -26,6 +27,9 @@ enum Command {
     Merge(stats::MergeArguments),
     Report(report::Arguments),
     Show(show::Arguments),
+    /// Measures: figures as a table and, with --json, as an object.
+    #[command(subcommand)]
+    Bench(bench::Command),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Command::Merge(arguments) => stats::merge(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Show(arguments) => show::run(arguments),
+        Command::Bench(command) => bench::run(command),
     })
 }
 

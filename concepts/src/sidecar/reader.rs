@@ -8,7 +8,9 @@ use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int32Type, UInt32Type};
 use arrow::record_batch::RecordBatch;
+use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 
 use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, writer};
 use crate::Error;
@@ -41,11 +43,19 @@ struct Row {
 impl Sidecar {
     /// Reads the sidecar at `path`. Fails on anything that is not a whole sidecar of this version.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(path, "read"))?;
+        Self::from_chunks(path, File::open(path).map_err(Error::io(path, "read"))?)
+    }
+
+    /// The same from the bytes of a sidecar that was fetched; `path` names it in errors.
+    pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, Error> {
+        Self::from_chunks(path, bytes)
+    }
+
+    fn from_chunks(path: &Path, chunks: impl ChunkReader + 'static) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| {
             Error::table(path, format!("not a readable sidecar: {e}; tag the shard again"))
         };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(|e| broken(&e))?;
         let metadata = metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))?;
         let mut sidecar = Self {
             starts: Vec::with_capacity(metadata.samples as usize + 1),

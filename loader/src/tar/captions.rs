@@ -1,15 +1,12 @@
 //! The captions of a shard, from one pass over it.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::members::{FoundMember, members};
-use super::{CAPTION_EXTENSION, Positioned};
+use super::{CAPTION_EXTENSION, READ_AHEAD};
 use crate::Error;
-
-/// Bytes read at a time where a shard is read from its start to its end.
-const READ_AHEAD: usize = 1 << 20;
+use crate::source::Source;
 
 /// Hands over key and caption of every sample, in tar order, from one pass of large reads: nothing but the caption in
 /// hand is in memory, and a `.tar.zst` is decoded on the way. Returns the number of samples.
@@ -20,7 +17,8 @@ pub fn captions<E: From<Error>>(
     path: &Path,
     mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    let file = File::open(path).map_err(Error::io(path))?;
+    let source = Source::open(path)?;
+    let file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
     let mut key = String::new();
     let mut caption = Vec::new();
     let (mut samples, mut captioned) = (0, false);
@@ -45,17 +43,15 @@ pub fn captions<E: From<Error>>(
         Ok(())
     };
     if path.extension().is_some_and(|extension| extension == "zst") {
-        let decoder = zstd::Decoder::new(BufReader::with_capacity(READ_AHEAD, file));
+        let decoder = zstd::Decoder::with_buffer(file);
         let mut archive = ::tar::Archive::new(decoder.map_err(Error::io(path))?);
         members(archive.entries(), None, path, take)?;
         // A tar ends before its file does; damage after it is damage, too.
         let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
         rest.map_err(|e| Error::archive(path, format!("cannot be decompressed: {e}")))?;
     } else {
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        let file = BufReader::with_capacity(READ_AHEAD, Positioned { file: &file, position: 0 });
         let mut archive = ::tar::Archive::new(Skipping(file));
-        members(archive.entries_with_seek(), Some(length), path, take)?;
+        members(archive.entries_with_seek(), Some(source.len()), path, take)?;
     }
     if samples > 0 {
         each(&key, captioned.then_some(caption.as_slice()))?;

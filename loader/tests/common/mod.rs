@@ -3,12 +3,19 @@
 // Each test program uses some of it.
 #![allow(dead_code)]
 
+pub(crate) mod server;
+
 use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use image::{ImageFormat, Rgb, RgbImage};
+use loader::shard::{stats_path, table_path};
+use loader::tar::Archive;
 use loader::{Batch, Crop, ImageSettings, Settings};
+use parquet::arrow::ArrowWriter;
 
 /// A tar being written.
 pub(crate) struct TarFile(tar::Builder<File>);
@@ -94,4 +101,34 @@ pub(crate) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
+}
+
+/// A table as `ingest` writes it: the successes, with a failure before each.
+pub(crate) fn write_table(shard: &Path, shift: i64) {
+    let samples = Archive::open(shard).unwrap().samples().unwrap();
+    let (mut keys, mut status, mut captions, mut offsets, mut lengths) =
+        (vec![], vec![], vec![], vec![], vec![]);
+    for sample in &samples {
+        let image = sample.image().unwrap();
+        keys.extend([format!("x{}", sample.key), sample.key.clone()]);
+        status.extend(["failed_to_download", "success"]);
+        captions.extend([None, Some(format!("from the table: {}", sample.key))]);
+        offsets.extend([None, Some(image.offset as i64 + shift)]);
+        lengths.extend([None, Some(image.length as i64)]);
+    }
+    let columns: [(&str, ArrayRef); 5] = [
+        ("caption", Arc::new(StringArray::from(captions))),
+        ("key", Arc::new(StringArray::from(keys))),
+        ("status", Arc::new(StringArray::from(status))),
+        ("offset", Arc::new(Int64Array::from(offsets))),
+        ("length", Arc::new(Int64Array::from(lengths))),
+    ];
+    let batch =
+        RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    let mut writer =
+        ArrowWriter::try_new(File::create(table_path(shard)).unwrap(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let stats = format!("{{\"count\": {}, \"successes\": {}}}", samples.len() * 2, samples.len());
+    fs::write(stats_path(shard), stats).unwrap();
 }

@@ -1,0 +1,216 @@
+/* libjpeg-turbo's interface, with its errors as return values.
+ *
+ * libjpeg leaves by longjmp when a file is damaged, which must not cross Rust; so the calls between two decisions are one
+ * C function each. Every function returns 0, or -1 with the reason in `message`; after -1 the codec can be used again.
+ */
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jpeglib.h>
+#include <jerror.h>
+
+/* More scans than any encoder writes; each costs a pass over the image, so a small file could take hours. */
+#define MOST_SCANS 500
+
+struct loader_jpeg {
+    /* First, so that libjpeg's pointer to it is a pointer to the codec. */
+    struct jpeg_error_mgr errors;
+    jmp_buf escape;
+    char message[JMSG_LENGTH_MAX];
+    struct jpeg_progress_mgr progress;
+    struct jpeg_decompress_struct decoder;
+};
+
+static void leave(j_common_ptr info) {
+    struct loader_jpeg *codec = (struct loader_jpeg *)info->err;
+    info->err->format_message(info, codec->message);
+    longjmp(codec->escape, 1);
+}
+
+/* libjpeg goes on after damage, with grey where data are missing: here damage is an error. What is odd but harms no
+ * pixel is let through. */
+static void judge(j_common_ptr info, int level) {
+    if (level >= 0) return;
+    switch (info->err->msg_code) {
+    case JWRN_EXTRANEOUS_DATA:
+    case JWRN_ADOBE_XFORM:
+    case JWRN_JFIF_MAJOR:
+    case JWRN_BOGUS_PROGRESSION:
+        return;
+    default:
+        leave(info);
+    }
+}
+
+static void count_scans(j_common_ptr info) {
+    struct loader_jpeg *codec = (struct loader_jpeg *)info->err;
+    if (codec->decoder.input_scan_number > MOST_SCANS) {
+        snprintf(codec->message, sizeof codec->message, "a jpeg of more than %d scans", MOST_SCANS);
+        longjmp(codec->escape, 1);
+    }
+}
+
+static void be_silent(j_common_ptr info) { (void)info; }
+
+static void set_errors(struct loader_jpeg *codec) {
+    jpeg_std_error(&codec->errors);
+    codec->errors.error_exit = leave;
+    codec->errors.emit_message = judge;
+    codec->errors.output_message = be_silent;
+}
+
+struct loader_jpeg *loader_jpeg_new(void) {
+    struct loader_jpeg *volatile codec = calloc(1, sizeof *codec);
+    if (codec == NULL) return NULL;
+    set_errors(codec);
+    codec->decoder.err = &codec->errors;
+    if (setjmp(codec->escape)) {
+        free(codec);
+        return NULL;
+    }
+    jpeg_create_decompress(&codec->decoder);
+    codec->progress.progress_monitor = count_scans;
+    codec->decoder.progress = &codec->progress;
+    return codec;
+}
+
+void loader_jpeg_free(struct loader_jpeg *codec) {
+    if (codec == NULL) return;
+    jpeg_destroy_decompress(&codec->decoder);
+    free(codec);
+}
+
+const char *loader_jpeg_message(const struct loader_jpeg *codec) { return codec->message; }
+
+/* Reads the header of a file, which must stay where it is until it is decoded. size: width, height. */
+int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t length, uint32_t size[2]) {
+    struct jpeg_decompress_struct *decoder = &codec->decoder;
+    if (setjmp(codec->escape)) {
+        jpeg_abort_decompress(decoder);
+        return -1;
+    }
+    jpeg_abort_decompress(decoder);
+    jpeg_mem_src(decoder, (unsigned char *)file, length);
+    jpeg_read_header(decoder, TRUE);
+    size[0] = decoder->image_width;
+    size[1] = decoder->image_height;
+    return 0;
+}
+
+/* Begins decoding at eighths / 8 of the size. area: left, top, width, height wanted of the scaled image; on return
+ * what will be written, which holds it. channels: 3, or 4 for cyan, magenta, yellow, black; inverted: as Adobe
+ * stores these. */
+int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uint32_t area[4], uint32_t size[2],
+                      uint32_t *channels, int *inverted) {
+    struct jpeg_decompress_struct *decoder = &codec->decoder;
+    if (setjmp(codec->escape)) {
+        jpeg_abort_decompress(decoder);
+        return -1;
+    }
+    int four = decoder->jpeg_color_space == JCS_CMYK || decoder->jpeg_color_space == JCS_YCCK;
+    decoder->out_color_space = four ? JCS_CMYK : JCS_RGB;
+    decoder->scale_num = eighths;
+    decoder->scale_denom = 8;
+    decoder->dct_method = fast ? JDCT_IFAST : JDCT_ISLOW;
+    decoder->do_fancy_upsampling = fast ? FALSE : TRUE;
+    jpeg_start_decompress(decoder);
+    *channels = (uint32_t)decoder->output_components;
+    *inverted = decoder->saw_Adobe_marker ? 1 : 0;
+    size[0] = decoder->output_width;
+    size[1] = decoder->output_height;
+
+    uint32_t right = area[0] + area[2], bottom = area[1] + area[3];
+    if (area[2] == 0 || area[3] == 0 || right > size[0] || bottom > size[1]) {
+        snprintf(codec->message, sizeof codec->message, "a part outside the image is asked for");
+        jpeg_abort_decompress(decoder);
+        return -1;
+    }
+    /* The colour of a pixel depends on that of its neighbours: these columns make the edges right, too. */
+    const uint32_t margin = 4;
+    JDIMENSION left = area[0] > margin ? area[0] - margin : 0;
+    right = right + margin < size[0] ? right + margin : size[0];
+    JDIMENSION columns = right - left;
+    if (columns < size[0]) jpeg_crop_scanline(decoder, &left, &columns);
+    area[0] = left;
+    area[2] = columns;
+    return 0;
+}
+
+/* Decodes what loader_jpeg_start announced, rows of area[2] * channels bytes. */
+int loader_jpeg_read(struct loader_jpeg *codec, const uint32_t area[4], uint8_t *pixels) {
+    struct jpeg_decompress_struct *decoder = &codec->decoder;
+    if (setjmp(codec->escape)) {
+        jpeg_abort_decompress(decoder);
+        return -1;
+    }
+    size_t stride = (size_t)area[2] * (size_t)decoder->output_components;
+    if (area[1] > 0) jpeg_skip_scanlines(decoder, area[1]);
+    uint32_t row = 0;
+    while (row < area[3]) {
+        JSAMPROW rows[8];
+        uint32_t count = area[3] - row < 8 ? area[3] - row : 8;
+        for (uint32_t i = 0; i < count; i++) rows[i] = pixels + (row + i) * stride;
+        row += jpeg_read_scanlines(decoder, rows, count);
+    }
+    if (decoder->output_scanline == decoder->output_height) {
+        jpeg_finish_decompress(decoder);
+    } else {
+        jpeg_abort_decompress(decoder);
+    }
+    return 0;
+}
+
+/* Encodes 8-bit pixels of 1 (grey) or 3 (red, green, blue) channels; colour at half the resolution both ways. *file is
+ * to be freed with loader_jpeg_free_file. */
+int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t channels, int quality,
+                       uint8_t **file, size_t *length, char message[JMSG_LENGTH_MAX]) {
+    struct loader_jpeg codec;
+    struct jpeg_compress_struct encoder;
+    unsigned long size = 0;
+    memset(&codec, 0, sizeof codec);
+    memset(&encoder, 0, sizeof encoder);
+    set_errors(&codec);
+    encoder.err = &codec.errors;
+    if (setjmp(codec.escape)) {
+        memcpy(message, codec.message, JMSG_LENGTH_MAX);
+        jpeg_destroy_compress(&encoder);
+        /* Memory ran out; which buffer is the current one is not known here, so that one is lost. */
+        *file = NULL;
+        return -1;
+    }
+    *file = NULL;
+    *length = 0;
+    jpeg_create_compress(&encoder);
+    /* libjpeg-turbo's baseline files; the default here searches for smaller ones, 20 times as long. */
+    jpeg_c_set_int_param(&encoder, JINT_COMPRESS_PROFILE, JCP_FASTEST);
+    jpeg_mem_dest(&encoder, file, &size);
+    encoder.image_width = width;
+    encoder.image_height = height;
+    encoder.input_components = (int)channels;
+    encoder.in_color_space = channels == 1 ? JCS_GRAYSCALE : JCS_RGB;
+    jpeg_set_defaults(&encoder);
+    jpeg_set_quality(&encoder, quality, TRUE);
+    if (channels == 3) {
+        encoder.comp_info[0].h_samp_factor = 2;
+        encoder.comp_info[0].v_samp_factor = 2;
+    }
+    jpeg_start_compress(&encoder, TRUE);
+    while (encoder.next_scanline < height) {
+        JSAMPROW row = (JSAMPROW)(pixels + (size_t)encoder.next_scanline * width * channels);
+        jpeg_write_scanlines(&encoder, &row, 1);
+    }
+    jpeg_finish_compress(&encoder);
+    jpeg_destroy_compress(&encoder);
+    *length = size;
+    return 0;
+}
+
+void loader_jpeg_free_file(uint8_t *file) { free(file); }
+
+/* Whether the code for vector instructions is built in, and this processor has them. */
+int jsimd_can_idct_islow(void);
+
+int loader_jpeg_vectorised(void) { return jsimd_can_idct_islow(); }

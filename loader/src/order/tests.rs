@@ -1,0 +1,146 @@
+use std::collections::HashSet;
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn global_batch(order: &Order, epoch: &Epoch, step: u64) -> Vec<SampleId> {
+    epoch.rows(step, 0..order.streams()).map(|(stream, position)| epoch.sample(stream, position)).collect()
+}
+
+/// Batches that a Python implementation of the specification gives.
+#[test]
+fn agrees_with_the_independent_implementation() {
+    let cases: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/fixtures/order.json")).unwrap();
+    for case in cases.as_array().unwrap() {
+        let number = |name: &str| case[name].as_u64().unwrap();
+        let counts: Vec<u32> = serde_json::from_value(case["counts"].clone()).unwrap();
+        let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
+        let [streams, window, batch] = ["streams", "window", "batch"].map(|name| number(name) as usize);
+        let order = Order::new(counts, number("seed"), streams, window, batch).unwrap();
+        let epoch = order.epoch(number("epoch"));
+        assert_eq!(order.steps_per_epoch(), expected.len() as u64);
+        for (step, expected) in expected.into_iter().enumerate() {
+            let batch: Vec<_> =
+                global_batch(&order, &epoch, step as u64).iter().map(|id| (id.shard, id.sample)).collect();
+            assert_eq!(batch, expected, "step {step} of {case}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_sample_at_most_once_and_fewer_than_a_batch_left_out(
+        counts in prop::collection::vec(0_u32..60, 1..12),
+        seed: u64, epoch: u64, streams in 1_usize..80, window in 1_usize..50, batch_size in 1_usize..70,
+    ) {
+        let samples: u64 = counts.iter().map(|&n| u64::from(n)).sum();
+        prop_assume!(samples >= batch_size as u64);
+        let order = Order::new(counts.clone(), seed, streams, window, batch_size).unwrap();
+        let epoch = order.epoch(epoch);
+        let mut seen = HashSet::new();
+        for step in 0..order.steps_per_epoch() {
+            let batch = global_batch(&order, &epoch, step);
+            prop_assert_eq!(batch.len(), batch_size);
+            for id in batch {
+                prop_assert!(id.sample < counts[id.shard as usize]);
+                prop_assert!(seen.insert(id), "{:?} comes twice", id);
+            }
+        }
+        prop_assert!(samples - (seen.len() as u64) < batch_size as u64);
+        // Streams cover the whole set, what the batches leave out included.
+        for stream in 0..order.streams() {
+            seen.extend((0..epoch.stream_len(stream)).map(|position| epoch.sample(stream, position)));
+        }
+        prop_assert_eq!(seen.len() as u64, samples);
+    }
+
+    #[test]
+    fn any_number_of_ranks_sees_the_same_batches(
+        seed: u64, power in 0_u32..7, per_stream in 1_usize..4, world in 1_usize..=64, step_choice: u64,
+    ) {
+        let streams = 1_usize << power;
+        let batch_size = streams * per_stream;
+        let order = Order::new(vec![100, 57, 200, 31], seed, streams, 32, batch_size).unwrap();
+        let epoch = order.epoch(seed ^ 5);
+        let step = step_choice % order.steps_per_epoch();
+        let ranks: Result<Vec<_>, _> = (0..world).map(|rank| order.streams_of(rank, world)).collect();
+        prop_assert_eq!(ranks.is_ok(), streams.is_multiple_of(world));
+        if let Ok(ranks) = ranks {
+            let parts: Vec<_> = ranks.iter().map(|streams| epoch.rows(step, streams.clone()).count()).collect();
+            prop_assert!(parts.iter().all(|&rows| rows == batch_size / world));
+            let joined: Vec<_> =
+                ranks.into_iter().flat_map(|streams| epoch.rows(step, streams)).map(|(s, p)| epoch.sample(s, p)).collect();
+            prop_assert_eq!(joined, global_batch(&order, &epoch, step));
+        }
+    }
+
+    #[test]
+    fn parts_are_found_by_position(total in 1_u64..5000, parts in 1_u64..100, position: u64) {
+        prop_assume!(parts <= total);
+        let position = position % total;
+        let range = cut(total, parts, part_of(total, parts, position));
+        prop_assert!(range.contains(&position));
+        prop_assert!((range.end - range.start).abs_diff(total / parts) <= 1);
+    }
+}
+
+#[test]
+fn epochs_and_seeds_differ_and_shards_move() {
+    let batches = |seed, epoch| {
+        let order = Order::new(vec![50; 8], seed, 4, 64, 40).unwrap();
+        let epoch = order.epoch(epoch);
+        (0..order.steps_per_epoch()).flat_map(|step| global_batch(&order, &epoch, step)).collect::<Vec<_>>()
+    };
+    let first = batches(0, 0);
+    assert_eq!(first, batches(0, 0));
+    assert_ne!(first, batches(0, 1));
+    assert_ne!(first, batches(1, 0));
+}
+
+/// With one shard, the same few samples must not be left out of every epoch.
+#[test]
+fn what_is_left_out_changes() {
+    let order = Order::new(vec![390], 0, 64, 4096, 32).unwrap();
+    let mut seen = HashSet::new();
+    for epoch in 0..4 {
+        let epoch = order.epoch(epoch);
+        seen.extend((0..order.steps_per_epoch()).flat_map(|step| global_batch(&order, &epoch, step)));
+    }
+    assert_eq!(seen.len(), 390);
+}
+
+#[test]
+fn streams_shrink_to_a_divisor_of_the_batch() {
+    let order = |streams, batch| Order::new(vec![1000], 0, streams, 10, batch);
+    assert_eq!(order(64, 32).unwrap().streams(), 32);
+    assert_eq!(order(64, 100).unwrap().streams(), 4);
+    assert_eq!(order(64, 256).unwrap().rows_per_stream(), 4);
+    let error = order(64, 100).unwrap().streams_of(0, 8).unwrap_err().to_string();
+    assert!(error.contains("8 ranks cannot share 4 streams"), "{error}");
+    assert!(order(64, 64).unwrap().streams_of(8, 8).is_err());
+    assert!(order(64, 1001).unwrap_err().to_string().contains("1000 samples"));
+    assert!(order(0, 10).is_err() && order(4, 0).is_err());
+}
+
+/// 400 million samples in 40,000 shards: any position at once, without a list of the samples.
+#[test]
+fn a_large_set_is_entered_anywhere() {
+    let order = Order::new(vec![10_000; 40_000], 3, 64, 4096, 4096).unwrap();
+    let started = std::time::Instant::now();
+    let epoch = order.epoch(7);
+    let batch = global_batch(&order, &epoch, 10_000_000 / 4096);
+    assert_eq!(batch.len(), 4096);
+    assert!(started.elapsed() < std::time::Duration::from_secs(2), "took {:?}", started.elapsed());
+    assert_eq!(std::mem::size_of_val(epoch.listed.as_slice()), 40_000 * 16);
+}
+
+#[test]
+fn positions_go_on_into_the_next_epoch() {
+    let at = |epoch, step| Position { epoch, step };
+    assert_eq!(at(0, 8).next(10), at(0, 9));
+    assert_eq!(at(0, 9).next(10), at(1, 0));
+    assert_eq!(at(2, 25).normalised(10), at(4, 5));
+    assert_eq!(at(2, 0).normalised(10), at(2, 0));
+}

@@ -1,0 +1,146 @@
+//! Part of an image to `size` x `size` pixels, as Pillow resizes.
+
+use fast_image_resize::images::{CroppedImage, Image, ImageRef};
+use fast_image_resize::{CropBoxError, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::RgbImage;
+
+use crate::crop::{Part, View};
+
+/// Pixels to each side that the bicubic filter looks at, when it does not shrink.
+const BICUBIC_REACH: f64 = 2.0;
+
+/// Resizes on one thread; keeps its working memory from image to image.
+#[derive(Debug, Default)]
+pub struct Scaler {
+    resizer: Resizer,
+    /// Rows that are resized across and not yet down.
+    across: Vec<u8>,
+}
+
+impl Scaler {
+    /// Pixels to each side of a part that have an influence when `extent` of them become `size`.
+    pub(crate) fn reach(extent: f64, size: u32) -> f64 {
+        BICUBIC_REACH * (extent / f64::from(size)).max(1.0) + 1.0
+    }
+
+    /// Writes a view of `image`, as `size` x `size` RGB pixels, to `row`. The filter is Pillow's antialiased
+    /// bicubic (a = -0.5, widened when shrinking), applied across and then down as Pillow does: what lies between is
+    /// rounded and clipped to 8 bits, so at hard edges the other order gives other pixels.
+    ///
+    /// # Errors
+    /// A part outside the image; a row of another length.
+    pub fn resize(&mut self, image: &RgbImage, view: View, size: u32, row: &mut [u8]) -> Result<(), String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+            .map_err(|e| text(&e))?;
+        // The pixels that the filter may see, and the part to show counted from their corner.
+        let (seen, part) = match view.part {
+            Part::Cut { left, top, width, height } => {
+                ((left, top, width, height), (0.0, 0.0, f64::from(width), f64::from(height)))
+            }
+            Part::Of { left, top, width, height } => {
+                let reach = Self::reach(height, size);
+                let first = (top - reach).floor().max(0.0);
+                let end = (top + height + reach).ceil().min(f64::from(image.height()));
+                (
+                    (0, first as u32, image.width(), (end - first) as u32),
+                    (left, top - first, width.min(f64::from(image.width()) - left), height.min(end - top)),
+                )
+            }
+        };
+        let bicubic =
+            ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
+        let cut =
+            CroppedImage::new(&source, seen.0, seen.1, seen.2, seen.3).map_err(|e: CropBoxError| text(&e))?;
+        self.across.resize((size * seen.3 * 3) as usize, 0);
+        let mut across =
+            Image::from_slice_u8(size, seen.3, &mut self.across, PixelType::U8x3).map_err(|e| text(&e))?;
+        let options = bicubic.crop(part.0, 0.0, part.2, f64::from(seen.3));
+        self.resizer.resize(&cut, &mut across, &options).map_err(|e| text(&e))?;
+        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
+        let options = bicubic.crop(0.0, part.1, f64::from(size), part.3);
+        self.resizer.resize(&across, &mut target, &options).map_err(|e| text(&e))?;
+        if view.flip {
+            for line in row.chunks_exact_mut(size as usize * 3) {
+                mirror(line);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Mirrors one line of RGB pixels.
+fn mirror(line: &mut [u8]) {
+    line.reverse();
+    for pixel in line.chunks_exact_mut(3) {
+        pixel.swap(0, 2);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crop::draws;
+    use crate::order::SampleId;
+    use crate::pixels::decode;
+    use crate::{Crop, ImageSettings};
+
+    fn source() -> RgbImage {
+        decode(include_bytes!("../tests/fixtures/resize.png")).unwrap()
+    }
+
+    fn fixture(name: &str) -> Vec<serde_json::Value> {
+        let all: serde_json::Value =
+            serde_json::from_str(include_str!("../tests/fixtures/resize.json")).unwrap();
+        all[name].as_array().unwrap().clone()
+    }
+
+    fn pixels(case: &serde_json::Value) -> Vec<u8> {
+        let hex = case["pixels"].as_str().unwrap();
+        (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect()
+    }
+
+    fn numbers<const N: usize>(case: &serde_json::Value, names: [&str; N]) -> [u32; N] {
+        names.map(|name| case[name].as_u64().unwrap() as u32)
+    }
+
+    /// Rounding may differ by one step; anything systematic would differ by more.
+    fn assert_close(ours: &[u8], theirs: &[u8], what: &str) {
+        assert_eq!(ours.len(), theirs.len());
+        let differences: Vec<u8> = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).collect();
+        assert!(differences.iter().all(|&d| d <= 1), "{what}: differs by {:?}", differences.iter().max());
+        let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / ours.len() as f64;
+        // Enlarging a gradient by 3/2 gives many values half-way between two.
+        assert!(mean < 0.15, "{what}: differs by {mean} on average");
+    }
+
+    #[test]
+    fn cut_parts_are_resized_as_pillow_does() {
+        for case in fixture("cuts") {
+            let [left, top, width, height, size] = numbers(&case, ["left", "top", "width", "height", "size"]);
+            let view = View { part: Part::Cut { left, top, width, height }, flip: false };
+            let mut row = vec![0; (size * size * 3) as usize];
+            Scaler::default().resize(&source(), view, size, &mut row).unwrap();
+            assert_close(&row, &pixels(&case), &format!("{view:?}"));
+
+            let mut mirrored = vec![0; row.len()];
+            Scaler::default().resize(&source(), View { flip: true, ..view }, size, &mut mirrored).unwrap();
+            for (line, original) in mirrored.chunks(size as usize * 3).zip(row.chunks(size as usize * 3)) {
+                assert!(line.chunks(3).eq(original.chunks(3).rev()));
+            }
+        }
+    }
+
+    #[test]
+    fn centres_are_resized_as_torchvision_does() {
+        for case in fixture("centres") {
+            let [width, height, size] = numbers(&case, ["width", "height", "size"]);
+            let image = image::imageops::crop_imm(&source(), 0, 0, width, height).to_image();
+            let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
+            let view = View::choose(&settings, draws(0, 0, SampleId { shard: 0, sample: 0 }), width, height);
+            let mut row = vec![0; (size * size * 3) as usize];
+            Scaler::default().resize(&image, view, size, &mut row).unwrap();
+            assert_close(&row, &pixels(&case), &format!("{width} x {height} to {size}"));
+        }
+    }
+}

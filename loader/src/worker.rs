@@ -1,0 +1,232 @@
+//! What the threads do: read a sample, decode it into its row of the batch, prepare its text.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bytes::BytesMut;
+use crossbeam::channel::{Receiver, Sender, select_biased};
+
+use crate::batch::{Counters, Skipped};
+use crate::crop::{View, draws};
+use crate::index::Caption;
+use crate::order::{Epoch, SampleId};
+use crate::pipeline::Set;
+use crate::pixels::Painter;
+use crate::store::Shard;
+use crate::text::{Labels, Name, Text};
+use crate::{Error, Settings};
+
+/// Broken samples in a row after which the run stops: the set is broken, not a sample.
+const MOST_BROKEN: u64 = 100;
+
+/// One row to be made.
+pub(crate) struct Job {
+    /// Number of its batch since the iterator was started.
+    pub(crate) batch: u64,
+    pub(crate) row: usize,
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) number_of_epoch: u64,
+    pub(crate) stream: u64,
+    pub(crate) position: u64,
+    pub(crate) pixels: BytesMut,
+    /// What a reader found for it.
+    pub(crate) fetched: Option<Fetched>,
+}
+
+/// One row made, or not.
+pub(crate) struct Made {
+    pub(crate) batch: u64,
+    pub(crate) row: usize,
+    pub(crate) pixels: BytesMut,
+    pub(crate) counters: Counters,
+    pub(crate) result: Result<Row, Error>,
+}
+
+#[derive(Default)]
+pub(crate) struct Row {
+    pub(crate) key: String,
+    pub(crate) number: u64,
+    pub(crate) text: Text,
+}
+
+/// The files of a sample, or why it has none.
+type Stored = Result<(Option<Vec<u8>>, Option<String>), Fault>;
+
+/// A sample's files, read ahead.
+pub(crate) struct Fetched {
+    stored: Stored,
+    counters: Counters,
+}
+
+/// What a thread does that reads ahead.
+pub(crate) fn read_jobs(set: &Set, queue: &Receiver<Job>, read: &Sender<Job>, stop: &AtomicBool) {
+    for mut job in queue {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let id = job.epoch.sample(job.stream, job.position);
+        let mut counters = Counters::default();
+        let stored = set
+            .store
+            .get(id.shard)
+            .map_err(Fault::Stop)
+            .and_then(|shard| stored(set, &shard, id, Vec::new(), &mut counters));
+        job.fetched = Some(Fetched { stored, counters });
+        if read.send(job).is_err() {
+            return;
+        }
+    }
+}
+
+/// What a thread does that decodes.
+pub(crate) fn decode_jobs(set: &Set, queue: &Receiver<Job>, finished: &Sender<Made>, quit: &Receiver<()>) {
+    let mut painter = Painter::default();
+    loop {
+        let mut job = select_biased! {
+            recv(quit) -> _ => return,
+            recv(queue) -> job => match job {
+                Ok(job) => job,
+                Err(_) => return,
+            },
+        };
+        let mut counters = Counters::default();
+        let result = make(set, &mut job, &mut painter, &mut counters);
+        let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
+        if finished.send(made).is_err() {
+            return;
+        }
+    }
+}
+
+/// Why a sample is not in the batch.
+enum Fault {
+    /// Another one takes its place.
+    Broken(String),
+    /// The run ends.
+    Stop(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Stop(error)
+    }
+}
+
+/// Makes a row from the first good sample at or after the job's position of the stream.
+fn make(set: &Set, job: &mut Job, painter: &mut Painter, counters: &mut Counters) -> Result<Row, Error> {
+    let tries = job.epoch.stream_len(job.stream).min(MOST_BROKEN);
+    let mut broken = Vec::new();
+    for position in (job.position..).take(tries as usize) {
+        let id = job.epoch.sample(job.stream, position);
+        let shard = set.store.get(id.shard)?;
+        let key = shard.index.key(id.sample);
+        match sample(set, &shard, id, job, painter, counters) {
+            Ok(text) => {
+                counters.skipped = broken;
+                let number = set.starts[id.shard as usize] + u64::from(id.sample);
+                return Ok(Row { key: key.to_owned(), number, text });
+            }
+            Err(Fault::Stop(error)) => return Err(error),
+            Err(Fault::Broken(cause)) => {
+                let shard = shard.archive.path().to_owned();
+                broken.push(Skipped { shard, key: key.to_owned(), cause });
+            }
+        }
+    }
+    let Skipped { shard, key, cause } = broken.pop().unwrap_or_default();
+    Err(Error::Broken { shard, key, tries: tries as usize, cause })
+}
+
+/// Reads and decodes one sample into the job's row.
+fn sample(
+    set: &Set,
+    shard: &Shard,
+    id: SampleId,
+    job: &mut Job,
+    painter: &mut Painter,
+    counters: &mut Counters,
+) -> Result<Text, Fault> {
+    let (image, caption) = match job.fetched.take() {
+        Some(fetched) => {
+            counters.add(fetched.counters);
+            fetched.stored?
+        }
+        None => stored(set, shard, id, painter.take_file(), counters)?,
+    };
+
+    if let Some(bytes) = image {
+        let started = Instant::now();
+        let placed = place(set, &bytes, id, job, painter);
+        counters.decode += started.elapsed();
+        painter.keep_file(bytes);
+        placed.map_err(Fault::Broken)?;
+    }
+
+    match caption {
+        Some(caption) => Ok(text(set, shard, id.sample, &caption)?),
+        None => Ok(Text::default()),
+    }
+}
+
+/// Reads a sample's image, into a buffer, and its caption.
+fn stored(set: &Set, shard: &Shard, id: SampleId, buffer: Vec<u8>, counters: &mut Counters) -> Stored {
+    let Shard { archive, index, .. } = shard;
+    if id.sample as usize >= index.len() {
+        return Err(Error::archive(archive.path(), "has fewer samples than when it was counted").into());
+    }
+    let started = Instant::now();
+    let image = if set.settings.images { Some(image(shard, id.sample, buffer, counters)?) } else { None };
+    let caption = if set.settings.captions { Some(caption(shard, id.sample, counters)?) } else { None };
+    counters.read += started.elapsed();
+    Ok((image, caption))
+}
+
+/// Decodes an image and writes the part that the sample's draws choose into the job's row.
+fn place(set: &Set, bytes: &[u8], id: SampleId, job: &mut Job, painter: &mut Painter) -> Result<(), String> {
+    let Settings { image: settings, seed, decoding, .. } = &set.settings;
+    let draws = draws(*seed, job.number_of_epoch, id);
+    let pixels = &mut job.pixels;
+    // A decoder that panics on a hostile file must not take the run with it.
+    let placed = catch_unwind(AssertUnwindSafe(|| {
+        let choose = |width, height| View::choose(settings, draws, width, height);
+        painter.paint(bytes, *decoding, settings.size(), choose, pixels)
+    }));
+    placed.unwrap_or_else(|_| {
+        *painter = Painter::default();
+        Err("its image makes the decoder fail".to_owned())
+    })
+}
+
+/// The image's bytes as stored.
+fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counters) -> Result<Vec<u8>, Fault> {
+    let (offset, length) =
+        shard.index.image(sample).ok_or_else(|| Fault::Broken("it has no image".to_owned()))?;
+    counters.bytes += length;
+    shard.archive.read_into(offset, length, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// The raw caption.
+fn caption(shard: &Shard, sample: u32, counters: &mut Counters) -> Result<String, Fault> {
+    match shard.index.caption(sample) {
+        Some(Caption::Text(text)) => Ok(text.to_owned()),
+        Some(Caption::At(offset, length)) => {
+            counters.bytes += length;
+            let bytes = shard.archive.read(offset, length)?;
+            String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
+        }
+        None => Err(Fault::Broken("it has no caption".to_owned())),
+    }
+}
+
+fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
+    let Settings { bank, context, max_mentions, max_mention_tokens, .. } = &set.settings;
+    let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
+        return Ok(Text::new(raw, &set.tokenizer, *context));
+    };
+    let labels = Labels { bank, matching: *matching, most: *max_mentions, longest: *max_mention_tokens };
+    let name = Name { shard: shard.archive.path(), sample, key: shard.index.key(sample) };
+    Text::with_mentions(raw, &set.tokenizer, *context, sidecar, labels, name)
+}

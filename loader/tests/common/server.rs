@@ -1,0 +1,163 @@
+//! A file server on 127.0.0.1 that counts what it sends and can be told to misbehave.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+/// What the server does with a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Answer {
+    Well,
+    Status(u16),
+    /// Closes the connection after this many bytes of the body.
+    Drop(usize),
+    /// Sends pieces of this many bytes with a pause after each.
+    Slow(usize, Duration),
+    /// The whole file, whatever part was asked for.
+    Whole,
+}
+
+/// Told the number of the request and its path.
+type Plan = dyn Fn(usize, &str) -> Answer + Send + Sync;
+
+#[derive(Default)]
+struct State {
+    requests: usize,
+    /// Bytes of bodies, by path.
+    sent: HashMap<String, u64>,
+    put: HashMap<String, Vec<u8>>,
+}
+
+pub(crate) struct Server {
+    port: u16,
+    state: Arc<Mutex<State>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Server {
+    pub(crate) fn new(folder: &Path, plan: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (state, stop) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
+        let plan: Arc<Plan> = Arc::new(plan);
+        let (folder, shared, stopped) = (folder.to_owned(), Arc::clone(&state), Arc::clone(&stop));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (folder, state, plan) = (folder.clone(), Arc::clone(&shared), Arc::clone(&plan));
+                thread::spawn(move || {
+                    // Ends with the connection, whoever closes it.
+                    let _ = serve(&stream.unwrap(), &folder, &state, &*plan);
+                });
+            }
+        });
+        Self { port, state, stop }
+    }
+
+    pub(crate) fn url(&self, name: &str) -> PathBuf {
+        format!("http://127.0.0.1:{}/{name}", self.port).into()
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.state.lock().unwrap().requests
+    }
+
+    /// Bytes of bodies sent of files whose name ends so.
+    pub(crate) fn sent(&self, ending: &str) -> u64 {
+        let state = self.state.lock().unwrap();
+        state.sent.iter().filter(|(path, _)| path.ends_with(ending)).map(|(_, sent)| sent).sum()
+    }
+
+    pub(crate) fn was_put(&self, path: &str) -> Option<Vec<u8>> {
+        self.state.lock().unwrap().put.get(path).cloned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    loop {
+        let mut first = String::new();
+        if reader.read_line(&mut first)? == 0 {
+            return Ok(());
+        }
+        let mut words = first.split_whitespace();
+        let (method, path) = (words.next().unwrap_or("").to_owned(), words.next().unwrap_or("/").to_owned());
+        let mut headers = HashMap::new();
+        loop {
+            let mut line = String::new();
+            reader.read_line(&mut line)?;
+            let Some((name, value)) = line.trim().split_once(':') else { break };
+            headers.insert(name.to_lowercase(), value.trim().to_owned());
+        }
+        if method == "PUT" {
+            let length = headers["content-length"].parse().unwrap();
+            let mut body = vec![0; length];
+            std::io::Read::read_exact(&mut reader, &mut body)?;
+            state.lock().unwrap().put.insert(path, body);
+            (&*stream).write_all(b"HTTP/1.1 201 Created\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
+        let number = {
+            let mut state = state.lock().unwrap();
+            state.requests += 1;
+            state.requests - 1
+        };
+        let answer = plan(number, &path);
+        let Ok(file) = fs::read(folder.join(path.trim_start_matches('/'))) else {
+            (&*stream).write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        };
+        if let Answer::Status(code) = answer {
+            write!(&*stream, "HTTP/1.1 {code} No\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
+        let range = headers.get("range").filter(|_| !matches!(answer, Answer::Whole)).map(|range| {
+            let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
+            let from: usize = from.parse().unwrap();
+            from..to.parse::<usize>().map_or(file.len(), |to| (to + 1).min(file.len()))
+        });
+        let body = &file[range.clone().unwrap_or(0..file.len())];
+        let status = match &range {
+            Some(range) => format!(
+                "206 Partial Content\r\ncontent-range: bytes {}-{}/{}",
+                range.start,
+                range.end - 1,
+                file.len()
+            ),
+            None => "200 OK".to_owned(),
+        };
+        let date = "last-modified: Thu, 01 Jan 2026 00:00:00 GMT";
+        write!(&*stream, "HTTP/1.1 {status}\r\n{date}\r\ncontent-length: {}\r\n\r\n", body.len())?;
+        if method == "HEAD" {
+            continue;
+        }
+        let (end, piece, pause) = match answer {
+            Answer::Drop(bytes) => (bytes.min(body.len()), body.len(), Duration::ZERO),
+            Answer::Slow(piece, pause) => (body.len(), piece, pause),
+            _ => (body.len(), body.len(), Duration::ZERO),
+        };
+        for piece in body[..end].chunks(piece.max(1)) {
+            (&*stream).write_all(piece)?;
+            thread::sleep(pause);
+        }
+        *state.lock().unwrap().sent.entry(path).or_default() += end as u64;
+        if end < body.len() {
+            return stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}

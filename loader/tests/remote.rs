@@ -1,0 +1,201 @@
+//! Shards behind http: what is read, and what faults of the network do.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use common::server::{Answer, Server};
+use common::{content, settings, write_shards};
+use loader::{Batch, Cache, Error, Loader, Position, Settings, source};
+
+fn batches(settings: &Settings, count: usize) -> Vec<Batch> {
+    let loader = Loader::open(settings.clone()).unwrap();
+    loader.batches(Position::default()).take(count).map(Result::unwrap).collect()
+}
+
+fn urls(server: &Server, shards: &[PathBuf]) -> Vec<PathBuf> {
+    shards.iter().map(|shard| server.url(shard.file_name().unwrap().to_str().unwrap())).collect()
+}
+
+#[test]
+fn batches_over_http_are_those_of_local_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[30, 7, 41], |_, _| None);
+    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let local = batches(&settings(shards.clone(), 8), 20);
+    let remote = batches(&settings(urls(&server, &shards), 8), 20);
+    for (local, remote) in local.iter().zip(&remote) {
+        assert!(
+            (&local.images, &local.keys, &local.captions) == (&remote.images, &remote.keys, &remote.captions)
+        );
+    }
+}
+
+/// Dropped connections, answers of 503 and slow pieces, all over the place: the batches are the same.
+#[test]
+fn a_bad_network_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[30, 30], |_, sample| {
+        // Large enough to be cut anywhere: noise does not compress.
+        Some(noise(sample))
+    });
+    let server = Server::new(folder.path(), |number, _| match number % 7 {
+        1 => Answer::Status(503),
+        3 => Answer::Drop(number * 37 % 900),
+        5 => Answer::Slow(400, Duration::from_millis(2)),
+        _ => Answer::Well,
+    });
+    let local = batches(&settings(shards.clone(), 10), 6);
+    let remote = batches(&settings(urls(&server, &shards), 10), 6);
+    for (local, remote) in local.iter().zip(&remote) {
+        assert!(local.images == remote.images && local.captions == remote.captions);
+        assert!(remote.counters.skipped.is_empty(), "{:?}", remote.counters.skipped);
+    }
+}
+
+fn noise(seed: usize) -> Vec<u8> {
+    let mut state = seed as u64 + 1;
+    let image = image::RgbImage::from_fn(24, 18, |_, _| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        image::Rgb([(state >> 40) as u8, (state >> 48) as u8, (state >> 56) as u8])
+    });
+    let mut png = Vec::new();
+    image.write_to(&mut std::io::Cursor::new(&mut png), image::ImageFormat::Png).unwrap();
+    png
+}
+
+/// An outage is waited for, and nothing is left out or comes twice after it.
+#[test]
+fn an_outage_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[40], |_, _| None);
+    let expected = batches(&settings(shards.clone(), 8), 5);
+    let started = Instant::now();
+    let outage = Duration::from_secs(3);
+    let server = Server::new(folder.path(), move |number, _| {
+        if number > 6 && started.elapsed() < outage { Answer::Status(503) } else { Answer::Well }
+    });
+    let got = batches(&settings(urls(&server, &shards), 8), 5);
+    assert!(started.elapsed() >= outage);
+    for (expected, got) in expected.iter().zip(&got) {
+        assert!(expected.images == got.images && expected.keys == got.keys);
+    }
+}
+
+#[test]
+fn what_cannot_be_had_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[8], |_, _| None);
+    fs::copy(&shards[0], folder.path().join("secret.tar")).unwrap();
+    fs::copy(&shards[0], folder.path().join("whole.tar")).unwrap();
+    let server = Server::new(folder.path(), |_, path| match path {
+        "/secret.tar" => Answer::Status(403),
+        "/whole.tar" => Answer::Whole,
+        _ => Answer::Well,
+    });
+    let started = Instant::now();
+    let missing = source::read(&server.url("none.tar")).unwrap_err();
+    assert!(matches!(&missing, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound));
+    let text = missing.to_string();
+    assert!(text.contains("none.tar") && text.contains("no such file"), "{text}");
+    let text = source::read(&server.url("secret.tar")).unwrap_err().to_string();
+    assert!(text.contains("secret.tar") && text.contains("refuses access"), "{text}");
+    let opened = source::Source::open(&server.url("whole.tar")).unwrap();
+    let text = opened.read(512, 10).unwrap_err().to_string();
+    assert!(text.contains("whole.tar") && text.contains("range"), "{text}");
+    let text = source::read(Path::new("http://127.0.0.1:1/a.tar?token=1")).unwrap_err().to_string();
+    assert!(text.contains("query"), "{text}");
+    let text = Loader::open(settings(vec![server.url("00009.tar")], 4)).unwrap_err().to_string();
+    assert!(text.contains("00009.tar"), "{text}");
+    assert!(started.elapsed() < source::RETRY_FOR / 2, "these must not be tried again");
+}
+
+#[test]
+fn whole_files_are_read_and_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let data: Vec<u8> = (0..100_000_u32).map(|i| (i * 7 / 3) as u8).collect();
+    fs::write(folder.path().join("data"), &data).unwrap();
+    let server =
+        Server::new(folder.path(), |number, _| if number == 1 { Answer::Drop(5000) } else { Answer::Well });
+    let url = server.url("data");
+    assert_eq!(source::length(&url).unwrap(), 100_000);
+    assert!(source::read(&url).unwrap() == data, "after a dropped connection");
+    let opened = source::Source::open(&url).unwrap();
+    assert!(opened.read(10, 500).unwrap() == data[10..510]);
+    assert!(opened.read(99_999, 2).is_err());
+    let mut read = Vec::new();
+    std::io::Read::read_to_end(&mut opened.reader(7_001), &mut read).unwrap();
+    assert!(read == data);
+    source::write(&server.url("a/b.bin"), data.clone()).unwrap();
+    assert!(server.was_put("/a/b.bin").unwrap() == data);
+    source::upload(&folder.path().join("data"), &server.url("copy")).unwrap();
+    assert!(server.was_put("/copy").unwrap() == data);
+}
+
+/// Eight ranks read the set once, between them: each only the bytes of its own samples.
+#[test]
+fn ranks_share_the_bytes_of_the_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let counts = [128; 8];
+    let shards = write_shards(folder.path(), &counts, |_, sample| Some(noise(sample)));
+    for (shard, count) in shards.iter().zip(counts) {
+        common::write_table(shard, 0);
+        assert_eq!(Loader::open(settings(vec![shard.clone()], 1)).unwrap().samples(), count as u64);
+    }
+    let images: u64 = shards
+        .iter()
+        .flat_map(|shard| loader::tar::Archive::open(shard).unwrap().samples().unwrap())
+        .map(|sample| sample.image().unwrap().length)
+        .sum();
+    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let mut used = 0;
+    for rank in 0..8 {
+        let settings = Settings { rank, world_size: 8, prefetch: 0, ..settings(urls(&server, &shards), 16) };
+        let loader = Loader::open(settings).unwrap();
+        let steps = loader.steps_per_epoch() as usize;
+        assert_eq!(steps, 64);
+        let before = server.sent(".tar");
+        let read: u64 =
+            loader.batches(Position::default()).take(steps).map(|batch| batch.unwrap().counters.bytes).sum();
+        used += read;
+        let sent = server.sent(".tar") - before;
+        assert!(sent as f64 <= 1.05 * images as f64 / 8.0, "rank {rank} was sent {sent} of {images} bytes");
+    }
+    assert_eq!(used, images, "every image once");
+    let sent = server.sent(".tar");
+    assert!(sent >= images && sent as f64 <= 1.05 * images as f64, "{sent} bytes sent of {images}");
+}
+
+/// With a cache a shard is fetched once, whatever the ranks and epochs.
+#[test]
+fn a_cache_is_shared_by_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[24, 24], |_, sample| Some(noise(sample)));
+    let stored: u64 = shards.iter().map(|shard| fs::metadata(shard).unwrap().len()).sum();
+    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let cache = Some(Cache { folder: folder.path().join("cache"), limit: 2 * stored });
+    for rank in 0..2 {
+        let remote =
+            Settings { rank, world_size: 2, cache: cache.clone(), ..settings(urls(&server, &shards), 12) };
+        let local = Settings { rank, world_size: 2, ..settings(shards.clone(), 12) };
+        assert!(batches(&local, 9).iter().map(content).eq(batches(&remote, 9).iter().map(content)));
+    }
+    assert_eq!(server.sent(".tar"), stored);
+}
+
+#[test]
+fn a_compressed_shard_is_read_from_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[12], |_, _| None);
+    let expected = batches(&settings(shards.clone(), 4), 3);
+    let packed = zstd::encode_all(&*fs::read(&shards[0]).unwrap(), 1).unwrap();
+    fs::write(folder.path().join("00000.tar.zst"), packed).unwrap();
+    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let got = batches(&settings(vec![server.url("00000.tar.zst")], 4), 3);
+    assert!(expected.iter().map(content).eq(got.iter().map(content)));
+    assert!(server.requests() > 0);
+}

@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# Speed of the loader beside webdataset + Pillow + torchvision, as a table and as one line of JSON.
+#
+#     tools/bench/loader.sh PHOTOS.. [-- TIMES]
+#
+# PHOTOS are folders of jpg files, or such files. They are written into 8 shards, TIMES times each (8). Both sides make random resized crops of 224 x 224
+# (bicubic, mirrored half the time) in batches of 64 with 2 workers. Every figure is the best of three passes; ours and
+# theirs take turns, so that other work on the machine slows both. PYTHON names a Python that has torch,
+# torchvision and webdataset; without it a virtual environment is made (torch is large).
+set -euo pipefail
+photos=() times=8
+while [ $# -gt 0 ]; do
+    if [ "$1" = -- ]; then times=$2; shift; else photos+=("$(realpath "$1")"); fi
+    shift
+done
+[ ${#photos[@]} -gt 0 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
+cd "$(dirname "$0")/../.."
+cargo build --release --locked -p tools
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+if [ -z "${PYTHON:-}" ]; then
+    python3 -m venv "$folder/venv"
+    PYTHON=$folder/venv/bin/python
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check torch==2.11.0 torchvision==0.26.0 webdataset==1.0.2 pillow
+fi
+
+"$PYTHON" tools/bench/loader_peer.py shards "$folder" "$times" "${photos[@]}"
+for turn in 1 2 3; do
+    target/release/tools bench loader "$folder/shards" --threads 2 --passes 1 --json > "$folder/ours"
+    "$PYTHON" tools/bench/loader_peer.py read "$folder/shards" > "$folder/theirs"
+    grep -v '^{' "$folder/ours" | sed "s/^/$turn  /"
+    sed "s/^/$turn  /" "$folder/theirs"
+    tail -n 1 "$folder/ours" >> "$folder/all_ours"
+    awk '{ print $(NF - 1) }' "$folder/theirs" >> "$folder/all_theirs"
+done
+
+"$PYTHON" - "$folder" <<'PY'
+import json, sys
+folder = sys.argv[1]
+runs = [json.loads(line)["measured"] for line in open(folder + "/all_ours")]
+ours = {name: max(run[name]["value"] for run in runs) for name in runs[0]}
+theirs = max(float(line) for line in open(folder + "/all_theirs"))
+bare = ours["bare loop: decode, resize"]
+ratios = {
+    "exact over webdataset": ours["exact"] / theirs,
+    "fast over webdataset": ours["fast"] / theirs,
+    "exact over a bare loop": ours["exact"] / bare,
+    "exact over a bare loop of parts": ours["exact"] / ours["bare loop: part, exact"],
+    "fast over a bare loop of parts": ours["fast"] / ours["bare loop: part, fast"],
+}
+for name, ratio in ratios.items():
+    print(f"{name:<34}{ratio:6.2f}")
+print(json.dumps({"ours": ours, "webdataset": theirs, "ratios": ratios}))
+PY

@@ -1,0 +1,68 @@
+"""The peer of tools/bench/loader.sh: webdataset, Pillow and torchvision in torch's DataLoader.
+
+    loader_peer.py shards FOLDER TIMES PHOTOS..    writes FOLDER/shards/00000.tar .. 00007.tar
+    loader_peer.py read SHARDS                     reads them once and prints images a second
+"""
+
+import io
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+SHARDS = 8
+
+
+def write(folder, times, inputs):
+    photos = []
+    for name in map(Path, inputs):
+        photos += sorted(name.glob("*.jpg")) if name.is_dir() else [name]
+    photos *= times
+    (folder / "shards").mkdir()
+    for shard in range(SHARDS):
+        with tarfile.open(folder / "shards" / f"{shard:05}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, photo in list(enumerate(photos))[shard::SHARDS]:
+                for extension, data in [("jpg", photo.read_bytes()), ("txt", f"a photo, number {number}".encode())]:
+                    member = tarfile.TarInfo(f"{number:09}.{extension}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def read(shards):
+    import torch
+    import webdataset
+    from torchvision import transforms
+
+    torch.set_num_threads(1)
+    transform = transforms.Compose([
+        transforms.RandomResizedCrop(224, interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.RandomHorizontalFlip(),
+        transforms.PILToTensor(),
+    ])
+    urls = sorted(map(str, shards.glob("*.tar")))
+    pipeline = webdataset.DataPipeline(
+        webdataset.SimpleShardList(urls),
+        webdataset.split_by_worker,
+        webdataset.tarfile_to_samples(),
+        webdataset.shuffle(1000),
+        webdataset.decode("pilrgb"),
+        webdataset.to_tuple("jpg", "txt"),
+        webdataset.map_tuple(transform, lambda text: text),
+        webdataset.batched(64, partial=False),
+    )
+    loader = torch.utils.data.DataLoader(pipeline, batch_size=None, num_workers=2, prefetch_factor=2)
+    # From the first batch on: starting processes is not what is measured.
+    images, started = 0, None
+    for pixels, _ in loader:
+        if started is None:
+            started = time.perf_counter()
+        else:
+            images += len(pixels)
+    print(f"webdataset {images / (time.perf_counter() - started):.1f} images/s")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "shards":
+        write(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    else:
+        read(Path(sys.argv[2]))
