@@ -71,10 +71,10 @@ impl Set {
             Ok(bytes) => {
                 let before: Value = serde_json::from_slice(&bytes)
                     .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
-                let difference = difference("", &before, &manifest);
-                difference.map_or(Ok(()), |difference| {
-                    Err(Error::AnotherSet { folder: folder.clone(), difference })
-                })
+                match difference("", &before, &manifest) {
+                    Some(difference) => Err(Error::AnotherSet { folder: folder.clone(), difference }),
+                    None => self.clear_leftovers(),
+                }
             }
             Err(error) if is_missing(&error) => {
                 if let Some(shard) = first_shard(folder)? {
@@ -82,7 +82,8 @@ impl Set {
                     return Err(Error::AnotherSet { folder: folder.clone(), difference });
                 }
                 let text = format!("{manifest:#}\n");
-                Ok(source::write(&path, text.into_bytes())?)
+                source::write(&path, text.into_bytes())?;
+                self.clear_leftovers()
             }
             Err(error) => Err(error.into()),
         }
@@ -116,15 +117,10 @@ impl Set {
         let bytes = source::read(&path)?;
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            shard_size,
-            compress: compressed,
-            part,
-            image,
-            threads,
-            metrics,
-        })
+        let folder = folder.to_owned();
+        let set = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
+        set.clear_leftovers()?;
+        Ok(set)
     }
 
     /// The figures of a run, served to Prometheus where that is wanted.
@@ -193,17 +189,24 @@ impl Set {
         format!("{number:0width$}", width = digits as usize + 5)
     }
 
-    /// Removes what a killed process left of a shard.
-    pub(crate) fn clear_leftovers(&self, shard: u32) -> Result<(), Error> {
+    /// Removes what killed processes left of this part's shards. (What they left of others may be in use.)
+    fn clear_leftovers(&self) -> Result<(), Error> {
         if source::is_remote(&self.folder) {
             return Ok(());
         }
-        let of_shard = [format!("-{}.", Self::name(shard)), format!("-{}_", Self::name(shard))];
-        for entry in fs::read_dir(&self.folder).map_err(Error::file("read", &self.folder))? {
-            let entry = entry.map_err(Error::file("read", &self.folder))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(TEMPORARY) && of_shard.iter().any(|part| name.contains(part)) {
-                let _ = fs::remove_file(entry.path());
+        for path in source::list(&self.folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // `.tmp-PROCESS-NAME`
+            let Some((_, name)) = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split_once('-')) else {
+                continue;
+            };
+            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+            let ours = match name[..digits].parse() {
+                Ok(shard) => self.part.owns(shard),
+                Err(_) => name == MANIFEST && self.part == Part::ALL,
+            };
+            if ours {
+                let _ = fs::remove_file(&path);
             }
         }
         Ok(())

@@ -88,7 +88,6 @@ pub(crate) struct ShardWriter {
 impl ShardWriter {
     /// Opens the scratch file. `captioned`: whether samples have a `.txt` and a caption column.
     pub(crate) fn create(set: &Set, shard: u32, extra: &[Extra], captioned: bool) -> Result<Self, Error> {
-        set.clear_leftovers(shard)?;
         let staging = Staging::new(&set.folder)?;
         let scratch = Scratch::create(&staging.path(&set.table(shard)))?;
         Ok(Self {

@@ -77,7 +77,10 @@ fn download(folder: &Path, urls: &[String], more: &[&str]) -> Output {
     fs::write(&input, urls.join("\n")).unwrap();
     let _ = fs::remove_dir_all(&out);
     let mut arguments = vec!["download", input.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
-    arguments.extend(["--allow-private", "--retries", "0", "--image-size", "16"]);
+    arguments.extend(["--allow-private", "--image-size", "16"]);
+    if !more.contains(&"--retries") {
+        arguments.extend(["--retries", "0"]);
+    }
     arguments.extend(more);
     ingest(&arguments)
 }
