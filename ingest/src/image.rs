@@ -22,6 +22,7 @@ use crate::sample::{HASH_MISMATCH, Picture, Problem};
 
 /// What happens to pictures. Sizes in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // Each is an option of its own.
 pub struct Settings {
     /// What `size` bounds, and what fills the rest.
     pub mode: Mode,

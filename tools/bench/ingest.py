@@ -59,6 +59,12 @@ def environment():
     return python
 
 
+def build():
+    """The program of this checkout."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
+    return ROOT / "target/release/ingest"
+
+
 def serve(photos, folder):
     """A running nginx and its address."""
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
@@ -139,10 +145,11 @@ def main():
     arguments.add_argument("--copies", type=int, default=8)
     arguments.add_argument("--runs", type=int, default=3)
     arguments.add_argument("--keep", type=Path, help="leaves the last outputs in this folder, for ingest_equality.py")
+    arguments.add_argument("--program", type=Path, help="a built ingest; without it, it is built")
     arguments = arguments.parse_args()
 
     python = environment()
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
+    program = arguments.program or build()
     folder = Path(tempfile.mkdtemp())
     server = None
     try:
@@ -163,7 +170,7 @@ def main():
 
         def ingest(rows, out):
             return [
-                ROOT / "target/release/ingest", "download", folder / f"{rows}.csv", "--out", out, "--allow-private",
+                program, "download", folder / f"{rows}.csv", "--out", out, "--allow-private",
                 "--shard-size", "1000", "--image-size", "256", "--resize-mode", "keep_ratio", "--per-host", "64",
                 "--json",
             ]

@@ -6,7 +6,7 @@
 Both programs download the same list from a local server: the photographs (JPEG), the same as PNG and WebP, with alpha, grey,
 cut short, and what is no picture, missing or empty. ingest runs as `--exact --ignore-orientation`, once for each resize
 mode and for PNG, where pixels can be compared without the loss of another JPEG. Fails with the first difference beyond
-2/255 on average. Needs what `ingest.py` needs; runs itself again in the virtual environment that that makes.
+2/255 on average. Needs what `ingest.py` needs (INGEST in the environment names a built program); runs itself again in the virtual environment that that makes.
 """
 
 import functools
@@ -15,7 +15,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -127,7 +126,7 @@ def main():
     python = bench.environment()
     if Path(sys.prefix).resolve() != Path(python).parents[1].resolve():
         os.execv(python, [str(python), *sys.argv])
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=bench.ROOT, check=True)
+    program = Path(os.environ["INGEST"]) if "INGEST" in os.environ else bench.build()
     photos = [f for p in map(Path, sys.argv[1:]) for f in (sorted(p.glob("*.jpg")) if p.is_dir() else [p])]
     folder = Path(tempfile.mkdtemp())
     try:
@@ -154,7 +153,7 @@ def main():
                 "--save_additional_columns", '["number"]', "--enable_wandb", "False", *common,
             ], folder / "log")
             bench.run([
-                bench.ROOT / "target/release/ingest", "download", folder / "list.csv", "--out", ours, "--allow-private",
+                program, "download", folder / "list.csv", "--out", ours, "--allow-private",
                 "--shard-size", "200", "--save-additional-columns", "number", "--exact", "--ignore-orientation",
                 *[option.replace("_", "-") if option.startswith("--") else option for option in common],
             ], folder / "log")

@@ -63,8 +63,11 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--urls", type=int, default=100_000)
     arguments.add_argument("--shard-size", type=int, default=10_000)
+    arguments.add_argument("--program", type=Path, help="a built ingest; without it, it is built")
     arguments = arguments.parse_args()
-    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
+    if not arguments.program:
+        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
+    program = arguments.program or ROOT / "target/release/ingest"
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
@@ -84,7 +87,7 @@ def main():
 
         out = folder / "out"
         command = [
-            ROOT / "target/release/ingest", "download", folder / "list.csv", "--out", out, "--allow-private", "--json",
+            program, "download", folder / "list.csv", "--out", out, "--allow-private", "--json",
             "--shard-size", str(arguments.shard_size), "--image-size", "16",
         ]
         started = time.perf_counter()

@@ -14,6 +14,7 @@ enum FileType {
 }
 
 #[derive(Args)]
+#[allow(clippy::struct_excessive_bools)] // Each is an option of its own.
 pub(crate) struct Pictures {
     /// What happens to the picture's size.
     #[arg(long, value_enum, default_value_t = Mode::Border)]
