@@ -13,6 +13,7 @@ mod resolver;
 mod retry;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub struct Settings {
     pub opt_outs: Vec<String>,
     /// Addresses allowed though they are not public.
     pub allow_private: Allowed,
+    /// PEM file of certificate authorities to trust besides the system's.
+    pub authorities: Option<PathBuf>,
     /// Proxy for all requests.
     pub proxy: Option<String>,
 }
@@ -129,7 +132,8 @@ impl Downloader {
         let looked = input.look()?;
         set.claim(&json!({ "command": "download", "from": looked.description }))?;
         let total = looked.rows.filter(|_| set.part == Part::ALL).unwrap_or(0);
-        let plan = Plan { what: "downloading", total, shards: None, queue: None };
+        let watch = set.watch(self.fetcher.network())?;
+        let plan = Plan { what: "downloading", total, shards: None, queue: None, watch };
         let totals = pipeline::run(set, &plan, &mut input.open(), &mut |task, workers| {
             self.submit(task, workers);
             Ok(())

@@ -62,6 +62,11 @@ pub enum Error {
     /// The HTTP client cannot be made, as when the machine has no root certificates.
     #[error("cannot set up the HTTP client: {0}")]
     Client(String),
+    /// A thread of our own panicked; what it said is on standard error already.
+    #[error(
+        "{0} stopped by a mistake in this program; finished shards are kept, please report what it said above"
+    )]
+    Bug(&'static str),
     /// Ctrl-C.
     #[error("stopped; finished shards are kept, run the same command again to continue")]
     Interrupted,

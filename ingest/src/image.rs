@@ -2,23 +2,27 @@
 //! thread; nothing a stranger's file does here can end the run.
 
 mod area;
+mod blur;
 mod decode;
 mod encode;
 mod exif;
+mod hash;
 mod resize;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use self::decode::Pixels;
 pub use self::encode::Encoding;
+pub use self::hash::Hash;
 pub use self::resize::Mode;
-use crate::sample::{Picture, Problem};
+use crate::rows::Row;
+use crate::sample::{HASH_MISMATCH, Picture, Problem};
 
 /// What happens to pictures. Sizes in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[allow(clippy::struct_excessive_bools)] // Each is an option of its own.
 pub struct Settings {
     /// What `size` bounds, and what fills the rest.
     pub mode: Mode,
@@ -26,6 +30,9 @@ pub struct Settings {
     pub size: u32,
     /// Leaves smaller pictures as they are.
     pub only_if_bigger: bool,
+    /// Decodes JPEGs at full size even where they are then shrunk to half of it or less. Without it they are decoded at a
+    /// half, a quarter or an eighth: several times as fast, with pixels that differ by about 1 in 255.
+    pub exact: bool,
     /// File type written.
     pub encoding: Encoding,
     /// Keeps the original bytes when they are of that type already and nothing had to change.
@@ -40,6 +47,10 @@ pub struct Settings {
     pub max_aspect: Option<f64>,
     /// Pictures that claim more pixels are never decoded: memory stays bounded.
     pub max_pixels: u64,
+    /// Which hash of the original bytes is kept, and compared with the row's.
+    pub hash: Hash,
+    /// Carried column of boxes to blur.
+    pub blur: Option<String>,
 }
 
 impl Default for Settings {
@@ -49,6 +60,7 @@ impl Default for Settings {
             mode: Mode::Border,
             size: 256,
             only_if_bigger: false,
+            exact: false,
             encoding: Encoding::Jpg(95),
             skip_reencode: false,
             ignore_orientation: false,
@@ -56,22 +68,28 @@ impl Default for Settings {
             max_area: None,
             max_aspect: None,
             max_pixels: 100_000_000,
+            hash: Hash::Sha256,
+            blur: None,
         }
     }
 }
 
 impl Settings {
-    /// Turns a file into what the shard holds.
+    /// Turns a file into what the shard holds; `row` says which hash it should have and what to blur.
     ///
     /// # Errors
-    /// A [`Problem`] of status `failed_to_resize`.
-    pub fn process(&self, original: &[u8]) -> Result<Picture, Problem> {
+    /// A [`Problem`] of status `failed_to_resize`, or `failed_to_download` when the hash is another.
+    pub fn process(&self, original: &[u8], row: &Row) -> Result<Picture, Problem> {
         // Decoders of untrusted files have had bugs that panic; one picture must not cost the run.
-        catch_unwind(AssertUnwindSafe(|| self.process_unguarded(original)))
+        catch_unwind(AssertUnwindSafe(|| self.process_unguarded(original, row)))
             .unwrap_or_else(|_| Err(Problem::resize("Image decoding error: the decoder gave up")))
     }
 
-    fn process_unguarded(&self, original: &[u8]) -> Result<Picture, Problem> {
+    fn process_unguarded(&self, original: &[u8], row: &Row) -> Result<Picture, Problem> {
+        let hash = self.hash.of(original);
+        if row.hash.is_some() && row.hash != hash {
+            return Err(Problem::download(HASH_MISMATCH));
+        }
         let header = decode::Header::read(original, self.ignore_orientation)?;
         let (original_width, original_height) = header.upright_size();
         self.filter(original_width, original_height)?;
@@ -82,16 +100,21 @@ impl Settings {
         }
         let same_type = header.is(self.encoding);
         let exif = header.exif_json();
-        let decoded = header.decode()?;
-        let keep = self.skip_reencode && same_type && plan.is_none() && !decoded.changed;
+        let least = plan.as_ref().and_then(resize::Plan::shrunk).filter(|_| !self.exact);
+        let decoded = header.decode(least)?;
+        let keep =
+            self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
-        if let Some(plan) = plan {
-            pixels = plan.apply(pixels)?;
+        if let Some(plan) = &plan {
+            pixels = plan.scale(pixels)?;
+        }
+        blur::blur(&mut pixels, &row.boxes);
+        if let Some(plan) = &plan {
+            pixels = plan.frame(pixels);
         }
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };
-        let sha256 = hexadecimal(&Sha256::digest(original));
-        Ok(Picture { bytes, width, height, original_width, original_height, exif, sha256 })
+        Ok(Picture { bytes, width, height, original_width, original_height, exif, hash })
     }
 
     fn filter(&self, width: u32, height: u32) -> Result<(), Problem> {

@@ -55,6 +55,7 @@ impl Input {
                     "caption": wanted.caption,
                     "no_captions": wanted.no_captions,
                     "additional": wanted.extra,
+                    "hash": wanted.hash,
                 });
                 Ok(Looked { description, rows: total })
             }

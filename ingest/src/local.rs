@@ -1,6 +1,7 @@
 //! `ingest shard`: pictures in a folder to shards.
 
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::json;
 
@@ -42,6 +43,7 @@ impl Folder {
             total: looked.rows.filter(|_| set.part == Part::ALL).unwrap_or(0),
             shards: None,
             queue: Some(QUEUE * set.threads),
+            watch: set.watch(Arc::default())?,
         };
         let totals = pipeline::run(set, &plan, &mut input.open(), &mut |task, workers| {
             self.submit(task, workers);

@@ -34,7 +34,7 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
     let make = || {
         let wanted = columns.wanted(Where::Web, url_col.as_ref())?;
         let input = Input::tables(input, columns.input_format, wanted)?;
-        let set = output.set(pictures.settings()?)?;
+        let set = output.set(pictures.settings(columns)?)?;
         let downloader = Downloader::new(network.settings()?)?;
         let totals = downloader.download(&input, &set);
         // Requests that are still under way would hold the process up.
@@ -60,7 +60,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
             }
             None => (Input::Pairs(input.clone()), input),
         };
-        let set = output.set(pictures.settings()?)?;
+        let set = output.set(pictures.settings(columns)?)?;
         Folder::open(folder, *max_bytes)?.shard(&input, &set)
     };
     let totals = make().map_err(told)?;
@@ -70,7 +70,12 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
 fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let make = || {
-        let set = Set::load(&arguments.folder, arguments.part.part()?, threads(arguments.threads))?;
+        let set = Set::load(
+            &arguments.folder,
+            arguments.part.part()?,
+            threads(arguments.threads),
+            arguments.metrics,
+        )?;
         let downloader = Downloader::new(arguments.network.settings()?)?;
         let totals = downloader.retry(&set, &arguments.causes);
         downloader.stop();
@@ -87,6 +92,9 @@ fn conclude(
     json: bool,
     started: Instant,
 ) -> anyhow::Result<Outcome> {
+    if let Some(warning) = totals.hash_warning() {
+        eprintln!("{warning}");
+    }
     for (cause, count) in totals.causes().take(10) {
         eprintln!("{count:>10}  {cause}");
     }

@@ -33,18 +33,21 @@ impl Part {
     /// the job's file passes on as JOB_COMPLETIONS).
     fn of_scheduler(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let number = |name: &str| variable(name)?.parse::<u32>().ok();
+        let processes = number("SLURM_PROCID").zip(number("SLURM_NTASKS"));
         if let (Some(id), Some(count)) = (number("SLURM_ARRAY_TASK_ID"), number("SLURM_ARRAY_TASK_COUNT")) {
             let first = number("SLURM_ARRAY_TASK_MIN").unwrap_or(0);
             let step = number("SLURM_ARRAY_TASK_STEP").unwrap_or(1).max(1);
-            return Some(Self { index: id.saturating_sub(first) / step, count });
+            let index = id.saturating_sub(first) / step;
+            // A task of an array may itself be several processes.
+            return Some(match processes {
+                Some((process, processes)) => {
+                    Self { index: index * processes + process, count: count * processes }
+                }
+                None => Self { index, count },
+            });
         }
-        for (index, count) in [("SLURM_PROCID", "SLURM_NTASKS"), ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS")]
-        {
-            if let (Some(index), Some(count)) = (number(index), number(count)) {
-                return Some(Self { index, count });
-            }
-        }
-        None
+        let pods = || number("JOB_COMPLETION_INDEX").zip(number("JOB_COMPLETIONS"));
+        processes.or_else(pods).map(|(index, count)| Self { index, count })
     }
 
     /// Whether a shard is this process's work.
@@ -82,6 +85,10 @@ mod tests {
             ]),
             Some(Part { index: 2, count: 8 })
         );
+        let array = [("SLURM_ARRAY_TASK_ID", "1"), ("SLURM_ARRAY_TASK_COUNT", "3")];
+        let processes = [("SLURM_PROCID", "2"), ("SLURM_NTASKS", "4")];
+        assert_eq!(scheduler(&array), Some(Part { index: 1, count: 3 }));
+        assert_eq!(scheduler(&[array, processes].concat()), Some(Part { index: 6, count: 12 }));
         assert_eq!(
             scheduler(&[("SLURM_PROCID", "3"), ("SLURM_NTASKS", "4")]),
             Some(Part { index: 3, count: 4 })

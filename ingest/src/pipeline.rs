@@ -10,6 +10,7 @@ use std::any::Any;
 use std::fs;
 use std::io::Read as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +25,7 @@ use crate::sample::{Picture, Problem, Sample};
 use crate::set::Set;
 use crate::shard::ShardWriter;
 use crate::stats::Totals;
+use crate::watch::Watch;
 
 /// Shards being filled at a time: more than one, so that a slow picture at the end of a shard holds up nothing.
 const OPEN_SHARDS: usize = 4;
@@ -102,9 +104,11 @@ impl Run {
             let outcome = match source {
                 Source::Failed(problem) => Err(problem),
                 Source::Made(picture, _held) => Ok(picture),
-                Source::File(path, most) => read(&path, most).and_then(|bytes| settings.process(&bytes)),
+                Source::File(path, most) => {
+                    read(&path, most).and_then(|bytes| settings.process(&bytes, &task.row))
+                }
                 Source::Bytes(bytes, held) => {
-                    let outcome = settings.process(&bytes);
+                    let outcome = settings.process(&bytes, &task.row);
                     drop((bytes, held));
                     outcome
                 }
@@ -121,7 +125,7 @@ impl Run {
         &self,
         events: &Receiver<Event>,
         finished: &Receiver<()>,
-        mut totals: Totals,
+        watch: &Watch,
         mut progress: Progress,
     ) -> Result<Totals, Error> {
         let mut open: Vec<ShardWriter> = Vec::new();
@@ -132,8 +136,11 @@ impl Run {
                     continue;
                 }
                 Event::Done(sample) => {
-                    totals.sample(&sample);
-                    progress.advance(1, || totals.message());
+                    let warning = watch.totals().sample(&sample);
+                    if let Some(warning) = warning {
+                        eprintln!("{warning}");
+                    }
+                    progress.advance(1, || watch.message());
                     let shard = sample.shard;
                     if let Some(writer) = open.iter_mut().find(|writer| writer.shard() == shard) {
                         writer.push(*sample)?;
@@ -150,15 +157,15 @@ impl Run {
             let complete = open.iter().position(|writer| writer.shard() == shard && writer.is_complete());
             if let Some(position) = complete {
                 open.swap_remove(position).finish()?;
-                totals.shards += 1;
+                watch.totals().shards += 1;
                 let _ = finished.recv();
             }
         }
         if self.stopped() {
             return Err(Error::Interrupted);
         }
-        progress.finish(&totals.message());
-        Ok(totals)
+        progress.finish(&watch.message());
+        Ok(watch.totals().clone())
     }
 }
 
@@ -175,6 +182,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) shards: Option<&'a [u32]>,
     /// Bounds the jobs that wait for a worker; None where `submit` bounds them itself.
     pub(crate) queue: Option<usize>,
+    /// Where the counts are kept.
+    pub(crate) watch: Arc<Watch>,
 }
 
 /// Makes the shards of `set` from `inputs`. `submit` starts on a row.
@@ -198,7 +207,7 @@ pub(crate) fn run(
         drop(jobs);
         let writer = scope.spawn(|| {
             let (events, finished) = (events, finished);
-            let written = run.write(&events, &finished, Totals::default(), progress);
+            let written = run.write(&events, &finished, &plan.watch, progress);
             // Whoever still waits to send gives up when the receivers go; others look at this.
             run.stop.store(written.is_err(), Ordering::Relaxed);
             written
@@ -210,7 +219,7 @@ pub(crate) fn run(
             run.stop.store(true, Ordering::Relaxed);
         }
         let earlier = feeder.close();
-        let written = writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let written = writer.join().unwrap_or(Err(Error::Bug("the thread that writes shards")));
         match (fed, written) {
             // Of two errors the one that is not "stopped" says why.
             (Err(Error::Interrupted) | Ok(()), Err(error)) | (Err(error), _) => Err(error),

@@ -1,6 +1,5 @@
 //! Reading back what a shard's table says of its samples; img2dataset's tables, too, which have no places.
 
-use std::fs::File;
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -23,7 +22,8 @@ pub(crate) struct Record {
     /// Width, height, original width, original height.
     pub(crate) sizes: Option<[u32; 4]>,
     pub(crate) exif: Option<String>,
-    pub(crate) sha256: Option<String>,
+    /// Of whichever kind the table has; of a failed sample the one that was expected.
+    pub(crate) hash: Option<String>,
     /// Offset and length of the picture in the tar.
     pub(crate) place: Option<(u64, u64)>,
     /// Carried columns, in the order of [`Records::extra`].
@@ -40,8 +40,8 @@ pub(crate) struct Records {
 
 /// Reads a shard's table.
 pub(crate) fn read(path: &Path) -> Result<Records, Error> {
-    let file = File::open(path).map_err(Error::file("read", path))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(Error::parquet("read", path))?;
+    let bytes = loader::source::read(path)?;
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(Error::parquet("read", path))?;
     let schema = builder.schema().clone();
     for needed in ["key", "status", "url"] {
         if schema.index_of(needed).is_err() {
@@ -74,8 +74,9 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
     let sizes =
         ["width", "height", "original_width", "original_height"].map(|name| column(name, &DataType::Int32));
     let places = ["offset", "length"].map(|name| column(name, &DataType::Int64));
-    let [keys, statuses, messages, urls, captions, exifs, hashes] =
-        ["key", "status", "error_message", "url", "caption", "exif", "sha256"].map(texts);
+    let [keys, statuses, messages, urls, captions, exifs] =
+        ["key", "status", "error_message", "url", "caption", "exif"].map(texts);
+    let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(texts);
     let carried: Vec<Option<&ArrayRef>> = extra.iter().map(|(name, _)| batch.column_by_name(name)).collect();
     (0..batch.num_rows())
         .map(|row| {
@@ -98,7 +99,7 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
                 caption: text(&captions, row),
                 sizes: four(),
                 exif: text(&exifs, row),
-                sha256: text(&hashes, row),
+                hash: text(&hashes, row),
                 place: place(&places[0]).zip(place(&places[1])),
                 extra: carried
                     .iter()

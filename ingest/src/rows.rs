@@ -4,6 +4,7 @@
 //! A row that cannot be used (not UTF-8, no URL, not JSON) is still a row: it carries its [`Problem`] to the shard's
 //! table, so that every line of the input can be found again.
 
+mod annotated;
 mod coco;
 mod columns;
 mod delimited;
@@ -11,15 +12,20 @@ mod json;
 mod lines;
 mod pairs;
 mod parquet;
+mod remote;
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use loader::source::{self, is_remote};
 use serde_json::Value;
 
+pub use self::annotated::Region;
+pub(crate) use self::annotated::regions;
 pub use self::columns::{RESERVED, Wanted, Where};
 pub(crate) use self::parquet::{kind, plain_value};
+pub(crate) use self::remote::ends;
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -32,6 +38,10 @@ pub struct Row {
     pub caption: Option<String>,
     /// Values of the columns carried through, in the order of [`Rows::extra`].
     pub extra: Vec<Value>,
+    /// Hash that the downloaded bytes should have, in lower-case hexadecimal.
+    pub hash: Option<String>,
+    /// Parts of the picture to blur.
+    pub boxes: Vec<Region>,
     /// Why the row cannot be used.
     pub problem: Option<Problem>,
 }
@@ -130,8 +140,14 @@ impl Format {
 
 /// The input files that `input` names: itself, or a folder's tables in sorted order.
 pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Format)>, Error> {
-    let meta = fs::metadata(input).map_err(Error::file("read", input))?;
-    if !meta.is_dir() {
+    let remote = is_remote(input);
+    // A remote folder cannot be told from a file but by its name.
+    let is_folder = if remote {
+        format.or_else(|| Format::of(input)).is_none()
+    } else {
+        fs::metadata(input).map_err(Error::file("read", input))?.is_dir()
+    };
+    if !is_folder {
         let format = format.or_else(|| Format::of(input)).ok_or_else(|| {
             Error::input(
                 input,
@@ -141,10 +157,9 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
         return Ok(vec![(input.to_owned(), format)]);
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(input).map_err(Error::file("read", input))? {
-        let path = entry.map_err(Error::file("read", input))?.path();
+    for path in source::list(input)? {
         if let Some(its) = Format::of(&path)
-            && path.is_file()
+            && (remote || path.is_file())
             && format.is_none_or(|wanted| wanted == its)
         {
             found.push((path, its));
@@ -163,6 +178,14 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
 
 /// Opens one input file and finds its columns.
 pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+    if wanted.hash.is_none() && wanted.boxes.is_none() {
+        return open_plain(path, format, wanted);
+    }
+    let rows = open_plain(path, format, &annotated::wanted_of_reader(wanted))?;
+    Ok(Box::new(annotated::AnnotatedRows::new(rows, wanted)))
+}
+
+fn open_plain(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
     Ok(match format {
         Format::Parquet => Box::new(parquet::ParquetRows::open(path, wanted)?),
         Format::Csv => Box::new(delimited::DelimitedRows::open(path, b',', wanted)?),
@@ -182,7 +205,7 @@ pub fn open_pairs(folder: &Path) -> Result<Box<dyn Rows>, Error> {
 /// A file's bytes, decompressed by its name.
 fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     const BUFFER: usize = 1 << 16;
-    let file = BufReader::with_capacity(BUFFER, File::open(path).map_err(Error::file("read", path))?);
+    let file = BufReader::with_capacity(BUFFER, remote::stream(path)?);
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
     Ok(if extension == "gz" {
         Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file)))
@@ -223,6 +246,12 @@ fn expand(url: &str, captions: Vec<Option<String>>, extra: &[Value], problem: Op
     let captions = if captions.is_empty() { vec![None] } else { captions };
     captions
         .into_iter()
-        .map(|caption| Row { url: url.to_owned(), caption, extra: extra.to_vec(), problem: problem.cloned() })
+        .map(|caption| Row {
+            url: url.to_owned(),
+            caption,
+            extra: extra.to_vec(),
+            problem: problem.cloned(),
+            ..Row::default()
+        })
         .collect()
 }

@@ -33,6 +33,9 @@ impl Status {
     }
 }
 
+/// The bytes that arrived are not those that the row speaks of.
+pub(crate) const HASH_MISMATCH: &str = "hash mismatch";
+
 /// Why a sample is not in its shard. The cause is one of few texts, so that causes can be counted: it never holds the
 /// URL, an address or a number that differs from sample to sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,8 +83,8 @@ pub struct Picture {
     pub original_height: u32,
     /// Tags and values as one JSON text.
     pub exif: String,
-    /// Of the original file's bytes, in hexadecimal.
-    pub sha256: String,
+    /// Of the original file's bytes, in hexadecimal; None where none is kept.
+    pub hash: Option<String>,
 }
 
 /// A finished attempt.

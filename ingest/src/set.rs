@@ -1,19 +1,24 @@
 //! A folder of shards and what made it: `ingest.json` beside the shards, so that a folder never mixes two sets and a
 //! rerun knows that it continues the same one.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom};
+use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use concepts::files::{TEMPORARY, write_atomic};
+use concepts::files::TEMPORARY;
+use loader::source;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
 use crate::image;
+use crate::metrics;
 use crate::part::Part;
+use crate::rows;
 use crate::stats::ShardStats;
+use crate::watch::{Network, Watch};
 
 /// The file that says what made a folder of shards.
 pub const MANIFEST: &str = "ingest.json";
@@ -45,6 +50,8 @@ pub struct Set {
     pub image: image::Settings,
     /// Threads that decode and encode.
     pub threads: usize,
+    /// Where Prometheus finds the figures of a run.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Set {
@@ -54,34 +61,37 @@ impl Set {
     /// [`Error::AnotherSet`] when the folder holds shards of other inputs, settings or programs.
     pub fn claim(&self, made_from: &Value) -> Result<(), Error> {
         let folder = &self.folder;
-        fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        if !source::is_remote(folder) {
+            fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        }
         let path = folder.join(MANIFEST);
         let manifest = serde_json::to_value(self.manifest(made_from))
             .map_err(|error| Error::input(&path, error.to_string()))?;
-        match fs::read(&path) {
+        match source::read(&path) {
             Ok(bytes) => {
                 let before: Value = serde_json::from_slice(&bytes)
                     .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
-                let difference = difference("", &before, &manifest);
-                difference.map_or(Ok(()), |difference| {
-                    Err(Error::AnotherSet { folder: folder.clone(), difference })
-                })
+                match difference("", &before, &manifest) {
+                    Some(difference) => Err(Error::AnotherSet { folder: folder.clone(), difference }),
+                    None => self.clear_leftovers(),
+                }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if is_missing(&error) => {
                 if let Some(shard) = first_shard(folder)? {
                     let difference = format!("{shard} is there, but no {MANIFEST}");
                     return Err(Error::AnotherSet { folder: folder.clone(), difference });
                 }
                 let text = format!("{manifest:#}\n");
-                write_atomic(&path, text.as_bytes()).map_err(Error::file("write", &path))
+                source::write(&path, text.into_bytes())?;
+                self.clear_leftovers()
             }
-            Err(error) => Err(Error::file("read", &path)(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Takes back [`Set::claim`] where nothing was made.
     pub(crate) fn abandon(&self) {
-        let _ = fs::remove_file(self.folder.join(MANIFEST));
+        let _ = source::remove(&self.folder.join(MANIFEST));
         // Only when it is empty.
         let _ = fs::remove_dir(&self.folder);
     }
@@ -97,12 +107,30 @@ impl Set {
     }
 
     /// The set that a folder holds, to work on it again.
-    pub fn load(folder: &Path, part: Part, threads: usize) -> Result<Self, Error> {
+    pub fn load(
+        folder: &Path,
+        part: Part,
+        threads: usize,
+        metrics: Option<SocketAddr>,
+    ) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
-        let bytes = fs::read(&path).map_err(Error::file("read", &path))?;
+        let bytes = source::read(&path)?;
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
-        Ok(Self { folder: folder.to_owned(), shard_size, compress: compressed, part, image, threads })
+        let folder = folder.to_owned();
+        let set = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
+        set.clear_leftovers()?;
+        Ok(set)
+    }
+
+    /// The figures of a run, served to Prometheus where that is wanted.
+    pub(crate) fn watch(&self, network: Arc<Network>) -> Result<Arc<Watch>, Error> {
+        let watch = Watch::new(network);
+        if let Some(address) = self.metrics {
+            let address = metrics::serve(address, Arc::clone(&watch))?;
+            eprintln!("metrics at http://{address}/metrics");
+        }
+        Ok(watch)
     }
 
     /// Name of a shard's files without extension.
@@ -129,23 +157,23 @@ impl Set {
     /// Statistics of a shard that is complete.
     pub fn finished(&self, shard: u32) -> Result<Option<ShardStats>, Error> {
         let path = self.stats(shard);
-        match fs::read(&path) {
+        match source::read(&path) {
             Ok(bytes) => {
                 let wrong = |error| {
                     Error::input(&path, format!("damaged ({error}): delete it to make the shard again"))
                 };
                 serde_json::from_slice(&bytes).map(Some).map_err(wrong)
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(Error::file("read", &path)(error)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 
     /// Numbers of the shards that are complete, in order.
     pub(crate) fn finished_shards(&self) -> Result<Vec<u32>, Error> {
         let mut shards = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(Error::file("read", &self.folder))? {
-            let name = entry.map_err(Error::file("read", &self.folder))?.file_name();
+        for path in source::list(&self.folder)? {
+            let name = path.file_name().unwrap_or_default();
             shards.extend(
                 name.to_string_lossy().strip_suffix("_stats.json").and_then(|stem| stem.parse::<u32>().ok()),
             );
@@ -161,14 +189,24 @@ impl Set {
         format!("{number:0width$}", width = digits as usize + 5)
     }
 
-    /// Removes what a killed process left of a shard.
-    pub(crate) fn clear_leftovers(&self, shard: u32) -> Result<(), Error> {
-        let of_shard = [format!("-{}.", Self::name(shard)), format!("-{}_", Self::name(shard))];
-        for entry in fs::read_dir(&self.folder).map_err(Error::file("read", &self.folder))? {
-            let entry = entry.map_err(Error::file("read", &self.folder))?;
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.starts_with(TEMPORARY) && of_shard.iter().any(|part| name.contains(part)) {
-                let _ = fs::remove_file(entry.path());
+    /// Removes what killed processes left of this part's shards. (What they left of others may be in use.)
+    fn clear_leftovers(&self) -> Result<(), Error> {
+        if source::is_remote(&self.folder) {
+            return Ok(());
+        }
+        for path in source::list(&self.folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // `.tmp-PROCESS-NAME`
+            let Some((_, name)) = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split_once('-')) else {
+                continue;
+            };
+            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+            let ours = match name[..digits].parse() {
+                Ok(shard) => self.part.owns(shard),
+                Err(_) => name == MANIFEST && self.part == Part::ALL,
+            };
+            if ours {
+                let _ = fs::remove_file(&path);
             }
         }
         Ok(())
@@ -179,25 +217,22 @@ impl Set {
 /// terabytes, and its path may differ from machine to machine.)
 pub fn describe(path: &Path) -> Result<Value, Error> {
     const END: u64 = 64 << 10;
-    let failed = || Error::file("read", path);
-    let mut file = File::open(path).map_err(failed())?;
-    let bytes = file.metadata().map_err(failed())?.len();
-    let mut ends = Vec::new();
-    file.by_ref().take(END).read_to_end(&mut ends).map_err(failed())?;
-    if bytes > END {
-        file.seek(SeekFrom::Start(bytes.saturating_sub(END).max(END))).map_err(failed())?;
-        file.take(END).read_to_end(&mut ends).map_err(failed())?;
-    }
+    let (ends, bytes) = rows::ends(path, END)?;
     let hash = image::hexadecimal(&Sha256::digest(&ends)[..8]);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }
 
+/// Whether a file is not there, rather than out of reach.
+fn is_missing(error: &loader::Error) -> bool {
+    matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
 /// First shard file of a folder, if it holds any.
 fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
     let mut shards = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::file("read", folder))? {
-        let name = entry.map_err(Error::file("read", folder))?.file_name().to_string_lossy().into_owned();
+    for path in source::list(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let is_shard = [".tar", ".tar.zst", "_stats.json"].iter().any(|end| name.ends_with(end));
         if is_shard && !name.starts_with(TEMPORARY) {
             shards.push(name);
@@ -245,6 +280,7 @@ mod tests {
             part: Part::ALL,
             image: image::Settings::default(),
             threads: 1,
+            metrics: None,
         }
     }
 

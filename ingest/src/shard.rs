@@ -2,17 +2,19 @@
 //! and the statistics are written in the order of the input, so the same pictures always give the same bytes.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime};
 
-use concepts::files::{temporary_path, write_atomic};
+use concepts::files::temporary_path;
+use loader::source;
 use serde_json::{Map, Value};
 
 use crate::error::Error;
 use crate::rows::{Extra, Row};
 use crate::sample::{Picture, Problem, Sample, Status};
 use crate::set::Set;
+use crate::staging::Staging;
 use crate::stats::ShardStats;
 use crate::table::{Line, Table};
 use crate::tar::TarWriter;
@@ -75,6 +77,7 @@ pub(crate) struct ShardWriter {
     shard: u32,
     extra: Vec<Extra>,
     captioned: bool,
+    staging: Staging,
     scratch: Scratch,
     entries: Vec<Option<Entry>>,
     stats: ShardStats,
@@ -85,13 +88,15 @@ pub(crate) struct ShardWriter {
 impl ShardWriter {
     /// Opens the scratch file. `captioned`: whether samples have a `.txt` and a caption column.
     pub(crate) fn create(set: &Set, shard: u32, extra: &[Extra], captioned: bool) -> Result<Self, Error> {
-        set.clear_leftovers(shard)?;
+        let staging = Staging::new(&set.folder)?;
+        let scratch = Scratch::create(&staging.path(&set.table(shard)))?;
         Ok(Self {
             set: set.clone(),
             shard,
             extra: extra.to_vec(),
             captioned,
-            scratch: Scratch::create(&set.table(shard))?,
+            staging,
+            scratch,
             entries: Vec::new(),
             stats: ShardStats::default(),
             expected: None,
@@ -128,10 +133,11 @@ impl ShardWriter {
 
     /// Writes tar, table and, last, the statistics.
     pub(crate) fn finish(mut self) -> Result<ShardStats, Error> {
-        let tar_path = self.set.tar(self.shard);
+        let target = self.set.tar(self.shard);
+        let tar_path = self.staging.path(&target);
         let mut tar =
             TarWriter::create(&tar_path, self.set.compress).map_err(Error::file("write", &tar_path))?;
-        let mut table = Table::new(&self.extra, self.captioned);
+        let mut table = Table::new(&self.extra, self.captioned, self.set.image.hash);
         let extension = self.set.image.encoding.extension();
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
             // Complete: every index up to the expected count has been pushed once.
@@ -161,18 +167,14 @@ impl ShardWriter {
         let table = table.bytes().map_err(Error::parquet("write", &path))?;
         // A shard that is made again is not complete between its new tar and its new table.
         let stats_path = self.set.stats(self.shard);
-        match fs::remove_file(&stats_path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                return Err(Error::file("replace", &stats_path)(error));
-            }
-            _ => {}
-        }
+        source::remove(&stats_path)?;
         tar.commit().map_err(Error::file("write", &tar_path))?;
-        write_atomic(&path, &table).map_err(Error::file("write", &path))?;
+        self.staging.deliver(&target)?;
+        source::write(&path, table)?;
         let stats = self.stats.timed(self.started.0, self.started.1.elapsed());
         let text = serde_json::to_string_pretty(&stats)
             .map_err(|error| Error::input(&stats_path, error.to_string()))?;
-        write_atomic(&stats_path, text.as_bytes()).map_err(Error::file("write", &stats_path))?;
+        source::write(&stats_path, text.into_bytes())?;
         Ok(stats)
     }
 
@@ -185,7 +187,7 @@ impl ShardWriter {
         if self.captioned {
             fields.insert("caption".to_owned(), row.caption.clone().into());
         }
-        let rest: [(&str, Value); 10] = [
+        let rest: [(&str, Value); 9] = [
             ("url", row.url.as_str().into()),
             ("key", key.into()),
             ("status", Status::Success.name().into()),
@@ -195,9 +197,11 @@ impl ShardWriter {
             ("original_width", picture.original_width.into()),
             ("original_height", picture.original_height.into()),
             ("exif", picture.exif.as_str().into()),
-            ("sha256", picture.sha256.as_str().into()),
         ];
         fields.extend(rest.map(|(name, value)| (name.to_owned(), value)));
+        if let (Some(name), Some(hash)) = (self.set.image.hash.column(), &picture.hash) {
+            fields.insert(name.to_owned(), hash.as_str().into());
+        }
         format!("{:#}", Value::Object(fields))
     }
 }

@@ -9,8 +9,15 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::part::Part;
-use crate::sample::{Sample, Status};
+use crate::sample::{HASH_MISMATCH, Sample, Status};
 use crate::set::Set;
+
+/// So many hashes are compared before a warning can be given while the run goes on.
+const HASHES_TO_JUDGE: u64 = 100;
+/// Of fewer nothing can be said.
+const FEWEST_HASHES: u64 = 20;
+/// Share of other hashes that is a mistake in the list. (About 15 % of LAION's pictures have changed since.)
+const NEARLY_ALL: f64 = 0.9;
 
 /// Counts of one shard. `count` is the sum of the four that follow it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -94,14 +101,39 @@ pub struct Totals {
     pub samples_before: u64,
     /// Bytes of the pictures written now.
     pub bytes: u64,
+    /// Hashes compared, and how many of them were others than the rows said.
+    pub hashes: (u64, u64),
 }
 
 impl Totals {
-    pub(crate) fn sample(&mut self, sample: &Sample) {
+    /// Counts a sample; returns a warning when it is time for one.
+    pub(crate) fn sample(&mut self, sample: &Sample) -> Option<String> {
         self.stats.sample(sample);
-        if let Ok(picture) = &sample.outcome {
-            self.bytes += picture.bytes.len() as u64;
+        let mismatch = match &sample.outcome {
+            Ok(picture) => {
+                self.bytes += picture.bytes.len() as u64;
+                false
+            }
+            Err(problem) => problem.cause == HASH_MISMATCH,
+        };
+        if sample.row.hash.is_none() || !(mismatch || sample.outcome.is_ok()) {
+            return None;
         }
+        self.hashes.0 += 1;
+        self.hashes.1 += u64::from(mismatch);
+        (self.hashes.0 == HASHES_TO_JUDGE).then(|| self.hash_warning()).flatten()
+    }
+
+    /// Said when nearly all pictures have another hash than their row says, which points at the list rather than at the
+    /// pictures.
+    pub fn hash_warning(&self) -> Option<String> {
+        let (compared, mismatches) = self.hashes;
+        (compared >= FEWEST_HASHES && mismatches as f64 >= NEARLY_ALL * compared as f64).then(|| {
+            format!(
+                "warning: {mismatches} of {compared} pictures have another hash than the list says: \
+                 is --compute-hash the kind of hash in the column of --verify-hash?"
+            )
+        })
     }
 
     pub(crate) fn finished_shard(&mut self, stats: &ShardStats) {

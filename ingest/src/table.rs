@@ -12,6 +12,7 @@ use parquet::errors::Result;
 use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
+use crate::image::Hash;
 use crate::rows::{Extra, Kind, Row};
 use crate::sample::{Picture, Problem, Status};
 
@@ -74,13 +75,14 @@ pub(crate) struct Table {
     error_message: StringBuilder,
     sizes: [Int32Builder; 4],
     exif: StringBuilder,
-    sha256: StringBuilder,
+    /// Its name and values; a failed sample has the hash that was expected, so that it can be tried again.
+    hash: Option<(&'static str, StringBuilder)>,
     offset: Int64Builder,
     length: Int64Builder,
 }
 
 impl Table {
-    pub(crate) fn new(extra: &[Extra], captioned: bool) -> Self {
+    pub(crate) fn new(extra: &[Extra], captioned: bool, hash: Hash) -> Self {
         Self {
             carried: extra.iter().map(|extra| (extra.name.clone(), Carried::new(extra.kind))).collect(),
             caption: captioned.then(StringBuilder::new),
@@ -90,7 +92,7 @@ impl Table {
             error_message: StringBuilder::new(),
             sizes: Default::default(),
             exif: StringBuilder::new(),
-            sha256: StringBuilder::new(),
+            hash: hash.column().map(|name| (name, StringBuilder::new())),
             offset: Int64Builder::new(),
             length: Int64Builder::new(),
         }
@@ -114,7 +116,10 @@ impl Table {
             column.append_option(sizes.map(|sizes| sizes[at] as i32));
         }
         self.exif.append_option(picture.map(|picture| picture.exif.as_str()));
-        self.sha256.append_option(picture.map(|picture| picture.sha256.as_str()));
+        if let Some((_, column)) = &mut self.hash {
+            let hash = picture.map_or(row.hash.as_ref(), |picture| picture.hash.as_ref());
+            column.append_option(hash);
+        }
         self.offset.append_option(place.map(|(offset, _)| offset as i64));
         self.length.append_option(place.map(|(_, length)| length as i64));
     }
@@ -137,7 +142,9 @@ impl Table {
         add("original_width", Arc::new(original_width.finish()));
         add("original_height", Arc::new(original_height.finish()));
         add("exif", Arc::new(self.exif.finish()));
-        add("sha256", Arc::new(self.sha256.finish()));
+        if let Some((name, mut column)) = self.hash {
+            add(name, Arc::new(column.finish()));
+        }
         add("offset", Arc::new(self.offset.finish()));
         add("length", Arc::new(self.length.finish()));
         // Nullable whatever the values: shards of one set have one schema.

@@ -45,6 +45,11 @@ impl Report {
 
 /// Checks every shard of a folder. Damage is reported, not an error.
 pub fn verify(folder: &Path) -> Result<Report, Error> {
+    if loader::source::is_remote(folder) {
+        let problem =
+            format!("{} is not on this machine: copy the set to a disk to verify it", folder.display());
+        return Err(Error::Usage(problem));
+    }
     if let Some(parts) = Parts::read(folder)? {
         return verify_parts(folder, &parts);
     }

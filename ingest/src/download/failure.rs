@@ -137,43 +137,8 @@ impl Failure {
 
     /// What the HTTP client's error means.
     pub(super) fn of(error: &reqwest::Error) -> Self {
-        let mut source = error.source();
-        while let Some(cause) = source {
-            if let Some(known) = cause.downcast_ref::<Self>() {
-                return known.clone();
-            }
-            if cause.is::<rustls::Error>() {
-                return Self::Tls;
-            }
-            if let Some(cause) = cause.downcast_ref::<io::Error>() {
-                // A TLS or name error travels inside an io::Error, whose source() skips it.
-                if let Some(inner) = cause.get_ref() {
-                    if let Some(known) = inner.downcast_ref::<Self>() {
-                        return known.clone();
-                    }
-                    if inner.is::<rustls::Error>() {
-                        return Self::Tls;
-                    }
-                }
-                match cause.kind() {
-                    io::ErrorKind::ConnectionRefused => return Self::Refused,
-                    io::ErrorKind::TimedOut if error.is_connect() => return Self::ConnectTimeout,
-                    io::ErrorKind::ConnectionReset
-                    | io::ErrorKind::ConnectionAborted
-                    | io::ErrorKind::BrokenPipe
-                    | io::ErrorKind::UnexpectedEof => return Self::Broken,
-                    io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
-                        return Self::NoConnection;
-                    }
-                    _ => {}
-                }
-            }
-            // hyper's error type is not public to us; what it says of a malformed head is stable.
-            let says = cause.to_string();
-            if says.contains("invalid HTTP") || says.contains("message head is too large") {
-                return Self::BadResponse;
-            }
-            source = cause.source();
+        if let Some(known) = error.source().and_then(|cause| Self::within(cause, error.is_connect())) {
+            return known;
         }
         if error.is_timeout() {
             if error.is_connect() { Self::ConnectTimeout } else { Self::ResponseTimeout }
@@ -184,6 +149,40 @@ impl Failure {
         } else {
             Self::Broken
         }
+    }
+
+    /// What is known of an error, or of one inside it.
+    fn within(cause: &(dyn std::error::Error + 'static), connecting: bool) -> Option<Self> {
+        if let Some(known) = cause.downcast_ref::<Self>() {
+            return Some(known.clone());
+        }
+        if cause.is::<rustls::Error>() {
+            return Some(Self::Tls);
+        }
+        if let Some(cause) = cause.downcast_ref::<io::Error>() {
+            // A TLS or name error travels inside an io::Error, or inside one in one, whose source() skips it.
+            if let Some(known) = cause.get_ref().and_then(|inner| Self::within(inner, connecting)) {
+                return Some(known);
+            }
+            match cause.kind() {
+                io::ErrorKind::ConnectionRefused => return Some(Self::Refused),
+                io::ErrorKind::TimedOut if connecting => return Some(Self::ConnectTimeout),
+                io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::UnexpectedEof => return Some(Self::Broken),
+                io::ErrorKind::NetworkUnreachable | io::ErrorKind::HostUnreachable => {
+                    return Some(Self::NoConnection);
+                }
+                _ => {}
+            }
+        }
+        // hyper's error type is not public to us; what it says of a malformed head is stable.
+        let says = cause.to_string();
+        if says.contains("invalid HTTP") || says.contains("message head is too large") {
+            return Some(Self::BadResponse);
+        }
+        cause.source().and_then(|cause| Self::within(cause, connecting))
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{CONTENT_ENCODING, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Proxy, Response};
+use reqwest::{Certificate, Client, Proxy, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use url::{Host, Url};
@@ -18,6 +19,7 @@ use super::optout::is_opted_out;
 use super::resolver::Resolver;
 use super::{Allowed, Settings};
 use crate::error::Error;
+use crate::watch::Network;
 
 /// Waits between attempts grow to this, whatever their number.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
@@ -39,12 +41,14 @@ pub(crate) struct Fetcher {
     hosts: Hosts,
     in_flight: Arc<Semaphore>,
     jitter: std::hash::RandomState,
+    network: Arc<Network>,
 }
 
 impl Fetcher {
     pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
         // Fails only when one is installed already, which then serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let network = Arc::new(Network::default());
         let mut allowed = settings.allow_private.clone();
         let mut client = Client::builder()
             .user_agent(settings.user_agent())
@@ -61,6 +65,14 @@ impl Fetcher {
             allowed.hosts.extend(url.host_str().map(str::to_owned));
             client = client.proxy(Proxy::all(url).map_err(|error| bad(&error))?);
         }
+        if let Some(path) = &settings.authorities {
+            let pem = std::fs::read(path).map_err(Error::file("read", path))?;
+            let certificates = Certificate::from_pem_bundle(&pem)
+                .ok()
+                .filter(|certificates| !certificates.is_empty())
+                .ok_or_else(|| Error::input(path, "no certificates in PEM for --ca-certificates"))?;
+            client = client.tls_certs_merge(certificates);
+        }
         let allowed = Arc::new(allowed);
         let client = client
             .dns_resolver(Resolver::new(Arc::clone(&allowed)))
@@ -68,12 +80,18 @@ impl Fetcher {
             .map_err(|error| Error::Client(format!("{:#}", anyhow::Error::from(error))))?;
         Ok(Self {
             client,
-            hosts: Hosts::new(settings.per_host),
+            hosts: Hosts::new(settings.per_host, Arc::clone(&network)),
             in_flight: Arc::new(Semaphore::new(settings.in_flight)),
             allowed,
             settings,
             jitter: std::hash::RandomState::new(),
+            network,
         })
+    }
+
+    /// Counts of what the network side does.
+    pub(crate) fn network(&self) -> Arc<Network> {
+        Arc::clone(&self.network)
     }
 
     /// Fetches `url`, with as many attempts as the settings allow and the failures deserve.
@@ -91,6 +109,7 @@ impl Fetcher {
             let Some(wait) = self.wait(url, attempt, &failure) else { return Err(failure) };
             tokio::time::sleep(wait).await;
             attempt += 1;
+            self.network.retries.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -109,6 +128,7 @@ impl Fetcher {
         let mut url = start.clone();
         let mut seen = HashSet::new();
         let mut left = self.settings.deadline;
+        self.network.attempts.fetch_add(1, Ordering::Relaxed);
         loop {
             self.check(&url)?;
             if !seen.insert(url.clone()) {
@@ -123,11 +143,16 @@ impl Fetcher {
             let slot = Arc::clone(&self.in_flight).acquire_owned().await.ok();
             // Waiting for a turn is not the host's fault: time counts from here.
             let started = Instant::now();
+            self.network.in_flight.fetch_add(1, Ordering::Relaxed);
             let end = match timeout(left, self.exchange(&url)).await {
                 Ok(end) => end,
                 Err(_) => Err(Failure::Deadline),
             };
+            self.network.in_flight.fetch_sub(1, Ordering::Relaxed);
             left = left.saturating_sub(started.elapsed());
+            if let Err(failure) = &end {
+                self.network.spend(&failure.to_string(), started.elapsed());
+            }
             host.learn(end.as_ref().err());
             if let Err(Failure::Http { retry_after: Some(wait), .. }) = &end
                 && *wait <= self.settings.longest_retry_after
@@ -208,6 +233,7 @@ impl Fetcher {
             if bytes.len() as u64 + chunk.len() as u64 > most {
                 return Err(Failure::TooLarge);
             }
+            self.network.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             bytes.extend_from_slice(&chunk);
             let elapsed = started.elapsed();
             let floor = self.settings.min_speed as f64 * elapsed.as_secs_f64();

@@ -8,22 +8,33 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::failure::Failure;
+use crate::watch::Network;
 
 /// So many failures to reach a host in a row, without a success between them, and it is left alone.
 const FAILURES: u32 = 20;
 /// For so long; then one attempt decides again.
 const LEFT_ALONE: Duration = Duration::from_secs(60);
-/// Hosts remembered at most; beyond it those that are idle and well are forgotten.
+/// Beyond so many hosts those that are idle and not left alone are forgotten. A list of the web has millions.
 const MOST_HOSTS: usize = 100_000;
 
 /// The state of all hosts.
 pub(super) struct Hosts {
     connections: usize,
-    hosts: Mutex<HashMap<String, Arc<Host>>>,
+    book: Mutex<Book>,
+    network: Arc<Network>,
+}
+
+#[derive(Default)]
+struct Book {
+    hosts: HashMap<String, Arc<Host>>,
+    /// Number of hosts at which some are forgotten next. It doubles where none can be, so that looking costs little.
+    full: usize,
 }
 
 /// The state of one host.
 pub(super) struct Host {
+    name: String,
+    network: Arc<Network>,
     slots: Arc<Semaphore>,
     mood: Mutex<Mood>,
 }
@@ -37,23 +48,36 @@ struct Mood {
     closed: Option<Instant>,
 }
 
+impl Mood {
+    /// Whether a pause or being left alone lasts.
+    fn is_waiting(&self, now: Instant) -> bool {
+        self.pause.max(self.closed).is_some_and(|until| until > now)
+    }
+}
+
 impl Hosts {
     /// At most `connections` requests to a host at a time.
-    pub(super) fn new(connections: usize) -> Self {
-        Self { connections, hosts: Mutex::default() }
+    pub(super) fn new(connections: usize, network: Arc<Network>) -> Self {
+        Self { connections, book: Mutex::new(Book { hosts: HashMap::new(), full: MOST_HOSTS }), network }
     }
 
     pub(super) fn get(&self, name: &str) -> Arc<Host> {
-        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(host) = hosts.get(name) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = book.hosts.get(name) {
             return Arc::clone(host);
         }
-        if hosts.len() >= MOST_HOSTS {
-            hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.lock().failures > 0);
+        if book.hosts.len() >= book.full {
+            let now = Instant::now();
+            book.hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.lock().is_waiting(now));
+            book.full = MOST_HOSTS.max(2 * book.hosts.len());
         }
-        let host =
-            Arc::new(Host { slots: Arc::new(Semaphore::new(self.connections)), mood: Mutex::default() });
-        hosts.insert(name.to_owned(), Arc::clone(&host));
+        let host = Arc::new(Host {
+            name: name.to_owned(),
+            network: Arc::clone(&self.network),
+            slots: Arc::new(Semaphore::new(self.connections)),
+            mood: Mutex::default(),
+        });
+        book.hosts.insert(name.to_owned(), Arc::clone(&host));
         host
     }
 }
@@ -95,12 +119,15 @@ impl Host {
         let mut mood = self.lock();
         if !failure.is_some_and(Failure::blames_host) {
             mood.failures = 0;
-            mood.closed = None;
+            if mood.closed.take().is_some() {
+                self.network.well(&self.name);
+            }
             return;
         }
         mood.failures += 1;
         if mood.failures >= FAILURES {
             mood.closed = Some(Instant::now() + LEFT_ALONE);
+            self.network.trouble(&self.name);
         }
     }
 }
@@ -110,9 +137,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn of_millions_of_hosts_most_are_forgotten_but_not_those_that_wait() {
+        let hosts = Hosts::new(1, Arc::default());
+        for _ in 0..FAILURES {
+            hosts.get("dead").learn(Some(&Failure::Refused));
+        }
+        for number in 0..4 * MOST_HOSTS {
+            hosts.get(&number.to_string()).learn(Some(&Failure::NameNotFound));
+        }
+        assert!(hosts.book.lock().unwrap().hosts.len() <= MOST_HOSTS);
+        assert!(hosts.get("dead").lock().closed.is_some());
+    }
+
+    #[test]
     fn a_host_that_never_answers_is_left_alone_until_something_does() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let hosts = Hosts::new(2);
+        let hosts = Hosts::new(2, Arc::default());
         let host = hosts.get("h");
         for _ in 0..FAILURES - 1 {
             host.learn(Some(&Failure::Refused));

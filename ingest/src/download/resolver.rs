@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,15 +39,23 @@ impl Entry {
     }
 }
 
+/// Asks for the addresses of a name.
+type LookUp = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
+
 /// A caching resolver that knows which addresses are allowed.
 pub(super) struct Resolver {
+    look_up: LookUp,
     allowed: Arc<Allowed>,
     names: Arc<Mutex<HashMap<String, Arc<Entry>>>>,
 }
 
 impl Resolver {
     pub(super) fn new(allowed: Arc<Allowed>) -> Self {
-        Self { allowed, names: Arc::default() }
+        Self::asking(allowed, Arc::new(|name| Box::pin(look_up(name))))
+    }
+
+    fn asking(allowed: Arc<Allowed>, look_up: LookUp) -> Self {
+        Self { look_up, allowed, names: Arc::default() }
     }
 
     fn entry(&self, name: &str) -> Arc<Entry> {
@@ -69,10 +78,10 @@ impl Resolver {
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let entry = self.entry(name.as_str());
-        let allowed = Arc::clone(&self.allowed);
+        let (allowed, look_up) = (Arc::clone(&self.allowed), Arc::clone(&self.look_up));
         Box::pin(async move {
             let name = name.as_str();
-            let addresses = entry.answer.get_or_init(|| look_up(name)).await.clone()?;
+            let addresses = entry.answer.get_or_init(|| look_up(name.to_owned())).await.clone()?;
             let usable: Vec<SocketAddr> = addresses
                 .iter()
                 .filter(|&&address| is_public(address) || allowed.host(name))
@@ -87,7 +96,7 @@ impl Resolve for Resolver {
     }
 }
 
-async fn look_up(name: &str) -> Answer {
+async fn look_up(name: String) -> Answer {
     match tokio::net::lookup_host((name, 0)).await {
         Ok(found) => {
             let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
@@ -96,5 +105,64 @@ async fn look_up(name: &str) -> Answer {
         // The standard library keeps getaddrinfo's code only in the text.
         Err(error) if error.to_string().contains("Temporary failure") => Err(Failure::LookUpFailed),
         Err(_) => Err(Failure::NameNotFound),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Knows one public name and one private; counts how often it is asked.
+    fn resolver(allowed: Allowed) -> (Resolver, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let look_up = move |name: String| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let answer: Answer = match name.as_str() {
+                "public.example" => Ok([IpAddr::from([9, 9, 9, 9]), IpAddr::from([10, 0, 0, 1])].into()),
+                "private.example" => Ok([IpAddr::from([192, 168, 0, 1])].into()),
+                _ => Err(Failure::NameNotFound),
+            };
+            let answer = async move {
+                tokio::task::yield_now().await;
+                answer
+            };
+            Box::pin(answer) as Pin<Box<dyn Future<Output = Answer> + Send>>
+        };
+        (Resolver::asking(Arc::new(allowed), Arc::new(look_up)), asked)
+    }
+
+    async fn addresses(resolver: &Resolver, name: &str) -> Result<Vec<String>, String> {
+        match resolver.resolve(name.parse().unwrap()).await {
+            Ok(found) => Ok(found.map(|address| address.ip().to_string()).collect()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_once_whether_it_is_known_or_not() {
+        let (resolver, asked) = resolver(Allowed::default());
+        let both = futures_util::future::join_all((0..50).map(|_| addresses(&resolver, "public.example")));
+        for found in both.await {
+            assert_eq!(found.unwrap(), ["9.9.9.9"], "the private address of a public name is left out");
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        for _ in 0..3 {
+            let error = addresses(&resolver, "unknown.example").await.unwrap_err();
+            assert_eq!(error, Failure::NameNotFound.to_string());
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_name_of_a_private_address_is_refused_unless_the_name_is_allowed() {
+        let (strict, _) = resolver(Allowed::default());
+        let error = addresses(&strict, "private.example").await.unwrap_err();
+        assert_eq!(error, Failure::NotPublic.to_string());
+        let hosts = vec!["private.example".to_owned()];
+        let (lenient, _) = resolver(Allowed { everything: false, hosts });
+        assert_eq!(addresses(&lenient, "private.example").await.unwrap(), ["192.168.0.1"]);
     }
 }

@@ -12,6 +12,7 @@ use crate::records::{self, Record};
 use crate::rows::{self, Extra, Row, Rows};
 use crate::sample::{Picture, Problem, Status};
 use crate::set::Set;
+use crate::staging::Staging;
 use crate::stats::Totals;
 
 impl Downloader {
@@ -36,7 +37,8 @@ impl Downloader {
             earlier.replace(Some(its));
             Ok(Box::new(rows) as Box<dyn Rows>)
         });
-        let plan = Plan { what: "retrying", total: samples, shards: Some(&shards), queue: None };
+        let watch = set.watch(self.fetcher.network())?;
+        let plan = Plan { what: "retrying", total: samples, shards: Some(&shards), queue: None, watch };
         let mut totals = pipeline::run(set, &plan, &mut inputs, &mut |task, workers| {
             let known = match &*earlier.borrow() {
                 Some(earlier) => earlier.outcome(task.index, causes)?,
@@ -69,6 +71,8 @@ fn is_wanted(cause: &str, causes: &[String]) -> bool {
 /// What a finished shard holds.
 struct Earlier {
     archive: Archive,
+    /// Removed when the shard has been read.
+    _staging: Staging,
     records: Vec<Record>,
 }
 
@@ -80,19 +84,22 @@ impl Earlier {
             .iter()
             .map(|(name, kind)| Extra { name: name.clone(), kind: rows::kind(kind) })
             .collect();
-        let archive = Archive::open(&set.tar(shard))?;
-        let rows: Vec<Row> = table
-            .rows
-            .iter()
-            .map(|record| Row {
-                url: record.url.clone(),
-                caption: record.caption.clone(),
-                extra: record.extra.clone(),
-                problem: None,
-            })
-            .collect();
+        let staging = Staging::new(&set.folder)?;
+        let archive = Archive::open(&staging.fetch(&set.tar(shard))?)?;
+        let blur = set.image.blur.as_ref();
+        let boxes = blur.and_then(|name| table.extra.iter().position(|(extra, _)| extra == name));
+        let row = |record: &Record| Row {
+            url: record.url.clone(),
+            caption: record.caption.clone(),
+            extra: record.extra.clone(),
+            hash: record.hash.clone().filter(|_| !record.success),
+            // They could be read when the shard was made; where not, the failure stays.
+            boxes: boxes.and_then(|index| rows::regions(&record.extra[index])).unwrap_or_default(),
+            problem: None,
+        };
+        let rows: Vec<Row> = table.rows.iter().map(row).collect();
         let rows = EarlierRows { extra, captioned: table.captioned, rows: rows.into_iter() };
-        Ok((rows, Self { archive, records: table.rows }))
+        Ok((rows, Self { archive, _staging: staging, records: table.rows }))
     }
 
     /// The picture or the failure that stays; None for a sample to try again.
@@ -108,7 +115,7 @@ impl Earlier {
                 original_width,
                 original_height,
                 exif: record.exif.clone().unwrap_or_default(),
-                sha256: record.sha256.clone().unwrap_or_default(),
+                hash: record.hash.clone(),
             })));
         }
         let cause = record.error_message.clone().unwrap_or_default();

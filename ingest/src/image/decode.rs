@@ -1,5 +1,6 @@
 //! Header first, pixels later: what a file claims to be is known, and judged, before memory is spent on it.
 
+use std::cell::RefCell;
 use std::io::Cursor;
 
 use image::codecs::gif::GifDecoder;
@@ -7,7 +8,8 @@ use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, Limits};
+use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits};
+use loader::jpeg;
 
 use super::encode::Encoding;
 use super::exif;
@@ -28,6 +30,7 @@ pub struct Pixels {
 
 /// A picture whose header has been read.
 pub(super) struct Header<'a> {
+    bytes: &'a [u8],
     format: ImageFormat,
     decoder: Box<dyn ImageDecoder + 'a>,
     orientation: Orientation,
@@ -64,12 +67,16 @@ impl<'a> Header<'a> {
         if !ignore_orientation && let Some(exif) = &exif {
             orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);
         }
-        Ok(Self { format, decoder, orientation, exif })
+        Ok(Self { bytes, format, decoder, orientation, exif })
     }
 
     /// Width and height once turned upright.
     pub(super) fn upright_size(&self) -> (u32, u32) {
-        let (width, height) = self.decoder.dimensions();
+        self.turned(self.decoder.dimensions())
+    }
+
+    /// A size as it is on the other side of the turn, in either direction.
+    fn turned(&self, (width, height): (u32, u32)) -> (u32, u32) {
         match self.orientation {
             Orientation::Rotate90
             | Orientation::Rotate270
@@ -91,8 +98,15 @@ impl<'a> Header<'a> {
         self.exif.as_deref().map_or_else(|| "{}".to_owned(), exif::json)
     }
 
-    pub(super) fn decode(self) -> Result<Decoded, Problem> {
-        let mut image = DynamicImage::from_decoder(self.decoder).map_err(undecodable)?;
+    /// Decodes; a JPEG that will be shrunk to `least` (upright) may come out smaller than it is, but not smaller than
+    /// that.
+    pub(super) fn decode(self, least: Option<(u32, u32)>) -> Result<Decoded, Problem> {
+        let mut image = if self.format == ImageFormat::Jpeg {
+            let least = least.map(|least| self.turned(least));
+            jpeg(self.bytes, self.decoder.dimensions(), self.decoder.color_type(), least)?
+        } else {
+            DynamicImage::from_decoder(self.decoder).map_err(undecodable)?
+        };
         image.apply_orientation(self.orientation);
         let alpha = image.color().has_alpha();
         let changed = alpha || self.orientation != Orientation::NoTransforms;
@@ -129,6 +143,52 @@ fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
             }
         }
     }
+}
+
+thread_local! {
+    /// Keeps its working memory from picture to picture.
+    static JPEG: RefCell<jpeg::Decoder> = RefCell::default();
+}
+
+/// libjpeg-turbo's pixels, grey ones as grey.
+fn jpeg(
+    bytes: &[u8],
+    size: (u32, u32),
+    color: ColorType,
+    least: Option<(u32, u32)>,
+) -> Result<DynamicImage, Problem> {
+    let eighths = least.map_or(8, |least| eighths(size, least));
+    let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
+    let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, Vec::new(), |_, _| request));
+    let pixels = decoded.map_err(|problem| not_a_jpeg(&problem))?.pixels;
+    if color != ColorType::L8 {
+        return Ok(DynamicImage::ImageRgb8(pixels));
+    }
+    let (width, height) = pixels.dimensions();
+    let grey = pixels.into_raw().into_iter().step_by(3).collect();
+    GrayImage::from_raw(width, height, grey)
+        .map(DynamicImage::ImageLuma8)
+        .ok_or_else(|| Problem::resize("Image decoding error"))
+}
+
+/// The smallest size, in eighths of the stored one, that is not below `least` on either side. Of the eight only the halves
+/// and the whole have vector instructions; the others are slower than decoding all.
+fn eighths((width, height): (u32, u32), least: (u32, u32)) -> u32 {
+    let enough =
+        |eighths: u32| jpeg::scaled(width, eighths) >= least.0 && jpeg::scaled(height, eighths) >= least.1;
+    [1, 2, 4].into_iter().find(|&eighths| enough(eighths)).unwrap_or(8)
+}
+
+/// Of the library's words the kind of failure.
+fn not_a_jpeg(problem: &str) -> Problem {
+    let kind = if problem.contains("truncated") || problem.contains("Premature end") {
+        ": the file is cut short"
+    } else if problem.contains("too large") {
+        ": too large"
+    } else {
+        ": damaged"
+    };
+    Problem::resize(format!("Image decoding error{kind}"))
 }
 
 /// The decoder's own words would make a cause of every file; what kind of failure it is does not.
@@ -190,4 +250,21 @@ fn on_white<const N: usize>(pixels: &[u8]) -> Vec<u8> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jpeg_is_decoded_no_smaller_than_needed() {
+        assert_eq!(eighths((640, 480), (341, 256)), 8);
+        assert_eq!(eighths((640, 480), (320, 240)), 4);
+        assert_eq!(eighths((4000, 3000), (341, 256)), 1);
+        assert_eq!(eighths((4000, 3000), (256, 256)), 1);
+        assert_eq!(eighths((1600, 1200), (341, 256)), 2);
+        // 1001 / 8 is rounded up, as the library does.
+        assert_eq!(eighths((1001, 1001), (126, 126)), 1);
+        assert_eq!(eighths((10, 10), (16, 16)), 8);
+    }
 }

@@ -1,6 +1,5 @@
 //! The file types written.
 
-use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
@@ -37,7 +36,8 @@ impl Encoding {
         let mut bytes = Vec::with_capacity(data.len() / 4);
         match self {
             Self::Jpg(quality) => {
-                JpegEncoder::new_with_quality(&mut bytes, quality).write_image(data, width, height, color)
+                return loader::jpeg::encode(data, width, height, quality)
+                    .map_err(|_| Problem::resize("cannot be encoded as jpg"));
             }
             Self::Png(level) => {
                 let compression = CompressionType::Level(level);

@@ -64,6 +64,11 @@ impl Mode {
 }
 
 impl Plan {
+    /// The size that the picture is shrunk to, if it is.
+    pub(super) fn shrunk(&self) -> Option<(u32, u32)> {
+        self.shrink.then_some(self.scaled)
+    }
+
     /// Pixels of the largest picture made on the way.
     pub(super) fn largest(&self) -> u64 {
         let scaled = u64::from(self.scaled.0) * u64::from(self.scaled.1);
@@ -73,20 +78,25 @@ impl Plan {
         }
     }
 
-    pub(super) fn apply(&self, pixels: Pixels) -> Result<Pixels, Problem> {
+    /// To the size that the mode asks for.
+    pub(super) fn scale(&self, pixels: Pixels) -> Result<Pixels, Problem> {
         let (width, height) = self.scaled;
-        let scaled = if (pixels.width, pixels.height) == self.scaled {
-            pixels
+        if (pixels.width, pixels.height) == self.scaled {
+            Ok(pixels)
         } else if self.shrink {
-            area::shrink(&pixels, width, height)
+            area::shrink(pixels, width, height)
         } else {
-            enlarge(pixels, width, height)?
-        };
-        Ok(match self.then {
+            enlarge(pixels, width, height)
+        }
+    }
+
+    /// Padded or cropped to a square, where the mode says so.
+    pub(super) fn frame(&self, scaled: Pixels) -> Pixels {
+        match self.then {
             Then::Nothing => scaled,
             Then::Pad(size) => pad(&scaled, size),
             Then::Crop(size) => crop(&scaled, size),
-        })
+        }
     }
 }
 

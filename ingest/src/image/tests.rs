@@ -2,6 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::rows::Row;
 
 fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
@@ -32,7 +33,7 @@ fn quarters(picture: &Picture, tolerance: u8) {
 
 #[test]
 fn pictures_are_turned_upright() {
-    let picture = plain().process(&fixture("orientation.jpg")).unwrap();
+    let picture = plain().process(&fixture("orientation.jpg"), &Row::default()).unwrap();
     assert_eq!((picture.width, picture.height), (64, 32));
     assert_eq!((picture.original_width, picture.original_height), (64, 32));
     quarters(&picture, 8);
@@ -41,27 +42,27 @@ fn pictures_are_turned_upright() {
     assert!(exif.get("Image Orientation").is_some(), "{exif}");
 
     let as_stored = Settings { ignore_orientation: true, ..plain() };
-    let picture = as_stored.process(&fixture("orientation.jpg")).unwrap();
+    let picture = as_stored.process(&fixture("orientation.jpg"), &Row::default()).unwrap();
     assert_eq!((picture.width, picture.height), (32, 64));
 }
 
 #[test]
 fn inks_frames_and_depths_become_plain_pictures() {
-    quarters(&plain().process(&fixture("cmyk.jpg")).unwrap(), 8);
-    quarters(&plain().process(&fixture("progressive.jpg")).unwrap(), 8);
-    quarters(&plain().process(&fixture("animated.gif")).unwrap(), 8);
-    let grey = plain().process(&fixture("grey16.png")).unwrap();
+    quarters(&plain().process(&fixture("cmyk.jpg"), &Row::default()).unwrap(), 8);
+    quarters(&plain().process(&fixture("progressive.jpg"), &Row::default()).unwrap(), 8);
+    quarters(&plain().process(&fixture("animated.gif"), &Row::default()).unwrap(), 8);
+    let grey = plain().process(&fixture("grey16.png"), &Row::default()).unwrap();
     assert_eq!((pixel(&grey, 0, 0), pixel(&grey, 7, 7)), ([128; 3], [255; 3]));
 }
 
 #[test]
 fn what_is_transparent_shows_white() {
-    let picture = plain().process(&fixture("alpha.png")).unwrap();
+    let picture = plain().process(&fixture("alpha.png"), &Row::default()).unwrap();
     assert_eq!(pixel(&picture, 0, 0), [200, 30, 30]);
     // 128 / 255 of (0, 0, 200) on white: 255 - 128 = 127, and 200 * 128 / 255 + 127 = 227.4.
     assert_eq!(pixel(&picture, 1, 0), [127, 127, 227]);
     assert_eq!(pixel(&picture, 2, 0), [255; 3]);
-    let picture = plain().process(&fixture("palette.png")).unwrap();
+    let picture = plain().process(&fixture("palette.png"), &Row::default()).unwrap();
     assert_eq!((pixel(&picture, 0, 0), pixel(&picture, 1, 0)), ([10, 20, 30], [255; 3]));
 }
 
@@ -69,19 +70,20 @@ fn what_is_transparent_shows_white() {
 fn bytes_are_kept_only_when_nothing_changes() {
     let keep = |encoding| Settings { skip_reencode: true, encoding, ..plain() };
     let original = fixture("cmyk.jpg");
-    assert_eq!(keep(Encoding::Jpg(95)).process(&original).unwrap().bytes, original);
-    assert_ne!(keep(Encoding::Png(6)).process(&original).unwrap().bytes, original);
+    assert_eq!(keep(Encoding::Jpg(95)).process(&original, &Row::default()).unwrap().bytes, original);
+    assert_ne!(keep(Encoding::Png(6)).process(&original, &Row::default()).unwrap().bytes, original);
     let turned = fixture("orientation.jpg");
-    assert_ne!(keep(Encoding::Jpg(95)).process(&turned).unwrap().bytes, turned);
+    assert_ne!(keep(Encoding::Jpg(95)).process(&turned, &Row::default()).unwrap().bytes, turned);
     let resized = Settings { mode: Mode::KeepRatio, size: 16, ..keep(Encoding::Jpg(95)) };
-    assert_ne!(resized.process(&original).unwrap().bytes, original);
+    assert_ne!(resized.process(&original, &Row::default()).unwrap().bytes, original);
     let alpha = fixture("alpha.png");
-    assert_ne!(keep(Encoding::Png(6)).process(&alpha).unwrap().bytes, alpha);
+    assert_ne!(keep(Encoding::Png(6)).process(&alpha, &Row::default()).unwrap().bytes, alpha);
 }
 
 #[test]
 fn filters_turn_pictures_away_by_name() {
-    let cause = |settings: Settings| settings.process(&fixture("cmyk.jpg")).unwrap_err().cause;
+    let cause =
+        |settings: Settings| settings.process(&fixture("cmyk.jpg"), &Row::default()).unwrap_err().cause;
     assert_eq!(cause(Settings { min_side: 33, ..plain() }), "image too small");
     assert_eq!(cause(Settings { max_area: Some(2047), ..plain() }), "image area too large");
     assert_eq!(cause(Settings { max_aspect: Some(1.9), ..plain() }), "aspect ratio too large");
@@ -91,7 +93,7 @@ fn filters_turn_pictures_away_by_name() {
     assert_eq!(cause(enlarged), "aspect ratio too large");
     assert!(
         Settings { min_side: 32, max_area: Some(2048), max_aspect: Some(2.0), ..plain() }
-            .process(&fixture("cmyk.jpg"))
+            .process(&fixture("cmyk.jpg"), &Row::default())
             .is_ok()
     );
 }
@@ -101,14 +103,30 @@ fn a_file_cut_anywhere_or_changed_anywhere_never_panics() {
     for name in ["orientation.jpg", "progressive.jpg", "alpha.png", "grey16.png", "animated.gif"] {
         let whole = fixture(name);
         for length in (0..whole.len()).step_by(whole.len() / 60 + 1) {
-            let _ = plain().process(&whole[..length]);
+            let _ = plain().process(&whole[..length], &Row::default());
         }
         for at in (0..whole.len()).step_by(whole.len() / 200 + 1) {
             let mut changed = whole.clone();
             changed[at] ^= 0x55;
-            let _ = plain().process(&changed);
+            let _ = plain().process(&changed, &Row::default());
         }
     }
     let cut = &fixture("progressive.jpg")[..300];
-    assert_eq!(plain().process(cut).unwrap_err().cause, "Image decoding error: the file is cut short");
+    assert_eq!(
+        plain().process(cut, &Row::default()).unwrap_err().cause,
+        "Image decoding error: the file is cut short"
+    );
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let cause = |bytes: &[u8]| plain().process(bytes, &Row::default()).unwrap_err().cause;
+    // The first boxes of the formats: length, "ftyp", brand (ISO/IEC 14496-12; AVIF and HEIF specifications).
+    assert_eq!(cause(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"), "Image decoding error: AVIF is not supported");
+    assert_eq!(cause(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "Image decoding error: HEIC is not supported");
+    assert_eq!(cause(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"), "Image decoding error: a video, not an image");
+    assert_eq!(cause(b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0"), "Image decoding error: bmp is not supported");
+    assert_eq!(cause(b"<svg xmlns=''></svg>"), "Image decoding error: SVG is not supported");
+    assert_eq!(cause(b"\n<html>"), "Image decoding error: a web page, not an image");
+    assert_eq!(cause(b""), "Image decoding error: 0 bytes");
 }

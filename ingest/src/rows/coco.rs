@@ -84,7 +84,7 @@ impl Rows for CocoRows {
         let value = |name: &str| annotation.get(name).or_else(|| image.and_then(|image| image.get(name)));
         let extra =
             self.extra.iter().map(|column| value(&column.name).cloned().unwrap_or_default()).collect();
-        Ok(Some(Row { url: url.unwrap_or_default(), caption, extra, problem }))
+        Ok(Some(Row { url: url.unwrap_or_default(), caption, extra, problem, ..Row::default() }))
     }
 
     fn total(&self) -> Option<u64> {

@@ -29,6 +29,10 @@ pub struct Wanted {
     pub no_captions: bool,
     /// Columns carried through.
     pub extra: Vec<String>,
+    /// Column of the hashes that the pictures' bytes should have.
+    pub hash: Option<String>,
+    /// Column of boxes to blur, one of `extra`.
+    pub boxes: Option<String>,
 }
 
 /// Output columns that a carried column may not shadow.
@@ -136,7 +140,15 @@ mod tests {
     use super::*;
 
     fn wanted() -> Wanted {
-        Wanted { place: Where::Web, url: None, caption: None, no_captions: false, extra: Vec::new() }
+        Wanted {
+            place: Where::Web,
+            url: None,
+            caption: None,
+            no_captions: false,
+            extra: Vec::new(),
+            hash: None,
+            boxes: None,
+        }
     }
 
     fn names(names: &[&str]) -> Vec<String> {

@@ -92,7 +92,7 @@ impl DelimitedRows {
             .zip(&self.extra)
             .map(|(&index, column)| Value::String(take(field(index), &column.name)))
             .collect();
-        Row { url, caption, extra, problem }
+        Row { url, caption, extra, problem, ..Row::default() }
     }
 }
 

@@ -141,7 +141,7 @@ impl JsonRows {
             Record::Object(object, problem) => (object, problem),
             Record::Broken(line, problem) => {
                 let extra = vec![Value::Null; self.extra.len()];
-                return vec![Row { url: line, caption: None, extra, problem: Some(problem) }];
+                return vec![Row { url: line, extra, problem: Some(problem), ..Row::default() }];
             }
         };
         let url = match self.url.as_ref().and_then(|name| object.get(name)) {

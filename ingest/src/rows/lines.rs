@@ -47,7 +47,7 @@ impl Rows for TextRows {
                 continue;
             }
             let problem = (!valid).then(|| Problem::read("URL is not UTF-8"));
-            return Ok(Some(Row { url, caption: None, extra: Vec::new(), problem }));
+            return Ok(Some(Row { url, problem, ..Row::default() }));
         }
         Ok(None)
     }

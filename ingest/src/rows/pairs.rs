@@ -69,9 +69,9 @@ impl Rows for PairRows {
         let Some(url) = picture.to_str() else {
             let url = picture.to_string_lossy().into_owned();
             let problem = Some(Problem::read("file name is not UTF-8"));
-            return Ok(Some(Row { url, caption, extra: Vec::new(), problem }));
+            return Ok(Some(Row { url, caption, problem, ..Row::default() }));
         };
-        Ok(Some(Row { url: url.to_owned(), caption, extra: Vec::new(), problem }))
+        Ok(Some(Row { url: url.to_owned(), caption, problem, ..Row::default() }))
     }
 
     fn total(&self) -> Option<u64> {

@@ -2,7 +2,6 @@
 //! UTF-8 costs its row and not the file.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,6 +19,7 @@ use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use serde_json::Value;
 
 use super::columns::Found;
+use super::remote::Table;
 use super::{Extra, Kind, Row, Rows, Wanted, expand, text};
 use crate::error::Error;
 use crate::sample::Problem;
@@ -29,6 +29,7 @@ const BATCH: usize = 1024;
 
 pub(super) struct ParquetRows {
     path: PathBuf,
+    table: Table,
     metadata: ArrowReaderMetadata,
     /// Positions in the table's schema, and in the columns that are read.
     columns: Vec<usize>,
@@ -46,16 +47,9 @@ pub(super) struct ParquetRows {
 
 impl ParquetRows {
     pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
-        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-        if extension == "gz" || extension == "zst" {
-            return Err(Error::input(
-                path,
-                "a compressed parquet file cannot be read in place: unpack it first",
-            ));
-        }
-        let file = File::open(path).map_err(Error::file("read", path))?;
+        let table = Table::open(path)?;
         let unreadable = |error: ParquetError| Error::input(path, format!("not a parquet file: {error}"));
-        let metadata = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new()).map_err(unreadable)?;
+        let metadata = ArrowReaderMetadata::load(&table, ArrowReaderOptions::new()).map_err(unreadable)?;
         let metadata = text_as_bytes(metadata.metadata()).map_err(unreadable)?;
         let fields = metadata.schema().fields();
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
@@ -86,6 +80,7 @@ impl ParquetRows {
         let total = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
         Ok(Self {
             path: path.to_owned(),
+            table,
             metadata,
             columns,
             found,
@@ -102,8 +97,8 @@ impl ParquetRows {
         let reader = if let Some(reader) = &mut self.reader {
             reader
         } else {
-            let file = File::open(&self.path).map_err(Error::file("read", &self.path))?;
-            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
+            let (table, metadata) = (self.table.clone(), self.metadata.clone());
+            let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(table, metadata);
             let mask = ProjectionMask::roots(builder.parquet_schema(), self.columns.iter().copied());
             let reader = builder
                 .with_projection(mask)

@@ -68,7 +68,10 @@ fn serve(
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
-    reader.read_line(&mut line).unwrap();
+    // Whoever speaks TLS to this is no reader of text.
+    if reader.read_line(&mut line).is_err() {
+        return;
+    }
     let Some(path) = line.split(' ').nth(1).map(str::to_owned) else { return };
     while line.trim() != "" {
         line.clear();

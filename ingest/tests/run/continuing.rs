@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::{Server, code, command, contents, error_line, errors, ingest, jpeg, respond, summary};
 
@@ -47,16 +47,29 @@ fn a_killed_run_continues_to_the_same_bytes() {
     let expected = contents(&whole);
     assert_eq!(expected.len(), 8 * 3 + 1);
 
-    for (number, milliseconds) in [20, 60, 90, 120, 150].into_iter().enumerate() {
-        let out = folder.path().join(format!("killed-{number}"));
-        let mut slow = arguments(&input, &out);
+    // How long such a run takes here, so that the moments are spread over all of it.
+    let timed = folder.path().join("timed");
+    let slow = |out: &Path| {
+        let mut slow = arguments(&input, out);
         slow.extend(["--per-host", "3"]);
-        let mut child = command(&slow)
+        command(&slow)
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
-            .unwrap();
-        thread::sleep(Duration::from_millis(milliseconds * 5));
+            .unwrap()
+    };
+    let started = Instant::now();
+    slow(&timed).wait().unwrap();
+    let whole_run = started.elapsed();
+
+    let mut unfinished = 0;
+    for number in 0..20u32 {
+        // Multiples of the golden ratio: spread evenly, and in no rhythm with the shards.
+        let moment = whole_run.mul_f64((f64::from(number) * 0.618_034).fract());
+        let out = folder.path().join(format!("killed-{number}"));
+        let mut child = slow(&out);
+        thread::sleep(moment);
+        // SIGKILL.
         child.kill().unwrap();
         child.wait().unwrap();
         let before = if out.exists() { contents(&out) } else { std::collections::BTreeMap::default() };
@@ -68,8 +81,10 @@ fn a_killed_run_continues_to_the_same_bytes() {
         assert_eq!(code(&output), 0, "{}", errors(&output));
         assert_eq!(summary(&output)["shards_written"], 8 - finished.len(), "finished shards are kept");
         assert_eq!(summary(&output)["samples"], ROWS);
-        assert!(contents(&out) == expected, "killed after {milliseconds} x 5 ms");
+        assert!(contents(&out) == expected, "killed after {moment:?}");
+        unfinished += u32::from(finished.len() < 8);
     }
+    assert!(unfinished >= 15, "only {unfinished} of 20 runs were cut short");
 }
 
 #[test]

@@ -15,8 +15,12 @@ const QUICK: [&str; 10] =
     ["--timeout", "1", "--deadline", "3", "--backoff", "0.05", "--retries", "1", "--max-redirects", "4"];
 
 fn server() -> Server {
-    let picture = jpeg(64, 48, 1);
-    Server::start(move |path, before, stream| answer(path, before, stream, &picture))
+    let (picture, zeros) = (jpeg(64, 48, 1), zeros());
+    Server::start(move |path, before, stream| match path {
+        "/gzip-bomb" => respond(stream, "200 OK", &["Content-Encoding: gzip"], &zeros),
+        "/gzip-body" => respond(stream, "200 OK", &[], &zeros),
+        _ => answer(path, before, stream, &picture),
+    })
 }
 
 fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
@@ -61,6 +65,16 @@ fn answer(path: &str, before: usize, stream: &mut TcpStream, picture: &[u8]) {
         }
         _ => respond(stream, "404 Not Found", &[], b"no"),
     }
+}
+
+/// A hundred megabytes of zeros, compressed to a hundred kilobytes.
+fn zeros() -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let zeros = vec![0; 1 << 20];
+    for _ in 0..100 {
+        encoder.write_all(&zeros).unwrap();
+    }
+    encoder.finish().unwrap()
 }
 
 /// A PNG that claims 50,000 x 50,000 pixels: 7.5 GB if anyone believed it.
@@ -116,6 +130,8 @@ fn every_fault_has_its_cause_and_none_takes_long() {
         ("/noai", "failed_to_download", "Use of image disallowed by X-Robots-Tag directive", 1),
         ("/noai-other", "success", "", 1),
         ("/gzip", "failed_to_download", "unexpected content encoding", 1),
+        ("/gzip-bomb", "failed_to_download", "unexpected content encoding", 1),
+        ("/gzip-body", "failed_to_resize", "Image decoding error: not an image", 1),
         ("/large", "failed_to_download", "larger than --max-bytes", 1),
         ("/garbage", "failed_to_download", "not a valid HTTP response", 1),
         ("/missing", "failed_to_download", "HTTP Error 404: Not Found", 1),

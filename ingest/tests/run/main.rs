@@ -3,7 +3,13 @@
 
 mod common;
 mod continuing;
+mod damage;
+mod disk;
 mod faults;
+mod hashes;
+mod many;
+mod network;
 mod sets;
+mod stores;
 mod tables;
 mod tagging;

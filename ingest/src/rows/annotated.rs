@@ -1,0 +1,128 @@
+//! What a row says about its picture beyond URL and caption: the hash that its bytes should have, and boxes to blur. Every
+//! format reads these columns as carried ones; here they get their meaning.
+
+use serde_json::Value;
+
+use super::{Extra, Row, Rows, Wanted};
+use crate::error::Error;
+use crate::sample::Problem;
+
+/// `[left, top, right, bottom]`, each a share of the picture's width or height.
+pub type Region = [f64; 4];
+
+/// Rows whose hash column, the last carried one, has become [`Row::hash`], and whose boxes are known.
+pub(super) struct AnnotatedRows {
+    rows: Box<dyn Rows>,
+    /// Without the hash column.
+    extra: Vec<Extra>,
+    hashed: bool,
+    /// Position of the column of boxes.
+    boxes: Option<usize>,
+}
+
+impl AnnotatedRows {
+    /// `rows` were opened with [`wanted_of_reader`].
+    pub(super) fn new(rows: Box<dyn Rows>, wanted: &Wanted) -> Self {
+        let mut extra = rows.extra().to_vec();
+        let hashed = wanted.hash.is_some();
+        if hashed {
+            extra.pop();
+        }
+        let boxes =
+            wanted.boxes.as_ref().and_then(|name| wanted.extra.iter().position(|extra| extra == name));
+        Self { rows, extra, hashed, boxes }
+    }
+}
+
+/// The columns that a format's reader has to find: the hash is one more carried column.
+pub(super) fn wanted_of_reader(wanted: &Wanted) -> Wanted {
+    let mut wanted = wanted.clone();
+    wanted.extra.extend(wanted.hash.clone());
+    wanted
+}
+
+impl Rows for AnnotatedRows {
+    fn extra(&self) -> &[Extra] {
+        &self.extra
+    }
+
+    fn captioned(&self) -> bool {
+        self.rows.captioned()
+    }
+
+    fn next_row(&mut self) -> Result<Option<Row>, Error> {
+        let Some(mut row) = self.rows.next_row()? else { return Ok(None) };
+        if self.hashed {
+            row.hash = match row.extra.pop() {
+                Some(Value::String(hash)) if !hash.trim().is_empty() => {
+                    Some(hash.trim().to_ascii_lowercase())
+                }
+                _ => None,
+            };
+        }
+        if let Some(value) = self.boxes.and_then(|index| row.extra.get(index)) {
+            match regions(value) {
+                Some(regions) => row.boxes = regions,
+                None => row.problem = row.problem.or_else(|| Some(Problem::read(NOT_BOXES))),
+            }
+        }
+        Ok(Some(row))
+    }
+
+    fn skip(&mut self, count: usize) -> Result<usize, Error> {
+        self.rows.skip(count)
+    }
+
+    fn total(&self) -> Option<u64> {
+        self.rows.total()
+    }
+}
+
+/// A picture whose boxes cannot be read must not go out unblurred.
+const NOT_BOXES: &str = "boxes are not lists of left, top, right, bottom between 0 and 1";
+
+/// Boxes as a list of lists of numbers, or as such a list in JSON. Nothing at all is no boxes.
+pub(crate) fn regions(value: &Value) -> Option<Vec<Region>> {
+    let parsed;
+    let list = match value {
+        Value::Null => return Some(Vec::new()),
+        Value::String(text) if text.trim().is_empty() => return Some(Vec::new()),
+        Value::String(text) => {
+            parsed = serde_json::from_str::<Value>(text).ok()?;
+            parsed.as_array()?
+        }
+        other => other.as_array()?,
+    };
+    let number = |value: &Value| value.as_f64().filter(|share| (0.0..=1.0).contains(share));
+    let region = |value: &Value| {
+        let sides: Vec<f64> = value.as_array()?.iter().map(number).collect::<Option<_>>()?;
+        <Region>::try_from(sides).ok().filter(|[left, top, right, bottom]| left <= right && top <= bottom)
+    };
+    list.iter().map(region).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn boxes_are_lists_however_they_are_written() {
+        let two = vec![[0.0, 0.1, 0.5, 1.0], [0.2, 0.2, 0.3, 0.3]];
+        assert_eq!(regions(&json!([[0, 0.1, 0.5, 1], [0.2, 0.2, 0.3, 0.3]])), Some(two.clone()));
+        assert_eq!(regions(&json!("[[0.0, 0.1, 0.5, 1.0], [0.2, 0.2, 0.3, 0.3]]")), Some(two));
+        assert_eq!(regions(&json!(null)), Some(vec![]));
+        assert_eq!(regions(&json!("")), Some(vec![]));
+        assert_eq!(regions(&json!([])), Some(vec![]));
+        for wrong in [
+            json!("face"),
+            json!([0, 0, 1, 1]),
+            json!([[0, 0, 1]]),
+            json!([[0, 0, 2, 1]]),
+            json!([[1, 0, 0, 1]]),
+        ] {
+            assert_eq!(regions(&wrong), None, "{wrong}");
+        }
+    }
+}

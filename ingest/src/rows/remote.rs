@@ -1,0 +1,150 @@
+//! Input files wherever they are: local ones, and those behind http(s), s3 and gs, in pieces.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use loader::source::{Source, is_remote};
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::{ChunkReader, Length};
+
+use crate::error::Error;
+
+/// Bytes asked for at a time of a remote file that is read from its start to its end.
+const PIECE: u64 = 4 << 20;
+
+/// A file's bytes, one after another.
+pub(super) fn stream(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
+    if is_remote(path) {
+        let source = Source::open(path)?;
+        return Ok(Box::new(Stream { source, position: 0, piece: Bytes::new() }));
+    }
+    Ok(Box::new(File::open(path).map_err(Error::file("read", path))?))
+}
+
+struct Stream {
+    source: Source,
+    /// Where the piece in hand ends.
+    position: u64,
+    /// What is left of it.
+    piece: Bytes,
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            let length = (self.source.len() - self.position).min(PIECE);
+            self.piece = self.source.read(self.position, length).map_err(io::Error::other)?;
+            self.position += length;
+        }
+        let count = self.piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+/// A parquet file, read at places.
+#[derive(Clone)]
+pub(super) enum Table {
+    /// As it is.
+    Source(Arc<Source>),
+    /// Unpacked into a file without a name, which is gone when nobody reads it any more.
+    Unpacked(Arc<File>, u64),
+}
+
+impl Table {
+    /// A compressed table is unpacked into the system's temporary folder first.
+    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+        let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
+        if extension != "gz" && extension != "zst" {
+            return Ok(Self::Source(Arc::new(Source::open(path)?)));
+        }
+        let mut file = tempfile::tempfile().map_err(Error::file("write", &std::env::temp_dir()))?;
+        let length = io::copy(&mut super::reader(path)?, &mut file).and_then(|length| {
+            file.flush()?;
+            Ok(length)
+        });
+        Ok(Self::Unpacked(Arc::new(file), length.map_err(Error::file("unpack", path))?))
+    }
+}
+
+impl Length for Table {
+    fn len(&self) -> u64 {
+        match self {
+            Self::Source(source) => source.len(),
+            Self::Unpacked(_, length) => *length,
+        }
+    }
+}
+
+impl ChunkReader for Table {
+    type T = Chunk;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Chunk> {
+        Ok(Chunk { table: self.clone(), position: start, piece: Bytes::new() })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        match self {
+            Self::Source(source) => {
+                source.read(start, length as u64).map_err(|error| ParquetError::External(Box::new(error)))
+            }
+            Self::Unpacked(file, _) => {
+                let mut bytes = vec![0; length];
+                file.read_exact_at(&mut bytes, start)?;
+                Ok(bytes.into())
+            }
+        }
+    }
+}
+
+/// Reads a table from a place on.
+pub(super) struct Chunk {
+    table: Table,
+    position: u64,
+    piece: Bytes,
+}
+
+/// Headers of pages are read this way: a few dozen bytes each.
+const CHUNK: u64 = 64 << 10;
+
+impl Read for Chunk {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.piece.is_empty() {
+            let length = self.table.len().saturating_sub(self.position).min(CHUNK);
+            let piece = self.table.get_bytes(self.position, length as usize);
+            self.piece = piece.map_err(io::Error::other)?;
+            self.position += length;
+        }
+        let count = self.piece.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.piece.split_to(count));
+        Ok(count)
+    }
+}
+
+/// First and last bytes of a file, at most `most` of each, and its length.
+pub(crate) fn ends(path: &Path, most: u64) -> Result<(Vec<u8>, u64), Error> {
+    if is_remote(path) {
+        let source = Source::open(path)?;
+        let length = source.len();
+        let mut bytes = source.read(0, length.min(most))?.to_vec();
+        if length > most {
+            let start = (length - most).max(most);
+            bytes.extend_from_slice(&source.read(start, length - start)?);
+        }
+        return Ok((bytes, length));
+    }
+    let failed = || Error::file("read", path);
+    let mut file = File::open(path).map_err(failed())?;
+    let length = file.metadata().map_err(failed())?.len();
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(most).read_to_end(&mut bytes).map_err(failed())?;
+    if length > most {
+        file.seek(SeekFrom::Start((length - most).max(most))).map_err(failed())?;
+        file.take(most).read_to_end(&mut bytes).map_err(failed())?;
+    }
+    Ok((bytes, length))
+}

@@ -1,0 +1,61 @@
+//! Thousands of URLs of which a third lead nowhere, in every way there is: the run ends, and every row is accounted for.
+//! (`tools/bench/ingest_failing.py` does the same with 100,000, and measures memory.)
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use crate::common::{Server, code, errors, ingest, jpeg, respond, summary, table};
+
+const URLS: u32 = 3000;
+
+#[test]
+fn many_urls_on_many_failing_hosts_end_and_add_up() {
+    let picture = jpeg(40, 30, 1);
+    let server = Server::start(move |path, _, stream| match path {
+        "/gone" => respond(stream, "404 Not Found", &[], b""),
+        "/down" => respond(stream, "503 Service Unavailable", &[], b""),
+        _ => respond(stream, "200 OK", &[], &picture),
+    });
+    // Takes connections (the system does that) and never says a word.
+    let silent = TcpListener::bind("0.0.0.0:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let url = |number: u32| match number % 30 {
+        // 127.x.y.z are all this machine, and each is a host of its own.
+        0 | 1 => format!("http://127.0.1.{}:{silent_port}/x", number % 5),
+        2..=4 => format!("http://127.0.2.{}:9/x", number % 90),
+        5 | 6 => format!("http://host{}.invalid/x", number % 40),
+        7 => server.url("/gone"),
+        8 => server.url("/down"),
+        _ => server.url(&format!("/{number}")),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("list.csv"), folder.path().join("out"));
+    let lines: String = (0..URLS).map(|number| format!("{},{number}\n", url(number))).collect();
+    fs::write(&input, format!("url,caption\n{lines}")).unwrap();
+    let mut arguments = vec!["download", input.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
+    arguments.extend(["--allow-private", "--shard-size", "500", "--image-size", "16"]);
+    arguments.extend(["--timeout", "0.5", "--retries", "1", "--backoff", "0.1"]);
+    let started = Instant::now();
+    let output = ingest(&arguments);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    // Without a circuit breaker the 200 silent URLs alone would take longer than all of it does.
+    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    let done = summary(&output);
+    assert_eq!(done["samples"], URLS);
+    assert_eq!(done["successes"], URLS * 21 / 30, "{done}");
+
+    let mut seen = BTreeSet::new();
+    for shard in 0..URLS / 500 {
+        for row in table(&out.join(format!("{shard:05}.parquet"))) {
+            let number: u32 = row["caption"].parse().unwrap();
+            assert_eq!(row["url"], url(number));
+            let expected = if number % 30 < 9 { "failed_to_download" } else { "success" };
+            assert_eq!(row["status"], expected, "{row:?}");
+            assert_eq!(row.contains_key("error_message"), number % 30 < 9, "{row:?}");
+            seen.insert(number);
+        }
+    }
+    assert_eq!(seen.len(), URLS as usize, "every row once");
+}

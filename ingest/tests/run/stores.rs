@@ -1,0 +1,288 @@
+//! Inputs and outputs behind addresses: a small S3, of one bucket in memory, on a port of this machine.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Output;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use crate::common::{Server, code, command, contents, errors, jpeg, respond, summary};
+
+/// Objects by key, and the order in which they were written.
+#[derive(Default)]
+struct Bucket {
+    objects: BTreeMap<String, Vec<u8>>,
+    written: Vec<String>,
+    /// Requests that are still to be answered with 503.
+    failures: usize,
+}
+
+/// Path-style S3: GET (with ranges), HEAD, PUT, DELETE and ListObjectsV2 of the bucket "b".
+struct Store {
+    port: u16,
+    bucket: Arc<Mutex<Bucket>>,
+}
+
+impl Store {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let bucket: Arc<Mutex<Bucket>> = Arc::default();
+        let shared = Arc::clone(&bucket);
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || while answer(&stream, &shared).is_some() {});
+            }
+        });
+        Self { port, bucket }
+    }
+
+    fn put(&self, key: &str, bytes: &[u8]) {
+        self.bucket.lock().unwrap().objects.insert(key.to_owned(), bytes.to_vec());
+    }
+
+    /// The objects of a folder by name, times in statistics left out.
+    fn folder(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
+        let copy = tempfile::tempdir().unwrap();
+        for (key, bytes) in &self.bucket.lock().unwrap().objects {
+            if let Some(name) = key.strip_prefix(&format!("{prefix}/")) {
+                fs::write(copy.path().join(name), bytes).unwrap();
+            }
+        }
+        contents(copy.path())
+    }
+
+    fn ingest(&self, arguments: &[&str]) -> Output {
+        command(arguments)
+            .env("AWS_ACCESS_KEY_ID", "key")
+            .env("AWS_SECRET_ACCESS_KEY", "secret")
+            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port))
+            .env("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port))
+            .env("AWS_ALLOW_HTTP", "true")
+            .output()
+            .unwrap()
+    }
+}
+
+/// Answers one request on a connection that stays open.
+fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+    let mut words = line.split(' ');
+    let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
+    let (mut length, mut range) = (0, None);
+    loop {
+        line.clear();
+        reader.read_line(&mut line).ok()?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "content-length" => length = value.parse().ok()?,
+            "range" => range = value.strip_prefix("bytes=").map(str::to_owned),
+            _ => {}
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+
+    let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let key = path.trim_start_matches("/b").trim_start_matches('/').to_owned();
+    let mut bucket = bucket.lock().unwrap();
+    if bucket.failures > 0 {
+        bucket.failures -= 1;
+        return send(stream, "503 Slow Down", &[], b"", 0);
+    }
+    if query.contains("list-type=2") {
+        let prefix = query.split('&').find_map(|part| part.strip_prefix("prefix=")).unwrap_or_default();
+        let prefix = prefix.replace("%2F", "/");
+        let mut page = String::from("<?xml version=\"1.0\"?><ListBucketResult>");
+        for (key, bytes) in bucket.objects.iter().filter(|(key, _)| key.starts_with(&prefix)) {
+            page.push_str(&format!(
+                "<Contents><Key>{key}</Key><Size>{}</Size><LastModified>2026-01-01T00:00:00Z</LastModified>\
+                 <ETag>\"{}\"</ETag></Contents>",
+                bytes.len(),
+                bytes.len()
+            ));
+        }
+        page.push_str("<IsTruncated>false</IsTruncated></ListBucketResult>");
+        return send(stream, "200 OK", &[], page.as_bytes(), page.len());
+    }
+    let object = bucket.objects.get(&key).cloned();
+    match (method.as_str(), &object) {
+        ("PUT", _) => {
+            bucket.objects.insert(key.clone(), body);
+            bucket.written.push(key);
+            send(stream, "200 OK", &["ETag: \"1\""], b"", 0)
+        }
+        ("DELETE", _) => {
+            bucket.objects.remove(&key);
+            send(stream, "204 No Content", &[], b"", 0)
+        }
+        (_, None) => send(stream, "404 Not Found", &[], b"", 0),
+        ("HEAD", Some(bytes)) => send(stream, "200 OK", &HEAD, b"", bytes.len()),
+        (_, Some(bytes)) => match range.as_deref().and_then(|range| range.split_once('-')) {
+            Some((from, to)) => {
+                let from: usize = from.parse().ok()?;
+                let to = to.parse().map_or(bytes.len(), |to: usize| to + 1).min(bytes.len());
+                let part = &bytes[from..to];
+                let head = format!("Content-Range: bytes {from}-{}/{}", to - 1, bytes.len());
+                send(stream, "206 Partial Content", &[&HEAD[..], &[&head]].concat(), part, part.len())
+            }
+            None => send(stream, "200 OK", &HEAD, bytes, bytes.len()),
+        },
+    }
+}
+
+const HEAD: [&str; 2] = ["Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT", "ETag: \"1\""];
+
+fn send(mut stream: &TcpStream, status: &str, headers: &[&str], body: &[u8], length: usize) -> Option<()> {
+    let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{headers}\r\n");
+    stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok()
+}
+
+/// A list of 20 pictures, of which the one at "/down" comes only when it is asked for the second time.
+fn list() -> (Server, String) {
+    let server = Server::start(|path, before, stream| match path {
+        "/down" if before == 0 => respond(stream, "503 Down", &[], b""),
+        _ => respond(stream, "200 OK", &[], &jpeg(60, 50, path.len() as u32)),
+    });
+    let lines: String = (0..20)
+        .map(|number| {
+            let path = if number == 7 { "/down".to_owned() } else { format!("/{number}") };
+            format!("{},caption {number}\n", server.url(&path))
+        })
+        .collect();
+    (server, format!("url,caption\n{lines}"))
+}
+
+const OPTIONS: [&str; 9] = [
+    "--json",
+    "--allow-private",
+    "--shard-size",
+    "8",
+    "--image-size",
+    "32",
+    "--retries",
+    "0",
+    "--skip-reencode",
+];
+
+#[test]
+fn a_set_in_a_store_is_the_set_on_a_disk() {
+    let (_server, list) = list();
+    let store = Store::start();
+    store.put("lists/a.csv", list.as_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let local = folder.path().join("out");
+    let run =
+        |input: &str, out: &str| store.ingest(&[&["download", input, "--out", out], &OPTIONS[..]].concat());
+
+    // The first finds /down down.
+    let output = run("s3://b/lists/a.csv", "s3://b/sets/one");
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    assert_eq!(summary(&output)["successes"], 19);
+    let retried = store.ingest(&["retry", "s3://b/sets/one", "--json", "--allow-private"]);
+    assert_eq!(summary(&retried)["successes"], 20, "{}", errors(&retried));
+
+    let input = folder.path().join("a.csv");
+    fs::write(&input, &list).unwrap();
+    let output = run(input.to_str().unwrap(), local.to_str().unwrap());
+    assert_eq!(summary(&output)["successes"], 20, "{}", errors(&output));
+    assert_eq!(store.folder("sets/one"), contents(&local));
+
+    // Statistics come last, so that a shard that lacks something is not complete.
+    let bucket = store.bucket.lock().unwrap();
+    let written: Vec<&String> = bucket.written.iter().filter(|key| key.contains("sets/one/00001")).collect();
+    assert_eq!(written, ["sets/one/00001.tar", "sets/one/00001.parquet", "sets/one/00001_stats.json"]);
+    drop(bucket);
+
+    // Again: nothing to do. Without one shard's statistics: that shard alone. Another list: refused.
+    assert_eq!(summary(&run("s3://b/lists/a.csv", "s3://b/sets/one"))["shards_written"], 0);
+    store.bucket.lock().unwrap().objects.remove("sets/one/00001_stats.json");
+    assert_eq!(summary(&run("s3://b/lists/a.csv", "s3://b/sets/one"))["shards_written"], 1);
+    assert_eq!(store.folder("sets/one"), contents(&local));
+    store.put("lists/a.csv", format!("{list}http://127.0.0.1:1/x,more\n").as_bytes());
+    let refused = run("s3://b/lists/a.csv", "s3://b/sets/one");
+    assert_eq!(code(&refused), 1);
+    assert!(errors(&refused).contains("already holds another set"), "{}", errors(&refused));
+}
+
+#[test]
+fn folders_of_tables_in_a_store_are_read_in_order_and_hiccups_are_forgiven() {
+    let (_server, list) = list();
+    let store = Store::start();
+    store.put("lists/b.csv", list.as_bytes());
+    store.put("lists/a.csv", list.as_bytes());
+    store.put("lists/notes.md", b"no table");
+    store.bucket.lock().unwrap().failures = 2;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let arguments = [&["download", "s3://b/lists", "--out", out.to_str().unwrap()], &OPTIONS[..]].concat();
+    let output = store.ingest(&arguments);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    assert_eq!(summary(&output)["samples"], 40);
+    let manifest = fs::read_to_string(out.join("ingest.json")).unwrap();
+    assert!(manifest.find("a.csv").unwrap() < manifest.find("b.csv").unwrap());
+}
+
+#[test]
+fn tables_are_read_over_http_parquet_by_its_parts_and_compressed_ones_too() {
+    let (_server, list) = list();
+    let store = Store::start();
+    let rows: Vec<(&str, &str)> = list.lines().skip(1).map(|line| line.split_once(',').unwrap()).collect();
+    let parquet = parquet(&rows);
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let files = [
+        ("t.csv", list.clone().into_bytes()),
+        ("t.csv.gz", gzip(list.as_bytes())),
+        ("t.parquet.gz", gzip(&parquet)),
+        ("t.parquet.zst", zstd::encode_all(&parquet[..], 1).unwrap()),
+        ("t.parquet", parquet),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    let mut tars = Vec::new();
+    for (name, bytes) in files {
+        // The small store speaks plain HTTP as well.
+        store.put(name, &bytes);
+        fs::write(folder.path().join(name), bytes).unwrap();
+        let local = folder.path().join(name);
+        for input in [format!("http://127.0.0.1:{}/b/{name}", store.port), local.to_str().unwrap().to_owned()]
+        {
+            let out = folder.path().join("out");
+            let arguments = [&["download", &input, "--out", out.to_str().unwrap()], &OPTIONS[..]].concat();
+            let output = store.ingest(&arguments);
+            assert_eq!(code(&output), 0, "{input}: {}", errors(&output));
+            tars.push((input, fs::read(out.join("00001.tar")).unwrap()));
+            fs::remove_dir_all(out).unwrap();
+        }
+    }
+    for (input, tar) in &tars {
+        assert!(*tar == tars[0].1, "{input}");
+    }
+    let missing = format!("http://127.0.0.1:{}/b/nowhere.csv", store.port);
+    let out = folder.path().join("out");
+    let refused = store.ingest(&["download", &missing, "--out", out.to_str().unwrap()]);
+    assert_eq!(code(&refused), 1);
+    assert!(errors(&refused).contains("nowhere.csv"), "{}", errors(&refused));
+    assert!(!Path::new(&out).exists());
+}
+
+fn parquet(rows: &[(&str, &str)]) -> Vec<u8> {
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    let urls: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
+    let captions: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
+    let batch = RecordBatch::try_from_iter([("URL", urls), ("TEXT", captions)]).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.into_inner().unwrap()
+}

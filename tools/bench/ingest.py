@@ -1,0 +1,241 @@
+#!/usr/bin/env python3
+"""Downloading beside img2dataset: the same photographs from the same nginx, on the same two cores.
+
+    tools/bench/ingest.py PHOTOS.. [--copies 8] [--runs 3] [--keep FOLDER]
+
+PHOTOS are JPEG files or folders of them; each is listed `--copies` times under a URL of its own. Both programs make 256 px
+keep_ratio JPEGs of quality 95 in shards of 1,000, with sha256 of each original and EXIF tags. They take turns; the figures
+are each program's best run by the clock, start-up and writing included. `cpu` is user and system time of the program and
+all its processes, `MB` the largest sum of their proportional set sizes (shared pages counted once). `steady` leaves the
+start-up out: it subtracts a run over 8 photographs.
+
+Needs nginx (apt-get install nginx-light), python3.11 (the newest that img2dataset runs on) and, once, the Python index
+for img2dataset, which goes into a virtual environment under ~/.cache/ingest-bench. Prints a table and, as the last line,
+JSON. `ingest_equality.py` beside this compares what both programs wrote (with --keep).
+"""
+
+import argparse
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+VERSION = "img2dataset==1.47.0"
+CPUS = {0, 1}
+
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; sendfile on; tcp_nopush on; keepalive_requests 100000;
+    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    types {{ image/jpeg jpg; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        # The copy's number is a folder in the URL alone.
+        location ~ ^/[0-9]+/(.+)$ {{ alias {photos}/$1; }}
+    }}
+}}
+"""
+
+
+def environment():
+    """Python of a virtual environment that has img2dataset."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ingest-bench"
+    python = folder / "bin/python"
+    if not (folder / "bin/img2dataset").exists():
+        base = shutil.which("python3.11") or sys.exit("img2dataset needs python3.11")
+        subprocess.run([base, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", VERSION, "pillow"], check=True)
+    return python
+
+
+def build():
+    """The program of this checkout."""
+    subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
+    return ROOT / "target/release/ingest"
+
+
+def serve(photos, folder):
+    """A running nginx and its address."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    configuration = folder / "nginx.conf"
+    configuration.write_text(NGINX.format(folder=folder, port=port, photos=photos))
+    server = subprocess.Popen([nginx, "-p", folder, "-e", "stderr", "-c", configuration])
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return server, f"http://127.0.0.1:{port}"
+        time.sleep(0.05)
+    sys.exit("nginx does not answer")
+
+
+def tree(pid):
+    """The process and its descendants."""
+    found, waiting = [], [pid]
+    while waiting:
+        pid = waiting.pop()
+        found.append(pid)
+        try:
+            for task in os.listdir(f"/proc/{pid}/task"):
+                waiting += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        except OSError:
+            pass
+    return found
+
+
+def memory(pid):
+    """Sum of proportional set sizes, bytes."""
+    total = 0
+    for process in tree(pid):
+        try:
+            for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+        except OSError:
+            pass
+    return total
+
+
+def run(command, log):
+    """Wall and CPU seconds and the peak of memory of a command on the two cores."""
+    started = time.perf_counter()
+    with open(log, "wb") as out:
+        process = subprocess.Popen(
+            command, stdout=out, stderr=subprocess.STDOUT, preexec_fn=lambda: os.sched_setaffinity(0, CPUS),
+            env=os.environ | {"NO_ALBUMENTATIONS_UPDATE": "1"},
+        )
+    peak, done = 0, threading.Event()
+
+    def watch():
+        nonlocal peak
+        while not done.wait(0.1):
+            peak = max(peak, memory(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    done.set()
+    watcher.join()
+    if status:
+        sys.exit(f"{command[0]} failed:\n{Path(log).read_text(errors='replace')[-2000:]}")
+    return {"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "mb": peak / 1e6}
+
+
+def successes(folder):
+    return sum(json.loads(path.read_text())["successes"] for path in folder.glob("*_stats.json"))
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("photos", nargs="+", type=Path)
+    arguments.add_argument("--copies", type=int, default=8)
+    arguments.add_argument("--runs", type=int, default=3)
+    arguments.add_argument("--keep", type=Path, help="leaves the last outputs in this folder, for ingest_equality.py")
+    arguments.add_argument("--program", type=Path, help="a built ingest; without it, it is built")
+    arguments = arguments.parse_args()
+
+    python = environment()
+    program = arguments.program or build()
+    folder = Path(tempfile.mkdtemp())
+    server = None
+    try:
+        photos = folder / "photos"
+        photos.mkdir()
+        files = [f for p in arguments.photos for f in (sorted(p.glob("*.jpg")) if p.is_dir() else [p])]
+        for number, file in enumerate(files):
+            shutil.copyfile(file, photos / f"{number}.jpg")
+        photos.chmod(0o755)
+        folder.chmod(0o755)
+        server, address = serve(photos, folder)
+        urllib.request.urlopen(f"{address}/0/0.jpg").read()
+
+        lists = {"all": [(c, p) for c in range(arguments.copies) for p in range(len(files))], "few": [(0, p) for p in range(8)]}
+        for name, rows in lists.items():
+            lines = [f"{address}/{copy}/{photo}.jpg,photograph {photo} of copy {copy}\n" for copy, photo in rows]
+            (folder / f"{name}.csv").write_text("url,caption\n" + "".join(lines))
+
+        def ingest(rows, out):
+            return [
+                program, "download", folder / f"{rows}.csv", "--out", out, "--allow-private",
+                "--shard-size", "1000", "--image-size", "256", "--resize-mode", "keep_ratio", "--per-host", "64",
+                "--json",
+            ]
+
+        def exact(rows, out):
+            return ingest(rows, out) + ["--exact", "--ignore-orientation"]
+
+        def img2dataset(rows, out):
+            return [
+                python, python.with_name("img2dataset"), "--url_list", folder / f"{rows}.csv", "--input_format", "csv",
+                "--url_col", "url", "--caption_col", "caption", "--output_format", "webdataset", "--output_folder", out,
+                "--processes_count", "2", "--thread_count", "64", "--number_sample_per_shard", "1000",
+                "--image_size", "256", "--resize_mode", "keep_ratio", "--encode_quality", "95",
+                "--enable_wandb", "False",
+            ]
+
+        programs = {"ingest": ingest, "ingest --exact": exact, "img2dataset": img2dataset}
+        best, steady = {}, {}
+        for _ in range(arguments.runs):
+            for name, command in programs.items():
+                out = folder / "out" / name.replace(" ", "")
+                shutil.rmtree(out, ignore_errors=True)
+                out.parent.mkdir(exist_ok=True)
+                few = run(command("few", out), folder / "log")
+                shutil.rmtree(out)
+                figures = run(command("all", out), folder / "log")
+                wanted = len(lists["all"])
+                if successes(out) != wanted:
+                    sys.exit(f"{name}: {successes(out)} of {wanted} succeeded")
+                if name not in best or figures["wall"] < best[name]["wall"]:
+                    best[name] = figures
+                    steady[name] = {key: figures[key] - few[key] for key in ("wall", "cpu")}
+        if arguments.keep:
+            shutil.rmtree(arguments.keep, ignore_errors=True)
+            shutil.copytree(folder / "out", arguments.keep)
+    finally:
+        if server:
+            server.terminate()
+            server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    images = len(lists["all"])
+    print(f"{images} images; load before: {os.getloadavg()[0]:.2f}")
+    print(f"{'':<16}{'images/s':>10}{'cpu ms/image':>14}{'MB':>7}{'steady images/s':>17}{'steady cpu ms':>15}")
+    rows = []
+    for name in programs:
+        rows.append({
+            "name": name,
+            "images_per_s": images / best[name]["wall"],
+            "cpu_ms": best[name]["cpu"] * 1e3 / images,
+            "mb": best[name]["mb"],
+            "steady_images_per_s": images / steady[name]["wall"],
+            "steady_cpu_ms": steady[name]["cpu"] * 1e3 / images,
+        })
+        row = rows[-1]
+        print(f"{name:<16}{row['images_per_s']:>10.0f}{row['cpu_ms']:>14.2f}{row['mb']:>7.0f}"
+              f"{row['steady_images_per_s']:>17.0f}{row['steady_cpu_ms']:>15.2f}")
+    peer = rows[-1]
+    ratios = {
+        row["name"]: {key: round(row[key] / peer[key], 3) for key in row if key != "name"} for row in rows[:-1]
+    }
+    for name, ratio in ratios.items():
+        print(f"{name} over img2dataset: " + ", ".join(f"{key} {value:g}" for key, value in ratio.items()))
+    print(json.dumps({"runs": rows, "ratios": ratios}))
+
+
+if __name__ == "__main__":
+    main()

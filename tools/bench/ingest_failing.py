@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""100,000 URLs of which 30 % lead to hosts that fail: how long it takes, whether memory stays flat, whether every row is
+accounted for.
+
+    tools/bench/ingest_failing.py [--urls 100000] [--shard-size 10000]
+
+70 % of the URLs are served by a local nginx, from 700 hosts (addresses of 127/8). The others are spread over 300 hosts: a
+third refuse connections, a third take them and never answer, a sixth have no name, a sixth answer 503. Prints the
+figures, memory as the largest resident size in each tenth of the run, and, as the last line, JSON. Needs nginx, and
+pyarrow to count the rows of the tables (pip install pyarrow).
+"""
+
+import argparse
+import collections
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet
+
+ROOT = Path(__file__).resolve().parents[2]
+# The smallest picture that is one: a GIF of one pixel.
+PIXEL = bytes.fromhex("47494638396101000100800000ff0000ffffff21f90400000000002c00000000010001000002024401003b")
+NGINX = """
+daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; keepalive_requests 100000;
+    client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
+    uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
+    server {{
+        listen 0.0.0.0:{port} backlog=8192;
+        location / {{ root {folder}; try_files /pixel.gif =404; }}
+        location /down {{ return 503; }}
+    }}
+}}
+"""
+
+
+def url(number, port, silent):
+    """The URL of a row, and what has to become of it."""
+    host = number // 10 % 100
+    kind = number % 10
+    if kind < 7:
+        return f"http://127.1.{kind}.{host}:{port}/{number}", "success"
+    if kind == 7:
+        return f"http://127.2.0.{host}:9/{number}", "failed_to_download"
+    if kind == 8:
+        return f"http://127.3.0.{host}:{silent}/{number}", "failed_to_download"
+    if host % 2:
+        return f"http://host{host}.invalid/{number}", "failed_to_download"
+    return f"http://127.4.0.{host}:{port}/down/{number}", "failed_to_download"
+
+
+def main():
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--urls", type=int, default=100_000)
+    arguments.add_argument("--shard-size", type=int, default=10_000)
+    arguments.add_argument("--program", type=Path, help="a built ingest; without it, it is built")
+    arguments = arguments.parse_args()
+    if not arguments.program:
+        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
+    program = arguments.program or ROOT / "target/release/ingest"
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    server = None
+    try:
+        (folder / "pixel.gif").write_bytes(PIXEL)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
+        server = subprocess.Popen([nginx, "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf"])
+        silent = socket.create_server(("0.0.0.0", 0), backlog=4096)
+        rows = [url(number, port, silent.getsockname()[1]) for number in range(arguments.urls)]
+        lines = "".join(f"{address},{number}\n" for number, (address, _) in enumerate(rows))
+        (folder / "list.csv").write_text("url,caption\n" + lines)
+        time.sleep(0.5)
+
+        out = folder / "out"
+        command = [
+            program, "download", folder / "list.csv", "--out", out, "--allow-private", "--json",
+            "--shard-size", str(arguments.shard_size), "--image-size", "16",
+        ]
+        started = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        sizes, done = [], threading.Event()
+
+        def watch():
+            while not done.wait(0.1):
+                try:
+                    status = Path(f"/proc/{process.pid}/status").read_text()
+                    sizes.append(int(status.split("VmRSS:")[1].split()[0]) / 1024)
+                except (OSError, IndexError):
+                    pass
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+        done.set()
+        watcher.join()
+        if status:
+            sys.exit("ingest failed")
+        summary = json.loads(printed.splitlines()[-1])
+
+        found = collections.Counter()
+        for table in sorted(out.glob("*.parquet")):
+            for row in pyarrow.parquet.read_table(table, columns=["caption", "url", "status"]).to_pylist():
+                number = int(row["caption"])
+                assert (row["url"], row["status"]) == rows[number], row
+                found[number] += 1
+        assert len(found) == arguments.urls and set(found.values()) == {1}, "a row is missing or there twice"
+    finally:
+        if server:
+            server.terminate()
+            server.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+    tenths = [max(sizes[i * len(sizes) // 10 : (i + 1) * len(sizes) // 10] or [0]) for i in range(10)]
+    print(f"{arguments.urls} URLs in {seconds:.1f} s, {usage.ru_utime + usage.ru_stime:.1f} s of CPU; every row is there once")
+    for cause, count in summary["causes"].items():
+        print(f"{count:>8}  {cause}")
+    print("MB in each tenth of the run: " + " ".join(f"{size:.0f}" for size in tenths))
+    print(json.dumps({"seconds": seconds, "mb": tenths, "causes": summary["causes"], "successes": summary["successes"]}))
+
+
+if __name__ == "__main__":
+    main()
