@@ -1,7 +1,6 @@
 //! A model as a segmenter for any list of words: class vectors, sliding window, scores at every pixel.
 
 use std::ops::Range;
-use std::sync::LazyLock;
 
 use image::RgbImage;
 use tch::Tensor;

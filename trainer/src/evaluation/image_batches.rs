@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use loader::crop::View;
 use loader::permutation::Draws;
-use loader::pixels::{Scaler, decode};
+use loader::pixels::decode;
+use loader::scaler::Scaler;
 use loader::tar::{Archive, Sample};
 use loader::{Crop, ImageSettings};
 use tch::Tensor;
