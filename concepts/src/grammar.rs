@@ -223,19 +223,24 @@ fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
             // "8 x 10", "5 ft x 7 rug"
             "x" | "×" if next == Role::Number => tags[at] = Tag::CD,
             // "a basement living area"
-            word_here if tags[at] == Tag::VBG => {
-                if before == Role::Noun && PURPOSES.contains(&word_here) && PLACES.contains(&word(at + 1)) {
-                    tags[at] = Tag::NN;
-                }
+            purpose
+                if tags[at] == Tag::VBG
+                    && before == Role::Noun
+                    && PURPOSES.contains(&purpose)
+                    && PLACES.contains(&word(at + 1)) =>
+            {
+                tags[at] = Tag::NN;
             }
             // "the north won": what a determiner leads to, and nothing else can be, is a noun.
-            word_here if tags[at] == Tag::JJ && tags[at - 1] == Tag::DT => {
-                if ends_phrase(tags, at + 1) && !STAND_FOR_NOUNS.contains(&word_here) {
-                    tags[at] = Tag::NN;
-                }
+            last if tags[at] == Tag::JJ
+                && tags[at - 1] == Tag::DT
+                && ends_phrase(tags, at + 1)
+                && !STAND_FOR_NOUNS.contains(&last) =>
+            {
+                tags[at] = Tag::NN;
             }
             // A word with a hyphen before a noun belongs to it: "a stand-up comedian", "chair metal-net seat".
-            word_here if next == Role::Noun && word_here.contains('-') => match (before, role(tags[at])) {
+            joined if next == Role::Noun && joined.contains('-') => match (before, role(tags[at])) {
                 (Role::Noun, Role::Adjective) => tags[at] = Tag::NN,
                 (Role::Determiner, Role::Outside) => tags[at] = Tag::JJ,
                 _ => {}
@@ -370,6 +375,6 @@ mod tests {
 
     #[test]
     fn a_long_run_before_no_noun_ends() {
-        assert_eq!(bracketed(&["red/JJ"; 5000].join(" ")), ["red"; 5000].join(" "));
+        assert_eq!(bracketed(&vec!["red/JJ"; 5000].join(" ")), vec!["red"; 5000].join(" "));
     }
 }

@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::watch::Network;
 
 /// Waits between attempts grow to this, whatever their number.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
+const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
 /// Bytes set aside for a body before any of them has arrived.
 const FIRST_BUFFER: u64 = 64 << 10;
 

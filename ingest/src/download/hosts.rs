@@ -13,7 +13,7 @@ use crate::watch::Network;
 /// So many failures to reach a host in a row, without a success between them, and it is left alone.
 const FAILURES: u32 = 20;
 /// For so long; then one attempt decides again.
-const LEFT_ALONE: Duration = Duration::from_secs(60);
+const LEFT_ALONE: Duration = Duration::from_mins(1);
 /// Beyond so many hosts those that are idle and not left alone are forgotten. A list of the web has millions.
 const MOST_HOSTS: usize = 100_000;
 

@@ -15,7 +15,7 @@ use super::address::is_public;
 use super::failure::Failure;
 
 /// An answer is asked for again after this; the system's interface does not tell the record's own time.
-const REMEMBERED: Duration = Duration::from_secs(600);
+const REMEMBERED: Duration = Duration::from_mins(10);
 /// A failure is remembered for less: a name server may only be overloaded.
 const FAILURE_REMEMBERED: Duration = Duration::from_secs(30);
 /// Names remembered at most (about 100 bytes each).

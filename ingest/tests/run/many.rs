@@ -41,7 +41,7 @@ fn many_urls_on_many_failing_hosts_end_and_add_up() {
     let output = ingest(&arguments);
     assert_eq!(code(&output), 0, "{}", errors(&output));
     // Without a circuit breaker the 200 silent URLs alone would take longer than all of it does.
-    assert!(started.elapsed() < Duration::from_secs(120), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
     let done = summary(&output);
     assert_eq!(done["samples"], URLS);
     assert_eq!(done["successes"], URLS * 21 / 30, "{done}");

@@ -28,7 +28,7 @@ use self::remote::Remote;
 use crate::Error;
 
 /// How long a remote request is tried; `LOADER_RETRY_SECONDS` in the environment changes it.
-pub const RETRY_FOR: Duration = Duration::from_secs(180);
+pub const RETRY_FOR: Duration = Duration::from_mins(3);
 
 /// How long a remote server may send nothing.
 pub const SILENCE: Duration = Duration::from_secs(30);

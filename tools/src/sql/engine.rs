@@ -108,7 +108,10 @@ impl Engine {
                 }
             }
         }
-        for name in named.iter().filter(|table| table.schema() != Some(CATALOGUE)).map(|table| table.table())
+        for name in named
+            .iter()
+            .filter(|table| table.schema() != Some(CATALOGUE))
+            .map(datafusion::common::TableReference::table)
         {
             let Some(table) = folder.table(name)? else {
                 // Such as generate_series, which needs no file.

@@ -131,7 +131,11 @@ fn one(
     let mask = GrayImage::from_raw(found.width, found.height, found.labels.clone()).unwrap_or_default();
     write_mask(&mask, &mask_path)?;
     let scores_path = overlay.with_extension("json");
-    let background = found.labels.iter().filter(|&&label| label == trainer::segmentation::NO_CLASS).count();
+    let background = found
+        .labels
+        .iter()
+        .map(|&label| usize::from(label == trainer::segmentation::NO_CLASS))
+        .sum::<usize>();
     let summary = json!({
         "picture": path,
         "width": photo.width(),

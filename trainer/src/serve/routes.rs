@@ -38,9 +38,9 @@ use crate::words::WordList;
 /// Uploads in memory at a time; others wait with theirs unread.
 const UPLOADS: usize = 8;
 /// How long one upload may take.
-const UPLOAD_TIME: Duration = Duration::from_secs(60);
+const UPLOAD_TIME: Duration = Duration::from_mins(1);
 /// How long an answer may take, waiting for others included.
-const REQUEST_TIME: Duration = Duration::from_secs(300);
+const REQUEST_TIME: Duration = Duration::from_mins(5);
 /// Bytes of a request for scores.
 const MOST_WORDS: usize = 64 << 10;
 /// Characters of a word; the text tower reads no more than its context.
