@@ -139,9 +139,17 @@ fn keep_answering(mut stream: TcpStream, body: &[u8]) {
 #[test]
 fn a_certificate_of_nobody_and_a_server_without_tls_fail_as_such() {
     let (port, seen) = http2_server(jpeg(40, 30, 1));
-    let plain = Server::start(|_, _, stream| respond(stream, "200 OK", &[], b"plain"));
+    // Answers whatever comes with a line of plain HTTP.
+    let plain = TcpListener::bind("127.0.0.1:0").unwrap();
+    let plain_port = plain.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for mut stream in plain.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n");
+        }
+    });
     let folder = tempfile::tempdir().unwrap();
-    let urls = [format!("https://localhost:{port}/x"), format!("https://127.0.0.1:{}/x", plain.port)];
+    let urls = [format!("https://localhost:{port}/x"), format!("https://127.0.0.1:{plain_port}/x")];
     let output = download(folder.path(), &urls, &[]);
     assert_eq!(summary(&output)["causes"]["TLS handshake failed"], 2, "{}", errors(&output));
     assert_eq!(seen.requests.load(Ordering::Relaxed), 0);
