@@ -1,6 +1,6 @@
 //! What the loader keeps of a shard: key, place of the image, caption. Some 50 bytes a sample and the texts.
 
-use std::io;
+use std::io::{self, BufReader};
 use std::path::Path;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
@@ -10,12 +10,21 @@ use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
+use crate::cache::Cache;
 use crate::shard::{stats_path, table_path};
 use crate::tar::{Archive, BLOCK, Member, Sample};
 use crate::{Error, source};
 
 /// Bytes of the tar: offset, length.
 type Place = (u64, u64);
+
+/// Key, image and caption of a sample, as found in the headers.
+type Located = (String, Option<Place>, Option<Place>);
+
+fn located(sample: &Sample) -> Located {
+    let place = |member: &Member| (member.offset, member.length);
+    (sample.key.clone(), sample.image().map(place), sample.caption().map(place))
+}
 
 /// The samples of one shard, in tar order.
 #[derive(Debug)]
@@ -47,9 +56,27 @@ impl Index {
     /// # Errors
     /// A damaged tar or table; a table or statistics that do not fit the tar.
     pub fn load(archive: &Archive) -> Result<Self, Error> {
+        Self::load_or(archive, || Ok(Self::from_tar(&archive.samples()?)))
+    }
+
+    /// The same; what a pass over the headers finds is kept in the cache.
+    pub(crate) fn load_cached(archive: &Archive, cache: &Cache) -> Result<Self, Error> {
+        Self::load_or(archive, || {
+            let version = format!("index 1, {}", archive.version());
+            let file = cache.get(archive.path(), &version, 0, |to| {
+                let places: Vec<Located> = archive.samples()?.iter().map(located).collect();
+                serde_json::to_writer(to, &places).map_err(|e| Error::io(archive.path())(e.into()))
+            })?;
+            let places: Vec<Located> = serde_json::from_reader(BufReader::new(file))
+                .map_err(|e| Error::io(&cache.folder)(e.into()))?;
+            Ok(Self::from_places(&places))
+        })
+    }
+
+    fn load_or(archive: &Archive, from_tar: impl FnOnce() -> Result<Self, Error>) -> Result<Self, Error> {
         let index = match Self::from_table(archive)? {
             Some(index) => index,
-            None => Self::from_tar(&archive.samples()?),
+            None => from_tar()?,
         };
         if let Some(count) = count_from_stats(archive.path())?
             && count as usize != index.len()
@@ -94,11 +121,14 @@ impl Index {
     }
 
     fn from_tar(samples: &[Sample]) -> Self {
-        let place = |member: &Member| (member.offset, member.length);
+        Self::from_places(&samples.iter().map(located).collect::<Vec<_>>())
+    }
+
+    fn from_places(places: &[Located]) -> Self {
         Self {
-            keys: samples.iter().map(|sample| sample.key.as_str()).collect(),
-            images: samples.iter().map(|sample| sample.image().map(place)).collect(),
-            captions: Captions::InTar(samples.iter().map(|sample| sample.caption().map(place)).collect()),
+            keys: places.iter().map(|(key, ..)| key.as_str()).collect(),
+            images: places.iter().map(|&(_, image, _)| image).collect(),
+            captions: Captions::InTar(places.iter().map(|&(.., caption)| caption).collect()),
         }
     }
 

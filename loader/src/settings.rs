@@ -104,7 +104,9 @@ pub enum Decoding {
     #[default]
     Exact,
     /// A large part is decoded at 1/2, 1/4 or 1/8 of its size, no smaller than the result; rounding is coarser and
-    /// colour repeated instead of interpolated. On photographs some 40 dB from exact.
+    /// colour repeated instead of interpolated. On 490 photographs of COCO 43.8 dB from exact, in the median. Pays for
+    /// photographs several times as large as the result; for others unpacking takes most of the time, which it shares with
+    /// exact decoding.
     Fast,
 }
 

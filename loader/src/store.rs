@@ -86,11 +86,15 @@ impl Store {
 
     fn load(&self, shard: u32) -> Result<Shard, Error> {
         let path = &self.shards[shard as usize];
-        let archive = match &self.cache {
-            Some(cache) => Archive::open_cached(path, cache)?,
-            None => Archive::open(path)?,
+        let (archive, index) = if let Some(cache) = &self.cache {
+            let archive = Archive::open_cached(path, cache)?;
+            let index = Index::load_cached(&archive, cache)?;
+            (archive, index)
+        } else {
+            let archive = Archive::open(path)?;
+            let index = Index::load(&archive)?;
+            (archive, index)
         };
-        let index = Index::load(&archive)?;
         let sidecar = if self.mentions { Some(open_sidecar(path, index.len() as u32)?) } else { None };
         Ok(Shard { archive, index, sidecar })
     }

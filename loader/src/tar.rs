@@ -80,7 +80,7 @@ impl Archive {
         if is_compressed(path) {
             let mut plain = nameless_file()?;
             decompress(&source, &mut plain)?;
-            return Ok(Self(Source::from_file(path, plain)?));
+            return Ok(Self(Source::copy_of(&source, plain)?));
         }
         Ok(Self(source))
     }
@@ -93,7 +93,7 @@ impl Archive {
         if !compressed && !source.is_remote() {
             return Ok(Self(source));
         }
-        let file = cache.get(path, &source.version()?, source.len(), |mut to| {
+        let file = cache.get(path, source.version(), source.len(), |mut to| {
             if compressed {
                 return decompress(&source, &mut to);
             }
@@ -104,7 +104,7 @@ impl Archive {
                 Err(Error::archive(path, "became shorter while it was read"))
             }
         })?;
-        Ok(Self(Source::from_file(path, file)?))
+        Ok(Self(Source::copy_of(&source, file)?))
     }
 
     /// Name of the shard.
@@ -115,6 +115,11 @@ impl Archive {
     /// Bytes of the tar, uncompressed.
     pub fn len(&self) -> u64 {
         self.0.len()
+    }
+
+    /// What changes when the shard is written again.
+    pub(crate) fn version(&self) -> &str {
+        self.0.version()
     }
 
     /// Whether the tar has no bytes at all.

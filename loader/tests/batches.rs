@@ -268,7 +268,7 @@ fn senseless_settings_are_refused() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(8))]
 
     /// A run that is stopped anywhere and goes on with other ranks and threads gives the bytes of one that is not.
     #[test]

@@ -12,7 +12,7 @@ use common::{content, damage, identity, key_of, settings, write_shards, write_ta
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::shard::{sidecar_path, stats_path, table_path};
-use loader::{Batch, BatchMention, Loader, Position, Settings};
+use loader::{Batch, BatchMention, Cache, Loader, Position, Settings};
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
     let loader = Loader::open(settings.clone()).unwrap();
@@ -174,4 +174,25 @@ fn sidecars_of_another_shard_are_refused_by_name() {
 
     let silent = Settings { captions: false, ..settings };
     assert!(Loader::open(silent).unwrap_err().to_string().contains("mentions need captions"));
+}
+
+/// The places that a pass over the headers finds are kept: the second opening needs none, and an entry that was made
+/// for another version of the shard is not used.
+#[test]
+fn places_are_kept_in_the_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[20], |_, _| None);
+    let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 20 };
+    let cached = Settings { cache: Some(cache.clone()), ..settings(shards.clone(), 5) };
+    let expected: Vec<_> = first(&settings(shards.clone(), 5), 6).iter().map(content).collect();
+    assert!(first(&cached, 6).iter().map(content).eq(expected));
+    let entry = fs::read_dir(&cache.folder).unwrap().next().unwrap().unwrap().path();
+    // A key that only the cache knows.
+    damage(&entry, |bytes| {
+        let changed = String::from_utf8_lossy(bytes).replace(&key_of(0, 7), "cached");
+        *bytes = changed.into_bytes();
+    });
+    assert!(first(&cached, 4).iter().any(|batch| batch.keys.contains(&"cached".to_owned())));
+    write_shards(folder.path(), &[21], |_, _| None);
+    assert_eq!(Loader::open(cached).unwrap().samples(), 21);
 }

@@ -166,8 +166,9 @@ pub fn scaled(side: u32, eighths: u32) -> u32 {
     (u64::from(side) * u64::from(eighths)).div_ceil(8) as u32
 }
 
-fn damaged(message: String) -> String {
-    format!("a damaged jpeg: {message}")
+fn damaged(mut message: String) -> String {
+    message.insert_str(0, "a damaged jpeg: ");
+    message
 }
 
 /// Pillow's conversion: the ink that a colour and black together leave white.

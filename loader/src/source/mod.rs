@@ -51,6 +51,7 @@ fn scheme(path: &Path) -> Option<&str> {
 pub struct Source {
     path: PathBuf,
     length: u64,
+    version: String,
     kind: Kind,
 }
 
@@ -65,16 +66,23 @@ impl Source {
     pub fn open(path: &Path) -> Result<Self, Error> {
         if is_remote(path) {
             let remote = Remote::new(path)?;
-            let length = remote.length()?;
-            return Ok(Self { path: path.to_owned(), length, kind: Kind::Remote(remote) });
+            let (length, version) = remote.about()?;
+            return Ok(Self { path: path.to_owned(), length, version, kind: Kind::Remote(remote) });
         }
         Self::from_file(path, File::open(path).map_err(Error::io(path))?)
     }
 
     /// An open local file; `path` names it in errors.
     pub(crate) fn from_file(path: &Path, file: File) -> Result<Self, Error> {
-        let length = file.metadata().map_err(Error::io(path))?.len();
-        Ok(Self { path: path.to_owned(), length, kind: Kind::Local(file) })
+        let about = file.metadata().map_err(Error::io(path))?;
+        let version = format!("{} {:?}", about.len(), about.modified().map_err(Error::io(path))?);
+        Ok(Self { path: path.to_owned(), length: about.len(), version, kind: Kind::Local(file) })
+    }
+
+    /// The same, as a copy of another file.
+    pub(crate) fn copy_of(original: &Self, file: File) -> Result<Self, Error> {
+        let version = original.version.clone();
+        Ok(Self { version, ..Self::from_file(&original.path, file)? })
     }
 
     /// Its name.
@@ -87,15 +95,9 @@ impl Source {
         self.length
     }
 
-    /// What changes when the file is written again: its length and its date, or a store's tag.
-    pub(crate) fn version(&self) -> Result<String, Error> {
-        match &self.kind {
-            Kind::Remote(remote) => remote.version(),
-            Kind::Local(file) => {
-                let modified = file.metadata().and_then(|metadata| metadata.modified());
-                Ok(format!("{} {:?}", self.length, modified.map_err(Error::io(&self.path))?))
-            }
-        }
+    /// What changes when the file is written again: its length, its date, a store's tag.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
     }
 
     /// Whether it has no bytes.

@@ -52,12 +52,13 @@ impl Remote {
     }
 
     pub(super) fn length(&self) -> Result<u64, Error> {
-        Ok(self.wait(|store, key| async move { store.head(&key).await })?.size)
+        Ok(self.about()?.0)
     }
 
-    pub(super) fn version(&self) -> Result<String, Error> {
+    /// Length, and what changes when the file is written again.
+    pub(super) fn about(&self) -> Result<(u64, String), Error> {
         let about = self.wait(|store, key| async move { store.head(&key).await })?;
-        Ok(format!("{} {} {:?}", about.size, about.last_modified, about.e_tag))
+        Ok((about.size, format!("{} {} {:?}", about.size, about.last_modified, about.e_tag)))
     }
 
     pub(super) fn read_all(&self) -> Result<Bytes, Error> {
