@@ -177,8 +177,8 @@ fn a_host_that_never_answers_is_asked_a_few_times_only() {
     let refused = summary["causes"]["connection refused"].as_u64().unwrap();
     let not_asked = summary["causes"]["host is failing, not asked"].as_u64().unwrap();
     assert_eq!(refused + not_asked, 300, "{summary}");
-    // 20 in a row, and those that were under way by then: at most 16 at a time.
-    assert!((20..=36).contains(&refused), "{refused} requests were refused");
+    // 20 in a row, and those that were under way by then: at most 4 at a time where nothing ever answered.
+    assert!((20..=24).contains(&refused), "{refused} requests were refused");
     assert!(errors(&output).contains("1 hosts in trouble (127.0.0.2)"), "{}", errors(&output));
     let rows = table(&folder.path().join("out/00000.parquet"));
     assert!(rows[300..].iter().all(|row| row["status"] == "success"), "other hosts do not suffer");
