@@ -21,7 +21,7 @@ thread_local! {
 
 /// Part of a source pixel, whose middle is `distance` from the middle of the target pixel, that lies inside the latter.
 fn covered(distance: f64) -> f64 {
-    ((SCALE.get() + 1.0) / 2.0 - distance.abs()).clamp(0.0, 1.0)
+    (f64::midpoint(SCALE.get(), 1.0) - distance.abs()).clamp(0.0, 1.0)
 }
 
 /// Shrinks `source` to `width` x `height`, neither larger than the source's.
