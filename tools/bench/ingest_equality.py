@@ -136,8 +136,16 @@ def main():
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{server.server_port}"
-        lines = "".join(f"{address}/{name},the caption of {name},{number}\n" for number, name in enumerate(names))
-        (folder / "list.csv").write_text("url,caption,number\n" + lines)
+        import pyarrow
+        import pyarrow.parquet
+
+        columns = {
+            "url": [f"{address}/{name}" for name in names],
+            "caption": [f"the caption of {name}" for name in names],
+            "number": list(range(len(names))),
+        }
+        # Parquet has types; those of a csv's columns each program guesses for itself.
+        pyarrow.parquet.write_table(pyarrow.table(columns), folder / "list.parquet")
         results = []
         for mode, extension, quality in [
             ("keep_ratio", "png", 1), ("border", "png", 1), ("center_crop", "png", 1), ("keep_ratio_largest", "png", 1),
@@ -147,13 +155,13 @@ def main():
             common = ["--image_size", "256", "--resize_mode", mode, "--encode_format", extension]
             common += ["--encode_quality", str(quality)]
             bench.run([
-                python, Path(python).with_name("img2dataset"), "--url_list", folder / "list.csv", "--input_format", "csv",
+                python, Path(python).with_name("img2dataset"), "--url_list", folder / "list.parquet", "--input_format", "parquet",
                 "--url_col", "url", "--caption_col", "caption", "--output_format", "webdataset", "--output_folder",
                 theirs, "--processes_count", "2", "--thread_count", "16", "--number_sample_per_shard", "200",
                 "--save_additional_columns", '["number"]', "--enable_wandb", "False", *common,
             ], folder / "log")
             bench.run([
-                program, "download", folder / "list.csv", "--out", ours, "--allow-private",
+                program, "download", folder / "list.parquet", "--out", ours, "--allow-private",
                 "--shard-size", "200", "--save-additional-columns", "number", "--exact", "--ignore-orientation",
                 *[option.replace("_", "-") if option.startswith("--") else option for option in common],
             ], folder / "log")

@@ -121,6 +121,11 @@ impl Failure {
         .any(|failure| failure.to_string() == cause)
     }
 
+    /// Whether the host was waited for in vain.
+    pub(super) fn is_timeout(&self) -> bool {
+        matches!(self, Self::ConnectTimeout | Self::ResponseTimeout)
+    }
+
     /// Whether it speaks against the host rather than the one URL.
     pub(super) fn blames_host(&self) -> bool {
         matches!(

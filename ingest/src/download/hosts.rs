@@ -12,6 +12,10 @@ use crate::watch::Network;
 
 /// So many failures to reach a host in a row, without a success between them, and it is left alone.
 const FAILURES: u32 = 20;
+/// One that ran out of time counts as so many: it held up a request all that while.
+const TIMED_OUT: u32 = 4;
+/// Requests at a time to a host that has never answered. Silent hosts would else take all there are.
+const UNKNOWN: usize = 4;
 /// For so long; then one attempt decides again.
 const LEFT_ALONE: Duration = Duration::from_mins(1);
 /// Beyond so many hosts those that are idle and not left alone are forgotten. A list of the web has millions.
@@ -36,11 +40,15 @@ pub(super) struct Host {
     name: String,
     network: Arc<Network>,
     slots: Arc<Semaphore>,
+    /// Slots to come with its first answer.
+    withheld: usize,
     mood: Mutex<Mood>,
 }
 
 #[derive(Default)]
 struct Mood {
+    /// Whether it has ever answered.
+    known: bool,
     failures: u32,
     /// It asked not to be asked before this (`Retry-After`).
     pause: Option<Instant>,
@@ -74,7 +82,8 @@ impl Hosts {
         let host = Arc::new(Host {
             name: name.to_owned(),
             network: Arc::clone(&self.network),
-            slots: Arc::new(Semaphore::new(self.connections)),
+            slots: Arc::new(Semaphore::new(self.connections.min(UNKNOWN))),
+            withheld: self.connections.saturating_sub(UNKNOWN),
             mood: Mutex::default(),
         });
         book.hosts.insert(name.to_owned(), Arc::clone(&host));
@@ -119,12 +128,15 @@ impl Host {
         let mut mood = self.lock();
         if !failure.is_some_and(Failure::blames_host) {
             mood.failures = 0;
+            if !std::mem::replace(&mut mood.known, true) {
+                self.slots.add_permits(self.withheld);
+            }
             if mood.closed.take().is_some() {
                 self.network.well(&self.name);
             }
             return;
         }
-        mood.failures += 1;
+        mood.failures += if failure.is_some_and(Failure::is_timeout) { TIMED_OUT } else { 1 };
         if mood.failures >= FAILURES {
             mood.closed = Some(Instant::now() + LEFT_ALONE);
             self.network.trouble(&self.name);
@@ -147,6 +159,22 @@ mod tests {
         }
         assert!(hosts.book.lock().unwrap().hosts.len() <= MOST_HOSTS);
         assert!(hosts.get("dead").lock().closed.is_some());
+    }
+
+    #[test]
+    fn silent_hosts_take_few_requests_and_are_left_alone_sooner() {
+        let hosts = Hosts::new(16, Arc::default());
+        let host = hosts.get("silent");
+        assert_eq!(host.slots.available_permits(), UNKNOWN);
+        for _ in 0..FAILURES / TIMED_OUT {
+            assert!(host.lock().closed.is_none());
+            host.learn(Some(&Failure::ResponseTimeout));
+        }
+        assert!(host.lock().closed.is_some());
+        for _ in 0..2 {
+            host.learn(None);
+        }
+        assert_eq!(host.slots.available_permits(), 16, "once it answers it is a host like any other");
     }
 
     #[test]

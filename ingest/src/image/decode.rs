@@ -148,6 +148,19 @@ fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
 thread_local! {
     /// Keeps its working memory from picture to picture.
     static JPEG: RefCell<jpeg::Decoder> = RefCell::default();
+    /// Memory of a picture that is no longer needed, for the next: asking the system for a megabyte a picture costs more
+    /// than filling it.
+    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Larger ones are given back, so that one huge picture does not hold its memory for ever.
+const LARGEST_SPARE: usize = 16 << 20;
+
+/// Takes the memory of pixels that are no longer needed.
+pub(super) fn spend(pixels: Vec<u8>) {
+    if pixels.capacity() <= LARGEST_SPARE {
+        SPARE.set(pixels);
+    }
 }
 
 /// libjpeg-turbo's pixels, grey ones as grey.
@@ -159,7 +172,7 @@ fn jpeg(
 ) -> Result<DynamicImage, Problem> {
     let eighths = least.map_or(8, |least| eighths(size, least));
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
-    let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, Vec::new(), |_, _| request));
+    let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, SPARE.take(), |_, _| request));
     let pixels = decoded.map_err(|problem| not_a_jpeg(&problem))?.pixels;
     if color != ColorType::L8 {
         return Ok(DynamicImage::ImageRgb8(pixels));
