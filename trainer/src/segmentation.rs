@@ -34,6 +34,8 @@ pub struct Segmentation {
     pub width: u32,
     /// One class a pixel, row by row, [`NO_CLASS`] where none is likely enough.
     pub labels: Vec<u8>,
+    /// Share of the pixels where no class is likely enough.
+    pub background: f64,
     /// Class by class, in order.
     pub classes: Vec<ClassSummary>,
 }
@@ -75,11 +77,13 @@ impl Segmentation {
                 *sum += f64::from(value);
             }
         }
+        let covered: u64 = sums.iter().map(|(count, _)| count).sum();
         for (class, (count, sum)) in classes.iter_mut().zip(sums) {
             class.share = count as f64 / pixels as f64;
             class.similarity = (count > 0).then(|| sum / count as f64);
         }
-        Self { height, width, labels, classes }
+        let background = (pixels as u64 - covered) as f64 / pixels as f64;
+        Self { height, width, labels, background, classes }
     }
 
     /// The labels of a picture of another size, nearest neighbour.
@@ -110,7 +114,7 @@ mod tests {
         assert!((all.classes[1].mean - 0.2).abs() < 1e-6 && (all.classes[1].highest - 0.3).abs() < 1e-6);
 
         let some = Segmentation::new(&scores, &names, 1, 4, Some(0.3));
-        assert_eq!(some.labels, [1, 0, 0, NO_CLASS]);
+        assert_eq!((some.labels, some.background), (vec![1, 0, 0, NO_CLASS], 0.25));
         let none = Segmentation::new(&scores, &names, 1, 4, Some(0.9));
         assert_eq!((none.labels, none.classes[0].similarity), (vec![NO_CLASS; 4], None));
         assert_eq!(all.labels_at(2, 2), [1, 0, 1, 0]);

@@ -73,7 +73,8 @@ fn a_killed_run_continues_to_the_same_bytes() {
         child.kill().unwrap();
         child.wait().unwrap();
         let before = if out.exists() { contents(&out) } else { std::collections::BTreeMap::default() };
-        let finished: Vec<_> = before.keys().filter(|name| name.ends_with("_stats.json") && !name.contains(".tmp-")).collect();
+        let finished: Vec<_> =
+            before.keys().filter(|name| name.ends_with("_stats.json") && !name.contains(".tmp-")).collect();
         for name in &finished {
             assert_eq!(before[*name], expected[*name], "what is finished is final");
         }

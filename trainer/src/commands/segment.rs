@@ -131,11 +131,6 @@ fn one(
     let mask = GrayImage::from_raw(found.width, found.height, found.labels.clone()).unwrap_or_default();
     write_mask(&mask, &mask_path)?;
     let scores_path = overlay.with_extension("json");
-    let background = found
-        .labels
-        .iter()
-        .map(|&label| usize::from(label == trainer::segmentation::NO_CLASS))
-        .sum::<usize>();
     let summary = json!({
         "picture": path,
         "width": photo.width(),
@@ -143,7 +138,7 @@ fn one(
         "overlay": overlay,
         "mask": mask_path,
         "threshold": threshold,
-        "background": background as f64 / found.labels.len().max(1) as f64,
+        "background": found.background,
         "classes": found.classes,
     });
     let text = serde_json::to_string_pretty(&summary)? + "\n";
