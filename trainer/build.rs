@@ -1,4 +1,4 @@
-//! Checks the libtorch that torch-sys found, compiles the C++ shim against it and tells the linker where
+//! Checks the libtorch that torch-sys found, compiles the C++ shim (cpp/) against it and tells the linker where
 //! the programs look for it at run time.
 
 use std::path::Path;
@@ -24,9 +24,11 @@ fn main() {
         .std("c++17")
         .warnings(false)
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
+        // Declarations of Gloo first: libtorch's headers name them, its wheel does not hold them.
+        .include("cpp")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .file("cpp/shim.cpp")
+        .files(["cpp/shim.cpp", "cpp/collectives.cpp", "cpp/device.cpp"])
         .compile("torch_shim");
 
     // A .torch folder beside the checkout's target folder first, so that a moved checkout still runs, then

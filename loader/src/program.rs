@@ -2,7 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -14,6 +14,9 @@ pub enum Outcome {
     Done,
     /// Finished, with more losses than `--max-failures` allows: exit code 3.
     Losses,
+    /// A signal asked it to stop, and what it had done is saved: 128 + the signal's number, as of a process that the signal
+    /// ended, so that schedulers start it again.
+    Stopped,
 }
 
 /// Runs a program's body and turns what it returns into the exit code: 0 done, 1 failed, 3 finished with
@@ -21,10 +24,11 @@ pub enum Outcome {
 ///
 /// An error is printed as one line: what went wrong, where, and what to do.
 pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
-    catch_interrupts();
+    catch_signals();
     match body() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Losses) => ExitCode::from(3),
+        Ok(Outcome::Stopped) => ExitCode::from(128 + signal() as u8),
         Err(error) => {
             // One line even when a source's own message has several.
             let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
@@ -39,22 +43,33 @@ pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
 #[error("{0}")]
 pub struct UsageError(pub String);
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// The signal that asked the program to stop; 0 for none.
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
-/// Whether Ctrl-C (or SIGTERM) asked the program to stop. Long work asks between units, finishes or drops the
-/// unit in hand and returns an error.
+/// Whether Ctrl-C (or SIGTERM, or SIGUSR1, which schedulers send ahead of a time limit) asked the program to stop. Long work
+/// asks between units, finishes or drops the unit in hand and returns an error.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    signal() != 0
 }
 
-/// The second Ctrl-C ends the process at once: everything is written atomically, so nothing is left half-done.
-fn catch_interrupts() {
-    // Fails only when a handler is already there, as in tests that run two bodies in one process.
-    let _ = ctrlc::set_handler(|| {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+fn signal() -> i32 {
+    SIGNAL.load(Ordering::Relaxed)
+}
+
+/// The second signal ends the process at once: everything is written atomically, so nothing is left half-done.
+fn catch_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+    // Without handlers the system's own behaviour is left: the process ends.
+    let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1]) else {
+        return;
+    };
+    std::thread::spawn(move || {
+        for signal in signals.forever() {
+            if SIGNAL.swap(signal, Ordering::Relaxed) != 0 {
+                std::process::exit(128 + signal);
+            }
+            eprintln!("stopping after the unit in hand; once more to stop at once");
         }
-        eprintln!("stopping after the unit in hand; once more to stop at once");
     });
 }
 

@@ -172,7 +172,7 @@ fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
             format!("vision.weights={}", tower.display()),
             "data.batch_size=16".to_owned(),
             "steps=8".to_owned(),
-            "checkpoint_every=3".to_owned(),
+            "checkpoint.every=3".to_owned(),
             // One thread, so that sums are taken in the same order.
             "threads=1".to_owned(),
         ];

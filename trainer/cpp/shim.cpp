@@ -3,25 +3,7 @@
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <c10/core/GradMode.h>
-#include <cstring>
-#include <vector>
-
-#define TRY(...)                                                        \
-  try {                                                                 \
-    __VA_ARGS__;                                                        \
-    return nullptr;                                                     \
-  } catch (const std::exception& e) {                                   \
-    return strdup(e.what());                                            \
-  } catch (...) {                                                       \
-    return strdup("unknown C++ exception");                             \
-  }
-
-static std::vector<at::Tensor> list(at::Tensor* const* tensors, size_t count) {
-  std::vector<at::Tensor> out;
-  out.reserve(count);
-  for (size_t i = 0; i < count; ++i) out.push_back(*tensors[i]);
-  return out;
-}
+#include "shim.h"
 
 extern "C" {
 

@@ -119,7 +119,7 @@ impl Pooling {
         let kind = Precision::Auto.kind(device);
         let settings = &checkpoint.state.settings;
         let mut vision_settings = settings.vision.clone();
-        vision_settings.weights = checkpoint.vision_path();
+        vision_settings.weights = checkpoint.vision_path()?;
         let vision = FrozenVision::open(&vision_settings, kind, device)?;
         let text = checkpoint.text(vision.tower.width, device)?;
         let temperature = settings.objective.pooling_temperature;

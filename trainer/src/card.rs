@@ -111,7 +111,7 @@ fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     } else if shards.is_empty() {
         return None;
     } else {
-        data::bank(settings, &shards).ok()?
+        data::bank(settings, &shards).ok()??
     };
     (bank.len() == checkpoint.state.bank).then(|| bank.names().iter().cloned().collect())
 }
@@ -198,6 +198,9 @@ fn body(
             "SimZSS: captions and the concepts in them are aligned with whole pictures and with patches"
         }
         Objective::Lit => "LiT: captions are aligned with whole pictures",
+        Objective::Clip => {
+            "CLIP: captions are aligned with whole pictures, and the vision tower is trained too"
+        }
     };
     writeln!(out, "# {}\n", card.name.replace(['\n', '\r'], " "))?;
     writeln!(

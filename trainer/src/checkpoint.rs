@@ -4,27 +4,34 @@
 //! run/settings.toml          what the run was told
 //! run/vision.safetensors     the frozen tower, so that the folder is all that is needed to use the result
 //! run/log.jsonl              one line a logged step
-//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json
+//! run/tensorboard/           the same for TensorBoard
+//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json; evaluation.json where it is scored
 //! run/latest                 name of the newest checkpoint
+//! run/best                   name of the one with the highest mIoU, where checkpoints are scored
 //! ```
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tch::Device;
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, at};
+use crate::objective::Objective;
 use crate::optimizer::Optimizer;
 use crate::settings::Settings;
-use crate::towers::TextTower;
-use crate::weights;
+use crate::towers::{Activation, ClipVisionTower, Dense, TextTower};
+use crate::weights::{self, Weights};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const LATEST: &str = "latest";
+const BEST: &str = "best";
+const EVALUATION: &str = "evaluation.json";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// What names of a trained vision tower begin with, as open_clip's.
+const VISUAL: &str = "visual.";
 
 /// What a checkpoint knows beside its tensors. Nothing random is drawn after the first step but by sample
 /// number, so there is no generator to save.
@@ -38,7 +45,7 @@ pub struct State {
     pub step: u64,
     /// Where the next batch is: epoch and step within it.
     pub position: (u64, u64),
-    /// SHA-256 of the frozen tower's file.
+    /// SHA-256 of the frozen tower's file; empty for `clip`, which has none.
     pub vision: String,
     /// Concepts in the bank.
     pub bank: usize,
@@ -76,12 +83,18 @@ pub fn create_run(settings: &Settings) -> Result<()> {
                 .to_owned(),
         });
     }
-    File::open(&settings.vision.weights).map_err(at(&settings.vision.weights))?;
+    let frozen = settings.objective.name != Objective::Clip;
+    if frozen {
+        File::open(&settings.vision.weights).map_err(at(&settings.vision.weights))?;
+    }
     fs::create_dir_all(run).map_err(at(run))?;
     let text = toml::to_string(settings)
         .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
     let path = run.join("settings.toml");
     concepts::files::write_atomic(&path, text.as_bytes()).map_err(at(&path))?;
+    if !frozen {
+        return Ok(());
+    }
     let target = vision_path(run);
     let temporary = concepts::files::temporary_path(&target);
     fs::copy(&settings.vision.weights, &temporary).map_err(at(&settings.vision.weights))?;
@@ -90,11 +103,11 @@ pub fn create_run(settings: &Settings) -> Result<()> {
 }
 
 /// Writes a checkpoint aside, renames it into the run and points `latest` at it.
-pub fn save(run: &Path, state: &State, text: &TextTower, optimizer: &Optimizer) -> Result<PathBuf> {
+pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &Optimizer) -> Result<PathBuf> {
     let name = format!("step-{:08}", state.step);
     let target = run.join(&name);
     let temporary = concepts::files::temporary_path(&target);
-    let written = write_parts(&temporary, state, text, optimizer).and_then(|()| {
+    let written = write_parts(&temporary, state, named, optimizer).and_then(|()| {
         if target.exists() {
             // Left by a run that was killed before it pointed `latest` here.
             fs::remove_dir_all(&target).map_err(at(&target))?;
@@ -110,14 +123,58 @@ pub fn save(run: &Path, state: &State, text: &TextTower, optimizer: &Optimizer) 
     written.map(|()| target)
 }
 
-fn write_parts(folder: &Path, state: &State, text: &TextTower, optimizer: &Optimizer) -> Result<()> {
+fn write_parts(
+    folder: &Path,
+    state: &State,
+    named: &[(String, Tensor)],
+    optimizer: &Optimizer,
+) -> Result<()> {
     fs::create_dir_all(folder).map_err(at(folder))?;
-    weights::write(&folder.join(MODEL), &text.named())?;
+    weights::write(&folder.join(MODEL), named)?;
     optimizer.save(&folder.join(OPTIMIZER))?;
-    let path = folder.join(STATE);
-    let state =
-        serde_json::to_vec_pretty(state).map_err(|e| Error::Io { path: path.clone(), source: e.into() })?;
-    concepts::files::write_atomic(&path, &state).map_err(at(&path))
+    write_json(&folder.join(STATE), state)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec_pretty(value)
+        .map_err(|e| Error::Io { path: path.to_owned(), source: e.into() })?;
+    concepts::files::write_atomic(path, &text).map_err(at(path))
+}
+
+/// Writes a checkpoint's scores beside it and, when its mIoU is the highest of the run, points `best` at it.
+pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> Result<()> {
+    write_json(&checkpoint.join(EVALUATION), scores)?;
+    let (Some(run), Some(name)) = (checkpoint.parent(), checkpoint.file_name()) else { return Ok(()) };
+    let best = fs::read_to_string(run.join(BEST)).ok().and_then(|name| {
+        let text = fs::read(run.join(name.trim()).join(EVALUATION)).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&text).ok()?["miou"].as_f64()
+    });
+    if best.is_none_or(|best| miou > best) {
+        let path = run.join(BEST);
+        concepts::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(at(&path))?;
+    }
+    Ok(())
+}
+
+/// Removes all checkpoints of a run but the `keep` newest and the best; 0 keeps all.
+pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
+    if keep == 0 {
+        return Ok(());
+    }
+    let best = fs::read_to_string(run.join(BEST)).unwrap_or_default();
+    let mut names: Vec<String> = fs::read_dir(run)
+        .map_err(at(run))?
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| name.strip_prefix("step-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
+        .collect();
+    // By number: beyond 99,999,999 steps names have more digits.
+    names.sort_by_key(|name| (name.len(), name.clone()));
+    names.truncate(names.len().saturating_sub(keep));
+    for name in names.iter().filter(|name| name.as_str() != best.trim()) {
+        let folder = run.join(name);
+        fs::remove_dir_all(&folder).map_err(at(&folder))?;
+    }
+    Ok(())
 }
 
 /// A checkpoint on disk.
@@ -145,12 +202,16 @@ impl Checkpoint {
         };
         let file = folder.join(STATE);
         let text = fs::read(&file).map_err(at(&file))?;
-        let state: State = serde_json::from_slice(&text)
-            .map_err(|e| Error::Invalid { path: file.clone(), problem: e.to_string() })?;
-        if state.version != VERSION {
-            let problem = format!("is of version {}, and this program reads {VERSION}", state.version);
-            return Err(Error::Invalid { path: file, problem });
+        let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
+        let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+        // First: settings of another version may not even have the same names.
+        if state["version"] != VERSION {
+            return Err(invalid(format!(
+                "is of version {}, and this program reads {VERSION}",
+                state["version"]
+            )));
         }
+        let state: State = serde_json::from_value(state).map_err(|e| invalid(e.to_string()))?;
         Ok(Self { folder, state })
     }
 
@@ -160,13 +221,35 @@ impl Checkpoint {
     }
 
     /// The frozen tower's file beside this checkpoint.
-    pub fn vision_path(&self) -> PathBuf {
-        vision_path(self.folder.parent().unwrap_or(Path::new(".")))
+    ///
+    /// # Errors
+    /// A run of `clip`, which has none.
+    pub fn vision_path(&self) -> Result<PathBuf> {
+        if self.trains_vision() {
+            let problem = "is a run of clip, which has no frozen vision tower; this needs one".to_owned();
+            return Err(Error::Invalid { path: self.folder.clone(), problem });
+        }
+        Ok(vision_path(self.folder.parent().unwrap_or(Path::new("."))))
+    }
+
+    /// Whether the vision tower was trained too, and is thus part of the checkpoint.
+    pub fn trains_vision(&self) -> bool {
+        self.state.settings.objective.name == Objective::Clip
     }
 
     /// The trained text tower, for a vision tower of this width.
     pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
-        TextTower::read(&self.folder.join(MODEL), self.state.settings.text.heads, vision_width, device)
+        let mut weights = Weights::read(&self.folder.join(MODEL), device)?;
+        let _ = weights.take_below(VISUAL);
+        TextTower::from_weights(weights, self.state.settings.text.heads, vision_width, Activation::default())
+    }
+
+    /// The vision tower that `clip` trained, to compute in `kind`.
+    pub fn trained_vision(&self, kind: Kind, device: Device) -> Result<ClipVisionTower> {
+        let mut weights = Weights::read(&self.folder.join(MODEL), device)?.take_below(VISUAL);
+        let tower = ClipVisionTower::take(&mut weights, Dense::Tokens, Activation::default(), kind)?;
+        weights.finish(&[])?;
+        Ok(tower)
     }
 
     /// Puts the saved moments into `optimizer`.
@@ -185,7 +268,10 @@ impl Checkpoint {
             same.vision.weights.clone_from(&neutral.vision.weights);
             same.data.shards.clone_from(&neutral.data.shards);
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
-            (same.checkpoint_every, same.log_every) = (neutral.checkpoint_every, neutral.log_every);
+            (same.log_every, same.tensorboard) = (neutral.log_every, neutral.tensorboard);
+            (same.peak_tflops, same.timeout) = (neutral.peak_tflops, neutral.timeout);
+            same.checkpoint.clone_from(&neutral.checkpoint);
+            same.evaluation.clone_from(&neutral.evaluation);
             (same.data.threads, same.data.prefetch) = (neutral.data.threads, neutral.data.prefetch);
             toml::Table::try_from(&same).map(flatten).unwrap_or_default()
         };

@@ -27,11 +27,11 @@ pub enum ClassVectors {
 }
 
 impl ClassVectors {
-    /// What the objective aligns directly: the words for `simzss`, the caption for `lit`.
+    /// What the objective aligns directly: the words for `simzss`, the caption for the others.
     pub fn of(objective: Objective) -> Self {
         match objective {
             Objective::Simzss => Self::Concept,
-            Objective::Lit => Self::Caption,
+            Objective::Lit | Objective::Clip => Self::Caption,
         }
     }
 }

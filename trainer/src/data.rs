@@ -1,24 +1,31 @@
 //! From shards to what a step takes: the bank, the loader, the frozen tower's features.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use concepts::Bank;
 use concepts::sidecar::Sidecar;
-use loader::{Batch, Crop, ImageSettings, Loader};
-use tch::Device;
+use loader::{Batch, Batches, Crop, ImageSettings, Loader, Position};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, at};
-use crate::objective::{Objective, StepInput};
+use crate::group::Group;
+use crate::objective::{Images, Objective, StepInput};
+use crate::operations;
 use crate::pooling::Mention;
 use crate::settings::{CropKind, DataSettings, Settings};
-use crate::towers::{CaptionTokens, VisionFeatures};
+use crate::torch::Lane;
+use crate::towers::{CaptionTokens, ClipVisionTower, VisionFeatures, unit};
 use crate::vision_source::{CacheHeader, FeatureCache, FrozenVision, pixels};
 
-/// The bank of a run: the names of its file, or every concept that the sidecars mention often enough.
-pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Bank> {
+/// The bank of a run: the names of its file, or every concept that the sidecars mention often enough. None for objectives
+/// without concepts, whose shards need no sidecars.
+pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
+    if settings.objective.name != Objective::Simzss {
+        return Ok(None);
+    }
     let bank = if let Some(path) = &settings.bank.names {
         Bank::from_file(path)?
     } else {
@@ -39,7 +46,7 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Bank> {
         matched = bank.find(settings.bank.matching, &row).is_some();
         !matched
     })?;
-    if !matched && settings.objective.name == Objective::Simzss {
+    if !matched {
         return Err(Error::Setting {
             name: "bank".to_owned(),
             problem: format!(
@@ -48,7 +55,7 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Bank> {
             ),
         });
     }
-    Ok(bank)
+    Ok(Some(bank))
 }
 
 /// Calls `visit` with every mention of the shards' sidecars until it says to stop.
@@ -72,8 +79,13 @@ fn for_each_mention(
     Ok(())
 }
 
-/// Opens the loader that a run's settings describe.
-pub fn loader(settings: &Settings, shards: Vec<PathBuf>, bank: Arc<Bank>) -> Result<Loader> {
+/// Opens the loader that a run's settings describe, for one of its ranks.
+pub fn loader(
+    settings: &Settings,
+    shards: Vec<PathBuf>,
+    bank: Option<Arc<Bank>>,
+    group: &Group,
+) -> Result<Loader> {
     let data = &settings.data;
     let mut to_load = loader::Settings::new(shards, data.batch_size);
     to_load.seed = settings.seed;
@@ -82,7 +94,8 @@ pub fn loader(settings: &Settings, shards: Vec<PathBuf>, bank: Arc<Bank>) -> Res
     to_load.image = image_settings(data);
     to_load.images = data.features.is_none();
     to_load.context = settings.text.context as usize;
-    to_load.bank = Some((bank, settings.bank.matching));
+    to_load.bank = bank.map(|bank| (bank, settings.bank.matching));
+    (to_load.rank, to_load.world_size) = (group.rank(), group.world());
     to_load.max_mentions = data.max_mentions;
     to_load.max_mention_tokens = data.max_mention_tokens;
     if data.threads > 0 {
@@ -138,24 +151,26 @@ fn image_settings(data: &DataSettings) -> ImageSettings {
     ImageSettings { crop, flip: data.flip }
 }
 
-/// Where the features of a batch's images come from.
+/// Where the embeddings of a batch's images come from.
 #[derive(Debug)]
 pub enum VisionSource {
     /// The frozen tower, on images of this size.
-    Tower(FrozenVision, i64),
+    Frozen(FrozenVision, i64),
     /// Its features on disk.
     Cache(FeatureCache),
+    /// CLIP's own tower, which is trained.
+    Trained(Box<FrozenVision<ClipVisionTower>>, i64),
 }
 
 impl VisionSource {
-    /// The tower of a run, or the cache that its settings name. Returns the tower's width d_v too.
-    pub fn open(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
+    /// The frozen tower of a run, or the cache that its settings name. Returns the tower's width d_v too.
+    pub fn frozen(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
         let kind = settings.precision.kind(device);
         let vision = FrozenVision::open(&settings.vision, kind, device)?;
         vision.tower.check_size("data.size", i64::from(settings.data.size))?;
         let width = vision.tower.width;
         let source = match &settings.data.features {
-            None => Self::Tower(vision, i64::from(settings.data.size)),
+            None => Self::Frozen(vision, i64::from(settings.data.size)),
             Some(folder) => {
                 let expected = CacheHeader::new(&settings.vision, &vision.tower, settings.data.size, loader)?;
                 Self::Cache(FeatureCache::open(folder, &expected, device)?)
@@ -164,27 +179,167 @@ impl VisionSource {
         Ok((source, width))
     }
 
-    fn features(&self, batch: &Batch) -> VisionFeatures {
+    /// Side of the images, and none where no image is needed.
+    fn size(&self) -> Option<i64> {
         match self {
-            Self::Tower(vision, size) => vision.features(&pixels(&batch.images, *size)),
-            Self::Cache(cache) => {
-                let samples: Vec<i64> = batch.samples.iter().map(|&sample| sample as i64).collect();
-                cache.features(&samples)
+            Self::Frozen(_, size) | Self::Trained(_, size) => Some(*size),
+            Self::Cache(_) => None,
+        }
+    }
+
+    /// Floating-point operations of a step for one image.
+    pub fn operations(&self) -> f64 {
+        match self {
+            Self::Frozen(FrozenVision { tower, .. }, size) => {
+                operations::vision(*size, tower.patch, tower.width, tower.depth(), tower.extra_tokens())
             }
+            Self::Trained(vision, size) => {
+                let tower = &vision.tower;
+                operations::TRAINING * operations::vision(*size, tower.patch, tower.width(), tower.depth(), 1)
+            }
+            Self::Cache(_) => 0.0,
+        }
+    }
+
+    /// Every parameter that is trained, under open_clip's name for it.
+    pub fn trained(&self) -> Vec<(String, Tensor)> {
+        match self {
+            Self::Trained(vision, _) => vision.tower.named(),
+            Self::Frozen(..) | Self::Cache(_) => Vec::new(),
         }
     }
 }
 
-/// A loaded batch on the device, its images seen by the frozen tower.
-pub fn step_input(batch: &Batch, source: &VisionSource, context: usize, device: Device) -> StepInput {
+/// A batch and its pixels, [B, H, W, 3] uint8, on the device; none where features come from a cache.
+#[derive(Debug)]
+pub struct Fed {
+    /// What the loader gave.
+    pub batch: Batch,
+    /// On the device.
+    pub pixels: Option<Tensor>,
+}
+
+/// Batches that are on the device when they are asked for.
+///
+/// On a GPU two batches are ahead: their pixels travel from pinned memory on a stream of their own while kernels run.
+#[derive(Debug)]
+pub struct Feed {
+    batches: Batches,
+    device: Device,
+    size: Option<i64>,
+    /// Buffers on the GPU: one that is read, and one for each batch ahead. None on a CPU.
+    lanes: Vec<Lane>,
+    ahead: VecDeque<(Batch, usize)>,
+    /// Number of batches sent, and of batches handed out.
+    sent: usize,
+    given: usize,
+}
+
+/// Batches whose pixels are on their way while one is computed.
+const AHEAD: usize = 2;
+
+impl Feed {
+    /// From a position on.
+    pub fn new(loader: &Loader, from: Position, source: &VisionSource, device: Device) -> Result<Self> {
+        let mut lanes = Vec::new();
+        if let (Device::Cuda(_), Some(size)) = (device, source.size()) {
+            for _ in 0..=AHEAD {
+                let shape = [loader.rows() as i64, size, size, 3];
+                lanes.push(Lane::new(Tensor::zeros(shape, (Kind::Uint8, device)))?);
+            }
+        }
+        let batches = loader.batches(from);
+        Ok(Self { batches, device, size: source.size(), lanes, ahead: VecDeque::new(), sent: 0, given: 0 })
+    }
+
+    /// The next batch. Kernels that read the last one's pixels must have been started.
+    pub fn next_batch(&mut self) -> Result<Fed> {
+        let Some(size) = self.size else { return Ok(Fed { batch: self.load()?, pixels: None }) };
+        if self.lanes.is_empty() {
+            let batch = self.load()?;
+            let pixels = pixels(&batch.images, size).to_device(self.device);
+            return Ok(Fed { batch, pixels: Some(pixels) });
+        }
+        let count = self.lanes.len();
+        if self.given > 0 {
+            self.lanes[(self.given - 1) % count].release()?;
+        }
+        while self.ahead.len() <= AHEAD {
+            let batch = self.load()?;
+            let lane = self.sent % count;
+            self.lanes[lane].send(pixels(&batch.images, size).pin_memory(self.device))?;
+            self.sent += 1;
+            self.ahead.push_back((batch, lane));
+        }
+        let (batch, lane) = self.ahead.pop_front().ok_or_else(no_batch)?;
+        self.given += 1;
+        let pixels = Some(self.lanes[lane].receive()?.shallow_clone());
+        Ok(Fed { batch, pixels })
+    }
+
+    fn load(&mut self) -> Result<Batch> {
+        Ok(self.batches.next().ok_or_else(no_batch)??)
+    }
+}
+
+fn no_batch() -> Error {
+    Error::Setting { name: "data.shards".to_owned(), problem: "gave no batch".to_owned() }
+}
+
+/// What a step takes of a batch, its images seen by the frozen tower, `micro_batch` rows at a time (0: all).
+pub fn step_input<'a>(
+    fed: &Fed,
+    source: &'a VisionSource,
+    settings: &Settings,
+    device: Device,
+) -> Result<StepInput<'a>> {
+    let kind = settings.precision.kind(device);
+    let with_patches = settings.objective.name == Objective::Simzss;
+    let batch = &fed.batch;
+    let images = match (source, &fed.pixels) {
+        (VisionSource::Trained(vision, _), Some(pixels)) => {
+            Images::ToTrain(&vision.tower, vision.normalise(pixels))
+        }
+        (VisionSource::Frozen(vision, _), Some(pixels)) => {
+            let rows = pixels.size()[0];
+            let piece = if settings.micro_batch == 0 { rows } else { settings.micro_batch as i64 };
+            let pieces: Vec<VisionFeatures> = (0..rows)
+                .step_by(piece as usize)
+                .map(|start| vision.features(&pixels.narrow(0, start, piece.min(rows - start))))
+                .map(|features| seen(&features, with_patches, kind))
+                .collect();
+            Images::Seen(join(&pieces))
+        }
+        (VisionSource::Cache(cache), _) => {
+            let samples: Vec<i64> = batch.samples.iter().map(|&sample| sample as i64).collect();
+            Images::Seen(seen(&cache.features(&samples), with_patches, kind))
+        }
+        (VisionSource::Trained(..) | VisionSource::Frozen(..), None) => return Err(no_batch()),
+    };
     let mentions = batch
         .mentions
         .iter()
         .map(|m| Mention { row: m.sample, label: m.label, positions: m.positions.clone() })
         .collect();
-    StepInput {
-        images: source.features(batch),
-        captions: CaptionTokens::new(&batch.tokens, context, device),
-        mentions,
+    let captions = CaptionTokens::new(&batch.tokens, settings.text.context as usize, device);
+    Ok(StepInput { images, captions, mentions })
+}
+
+/// Features of unit length, patches in the precision of the towers.
+pub fn seen(features: &VisionFeatures, with_patches: bool, kind: Kind) -> VisionFeatures {
+    tch::no_grad(|| VisionFeatures {
+        class: unit(&features.class),
+        patches: if with_patches { unit(&features.patches).to_kind(kind) } else { Tensor::new() },
+    })
+}
+
+fn join(pieces: &[VisionFeatures]) -> VisionFeatures {
+    if let [one] = pieces {
+        return VisionFeatures { class: one.class.shallow_clone(), patches: one.patches.shallow_clone() };
     }
+    let cat = |part: &dyn Fn(&VisionFeatures) -> &Tensor| {
+        let parts: Vec<&Tensor> = pieces.iter().map(part).filter(|t| t.defined()).collect();
+        if parts.is_empty() { Tensor::new() } else { Tensor::cat(&parts, 0) }
+    };
+    VisionFeatures { class: cat(&|f| &f.class), patches: cat(&|f| &f.patches) }
 }

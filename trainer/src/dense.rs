@@ -29,7 +29,7 @@ impl DenseVision {
         let device = device::open(&settings.device)?;
         let trained = &checkpoint.state.settings;
         let mut vision_settings = trained.vision.clone();
-        vision_settings.weights = checkpoint.vision_path();
+        vision_settings.weights = checkpoint.vision_path()?;
         let vision = FrozenVision::open(&vision_settings, settings.precision.kind(device), device)?;
         let size = i64::from(if settings.size == 0 { trained.data.size } else { settings.size });
         vision.tower.check_size("size", size)?;

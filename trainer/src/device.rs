@@ -58,6 +58,18 @@ pub fn open(name: &str) -> Result<Device> {
     }
 }
 
+/// The device of that name for a process that shares its machine with others: without a number, its own GPU.
+pub fn open_for_rank(name: &str, local_rank: usize) -> Result<Device> {
+    match name {
+        "cuda" => open(&format!("cuda:{local_rank}")),
+        "auto" => match open("auto")? {
+            Device::Cuda(_) => open(&format!("cuda:{local_rank}")),
+            other => Ok(other),
+        },
+        _ => open(name),
+    }
+}
+
 /// Limits libtorch to `threads` CPU threads; 0 leaves its choice, one a core.
 pub fn limit_threads(threads: usize) {
     if threads > 0 {

@@ -47,14 +47,22 @@ pub enum Error {
         problem: String,
     },
     /// The loss is no longer a number.
-    #[error("step {step}: the loss is {loss}; lower optim.lr or look at the samples: {samples}")]
+    #[error("step {step}: the loss is {loss}; lower optimizer.lr, or look at the samples {samples}, ..")]
     NotFinite {
         /// The optimiser step, from 1.
         step: u64,
         /// The value.
         loss: f64,
+        /// Which batch it was.
+        position: loader::Position,
         /// Keys of the batch's first samples.
         samples: String,
+    },
+    /// The processes of a run lost each other.
+    #[error("{problem}")]
+    Group {
+        /// Which rank, and what became of it.
+        problem: String,
     },
     /// The device cannot be used.
     #[error("device {device}: {problem}")]

@@ -24,7 +24,7 @@ pub const LOAD: &str = include_str!("export/load.py");
 pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let device = device::open("cpu")?;
     let settings = &checkpoint.state.settings;
-    let path = checkpoint.vision_path();
+    let path = checkpoint.vision_path()?;
     let vision = VisionTower::read(&path, settings.vision.position, Kind::Float, device)?;
     let text = checkpoint.text(vision.width, device)?;
     let about = json!({

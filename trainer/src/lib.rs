@@ -5,6 +5,7 @@
 //! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out), [`picture`] and
 //! [`serve`] (what people look at), [`export`] and [`card`] (what they take away).
 
+pub mod anomaly;
 pub mod attention;
 pub mod cache;
 pub mod card;
@@ -14,10 +15,15 @@ pub mod data;
 pub mod dense;
 pub mod device;
 pub mod evaluation;
+pub mod events;
 pub mod export;
+pub mod group;
+pub mod launch;
+pub mod log;
 pub mod losses;
 pub mod model;
 pub mod objective;
+pub mod operations;
 pub mod optimizer;
 pub mod pca;
 pub mod picture;

@@ -1,8 +1,13 @@
 //! The two losses of the method, on embeddings of unit length, in float32 (or the float64 of the tests).
+//!
+//! Each takes the rows of the whole global batch and computes the part of the loss that belongs to `own` rows. The parts
+//! of all ranks add up to the loss, and so do their gradients; a process alone owns every row.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
-use tch::{Kind, Reduction, Tensor};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::towers::unit;
 
@@ -10,58 +15,103 @@ use crate::towers::unit;
 ///
 /// `images`, `captions`: [B, d_v] of unit length, row i of one belongs to row i of the other; `scale`: the
 /// factor on their similarities, a scalar.
-pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor) -> Tensor {
-    let logits = images.matmul(&captions.transpose(0, 1)) * scale;
-    let target = Tensor::arange(images.size()[0], (Kind::Int64, images.device()));
-    let by_image = cross_entropy(&logits, &target);
-    let by_caption = cross_entropy(&logits.transpose(0, 1), &target);
-    (by_image + by_caption) / 2.0
+pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor, own: Range<i64>) -> Tensor {
+    let (first, count) = (own.start, own.end - own.start);
+    let target = Tensor::arange_start(own.start, own.end, (Kind::Int64, images.device()));
+    let side = |own: &Tensor, all: &Tensor| {
+        let logits = own.narrow(0, first, count).matmul(&all.transpose(0, 1)) * scale;
+        cross_entropy(&logits, &target)
+    };
+    (side(images, captions) + side(captions, images)) / (2 * images.size()[0]) as f64
 }
 
-/// What the concept loss found.
+/// Which concept a mention's pooled patches are to be nearest to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// The concept it mentions, q: the paper's.
+    #[default]
+    Label,
+    /// The one they are nearest to already: the released code's.
+    Argmax,
+}
+
+/// The distinct concepts of the global batch.
+#[derive(Debug)]
+pub struct Concepts {
+    /// For each mention, the row of its concept.
+    rows: Tensor,
+    /// Distinct concepts k.
+    count: i64,
+}
+
+impl Concepts {
+    /// Of the labels of all mentions. Rows are in order of label, so that they do not depend on the order of mentions.
+    pub fn new(labels: &[u32], device: Device) -> Self {
+        let mut rows: BTreeMap<u32, i64> = labels.iter().map(|&label| (label, 0)).collect();
+        for (row, value) in rows.values_mut().enumerate() {
+            *value = row as i64;
+        }
+        let of_mentions: Vec<i64> = labels.iter().map(|label| rows[label]).collect();
+        Self { rows: Tensor::from_slice(&of_mentions).to_device(device), count: rows.len() as i64 }
+    }
+
+    /// Distinct concepts k.
+    pub fn count(&self) -> i64 {
+        self.count
+    }
+
+    /// Mentions b.
+    pub fn mentions(&self) -> i64 {
+        self.rows.size()[0]
+    }
+
+    /// h: the unit-length sum of each concept's mentions; `texts`: c~_t, [b, d_v]; returns [k, d_v].
+    pub fn vectors(&self, texts: &Tensor) -> Tensor {
+        let sums = Tensor::zeros([self.count, texts.size()[1]], (texts.kind(), texts.device()));
+        unit(&sums.index_add(0, &self.rows, texts))
+    }
+
+    /// For each of the `own` mentions the row of its concept in [`Concepts::vectors`].
+    pub fn rows(&self, own: &Range<i64>) -> Tensor {
+        self.rows.narrow(0, own.start, own.end - own.start)
+    }
+}
+
+/// A rank's part of the concept loss.
 #[derive(Debug)]
 pub struct ConceptLoss {
     /// L_l, a scalar; 0 without mentions.
     pub loss: Tensor,
-    /// Share of mentions whose pooled patches are nearest to their own concept, a scalar.
+    /// Share of the batch's mentions that are this rank's and nearest to their own concept, a scalar.
     pub accuracy: Tensor,
-    /// Distinct concepts k of the batch.
-    pub concepts: usize,
 }
 
 /// Concept alignment L_l: every mention's pooled patches are to be nearest to its concept among the batch's.
 ///
-/// `pooled`: c_v, [b, d_v]; `texts`: c~_t, [b, d_v], both of unit length; `labels`: the concept of each
-/// mention; `scale`: alpha, the fixed factor on the similarities. A concept's vector is the unit-length sum of
-/// its mentions' texts.
-pub fn concept(pooled: &Tensor, texts: &Tensor, labels: &[u32], scale: f64) -> ConceptLoss {
-    let options = (texts.kind(), texts.device());
-    if labels.is_empty() {
-        // A sum over nothing keeps the graph connected: gradients are zeros, not missing.
-        let nothing = pooled.sum(texts.kind()) + texts.sum(texts.kind());
-        return ConceptLoss { loss: nothing, accuracy: Tensor::zeros([] as [i64; 0], options), concepts: 0 };
-    }
-    let (rows, concepts) = distinct(labels);
-    let target = Tensor::from_slice(&rows).to_device(texts.device());
-    let sums = Tensor::zeros([concepts as i64, texts.size()[1]], options).index_add(0, &target, texts);
-    let logits = pooled.matmul(&unit(&sums).transpose(0, 1)) * scale;
-    let hits = logits.detach().argmax(-1, false).eq_tensor(&target);
-    ConceptLoss {
-        loss: cross_entropy(&logits, &target),
-        accuracy: hits.to_kind(Kind::Float).mean(Kind::Float),
-        concepts,
-    }
+/// `pooled`: c_v of the `own` mentions, [.., d_v]; `vectors`: h, [k, d_v], both of unit length; `scale`: alpha, the fixed
+/// factor on the similarities.
+pub fn concept(
+    pooled: &Tensor,
+    vectors: &Tensor,
+    concepts: &Concepts,
+    own: &Range<i64>,
+    scale: f64,
+    target: Target,
+) -> ConceptLoss {
+    let logits = pooled.matmul(&vectors.transpose(0, 1)) * scale;
+    let labels = concepts.rows(own);
+    let nearest = logits.detach().argmax(-1, false);
+    let hits = nearest.eq_tensor(&labels).to_kind(Kind::Float).sum(Kind::Float);
+    let wanted = match target {
+        Target::Label => labels,
+        Target::Argmax => nearest,
+    };
+    let mentions = concepts.mentions() as f64;
+    ConceptLoss { loss: cross_entropy(&logits, &wanted) / mentions, accuracy: hits / mentions }
 }
 
-/// Labels as rows 0..k in order of label, so that the result does not depend on the order of mentions.
-fn distinct(labels: &[u32]) -> (Vec<i64>, usize) {
-    let mut rows: BTreeMap<u32, i64> = labels.iter().map(|&label| (label, 0)).collect();
-    for (row, value) in rows.values_mut().enumerate() {
-        *value = row as i64;
-    }
-    (labels.iter().map(|label| rows[label]).collect(), rows.len())
-}
-
+/// Summed over the rows; 0 for none.
 fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
-    logits.cross_entropy_loss::<Tensor>(target, None, Reduction::Mean, -100, 0.0)
+    logits.cross_entropy_loss::<Tensor>(target, None, Reduction::Sum, -100, 0.0)
 }

@@ -171,8 +171,15 @@ impl ModelArgs {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     program::run(|| {
+        let mut outcome = Outcome::Done;
         let summary = match cli.command {
-            Command::Train(args) => run_train(&args)?,
+            Command::Train(args) => {
+                let summary = run_train(&args)?;
+                if summary.interrupted {
+                    outcome = Outcome::Stopped;
+                }
+                serde_json::to_value(summary)?
+            }
             Command::Pretrain(args) => run_pretrain(args)?,
             Command::Cache(args) => run_cache(args)?,
             Command::Eval(eval) => eval.run(cli.json)?,
@@ -188,21 +195,21 @@ fn main() -> ExitCode {
         if cli.json {
             program::print_json(&summary)?;
         }
-        Ok(Outcome::Done)
+        Ok(outcome)
     })
 }
 
-fn run_train(args: &TrainArgs) -> anyhow::Result<serde_json::Value> {
+fn run_train(args: &TrainArgs) -> anyhow::Result<train::Summary> {
     let settings = Settings::read(&args.config, &args.overrides)?;
     let summary = train::train(&settings, args.resume)?;
     if summary.interrupted {
-        anyhow::bail!(
-            "stopped at step {}; go on with --resume from {}",
+        eprintln!(
+            "stopped at step {}, saved in {}; go on with --resume",
             summary.steps,
             summary.checkpoint.display()
         );
     }
-    Ok(serde_json::to_value(summary)?)
+    Ok(summary)
 }
 
 fn run_pretrain(args: PretrainArgs) -> anyhow::Result<serde_json::Value> {

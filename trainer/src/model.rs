@@ -77,11 +77,19 @@ impl Model {
         let kind = precision.kind(device);
         let trained = &checkpoint.state.settings;
         let mut settings = trained.vision.clone();
-        settings.weights = checkpoint.vision_path();
-        let vision = FrozenVision::open(&settings, kind, device)?;
+        let (vision, width) = if checkpoint.trains_vision() {
+            let tower = checkpoint.trained_vision(kind, device)?;
+            let width = tower.output();
+            (Vision::Clip(Box::new(FrozenVision::around(tower, &settings, kind, device))), width)
+        } else {
+            settings.weights = checkpoint.vision_path()?;
+            let vision = FrozenVision::open(&settings, kind, device)?;
+            let width = vision.tower.width;
+            (Vision::Frozen(vision), width)
+        };
         Ok(Self {
-            text: checkpoint.text(vision.tower.width, device)?,
-            vision: Vision::Frozen(vision),
+            text: checkpoint.text(width, device)?,
+            vision,
             kind,
             vectors: ClassVectors::of(trained.objective.name),
             size: i64::from(trained.data.size),

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
 use crate::error::{Error, Result, at};
-use crate::objective::ObjectiveSettings;
+use crate::objective::{Objective, ObjectiveSettings};
 use crate::optimizer::OptimizerSettings;
-use crate::towers::{PositionResize, TextShape};
+use crate::towers::{ClipShape, PositionResize, TextShape};
 
 /// Everything a training run depends on.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -28,19 +28,29 @@ pub struct Settings {
     pub precision: Precision,
     /// CPU threads of libtorch; 0 for one a core.
     pub threads: usize,
-    /// Rows computed at a time, for batches that do not fit; 0 for the whole batch.
+    /// Rows of a process computed at a time, for batches that do not fit; 0 for all of them.
     pub micro_batch: usize,
-    /// Steps between checkpoints; 0 for one at the end only.
-    pub checkpoint_every: u64,
     /// Steps between lines of the log.
     pub log_every: u64,
+    /// Write TensorBoard's event files beside the log.
+    pub tensorboard: bool,
+    /// What the device can do at most, in 10^12 operations a second, to show what share of it is used; 0 to show none.
+    pub peak_tflops: f64,
+    /// Seconds that ranks wait for each other before they give the run up.
+    pub timeout: u64,
+    /// When the run's state is saved.
+    pub checkpoint: CheckpointSettings,
+    /// What every checkpoint is scored on.
+    pub evaluation: EvaluationSettings,
     /// Shards and how batches are made of them.
     pub data: DataSettings,
     /// Which concepts take part.
     pub bank: BankSettings,
-    /// The frozen tower.
+    /// The frozen tower; of `clip`, which has none, only the normalisation.
     pub vision: VisionSettings,
-    /// The trained tower.
+    /// The vision tower that `clip` trains.
+    pub clip: ClipShape,
+    /// The trained text tower.
     pub text: TextShape,
     /// The losses.
     pub objective: ObjectiveSettings,
@@ -58,15 +68,50 @@ impl Default for Settings {
             precision: Precision::Auto,
             threads: 0,
             micro_batch: 0,
-            checkpoint_every: 0,
             log_every: 10,
+            tensorboard: true,
+            peak_tflops: 0.0,
+            timeout: 1800,
+            checkpoint: CheckpointSettings::default(),
+            evaluation: EvaluationSettings::default(),
             data: DataSettings::default(),
             bank: BankSettings::default(),
             vision: VisionSettings::default(),
+            clip: ClipShape::default(),
             text: TextShape::default(),
             objective: ObjectiveSettings::default(),
             optimizer: OptimizerSettings::default(),
         }
+    }
+}
+
+/// When the run's state is saved, and what is kept of it. A stop by SIGINT, SIGTERM or SIGUSR1 always saves.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps between checkpoints; 0 for none but at the end.
+    pub every: u64,
+    /// Minutes between checkpoints; 0 for none but at the end.
+    pub minutes: f64,
+    /// Newest checkpoints that are kept, and the best one by the evaluation; 0 for all.
+    pub keep: usize,
+}
+
+/// What every checkpoint is scored on; see `trainer eval segmentation`.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Folder of the set; without it nothing is scored.
+    pub data: Option<PathBuf>,
+    /// A published set's name, or `folder`.
+    pub dataset: String,
+    /// Score only the first images; 0 for all.
+    pub limit: usize,
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self { data: None, dataset: "folder".to_owned(), limit: 0 }
     }
 }
 
@@ -78,7 +123,7 @@ pub struct DataSettings {
     pub shards: Vec<PathBuf>,
     /// Features of the frozen tower for these shards, written by `trainer cache`; images are then not read.
     pub features: Option<PathBuf>,
-    /// Samples a step.
+    /// Samples a step, over all ranks.
     pub batch_size: usize,
     /// Side of the training image in pixels.
     pub size: u32,
@@ -202,7 +247,21 @@ impl Settings {
         if self.data.shards.is_empty() {
             return refuse("data.shards", "is empty; it names the shards, as [\"folder\"]");
         }
-        if self.vision.weights.as_os_str().is_empty() {
+        let clip = self.objective.name == Objective::Clip;
+        if clip && self.data.features.is_some() {
+            return refuse("data.features", "holds features of a frozen tower, and clip trains its own");
+        }
+        if clip
+            && (self.clip.patch < 1
+                || self.clip.width % 64 != 0
+                || i64::from(self.data.size) % self.clip.patch != 0)
+        {
+            return refuse(
+                "clip",
+                "needs a width that is a multiple of 64 and a patch that divides data.size",
+            );
+        }
+        if !clip && self.vision.weights.as_os_str().is_empty() {
             return refuse("vision.weights", "is empty; it names the frozen tower's safetensors file");
         }
         if self.steps == 0 || self.data.batch_size == 0 || self.log_every == 0 {
@@ -273,7 +332,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(changed.text.width, 64);
-        assert_eq!(changed.objective.name, crate::objective::Objective::Lit);
+        assert_eq!(changed.objective.name, Objective::Lit);
         assert_eq!(changed.optimizer.lr, 1e-3);
         assert_eq!(changed.data.scale, [0.25, 1.0]);
         assert_eq!(changed.data.window, DataSettings::default().window, "the rest keeps its default");

@@ -1,36 +1,44 @@
 //! The training loop.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use loader::Position;
-use loader::program::{Progress, interrupted};
+use loader::program::interrupted;
+use loader::{Loader, Position};
 use serde::Serialize;
-use tch::{Kind, Tensor};
+use tch::{Device, Tensor};
 
+use crate::anomaly;
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::data::{self, VisionSource};
+use crate::data::{self, Feed, VisionSource};
 use crate::device;
-use crate::error::{Error, Result, at};
-use crate::objective::{self, StepReport};
+use crate::error::{Error, Result};
+use crate::evaluation::datasets::SegmentationSet;
+use crate::evaluation::periodic;
+use crate::group::Group;
+use crate::launch::Launch;
+use crate::log::Log;
+use crate::objective::{self, Objective, StepReport};
+use crate::operations;
 use crate::optimizer::{Optimizer, learning_rate};
 use crate::settings::Settings;
-use crate::towers::TextTower;
+use crate::towers::{ClipVisionTower, TextTower};
+use crate::vision_source::FrozenVision;
 use crate::weights;
 
 /// What a run did, for people and for `--json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// `simzss` or `lit`.
+    /// `simzss`, `lit` or `clip`.
     pub objective: String,
     /// Steps taken by the end of the run.
     pub steps: u64,
     /// Whether the run was interrupted before its last step.
     pub interrupted: bool,
-    /// Where the time went.
+    /// Processes that trained together.
+    pub ranks: usize,
+    /// Over all ranks, since the start of this process.
     pub images_per_second: f64,
     /// Share of the time spent waiting for batches.
     pub data_wait: f64,
@@ -38,7 +46,7 @@ pub struct Summary {
     pub first_loss: f64,
     /// Mean loss since the last line of the log.
     pub last_loss: f64,
-    /// Captions seen, with repetitions.
+    /// Captions that this rank saw, with repetitions.
     pub captions: u64,
     /// Of these, captions without a mention that takes part.
     pub captions_without_mention: u64,
@@ -54,241 +62,234 @@ pub struct Summary {
     pub checkpoint: PathBuf,
 }
 
-/// One line of `log.jsonl`: means over the steps since the last line.
-#[derive(Debug, Serialize)]
-struct LogLine {
-    step: u64,
-    loss: f64,
-    contrastive: f64,
-    concept: Option<f64>,
-    concept_accuracy: Option<f64>,
-    logit_scale: f64,
-    lr: f64,
-    images_per_second: f64,
-    data_wait: f64,
-}
-
 /// Trains as `settings` say; `resume` goes on from the newest checkpoint in `settings.out`.
 pub fn train(settings: &Settings, resume: bool) -> Result<Summary> {
-    let device = device::open(&settings.device)?;
+    let launch = Launch::from_environment()?;
+    let device = match &launch {
+        Some(launch) => device::open_for_rank(&settings.device, launch.local_rank)?,
+        None => device::open(&settings.device)?,
+    };
     device::limit_threads(settings.threads);
-    let kind = settings.precision.kind(device);
-
-    // Everything that can refuse the run does so before its folder is made.
-    let shards = loader::shard::list(&settings.data.shards)?;
-    let bank = Arc::new(data::bank(settings, &shards)?);
-    let loader = data::loader(settings, shards, Arc::clone(&bank))?;
-    let (source, vision_width) = VisionSource::open(settings, &loader, device)?;
-    let vision_hash = weights::sha256(&settings.vision.weights)?;
-    let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
-    if let Some(checkpoint) = &checkpoint {
-        checkpoint.refuse_unless_same(settings)?;
-        if checkpoint.state.vision != vision_hash {
-            let problem = "is another tower than the run's".to_owned();
-            return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
-        }
-    }
-    if !resume {
-        checkpoint::create_run(settings)?;
-    }
-
-    tch::manual_seed(settings.seed as i64);
-    let text = match &checkpoint {
-        Some(checkpoint) => checkpoint.text(vision_width, device)?,
-        None => TextTower::random(settings.text, vision_width, device),
+    let group = match &launch {
+        Some(launch) => Group::join(launch, device, Duration::from_secs(settings.timeout))?,
+        None => Group::alone(),
     };
-    let mut optimizer = Optimizer::new(&settings.optimizer, text.named());
-    let (mut step, mut position) = (0, Position { epoch: 0, step: 0 });
-    if let Some(checkpoint) = &checkpoint {
-        checkpoint.load_optimizer(&mut optimizer, device)?;
-        let (epoch, epoch_step) = checkpoint.state.position;
-        (step, position) = (checkpoint.state.step, Position { epoch, step: epoch_step });
+    let trained = Run::open(settings, &group, device, resume).and_then(|run| run.train(&group));
+    if let Err(error) = &trained {
+        group.say_why(error);
     }
-
-    let mut log = Log::open(settings, step)?;
-    let mut batches = loader.batches(position);
-    let mut last_saved = None;
-    while step < settings.steps && !interrupted() {
-        let batch = batches.next().ok_or_else(|| Error::Setting {
-            name: "data.shards".to_owned(),
-            problem: "gave no batch".to_owned(),
-        })??;
-        let input = data::step_input(&batch, &source, settings.text.context as usize, device);
-        let report = objective::gradients(&text, &settings.objective, &input, settings.micro_batch, kind);
-        let lr = learning_rate(&settings.optimizer, step, settings.steps);
-        optimizer.step(lr)?;
-        text.clamp_logit_scale();
-        step += 1;
-        position = batches.position();
-        log.record(step, lr, &batch, report, &text)?;
-        if settings.checkpoint_every > 0 && step % settings.checkpoint_every == 0 {
-            let state = State::new(settings, step, (position.epoch, position.step), &vision_hash, bank.len());
-            last_saved = Some((step, checkpoint::save(&settings.out, &state, &text, &optimizer)?));
-        }
-    }
-    let checkpoint = match last_saved {
-        Some((saved, folder)) if saved == step => folder,
-        _ => {
-            let state = State::new(settings, step, (position.epoch, position.step), &vision_hash, bank.len());
-            checkpoint::save(&settings.out, &state, &text, &optimizer)?
-        }
-    };
-    Ok(log.finish(settings, step, bank.len(), checkpoint))
+    trained
 }
 
-/// Counts, sums and writes what the steps report.
-struct Log {
-    file: fs::File,
-    path: PathBuf,
-    progress: Progress,
-    every: u64,
-    steps: u64,
-    started: Instant,
-    /// Reports since the last line, still on the device.
-    pending: Vec<StepReport>,
-    pending_since: Instant,
-    pending_wait: Duration,
-    images: u64,
-    pending_images: u64,
-    waited: Duration,
-    first_loss: Option<f64>,
-    last_loss: f64,
-    captions_without_mention: u64,
-    mentions: u64,
-    mentions_left_out: u64,
-    replaced: u64,
+/// What a step leaves behind.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its number, from 1.
+    pub step: u64,
+    /// This rank's part of what was measured.
+    pub report: StepReport,
+    /// The learning rate it took.
+    pub lr: f64,
+    /// This rank's part of the batch.
+    pub batch: loader::Batch,
+    /// Floating-point operations of this rank's towers.
+    pub operations: f64,
 }
 
-impl Log {
-    fn open(settings: &Settings, step: u64) -> Result<Self> {
-        let path = settings.out.join("log.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?;
-        let mut progress = Progress::new("training", "steps", settings.steps);
-        progress.advance(step, String::new);
-        let now = Instant::now();
-        Ok(Self {
-            file,
-            path,
-            progress,
-            every: settings.log_every,
-            steps: settings.steps,
-            started: now,
-            pending: Vec::new(),
-            pending_since: now,
-            pending_wait: Duration::ZERO,
-            images: 0,
-            pending_images: 0,
-            waited: Duration::ZERO,
-            first_loss: None,
-            last_loss: f64::NAN,
-            captions_without_mention: 0,
-            mentions: 0,
-            mentions_left_out: 0,
-            replaced: 0,
-        })
-    }
+/// A run between its steps.
+#[derive(Debug)]
+pub struct Run<'a> {
+    settings: &'a Settings,
+    device: Device,
+    /// Shards and their order.
+    pub loader: Loader,
+    bank: usize,
+    /// What checkpoints are scored on.
+    scored_on: Option<SegmentationSet>,
+    source: VisionSource,
+    vision_hash: String,
+    text: TextTower,
+    optimizer: Optimizer,
+    step: u64,
+    position: Position,
+}
 
-    fn record(
-        &mut self,
-        step: u64,
-        lr: f64,
-        batch: &loader::Batch,
-        report: StepReport,
-        text: &TextTower,
-    ) -> Result<()> {
-        let mut mentioned: Vec<u32> = batch.mentions.iter().map(|m| m.sample).collect();
-        mentioned.dedup();
-        self.captions_without_mention += (batch.size - mentioned.len()) as u64;
-        self.mentions += batch.mentions.len() as u64;
-        self.mentions_left_out += u64::from(batch.counters.mentions_left_out);
-        for broken in &batch.counters.skipped {
-            self.replaced += 1;
-            eprintln!("replaced {} of {}: {}", broken.key, broken.shard.display(), broken.cause);
-        }
-        self.images += batch.size as u64;
-        self.pending_images += batch.size as u64;
-        self.waited += batch.counters.waited;
-        self.pending_wait += batch.counters.waited;
-        if self.first_loss.is_none() {
-            self.first_loss = Some(report.loss.double_value(&[]));
-        }
-        self.pending.push(report);
-        let line = if step.is_multiple_of(self.every) || step == self.steps {
-            Some(self.line(step, lr, batch, text)?)
-        } else {
-            None
-        };
-        let loss = self.last_loss;
-        self.progress.advance(1, || match line {
-            Some(line) => {
-                let concept = line.concept.map_or(String::new(), |loss| {
-                    format!(" (concept {loss:.3}, accuracy {:.2})", line.concept_accuracy.unwrap_or(0.0))
-                });
-                format!(
-                    "loss {:.3}{concept}, {:.0} img/s, waits {:.0} %",
-                    line.loss,
-                    line.images_per_second,
-                    100.0 * line.data_wait
-                )
+impl<'a> Run<'a> {
+    /// Opens everything a run needs, new or from its newest checkpoint, and makes the folder of a new one. Whatever can
+    /// refuse the run does so before that.
+    pub fn open(settings: &'a Settings, group: &Group, device: Device, resume: bool) -> Result<Self> {
+        let mut run = Self::prepare(settings, group, device)?;
+        let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.refuse_unless_same(settings)?;
+            if checkpoint.state.vision != run.vision_hash {
+                let problem = "is another tower than the run's".to_owned();
+                return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
             }
-            None => format!("loss {loss:.3}"),
-        });
+            run.restore(checkpoint)?;
+        }
+        // Ranks agree that the run can begin before its folder is made, and that it is made before anyone goes on.
+        group.gather_numbers(&[])?;
+        if !resume && group.is_first() {
+            checkpoint::create_run(settings)?;
+        }
+        let parameters: Vec<Tensor> = run.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        group.broadcast(&parameters)?;
+        Ok(run)
+    }
+
+    /// Everything a new run needs, with its first weights; writes nothing.
+    pub fn prepare(settings: &'a Settings, group: &Group, device: Device) -> Result<Self> {
+        let kind = settings.precision.kind(device);
+        let shards = loader::shard::list(&settings.data.shards)?;
+        let bank = data::bank(settings, &shards)?.map(Arc::new);
+        let names = bank.as_ref().map_or(0, |bank| bank.len());
+        let scored_on = periodic::set(&settings.evaluation)?;
+        let loader = data::loader(settings, shards, bank, group)?;
+        tch::manual_seed(settings.seed as i64);
+        let (source, width, vision_hash) = if settings.objective.name == Objective::Clip {
+            let size = i64::from(settings.data.size);
+            let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
+            let vision = FrozenVision::around(tower.trainable(), &settings.vision, kind, device);
+            (VisionSource::Trained(Box::new(vision), size), settings.clip.output, String::new())
+        } else {
+            let (source, width) = VisionSource::frozen(settings, &loader, device)?;
+            (source, width, weights::sha256(&settings.vision.weights)?)
+        };
+        let text = TextTower::random(settings.text, width, device);
+        let mut run = Self {
+            settings,
+            device,
+            loader,
+            bank: names,
+            scored_on,
+            source,
+            vision_hash,
+            text,
+            optimizer: Optimizer::new(&settings.optimizer, Vec::new()),
+            step: 0,
+            position: Position { epoch: 0, step: 0 },
+        };
+        run.optimizer = Optimizer::new(&settings.optimizer, run.parameters());
+        Ok(run)
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let width = self.text.output();
+        self.text = checkpoint.text(width, self.device)?;
+        if let VisionSource::Trained(_, size) = &self.source {
+            let size = *size;
+            let kind = self.settings.precision.kind(self.device);
+            let tower = checkpoint.trained_vision(kind, self.device)?.trainable();
+            let vision = FrozenVision::around(tower, &self.settings.vision, kind, self.device);
+            self.source = VisionSource::Trained(Box::new(vision), size);
+        }
+        self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());
+        checkpoint.load_optimizer(&mut self.optimizer, self.device)?;
+        let (epoch, step) = checkpoint.state.position;
+        (self.step, self.position) = (checkpoint.state.step, Position { epoch, step });
         Ok(())
     }
 
-    /// Means since the last line: the only place where the host waits for the device.
-    fn line(&mut self, step: u64, lr: f64, batch: &loader::Batch, text: &TextTower) -> Result<LogLine> {
-        let mean = |part: &dyn Fn(&StepReport) -> Option<Tensor>| {
-            let values: Vec<Tensor> =
-                self.pending.iter().filter_map(part).map(|t| t.to_kind(Kind::Float)).collect();
-            (!values.is_empty()).then(|| Tensor::stack(&values, 0).mean(Kind::Double).double_value(&[]))
-        };
-        let loss = mean(&|r| Some(r.loss.shallow_clone())).unwrap_or(f64::NAN);
-        let elapsed = self.pending_since.elapsed().as_secs_f64().max(1e-9);
-        let line = LogLine {
-            step,
-            loss,
-            contrastive: mean(&|r| Some(r.contrastive.shallow_clone())).unwrap_or(f64::NAN),
-            concept: mean(&|r| r.concept.as_ref().map(Tensor::shallow_clone)),
-            concept_accuracy: mean(&|r| r.concept_accuracy.as_ref().map(Tensor::shallow_clone)),
-            logit_scale: text.logit_scale().double_value(&[]),
-            lr,
-            images_per_second: self.pending_images as f64 / elapsed,
-            data_wait: self.pending_wait.as_secs_f64() / elapsed,
-        };
-        if !loss.is_finite() {
-            let samples = batch.keys.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-            return Err(Error::NotFinite { step, loss, samples });
-        }
-        let mut text = serde_json::to_string(&line).unwrap_or_default();
-        text.push('\n');
-        self.file.write_all(text.as_bytes()).map_err(at(&self.path))?;
-        self.last_loss = loss;
-        self.pending.clear();
-        self.pending_since = Instant::now();
-        self.pending_wait = Duration::ZERO;
-        self.pending_images = 0;
-        Ok(line)
+    /// Everything that is trained, under open_clip's names.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        let mut named = self.text.named();
+        named.extend(self.source.trained());
+        named
     }
 
-    fn finish(self, settings: &Settings, step: u64, bank: usize, checkpoint: PathBuf) -> Summary {
-        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        self.progress.finish(&format!("loss {:.3}, {}", self.last_loss, checkpoint.display()));
-        Summary {
-            objective: settings.objective.name.to_string(),
-            steps: step,
-            interrupted: step < settings.steps,
-            images_per_second: self.images as f64 / seconds,
-            data_wait: self.waited.as_secs_f64() / seconds,
-            first_loss: self.first_loss.unwrap_or(f64::NAN),
-            last_loss: self.last_loss,
-            captions: self.images,
-            captions_without_mention: self.captions_without_mention,
-            mentions: self.mentions,
-            mentions_left_out: self.mentions_left_out,
-            replaced: self.replaced,
-            bank,
-            checkpoint,
+    /// Batches from where the run is.
+    pub fn feed(&self) -> Result<Feed> {
+        Feed::new(&self.loader, self.position, &self.source, self.device)
+    }
+
+    /// One optimiser step.
+    pub fn step(&mut self, feed: &mut Feed, group: &Group) -> Result<Taken> {
+        let settings = self.settings;
+        let fed = feed.next_batch()?;
+        let input = data::step_input(&fed, &self.source, settings, self.device)?;
+        let kind = settings.precision.kind(self.device);
+        let report =
+            objective::gradients(&self.text, &settings.objective, &input, group, settings.micro_batch, kind)?;
+        let lr = learning_rate(&settings.optimizer, self.step, settings.steps);
+        self.optimizer.step(lr)?;
+        self.text.clamp_logit_scale();
+        self.step += 1;
+        self.position = fed.batch.position.next(self.loader.steps_per_epoch());
+        let shape = self.text.shape;
+        let text = operations::transformer(input.captions.ids.size()[1], shape.width, shape.depth);
+        let operations = fed.batch.size as f64 * (operations::TRAINING * text + self.source.operations());
+        Ok(Taken { step: self.step, report, lr, batch: fed.batch, operations })
+    }
+
+    /// exp of the learned scale of the image-caption logits, a scalar on the device.
+    pub fn logit_scale(&self) -> Tensor {
+        self.text.logit_scale()
+    }
+
+    fn train(mut self, group: &Group) -> Result<Summary> {
+        let settings = self.settings;
+        let mut log = Log::open(settings, self.step, self.device, group)?;
+        let mut feed = self.feed()?;
+        let mut saved = None;
+        let mut saved_at = Instant::now();
+        while self.step < settings.steps {
+            // All ranks stop at the same step, whichever was told to.
+            let stop = group.gather_numbers(&[i64::from(interrupted())])?;
+            if stop.iter().flatten().any(|&stop| stop != 0) {
+                break;
+            }
+            let taken = self.step(&mut feed, group)?;
+            if let Err(error) = log.record(taken, &self.logit_scale(), group) {
+                return Err(self.with_batch_saved(error, group));
+            }
+            let every = settings.checkpoint.every;
+            let minutes = settings.checkpoint.minutes;
+            if (every > 0 && self.step.is_multiple_of(every))
+                || (minutes > 0.0 && saved_at.elapsed().as_secs_f64() > 60.0 * minutes)
+            {
+                saved = Some((self.step, self.save(group, &mut log)?));
+                saved_at = Instant::now();
+            }
         }
+        let checkpoint = match saved {
+            Some((step, folder)) if step == self.step => folder,
+            _ => self.save(group, &mut log)?,
+        };
+        Ok(log.finish(settings, self.step, self.bank, checkpoint, group))
+    }
+
+    /// When a loss was no number, keeps this rank's part of its batch. What else went wrong on the way matters less.
+    fn with_batch_saved(&self, error: Error, group: &Group) -> Error {
+        if let Error::NotFinite { step, position, .. } = &error {
+            let run = if group.world() == 1 {
+                self.settings.out.clone()
+            } else {
+                self.settings.out.join(format!("rank-{}", group.rank()))
+            };
+            match anomaly::save(&run, *step, *position, &self.loader) {
+                Ok(folder) => eprintln!("the batch is in {}", folder.display()),
+                Err(error) => eprintln!("the batch could not be saved: {error}"),
+            }
+        }
+        error
+    }
+
+    /// Writes a checkpoint, scores it if the run does that, and removes old ones. Rank 0 does so for all.
+    fn save(&self, group: &Group, log: &mut Log) -> Result<PathBuf> {
+        let settings = self.settings;
+        if !group.is_first() {
+            return Ok(settings.out.clone());
+        }
+        let position = (self.position.epoch, self.position.step);
+        let state = State::new(settings, self.step, position, &self.vision_hash, self.bank);
+        let folder = checkpoint::save(&settings.out, &state, &self.parameters(), &self.optimizer)?;
+        if let Some(set) = &self.scored_on {
+            let scores = periodic::score(&Checkpoint::open(&folder)?, set, self.device)?;
+            checkpoint::record_scores(&folder, &scores, scores.miou)?;
+            log.scored(self.step, scores.miou, scores.pixel_accuracy)?;
+        }
+        checkpoint::remove_old(&settings.out, settings.checkpoint.keep)?;
+        Ok(folder)
     }
 }

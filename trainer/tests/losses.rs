@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-use trainer::losses;
+use trainer::losses::{self, Concepts, Target};
 use trainer::pooling::{Mention, Mentions};
 use trainer::towers::unit;
 
@@ -54,7 +54,7 @@ fn values_and_gradients_are_the_references() {
         let rows = Tensor::arange(batch, (Kind::Int64, Device::Cpu));
         let ends = Tensor::from_slice(&numbers(&case["ends"])).to_kind(Kind::Int64);
         let captions = unit(&z_t.index(&[Some(rows), Some(ends)]).matmul(&projection));
-        let contrastive = losses::contrastive(&z_cls, &captions, &log_scale.exp());
+        let contrastive = losses::contrastive(&z_cls, &captions, &log_scale.exp(), 0..batch);
         close(&format!("{name}: contrastive"), &contrastive, &case["contrastive"]);
 
         let loss = if mentions.is_empty() {
@@ -63,7 +63,10 @@ fn values_and_gradients_are_the_references() {
             let mentions = Mentions::new(&mentions, tokens, Device::Cpu);
             let texts = unit(&mentions.mean_tokens(&z_t).matmul(&projection));
             let pooled = mentions.pool(&z_v, &texts, 0.1);
-            let concept = losses::concept(&pooled, &texts, mentions.labels(), 1.0 / 0.07);
+            let concepts = Concepts::new(mentions.labels(), Device::Cpu);
+            let own = 0..concepts.mentions();
+            let vectors = concepts.vectors(&texts);
+            let concept = losses::concept(&pooled, &vectors, &concepts, &own, 1.0 / 0.07, Target::Label);
             close(&format!("{name}: texts"), &texts, &case["texts"]);
             close(&format!("{name}: pooled"), &pooled, &case["pooled"]);
             close(&format!("{name}: concept"), &concept.loss, &case["concept"]);

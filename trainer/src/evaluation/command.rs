@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 pub use classification::{ClassificationArgs, RetrievalArgs};
 pub use segmentation::SegmentationArgs;
+pub(super) use segmentation::THRESHOLD;
 
 use super::table;
 use crate::checkpoint::Checkpoint;

@@ -16,6 +16,7 @@ pub mod image_sets;
 pub mod labels;
 pub mod masks;
 pub mod pamr;
+pub mod periodic;
 pub mod published;
 pub mod published_sets;
 pub mod ranking;

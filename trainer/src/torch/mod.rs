@@ -1,16 +1,22 @@
-//! The only unsafe code of the trainer: functions of libtorch that tch does not offer, through
-//! `cpp/shim.cpp`, and loading the CUDA half of libtorch at run time.
+//! The only unsafe code of the trainer: functions of libtorch that tch does not offer, through `cpp/`, NCCL, and loading
+//! the CUDA half of libtorch at run time.
 
 #![allow(unsafe_code)]
 
+mod collectives;
 mod cuda;
+mod lane;
+mod nccl;
 
 use std::ffi::{CStr, c_char, c_int};
 
 use tch::Tensor;
 use torch_sys::C_tensor;
 
+pub use collectives::{Gloo, Store};
 pub use cuda::load_cuda;
+pub use lane::{Lane, peak_memory};
+pub use nccl::{Id, Nccl};
 
 unsafe extern "C" {
     fn torch_shim_fused_adamw(
@@ -50,8 +56,12 @@ fn check(message: *mut c_char) -> Result<(), ShimError> {
     Err(ShimError(text.lines().next().unwrap_or_default().to_owned()))
 }
 
+fn pointer(tensor: &Tensor) -> *mut C_tensor {
+    tensor.as_ptr().cast_mut()
+}
+
 fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*mut C_tensor> {
-    tensors.into_iter().map(|t| t.as_ptr().cast_mut()).collect()
+    tensors.into_iter().map(pointer).collect()
 }
 
 /// The settings of one AdamW step.

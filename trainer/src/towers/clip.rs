@@ -1,9 +1,10 @@
 //! CLIP's own vision transformer with its projection, and MaskCLIP's way of reading its patches.
 
 use clap::ValueEnum;
-use tch::{Kind, Tensor};
+use serde::{Deserialize, Serialize};
+use tch::{Device, Kind, Tensor};
 
-use super::block::{Activation, Block, Norm, OPEN_CLIP};
+use super::block::{Activation, Block, Init, Norm, OPEN_CLIP};
 use super::vision::VisionFeatures;
 use crate::error::Result;
 use crate::weights::Weights;
@@ -21,6 +22,26 @@ pub enum Dense {
     Values,
 }
 
+/// The size of a new tower; the defaults are CLIP's ViT-B/16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClipShape {
+    /// Token width, a multiple of 64 (the width of a head).
+    pub width: i64,
+    /// Number of blocks.
+    pub depth: i64,
+    /// Side of a patch in pixels.
+    pub patch: i64,
+    /// Width d_v of the space shared with the text tower.
+    pub output: i64,
+}
+
+impl Default for ClipShape {
+    fn default() -> Self {
+        Self { width: 768, depth: 12, patch: 16, output: 512 }
+    }
+}
+
 /// CLIP's vision transformer.
 #[derive(Debug)]
 pub struct ClipVisionTower {
@@ -29,6 +50,7 @@ pub struct ClipVisionTower {
     /// Patches along a side of the training image.
     pub grid: i64,
     dense: Dense,
+    kind: Kind,
     width: i64,
     patch_weight: Tensor,
     class: Tensor,
@@ -64,8 +86,9 @@ impl ClipVisionTower {
             patch,
             grid,
             dense,
+            kind,
             width,
-            patch_weight: weights.take("conv1.weight", &[width, 3, patch, patch])?.to_kind(kind),
+            patch_weight: weights.take("conv1.weight", &[width, 3, patch, patch])?,
             class: weights.take("class_embedding", &[width])?,
             position: weights.take("positional_embedding", &[1 + grid * grid, width])?,
             before: Norm::read(weights, "ln_pre", width, EPS)?,
@@ -75,16 +98,86 @@ impl ClipVisionTower {
         })
     }
 
+    /// A new tower for images of `grid` patches a side. Draws from libtorch's generator: seed that first. The blocks start
+    /// as the text tower's do (CLIP's own code leaves these to PyTorch's defaults).
+    pub fn random(shape: ClipShape, grid: i64, kind: Kind, device: Device) -> Self {
+        let ClipShape { width, depth, patch, output } = shape;
+        let normal = |size: &[i64], std: f64| Tensor::randn(size, (Kind::Float, device)) * std;
+        let scale = (width as f64).powf(-0.5);
+        let residual = scale * (2.0 * depth as f64).powf(-0.5);
+        let init = Init {
+            qkv: scale,
+            proj: residual,
+            fc1: (2.0 * width as f64).powf(-0.5),
+            fc2: residual,
+            layer_scale: None,
+        };
+        let heads = width / HEAD_WIDTH;
+        Self {
+            patch,
+            grid,
+            dense: Dense::Tokens,
+            kind,
+            width,
+            patch_weight: normal(&[width, 3, patch, patch], ((3 * patch * patch) as f64).powf(-0.5)),
+            class: normal(&[width], scale),
+            position: normal(&[1 + grid * grid, width], scale),
+            before: Norm::new(width, EPS, device),
+            blocks: (0..depth).map(|_| Block::random(width, heads, EPS, &init, device)).collect(),
+            after: Norm::new(width, EPS, device),
+            projection: normal(&[width, output], scale),
+        }
+    }
+
+    /// The same, with gradients from now on.
+    #[must_use]
+    pub fn trainable(self) -> Self {
+        for (_, tensor) in self.named() {
+            let _ = tensor.set_requires_grad(true);
+        }
+        self
+    }
+
+    /// Every parameter under open_clip's name for it, `visual.` included.
+    pub fn named(&self) -> Vec<(String, Tensor)> {
+        let mut out: Vec<(String, Tensor)> = [
+            ("visual.conv1.weight", &self.patch_weight),
+            ("visual.class_embedding", &self.class),
+            ("visual.positional_embedding", &self.position),
+            ("visual.ln_pre.weight", &self.before.weight),
+            ("visual.ln_pre.bias", &self.before.bias),
+            ("visual.ln_post.weight", &self.after.weight),
+            ("visual.ln_post.bias", &self.after.bias),
+            ("visual.proj", &self.projection),
+        ]
+        .into_iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
+        .collect();
+        for (i, block) in self.blocks.iter().enumerate() {
+            out.extend(block.named(&format!("visual.transformer.resblocks.{i}."), &OPEN_CLIP));
+        }
+        out
+    }
+
+    /// Number of blocks.
+    pub fn depth(&self) -> i64 {
+        self.blocks.len() as i64
+    }
+
+    /// Token width.
+    pub fn width(&self) -> i64 {
+        self.width
+    }
+
+    /// Width d_v of the space shared with the text tower.
+    pub fn output(&self) -> i64 {
+        self.projection.size()[1]
+    }
+
     /// `pixels`: [B, 3, H, W], normalised, H and W multiples of the patch; features in the projection's space.
     pub fn forward(&self, pixels: &Tensor) -> VisionFeatures {
-        let kind = self.patch_weight.kind();
-        let patch = [self.patch, self.patch];
-        let patches =
-            pixels.to_kind(kind).conv2d(&self.patch_weight, None::<&Tensor>, patch, [0, 0], [1, 1], 1);
-        let (batch, height, width) = (patches.size()[0], patches.size()[2], patches.size()[3]);
-        let class = self.class.to_kind(kind).view([1, 1, self.width]).expand([batch, 1, -1], false);
-        let tokens = Tensor::cat(&[class, patches.flatten(2, 3).transpose(1, 2)], 1);
-        let mut x = self.before.forward(&(tokens + self.position_for(height, width).to_kind(kind)));
+        let mut x = self.embed(pixels);
+        let patches = x.size()[1] - 1;
         let mut values = None;
         for (i, block) in self.blocks.iter().enumerate() {
             if self.dense == Dense::Values && i + 1 == self.blocks.len() {
@@ -92,11 +185,32 @@ impl ClipVisionTower {
             }
             x = block.forward(&x, false);
         }
-        let project = |x: &Tensor| self.after.forward(x).to_kind(Kind::Float).matmul(&self.projection);
         VisionFeatures {
-            class: project(&x.select(1, 0)),
-            patches: project(&values.as_ref().unwrap_or(&x).narrow(1, 1, height * width)),
+            class: self.project(&x.select(1, 0)),
+            patches: self.project(&values.as_ref().unwrap_or(&x).narrow(1, 1, patches)),
         }
+    }
+
+    /// The images' embeddings alone, [B, d_v]: what CLIP is trained on.
+    pub fn class(&self, pixels: &Tensor) -> Tensor {
+        let x = self.blocks.iter().fold(self.embed(pixels), |x, block| block.forward(&x, false));
+        self.project(&x.select(1, 0))
+    }
+
+    /// Class token and patches before the first block, [B, 1 + N, width].
+    fn embed(&self, pixels: &Tensor) -> Tensor {
+        let kind = self.kind;
+        let patch = [self.patch, self.patch];
+        let weight = self.patch_weight.to_kind(kind);
+        let patches = pixels.to_kind(kind).conv2d(&weight, None::<&Tensor>, patch, [0, 0], [1, 1], 1);
+        let (batch, height, width) = (patches.size()[0], patches.size()[2], patches.size()[3]);
+        let class = self.class.to_kind(kind).view([1, 1, self.width]).expand([batch, 1, -1], false);
+        let tokens = Tensor::cat(&[class, patches.flatten(2, 3).transpose(1, 2)], 1);
+        self.before.forward(&(tokens + self.position_for(height, width).to_kind(kind)))
+    }
+
+    fn project(&self, x: &Tensor) -> Tensor {
+        self.after.forward(x).to_kind(Kind::Float).matmul(&self.projection)
     }
 
     /// The position embedding for another grid, as open_clip resizes it: bicubic, antialiased.

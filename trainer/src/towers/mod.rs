@@ -6,7 +6,7 @@ mod text;
 mod vision;
 
 pub use block::Activation;
-pub use clip::{ClipVisionTower, Dense};
+pub use clip::{ClipShape, ClipVisionTower, Dense};
 pub(crate) use text::VOCABULARY;
 pub use text::{CaptionTokens, TextShape, TextTower};
 pub(crate) use vision::HEAD_WIDTH;

@@ -169,6 +169,11 @@ impl TextTower {
         self.project(&tokens.index(&[Some(rows), Some(end.shallow_clone())]))
     }
 
+    /// Width d_v of the space shared with the vision tower.
+    pub fn output(&self) -> i64 {
+        self.projection.size()[1]
+    }
+
     /// exp of the learned scale of the image-caption logits, a scalar.
     pub fn logit_scale(&self) -> Tensor {
         self.logit_scale.exp()

@@ -208,6 +208,16 @@ impl VisionTower {
         Tensor::cat(&[class.to_kind(Kind::Float), patches], 1)
     }
 
+    /// Number of blocks.
+    pub fn depth(&self) -> i64 {
+        self.blocks.len() as i64
+    }
+
+    /// Tokens beside the patches: class and registers.
+    pub fn extra_tokens(&self) -> i64 {
+        1 + self.registers.as_ref().map_or(0, |registers| registers.size()[1])
+    }
+
     /// Folds the mean and deviation of each channel of `patches` ([B, N, d_v], this tower's own output) into the
     /// final LayerNorm, so that patch tokens come out with mean 0 and deviation 1: what all patches share would
     /// otherwise dominate every similarity.

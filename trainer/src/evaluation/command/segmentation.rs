@@ -20,7 +20,7 @@ use crate::templates;
 use crate::window::Window;
 
 /// TCL's threshold for the sets with background.
-const THRESHOLD: f64 = 0.4;
+pub(in crate::evaluation) const THRESHOLD: f64 = 0.4;
 /// Missing files that `--check` names.
 const NAMED: usize = 20;
 /// Images with low scores that are drawn where `--out` is given.

@@ -1,0 +1,45 @@
+//! What is kept of a step whose loss is no number: its batch, as the towers were given it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use loader::{Loader, Position};
+use serde_json::json;
+use tch::Tensor;
+
+use crate::error::{Error, Result, at};
+use crate::vision_source::pixels;
+use crate::weights;
+
+/// Writes the batch at `position` into `run/anomaly-step-NNNNNNNN/`: `batch.safetensors` (pixels [B, H, W, 3], tokens
+/// [B, context]) and `samples.json` (keys, captions, mentions). It is loaded again: batches depend on their position alone.
+pub fn save(run: &Path, step: u64, position: Position, loader: &Loader) -> Result<PathBuf> {
+    let folder = run.join(format!("anomaly-step-{step:08}"));
+    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    let Some(batch) = loader.batches(position).next().transpose()? else { return Ok(folder) };
+    let tokens = Tensor::from_slice(&batch.tokens).view([batch.size as i64, -1]);
+    let mut tensors = vec![("tokens".to_owned(), tokens)];
+    if !batch.images.is_empty() {
+        let size = i64::from(loader.settings().image.size());
+        tensors.push(("pixels".to_owned(), pixels(&batch.images, size)));
+    }
+    weights::write(&folder.join("batch.safetensors"), &tensors)?;
+    let mentions: Vec<_> = batch
+        .mentions
+        .iter()
+        .map(|m| json!({ "row": m.sample, "label": m.label, "tokens": [m.positions.start, m.positions.end] }))
+        .collect();
+    let samples = json!({
+        "step": step,
+        "epoch": position.epoch,
+        "epoch_step": position.step,
+        "keys": batch.keys,
+        "captions": batch.captions,
+        "mentions": mentions,
+    });
+    let path = folder.join("samples.json");
+    let text = serde_json::to_vec_pretty(&samples)
+        .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
+    concepts::files::write_atomic(&path, &text).map_err(at(&path))?;
+    Ok(folder)
+}

@@ -1,0 +1,314 @@
+//! What a run says of itself: a progress line, `log.jsonl`, TensorBoard. Rank 0 speaks for all.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use loader::Position;
+use loader::program::Progress;
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result, at};
+use crate::events::Events;
+use crate::group::Group;
+use crate::objective::StepReport;
+use crate::settings::Settings;
+use crate::torch;
+use crate::train::{Summary, Taken};
+
+/// One line of `log.jsonl`: means over the steps since the last line, over all ranks.
+#[derive(Debug, Serialize)]
+struct Line {
+    step: u64,
+    loss: f64,
+    contrastive: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concept: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concept_accuracy: Option<f64>,
+    logit_scale: f64,
+    lr: f64,
+    images_per_second: f64,
+    /// Share of rank 0's time.
+    data_wait: f64,
+    /// Of rank 0, at its most: tensors on a GPU, the whole process on a CPU.
+    memory_gb: f64,
+    /// Operations of the towers, 10^12 a second and rank.
+    tflops: f64,
+    /// Share of `peak_tflops` in use (MFU).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    utilization: Option<f64>,
+    seconds_left: f64,
+}
+
+/// A step that is not in the log yet; its scalars are still on the device.
+#[derive(Debug)]
+struct Pending {
+    report: StepReport,
+    step: u64,
+    position: Position,
+    first_keys: Vec<String>,
+}
+
+/// Counts, sums and writes what the steps report.
+#[derive(Debug)]
+pub struct Log {
+    /// Rank 0's.
+    file: Option<File>,
+    path: PathBuf,
+    events: Option<Events>,
+    progress: Option<Progress>,
+    every: u64,
+    steps: u64,
+    peak_tflops: f64,
+    device: Device,
+    started: Instant,
+    pending: Vec<Pending>,
+    pending_since: Instant,
+    pending_wait: Duration,
+    pending_operations: f64,
+    images: u64,
+    pending_images: u64,
+    waited: Duration,
+    first_loss: Option<f64>,
+    last_loss: f64,
+    captions_without_mention: u64,
+    mentions: u64,
+    mentions_left_out: u64,
+    replaced: u64,
+}
+
+impl Log {
+    /// Appends to the log of a run that has taken `step` steps.
+    pub fn open(settings: &Settings, step: u64, device: Device, group: &Group) -> Result<Self> {
+        let path = settings.out.join("log.jsonl");
+        let (mut file, mut events, mut progress) = (None, None, None);
+        if group.is_first() {
+            file = Some(OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?);
+            if settings.tensorboard {
+                events = Some(Events::create(&settings.out.join("tensorboard"))?);
+            }
+            let bar = progress.insert(Progress::new("training", "steps", settings.steps));
+            bar.advance(step, String::new);
+        }
+        let now = Instant::now();
+        Ok(Self {
+            file,
+            path,
+            events,
+            progress,
+            every: settings.log_every,
+            steps: settings.steps,
+            peak_tflops: settings.peak_tflops,
+            device,
+            started: now,
+            pending: Vec::new(),
+            pending_since: now,
+            pending_wait: Duration::ZERO,
+            pending_operations: 0.0,
+            images: 0,
+            pending_images: 0,
+            waited: Duration::ZERO,
+            first_loss: None,
+            last_loss: f64::NAN,
+            captions_without_mention: 0,
+            mentions: 0,
+            mentions_left_out: 0,
+            replaced: 0,
+        })
+    }
+
+    /// Takes in one step, and writes a line when it is time.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when a line finds that a step's loss is no number.
+    pub fn record(&mut self, taken: Taken, logit_scale: &Tensor, group: &Group) -> Result<()> {
+        let Taken { step, report, lr, batch, operations } = taken;
+        let mut mentioned: Vec<u32> = batch.mentions.iter().map(|m| m.sample).collect();
+        mentioned.dedup();
+        self.captions_without_mention += (batch.size - mentioned.len()) as u64;
+        self.mentions += batch.mentions.len() as u64;
+        self.mentions_left_out += u64::from(batch.counters.mentions_left_out);
+        for broken in &batch.counters.skipped {
+            self.replaced += 1;
+            eprintln!("replaced {} of {}: {}", broken.key, broken.shard.display(), broken.cause);
+        }
+        self.images += batch.size as u64;
+        self.pending_images += batch.size as u64;
+        self.waited += batch.counters.waited;
+        self.pending_wait += batch.counters.waited;
+        self.pending_operations += operations;
+        let first_keys = batch.keys.iter().take(5).cloned().collect();
+        self.pending.push(Pending { report, step, position: batch.position, first_keys });
+        let line = if step.is_multiple_of(self.every) || step == self.steps {
+            Some(self.line(step, lr, logit_scale, group)?)
+        } else {
+            None
+        };
+        let loss = self.last_loss;
+        let Some(progress) = &mut self.progress else { return Ok(()) };
+        progress.advance(1, || line.map_or_else(|| format!("loss {loss:.3}"), |line| line.for_people()));
+        Ok(())
+    }
+
+    /// Means since the last line: the only place where the host waits for the device.
+    fn line(&mut self, step: u64, lr: f64, logit_scale: &Tensor, group: &Group) -> Result<Line> {
+        // [quantities, steps], summed over the ranks at once.
+        let column = |part: &dyn Fn(&StepReport) -> Option<&Tensor>| {
+            let values: Option<Vec<Tensor>> =
+                self.pending.iter().map(|p| Some(part(&p.report)?.to_kind(Kind::Double))).collect();
+            values.map(|values| Tensor::stack(&values, 0))
+        };
+        let columns: Vec<Option<Tensor>> = vec![
+            column(&|r| Some(&r.loss)),
+            column(&|r| Some(&r.contrastive)),
+            column(&|r| r.concept.as_ref()),
+            column(&|r| r.concept_accuracy.as_ref()),
+        ];
+        let present: Vec<&Tensor> = columns.iter().flatten().collect();
+        let sums = Tensor::stack(&present, 0).to_device(Device::Cpu);
+        group.sum(std::slice::from_ref(&sums))?;
+        let losses = Vec::<f64>::try_from(sums.get(0))?;
+        if let Some((bad, loss)) = self.pending.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
+            return Err(Error::NotFinite {
+                step: bad.step,
+                loss: *loss,
+                position: bad.position,
+                samples: bad.first_keys.join(", "),
+            });
+        }
+        if self.first_loss.is_none() {
+            self.first_loss = losses.first().copied();
+        }
+        let mut means =
+            Vec::<f64>::try_from(sums.mean_dim([1i64].as_slice(), false, Kind::Double))?.into_iter();
+        let mut next = |there: bool| if there { means.next() } else { None };
+        let loss = next(true).unwrap_or(f64::NAN);
+        let elapsed = self.pending_since.elapsed().as_secs_f64().max(1e-9);
+        let tflops = self.pending_operations / elapsed / 1e12;
+        let line = Line {
+            step,
+            loss,
+            contrastive: next(true).unwrap_or(f64::NAN),
+            concept: next(columns[2].is_some()),
+            concept_accuracy: next(columns[3].is_some()),
+            logit_scale: logit_scale.double_value(&[]),
+            lr,
+            images_per_second: self.pending_images as f64 * group.world() as f64 / elapsed,
+            data_wait: self.pending_wait.as_secs_f64() / elapsed,
+            memory_gb: memory(self.device) as f64 / 1e9,
+            tflops,
+            utilization: (self.peak_tflops > 0.0).then(|| tflops / self.peak_tflops),
+            seconds_left: elapsed / self.pending.len() as f64 * self.steps.saturating_sub(step) as f64,
+        };
+        self.last_loss = loss;
+        self.pending.clear();
+        self.pending_since = Instant::now();
+        self.pending_wait = Duration::ZERO;
+        self.pending_operations = 0.0;
+        self.pending_images = 0;
+        if let Some(file) = &mut self.file {
+            let mut text = serde_json::to_string(&line).unwrap_or_default();
+            text.push('\n');
+            file.write_all(text.as_bytes()).map_err(at(&self.path))?;
+        }
+        if let Some(events) = &mut self.events {
+            events.scalars(step, &line.scalars())?;
+        }
+        Ok(line)
+    }
+
+    /// Takes in a checkpoint's scores.
+    pub fn scored(&mut self, step: u64, miou: f64, pixel_accuracy: f64) -> Result<()> {
+        eprintln!("step {step}: mIoU {:.2} %, pixel accuracy {:.2} %", 100.0 * miou, 100.0 * pixel_accuracy);
+        if let Some(events) = &mut self.events {
+            events
+                .scalars(step, &[("evaluation/miou", miou), ("evaluation/pixel_accuracy", pixel_accuracy)])?;
+        }
+        // Not the training's time.
+        self.pending_since = Instant::now();
+        Ok(())
+    }
+
+    /// The run's summary.
+    pub fn finish(
+        mut self,
+        settings: &Settings,
+        step: u64,
+        bank: usize,
+        checkpoint: PathBuf,
+        group: &Group,
+    ) -> Summary {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        if let Some(progress) = self.progress.take() {
+            progress.finish(&format!("loss {:.3}, {}", self.last_loss, checkpoint.display()));
+        }
+        Summary {
+            objective: settings.objective.name.to_string(),
+            steps: step,
+            interrupted: step < settings.steps,
+            ranks: group.world(),
+            images_per_second: self.images as f64 * group.world() as f64 / seconds,
+            data_wait: self.waited.as_secs_f64() / seconds,
+            first_loss: self.first_loss.unwrap_or(f64::NAN),
+            last_loss: self.last_loss,
+            captions: self.images,
+            captions_without_mention: self.captions_without_mention,
+            mentions: self.mentions,
+            mentions_left_out: self.mentions_left_out,
+            replaced: self.replaced,
+            bank,
+            checkpoint,
+        }
+    }
+}
+
+impl Line {
+    fn for_people(&self) -> String {
+        let concept = self.concept.map_or(String::new(), |loss| {
+            format!(" (concept {loss:.3}, accuracy {:.2})", self.concept_accuracy.unwrap_or(0.0))
+        });
+        let used = self.utilization.map_or(String::new(), |used| format!(", MFU {:.0} %", 100.0 * used));
+        let left = Duration::from_secs(self.seconds_left as u64);
+        format!(
+            "loss {:.3}{concept}, scale {:.1}, lr {:.1e}, {:.0} img/s, waits {:.0} %, {:.1} GB{used}, {} left",
+            self.loss,
+            self.logit_scale,
+            self.lr,
+            self.images_per_second,
+            100.0 * self.data_wait,
+            self.memory_gb,
+            indicatif::HumanDuration(left)
+        )
+    }
+
+    fn scalars(&self) -> Vec<(&'static str, f64)> {
+        let mut out = vec![
+            ("loss/total", self.loss),
+            ("loss/contrastive", self.contrastive),
+            ("logit_scale", self.logit_scale),
+            ("lr", self.lr),
+            ("speed/images_per_second", self.images_per_second),
+            ("speed/data_wait", self.data_wait),
+            ("speed/tflops", self.tflops),
+            ("memory_gb", self.memory_gb),
+        ];
+        out.extend(self.concept.map(|loss| ("loss/concept", loss)));
+        out.extend(self.concept_accuracy.map(|accuracy| ("concept_accuracy", accuracy)));
+        out.extend(self.utilization.map(|used| ("speed/utilization", used)));
+        out
+    }
+}
+
+/// Bytes in use at their most: of tensors on a GPU, of the whole process on a CPU. 0 where the system does not say.
+pub fn memory(device: Device) -> u64 {
+    if let Device::Cuda(index) = device {
+        return torch::peak_memory(index).unwrap_or(0);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}

@@ -1,0 +1,276 @@
+//! Ten optimiser steps against PyTorch (`tests/fixtures/training/make.py`), in one process and in several, whose gradients
+//! are those of one; and what becomes of a group that loses a rank.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod wave;
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+use trainer::Error;
+use trainer::data::seen;
+use trainer::group::Group;
+use trainer::launch::Launch;
+use trainer::losses::Target;
+use trainer::objective::{Images, Objective, ObjectiveSettings, Query, StepInput, gradients};
+use trainer::optimizer::{Optimizer, OptimizerSettings, learning_rate};
+use trainer::pooling::Mention;
+use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
+use wave::{fill, wave};
+
+const SIZE: i64 = 32;
+const CONTEXT: usize = 16;
+/// The part of `in_proj_bias` that is the keys'. It shifts all similarities of a query alike, which a softmax does not see:
+/// its gradient is rounding alone, and Adam makes steps of rounding.
+const KEYS: std::ops::Range<i64> = 32..64;
+const OUTPUT: i64 = 64;
+
+fn cases() -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training/cases.json");
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn vision() -> VisionTower {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tower.safetensors");
+    let shape = VisionShape { width: OUTPUT, depth: 2, patch: 8, grid: 4 };
+    let tower = VisionTower::random(shape, Device::Cpu);
+    fill(tower.named());
+    trainer::weights::write(&path, &tower.named()).unwrap();
+    VisionTower::read(&path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap()
+}
+
+fn text() -> TextTower {
+    let shape = TextShape { width: 32, depth: 2, heads: 2, context: CONTEXT as i64 };
+    let tower = TextTower::random(shape, OUTPUT, Device::Cpu);
+    // The logit scale starts as CLIP's does.
+    fill(tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect());
+    tower
+}
+
+fn objective(case: &Value, all: &Value) -> ObjectiveSettings {
+    ObjectiveSettings {
+        name: if case["objective"] == "lit" { Objective::Lit } else { Objective::Simzss },
+        target: if case["target"] == "argmax" { Target::Argmax } else { Target::Label },
+        query: if case["query"] == "concept" { Query::Concept } else { Query::Mention },
+        concept_weight: all["concept_weight"].as_f64().unwrap(),
+        ..ObjectiveSettings::default()
+    }
+}
+
+/// The rows of a rank in batch `step`.
+fn input(all: &Value, vision: &VisionTower, step: usize, group: &Group) -> StepInput<'static> {
+    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let rows = all["batches"][step].as_array().unwrap();
+    let count = rows.len() / group.world();
+    let (mut ids, mut pixels, mut mentions) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, sample) in rows[group.rank() * count..][..count].iter().enumerate() {
+        let sample = sample.as_u64().unwrap() as usize;
+        let caption = &all["captions"][sample];
+        ids.extend(
+            tokenizer.encode(caption["text"].as_str().unwrap(), CONTEXT).ids.into_iter().map(i64::from),
+        );
+        pixels.push(wave((3 * SIZE * SIZE) as usize, sample).view([3, SIZE, SIZE]).to_kind(Kind::Float));
+        for mention in caption["mentions"].as_array().unwrap() {
+            let [first, end, label] = [0, 1, 2].map(|i| mention[i].as_u64().unwrap() as u32);
+            // Word i is token i + 1, after the start of the text.
+            mentions.push(Mention { row: row as u32, label, positions: first + 1..end + 1 });
+        }
+    }
+    let features = tch::no_grad(|| vision.forward(&Tensor::stack(&pixels, 0)));
+    StepInput {
+        images: Images::Seen(seen(&features, true, Kind::Float)),
+        captions: CaptionTokens::new(&ids, CONTEXT, Device::Cpu),
+        mentions,
+    }
+}
+
+/// Takes the ten steps and holds every loss and the weights to PyTorch's.
+fn ten_steps(name: &str, group: &Group, micro_batch: usize) {
+    let all = cases();
+    let case = &all[name];
+    let (vision, text) = (vision(), text());
+    let settings = objective(case, &all);
+    let optimizer_settings = OptimizerSettings {
+        lr: all["lr"].as_f64().unwrap(),
+        clip: case["clip"].as_f64().unwrap(),
+        ..OptimizerSettings::default()
+    };
+    let mut optimizer = Optimizer::new(&optimizer_settings, text.named());
+    for (step, expected) in case["losses"].as_array().unwrap().iter().enumerate() {
+        let input = input(&all, &vision, step, group);
+        let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
+        let parts = Tensor::stack(&[&report.loss, &report.contrastive], 0).to_kind(Kind::Double);
+        group.sum(std::slice::from_ref(&parts)).unwrap();
+        for (part, what) in ["loss", "contrastive loss"].into_iter().enumerate() {
+            let (found, expected) = (parts.double_value(&[part as i64]), expected[part].as_f64().unwrap());
+            let apart = (found - expected).abs() / expected;
+            assert!(apart < 1e-4, "{name}, step {step}: {what} {found}, not {expected}");
+        }
+        optimizer.step(learning_rate(&optimizer_settings, step as u64, 10)).unwrap();
+        text.clamp_logit_scale();
+    }
+    let named = text.named();
+    assert_eq!(named.len(), case["weights"].as_object().unwrap().len());
+    for (tensor_name, tensor) in &named {
+        let expected = &case["weights"][tensor_name];
+        let flat = tensor.detach().reshape([-1]).to_kind(Kind::Double);
+        for (at, value) in
+            expected["at"].as_array().unwrap().iter().zip(expected["values"].as_array().unwrap())
+        {
+            let at = at.as_i64().unwrap();
+            if tensor_name.ends_with("in_proj_bias") && KEYS.contains(&at) {
+                continue;
+            }
+            let found = flat.double_value(&[at]);
+            let apart = (found - value.as_f64().unwrap()).abs();
+            assert!(apart < 1e-4, "{name}: {tensor_name}[{at}] is {found}, not {value}");
+        }
+        let apart = (flat.mean(Kind::Double).double_value(&[]) - expected["mean"].as_f64().unwrap()).abs();
+        assert!(apart < 1e-4, "{name}: the mean of {tensor_name} is off by {apart:e}");
+    }
+}
+
+const CASES: [&str; 3] = ["paper", "released", "lit"];
+
+#[test]
+fn ten_steps_are_pytorchs() {
+    for name in CASES {
+        ten_steps(name, &Group::alone(), 0);
+        ten_steps(name, &Group::alone(), 2);
+    }
+}
+
+/// Loss and gradients of one batch.
+fn one_step(all: &Value, name: &str, step: usize, group: &Group) -> (f64, Vec<(String, Tensor)>) {
+    let (vision, text) = (vision(), text());
+    let input = input(all, &vision, step, group);
+    let report = gradients(&text, &objective(&all[name], all), &input, group, 0, Kind::Float).unwrap();
+    let loss = report.loss.to_kind(Kind::Double).view([1]);
+    group.sum(std::slice::from_ref(&loss)).unwrap();
+    (loss.double_value(&[0]), text.named().into_iter().map(|(name, p)| (name, p.grad())).collect())
+}
+
+fn norm(x: &Tensor) -> f64 {
+    x.to_kind(Kind::Double).norm().double_value(&[])
+}
+
+/// What one of several processes does; the test's process starts it and looks at how it ends.
+fn as_rank(role: &str, group: &Group) {
+    match role {
+        "compare" => {
+            let all = cases();
+            // All ranks mention concepts; only the first; none.
+            for (name, step) in
+                [("paper", 0), ("paper", 3), ("paper", 5), ("released", 1), ("released", 3), ("lit", 0)]
+            {
+                let (whole_loss, whole) = one_step(&all, name, step, &Group::alone());
+                let (loss, parts) = one_step(&all, name, step, group);
+                assert!(
+                    (loss - whole_loss).abs() < 1e-6 * whole_loss.max(1.0),
+                    "{name} {step}: {loss}, {whole_loss}"
+                );
+                let (mut apart, mut size) = (0.0, 0.0);
+                for ((tensor, a), (_, b)) in whole.iter().zip(&parts) {
+                    let counted = |x: &Tensor| match tensor.ends_with("in_proj_bias") {
+                        true => {
+                            Tensor::cat(&[x.narrow(0, 0, KEYS.start), x.narrow(0, KEYS.end, KEYS.start)], 0)
+                        }
+                        false => x.shallow_clone(),
+                    };
+                    let (a, b) = (counted(a), counted(b));
+                    let (difference, norm) = (norm(&(&a - &b)), norm(&a));
+                    // Of each tensor alone: some are small sums of large terms.
+                    assert!(
+                        difference < 5e-6 * norm,
+                        "{name} {step}: {tensor} is off by {difference:e} of {norm:e}"
+                    );
+                    (apart, size) = (apart + difference.powi(2), size + norm.powi(2));
+                }
+                let apart = (apart / size).sqrt();
+                assert!(apart < 1e-6, "{name} {step}: the gradient is off by {apart:e}");
+            }
+        }
+        "train" => {
+            for name in CASES {
+                ten_steps(name, group, 0);
+            }
+            ten_steps("paper", group, 1);
+        }
+        "leave" if group.rank() == 1 => {}
+        "fail" if group.rank() == 1 => {
+            group.say_why(&Error::Setting { name: "x".to_owned(), problem: "the dog ate it".to_owned() });
+        }
+        "hang" if group.rank() == 1 => std::thread::sleep(Duration::from_secs(12)),
+        "leave" | "fail" | "hang" => {
+            let tensors = [Tensor::ones([4], (Kind::Float, Device::Cpu))];
+            // The first exchange may still be under way when the other rank ends.
+            let error = (0..1000).find_map(|_| group.sum(&tensors).err()).expect("rank 1 takes no part");
+            let message = error.to_string();
+            let told =
+                if role == "fail" { "rank 1 stopped: setting x: the dog ate it" } else { "rank 1 is gone" };
+            assert!(message.contains(told), "{message}");
+        }
+        other => panic!("no role {other}"),
+    }
+}
+
+const ROLE: &str = "TRAINER_TEST_ROLE";
+
+/// In a process that [`ranks`] started: plays its part. Does nothing otherwise.
+#[test]
+fn part_of_another_test() {
+    let Ok(role) = std::env::var(ROLE) else { return };
+    let launch = Launch::from_environment().unwrap().unwrap();
+    let timeout = Duration::from_secs(if role == "hang" { 3 } else { 60 });
+    let group = Group::join(&launch, Device::Cpu, timeout).unwrap();
+    as_rank(&role, &group);
+}
+
+/// Starts `world` processes that play `role`, and waits for them; panics with the output of one that failed.
+fn ranks(world: usize, role: &str) {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let start = |rank: usize| -> Child {
+        Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "part_of_another_test", "--nocapture", "--test-threads=1"])
+            .envs([(ROLE, role.to_owned()), ("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
+            .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
+            .env("OMP_NUM_THREADS", "1")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let started: Vec<Child> = (0..world).map(start).collect();
+    for (rank, child) in started.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{role}, rank {rank} of {world}: {told}");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+            "{role}: the child ran no test"
+        );
+    }
+}
+
+#[test]
+fn several_ranks_have_the_gradients_of_one_process() {
+    ranks(2, "compare");
+    ranks(3, "compare");
+}
+
+#[test]
+fn ten_steps_of_two_ranks_are_pytorchs() {
+    ranks(2, "train");
+}
+
+#[test]
+fn a_rank_that_ends_fails_or_hangs_is_named() {
+    ranks(3, "leave");
+    ranks(2, "fail");
+    ranks(2, "hang");
+}
