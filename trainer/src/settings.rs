@@ -11,6 +11,7 @@ use crate::error::{Error, Result, at};
 use crate::objective::ObjectiveSettings;
 use crate::optimizer::OptimizerSettings;
 use crate::towers::{PositionResize, TextShape};
+use crate::weights;
 
 /// Everything a training run depends on.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -155,9 +156,13 @@ impl Default for BankSettings {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionSettings {
-    /// safetensors file in DINOv2's or timm's names; its size follows from its tensors.
+    /// safetensors or PyTorch file in DINOv2's, timm's, Hugging Face's or SimZSS's names; its size follows from its
+    /// tensors.
     pub weights: PathBuf,
-    /// How the position embedding is fitted to the image size: `dinov2` or `timm`.
+    /// DVT's denoiser behind it: a file of DVT or SimZSS. One that lies in `weights` is used without this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denoiser: Option<PathBuf>,
+    /// How the position embedding is fitted to the image size: `dinov2`, `timm` or `huggingface`.
     pub position: PositionResize,
     /// Mean of the three channels that is taken off, of values 0..1. The default is ImageNet's, as DINOv2.
     pub mean: [f64; 3],
@@ -169,9 +174,21 @@ impl Default for VisionSettings {
     fn default() -> Self {
         Self {
             weights: PathBuf::new(),
+            denoiser: None,
             position: PositionResize::default(),
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
+impl VisionSettings {
+    /// What tells this tower from another: SHA-256 of its file, of its denoiser's too where that is another file.
+    pub fn sha256(&self) -> Result<String> {
+        let tower = weights::sha256(&self.weights)?;
+        match &self.denoiser {
+            None => Ok(tower),
+            Some(path) => Ok(format!("{tower}+{}", weights::sha256(path)?)),
         }
     }
 }

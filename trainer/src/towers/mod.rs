@@ -2,11 +2,13 @@
 
 mod block;
 mod clip;
+mod denoiser;
 mod text;
 mod vision;
 
 pub use block::Activation;
 pub use clip::{ClipVisionTower, Dense};
+pub(crate) use denoiser::check as check_denoiser;
 pub(crate) use text::VOCABULARY;
 pub use text::{CaptionTokens, TextShape, TextTower};
 pub(crate) use vision::HEAD_WIDTH;
