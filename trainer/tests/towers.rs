@@ -5,6 +5,8 @@
 
 mod wave;
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
@@ -179,4 +181,83 @@ fn weights_that_do_not_fit_are_named() {
     std::fs::write(&path, b"not safetensors").unwrap();
     let read = VisionTower::read(&path, PositionResize::Dinov2, Kind::Float, Device::Cpu);
     assert!(read.unwrap_err().to_string().contains("tower.safetensors"));
+}
+
+/// Runs `trainer embed`; what it writes, or what it says on standard error.
+fn embed(folder: &std::path::Path, arguments: &[&str]) -> Result<BTreeMap<String, Tensor>, String> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args(["embed", "--device", "cpu", "--threads", "1", "--out", "features.safetensors"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    if output.status.success() {
+        return Ok(weights::tensors(&folder.join("features.safetensors")).unwrap());
+    }
+    Err(String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn the_program_embeds_pixels_pictures_and_captions() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let cases = cases();
+    let case =
+        cases["families"].as_array().unwrap().iter().find(|case| case["name"] == "Dinov2Model").unwrap();
+    theirs(case, &folder.join("tower"));
+    let pixels = wave(2 * 3 * 32 * 48, 5).view([2, 3, 32, 48]).to_kind(Kind::Float);
+    weights::write(&folder.join("pixels"), &[("pixels".to_owned(), pixels)]).unwrap();
+    let tower = ["--vision", "tower", "--position", "huggingface"];
+    let found = embed(folder, &[&tower[..], &["--pixels", "pixels"]].concat()).unwrap();
+    close("class", &found["class"], &case["class"]);
+    close("patch 5", &found["patches"].select(1, 5), &case["patch_5"]);
+
+    // A picture is normalised as DINOv2's are, and otherwise taken as it is.
+    let picture = image::RgbImage::from_fn(48, 32, |x, y| image::Rgb([(5 * x) as u8, (7 * y) as u8, 90]));
+    picture.save(folder.join("picture.png")).unwrap();
+    let channels = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+    let values = Tensor::from_slice(picture.as_raw()).view([1, 32, 48, 3]).permute([0, 3, 1, 2]);
+    let values = values.to_kind(Kind::Double) / 255.0 - channels([0.485, 0.456, 0.406]);
+    let values = (values / channels([0.229, 0.224, 0.225])).to_kind(Kind::Float).contiguous();
+    weights::write(&folder.join("pixels"), &[("pixels".to_owned(), values)]).unwrap();
+    let by_hand = embed(folder, &[&tower[..], &["--pixels", "pixels"]].concat()).unwrap();
+    let found = embed(folder, &[&tower[..], &["--image", "picture.png"]].concat()).unwrap();
+    let apart = (&found["patches"] - &by_hand["patches"]).abs().max().double_value(&[]);
+    assert!(apart < TOLERANCE, "{apart:e}");
+    let cropped = embed(folder, &[&tower[..], &["--image", "picture.png", "--size", "24"]].concat()).unwrap();
+    assert_eq!(cropped["patches"].size(), [1, 9, 64]);
+
+    theirs(&cases["clip_text"], &folder.join("clip"));
+    let mut clip =
+        weights::Weights::read(&folder.join("clip"), Device::Cpu).unwrap().into_open_clip().unwrap();
+    let _vision = clip.take_below("visual.");
+    let text = TextTower::from_weights(clip, 2, 48, trainer::towers::Activation::Gelu).unwrap();
+    weights::write(&folder.join("text"), &text.named()).unwrap();
+    std::fs::write(
+        folder.join("captions"),
+        cases["text"]["captions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| format!("{}\n", c.as_str().unwrap()))
+            .collect::<String>(),
+    )
+    .unwrap();
+    let found = embed(folder, &["--text-tower", "text", "--heads", "2", "--text-file", "captions"]).unwrap();
+    close("captions", &found["captions"], &cases["clip_text"]["embeddings"]);
+
+    for (arguments, reason) in [
+        (vec!["--text", "a cat"], "--text-tower"),
+        (vec!["--vision", "tower"], "--image"),
+        (vec!["--vision", "tower", "--position", "nearest", "--pixels", "pixels"], "nearest"),
+        (vec!["--vision", "tower", "--image", "picture.png", "--size", "30"], "30 px does not divide"),
+        (vec!["--vision", "text", "--image", "picture.png"], "holds no vision tower"),
+        (
+            vec!["--vision", "tower", "--denoiser", "tower", "--pixels", "pixels"],
+            "denoiser.pos_embed is missing",
+        ),
+    ] {
+        let error = embed(folder, &arguments).unwrap_err();
+        assert!(error.contains(reason), "{arguments:?}: {error}");
+    }
 }
