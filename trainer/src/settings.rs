@@ -1,7 +1,7 @@
 //! The settings of a run: one TOML file, each value documented where it is defined, any of them replaced on the
 //! command line by `--set section.name=value`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,8 @@ use crate::error::{Error, Result, at};
 use crate::objective::ObjectiveSettings;
 use crate::optimizer::OptimizerSettings;
 use crate::towers::{PositionResize, TextShape};
-use crate::weights;
+use crate::weights::convert::convert;
+use crate::weights::{self, Family};
 
 /// Everything a training run depends on.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -159,7 +160,7 @@ pub struct VisionSettings {
     /// safetensors or PyTorch file in DINOv2's, timm's, Hugging Face's or SimZSS's names; its size follows from its
     /// tensors.
     pub weights: PathBuf,
-    /// DVT's denoiser behind it: a file of DVT or SimZSS. One that lies in `weights` is used without this.
+    /// DVT's denoiser behind it: a file of DVT or SimZSS. A tower whose own file holds one keeps that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub denoiser: Option<PathBuf>,
     /// How the position embedding is fitted to the image size: `dinov2`, `timm` or `huggingface`.
@@ -190,6 +191,18 @@ impl VisionSettings {
             None => Ok(tower),
             Some(path) => Ok(format!("{tower}+{}", weights::sha256(path)?)),
         }
+    }
+
+    /// Writes the tower, and its denoiser with it, as the one file that a run keeps; whole or not at all.
+    pub fn copy_to(&self, target: &Path) -> Result<()> {
+        if let Some(denoiser) = &self.denoiser {
+            let parts = [self.weights.clone(), denoiser.clone()];
+            return convert(&parts, Family::Dinov2, target).map(drop);
+        }
+        let temporary = concepts::files::temporary_path(target);
+        fs::copy(&self.weights, &temporary).map_err(at(&self.weights))?;
+        File::open(&temporary).and_then(|file| file.sync_all()).map_err(at(&temporary))?;
+        fs::rename(&temporary, target).map_err(at(target))
     }
 }
 

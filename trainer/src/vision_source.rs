@@ -26,7 +26,8 @@ impl FrozenVision {
     /// Reads the tower of `settings`, to compute in `kind` on `device`.
     pub fn open(settings: &VisionSettings, kind: Kind, device: Device) -> Result<Self> {
         let mut tower = VisionTower::read(&settings.weights, settings.position, kind, device)?;
-        if let Some(path) = &settings.denoiser {
+        // The file that a run keeps of its tower holds the denoiser too.
+        if let Some(path) = settings.denoiser.as_ref().filter(|_| !tower.is_denoised()) {
             tower = tower.with_denoiser(path, device)?;
         }
         Ok(Self::new(tower, settings, kind, device))

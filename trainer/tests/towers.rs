@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
+use trainer::vision_source::FrozenVision;
 use trainer::weights;
 use wave::{fill, wave};
 
@@ -139,7 +141,24 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
     let (expected, bare) = (patches(&whole), patches(&plain));
     let joined = patches(&plain.with_denoiser(&denoiser, Device::Cpu).unwrap());
     assert_eq!((joined - &expected).abs().max().double_value(&[]), 0.0);
-    assert!((bare - expected).abs().max().double_value(&[]) > 0.1);
+    assert!((bare - &expected).abs().max().double_value(&[]) > 0.1);
+
+    // As settings name it, and as the run keeps it once the file of its own is gone.
+    let mut settings = VisionSettings {
+        weights: tower,
+        denoiser: Some(denoiser.clone()),
+        position: PositionResize::Timm,
+        ..VisionSettings::default()
+    };
+    let kept = folder.path().join("kept.safetensors");
+    settings.copy_to(&kept).unwrap();
+    assert_ne!(settings.sha256().unwrap(), weights::sha256(&settings.weights).unwrap());
+    for path in [settings.weights.clone(), kept] {
+        settings.weights = path;
+        let vision = FrozenVision::open(&settings, Kind::Float, Device::Cpu).unwrap();
+        assert_eq!((patches(&vision.tower) - &expected).abs().max().double_value(&[]), 0.0);
+        let _ = std::fs::remove_file(&denoiser);
+    }
 }
 
 #[test]

@@ -4,7 +4,8 @@
 use tch::Tensor;
 
 use super::block::{Block, DINOV2};
-use super::vision::{EPS, Fit, HEAD_WIDTH, fit_position, side_of};
+use super::position::{Fit, fit_position, side_of};
+use super::vision::{EPS, HEAD_WIDTH};
 use crate::error::Result;
 use crate::weights::Weights;
 
