@@ -143,9 +143,13 @@ impl Transfer<'_> {
                     }
                     barren += 1;
                     if barren == TRIES {
-                        return Err(
-                            self.refused(&format!("{why}; call again to go on from byte {}", self.length()?))
-                        );
+                        let have = self.length()?;
+                        let rest = if have > 0 {
+                            format!("; call again to go on from byte {have}")
+                        } else {
+                            String::new()
+                        };
+                        return Err(self.refused(&format!("{why}{rest}")));
                     }
                 }
             }
