@@ -92,14 +92,7 @@ pub fn create_run(settings: &Settings) -> Result<()> {
         .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
     let path = run.join("settings.toml");
     concepts::files::write_atomic(&path, text.as_bytes()).map_err(at(&path))?;
-    if !frozen {
-        return Ok(());
-    }
-    let target = vision_path(run);
-    let temporary = concepts::files::temporary_path(&target);
-    fs::copy(&settings.vision.weights, &temporary).map_err(at(&settings.vision.weights))?;
-    File::open(&temporary).and_then(|file| file.sync_all()).map_err(at(&temporary))?;
-    fs::rename(&temporary, &target).map_err(at(&target))
+    if frozen { settings.vision.copy_to(&vision_path(run)) } else { Ok(()) }
 }
 
 /// Writes a checkpoint aside, renames it into the run and points `latest` at it.

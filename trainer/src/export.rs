@@ -49,7 +49,12 @@ pub fn towers(
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
     fs::create_dir_all(out).map_err(at(out))?;
-    let named = timm(vision);
+    if vision.is_denoised() {
+        let problem = "this tower has a denoiser, and timm has none: its features would be others there";
+        return Err(Error::Weights { path: settings.weights.clone(), problem: problem.to_owned() });
+    }
+    let named: Vec<(String, Tensor)> =
+        weights::families::to_timm(vision.named().into_iter().collect()).into_iter().collect();
     let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
     let registers = size_of("reg_token").map_or(0, |size| size[1]);
     let depth =
@@ -94,20 +99,6 @@ pub fn towers(
     concepts::files::write_atomic(&files[2], config.as_bytes()).map_err(at(&files[2]))?;
     concepts::files::write_atomic(&files[3], LOAD.as_bytes()).map_err(at(&files[3]))?;
     Ok(files.to_vec())
-}
-
-/// The vision tower's tensors under timm's names.
-fn timm(vision: &VisionTower) -> Vec<(String, Tensor)> {
-    let mut named = vision.named();
-    let Some(at) = named.iter().position(|(name, _)| name == "register_tokens") else { return named };
-    "reg_token".clone_into(&mut named[at].0);
-    let place = |name: &str| named.iter().position(|(n, _)| n == name);
-    let (Some(class), Some(position)) = (place("cls_token"), place("pos_embed")) else { return named };
-    let of_class = named[position].1.narrow(1, 0, 1);
-    let of_patches = named[position].1.narrow(1, 1, named[position].1.size()[1] - 1);
-    named[class].1 = &named[class].1 + of_class;
-    named[position].1 = of_patches;
-    named
 }
 
 /// Writes class vectors for use without a text tower: `weight`, unit-length float32 [words, d_v]; `class`, int64

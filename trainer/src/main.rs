@@ -48,6 +48,12 @@ enum Command {
     Attention(commands::AttentionArgs),
     /// Open a page on this machine to try words on pictures.
     Serve(commands::ServeArgs),
+    /// Fetch published weights.
+    Weights(commands::WeightsArgs),
+    /// Write weights in the names of DINOv2, timm, Hugging Face, open_clip or SimZSS.
+    Convert(commands::ConvertArgs),
+    /// Write what the towers make of pictures and captions, to hold against other implementations.
+    Embed(commands::EmbedArgs),
     /// Write both towers as files that timm and open_clip load.
     Export(commands::ExportArgs),
     /// Write the vectors of classes as a file, for use without a text tower.
@@ -188,6 +194,9 @@ fn main() -> ExitCode {
             Command::Pca(args) => commands::pca(&args)?,
             Command::Attention(args) => commands::attention(&args)?,
             Command::Serve(args) => commands::serve(args)?,
+            Command::Weights(args) => commands::weights(&args)?,
+            Command::Convert(args) => commands::run_convert(&args)?,
+            Command::Embed(args) => commands::embed(&args)?,
             Command::Export(args) => commands::export(&args)?,
             Command::Classes(args) => commands::run_classes(&args)?,
             Command::Card(args) => commands::card(&args)?,

@@ -97,7 +97,7 @@ impl Model {
         })
     }
 
-    /// A CLIP in open_clip's names, as `open_clip_model.safetensors` has them; `dense` says how its patches are read.
+    /// A CLIP in open_clip's, OpenAI's or Hugging Face's names; `dense` says how its patches are read.
     pub fn open_clip(
         path: &Path,
         dense: Dense,
@@ -106,7 +106,7 @@ impl Model {
         device: Device,
     ) -> Result<Self> {
         let kind = precision.kind(device);
-        let mut weights = Weights::read(path, device)?;
+        let mut weights = Weights::read(path, device)?.into_open_clip()?;
         let mut images = weights.take_below("visual.");
         let width = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
         let heads =

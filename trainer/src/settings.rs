@@ -1,7 +1,7 @@
 //! The settings of a run: one TOML file, each value documented where it is defined, any of them replaced on the
 //! command line by `--set section.name=value`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +11,8 @@ use crate::error::{Error, Result, at};
 use crate::objective::{Objective, ObjectiveSettings};
 use crate::optimizer::OptimizerSettings;
 use crate::towers::{ClipShape, PositionResize, TextShape};
+use crate::weights::convert::convert;
+use crate::weights::{self, Family};
 
 /// Everything a training run depends on.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -200,9 +202,13 @@ impl Default for BankSettings {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionSettings {
-    /// safetensors file in DINOv2's or timm's names; its size follows from its tensors.
+    /// safetensors or PyTorch file in DINOv2's, timm's, Hugging Face's or SimZSS's names; its size follows from its
+    /// tensors.
     pub weights: PathBuf,
-    /// How the position embedding is fitted to the image size: `dinov2` or `timm`.
+    /// DVT's denoiser behind it: a file of DVT or SimZSS. A tower whose own file holds one keeps that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub denoiser: Option<PathBuf>,
+    /// How the position embedding is fitted to the image size: `dinov2`, `timm` or `huggingface`.
     pub position: PositionResize,
     /// Mean of the three channels that is taken off, of values 0..1. The default is ImageNet's, as DINOv2.
     pub mean: [f64; 3],
@@ -214,10 +220,34 @@ impl Default for VisionSettings {
     fn default() -> Self {
         Self {
             weights: PathBuf::new(),
+            denoiser: None,
             position: PositionResize::default(),
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         }
+    }
+}
+
+impl VisionSettings {
+    /// What tells this tower from another: SHA-256 of its file, of its denoiser's too where that is another file.
+    pub fn sha256(&self) -> Result<String> {
+        let tower = weights::sha256(&self.weights)?;
+        match &self.denoiser {
+            None => Ok(tower),
+            Some(path) => Ok(format!("{tower}+{}", weights::sha256(path)?)),
+        }
+    }
+
+    /// Writes the tower, and its denoiser with it, as the one file that a run keeps; whole or not at all.
+    pub fn copy_to(&self, target: &Path) -> Result<()> {
+        if let Some(denoiser) = &self.denoiser {
+            let parts = [self.weights.clone(), denoiser.clone()];
+            return convert(&parts, Family::Dinov2, target).map(drop);
+        }
+        let temporary = concepts::files::temporary_path(target);
+        fs::copy(&self.weights, &temporary).map_err(at(&self.weights))?;
+        File::open(&temporary).and_then(|file| file.sync_all()).map_err(at(&temporary))?;
+        fs::rename(&temporary, target).map_err(at(target))
     }
 }
 

@@ -25,7 +25,6 @@ use crate::optimizer::{Optimizer, learning_rate};
 use crate::settings::Settings;
 use crate::towers::{ClipVisionTower, TextTower};
 use crate::vision_source::FrozenVision;
-use crate::weights;
 
 /// What a run did, for people and for `--json`.
 #[derive(Debug, Clone, Serialize)]
@@ -154,7 +153,7 @@ impl<'a> Run<'a> {
             (VisionSource::Trained(Box::new(vision), size), settings.clip.output, String::new())
         } else {
             let (source, width) = VisionSource::frozen(settings, &loader, device)?;
-            (source, width, weights::sha256(&settings.vision.weights)?)
+            (source, width, settings.vision.sha256()?)
         };
         let text = TextTower::random(settings.text, width, device);
         let mut run = Self {

@@ -10,7 +10,6 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, at};
 use crate::settings::VisionSettings;
 use crate::towers::{VisionFeatures, VisionTower};
-use crate::weights;
 
 /// A frozen tower with the normalisation of its images.
 #[derive(Debug)]
@@ -26,7 +25,11 @@ pub struct FrozenVision<T = VisionTower> {
 impl FrozenVision {
     /// Reads the tower of `settings`, to compute in `kind` on `device`.
     pub fn open(settings: &VisionSettings, kind: Kind, device: Device) -> Result<Self> {
-        let tower = VisionTower::read(&settings.weights, settings.position, kind, device)?;
+        let mut tower = VisionTower::read(&settings.weights, settings.position, kind, device)?;
+        // The file that a run keeps of its tower holds the denoiser too.
+        if let Some(path) = settings.denoiser.as_ref().filter(|_| !tower.is_denoised()) {
+            tower = tower.with_denoiser(path, device)?;
+        }
         Ok(Self::new(tower, settings, kind, device))
     }
 
@@ -119,7 +122,7 @@ impl CacheHeader {
             width: tower.width,
             size,
             shards,
-            vision: weights::sha256(&settings.weights)?,
+            vision: settings.sha256()?,
             normalisation: format!("{:?} {:?} {:?}", settings.position, settings.mean, settings.std),
         })
     }

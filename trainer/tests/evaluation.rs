@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod wave;
+
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -24,6 +26,7 @@ use trainer::towers::{
 use trainer::vision_source::FrozenVision;
 use trainer::weights;
 use trainer::window::Window;
+use wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
@@ -39,31 +42,6 @@ fn int(value: &Value) -> i64 {
 
 fn ints(value: &Value) -> Vec<i64> {
     value.as_array().unwrap().iter().map(int).collect()
-}
-
-/// The same numbers as `wave` in make.py.
-fn wave(count: usize, phase: usize) -> Tensor {
-    let values: Vec<f64> =
-        (0..count).map(|i| (i as f64 * 1.7 + phase as f64 * 0.9 + (i % 7) as f64).sin()).collect();
-    Tensor::from_slice(&values)
-}
-
-/// The same rule as `fill` in make.py.
-fn fill(mut named: Vec<(String, Tensor)>) {
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    for (index, (name, tensor)) in named.iter().enumerate() {
-        let size = tensor.size();
-        let values = wave(tensor.numel(), index).view(size.as_slice());
-        let values = if size.len() > 1 {
-            let fan_in: i64 = size[1..].iter().product();
-            if size[0] > 1 { values / (fan_in as f64).sqrt() } else { values }
-        } else if name.ends_with("gamma") || name.ends_with("weight") {
-            values * 0.3 + 1.0
-        } else {
-            values * 0.1
-        };
-        tch::no_grad(|| tensor.shallow_clone().copy_(&values.to_kind(Kind::Float)));
-    }
 }
 
 /// The same numbers as `draws` in make.py.

@@ -1,12 +1,19 @@
-//! Both towers against timm and open_clip, with narrow towers whose weights follow from a formula
+//! Both towers against timm, transformers and open_clip, with narrow towers whose weights follow from a formula
 //! (`tests/fixtures/towers/make.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod wave;
+
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
+use trainer::vision_source::FrozenVision;
 use trainer::weights;
+use wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
@@ -14,31 +21,6 @@ const TOLERANCE: f64 = 2e-5;
 fn cases() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/towers/cases.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-/// The same numbers as `wave` in make.py.
-fn wave(count: usize, phase: usize) -> Tensor {
-    let values: Vec<f64> =
-        (0..count).map(|i| (i as f64 * 1.7 + phase as f64 * 0.9 + (i % 7) as f64).sin()).collect();
-    Tensor::from_slice(&values)
-}
-
-/// The same rule as `fill` in make.py.
-fn fill(mut named: Vec<(String, Tensor)>) {
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    for (index, (name, tensor)) in named.iter().enumerate() {
-        let size = tensor.size();
-        let values = wave(tensor.numel(), index).view(size.as_slice());
-        let values = if size.len() > 1 {
-            let fan_in: i64 = size[1..].iter().product();
-            if size[0] > 1 { values / (fan_in as f64).sqrt() } else { values }
-        } else if name.ends_with("gamma") || name.ends_with("weight") {
-            values * 0.3 + 1.0
-        } else {
-            values * 0.1
-        };
-        tch::no_grad(|| tensor.shallow_clone().copy_(&values.to_kind(Kind::Float)));
-    }
 }
 
 fn close(name: &str, found: &Tensor, expected: &Value) {
@@ -92,6 +74,111 @@ fn the_text_tower_is_open_clips() {
     close("captions", &embedded, &case["embeddings"]);
 }
 
+/// A file with the names and sizes that the family's library saved, filled by the formula.
+fn theirs(case: &Value, path: &std::path::Path) {
+    let named: Vec<(String, Tensor)> = case["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let size: Vec<i64> = serde_json::from_value(entry[1].clone()).unwrap();
+            (entry[0].as_str().unwrap().to_owned(), Tensor::zeros(size, (Kind::Float, Device::Cpu)))
+        })
+        .collect();
+    fill(named.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+    weights::write(path, &named).unwrap();
+}
+
+#[test]
+fn every_familys_tower_is_read_by_its_own_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tower.safetensors");
+    let cases = cases();
+    assert!(cases["families"].as_array().unwrap().len() >= 9);
+    for case in cases["families"].as_array().unwrap() {
+        theirs(case, &path);
+        let position: PositionResize = serde_json::from_value(case["position"].clone()).unwrap();
+        let tower = VisionTower::read(&path, position, Kind::Float, Device::Cpu).unwrap();
+        let (height, width) = (case["height"].as_i64().unwrap(), case["width"].as_i64().unwrap());
+        let pixels = wave((2 * 3 * height * width) as usize, 5).view([2, 3, height, width]);
+        let features = tch::no_grad(|| tower.forward(&pixels.to_kind(Kind::Float)));
+        let name = format!("{} {height}x{width}", case["name"].as_str().unwrap());
+        assert_eq!(features.patches.size(), [2, height * width / 64, 64], "{name}");
+        close(&format!("{name}, class"), &features.class, &case["class"]);
+        close(&format!("{name}, patch 5"), &features.patches.select(1, 5), &case["patch_5"]);
+        let mean = features.patches.mean_dim([1i64].as_slice(), false, Kind::Float);
+        close(&format!("{name}, mean"), &mean, &case["patch_mean"]);
+    }
+}
+
+#[test]
+fn a_denoiser_may_lie_in_a_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, tower, denoiser) = (
+        folder.path().join("whole.safetensors"),
+        folder.path().join("tower.safetensors"),
+        folder.path().join("denoiser.safetensors"),
+    );
+    let cases = cases();
+    let released =
+        cases["families"].as_array().unwrap().iter().find(|case| case["name"] == "SimZSS").unwrap();
+    theirs(released, &whole);
+    let named = weights::tensors(&whole).unwrap();
+    let below = |prefix: &str, but: &str| -> Vec<(String, Tensor)> {
+        let inside = named.iter().filter(|(name, _)| !name.starts_with(but));
+        inside
+            .filter_map(|(name, t)| Some((name.strip_prefix(prefix)?.to_owned(), t.shallow_clone())))
+            .collect()
+    };
+    weights::write(&tower, &below("visual.vit.model.", "-")).unwrap();
+    // What DVT's own files hold.
+    weights::write(&denoiser, &below("visual.", "visual.vit.")).unwrap();
+    let read = |path| VisionTower::read(path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap();
+    let (whole, plain) = (read(&whole), read(&tower));
+    assert!(whole.is_denoised() && !plain.is_denoised());
+    let pixels = wave(3 * 32 * 48, 5).view([1, 3, 32, 48]).to_kind(Kind::Float);
+    let patches = |tower: &VisionTower| tch::no_grad(|| tower.forward(&pixels).patches);
+    let (expected, bare) = (patches(&whole), patches(&plain));
+    let joined = patches(&plain.with_denoiser(&denoiser, Device::Cpu).unwrap());
+    assert_eq!((joined - &expected).abs().max().double_value(&[]), 0.0);
+    assert!((bare - &expected).abs().max().double_value(&[]) > 0.1);
+
+    // As settings name it, and as the run keeps it once the file of its own is gone.
+    let mut settings = VisionSettings {
+        weights: tower,
+        denoiser: Some(denoiser.clone()),
+        position: PositionResize::Timm,
+        ..VisionSettings::default()
+    };
+    let kept = folder.path().join("kept.safetensors");
+    settings.copy_to(&kept).unwrap();
+    assert_ne!(settings.sha256().unwrap(), weights::sha256(&settings.weights).unwrap());
+    for path in [settings.weights.clone(), kept] {
+        settings.weights = path;
+        let vision = FrozenVision::open(&settings, Kind::Float, Device::Cpu).unwrap();
+        assert_eq!((patches(&vision.tower) - &expected).abs().max().double_value(&[]), 0.0);
+        let _ = std::fs::remove_file(&denoiser);
+    }
+}
+
+#[test]
+fn hugging_faces_clip_is_read_as_open_clips() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("clip.safetensors");
+    let cases = cases();
+    theirs(&cases["clip_text"], &path);
+    // The text tower alone: the vision tower's tensors belong to no part of it.
+    let whole = weights::Weights::read(&path, Device::Cpu).unwrap().into_open_clip().unwrap();
+    let mut text = whole;
+    let vision = text.take_below("visual.");
+    assert!(vision.has("proj") && vision.has("conv1.weight"));
+    let tower = TextTower::from_weights(text, 2, 48, trainer::towers::Activation::Gelu).unwrap();
+    let ids: Vec<Vec<i64>> = serde_json::from_value(cases["text"]["ids"].clone()).unwrap();
+    let tokens = CaptionTokens::new(&ids.concat(), 32, Device::Cpu);
+    let embedded = tch::no_grad(|| tower.captions(&tower.tokens(&tokens.ids, Kind::Float), &tokens.end));
+    close("captions", &embedded, &cases["clip_text"]["embeddings"]);
+}
+
 #[test]
 fn weights_that_do_not_fit_are_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -113,4 +200,83 @@ fn weights_that_do_not_fit_are_named() {
     std::fs::write(&path, b"not safetensors").unwrap();
     let read = VisionTower::read(&path, PositionResize::Dinov2, Kind::Float, Device::Cpu);
     assert!(read.unwrap_err().to_string().contains("tower.safetensors"));
+}
+
+/// Runs `trainer embed`; what it writes, or what it says on standard error.
+fn embed(folder: &std::path::Path, arguments: &[&str]) -> Result<BTreeMap<String, Tensor>, String> {
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_trainer"))
+        .args(["embed", "--device", "cpu", "--threads", "1", "--out", "features.safetensors"])
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    if output.status.success() {
+        return Ok(weights::tensors(&folder.join("features.safetensors")).unwrap());
+    }
+    Err(String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn the_program_embeds_pixels_pictures_and_captions() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let cases = cases();
+    let case =
+        cases["families"].as_array().unwrap().iter().find(|case| case["name"] == "Dinov2Model").unwrap();
+    theirs(case, &folder.join("tower"));
+    let pixels = wave(2 * 3 * 32 * 48, 5).view([2, 3, 32, 48]).to_kind(Kind::Float);
+    weights::write(&folder.join("pixels"), &[("pixels".to_owned(), pixels)]).unwrap();
+    let tower = ["--vision", "tower", "--position", "huggingface"];
+    let found = embed(folder, &[&tower[..], &["--pixels", "pixels"]].concat()).unwrap();
+    close("class", &found["class"], &case["class"]);
+    close("patch 5", &found["patches"].select(1, 5), &case["patch_5"]);
+
+    // A picture is normalised as DINOv2's are, and otherwise taken as it is.
+    let picture = image::RgbImage::from_fn(48, 32, |x, y| image::Rgb([(5 * x) as u8, (7 * y) as u8, 90]));
+    picture.save(folder.join("picture.png")).unwrap();
+    let channels = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
+    let values = Tensor::from_slice(picture.as_raw()).view([1, 32, 48, 3]).permute([0, 3, 1, 2]);
+    let values = values.to_kind(Kind::Double) / 255.0 - channels([0.485, 0.456, 0.406]);
+    let values = (values / channels([0.229, 0.224, 0.225])).to_kind(Kind::Float).contiguous();
+    weights::write(&folder.join("pixels"), &[("pixels".to_owned(), values)]).unwrap();
+    let by_hand = embed(folder, &[&tower[..], &["--pixels", "pixels"]].concat()).unwrap();
+    let found = embed(folder, &[&tower[..], &["--image", "picture.png"]].concat()).unwrap();
+    let apart = (&found["patches"] - &by_hand["patches"]).abs().max().double_value(&[]);
+    assert!(apart < TOLERANCE, "{apart:e}");
+    let cropped = embed(folder, &[&tower[..], &["--image", "picture.png", "--size", "24"]].concat()).unwrap();
+    assert_eq!(cropped["patches"].size(), [1, 9, 64]);
+
+    theirs(&cases["clip_text"], &folder.join("clip"));
+    let mut clip =
+        weights::Weights::read(&folder.join("clip"), Device::Cpu).unwrap().into_open_clip().unwrap();
+    let _vision = clip.take_below("visual.");
+    let text = TextTower::from_weights(clip, 2, 48, trainer::towers::Activation::Gelu).unwrap();
+    weights::write(&folder.join("text"), &text.named()).unwrap();
+    std::fs::write(
+        folder.join("captions"),
+        cases["text"]["captions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|c| format!("{}\n", c.as_str().unwrap()))
+            .collect::<String>(),
+    )
+    .unwrap();
+    let found = embed(folder, &["--text-tower", "text", "--heads", "2", "--text-file", "captions"]).unwrap();
+    close("captions", &found["captions"], &cases["clip_text"]["embeddings"]);
+
+    for (arguments, reason) in [
+        (vec!["--text", "a cat"], "--text-tower"),
+        (vec!["--vision", "tower"], "--image"),
+        (vec!["--vision", "tower", "--position", "nearest", "--pixels", "pixels"], "nearest"),
+        (vec!["--vision", "tower", "--image", "picture.png", "--size", "30"], "30 px does not divide"),
+        (vec!["--vision", "text", "--image", "picture.png"], "holds no vision tower"),
+        (
+            vec!["--vision", "tower", "--denoiser", "tower", "--pixels", "pixels"],
+            "denoiser.pos_embed is missing",
+        ),
+    ] {
+        let error = embed(folder, &arguments).unwrap_err();
+        assert!(error.contains(reason), "{arguments:?}: {error}");
+    }
 }

@@ -2,19 +2,23 @@
 
 mod attention;
 mod card;
+mod embed;
 mod export;
 mod pca;
 mod segment;
 mod serve;
 mod similarity;
+mod weights;
 
 pub(crate) use attention::{AttentionArgs, run as attention};
 pub(crate) use card::{CardArgs, run as card};
+pub(crate) use embed::{EmbedArgs, run as embed};
 pub(crate) use export::{ClassesArgs, ExportArgs, run as export, run_classes};
 pub(crate) use pca::{PcaArgs, run as pca};
 pub(crate) use segment::{SegmentArgs, run as segment};
 pub(crate) use serve::{ServeArgs, run as serve};
 pub(crate) use similarity::{SimilarityArgs, run as similarity};
+pub(crate) use weights::{ConvertArgs, WeightsArgs, run as weights, run_convert};
 
 use std::path::{Path, PathBuf};
 

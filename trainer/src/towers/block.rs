@@ -15,10 +15,12 @@ pub(super) struct Names {
     norm2: &'static str,
     fc1: &'static str,
     fc2: &'static str,
+    /// Both layers of a gated MLP.
+    gated: Option<[&'static str; 2]>,
     scale2: Option<&'static str>,
 }
 
-/// DINOv2's and timm's names.
+/// DINOv2's names, and timm's but for its gated MLP.
 pub(super) const DINOV2: Names = Names {
     norm1: "norm1",
     qkv: ["attn.qkv.weight", "attn.qkv.bias"],
@@ -27,6 +29,7 @@ pub(super) const DINOV2: Names = Names {
     norm2: "norm2",
     fc1: "mlp.fc1",
     fc2: "mlp.fc2",
+    gated: Some(["mlp.w12", "mlp.w3"]),
     scale2: Some("ls2.gamma"),
 };
 
@@ -39,6 +42,7 @@ pub(super) const OPEN_CLIP: Names = Names {
     norm2: "ln_2",
     fc1: "mlp.c_fc",
     fc2: "mlp.c_proj",
+    gated: None,
     scale2: None,
 };
 
@@ -50,6 +54,18 @@ pub enum Activation {
     Gelu,
     /// x sigmoid(1.702 x), which OpenAI's CLIPs were trained with.
     QuickGelu,
+    /// silu(a) b of the two halves of the first layer, which is DINOv2-g's.
+    SwiGlu,
+}
+
+impl Names {
+    /// Names of the MLP's two layers.
+    fn mlp(&self, activation: Activation) -> [&'static str; 2] {
+        match (activation, self.gated) {
+            (Activation::SwiGlu, Some(names)) => names,
+            _ => [self.fc1, self.fc2],
+        }
+    }
 }
 
 /// y = x Wᵀ + b, in the precision of x.
@@ -117,7 +133,7 @@ pub(super) struct Init {
     pub(super) layer_scale: Option<f64>,
 }
 
-/// One block; the MLP is four times as wide as the tokens.
+/// One block; the MLP is four times as wide as the tokens, a gated one as its weights say.
 #[derive(Debug)]
 pub(super) struct Block {
     heads: i64,
@@ -157,6 +173,16 @@ impl Block {
         heads: i64,
         eps: f64,
     ) -> Result<Self> {
+        let gated =
+            names.gated.map(|[first, second]| [first, second].map(|name| format!("{prefix}{name}.weight")));
+        let (activation, hidden) = match &gated {
+            Some([first, second]) if weights.has(first) => {
+                (Activation::SwiGlu, weights.size(second)?.get(1).copied().unwrap_or(0))
+            }
+            _ => (Activation::default(), 4 * width),
+        };
+        let rows = if activation == Activation::SwiGlu { 2 * hidden } else { hidden };
+        let [first, second] = names.mlp(activation);
         let mut take = |name: &str, size: &[i64]| weights.take(&format!("{prefix}{name}"), size);
         let qkv = Linear {
             weight: take(names.qkv[0], &[3 * width, width])?,
@@ -169,8 +195,8 @@ impl Block {
             })
         };
         let proj = linear(names.proj, width, width)?;
-        let fc1 = linear(names.fc1, 4 * width, width)?;
-        let fc2 = linear(names.fc2, width, 4 * width)?;
+        let fc1 = linear(first, rows, width)?;
+        let fc2 = linear(second, width, hidden)?;
         // timm leaves LayerScale out of models built without it.
         let mut scale = |name: Option<&str>| match name.map(|n| format!("{prefix}{n}")) {
             Some(name) if weights.has(&name) => weights.take(&name, &[width]).map(Some),
@@ -179,7 +205,6 @@ impl Block {
         let (scale1, scale2) = (scale(names.scale1)?, scale(names.scale2)?);
         let norm1 = Norm::read(weights, &format!("{prefix}{}", names.norm1), width, eps)?;
         let norm2 = Norm::read(weights, &format!("{prefix}{}", names.norm2), width, eps)?;
-        let activation = Activation::default();
         Ok(Self { heads, activation, norm1, qkv, proj, scale1, norm2, fc1, fc2, scale2 })
     }
 
@@ -201,6 +226,10 @@ impl Block {
         let hidden = match self.activation {
             Activation::Gelu => hidden.gelu("none"),
             Activation::QuickGelu => &hidden * (&hidden * 1.702).sigmoid(),
+            Activation::SwiGlu => {
+                let halves = hidden.chunk(2, -1);
+                halves[0].silu() * &halves[1]
+            }
         };
         x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
     }
@@ -231,7 +260,8 @@ impl Block {
             |name: String, tensor: &Tensor| out.push((format!("{prefix}{name}"), tensor.shallow_clone()));
         add(names.qkv[0].to_owned(), &self.qkv.weight);
         add(names.qkv[1].to_owned(), &self.qkv.bias);
-        for (name, linear) in [(names.proj, &self.proj), (names.fc1, &self.fc1), (names.fc2, &self.fc2)] {
+        let [first, second] = names.mlp(self.activation);
+        for (name, linear) in [(names.proj, &self.proj), (first, &self.fc1), (second, &self.fc2)] {
             add(format!("{name}.weight"), &linear.weight);
             add(format!("{name}.bias"), &linear.bias);
         }

@@ -2,15 +2,19 @@
 
 mod block;
 mod clip;
+mod denoiser;
+mod position;
 mod text;
 mod vision;
 
 pub use block::Activation;
 pub use clip::{ClipShape, ClipVisionTower, Dense};
+pub(crate) use denoiser::check as check_denoiser;
+pub use position::PositionResize;
 pub(crate) use text::VOCABULARY;
 pub use text::{CaptionTokens, TextShape, TextTower};
 pub(crate) use vision::HEAD_WIDTH;
-pub use vision::{PositionResize, VisionFeatures, VisionShape, VisionTower};
+pub use vision::{VisionFeatures, VisionShape, VisionTower};
 
 use tch::{Kind, Tensor};
 

@@ -106,9 +106,14 @@ impl TextTower {
         tower.trainable()
     }
 
-    /// Reads a tower in open_clip's names. Width, depth and context follow from the tensors; `heads` does not.
+    /// Reads a tower in open_clip's, Hugging Face's or SimZSS's names. Width, depth and context follow from the tensors; `heads` does not.
     pub fn read(path: &Path, heads: i64, vision_width: i64, device: Device) -> Result<Self> {
-        Self::from_weights(Weights::read(path, device)?, heads, vision_width, Activation::default())
+        Self::from_weights(
+            Weights::read(path, device)?.into_open_clip()?,
+            heads,
+            vision_width,
+            Activation::default(),
+        )
     }
 
     /// The same from tensors that hold nothing else.

@@ -2,30 +2,18 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{Block, DINOV2, Init, Norm};
+use super::denoiser::Denoiser;
+use super::position::{PositionResize, fit_position, side_of};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
 /// LayerNorm's epsilon in DINOv2 (the ViT ports in other Rust examples use 1e-5 and differ).
-const EPS: f64 = 1e-6;
+pub(super) const EPS: f64 = 1e-6;
 /// Every DINOv2 model has heads of this width.
 pub(crate) const HEAD_WIDTH: i64 = 64;
-
-/// How the position embedding is fitted to another grid than it was trained for. Both are bicubic; the two
-/// published loaders differ in the rest, and a checkpoint's numbers come with one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum PositionResize {
-    /// DINOv2's own: scale factor (grid + 0.1) / trained grid without antialiasing; with registers, the exact
-    /// size with antialiasing.
-    #[default]
-    Dinov2,
-    /// timm's `resample_abs_pos_embed`: the exact size, antialiased.
-    Timm,
-}
 
 /// The size of a new tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,13 +54,19 @@ pub struct VisionTower {
     patch_bias: Tensor,
     blocks: Vec<Block>,
     norm: Norm,
+    /// Boxed as most towers have none.
+    denoiser: Option<Box<Denoiser>>,
 }
 
 impl VisionTower {
-    /// Reads a tower whose size follows from its tensors, in DINOv2's and timm's names; weights are kept in
-    /// `kind`.
+    /// Reads a tower whose size follows from its tensors, in any family's names (see [`crate::weights::Family`]), with
+    /// the denoiser that lies beside it; the patch embedding is kept in `kind`.
     pub fn read(path: &Path, resize: PositionResize, kind: Kind, device: Device) -> Result<Self> {
-        let mut weights = Weights::read(path, device)?;
+        Self::from_weights(Weights::read(path, device)?.into_vision()?, resize, kind)
+    }
+
+    /// The same from tensors in DINOv2's names that hold nothing else.
+    pub fn from_weights(mut weights: Weights, resize: PositionResize, kind: Kind) -> Result<Self> {
         let patches = weights.size("patch_embed.proj.weight")?;
         let position = weights.size("pos_embed")?;
         let [width, 3, patch, _] = patches[..] else {
@@ -80,7 +74,7 @@ impl VisionTower {
                 weights.problem(format!("patch_embed.proj.weight is {patches:?}, not [width, 3, p, p]"))
             );
         };
-        let grid = position.get(1).map_or(0, |n| ((n - 1) as f64).sqrt().round() as i64);
+        let grid = side_of(position.get(1).map_or(0, |n| n - 1));
         if width % HEAD_WIDTH != 0 || patch == 0 {
             return Err(
                 weights.problem(format!("width {width} is no multiple of {HEAD_WIDTH}, a head's width"))
@@ -104,6 +98,8 @@ impl VisionTower {
             blocks.push(Block::read(&mut weights, &prefix, &DINOV2, width, width / HEAD_WIDTH, EPS)?);
         }
         let norm = Norm::read(&mut weights, "norm", width, EPS)?;
+        let denoised = weights.has("denoiser.pos_embed");
+        let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
         // Only DINOv2's own training masks patches.
         weights.finish(&["mask_token"])?;
         let mut tower = Self {
@@ -118,10 +114,25 @@ impl VisionTower {
             patch_bias,
             blocks,
             norm,
+            denoiser,
         };
         tower.patch_weight = tower.patch_weight.to_kind(kind);
         tower.patch_bias = tower.patch_bias.to_kind(kind);
         Ok(tower)
+    }
+
+    /// Puts a denoiser behind the tower, from a file of DVT or SimZSS.
+    pub fn with_denoiser(mut self, path: &Path, device: Device) -> Result<Self> {
+        let mut weights = Weights::read(path, device)?.into_vision()?;
+        let mut denoiser = weights.take_below("denoiser.").under("denoiser.");
+        self.denoiser = Some(Box::new(Denoiser::take(&mut denoiser, self.width)?));
+        denoiser.finish(&[])?;
+        Ok(self)
+    }
+
+    /// Whether its patch tokens pass through a denoiser.
+    pub fn is_denoised(&self) -> bool {
+        self.denoiser.is_some()
     }
 
     /// A tower with random weights, as ViTs start: linear layers N(0, 1/fan-in), LayerScale 1.
@@ -150,6 +161,7 @@ impl VisionTower {
                 .map(|_| Block::random(width, width / HEAD_WIDTH, EPS, &init, device))
                 .collect(),
             norm: Norm::new(width, EPS, device),
+            denoiser: None,
         }
     }
 
@@ -181,31 +193,20 @@ impl VisionTower {
             x = block.forward(&x, false);
         }
         let x = self.norm.forward(&x);
-        VisionFeatures { class: x.select(1, 0), patches: x.narrow(1, extra, height * width) }
+        let patches = x.narrow(1, extra, height * width);
+        let patches = match &self.denoiser {
+            Some(denoiser) => denoiser.forward(&patches, height, width),
+            None => patches,
+        };
+        VisionFeatures { class: x.select(1, 0), patches }
     }
 
     /// Position embedding for a grid of `height` x `width` patches, [1, 1 + height * width, d_v].
     fn position_for(&self, height: i64, width: i64) -> Tensor {
-        if (height, width) == (self.grid, self.grid) {
-            return self.position.shallow_clone();
-        }
         let class = self.position.narrow(1, 0, 1);
-        let grid = self
-            .position
-            .narrow(1, 1, self.grid * self.grid)
-            .to_kind(Kind::Float)
-            .reshape([1, self.grid, self.grid, self.width])
-            .permute([0, 3, 1, 2]);
-        let size = [height, width];
-        let fitted = match self.resize {
-            PositionResize::Dinov2 if self.registers.is_none() => {
-                let scale = |n: i64| (n as f64 + 0.1) / self.grid as f64;
-                grid.upsample_bicubic2d(size, false, scale(height), scale(width))
-            }
-            _ => grid.internal_upsample_bicubic2d_aa(size, false, None, None),
-        };
-        let patches = fitted.permute([0, 2, 3, 1]).reshape([1, height * width, self.width]);
-        Tensor::cat(&[class.to_kind(Kind::Float), patches], 1)
+        let patches = self.position.narrow(1, 1, self.grid * self.grid);
+        let fit = self.resize.fit(self.registers.is_some());
+        Tensor::cat(&[class, fit_position(&patches, self.grid, height, width, fit)], 1)
     }
 
     /// Number of blocks.
@@ -231,7 +232,7 @@ impl VisionTower {
         });
     }
 
-    /// Every parameter under DINOv2's name for it.
+    /// Every parameter under DINOv2's name for it, the denoiser's under `denoiser.`.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let mut out: Vec<(String, Tensor)> = [
             ("cls_token", &self.class),
@@ -248,6 +249,7 @@ impl VisionTower {
         for (i, block) in self.blocks.iter().enumerate() {
             out.extend(block.named(&format!("blocks.{i}."), &DINOV2));
         }
+        out.extend(self.denoiser.iter().flat_map(|denoiser| denoiser.named()));
         out
     }
 

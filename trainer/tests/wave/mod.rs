@@ -1,16 +1,16 @@
-//! Weights and inputs from a formula, the same numbers as in the `make.py` of the fixtures: nothing needs to be stored.
+//! Weights by a formula, so that no weights need to be stored: the same here and in the fixtures' scripts.
 
 use tch::{Kind, Tensor};
 
-/// Numbers in -1..1 without a pattern that a wrong transpose would keep.
-pub(super) fn wave(count: usize, phase: usize) -> Tensor {
+/// The same numbers as `wave` in make.py.
+pub(crate) fn wave(count: usize, phase: usize) -> Tensor {
     let values: Vec<f64> =
         (0..count).map(|i| (i as f64 * 1.7 + phase as f64 * 0.9 + (i % 7) as f64).sin()).collect();
     Tensor::from_slice(&values)
 }
 
-/// The i-th tensor in order of name gets wave(i) times 1 / sqrt(fan in), norms and scales around 1.
-pub(super) fn fill(mut named: Vec<(String, Tensor)>) {
+/// The same rule as `fill` in make.py.
+pub(crate) fn fill(mut named: Vec<(String, Tensor)>) {
     named.sort_by(|a, b| a.0.cmp(&b.0));
     for (index, (name, tensor)) in named.iter().enumerate() {
         let size = tensor.size();

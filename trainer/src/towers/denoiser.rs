@@ -1,0 +1,50 @@
+//! DVT's denoiser (Yang et al., ECCV 2024): one more block over the patch tokens, which takes away what a ViT adds to
+//! its features by position alone. The released SimZSS model of COCO has one.
+
+use tch::Tensor;
+
+use super::block::{Block, DINOV2};
+use super::position::{Fit, fit_position, side_of};
+use super::vision::{EPS, HEAD_WIDTH};
+use crate::error::Result;
+use crate::weights::Weights;
+
+/// A pre-norm block without LayerScale and a position embedding of its own.
+#[derive(Debug)]
+pub(super) struct Denoiser {
+    /// [1, grid * grid, d_v].
+    position: Tensor,
+    grid: i64,
+    block: Block,
+}
+
+impl Denoiser {
+    /// Takes the denoiser out of tensors named `denoiser.pos_embed` and `denoiser.` before a block's names.
+    pub(super) fn take(weights: &mut Weights, width: i64) -> Result<Self> {
+        let position = weights.size("denoiser.pos_embed")?;
+        let grid = side_of(position.get(1).copied().unwrap_or(0));
+        let position = weights.take("denoiser.pos_embed", &[1, grid * grid, width])?;
+        let block = Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, EPS)?;
+        Ok(Self { position, grid, block })
+    }
+
+    /// `patches`: [B, height * width, d_v], after the tower's final LayerNorm.
+    pub(super) fn forward(&self, patches: &Tensor, height: i64, width: i64) -> Tensor {
+        // timm's resizing, whatever the tower's own.
+        let position = fit_position(&self.position, self.grid, height, width, Fit::Antialiased);
+        self.block.forward(&(patches + position.to_kind(patches.kind())), false)
+    }
+
+    pub(super) fn named(&self) -> Vec<(String, Tensor)> {
+        let mut out = self.block.named("denoiser.", &DINOV2);
+        out.push(("denoiser.pos_embed".to_owned(), self.position.shallow_clone()));
+        out
+    }
+}
+
+/// Refuses tensors that are not a denoiser's.
+pub(crate) fn check(mut weights: Weights) -> Result<()> {
+    let width = weights.size("denoiser.norm1.weight")?.first().copied().unwrap_or(0);
+    Denoiser::take(&mut weights, width)?;
+    weights.finish(&[])
+}

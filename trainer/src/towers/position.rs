@@ -1,0 +1,65 @@
+//! Position embeddings for other grids than the one they were trained for.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// How the position embedding is fitted to another grid than it was trained for. All are bicubic; the published
+/// loaders differ in the rest, and a checkpoint's numbers come with one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum PositionResize {
+    /// DINOv2's own: scale factor (grid + 0.1) / trained grid without antialiasing; with registers, the exact
+    /// size with antialiasing.
+    #[default]
+    Dinov2,
+    /// timm's `resample_abs_pos_embed`: the exact size, antialiased.
+    Timm,
+    /// transformers': the exact size without antialiasing; with registers, with it.
+    Huggingface,
+}
+
+impl PositionResize {
+    /// How towers of this loader are fitted, with registers and without.
+    pub(super) fn fit(self, registers: bool) -> Fit {
+        match (self, registers) {
+            (Self::Dinov2, false) => Fit::Offset,
+            (Self::Huggingface, false) => Fit::Plain,
+            _ => Fit::Antialiased,
+        }
+    }
+}
+
+/// The three ways to resize a grid that loaders use.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fit {
+    /// To the scale (n + 0.1) / grid.
+    Offset,
+    /// To the exact size.
+    Plain,
+    /// To the exact size, antialiased.
+    Antialiased,
+}
+
+/// A position embedding [1, grid * grid, d] for `height` x `width` patches, [1, height * width, d].
+pub(super) fn fit_position(position: &Tensor, grid: i64, height: i64, width: i64, fit: Fit) -> Tensor {
+    if (height, width) == (grid, grid) {
+        return position.shallow_clone();
+    }
+    let channels = position.size()[2];
+    let square = position.to_kind(Kind::Float).reshape([1, grid, grid, channels]).permute([0, 3, 1, 2]);
+    let size = [height, width];
+    let fitted = match fit {
+        Fit::Offset => {
+            let scale = |n: i64| (n as f64 + 0.1) / grid as f64;
+            square.upsample_bicubic2d(size, false, scale(height), scale(width))
+        }
+        Fit::Plain => square.upsample_bicubic2d(size, false, None, None),
+        Fit::Antialiased => square.internal_upsample_bicubic2d_aa(size, false, None, None),
+    };
+    fitted.permute([0, 2, 3, 1]).reshape([1, height * width, channels])
+}
+
+/// Side of a square of `count`.
+pub(super) fn side_of(count: i64) -> i64 {
+    (count as f64).sqrt().round() as i64
+}

@@ -1,0 +1,83 @@
+//! Checkpoints in another family's names: every tensor of the source is either written or named.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use tch::{Device, Kind, Tensor};
+
+use super::families::{self, Family, Named, Parts};
+use super::{Weights, tensors, write};
+use crate::error::{Error, Result};
+use crate::towers::{
+    Activation, ClipVisionTower, Dense, PositionResize, TextTower, VisionTower, check_denoiser,
+};
+
+/// What a conversion did.
+#[derive(Debug, Serialize)]
+pub struct Converted {
+    /// Tensors written.
+    pub tensors: usize,
+    /// Tensors of the source that have no place in the target, by name.
+    pub left_out: Vec<String>,
+}
+
+/// Writes the tensors of `inputs` (the parts of one model) as one safetensors file in the names of `to`. Kinds are kept;
+/// a tensor that is missing, extra or of another size than its tower needs is an error that names it.
+pub fn convert(inputs: &[PathBuf], to: Family, out: &Path) -> Result<Converted> {
+    let mut whole = Parts::default();
+    for path in inputs {
+        let problem = |problem: String| Error::Weights { path: path.clone(), problem };
+        let Some((_, parts)) = families::parts(tensors(path)?) else {
+            return Err(problem(super::UNKNOWN_FAMILY.to_owned()));
+        };
+        check(path, &parts)?;
+        for (into, from) in [
+            (&mut whole.vision, parts.vision),
+            (&mut whole.clip, parts.clip),
+            (&mut whole.text, parts.text),
+            (&mut whole.beside, parts.beside),
+        ] {
+            for (name, tensor) in from {
+                if into.insert(name.clone(), tensor).is_some() {
+                    return Err(problem(format!("tensor {name} is in another of the files too")));
+                }
+            }
+        }
+    }
+    let problem =
+        |problem: String| Error::Weights { path: inputs.first().cloned().unwrap_or_default(), problem };
+    let (named, left_out) = families::named(&whole, to).map_err(problem)?;
+    let named: Vec<(String, Tensor)> = named.into_iter().collect();
+    write(out, &named)?;
+    Ok(Converted { tensors: named.len(), left_out })
+}
+
+/// Lets each tower take what it needs, which names what does not fit.
+fn check(path: &Path, parts: &Parts) -> Result<()> {
+    let weights = |tensors: &Named| {
+        Weights::of(
+            path,
+            tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect(),
+        )
+    };
+    if parts.vision.keys().any(|name| !name.starts_with("denoiser.")) {
+        VisionTower::from_weights(weights(&parts.vision), PositionResize::default(), Kind::Float)?;
+    } else if !parts.vision.is_empty() {
+        check_denoiser(weights(&parts.vision))?;
+    }
+    if !parts.text.is_empty() {
+        let mut text = weights(&parts.text);
+        // `trainer export` and open_clip's TextTransformer leave it out.
+        text.tensors
+            .entry("logit_scale".to_owned())
+            .or_insert_with(|| Tensor::zeros([] as [i64; 0], (Kind::Float, Device::Cpu)));
+        let output = text.size("text_projection")?.get(1).copied().unwrap_or(0);
+        TextTower::from_weights(text, 1, output, Activation::default())?;
+    }
+    if !parts.clip.is_empty() {
+        let mut clip = weights(&parts.clip);
+        ClipVisionTower::take(&mut clip, Dense::Tokens, Activation::default(), Kind::Float)?;
+        clip.finish(&[])?;
+    }
+    Ok(())
+}

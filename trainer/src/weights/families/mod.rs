@@ -1,0 +1,268 @@
+//! The names that published checkpoints give their tensors, and DINOv2's and open_clip's for the same tensors, which
+//! are the ones used here.
+
+mod names;
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use tch::{Kind, Tensor};
+
+use names::{HUGGINGFACE, HUGGINGFACE_CLIP, Row::Same, TIMM, is_number, to_ours, to_theirs, translate};
+
+/// Tensors by name.
+pub(crate) type Named = BTreeMap<String, Tensor>;
+
+/// Who named the tensors of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Family {
+    /// facebookresearch's DINOv2: a vision tower. Here a DVT denoiser may lie beside it, under `denoiser.`.
+    Dinov2,
+    /// timm's `VisionTransformer`.
+    Timm,
+    /// transformers: `Dinov2Model`, `Dinov2WithRegistersModel` or `CLIPModel`.
+    Huggingface,
+    /// open_clip and OpenAI: a CLIP, or its text tower alone.
+    #[value(name = "open_clip")]
+    OpenClip,
+    /// The SimZSS release: timm's vision tower, a denoiser or none, and a text tower. A file of DVT is its vision part.
+    Simzss,
+}
+
+/// A checkpoint taken apart, its tensors in the kinds they are stored in.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// DINOv2's vision transformer in DINOv2's names, its denoiser's under `denoiser.`.
+    pub(super) vision: Named,
+    /// CLIP's vision transformer in open_clip's names, without their `visual.`.
+    pub(super) clip: Named,
+    /// The text tower in open_clip's names, `logit_scale` with it.
+    pub(super) text: Named,
+    /// What training left beside the weights.
+    pub(super) beside: Named,
+}
+
+/// Buffers that older versions saved, and what the training of SimZSS kept.
+const BESIDE: [&str; 7] = [
+    "attn_mask",
+    "position_ids",
+    "classification_weights_ema",
+    "beta_ema",
+    "logit_scale_local",
+    "logit_bias_local",
+    "large_pos_embed",
+];
+
+/// Takes a file's tensors apart; None when no family has such names.
+pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
+    let mut parts = Parts::default();
+    let beside: Vec<String> = tensors
+        .keys()
+        .filter(|name| BESIDE.contains(&name.rsplit('.').next().unwrap_or_default()))
+        .cloned()
+        .collect();
+    parts.beside = beside.into_iter().filter_map(|name| tensors.remove_entry(&name)).collect();
+    let has = |name: &str| tensors.contains_key(name);
+    // Some models hold their towers under a name of their own (`dinov2.`, `dinov2_with_registers.`).
+    let inside = |end: &str| tensors.keys().find_map(|name| name.strip_suffix(end).map(str::to_owned));
+    let family = if let Some(prefix) = inside("embeddings.patch_embeddings.projection.weight") {
+        parts.vision = to_ours(HUGGINGFACE, stripped(tensors, &prefix));
+        Family::Huggingface
+    } else if has("text_model.embeddings.token_embedding.weight") {
+        let ours = to_ours(HUGGINGFACE_CLIP, tensors);
+        open_clip(ours, &mut parts);
+        Family::Huggingface
+    } else if let Some(prefix) = inside("vit.model.patch_embed.proj.weight") {
+        let mut visual = below(&mut tensors, &prefix);
+        parts.vision = from_timm(below(&mut visual, "vit.model."));
+        parts.vision.extend(denoiser(visual));
+        parts.text = below(&mut tensors, "text.");
+        parts.text.extend(tensors);
+        Family::Simzss
+    } else if has("denoiser.norm1.weight") && !has("patch_embed.proj.weight") {
+        parts.vision = denoiser(tensors);
+        Family::Simzss
+    } else if has("patch_embed.proj.weight") {
+        let timm = has("reg_token")
+            || tensors.get("pos_embed").is_some_and(without_class)
+            || has("blocks.0.mlp.fc1.weight") && is_gated(&tensors);
+        parts.vision = if timm { from_timm(tensors) } else { unchunked(tensors) };
+        if timm { Family::Timm } else { Family::Dinov2 }
+    } else if has("token_embedding.weight") || has("text.token_embedding.weight") {
+        // A model with a text tower of its own (CustomTextCLIP) puts `text.` before its names.
+        let text = below(&mut tensors, "text.");
+        tensors.extend(text);
+        open_clip(tensors, &mut parts);
+        Family::OpenClip
+    } else {
+        return None;
+    };
+    Some((family, parts))
+}
+
+/// The same tensors in the names of a family: the other way of [`parts`]. Says which of them have no place there.
+pub(super) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>), String> {
+    let (mut tower, denoiser): (Named, Named) =
+        copy(&parts.vision).into_iter().partition(|(name, _)| !name.starts_with(DENOISER));
+    let mut left: Vec<String> = parts.beside.keys().cloned().collect();
+    let missing = |what: &str| Err(format!("there is no {what} in it to write"));
+    let out = match family {
+        Family::Dinov2 | Family::Timm | Family::Huggingface if !tower.is_empty() => {
+            left.extend(parts.clip.keys().chain(parts.text.keys()).cloned());
+            match family {
+                Family::Dinov2 => tower.extend(denoiser),
+                _ => left.extend(denoiser.into_keys()),
+            }
+            if family == Family::Timm && tower.remove("mask_token").is_some() {
+                left.push("mask_token".to_owned());
+            }
+            match family {
+                Family::Dinov2 => tower,
+                Family::Timm => to_timm(tower),
+                _ => to_theirs(HUGGINGFACE, tower)?,
+            }
+        }
+        Family::Huggingface if !parts.clip.is_empty() => to_theirs(HUGGINGFACE_CLIP, whole_clip(parts))?,
+        Family::OpenClip if !parts.text.is_empty() => {
+            left.extend(parts.vision.keys().cloned());
+            whole_clip(parts)
+        }
+        Family::Simzss if !tower.is_empty() || !denoiser.is_empty() => {
+            left.extend(parts.clip.keys().cloned());
+            left.extend(tower.remove("mask_token").map(|_| "mask_token".to_owned()));
+            let mut out = above("visual.vit.model.", if tower.is_empty() { tower } else { to_timm(tower) });
+            for (name, tensor) in denoiser {
+                let name = match name.as_str() {
+                    "denoiser.pos_embed" => "visual.pos_embed".to_owned(),
+                    _ => format!("visual.{name}"),
+                };
+                out.insert(name, tensor);
+            }
+            for (name, tensor) in copy(&parts.text) {
+                out.insert(if name == "logit_scale" { name } else { format!("text.{name}") }, tensor);
+            }
+            out
+        }
+        Family::OpenClip => return missing("text tower"),
+        _ => return missing("vision tower of DINOv2"),
+    };
+    Ok((out, left))
+}
+
+const DENOISER: &str = "denoiser.";
+
+/// A denoiser in DVT's names under the ones used here: its block's, and its position embedding's beside them.
+fn denoiser(tensors: Named) -> Named {
+    // Without a block the embedding is never used: the released code makes one all the same.
+    if !tensors.contains_key("denoiser.norm1.weight") {
+        return tensors.into_iter().filter(|(name, _)| name != "pos_embed").collect();
+    }
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| {
+            (if name == "pos_embed" { "denoiser.pos_embed".to_owned() } else { name }, tensor)
+        })
+        .collect()
+}
+
+fn open_clip(mut tensors: Named, parts: &mut Parts) {
+    parts.clip = below(&mut tensors, "visual.");
+    parts.text = tensors;
+}
+
+/// The text tower in open_clip's names, and CLIP's vision tower with it.
+pub(super) fn whole_clip(parts: &Parts) -> Named {
+    let mut out = above("visual.", copy(&parts.clip));
+    out.extend(copy(&parts.text));
+    out
+}
+
+/// timm's tower under DINOv2's names. With registers timm's class token has no position: it gets one of zeros, as its
+/// own was added to the token when it was converted to timm.
+fn from_timm(mut tensors: Named) -> Named {
+    let gated = is_gated(&tensors);
+    if let Some(position) = tensors.get_mut("pos_embed").filter(|position| without_class(position)) {
+        let class = position.narrow(1, 0, 1).zeros_like();
+        *position = Tensor::cat(&[class, position.shallow_clone()], 1);
+    }
+    to_ours(if gated { TIMM } else { &TIMM[..1] }, tensors)
+}
+
+/// DINOv2's tower under timm's names, as timm itself converts it: with registers, the class token's position is added
+/// to the class token.
+pub(crate) fn to_timm(mut tensors: Named) -> Named {
+    if let (true, Some(class), Some(position)) = (
+        tensors.contains_key("register_tokens"),
+        tensors.get("cls_token").map(Tensor::shallow_clone),
+        tensors.get("pos_embed").map(Tensor::shallow_clone),
+    ) {
+        tensors.insert("cls_token".to_owned(), class + position.narrow(1, 0, 1));
+        tensors.insert("pos_embed".to_owned(), position.narrow(1, 1, position.size()[1] - 1));
+    }
+    tensors
+        .into_iter()
+        .map(|(name, tensor)| {
+            let renamed = TIMM.iter().find_map(|row| match row {
+                Same(ours, theirs) => translate(&name, ours, theirs),
+                _ => None,
+            });
+            (renamed.unwrap_or(name), tensor)
+        })
+        .collect()
+}
+
+/// Whether a position embedding [1, n, d] is a square of patches without a class token.
+fn without_class(position: &Tensor) -> bool {
+    let count = position.size().get(1).copied().unwrap_or(0);
+    let side = (count as f64).sqrt().round() as i64;
+    side > 1 && side * side == count
+}
+
+/// Whether timm's MLP is DINOv2-g's: its first layer makes twice what its second takes.
+fn is_gated(tensors: &Named) -> bool {
+    let size =
+        |name: &str, side: usize| tensors.get(name).and_then(|tensor| tensor.size().get(side).copied());
+    match (size("blocks.0.mlp.fc1.weight", 0), size("blocks.0.mlp.fc2.weight", 1)) {
+        (Some(rows), Some(columns)) => rows == 2 * columns,
+        _ => false,
+    }
+}
+
+/// DINOv2 saves blocks in chunks during training (`blocks.1.6.norm1.weight` is block 6): without the chunk.
+fn unchunked(tensors: Named) -> Named {
+    let plain = |name: &str| {
+        let (chunk, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
+        let (block, _) = rest.split_once('.')?;
+        (is_number(chunk) && is_number(block)).then(|| format!("blocks.{rest}"))
+    };
+    tensors.into_iter().map(|(name, tensor)| (plain(&name).unwrap_or(name), tensor)).collect()
+}
+
+/// Takes what lies under `prefix` out, under the rest of its name.
+fn below(tensors: &mut Named, prefix: &str) -> Named {
+    let names: Vec<String> = tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
+    names
+        .into_iter()
+        .filter_map(|name| Some((name.strip_prefix(prefix)?.to_owned(), tensors.remove(&name)?)))
+        .collect()
+}
+
+/// Takes `prefix` off where it is.
+fn stripped(mut tensors: Named, prefix: &str) -> Named {
+    let inside = below(&mut tensors, prefix);
+    tensors.extend(inside);
+    tensors
+}
+
+fn above(prefix: &str, tensors: Named) -> Named {
+    tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
+}
+
+fn copy(tensors: &Named) -> Named {
+    tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+}
+
+/// Half precision as float32, which is what towers are kept in.
+pub(super) fn full(tensor: Tensor) -> Tensor {
+    if matches!(tensor.kind(), Kind::Half | Kind::BFloat16) { tensor.to_kind(Kind::Float) } else { tensor }
+}

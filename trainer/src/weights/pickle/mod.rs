@@ -1,0 +1,141 @@
+//! The part of Python's pickle that checkpoints of weights need, read without running anything.
+//!
+//! A pickle is a program for a small stack machine whose instructions may import and call any Python function. This
+//! reader knows the instructions that build plain values; the few names a state dictionary is made with are known to
+//! it as words, and every other name is refused. Instructions: CPython's `Lib/pickletools.py`.
+
+mod machine;
+
+use std::rc::Rc;
+
+use machine::Machine;
+
+/// A value; containers are numbers of nodes in [`Pickle`], so that values shared or nested without end cost nothing.
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    /// What no weight depends on: None, numbers with a fraction, bytes, random states, training arguments.
+    Other,
+    Integer(i64),
+    Text(Rc<str>),
+    /// The name of a class or function, `module.name`.
+    Name(Rc<str>),
+    Node(usize),
+}
+
+/// A container.
+#[derive(Debug)]
+pub(super) enum Node {
+    Tuple(Vec<Value>),
+    List(Vec<Value>),
+    /// A dictionary, or the attributes of a TorchScript module.
+    Dictionary(Vec<(Value, Value)>),
+    /// What the checkpoint keeps in a file of its own: for PyTorch ("storage", kind, file, device, numbers).
+    Stored(Value),
+    /// A call of a name that builds tensors, with its arguments.
+    Tensor(Vec<Value>),
+}
+
+/// What a pickle says.
+#[derive(Debug)]
+pub(super) struct Pickle {
+    pub(super) nodes: Vec<Node>,
+    pub(super) root: Value,
+}
+
+/// What a known name does when it is called.
+#[derive(Clone, Copy, PartialEq)]
+enum Call {
+    Dictionary,
+    Tensor,
+    /// Gives its first argument back.
+    First,
+    Nothing,
+}
+
+/// Every name that a pickle may use.
+fn known(name: &str) -> Option<Call> {
+    Some(match name {
+        "collections.OrderedDict" => Call::Dictionary,
+        "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => Call::Tensor,
+        "torch._utils._rebuild_parameter" | "torch.Size" | "torch.nn.parameter.Parameter" => Call::First,
+        // What lies beside weights: numbers of NumPy, arguments of the training run, kinds and devices.
+        "numpy.core.multiarray.scalar"
+        | "numpy._core.multiarray.scalar"
+        | "numpy.core.multiarray._reconstruct"
+        | "numpy._core.multiarray._reconstruct"
+        | "numpy.ndarray"
+        | "numpy.dtype"
+        | "_codecs.encode"
+        | "argparse.Namespace"
+        | "collections.defaultdict"
+        | "__builtin__.dict"
+        | "builtins.dict"
+        | "torch.device"
+        | "torch._tensor._rebuild_from_type_v2" => Call::Nothing,
+        _ if name.starts_with("torch.jit._pickle.") => Call::First,
+        // Classes of a TorchScript module: names alone, their code is elsewhere in the file and is not read.
+        _ if name.starts_with("__torch__.") => Call::Dictionary,
+        // Kinds of storage and of numbers (`torch.FloatStorage`, `torch.float32`), which are not called.
+        _ => {
+            let kind = name.strip_prefix("torch.")?;
+            let plain = !kind.contains('.') && (kind.ends_with("Storage") || KINDS.contains(&kind));
+            return (plain || kind == "storage.UntypedStorage").then_some(Call::Nothing);
+        }
+    })
+}
+
+const KINDS: [&str; 10] =
+    ["float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"];
+
+/// Reads a whole pickle. An error says what was refused, for a sentence about the file.
+pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
+    let mut machine = Machine::new(bytes);
+    let root = machine.run()?;
+    Ok(Pickle { nodes: machine.into_nodes(), root })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `pickletools.dis` shows for `pickle.dumps({"a": -2, "b": [1, 300]}, 2)`.
+    #[test]
+    fn plain_values_are_read() {
+        let bytes = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01J\xfe\xff\xff\xffX\x01\x00\x00\x00bq\x02]q\x03(K\x01M,\x01eu.";
+        let pickle = read(bytes).unwrap();
+        let Value::Node(root) = pickle.root else { panic!("{:?}", pickle.root) };
+        let Node::Dictionary(items) = &pickle.nodes[root] else { panic!("{:?}", pickle.nodes) };
+        assert!(matches!((&items[0].0, &items[0].1), (Value::Text(a), Value::Integer(-2)) if &**a == "a"));
+        let Value::Node(list) = items[1].1 else { panic!("{items:?}") };
+        assert!(
+            matches!(&pickle.nodes[list], Node::List(v) if matches!(v[..], [Value::Integer(1), Value::Integer(300)]))
+        );
+    }
+
+    #[test]
+    fn names_outside_the_list_are_refused_by_name() {
+        for (bytes, name) in [
+            (&b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R."[..], "os.system"),
+            (b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.", "builtins.eval"),
+            (b"\x80\x02ctorch.utils\nStorage\n.", "torch.utils.Storage"),
+        ] {
+            assert!(read(bytes).unwrap_err().contains(name));
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic() {
+        let whole = b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01(X\x01\x00\x00\x00aq\x02K\x01X\x01\x00\x00\x00b\x8a\x02\xff\x00u}q\x03X\x01\x00\x00\x00vK\x01sb.";
+        assert!(read(whole).is_ok());
+        for length in 0..whole.len() {
+            assert!(read(&whole[..length]).is_err(), "cut to {length}");
+        }
+        for place in 0..whole.len() {
+            for byte in 0..=255 {
+                let mut changed = whole.to_vec();
+                changed[place] = byte;
+                let _ = read(&changed);
+            }
+        }
+    }
+}

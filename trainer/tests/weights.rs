@@ -1,0 +1,235 @@
+//! Files of weights: PyTorch's, honest and hostile (`tests/fixtures/towers/make_pth.py`), and conversions between the
+//! names of all families.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod wave;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+use trainer::towers::{TextShape, TextTower, VisionShape, VisionTower};
+use trainer::weights::convert::convert;
+use trainer::weights::{self, Family};
+use wave::fill;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/towers")
+}
+
+fn json(name: &str) -> Value {
+    serde_json::from_slice(&fs::read(fixtures().join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn pytorchs_files_hold_what_torch_load_says() {
+    let expected = json("pth/expected.json");
+    for (file, named) in expected.as_object().unwrap() {
+        let found = weights::tensors(&fixtures().join("pth").join(file)).unwrap();
+        let named = named.as_object().unwrap();
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            named.keys().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+            "{file}"
+        );
+        for (name, tensor) in &found {
+            let kind = match named[name]["kind"].as_str().unwrap() {
+                "float32" => Kind::Float,
+                "float16" => Kind::Half,
+                "bfloat16" => Kind::BFloat16,
+                "float64" => Kind::Double,
+                "int64" => Kind::Int64,
+                "uint8" => Kind::Uint8,
+                "bool" => Kind::Bool,
+                other => panic!("{other}"),
+            };
+            assert_eq!(tensor.kind(), kind, "{file} {name}");
+            let size: Vec<i64> = serde_json::from_value(named[name]["size"].clone()).unwrap();
+            assert_eq!(tensor.size(), size, "{file} {name}");
+            let values: Vec<f64> = serde_json::from_value(named[name]["values"].clone()).unwrap();
+            let found: Vec<f64> = tensor.to_kind(Kind::Double).reshape([-1]).try_into().unwrap();
+            assert_eq!(found, values, "{file} {name}");
+        }
+    }
+}
+
+#[test]
+fn hostile_pytorch_files_are_refused_with_the_reason() {
+    for (file, reason) in [
+        ("malicious", "posix.system"),
+        ("offset", "tensor w: size [3], stride [1] at 4 is outside its storage of 6"),
+        ("stride", "tensor w: size [2, 3], stride [4, 1] at 0 is outside"),
+        ("overflow", "tensor w: "),
+        ("negative", "offset -1"),
+        ("repeated", "tensor w: size [1048576, 1048576]"),
+        ("short", "tensor w: storage 0 has 24 bytes, not 1099511627776 numbers"),
+        ("elsewhere", "tensor w: has a storage storage ../data.pkl"),
+        ("missing", "tensor w: archive/data/1"),
+        ("compressed", "compressed"),
+        ("shared", "share storages so often"),
+        ("endless", "nested without end"),
+        ("exploding", "nested without end"),
+        ("nothing", "no tensors"),
+    ] {
+        let path = fixtures().join(format!("pth/{file}.pth"));
+        let error = weights::tensors(&path).unwrap_err().to_string();
+        assert!(error.contains(reason) && error.contains(file) && !error.contains('\n'), "{file}: {error}");
+    }
+    assert!(!Path::new("/tmp/this-file-must-not-appear").exists());
+}
+
+#[test]
+fn a_file_cut_anywhere_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("cut.pth");
+    let whole = fs::read(fixtures().join("pth/ordered.pth")).unwrap();
+    for length in (0..whole.len()).step_by(7) {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert!(weights::tensors(&path).is_err(), "{length} of {} bytes", whole.len());
+    }
+}
+
+#[test]
+fn no_changed_byte_makes_the_reader_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("changed.pth");
+    let whole = fs::read(fixtures().join("pth/nested.pth")).unwrap();
+    for place in (0..whole.len()).step_by(3) {
+        let mut changed = whole.clone();
+        changed[place] ^= 0x55;
+        fs::write(&path, &changed).unwrap();
+        let _ = weights::tensors(&path);
+    }
+}
+
+type Named = BTreeMap<String, Tensor>;
+
+fn same(left: &Named, right: &Named, what: &str) {
+    assert_eq!(left.keys().collect::<Vec<_>>(), right.keys().collect::<Vec<_>>(), "{what}");
+    for (name, tensor) in left {
+        assert_eq!(tensor.kind(), right[name].kind(), "{what}: {name}");
+        assert!(tensor.equal(&right[name]), "{what}: {name}");
+    }
+}
+
+/// Names and sizes in which the families' libraries save the narrow towers of make.py.
+fn case(name: &str) -> Named {
+    let cases = json("cases.json");
+    let clip = &cases["clip_text"];
+    let case = cases["families"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap_or(clip);
+    let named: Vec<(String, Tensor)> = case["tensors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| {
+            let size: Vec<i64> = serde_json::from_value(entry[1].clone()).unwrap();
+            (entry[0].as_str().unwrap().to_owned(), Tensor::zeros(size, (Kind::Float, Device::Cpu)))
+        })
+        .collect();
+    fill(named.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+    named.into_iter().collect()
+}
+
+fn written(path: &Path, named: &Named) {
+    let named: Vec<(String, Tensor)> =
+        named.iter().map(|(name, t)| (name.clone(), t.shallow_clone())).collect();
+    weights::write(path, &named).unwrap();
+}
+
+/// There and back gives the same tensors, in half precision too; what a family's library saves is what is written.
+#[test]
+fn every_family_is_written_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for (name, own, other) in [
+        ("Dinov2Model", Family::Huggingface, Family::Dinov2),
+        ("Dinov2Model, gated", Family::Huggingface, Family::Dinov2),
+        ("Dinov2WithRegistersModel", Family::Huggingface, Family::Dinov2),
+        ("timm's giant", Family::Timm, Family::Dinov2),
+        ("timm's giant", Family::Timm, Family::Huggingface),
+        ("timm with registers", Family::Timm, Family::Dinov2),
+        ("timm with registers", Family::Timm, Family::Huggingface),
+        ("timm with registers", Family::Timm, Family::Simzss),
+        ("CLIPModel", Family::Huggingface, Family::OpenClip),
+    ] {
+        for kind in [Kind::Float, Kind::Half] {
+            let source: Named = case(name).into_iter().map(|(name, t)| (name, t.to_kind(kind))).collect();
+            written(&at("source"), &source);
+            let there = convert(&[at("source")], other, &at("there")).unwrap();
+            assert!(there.left_out.is_empty(), "{name}: {:?}", there.left_out);
+            let back = convert(&[at("there")], own, &at("back")).unwrap();
+            assert!(back.left_out.is_empty(), "{name}: {:?}", back.left_out);
+            same(&source, &weights::tensors(&at("back")).unwrap(), name);
+        }
+    }
+}
+
+#[test]
+fn both_towers_become_a_simzss_file_and_come_apart_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    tch::manual_seed(5);
+    let vision = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 3 }, Device::Cpu);
+    let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 8 }, 64, Device::Cpu);
+    let mut denoised = vision.named();
+    // Its denoiser is a block of the tower's, without LayerScale.
+    denoised.extend(vision.named().into_iter().filter_map(|(name, tensor)| {
+        let name = name.strip_prefix("blocks.1.").filter(|name| !name.starts_with("ls"))?;
+        Some((format!("denoiser.{name}"), tensor))
+    }));
+    denoised.push(("denoiser.pos_embed".to_owned(), Tensor::randn([1, 25, 64], (Kind::Float, Device::Cpu))));
+    weights::write(&at("vision"), &denoised).unwrap();
+    weights::write(&at("text"), &text.named()).unwrap();
+
+    let joined = convert(&[at("vision"), at("text")], Family::Simzss, &at("joined")).unwrap();
+    assert_eq!(joined.tensors, denoised.len() + text.named().len());
+    let names = weights::tensors(&at("joined")).unwrap();
+    for name in [
+        "visual.vit.model.blocks.1.mlp.fc1.weight",
+        "visual.denoiser.norm1.bias",
+        "visual.pos_embed",
+        "text.transformer.resblocks.0.attn.in_proj_weight",
+        "text.text_projection",
+        "logit_scale",
+    ] {
+        assert!(names.contains_key(name), "{name}");
+    }
+    let apart = convert(&[at("joined")], Family::Dinov2, &at("vision again")).unwrap();
+    assert_eq!(apart.left_out.len(), text.named().len());
+    same(&denoised.into_iter().collect(), &weights::tensors(&at("vision again")).unwrap(), "vision");
+    convert(&[at("joined")], Family::OpenClip, &at("text again")).unwrap();
+    let named = text.named().into_iter().map(|(name, tensor)| (name, tensor.detach())).collect();
+    same(&named, &weights::tensors(&at("text again")).unwrap(), "text");
+
+    let twice = convert(&[at("vision"), at("joined")], Family::Dinov2, &at("twice")).unwrap_err().to_string();
+    assert!(twice.contains("is in another of the files too"), "{twice}");
+}
+
+#[test]
+fn a_conversion_names_what_does_not_fit_and_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let refused = |change: &dyn Fn(&mut Named), to: Family| {
+        let mut named = case("Dinov2WithRegistersModel");
+        change(&mut named);
+        written(&source, &named);
+        let error = convert(std::slice::from_ref(&source), to, &out).unwrap_err().to_string();
+        assert!(!out.exists());
+        error
+    };
+    let key = "encoder.layer.1.attention.attention.key.weight";
+    let missing = refused(&|named| drop(named.remove(key)), Family::Dinov2);
+    assert!(missing.contains("blocks.1.attn.qkv.weight is missing"), "{missing}");
+    let misshapen =
+        refused(&|named| drop(named.insert("layernorm.bias".to_owned(), Tensor::from(1.0))), Family::Timm);
+    assert!(misshapen.contains("norm.bias is [] and must be [64]"), "{misshapen}");
+    let extra =
+        refused(&|named| drop(named.insert("classifier.weight".to_owned(), Tensor::from(1.0))), Family::Timm);
+    assert!(extra.contains("classifier.weight belongs to no part"), "{extra}");
+    assert!(refused(&|_| (), Family::OpenClip).contains("no text tower"));
+    let unknown = refused(&|named| *named = [("w".to_owned(), Tensor::from(1.0))].into(), Family::Timm);
+    assert!(unknown.contains("its names are not"), "{unknown}");
+}
