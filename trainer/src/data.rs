@@ -163,8 +163,24 @@ pub enum VisionSource {
 }
 
 impl VisionSource {
-    /// The frozen tower of a run, or the cache that its settings name. Returns the tower's width d_v too.
-    pub fn frozen(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
+    /// What a run's settings name: the frozen tower, its cache, or a new tower of `clip`'s. Returns the width d_v too. A new
+    /// tower draws from libtorch's generator.
+    pub fn open(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
+        match settings.objective.name {
+            Objective::Clip => Ok((Self::to_train(settings, device), settings.clip.output)),
+            Objective::Simzss | Objective::Lit => Self::frozen(settings, loader, device),
+        }
+    }
+
+    /// A new tower of `clip`'s.
+    pub fn to_train(settings: &Settings, device: Device) -> Self {
+        let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.size));
+        let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
+        let vision = FrozenVision::around(tower.trainable(), &settings.vision, kind, device);
+        Self::Trained(Box::new(vision), size)
+    }
+
+    fn frozen(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
         let kind = settings.precision.kind(device);
         let vision = FrozenVision::open(&settings.vision, kind, device)?;
         vision.tower.check_size("data.size", i64::from(settings.data.size))?;

@@ -7,6 +7,7 @@
 
 pub mod anomaly;
 pub mod attention;
+pub mod bench;
 pub mod cache;
 pub mod card;
 pub mod checkpoint;
@@ -17,8 +18,10 @@ pub mod device;
 pub mod evaluation;
 pub mod events;
 pub mod export;
+pub mod first_batch;
 pub mod group;
 pub mod launch;
+pub mod learner;
 pub mod log;
 pub mod losses;
 pub mod model;

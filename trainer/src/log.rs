@@ -16,7 +16,8 @@ use crate::group::Group;
 use crate::objective::StepReport;
 use crate::settings::Settings;
 use crate::torch;
-use crate::train::{Summary, Taken};
+use crate::learner::Taken;
+use crate::train::Summary;
 
 /// One line of `log.jsonl`: means over the steps since the last line, over all ranks.
 #[derive(Debug, Serialize)]
@@ -126,9 +127,11 @@ impl Log {
     /// [`Error::NotFinite`] when a line finds that a step's loss is no number.
     pub fn record(&mut self, taken: Taken, logit_scale: &Tensor, group: &Group) -> Result<()> {
         let Taken { step, report, lr, batch, operations } = taken;
-        let mut mentioned: Vec<u32> = batch.mentions.iter().map(|m| m.sample).collect();
-        mentioned.dedup();
-        self.captions_without_mention += (batch.size - mentioned.len()) as u64;
+        if report.concept.is_some() {
+            let mut mentioned: Vec<u32> = batch.mentions.iter().map(|m| m.sample).collect();
+            mentioned.dedup();
+            self.captions_without_mention += (batch.size - mentioned.len()) as u64;
+        }
         self.mentions += batch.mentions.len() as u64;
         self.mentions_left_out += u64::from(batch.counters.mentions_left_out);
         for broken in &batch.counters.skipped {

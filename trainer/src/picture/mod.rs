@@ -1,11 +1,13 @@
 //! Pictures for people: a segmentation laid over its photograph with a legend, heat maps, sheets of both.
 
+mod captions;
 mod heat;
 mod input;
 mod lettering;
 mod place;
 mod sheet;
 
+pub use captions::{Captioned, captions};
 pub use heat::{heat, ramp};
 pub use input::{Limits, list, photograph, read};
 pub use sheet::{Panel, sheet};

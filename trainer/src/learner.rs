@@ -1,0 +1,113 @@
+//! What learns: the towers of a run, their optimiser, and one step of both.
+
+use tch::{Device, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::data::{self, Fed, VisionSource};
+use crate::error::Result;
+use crate::group::Group;
+use crate::objective::{self, StepInput, StepReport};
+use crate::operations;
+use crate::optimizer::{Optimizer, learning_rate};
+use crate::settings::Settings;
+use crate::towers::TextTower;
+use crate::vision_source::FrozenVision;
+
+/// What a step leaves behind.
+#[derive(Debug)]
+pub struct Taken {
+    /// Its number, from 1.
+    pub step: u64,
+    /// This rank's part of what was measured.
+    pub report: StepReport,
+    /// The learning rate it took.
+    pub lr: f64,
+    /// This rank's part of the batch.
+    pub batch: loader::Batch,
+    /// Floating-point operations of this rank's towers.
+    pub operations: f64,
+}
+
+/// Towers and optimiser of a run.
+#[derive(Debug)]
+pub struct Learner<'a> {
+    /// What the run was told.
+    pub settings: &'a Settings,
+    /// Where its tensors are.
+    pub device: Device,
+    /// The images' side.
+    pub source: VisionSource,
+    text: TextTower,
+    /// AdamW over all that is trained.
+    pub optimizer: Optimizer,
+    /// Steps taken.
+    pub step: u64,
+}
+
+impl<'a> Learner<'a> {
+    /// With a new text tower for a vision tower of width d_v = `width`. Draws from libtorch's generator.
+    pub fn new(settings: &'a Settings, source: VisionSource, width: i64, device: Device) -> Self {
+        let text = TextTower::random(settings.text, width, device);
+        let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
+        let mut learner = Self { settings, device, source, text, optimizer, step: 0 };
+        learner.optimizer = Optimizer::new(&settings.optimizer, learner.parameters());
+        learner
+    }
+
+    /// Goes on from a checkpoint of the same settings.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.text = checkpoint.text(self.text.output(), self.device)?;
+        if let VisionSource::Trained(_, size) = &self.source {
+            let size = *size;
+            let kind = self.settings.precision.kind(self.device);
+            let tower = checkpoint.trained_vision(kind, self.device)?.trainable();
+            let vision = FrozenVision::around(tower, &self.settings.vision, kind, self.device);
+            self.source = VisionSource::Trained(Box::new(vision), size);
+        }
+        self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());
+        checkpoint.load_optimizer(&mut self.optimizer, self.device)?;
+        self.step = checkpoint.state.step;
+        Ok(())
+    }
+
+    /// Everything that is trained, under open_clip's names.
+    pub fn parameters(&self) -> Vec<(String, Tensor)> {
+        let mut named = self.text.named();
+        named.extend(self.source.trained());
+        named
+    }
+
+    /// exp of the learned scale of the image-caption logits, a scalar on the device.
+    pub fn logit_scale(&self) -> Tensor {
+        self.text.logit_scale()
+    }
+
+    /// One optimiser step on a batch.
+    pub fn step(&mut self, fed: Fed, group: &Group) -> Result<Taken> {
+        let input = data::step_input(&fed, &self.source, self.settings, self.device)?;
+        let tokens = input.captions.ids.size()[1];
+        let (report, lr) = learn(self.settings, &self.text, &mut self.optimizer, self.step, &input, group)?;
+        self.step += 1;
+        let shape = self.text.shape;
+        let text = operations::TRAINING * operations::transformer(tokens, shape.width, shape.depth);
+        let operations = fed.batch.size as f64 * (text + self.source.operations());
+        Ok(Taken { step: self.step, report, lr, batch: fed.batch, operations })
+    }
+}
+
+/// Gradients of a batch, and the optimiser's step from them. Returns the learning rate too.
+fn learn(
+    settings: &Settings,
+    text: &TextTower,
+    optimizer: &mut Optimizer,
+    step: u64,
+    input: &StepInput<'_>,
+    group: &Group,
+) -> Result<(StepReport, f64)> {
+    let kind = settings.precision.kind(text.logit_scale().device());
+    let report = objective::gradients(text, &settings.objective, input, group, settings.micro_batch, kind)?;
+    let lr = learning_rate(&settings.optimizer, step, settings.steps);
+    optimizer.step(lr)?;
+    text.clamp_logit_scale();
+    Ok((report, lr))
+}
