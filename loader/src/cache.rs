@@ -20,7 +20,7 @@ use crate::Error;
 const ENTRY: &str = "shard";
 
 /// A folder of shards.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cache {
     /// The folder; made when needed. Only entries of caches are removed from it.
     pub folder: PathBuf,

@@ -106,6 +106,10 @@ pub enum Error {
         cause: String,
     },
 
+    /// The consumer's memory for a batch cannot be had, or is not what was asked for.
+    #[error("no memory for the images of a batch: {0}")]
+    Slot(String),
+
     /// No thread could be started, or all have ended.
     #[error("the loader's threads cannot be started: {0}")]
     Threads(io::Error),

@@ -129,7 +129,7 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
         })
         .collect::<Result<_, loader::Error>>()?;
     let loader = Loader::open(settings.clone())?;
-    let order = loader.order();
+    let order = &loader.order().sets()[0];
     let ids: Vec<SampleId> = {
         let epoch = order.epoch(0);
         let rows = (0..order.steps_per_epoch()).flat_map(|step| epoch.rows(step, 0..order.streams()));
