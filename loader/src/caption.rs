@@ -10,8 +10,8 @@ const CAPTION: u64 = 4;
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptionSource {
-    /// The sample's `.txt`, all of it, as WebDataset's users know it; of shards with a table, its column `caption`, which is the
-    /// same. One a sample, so there is nothing to choose.
+    /// The sample's `.txt`, all of it, as WebDataset's users know it; of shards with a table, its column `caption`,
+    /// which is the same. One a sample, so there is nothing to choose.
     #[default]
     Text,
     /// The sample's `.json`: a text, or a list of texts, under this key. Where it lies in the tar is found by a

@@ -5,9 +5,10 @@
 //! part of the batch. Where shards are remote, more threads, which mostly wait, read ahead of those that decode.
 //!
 //! # Memory
-//! As many batches as are to be made ahead are in the queue at any time, so memory is bounded by
-//! `(prefetch + 1) * rows * (size^2 * 3 + 8 * context)` bytes of batches, a decoded image a thread, the indices of the
-//! open shards (see [`crate::index`]) and, of remote shards, `(prefetch + 1) * rows` images as they are stored.
+//! As many batches as are to be made ahead are in the queue at any time, and the consumer has one, so memory is bounded
+//! by `(prefetch + 2) * rows * (size^2 * 3 + 8 * context)` bytes of batches (and those that the consumer keeps), a
+//! decoded image a thread, the indices of the open shards (see [`crate::index`]) and, of remote shards,
+//! `(prefetch + 1) * rows` images as they are stored.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -111,8 +112,9 @@ impl Loader {
         self.batches_in(from, Box::new(|_| Ok(Box::new(Plain::default()))))
     }
 
-    /// The same with images in the consumer's memory, written there by the threads that decode: `lender` is called for a slot when
-    /// none of those that came back with dropped batches is free, so about `prefetch` + 2 times in a run.
+    /// The same with images in the consumer's memory, written there by the threads that decode: `lender` is called
+    /// for a slot when none of those that came back with dropped batches is free, so about `prefetch` + 2 times in a
+    /// run.
     pub fn batches_in(&self, from: Position, lender: Lender) -> Batches {
         Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()), lender)
     }

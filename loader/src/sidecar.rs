@@ -7,8 +7,8 @@ use concepts::sidecar::Sidecar;
 
 use crate::{Error, shard, source};
 
-/// Opens the sidecar of a shard, which may be remote ([`source`]), and checks that it was written for it: by the shard's
-/// length in bytes and its number of samples; without `samples`, by the length alone.
+/// Opens the sidecar of a shard, which may be remote ([`source`]), and checks that it was written for it: by the
+/// shard's length in bytes and its number of samples; without `samples`, by the length alone.
 ///
 /// # Errors
 /// No sidecar; one that cannot be read; one of another shard, or of this shard before it was written again.

@@ -1,9 +1,9 @@
 //! Memory for the images of batches: the loader's own, or lent by the consumer, as pinned memory is.
 //!
 //! Threads write the rows of a batch side by side. So a [`Slot`] parts with its memory in pieces, one a row, gets
-//! them back in the same order when all are written, and travels in the batch as [`Images`]. When these are dropped the slot goes back
-//! to the iterator it came from, which fills it again: a run needs as many slots as batches exist at a time, `prefetch` + 1
-//! and those that the consumer holds.
+//! them back in the same order when all are written, and travels in the batch as [`Images`]. When these are dropped
+//! the slot goes back to the iterator it came from, which fills it again: a run needs as many slots as batches exist
+//! at a time, `prefetch` + 1 and those that the consumer holds.
 
 use std::any::Any;
 use std::fmt;

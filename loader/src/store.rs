@@ -1,6 +1,7 @@
 //! The shards in use, opened and indexed when first needed, the least recently used ones let go.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +33,9 @@ pub(crate) struct Store {
     captions: CaptionSource,
     cache: Option<Cache>,
     open: Mutex<Open>,
+    /// Of each shard that was opened, a hash of its length and date: one that was let go and written again must not
+    /// come back as another.
+    versions: Mutex<HashMap<u32, u64>>,
 }
 
 #[derive(Debug)]
@@ -52,7 +56,7 @@ impl Store {
         cache: Option<Cache>,
     ) -> Self {
         let open = Open { capacity: MOST_OPEN, clock: 0, slots: HashMap::new() };
-        Self { shards, mentions, captions, cache, open: Mutex::new(open) }
+        Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
     }
 
     pub(crate) fn shards(&self) -> &[PathBuf] {
@@ -102,6 +106,12 @@ impl Store {
             let index = Index::load_for(&archive, &self.captions, None)?;
             (archive, index)
         };
+        let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());
+        if *lock(&self.versions).entry(shard).or_insert(version) != version {
+            let problem =
+                "was written again while it was in use; start the run again from its last checkpoint";
+            return Err(Error::Changed { shard: path.clone(), problem });
+        }
         let sidecar = if self.mentions { Some(sidecar::open(path, Some(index.len() as u32))?) } else { None };
         Ok(Shard { archive, index, sidecar })
     }

@@ -223,6 +223,71 @@ fn shards_that_cannot_be_read_stop_the_run_by_name() {
     assert!(Loader::open(settings(vec![missing], 4)).unwrap_err().to_string().contains("00009.tar"));
 }
 
+/// More shards than stay open, one of which is written again: with the same samples, but not the same images.
+#[test]
+fn a_shard_that_is_written_again_during_a_run_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[4; 30], |_, _| None);
+    // One stream of windows of one sample: three shards stay open.
+    let settings = Settings { streams: 1, window: 1, threads: 1, prefetch: 0, ..settings(shards.clone(), 2) };
+    let loader = Loader::open(settings).unwrap();
+    let mut batches = loader.batches(Position::default());
+    for _ in 0..60 {
+        batches.next().unwrap().unwrap();
+    }
+    let other = tempfile::tempdir().unwrap();
+    let again = write_shards(other.path(), &[4; 30], |shard, sample| {
+        (shard == 7).then(|| image_of(shard + 100, sample + 100)).map(|mut image| {
+            image.extend([0; 600]);
+            image
+        })
+    });
+    fs::rename(&again[7], &shards[7]).unwrap();
+    let error = batches.find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("00007.tar") && error.contains("written again"), "{error}");
+}
+
+#[test]
+fn odd_sets_are_told_apart_from_good_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |name: &str| loader::shard::list(&[folder.path().join(name)]).map_err(|e| e.to_string());
+    assert!(list("").unwrap_err().contains("no shards"));
+    assert!(list("{}.tar").unwrap_err().contains("stands for no name"));
+    assert!(list("{0..2}.tar").unwrap_err().contains("0.tar"));
+
+    let path = folder.path().join("00000.tar");
+    let opened = |path: &std::path::Path| {
+        let one_stream = Settings { streams: 1, ..settings(vec![path.to_owned()], 2) };
+        let loader = Loader::open(one_stream).map_err(|e| e.to_string())?;
+        let batch = loader.batches(Position::default()).next().unwrap().map_err(|e| e.to_string());
+        batch.map(|batch| batch.counters.skipped)
+    };
+    fs::write(&path, b"").unwrap();
+    assert!(opened(&path).unwrap_err().contains("00000.tar: has no bytes"));
+    let mut tar = common::TarFile::create(&path);
+    tar.add("a.txt", b"only").add("b.txt", b"texts");
+    tar.finish();
+    assert!(opened(&path).unwrap_err().contains("it has no image"));
+    let mut tar = common::TarFile::create(&path);
+    tar.add("a.jpg", b"").add("a.txt", b"empty").add("b.png", &image_of(0, 1)).add("b.txt", b"good");
+    tar.finish();
+    let skipped = opened(&path).unwrap();
+    assert!(!skipped.is_empty() && skipped.iter().all(|skipped| skipped.key == "a"), "{skipped:?}");
+    // A link is as good as what it leads to; one that leads nowhere is named.
+    let link = folder.path().join("00001.tar");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(opened(&link).unwrap(), {
+        let shard = |mut one: loader::Skipped| {
+            one.shard.clone_from(&link);
+            one
+        };
+        skipped.into_iter().map(shard).collect::<Vec<_>>()
+    });
+    fs::remove_file(&path).unwrap();
+    let missing = opened(&link).unwrap_err();
+    assert!(missing.contains("00001.tar") && missing.contains("No such file"), "{missing}");
+}
+
 #[test]
 fn dropping_the_iterator_ends_its_threads_at_once() {
     let folder = tempfile::tempdir().unwrap();

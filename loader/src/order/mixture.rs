@@ -47,8 +47,8 @@ pub struct Place {
 }
 
 impl Mixture {
-    /// `counts`: samples of each shard, as listed; `shares`: the sets these belong to, one set when empty. For the rest see
-    /// [`Order::new`].
+    /// `counts`: samples of each shard, as listed; `shares`: the sets these belong to, one set when empty. For the
+    /// rest see [`Order::new`].
     ///
     /// # Errors
     /// Zeros; weights that are not positive numbers, or too small for a stream; shares of more or fewer shards than

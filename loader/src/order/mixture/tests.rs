@@ -21,6 +21,33 @@ fn shares_are_whole_by_largest_remainder() {
     assert_eq!(deal(&[2, 4]), [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1), (1, 3)]);
 }
 
+/// Batches that a Python implementation of the specification gives.
+#[test]
+fn agrees_with_the_independent_implementation() {
+    let cases: serde_json::Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/mixtures.json")).unwrap();
+    for case in cases.as_array().unwrap() {
+        let number = |name: &str| case[name].as_u64().unwrap();
+        let counts: Vec<u32> = serde_json::from_value(case["counts"].clone()).unwrap();
+        let shares: Vec<(usize, f64)> = serde_json::from_value(case["shares"].clone()).unwrap();
+        let shares: Vec<Share> = shares.into_iter().map(|(shards, weight)| share(shards, weight)).collect();
+        let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
+        let [streams, window, batch_size] = ["streams", "window", "batch"].map(|name| number(name) as usize);
+        let mixture = Mixture::new(counts, &shares, number("seed"), streams, window, batch_size).unwrap();
+        for (number, expected) in (number("first")..).zip(expected) {
+            let steps = mixture.steps_per_epoch();
+            let rows: Vec<_> = batch(&mixture, number / steps, number % steps)
+                .into_iter()
+                .map(|row| {
+                    let id = mixture.sets()[row.set].epoch(row.epoch).sample(row.stream, row.position);
+                    (id.shard + mixture.first_shard(row.set), id.sample)
+                })
+                .collect();
+            assert_eq!(rows, expected, "batch {number} of {:?}", case["shares"]);
+        }
+    }
+}
+
 #[test]
 fn one_set_is_the_order_of_the_set() {
     let counts = vec![40, 7, 30];
