@@ -84,6 +84,18 @@ fn images_are_written_into_memory_that_the_consumer_lends() {
     assert!(made.load(Ordering::Relaxed) >= 10);
 }
 
+/// Memory that is a byte too short for its rows.
+struct Short;
+impl Slot for Short {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+        (0..rows).map(|_| Box::new(vec![0_u8; bytes - 1]) as Box<dyn Piece>).collect()
+    }
+    fn take_back(&mut self, _: Vec<Box<dyn Piece>>) {}
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
 #[test]
 fn memory_that_cannot_be_had_or_does_not_fit_ends_the_iteration() {
     let folder = tempfile::tempdir().unwrap();
@@ -97,16 +109,6 @@ fn memory_that_cannot_be_had_or_does_not_fit_ends_the_iteration() {
     let error = kept.last().unwrap().as_ref().unwrap_err();
     assert!(matches!(error, Error::Slot(_)) && error.to_string().contains("none left"), "{error}");
 
-    struct Short;
-    impl Slot for Short {
-        fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
-            (0..rows).map(|_| Box::new(vec![0_u8; bytes - 1]) as Box<dyn Piece>).collect()
-        }
-        fn take_back(&mut self, _: Vec<Box<dyn Piece>>) {}
-        fn bytes(&self) -> &[u8] {
-            &[]
-        }
-    }
     let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(Short))));
     let error = batches.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("not 8 pieces of 48 bytes"), "{error}");
