@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::Position;
+use crate::{Images, Position};
 
 /// One rank's part of a global batch; B is the number of its rows.
 #[derive(Debug, Clone)]
@@ -14,7 +14,7 @@ pub struct Batch {
     /// B.
     pub size: usize,
     /// [B, H, W, 3], red, green, blue; not normalised. Empty when images are not loaded.
-    pub images: Vec<u8>,
+    pub images: Images,
     /// B keys: those of the samples in use, so a replaced sample's is the replacement's.
     pub keys: Vec<String>,
     /// B numbers of the samples in use, counted over the shards in the order of the settings.
@@ -55,6 +55,8 @@ pub struct Counters {
     pub bytes: u64,
     /// Mentions that the bank knows but the limits left out: too many, too long, or cut off with the caption.
     pub mentions_left_out: u32,
+    /// Rows that show another caption than the one that the sidecar's mentions were made from, and so have none.
+    pub captions_without_mentions: u32,
     /// The broken samples that were replaced, in the order of the rows.
     pub skipped: Vec<Skipped>,
 }
@@ -67,6 +69,7 @@ impl Counters {
         self.decode += other.decode;
         self.bytes += other.bytes;
         self.mentions_left_out += other.mentions_left_out;
+        self.captions_without_mentions += other.captions_without_mentions;
         self.skipped.extend(other.skipped);
     }
 }

@@ -20,7 +20,7 @@ use crate::Error;
 const ENTRY: &str = "shard";
 
 /// A folder of shards.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Cache {
     /// The folder; made when needed. Only entries of caches are removed from it.
     pub folder: PathBuf,
@@ -63,15 +63,23 @@ impl Cache {
         }
         self.make_room(about)?;
         let mut file = AtomicFile::create(&path).map_err(Error::io(&path))?;
-        fill(&mut file)?;
+        fill(&mut Placed { to: &mut file, place: &self.folder })?;
         file.commit().map_err(Error::io(&path))?;
         // Unlocked when dropped; another process may hold the removed file's lock, which then does no harm but a
         // second download.
         let _ = fs::remove_file(&lock_path);
         let made = opened(&path)?;
-        made.ok_or_else(|| {
-            Error::io(&path)(io::Error::other("was removed from the cache at once; give it more room"))
-        })
+        // What was decoded may be longer than it was likely to be.
+        self.make_room(0)?;
+        match made {
+            Some(file) if file.metadata().map_err(Error::io(&path))?.len() <= self.limit => Ok(file),
+            _ => Err(Error::Settings(format!(
+                "the cache {} may hold {} bytes, which shard {} alone exceeds when decoded; give it more",
+                self.folder.display(),
+                self.limit,
+                shard.display()
+            ))),
+        }
     }
 
     /// Removes the entries that were not used for the longest time until `bytes` more fit.
@@ -99,6 +107,30 @@ impl Cache {
             }
         }
         Ok(())
+    }
+}
+
+/// A writer whose errors say where it writes: what is read meanwhile lies elsewhere.
+pub(crate) struct Placed<'a> {
+    pub(crate) to: &'a mut dyn Write,
+    pub(crate) place: &'a Path,
+}
+
+impl Placed<'_> {
+    fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|e| io::Error::new(e.kind(), format!("writing to {}: {e}", self.place.display())))
+    }
+}
+
+impl Write for Placed<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes);
+        self.named(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = self.to.flush();
+        self.named(flushed)
     }
 }
 
@@ -153,9 +185,31 @@ mod tests {
         assert!(
             cache.get(Path::new("c"), "", 251, |_| Ok(())).unwrap_err().to_string().contains("give it more")
         );
+        // Longer than was likely: decoded, for one.
+        let longer = cache
+            .get(Path::new("e"), "", 10, |to| to.write_all(&[5; 300]).map_err(Error::io(Path::new("e"))));
+        assert!(longer.unwrap_err().to_string().contains("exceeds when decoded; give it more"));
+        assert_eq!(entries(&cache.folder), 0, "nothing beyond the limit stays");
         let failed = cache.get(Path::new("d"), "", 10, |_| Err(Error::Settings("broken".into())));
         assert!(failed.is_err());
         assert_eq!(get("d", "", 4, &mut made), [4; 100], "a failure leaves nothing behind");
+    }
+
+    #[test]
+    fn a_full_disk_is_named_by_its_place() {
+        struct Full;
+        impl Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut placed = Placed { to: &mut Full, place: Path::new("/fast/cache") };
+        let error = placed.write_all(b"a").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(error.to_string().contains("/fast/cache"), "{error}");
     }
 
     #[test]

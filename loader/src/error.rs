@@ -34,6 +34,15 @@ pub enum Error {
         problem: String,
     },
 
+    /// The shard is not the one that was opened first.
+    #[error("shard {}: {problem}", shard.display())]
+    Changed {
+        /// The archive.
+        shard: PathBuf,
+        /// What happened, and what to do.
+        problem: &'static str,
+    },
+
     /// A file beside the shard (table, statistics) cannot be read or speaks of another shard.
     #[error("{}: {problem}", path.display())]
     Companion {
@@ -94,7 +103,11 @@ pub enum Error {
     Settings(String),
 
     /// Sample after sample of a stream is broken: the set is, and replacing would only hide it.
-    #[error("shard {}: {tries} samples in a row are broken, the last one {key}: {cause}", shard.display())]
+    #[error(
+        "shard {}: all of {tries} samples in a row are broken, the last one {key}: {cause}; `ingest verify` \
+         names what is damaged",
+        shard.display()
+    )]
     Broken {
         /// The shard of the last one.
         shard: PathBuf,
@@ -105,6 +118,10 @@ pub enum Error {
         /// Why the last one is broken.
         cause: String,
     },
+
+    /// The consumer's memory for a batch cannot be had, or is not what was asked for.
+    #[error("no memory for the images of a batch: {0}")]
+    Slot(String),
 
     /// No thread could be started, or all have ended.
     #[error("the loader's threads cannot be started: {0}")]

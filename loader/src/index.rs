@@ -11,6 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use crate::cache::Cache;
+use crate::caption::CaptionSource;
 use crate::shard::{stats_path, table_path};
 use crate::tar::{Archive, BLOCK, Member, Sample};
 use crate::{Error, source};
@@ -21,9 +22,9 @@ type Place = (u64, u64);
 /// Key, image and caption of a sample, as found in the headers.
 type Located = (String, Option<Place>, Option<Place>);
 
-fn located(sample: &Sample) -> Located {
+fn located(sample: &Sample, caption: &str) -> Located {
     let place = |member: &Member| (member.offset, member.length);
-    (sample.key.clone(), sample.image().map(place), sample.caption().map(place))
+    (sample.key.clone(), sample.image().map(place), sample.member(caption).map(place))
 }
 
 /// The samples of one shard, in tar order.
@@ -43,7 +44,7 @@ enum Captions {
 /// Where a sample's caption is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caption<'a> {
-    /// These bytes of the tar.
+    /// These bytes of the tar: the text, or the json that holds it.
     At(u64, u64),
     /// This text, raw.
     Text(&'a str),
@@ -56,27 +57,33 @@ impl Index {
     /// # Errors
     /// A damaged tar or table; a table or statistics that do not fit the tar.
     pub fn load(archive: &Archive) -> Result<Self, Error> {
-        Self::load_or(archive, || Ok(Self::from_tar(&archive.samples()?)))
+        Self::load_for(archive, &CaptionSource::Text, None)
     }
 
-    /// The same; what a pass over the headers finds is kept in the cache.
-    pub(crate) fn load_cached(archive: &Archive, cache: &Cache) -> Result<Self, Error> {
-        Self::load_or(archive, || {
-            let version = format!("index 1, {}", archive.version());
-            let file = cache.get(archive.path(), &version, 0, |to| {
-                let places: Vec<Located> = archive.samples()?.iter().map(located).collect();
-                serde_json::to_writer(to, &places).map_err(|e| Error::io(archive.path())(e.into()))
-            })?;
-            let places: Vec<Located> = serde_json::from_reader(BufReader::new(file))
-                .map_err(|e| Error::io(&cache.folder)(e.into()))?;
-            Ok(Self::from_places(&places))
-        })
-    }
-
-    fn load_or(archive: &Archive, from_tar: impl FnOnce() -> Result<Self, Error>) -> Result<Self, Error> {
-        let index = match Self::from_table(archive)? {
-            Some(index) => index,
-            None => from_tar()?,
+    /// The same for captions from elsewhere; what a pass over the headers finds is kept in the cache.
+    pub(crate) fn load_for(
+        archive: &Archive,
+        captions: &CaptionSource,
+        cache: Option<&Cache>,
+    ) -> Result<Self, Error> {
+        let extension = captions.extension();
+        let located = || -> Result<Vec<Located>, Error> {
+            Ok(archive.samples()?.iter().map(|sample| located(sample, extension)).collect())
+        };
+        // Of members other than the image, tables have no places.
+        let table = if *captions == CaptionSource::Text { Self::from_table(archive)? } else { None };
+        let index = match (table, cache) {
+            (Some(index), _) => index,
+            (None, None) => Self::from_places(&located()?),
+            (None, Some(cache)) => {
+                let version = format!("index 1 {extension}, {}", archive.version());
+                let file = cache.get(archive.path(), &version, 0, |to| {
+                    serde_json::to_writer(to, &located()?).map_err(|e| Error::io(archive.path())(e.into()))
+                })?;
+                let places: Vec<Located> = serde_json::from_reader(BufReader::new(file))
+                    .map_err(|e| Error::io(&cache.folder)(e.into()))?;
+                Self::from_places(&places)
+            }
         };
         if let Some(count) = count_from_stats(archive.path())?
             && count as usize != index.len()
@@ -118,10 +125,6 @@ impl Index {
                 .map(|(offset, length)| Caption::At(offset, length)),
             Captions::InTable(texts) => Some(Caption::Text(texts.get(sample as usize))),
         }
-    }
-
-    fn from_tar(samples: &[Sample]) -> Self {
-        Self::from_places(&samples.iter().map(located).collect::<Vec<_>>())
     }
 
     fn from_places(places: &[Located]) -> Self {

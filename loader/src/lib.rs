@@ -19,6 +19,7 @@
 //! needed of them, [`order`] says which sample goes where, [`crop`] and [`pixels`] make the image, [`text`] the
 //! tokens and mentions, and [`Loader`] runs it all on threads.
 
+pub mod caption;
 pub mod crop;
 pub mod index;
 pub mod jpeg;
@@ -28,6 +29,8 @@ pub mod pixels;
 pub mod program;
 pub mod scaler;
 pub mod shard;
+pub mod sidecar;
+pub mod slot;
 pub mod source;
 pub mod tar;
 pub mod text;
@@ -42,7 +45,9 @@ mod worker;
 
 pub use batch::{Batch, BatchMention, Counters, Skipped};
 pub use cache::Cache;
+pub use caption::{CaptionChoice, CaptionSource};
 pub use error::Error;
-pub use order::Position;
+pub use order::{Position, Share};
 pub use pipeline::{Batches, Loader};
 pub use settings::{Crop, Decoding, ImageSettings, Settings};
+pub use slot::{Images, Lender, Slot};

@@ -14,6 +14,18 @@
 //! 5. Rank `r` of `R` (which divides `S`) owns streams `r S / R .. (r+1) S / R`, that is, rows
 //!    `r B / R .. (r+1) B / R`.
 //!
+//! # Several sets
+//! Of sets `k = 0, 1, ..` with weights `w_k`, set `k` gets `S_k` of the `S` streams: `S w_k / sum w`, made whole by
+//! largest remainder (of equal remainders the first set's comes first), and with them `B_k = S_k q` rows of every
+//! batch. Which of the `S` streams are its own: for `s = 1, 2, .. S` the next stream goes to the set with the largest
+//! `S_k s - S d_k` (of equal ones the first), `d_k` being the streams that the set has by then, below `S_k`.
+//!
+//! Each set has the order above for its own shards, with `S_k` streams, a batch of `B_k` and the seed, which for
+//! `k > 0` is the key (seed, `SET`, k). Batch `t` of the run (`t = e floor(N / B) + step` with the samples `N` of all
+//! sets) takes step `t mod T_k` of epoch `floor(t / T_k)` of set `k`, `T_k` being that set's steps an epoch: every set
+//! is drawn without replacement and begins anew when it is through, whatever the others do. Augmentation and captions
+//! are drawn from the set's own epoch, and from the shard's number in the list of all shards.
+//!
 //! # Invariants
 //! - The global batches do not depend on `R`, on threads or on where a run was resumed.
 //! - No sample comes twice in an epoch; fewer than `B` are left out, and which ones changes with the epoch.
@@ -26,8 +38,11 @@
 //! position, so a broken sample costs one repetition and moves nothing else: the batches remain a function of
 //! the data, whatever was read before.
 
+mod mixture;
+
 use std::ops::Range;
 
+pub use self::mixture::{Mixture, Place, Share};
 use crate::Error;
 use crate::permutation::{Permutation, key};
 

@@ -5,9 +5,10 @@
 //! part of the batch. Where shards are remote, more threads, which mostly wait, read ahead of those that decode.
 //!
 //! # Memory
-//! As many batches as are to be made ahead are in the queue at any time, so memory is bounded by
-//! `(prefetch + 1) * rows * (size^2 * 3 + 8 * context)` bytes of batches, a decoded image a thread, the indices of the
-//! open shards (see [`crate::index`]) and, of remote shards, `(prefetch + 1) * rows` images as they are stored.
+//! As many batches as are to be made ahead are in the queue at any time, and the consumer has one, so memory is bounded
+//! by `(prefetch + 2) * rows * (size^2 * 3 + 8 * context)` bytes of batches (and those that the consumer keeps), a
+//! decoded image a thread, the indices of the open shards (see [`crate::index`]) and, of remote shards,
+//! `(prefetch + 1) * rows` images as they are stored.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -16,12 +17,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
-use bytes::BytesMut;
-use concepts::bpe::Tokenizer;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::batch::{Batch, Counters};
-use crate::order::{Epoch, Order, Position};
+use crate::order::{Epoch, Mixture, Position};
+use crate::slot::{Images, Lender, Piece, Plain, Slot};
 use crate::store::Store;
 use crate::worker::{Job, Made, Row, decode_jobs, read_jobs};
 use crate::{Error, Settings};
@@ -37,13 +37,12 @@ pub struct Loader(Arc<Set>);
 #[derive(Debug)]
 pub(crate) struct Set {
     pub(crate) settings: Settings,
-    pub(crate) order: Order,
+    pub(crate) order: Mixture,
     /// This rank's.
     pub(crate) streams: Range<u64>,
     pub(crate) store: Store,
     /// Number of each shard's first sample.
     pub(crate) starts: Vec<u64>,
-    pub(crate) tokenizer: Tokenizer,
 }
 
 impl Loader {
@@ -51,7 +50,12 @@ impl Loader {
     /// made, by a pass over the headers.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        let store = Store::new(settings.shards.clone(), settings.bank.is_some(), settings.cache.clone());
+        let store = Store::new(
+            settings.shards.clone(),
+            settings.bank.is_some(),
+            settings.caption_source.clone(),
+            settings.cache.clone(),
+        );
         let counts = count(&store, settings.threads)?;
         let Settings { seed, streams, window, batch_size, .. } = settings;
         let shards = counts.len();
@@ -63,13 +67,13 @@ impl Loader {
                 Some(start)
             })
             .collect();
-        let order = Order::new(counts, seed, streams, window, batch_size)?;
+        let order = Mixture::new(counts, &settings.sets, seed, streams, window, batch_size)?;
         let streams = order.streams_of(settings.rank, settings.world_size)?;
         // Every stream has the shards of its window open, and one more at each end.
         let samples_of_a_shard = (order.samples() / shards as u64).max(1);
         let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
         store.limit((streams.end - streams.start).saturating_mul(shards_of_a_window) as usize);
-        Ok(Self(Arc::new(Set { settings, order, streams, store, starts, tokenizer: Tokenizer::clip() })))
+        Ok(Self(Arc::new(Set { settings, order, streams, store, starts })))
     }
 
     /// What it was opened with.
@@ -98,14 +102,21 @@ impl Loader {
     }
 
     /// The order of the samples.
-    pub fn order(&self) -> &Order {
+    pub fn order(&self) -> &Mixture {
         &self.0.order
     }
 
     /// Batches from a position on, over epoch after epoch without an end. The first error ends the iteration.
     /// Starts the threads; dropping the iterator ends them.
     pub fn batches(&self, from: Position) -> Batches {
-        Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()))
+        self.batches_in(from, Box::new(|_| Ok(Box::new(Plain::default()))))
+    }
+
+    /// The same with images in the consumer's memory, written there by the threads that decode: `lender` is called
+    /// for a slot when none of those that came back with dropped batches is free, so about `prefetch` + 2 times in a
+    /// run.
+    pub fn batches_in(&self, from: Position, lender: Lender) -> Batches {
+        Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()), lender)
     }
 }
 
@@ -145,6 +156,7 @@ fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
 /// A batch in the making.
 struct Pending {
     position: Position,
+    slot: Box<dyn Slot>,
     rows: Vec<Option<Made>>,
     missing: usize,
 }
@@ -164,7 +176,12 @@ pub struct Batches {
     first: u64,
     /// Of the next batch to ask for.
     next: Position,
-    epoch: (u64, Arc<Epoch>),
+    /// Of each set the epoch in use, and its number.
+    epochs: Vec<Option<(u64, Arc<Epoch>)>>,
+    lender: Lender,
+    /// Slots of batches that the consumer has dropped.
+    free: Receiver<Box<dyn Slot>>,
+    home: Sender<Box<dyn Slot>>,
     failed: Option<Error>,
 }
 
@@ -175,7 +192,7 @@ impl std::fmt::Debug for Batches {
 }
 
 impl Batches {
-    fn start(set: Arc<Set>, from: Position) -> Self {
+    fn start(set: Arc<Set>, from: Position, lender: Lender) -> Self {
         let (jobs, mut queue) = unbounded::<Job>();
         let (quit, quitting) = bounded(0);
         let (finished, made) = unbounded();
@@ -202,7 +219,8 @@ impl Batches {
             let work = move || decode_jobs(&set, &queue, &finished, &quitting);
             threads.extend(start("loader", Box::new(work)));
         }
-        let epoch = (from.epoch, Arc::new(set.order.epoch(from.epoch)));
+        let epochs = vec![None; set.order.sets().len()];
+        let (home, free) = unbounded();
         let mut batches = Self {
             set,
             jobs: Some(jobs),
@@ -213,7 +231,10 @@ impl Batches {
             pending: VecDeque::new(),
             first: 0,
             next: from,
-            epoch,
+            epochs,
+            lender,
+            free,
+            home,
             failed,
         };
         batches.ask();
@@ -227,36 +248,63 @@ impl Batches {
 
     /// Puts the rows of as many batches into the queue as may be in the making.
     fn ask(&mut self) {
-        let Some(jobs) = &self.jobs else { return };
-        let set = &self.set;
-        while self.pending.len() <= set.settings.prefetch {
-            let position = self.next;
-            if self.epoch.0 != position.epoch {
-                self.epoch = (position.epoch, Arc::new(set.order.epoch(position.epoch)));
+        while self.failed.is_none() && self.pending.len() <= self.set.settings.prefetch {
+            if let Err(error) = self.ask_for_one() {
+                self.failed = Some(error);
             }
-            let batch = self.first + self.pending.len() as u64;
-            let bytes = if set.settings.images { set.settings.image.bytes() } else { 0 };
-            // One allocation a batch, lent in pieces to the threads and joined again without a copy.
-            let mut pixels = BytesMut::zeroed(bytes * set.rows());
-            let rows = self.epoch.1.rows(position.step, set.streams.clone());
-            for (row, (stream, place)) in rows.enumerate() {
-                let job = Job {
-                    batch,
-                    row,
-                    epoch: Arc::clone(&self.epoch.1),
-                    number_of_epoch: position.epoch,
-                    stream,
-                    position: place,
-                    pixels: pixels.split_to(bytes),
-                    fetched: None,
-                };
-                // Fails only when no thread is left; receiving then says so.
-                let _ = jobs.send(job);
-            }
-            let rows: Vec<Option<Made>> = (0..set.rows()).map(|_| None).collect();
-            self.pending.push_back(Pending { position, missing: rows.len(), rows });
-            self.next = position.next(set.order.steps_per_epoch());
         }
+    }
+
+    fn ask_for_one(&mut self) -> Result<(), Error> {
+        let (slot, pieces) = self.slot()?;
+        let Some(jobs) = &self.jobs else { return Ok(()) };
+        let (set, position) = (&self.set, self.next);
+        let batch = self.first + self.pending.len() as u64;
+        let places = set.order.rows(position, set.streams.clone());
+        for (row, (place, pixels)) in places.zip(pieces).enumerate() {
+            let epoch = match &self.epochs[place.set] {
+                Some((number, epoch)) if *number == place.epoch => Arc::clone(epoch),
+                _ => {
+                    let epoch = Arc::new(set.order.sets()[place.set].epoch(place.epoch));
+                    self.epochs[place.set] = Some((place.epoch, Arc::clone(&epoch)));
+                    epoch
+                }
+            };
+            let job = Job {
+                batch,
+                row,
+                epoch,
+                number_of_epoch: place.epoch,
+                first_shard: set.order.first_shard(place.set),
+                stream: place.stream,
+                position: place.position,
+                pixels,
+                fetched: None,
+            };
+            // Fails only when no thread is left; receiving then says so.
+            let _ = jobs.send(job);
+        }
+        let rows: Vec<Option<Made>> = (0..set.rows()).map(|_| None).collect();
+        self.pending.push_back(Pending { position, slot, missing: rows.len(), rows });
+        self.next = position.next(set.order.steps_per_epoch());
+        Ok(())
+    }
+
+    /// A slot for a batch, in pieces.
+    fn slot(&mut self) -> Result<(Box<dyn Slot>, Vec<Box<dyn Piece>>), Error> {
+        let (rows, settings) = (self.set.rows(), &self.set.settings);
+        let bytes = if settings.images { settings.image.bytes() } else { 0 };
+        let mut slot = match self.free.try_recv() {
+            Ok(slot) => slot,
+            Err(_) if bytes == 0 => Box::new(Plain::default()),
+            Err(_) => (self.lender)(rows * bytes).map_err(Error::Slot)?,
+        };
+        let mut pieces = slot.lend(rows, bytes);
+        if pieces.len() != rows || pieces.iter_mut().any(|piece| (**piece).as_mut().len() != bytes) {
+            let problem = format!("a slot was lent that is not {rows} pieces of {bytes} bytes");
+            return Err(Error::Slot(problem));
+        }
+        Ok((slot, pieces))
     }
 
     /// Waits for the rows of the front batch.
@@ -276,7 +324,7 @@ impl Batches {
         self.first += 1;
         let batch =
             self.pending.pop_front().ok_or_else(|| Error::Settings("no batch was asked for".into()))?;
-        let mut batch = batch.assemble(self.set.settings.context)?;
+        let mut batch = batch.assemble(self.set.settings.context, &self.home)?;
         batch.counters.waited = waited;
         Ok(batch)
     }
@@ -317,13 +365,14 @@ impl Drop for Batches {
 
 impl Pending {
     /// The batch, or the error of the first row that has one.
-    fn assemble(self, context: usize) -> Result<Batch, Error> {
+    fn assemble(self, context: usize, home: &Sender<Box<dyn Slot>>) -> Result<Batch, Error> {
         let size = self.rows.len();
-        let mut pixels = BytesMut::new();
+        let mut slot = self.slot;
+        let mut pieces = Vec::with_capacity(size);
         let mut batch = Batch {
             position: self.position,
             size,
-            images: Vec::new(),
+            images: Images::default(),
             keys: Vec::with_capacity(size),
             samples: Vec::with_capacity(size),
             captions: Vec::with_capacity(size),
@@ -333,11 +382,7 @@ impl Pending {
         };
         for (row, made) in self.rows.into_iter().flatten().enumerate() {
             let Row { key, number, text } = made.result?;
-            if row == 0 {
-                pixels = made.pixels;
-            } else {
-                pixels.unsplit(made.pixels);
-            }
+            pieces.push(made.pixels);
             batch.keys.push(key);
             batch.samples.push(number);
             if !text.tokens.is_empty() {
@@ -350,8 +395,10 @@ impl Pending {
             }));
             batch.counters.add(made.counters);
             batch.counters.mentions_left_out += text.left_out;
+            batch.counters.captions_without_mentions += u32::from(text.is_other);
         }
-        batch.images = pixels.into();
+        slot.take_back(pieces);
+        batch.images = Images::new(slot, home.clone());
         Ok(batch)
     }
 }

@@ -94,7 +94,10 @@ impl Painter {
         })?;
         let view = view.ok_or("no view was chosen")?;
         let view = View { part: view.part.seen_from(decoded.area.left, decoded.area.top), ..view };
-        let resized = self.scaler.resize(&decoded.pixels, view, size, row);
+        let resized = match decoding {
+            Decoding::Exact => self.scaler.resize(&decoded.pixels, view, size, row),
+            Decoding::Fast => self.scaler.resize_fast(&decoded.pixels, view, size, row),
+        };
         self.buffer = decoded.pixels.into_raw();
         resized
     }

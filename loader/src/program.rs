@@ -30,12 +30,22 @@ pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Losses) => ExitCode::from(3),
         Ok(Outcome::Stopped) => ExitCode::from(128 + signal() as u8),
         Err(error) => {
-            // One line even when a source's own message has several.
-            let line = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");
-            eprintln!("error: {line}");
+            eprintln!("error: {}", line_of(&error));
             ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
         }
     }
+}
+
+/// An error and its causes as one line, even when a cause's own message has several; causes that an error
+/// has in its message already are not said twice.
+fn line_of(error: &anyhow::Error) -> String {
+    let mut line = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Arguments that parse but make no sense together: exit code 2.
@@ -139,4 +149,19 @@ impl Progress {
 pub fn print_json(summary: &serde_json::Value) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{summary}")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_error_says_everything_once() {
+        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such\nfile");
+        let error =
+            anyhow::Error::new(crate::Error::io(Path::new("a.tar"))(missing)).context("reading the set");
+        assert_eq!(line_of(&error), "reading the set: a.tar: no such file");
+    }
 }

@@ -23,6 +23,42 @@ impl Scaler {
         BICUBIC_REACH * (extent / f64::from(size)).max(1.0) + 1.0
     }
 
+    /// The same as [`Self::resize`], quicker and less exact: with a filter half as wide that is about as sharp
+    /// (Hamming), and down before across, which leaves fewer rows for the slower of the two.
+    ///
+    /// # Errors
+    /// A part outside the image; a row of another length.
+    pub fn resize_fast(
+        &mut self,
+        image: &RgbImage,
+        view: View,
+        size: u32,
+        row: &mut [u8],
+    ) -> Result<(), String> {
+        let text = |e: &dyn std::fmt::Display| e.to_string();
+        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+            .map_err(|e| text(&e))?;
+        let (left, top, width, height) = match view.part {
+            Part::Cut { left, top, width, height } => {
+                (f64::from(left), f64::from(top), f64::from(width), f64::from(height))
+            }
+            Part::Of { left, top, width, height } => (
+                left,
+                top,
+                width.min(f64::from(image.width()) - left),
+                height.min(f64::from(image.height()) - top),
+            ),
+        };
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(FilterType::Hamming))
+            .use_alpha(false)
+            .crop(left, top, width, height);
+        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
+        self.resizer.resize(&source, &mut target, &options).map_err(|e| text(&e))?;
+        flip(view, size, row);
+        Ok(())
+    }
+
     /// Writes a view of `image`, as `size` x `size` RGB pixels, to `row`. The filter is Pillow's antialiased
     /// bicubic (a = -0.5, widened when shrinking), applied across and then down as Pillow does: what lies between is
     /// rounded and clipped to 8 bits, so at hard edges the other order gives other pixels.
@@ -60,12 +96,16 @@ impl Scaler {
         let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
         let options = bicubic.crop(0.0, part.1, f64::from(size), part.3);
         self.resizer.resize(&across, &mut target, &options).map_err(|e| text(&e))?;
-        if view.flip {
-            for line in row.chunks_exact_mut(size as usize * 3) {
-                mirror(line);
-            }
-        }
+        flip(view, size, row);
         Ok(())
+    }
+}
+
+fn flip(view: View, size: u32, row: &mut [u8]) {
+    if view.flip {
+        for line in row.chunks_exact_mut(size as usize * 3) {
+            mirror(line);
+        }
     }
 }
 

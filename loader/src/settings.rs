@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use concepts::{Bank, Matching};
 
-use crate::{Cache, Error};
+use crate::{Cache, CaptionSource, Error, Share};
 
 /// What to load, and how. [`Settings::new`] has the defaults; change fields as needed.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// Shards, in order: the order is part of what the samples' order depends on. See [`crate::shard::list`].
     pub shards: Vec<PathBuf>,
+    /// The sets that the shards belong to, in their order, and their weights; see [`crate::order`]. Default none: all
+    /// shards are one set.
+    pub sets: Vec<Share>,
     /// Samples of a global batch, over all ranks.
     pub batch_size: usize,
     /// Decides the order and the augmentation.
@@ -31,6 +34,8 @@ pub struct Settings {
     pub images: bool,
     /// Whether captions and tokens are loaded; a sample without a caption then counts as broken. Default true.
     pub captions: bool,
+    /// Where captions come from, and which of several is taken. Default the `.txt`.
+    pub caption_source: CaptionSource,
     /// Tokens of a caption, start and end included. Default 77, CLIP's.
     pub context: usize,
     /// Labels of the mentions. With a bank every shard needs its sidecar, without one none is read.
@@ -57,6 +62,7 @@ impl Settings {
     pub fn new(shards: Vec<PathBuf>, batch_size: usize) -> Self {
         Self {
             shards,
+            sets: Vec::new(),
             batch_size,
             seed: 0,
             streams: 64,
@@ -65,6 +71,7 @@ impl Settings {
             decoding: Decoding::default(),
             images: true,
             captions: true,
+            caption_source: CaptionSource::default(),
             context: 77,
             bank: None,
             max_mentions: 32,
@@ -75,6 +82,14 @@ impl Settings {
             rank: 0,
             world_size: 1,
         }
+    }
+
+    /// The same for several sets, each with its weight: every batch holds samples of all of them.
+    pub fn mixed(sets: Vec<(Vec<PathBuf>, f64)>, batch_size: usize) -> Self {
+        let shares =
+            sets.iter().map(|(shards, weight)| Share { shards: shards.len(), weight: *weight }).collect();
+        let shards = sets.into_iter().flat_map(|(shards, _)| shards).collect();
+        Self { sets: shares, ..Self::new(shards, batch_size) }
     }
 
     /// Refuses values that make no sense by themselves; the order checks its own.
@@ -98,15 +113,16 @@ impl Settings {
 }
 
 /// How much care a JPEG is decoded with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Decoding {
     /// The pixels that Pillow and torchvision make, within rounding.
     #[default]
     Exact,
-    /// A large part is decoded at 1/2, 1/4 or 1/8 of its size, no smaller than the result; rounding is coarser and
-    /// colour repeated instead of interpolated. On 490 photographs of COCO 43.8 dB from exact, in the median. Pays for
-    /// photographs several times as large as the result; for others unpacking takes most of the time, which it shares with
-    /// exact decoding.
+    /// A large part is decoded at 1/2, 1/4 or 1/8 of its size, no smaller than the result; rounding is coarser, colour
+    /// repeated instead of interpolated, and the filter half as wide ([`crate::scaler`]). On 490 photographs of COCO
+    /// 39 dB from exact, in the median. Pays for photographs several times as large as the result; for others
+    /// unpacking the codes takes most of the time, which it shares with exact decoding.
     Fast,
 }
 

@@ -59,15 +59,14 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
                     return Err(no_shards(path, folder.incomplete.len()));
                 }
                 shards.extend(folder.complete);
-            } else if stem(&path).is_none() {
-                return Err(Error::Input {
-                    input: path,
-                    problem: "not a shard; shards end in .tar or .tar.zst".into(),
-                });
             } else {
                 // A remote one is asked for when it is opened.
                 if !source::is_remote(&path) {
                     fs::metadata(&path).map_err(Error::io(&path))?;
+                }
+                if stem(&path).is_none() {
+                    let problem = "not a shard; shards end in .tar or .tar.zst".into();
+                    return Err(Error::Input { input: path, problem });
                 }
                 shards.push(path);
             }
@@ -200,6 +199,9 @@ fn expand(pattern: &str) -> Result<Vec<String>, String> {
 
 /// `a,b,c` or `first..last`, padded with zeros to the wider of the two when either is written with zeros.
 fn choices(inside: &str) -> Result<Vec<String>, String> {
+    if inside.is_empty() {
+        return Err("an empty brace list, {}, stands for no name".to_owned());
+    }
     let Some((first, last)) = inside.split_once("..") else {
         return Ok(inside.split(',').map(str::to_owned).collect());
     };
@@ -231,6 +233,7 @@ mod tests {
         assert_eq!(expanded("plain.tar"), ["plain.tar"]);
         assert!(expand("{0..3.tar").is_err());
         assert!(expand("{a..c}").is_err());
+        assert!(expand("{}.tar").unwrap_err().contains("stands for no name"));
         assert!(expand("{0..99999999999}").is_err());
     }
 

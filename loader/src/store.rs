@@ -1,16 +1,17 @@
 //! The shards in use, opened and indexed when first needed, the least recently used ones let go.
 
 use std::collections::HashMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concepts::sidecar::Sidecar;
 
 use crate::cache::Cache;
+use crate::caption::CaptionSource;
 use crate::index::Index;
 use crate::tar::Archive;
-use crate::{Error, shard, source};
+use crate::{Error, sidecar, source};
 
 /// A shard ready to be read.
 #[derive(Debug)]
@@ -28,8 +29,13 @@ type Slot = Arc<Mutex<Option<Arc<Shard>>>>;
 pub(crate) struct Store {
     shards: Vec<PathBuf>,
     mentions: bool,
+    /// Where captions come from.
+    captions: CaptionSource,
     cache: Option<Cache>,
     open: Mutex<Open>,
+    /// Of each shard that was opened, a hash of its length and date: one that was let go and written again must not
+    /// come back as another.
+    versions: Mutex<HashMap<u32, u64>>,
 }
 
 #[derive(Debug)]
@@ -43,9 +49,14 @@ struct Open {
 impl Store {
     /// `mentions`: whether sidecars are opened too. At first room for every shard is given; see
     /// [`Store::limit`].
-    pub(crate) fn new(shards: Vec<PathBuf>, mentions: bool, cache: Option<Cache>) -> Self {
+    pub(crate) fn new(
+        shards: Vec<PathBuf>,
+        mentions: bool,
+        captions: CaptionSource,
+        cache: Option<Cache>,
+    ) -> Self {
         let open = Open { capacity: MOST_OPEN, clock: 0, slots: HashMap::new() };
-        Self { shards, mentions, cache, open: Mutex::new(open) }
+        Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
     }
 
     pub(crate) fn shards(&self) -> &[PathBuf] {
@@ -88,14 +99,20 @@ impl Store {
         let path = &self.shards[shard as usize];
         let (archive, index) = if let Some(cache) = &self.cache {
             let archive = Archive::open_cached(path, cache)?;
-            let index = Index::load_cached(&archive, cache)?;
+            let index = Index::load_for(&archive, &self.captions, Some(cache))?;
             (archive, index)
         } else {
             let archive = Archive::open(path)?;
-            let index = Index::load(&archive)?;
+            let index = Index::load_for(&archive, &self.captions, None)?;
             (archive, index)
         };
-        let sidecar = if self.mentions { Some(open_sidecar(path, index.len() as u32)?) } else { None };
+        let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());
+        if *lock(&self.versions).entry(shard).or_insert(version) != version {
+            let problem =
+                "was written again while it was in use; start the run again from its last checkpoint";
+            return Err(Error::Changed { shard: path.clone(), problem });
+        }
+        let sidecar = if self.mentions { Some(sidecar::open(path, Some(index.len() as u32))?) } else { None };
         Ok(Shard { archive, index, sidecar })
     }
 }
@@ -120,22 +137,6 @@ impl Open {
             self.slots.remove(&oldest);
         }
     }
-}
-
-fn open_sidecar(path: &Path, samples: u32) -> Result<Sidecar, Error> {
-    let wrap = |source| Error::Sidecar { shard: path.to_owned(), source };
-    let sidecar_path = shard::sidecar_path(path);
-    let bytes = source::read(&sidecar_path).map_err(|error| match error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Error::NoSidecar { shard: path.to_owned(), sidecar: sidecar_path.clone() }
-        }
-        error => error,
-    })?;
-    let sidecar = Sidecar::from_bytes(&sidecar_path, bytes).map_err(wrap)?;
-    // Of the file as it is stored: the archive's length is that of the decompressed tar.
-    let bytes = source::length(path)?;
-    sidecar.refuse_unless_for(path, bytes, samples).map_err(wrap)?;
-    Ok(sidecar)
 }
 
 /// A thread that panicked while it held a lock has changed nothing here: every change is one assignment.

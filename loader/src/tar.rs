@@ -19,7 +19,7 @@ use concepts::files::TEMPORARY;
 pub use self::captions::captions;
 use self::members::members;
 use crate::Error;
-use crate::cache::Cache;
+use crate::cache::{Cache, Placed};
 use crate::source::Source;
 
 /// A tar's block: headers take one, data whole ones.
@@ -79,7 +79,7 @@ impl Archive {
         let source = Source::open(path)?;
         if is_compressed(path) {
             let mut plain = nameless_file()?;
-            decompress(&source, &mut plain)?;
+            decompress(&source, &mut Placed { to: &mut plain, place: &std::env::temp_dir() })?;
             return Ok(Self(Source::copy_of(&source, plain)?));
         }
         Ok(Self(source))
@@ -190,8 +190,14 @@ fn decompress(source: &Source, plain: &mut dyn Write) -> Result<(), Error> {
     writer.flush().map_err(Error::io(path))
 }
 
+/// Even a tar without members has bytes: a file without any is a download that did not begin.
+fn refuse_nothing(length: u64, shard: &Path) -> Result<(), Error> {
+    if length == 0 { Err(Error::archive(shard, "has no bytes")) } else { Ok(()) }
+}
+
 /// The samples of a tar of `length` bytes; `shard` names it in errors.
 fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sample>, Error> {
+    refuse_nothing(length, shard)?;
     let mut archive = ::tar::Archive::new(tar);
     let mut samples: Vec<Sample> = Vec::new();
     members(archive.entries_with_seek(), Some(length), shard, |found| -> Result<(), Error> {

@@ -2,12 +2,16 @@
 
 use std::ops::Range;
 use std::path::Path;
+use std::sync::LazyLock;
 
 use concepts::bpe::Tokenizer;
 use concepts::sidecar::Sidecar;
 use concepts::{Bank, Matching};
 
 use crate::{BatchMention, Error};
+
+/// CLIP's, made once a process: it takes a good part of a second.
+pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
 
 /// The text of one row.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +24,8 @@ pub struct Text {
     pub mentions: Vec<BatchMention>,
     /// Mentions that the bank knows but the limits left out.
     pub left_out: u32,
+    /// Whether the sidecar's mentions are those of another caption.
+    pub is_other: bool,
 }
 
 /// The mentions' side of the settings.
@@ -33,6 +39,8 @@ pub struct Labels<'a> {
     pub most: usize,
     /// Longest mention kept, tokens.
     pub longest: usize,
+    /// Whether the sample has several captions: mentions of another one are then none of this, and no error.
+    pub several: bool,
 }
 
 /// A sample's name: errors carry it.
@@ -71,7 +79,11 @@ impl Text {
         let mut mentions = Vec::new();
         let mut left_out = 0;
         for row in sidecar.mentions(name.sample) {
-            if row.key != name.key || text_at(&caption, &row.phrase_span) != Some(row.phrase) {
+            let fits = text_at(&caption, &row.phrase_span) == Some(row.phrase);
+            if row.key == name.key && !fits && labels.several {
+                return Ok(Self { caption, tokens: tokens.ids, is_other: true, ..Self::default() });
+            }
+            if row.key != name.key || !fits {
                 return Err(stale(name, row.key, row.phrase));
             }
             let Some((label, span)) = labels.bank.find(labels.matching, &row) else { continue };
@@ -82,7 +94,7 @@ impl Text {
                 mentions.push(BatchMention { sample: 0, label, positions, span });
             }
         }
-        Ok(Self { caption, tokens: tokens.ids, mentions, left_out })
+        Ok(Self { caption, tokens: tokens.ids, mentions, left_out, is_other: false })
     }
 }
 

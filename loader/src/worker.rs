@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bytes::BytesMut;
 use crossbeam::channel::{Receiver, Sender, select_biased};
 
 use crate::batch::{Counters, Skipped};
+use crate::caption::{CaptionSource, from_json};
 use crate::crop::{View, draws};
 use crate::index::Caption;
 use crate::order::{Epoch, SampleId};
 use crate::pipeline::Set;
 use crate::pixels::Painter;
+use crate::slot::Piece;
 use crate::store::Shard;
-use crate::text::{Labels, Name, Text};
+use crate::text::{Labels, Name, TOKENIZER, Text};
 use crate::{Error, Settings};
 
 /// Broken samples in a row after which the run stops: the set is broken, not a sample.
@@ -26,20 +27,31 @@ pub(crate) struct Job {
     /// Number of its batch since the iterator was started.
     pub(crate) batch: u64,
     pub(crate) row: usize,
+    /// The epoch of its set, and the epoch's number.
     pub(crate) epoch: Arc<Epoch>,
     pub(crate) number_of_epoch: u64,
+    /// The set's, in the list of all shards.
+    pub(crate) first_shard: u32,
     pub(crate) stream: u64,
     pub(crate) position: u64,
-    pub(crate) pixels: BytesMut,
+    pub(crate) pixels: Box<dyn Piece>,
     /// What a reader found for it.
     pub(crate) fetched: Option<Fetched>,
+}
+
+impl Job {
+    /// The sample at a position of the job's stream.
+    fn sample(&self, position: u64) -> SampleId {
+        let SampleId { shard, sample } = self.epoch.sample(self.stream, position);
+        SampleId { shard: shard + self.first_shard, sample }
+    }
 }
 
 /// One row made, or not.
 pub(crate) struct Made {
     pub(crate) batch: u64,
     pub(crate) row: usize,
-    pub(crate) pixels: BytesMut,
+    pub(crate) pixels: Box<dyn Piece>,
     pub(crate) counters: Counters,
     pub(crate) result: Result<Row, Error>,
 }
@@ -66,13 +78,13 @@ pub(crate) fn read_jobs(set: &Set, queue: &Receiver<Job>, read: &Sender<Job>, st
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let id = job.epoch.sample(job.stream, job.position);
+        let id = job.sample(job.position);
         let mut counters = Counters::default();
         let stored = set
             .store
             .get(id.shard)
             .map_err(Fault::Stop)
-            .and_then(|shard| stored(set, &shard, id, Vec::new(), &mut counters));
+            .and_then(|shard| stored(set, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters));
         job.fetched = Some(Fetched { stored, counters });
         if read.send(job).is_err() {
             return;
@@ -119,7 +131,7 @@ fn make(set: &Set, job: &mut Job, painter: &mut Painter, counters: &mut Counters
     let tries = job.epoch.stream_len(job.stream).min(MOST_BROKEN);
     let mut broken = Vec::new();
     for position in (job.position..).take(tries as usize) {
-        let id = job.epoch.sample(job.stream, position);
+        let id = job.sample(position);
         let shard = set.store.get(id.shard)?;
         let key = shard.index.key(id.sample);
         match sample(set, &shard, id, job, painter, counters) {
@@ -153,7 +165,7 @@ fn sample(
             counters.add(fetched.counters);
             fetched.stored?
         }
-        None => stored(set, shard, id, painter.take_file(), counters)?,
+        None => stored(set, shard, (id, job.number_of_epoch), painter.take_file(), counters)?,
     };
 
     if let Some(bytes) = image {
@@ -171,14 +183,21 @@ fn sample(
 }
 
 /// Reads a sample's image, into a buffer, and its caption.
-fn stored(set: &Set, shard: &Shard, id: SampleId, buffer: Vec<u8>, counters: &mut Counters) -> Stored {
+fn stored(
+    set: &Set,
+    shard: &Shard,
+    (id, epoch): (SampleId, u64),
+    buffer: Vec<u8>,
+    counters: &mut Counters,
+) -> Stored {
     let Shard { archive, index, .. } = shard;
     if id.sample as usize >= index.len() {
         return Err(Error::archive(archive.path(), "has fewer samples than when it was counted").into());
     }
     let started = Instant::now();
     let image = if set.settings.images { Some(image(shard, id.sample, buffer, counters)?) } else { None };
-    let caption = if set.settings.captions { Some(caption(shard, id.sample, counters)?) } else { None };
+    let caption =
+        if set.settings.captions { Some(caption(set, shard, (id, epoch), counters)?) } else { None };
     counters.read += started.elapsed();
     Ok((image, caption))
 }
@@ -187,7 +206,7 @@ fn stored(set: &Set, shard: &Shard, id: SampleId, buffer: Vec<u8>, counters: &mu
 fn place(set: &Set, bytes: &[u8], id: SampleId, job: &mut Job, painter: &mut Painter) -> Result<(), String> {
     let Settings { image: settings, seed, decoding, .. } = &set.settings;
     let draws = draws(*seed, job.number_of_epoch, id);
-    let pixels = &mut job.pixels;
+    let pixels = (*job.pixels).as_mut();
     // A decoder that panics on a hostile file must not take the run with it.
     let placed = catch_unwind(AssertUnwindSafe(|| {
         let choose = |width, height| View::choose(settings, draws, width, height);
@@ -209,24 +228,46 @@ fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counter
 }
 
 /// The raw caption.
-fn caption(shard: &Shard, sample: u32, counters: &mut Counters) -> Result<String, Fault> {
-    match shard.index.caption(sample) {
-        Some(Caption::Text(text)) => Ok(text.to_owned()),
+fn caption(
+    set: &Set,
+    shard: &Shard,
+    (id, epoch): (SampleId, u64),
+    counters: &mut Counters,
+) -> Result<String, Fault> {
+    let Settings { seed, caption_source, .. } = &set.settings;
+    let bytes = match shard.index.caption(id.sample) {
+        Some(Caption::Text(text)) => return Ok(text.to_owned()),
         Some(Caption::At(offset, length)) => {
             counters.bytes += length;
-            let bytes = shard.archive.read(offset, length)?;
+            shard.archive.read(offset, length)?
+        }
+        None => {
+            let extension = caption_source.extension();
+            return Err(Fault::Broken(format!("it has no caption (no {extension})")));
+        }
+    };
+    match caption_source {
+        CaptionSource::Text => {
             String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
         }
-        None => Err(Fault::Broken("it has no caption".to_owned())),
+        CaptionSource::Json { key, choice } => {
+            from_json(&bytes, key, *choice, (*seed, epoch, id)).map_err(Fault::Broken)
+        }
     }
 }
 
 fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
-    let Settings { bank, context, max_mentions, max_mention_tokens, .. } = &set.settings;
+    let Settings { bank, context, max_mentions, max_mention_tokens, caption_source, .. } = &set.settings;
     let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
-        return Ok(Text::new(raw, &set.tokenizer, *context));
+        return Ok(Text::new(raw, &TOKENIZER, *context));
     };
-    let labels = Labels { bank, matching: *matching, most: *max_mentions, longest: *max_mention_tokens };
+    let labels = Labels {
+        bank,
+        matching: *matching,
+        most: *max_mentions,
+        longest: *max_mention_tokens,
+        several: *caption_source != CaptionSource::Text,
+    };
     let name = Name { shard: shard.archive.path(), sample, key: shard.index.key(sample) };
-    Text::with_mentions(raw, &set.tokenizer, *context, sidecar, labels, name)
+    Text::with_mentions(raw, &TOKENIZER, *context, sidecar, labels, name)
 }

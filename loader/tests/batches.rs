@@ -35,7 +35,7 @@ fn rows_are_the_samples_of_the_order() {
         let batch = batch.unwrap();
         assert_eq!(batch.position, position);
         assert_eq!((batch.size, batch.images.len(), batch.tokens.len()), (8, 8 * 4 * 4 * 3, 8 * 77));
-        for (row, id) in expected_rows(loader.order(), position).into_iter().enumerate() {
+        for (row, id) in expected_rows(&loader.order().sets()[0], position).into_iter().enumerate() {
             let (shard, sample) = identity(&batch, row);
             assert_eq!((shard as u32, sample as u32), (id.shard, id.sample));
             assert_eq!(batch.keys[row], key_of(shard, sample));
@@ -77,10 +77,10 @@ fn threads_ranks_and_resuming_change_nothing() {
             .map(|rank| batches(&Settings { rank, world_size, ..base.clone() }, Position::default(), 16))
             .collect();
         for (step, global) in whole.iter().enumerate() {
-            let images: Vec<u8> = ranks.iter().flat_map(|rank| rank[step].images.clone()).collect();
+            let images: Vec<u8> = ranks.iter().flat_map(|rank| rank[step].images.to_vec()).collect();
             let keys: Vec<String> = ranks.iter().flat_map(|rank| rank[step].keys.clone()).collect();
             let tokens: Vec<i64> = ranks.iter().flat_map(|rank| rank[step].tokens.clone()).collect();
-            assert!(images == global.images && keys == global.keys && tokens == global.tokens);
+            assert!(images == *global.images && keys == global.keys && tokens == global.tokens);
         }
     }
     assert!(matches!(
@@ -140,7 +140,7 @@ fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
     let whole: Vec<Batch> = loader.batches(Position::default()).take(10).map(Result::unwrap).collect();
     let mut replaced = 0;
     for batch in &whole {
-        let epoch = loader.order().epoch(batch.position.epoch);
+        let epoch = loader.order().sets()[0].epoch(batch.position.epoch);
         let mut skipped = batch.counters.skipped.iter();
         for (row, (stream, place)) in epoch.rows(batch.position.step, 0..4).enumerate() {
             // The first good sample from its place on, those before it named in turn.
@@ -184,7 +184,7 @@ fn missing_parts_make_a_sample_broken() {
         batch.counters.skipped.iter().map(|s| (s.key.as_str(), s.cause.as_str())).collect();
     let expected = [
         ("alone", "it has no image"),
-        ("silent", "it has no caption"),
+        ("silent", "it has no caption (no txt)"),
         ("latin", "its caption is not UTF-8"),
     ];
     assert_eq!(causes, HashSet::from(expected));
@@ -221,6 +221,71 @@ fn shards_that_cannot_be_read_stop_the_run_by_name() {
 
     let missing = folder.path().join("00009.tar");
     assert!(Loader::open(settings(vec![missing], 4)).unwrap_err().to_string().contains("00009.tar"));
+}
+
+/// More shards than stay open, one of which is written again: with the same samples, but not the same images.
+#[test]
+fn a_shard_that_is_written_again_during_a_run_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[4; 30], |_, _| None);
+    // One stream of windows of one sample: three shards stay open.
+    let settings = Settings { streams: 1, window: 1, threads: 1, prefetch: 0, ..settings(shards.clone(), 2) };
+    let loader = Loader::open(settings).unwrap();
+    let mut batches = loader.batches(Position::default());
+    for _ in 0..60 {
+        batches.next().unwrap().unwrap();
+    }
+    let other = tempfile::tempdir().unwrap();
+    let again = write_shards(other.path(), &[4; 30], |shard, sample| {
+        (shard == 7).then(|| image_of(shard + 100, sample + 100)).map(|mut image| {
+            image.extend([0; 600]);
+            image
+        })
+    });
+    fs::rename(&again[7], &shards[7]).unwrap();
+    let error = batches.find_map(Result::err).unwrap().to_string();
+    assert!(error.contains("00007.tar") && error.contains("written again"), "{error}");
+}
+
+#[test]
+fn odd_sets_are_told_apart_from_good_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = |name: &str| loader::shard::list(&[folder.path().join(name)]).map_err(|e| e.to_string());
+    assert!(list("").unwrap_err().contains("no shards"));
+    assert!(list("{}.tar").unwrap_err().contains("stands for no name"));
+    assert!(list("{0..2}.tar").unwrap_err().contains("0.tar"));
+
+    let path = folder.path().join("00000.tar");
+    let opened = |path: &std::path::Path| {
+        let one_stream = Settings { streams: 1, ..settings(vec![path.to_owned()], 2) };
+        let loader = Loader::open(one_stream).map_err(|e| e.to_string())?;
+        let batch = loader.batches(Position::default()).next().unwrap().map_err(|e| e.to_string());
+        batch.map(|batch| batch.counters.skipped)
+    };
+    fs::write(&path, b"").unwrap();
+    assert!(opened(&path).unwrap_err().contains("00000.tar: has no bytes"));
+    let mut tar = common::TarFile::create(&path);
+    tar.add("a.txt", b"only").add("b.txt", b"texts");
+    tar.finish();
+    assert!(opened(&path).unwrap_err().contains("it has no image"));
+    let mut tar = common::TarFile::create(&path);
+    tar.add("a.jpg", b"").add("a.txt", b"empty").add("b.png", &image_of(0, 1)).add("b.txt", b"good");
+    tar.finish();
+    let skipped = opened(&path).unwrap();
+    assert!(!skipped.is_empty() && skipped.iter().all(|skipped| skipped.key == "a"), "{skipped:?}");
+    // A link is as good as what it leads to; one that leads nowhere is named.
+    let link = folder.path().join("00001.tar");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert_eq!(opened(&link).unwrap(), {
+        let shard = |mut one: loader::Skipped| {
+            one.shard.clone_from(&link);
+            one
+        };
+        skipped.into_iter().map(shard).collect::<Vec<_>>()
+    });
+    fs::remove_file(&path).unwrap();
+    let missing = opened(&link).unwrap_err();
+    assert!(missing.contains("00001.tar") && missing.contains("No such file"), "{missing}");
 }
 
 #[test]
@@ -291,7 +356,7 @@ proptest! {
                 let mut iterator = Loader::open(settings).unwrap().batches(from);
                 for (images, keys, tokens) in &mut joined {
                     let batch = iterator.next().unwrap().unwrap();
-                    images.extend(batch.images);
+                    images.extend_from_slice(&batch.images);
                     keys.extend(batch.keys);
                     tokens.extend(batch.tokens);
                 }
@@ -303,7 +368,7 @@ proptest! {
         prop_assert_eq!(next, whole[stop].position);
         joined.extend(run(power.1, threads.1, prefetch.1, next, 10 - stop).0);
         for (joined, whole) in joined.into_iter().zip(whole) {
-            prop_assert!(joined == (whole.images, whole.keys, whole.tokens), "at {:?}", whole.position);
+            prop_assert!(joined == (whole.images.to_vec(), whole.keys, whole.tokens), "at {:?}", whole.position);
         }
     }
 }

@@ -5,9 +5,10 @@
 mod common;
 
 use std::fs;
+use std::path::PathBuf;
 
 use common::{settings, write_shards};
-use loader::{Loader, Position};
+use loader::{Crop, ImageSettings, Loader, Position, Settings};
 
 /// Resident memory, bytes.
 fn resident() -> u64 {
@@ -16,8 +17,15 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
+/// The most that was resident since it was last told to forget, bytes.
+fn peak() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
 #[test]
-fn twenty_epochs_take_the_memory_of_two() {
+fn memory_is_flat_and_bounded() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[60, 60], |shard, sample| {
         let mut state = (shard * 1000 + sample) as u64 + 1;
@@ -27,7 +35,12 @@ fn twenty_epochs_take_the_memory_of_two() {
         });
         Some(loader::jpeg::encode(image.as_raw(), 160, 120, 95).unwrap())
     });
-    let loader = Loader::open(settings(shards, 12)).unwrap();
+    twenty_epochs_take_the_memory_of_two(&shards);
+    batches_take_what_the_formula_says(&shards);
+}
+
+fn twenty_epochs_take_the_memory_of_two(shards: &[PathBuf]) {
+    let loader = Loader::open(settings(shards.to_vec(), 12)).unwrap();
     let steps = loader.steps_per_epoch() as usize;
     let mut batches = loader.batches(Position::default());
     let mut epochs = |count: usize| {
@@ -41,4 +54,30 @@ fn twenty_epochs_take_the_memory_of_two() {
     // An epoch reads some 3 MB: keeping any of it would show after eighteen.
     let grown = after_twenty.saturating_sub(after_two);
     assert!(grown < 8 << 20, "grew by {grown} bytes from {after_two}");
+}
+
+/// The formula of `pipeline.rs`, with results so large that they outweigh everything else.
+fn batches_take_what_the_formula_says(shards: &[PathBuf]) {
+    let (size, rows) = (640_u64, 8_u64);
+    for prefetch in [0, 3] {
+        let settings = Settings {
+            prefetch: prefetch as usize,
+            image: ImageSettings { crop: Crop::Centre { size: size as u32 }, flip: 0.0 },
+            ..settings(shards.to_vec(), rows as usize)
+        };
+        let loader = Loader::open(settings).unwrap();
+        // Starts the peak anew.
+        fs::write("/proc/self/clear_refs", "5").unwrap();
+        let before = resident();
+        for batch in loader.batches(Position::default()).take(40) {
+            batch.unwrap();
+        }
+        let grown = peak().saturating_sub(before);
+        let batches = (prefetch + 2) * rows * (size * size * 3 + 8 * 77);
+        // The decoded images of two threads, rows between the two passes of a resize, stacks.
+        let beside = 12 << 20;
+        assert!(grown < batches + beside, "prefetch {prefetch}: {grown} bytes, {batches} by the formula");
+        // The formula is no more than what it takes: the bound is tight.
+        assert!(grown + beside > batches, "prefetch {prefetch}: {grown} bytes, {batches} by the formula");
+    }
 }

@@ -12,9 +12,12 @@ use std::sync::Arc;
 use common::{TarFile, content};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Extractor, Matching, TaggerKind};
+use loader::crop::{View, draws};
+use loader::order::SampleId;
+use loader::pixels::Painter;
 use loader::shard::sidecar_path;
 use loader::tar::Archive;
-use loader::{Loader, Position, Settings};
+use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings};
 
 /// The test data beside the checkout, if there.
 fn photos() -> Option<PathBuf> {
@@ -109,4 +112,30 @@ fn photographs_become_batches() {
         .map(Result::unwrap)
         .collect();
     assert!(batches[11..].iter().map(content).eq(again.iter().map(content)));
+}
+
+/// The documented distance of fast from exact decoding, on crops as in training.
+#[test]
+fn fast_photographs_are_close_to_exact_ones() {
+    let Some(data) = photos() else { return };
+    let crop = Crop::RandomResized { size: 224, scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
+    let settings = ImageSettings { crop, flip: 0.5 };
+    let mut painter = Painter::default();
+    let mut found: Vec<f64> = Vec::new();
+    for (number, (file, _)) in captions(&data).iter().take(150).enumerate() {
+        let bytes = fs::read(data.join("images").join(file)).unwrap();
+        let draws = draws(0, 0, SampleId { shard: 0, sample: number as u32 });
+        let [exact, fast] = [Decoding::Exact, Decoding::Fast].map(|decoding| {
+            let mut row = vec![0; 224 * 224 * 3];
+            let choose = |width, height| View::choose(&settings, draws, width, height);
+            painter.paint(&bytes, decoding, 224, choose, &mut row).unwrap();
+            row
+        });
+        let squares: f64 = exact.iter().zip(&fast).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
+        found.push(10.0 * (255.0_f64.powi(2) * exact.len() as f64 / squares.max(1e-9)).log10());
+    }
+    found.sort_by(f64::total_cmp);
+    let (lowest, median) = (found[0], found[found.len() / 2]);
+    println!("fast beside exact: {lowest:.1} dB at worst, {median:.1} dB in the median");
+    assert!(lowest > 25.0 && median > 35.0, "{lowest} dB at worst, {median} dB in the median");
 }

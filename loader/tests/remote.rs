@@ -170,6 +170,27 @@ fn ranks_share_the_bytes_of_the_set() {
     assert!(sent >= images && sent as f64 <= 1.05 * images as f64, "{sent} bytes sent of {images}");
 }
 
+/// A run that goes on from a position reads the samples from there on: what came before is not read again.
+#[test]
+fn resuming_seeks() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[128; 4], |_, sample| Some(noise(sample)));
+    for shard in &shards {
+        common::write_table(shard, 0);
+    }
+    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let settings = Settings { prefetch: 1, ..settings(urls(&server, &shards), 16) };
+    let loader = Loader::open(settings).unwrap();
+    let before = server.sent(".tar");
+    let mut batches = loader.batches(Position { epoch: 3, step: 20 });
+    let read: u64 = (0..2).map(|_| batches.next().unwrap().unwrap().counters.bytes).sum();
+    drop(batches);
+    // These two batches, at most two more in the making, and the blocks that are checked of each shard.
+    let largest = 16 * noise(0).len() as u64 + 2048;
+    let sent = server.sent(".tar") - before;
+    assert!(sent >= read && sent <= read + 2 * largest + 4 * 2 * 512, "{sent} bytes sent, {read} used");
+}
+
 /// With a cache a shard is fetched once, whatever the ranks and epochs.
 #[test]
 fn a_cache_is_shared_by_ranks() {

@@ -3,10 +3,14 @@
 #
 #     tools/bench/loader.sh PHOTOS.. [-- TIMES]
 #
-# PHOTOS are folders of jpg files, or such files. They are written into 8 shards, TIMES times each (8). Both sides make random resized crops of 224 x 224
-# (bicubic, mirrored half the time) in batches of 64 with 2 workers. Every figure is the best of three passes; ours and
-# theirs take turns, so that other work on the machine slows both. PYTHON names a Python that has torch,
-# torchvision and webdataset; without it a virtual environment is made (torch is large).
+# PHOTOS are folders of jpg files, or such files. They are written into 8 shards, TIMES times each (8). Both sides make
+# random resized crops of 224 x 224 (bicubic, mirrored half the time) in batches of 64 with 2 workers. Every figure is
+# the best of three passes; ours and theirs take turns, so that other work on the machine slows both.
+# - TOOLS names a built `tools`; without it, it is built.
+# - PYTHON names a Python that has torch, torchvision and webdataset; without it a virtual environment is made (torch
+#   is large).
+# - DATAGO names a Python that has datago and numpy; it is then measured too: centre crops resized to 224 x 224, from
+#   photos as files, as it reads shards from web servers alone.
 set -euo pipefail
 photos=() times=8
 while [ $# -gt 0 ]; do
@@ -15,7 +19,10 @@ while [ $# -gt 0 ]; do
 done
 [ ${#photos[@]} -gt 0 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/../.."
-cargo build --release --locked -p tools
+if [ -z "${TOOLS:-}" ]; then
+    cargo build --release --locked -p tools
+    TOOLS=target/release/tools
+fi
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 if [ -z "${PYTHON:-}" ]; then
@@ -25,13 +32,19 @@ if [ -z "${PYTHON:-}" ]; then
 fi
 
 "$PYTHON" tools/bench/loader_peer.py shards "$folder" "$times" "${photos[@]}"
+: > "$folder/all_datago"
 for turn in 1 2 3; do
-    target/release/tools bench loader "$folder/shards" --threads 2 --passes 1 --json > "$folder/ours"
+    "$TOOLS" bench loader "$folder/shards" --threads 2 --passes 1 --json > "$folder/ours"
     "$PYTHON" tools/bench/loader_peer.py read "$folder/shards" > "$folder/theirs"
     grep -v '^{' "$folder/ours" | sed "s/^/$turn  /"
     sed "s/^/$turn  /" "$folder/theirs"
     tail -n 1 "$folder/ours" >> "$folder/all_ours"
     awk '{ print $(NF - 1) }' "$folder/theirs" >> "$folder/all_theirs"
+    if [ -n "${DATAGO:-}" ]; then
+        "$DATAGO" tools/bench/loader_peer.py datago "$folder/files" > "$folder/datago"
+        sed "s/^/$turn  /" "$folder/datago"
+        awk '{ print $(NF - 1) }' "$folder/datago" >> "$folder/all_datago"
+    fi
 done
 
 "$PYTHON" - "$folder" <<'PY'
@@ -40,15 +53,19 @@ folder = sys.argv[1]
 runs = [json.loads(line)["measured"] for line in open(folder + "/all_ours")]
 ours = {name: max(run[name]["value"] for run in runs) for name in runs[0]}
 theirs = max(float(line) for line in open(folder + "/all_theirs"))
+datago = max((float(line) for line in open(folder + "/all_datago")), default=None)
 bare = ours["bare loop: decode, resize"]
 ratios = {
     "exact over webdataset": ours["exact"] / theirs,
     "fast over webdataset": ours["fast"] / theirs,
+    "unpacking alone over webdataset": ours["bare loop: unpacking alone"] / theirs,
     "exact over a bare loop": ours["exact"] / bare,
     "exact over a bare loop of parts": ours["exact"] / ours["bare loop: part, exact"],
     "fast over a bare loop of parts": ours["fast"] / ours["bare loop: part, fast"],
 }
+if datago:
+    ratios["exact over datago"] = ours["exact"] / datago
 for name, ratio in ratios.items():
     print(f"{name:<34}{ratio:6.2f}")
-print(json.dumps({"ours": ours, "webdataset": theirs, "ratios": ratios}))
+print(json.dumps({"ours": ours, "webdataset": theirs, "datago": datago, "ratios": ratios}))
 PY

@@ -1,10 +1,13 @@
-"""The peer of tools/bench/loader.sh: webdataset, Pillow and torchvision in torch's DataLoader.
+"""The peers of tools/bench/loader.sh: webdataset, Pillow and torchvision in torch's DataLoader; datago.
 
-    loader_peer.py shards FOLDER TIMES PHOTOS..    writes FOLDER/shards/00000.tar .. 00007.tar
+    loader_peer.py shards FOLDER TIMES PHOTOS..    writes FOLDER/shards/00000.tar .. 00007.tar, and links to the photos
+                                                   as FOLDER/files/NUMBER.jpg
     loader_peer.py read SHARDS                     reads them once and prints images a second
+    loader_peer.py datago FILES                    the same with datago, of the files
 """
 
 import io
+import json
 import sys
 import tarfile
 import time
@@ -19,6 +22,9 @@ def write(folder, times, inputs):
         photos += sorted(name.glob("*.jpg")) if name.is_dir() else [name]
     photos *= times
     (folder / "shards").mkdir()
+    (folder / "files").mkdir()
+    for number, photo in enumerate(photos):
+        (folder / "files" / f"{number:09}.jpg").symlink_to(photo.resolve())
     for shard in range(SHARDS):
         with tarfile.open(folder / "shards" / f"{shard:05}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for number, photo in list(enumerate(photos))[shard::SHARDS]:
@@ -61,8 +67,42 @@ def read(shards):
     print(f"webdataset {images / (time.perf_counter() - started):.1f} images/s")
 
 
+def datago(files):
+    from datago import DatagoClient
+
+    config = {
+        "source_type": "file",
+        "source_config": {"root_path": str(files), "random_sampling": False, "rank": 0, "world_size": 1},
+        # One shape, the square.
+        "image_config": {
+            "crop_and_resize": True,
+            "default_image_size": 224,
+            "downsampling_ratio": 16,
+            "min_aspect_ratio": 0.99,
+            "max_aspect_ratio": 1.01,
+            "pre_encode_images": False,
+        },
+        "prefetch_buffer_size": 128,
+        "samples_buffer_size": 128,
+        "limit": len(list(files.iterdir())),
+    }
+    client = DatagoClient(json.dumps(config))
+    client.start()
+    images, started = 0, None
+    while (sample := client.get_sample()) is not None:
+        if started is None:
+            assert (sample.image.width, sample.image.height) == (224, 224)
+            started = time.perf_counter()
+        else:
+            images += 1
+    print(f"datago {images / (time.perf_counter() - started):.1f} images/s")
+    client.stop()
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "shards":
         write(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    elif sys.argv[1] == "datago":
+        datago(Path(sys.argv[2]))
     else:
         read(Path(sys.argv[2]))

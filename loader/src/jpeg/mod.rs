@@ -67,7 +67,8 @@ impl Request {
 /// Pixels of a JPEG.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Red, green, blue. May hold some columns beside the requested part, as blocks are decoded whole.
+    /// Red, green, blue. May hold some columns beside the requested part, as blocks are decoded whole; the memory
+    /// behind it may be longer than its pixels, if `buffer` was.
     pub pixels: RgbImage,
     /// Which part of the scaled image `pixels` is.
     pub area: Area,
@@ -116,8 +117,11 @@ impl Decoder {
         let bytes = started.bytes();
         match started.channels {
             3 => {
-                pixels.resize(bytes, 0);
-                started.read(&mut pixels).map_err(damaged)?;
+                // Where the last image was larger, nothing has to be filled for this one.
+                if pixels.len() < bytes {
+                    pixels.resize(bytes, 0);
+                }
+                started.read(&mut pixels[..bytes]).map_err(damaged)?;
             }
             4 => {
                 let inverted = started.inverted;

@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::members::{FoundMember, members};
-use super::{CAPTION_EXTENSION, READ_AHEAD};
+use super::{CAPTION_EXTENSION, READ_AHEAD, refuse_nothing};
 use crate::Error;
 use crate::source::Source;
 
@@ -18,6 +18,7 @@ pub fn captions<E: From<Error>>(
     mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let source = Source::open(path)?;
+    refuse_nothing(source.len(), path)?;
     let file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
     let mut key = String::new();
     let mut caption = Vec::new();

@@ -141,7 +141,9 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
             ),
             None => "200 OK".to_owned(),
         };
-        let date = "last-modified: Thu, 01 Jan 2026 00:00:00 GMT";
+        // Stores always send a tag, plain servers need not.
+        let tag = if path.starts_with("/b/") { "\r\netag: \"1\"" } else { "" };
+        let date = format!("last-modified: Thu, 01 Jan 2026 00:00:00 GMT{tag}");
         write!(&*stream, "HTTP/1.1 {status}\r\n{date}\r\ncontent-length: {}\r\n\r\n", body.len())?;
         if method == "HEAD" {
             continue;

@@ -1,0 +1,64 @@
+//! How long it takes to go on in the middle of a large set: `cargo run --release -p loader --example resume`.
+//!
+//! The set has 400 million samples in 40,000 shards, all of them names of one file, so it takes the space of one.
+
+use std::fs::{self, File};
+use std::time::Instant;
+
+use loader::shard::stats_path;
+use loader::{Crop, ImageSettings, Loader, Position, Settings, shard};
+
+const SHARDS: usize = 40_000;
+const SAMPLES: usize = 10_000;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    write_shards(folder.path())?;
+
+    let started = Instant::now();
+    let settings = Settings {
+        image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
+        ..Settings::new(shard::list(&[folder.path().to_owned()])?, 4096)
+    };
+    let listed = started.elapsed();
+    let loader = Loader::open(settings)?;
+    let opened = started.elapsed();
+    let position = Position { epoch: 0, step: 10_000_000 / 4096 };
+    let batch = loader.batches(position).next().ok_or("no batch")??;
+    let first = started.elapsed();
+
+    println!("{} samples in {SHARDS} shards, on from sample {}", loader.samples(), position.step * 4096);
+    println!(
+        "listed after {listed:.2?}, opened after {opened:.2?}, first batch of {} after {first:.2?}",
+        batch.size
+    );
+    let status = fs::read_to_string("/proc/self/status")?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
+    println!("most memory: {}", peak.trim());
+    Ok(())
+}
+
+fn write_shards(folder: &std::path::Path) -> std::io::Result<()> {
+    let pixels = image::RgbImage::from_pixel(8, 8, image::Rgb([200, 100, 50]));
+    let jpeg = loader::jpeg::encode(pixels.as_raw(), 8, 8, 75).map_err(std::io::Error::other)?;
+    let first = folder.join("00000.tar");
+    let mut tar = tar::Builder::new(File::create(&first)?);
+    let mut add = |name: String, data: &[u8]| {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(data.len() as u64);
+        tar.append_data(&mut header, name, data)
+    };
+    for sample in 0..SAMPLES {
+        add(format!("{sample:09}.jpg"), &jpeg)?;
+        add(format!("{sample:09}.txt"), format!("a photo of number {sample}").as_bytes())?;
+    }
+    tar.finish()?;
+    let stats = stats_path(&first);
+    fs::write(&stats, format!("{{\"count\": {SAMPLES}, \"successes\": {SAMPLES}}}"))?;
+    for shard in 1..SHARDS {
+        let path = folder.join(format!("{shard:05}.tar"));
+        fs::hard_link(&first, &path)?;
+        fs::hard_link(&stats, stats_path(&path))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,260 @@
+//! Memory lent by the consumer, captions to choose from, sets that are mixed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
+use concepts::sidecar::{Metadata, Writer};
+use concepts::{Bank, Matching, Mention, TaggerDescription};
+use loader::slot::Piece;
+use loader::{
+    Batch, CaptionChoice, CaptionSource, Error, Lender, Loader, Position, Settings, Share, Slot, sidecar,
+};
+
+fn first(settings: &Settings, count: usize) -> Vec<Batch> {
+    let loader = Loader::open(settings.clone()).unwrap();
+    loader.batches(Position::default()).take(count).map(Result::unwrap).collect()
+}
+
+/// Memory of a consumer: rows that each have an allocation of their own until they are joined.
+struct Lent {
+    number: usize,
+    rows: Vec<Vec<u8>>,
+    joined: Vec<u8>,
+}
+
+impl Slot for Lent {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+        self.joined.clear();
+        self.rows.resize(rows, vec![0; bytes]);
+        self.rows.drain(..).map(|row| Box::new(row) as Box<dyn Piece>).collect()
+    }
+
+    fn take_back(&mut self, pieces: Vec<Box<dyn Piece>>) {
+        for piece in pieces {
+            let piece: Box<dyn std::any::Any> = piece;
+            let row = *piece.downcast::<Vec<u8>>().unwrap();
+            self.joined.extend(&row);
+            self.rows.push(row);
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.joined
+    }
+}
+
+fn lender(made: &Arc<AtomicUsize>) -> Lender {
+    let made = Arc::clone(made);
+    Box::new(move |bytes| {
+        assert_eq!(bytes, 8 * 4 * 4 * 3);
+        let number = made.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Lent { number, rows: Vec::new(), joined: Vec::new() }))
+    })
+}
+
+#[test]
+fn images_are_written_into_memory_that_the_consumer_lends() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings { prefetch: 2, ..settings(write_shards(folder.path(), &[50], |_, _| None), 8) };
+    let expected = first(&settings, 20);
+    let loader = Loader::open(settings).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let mut seen = HashSet::new();
+    for (batch, expected) in loader.batches_in(Position::default(), lender(&made)).zip(&expected) {
+        let batch = batch.unwrap();
+        assert_eq!(content(&batch), content(expected));
+        seen.insert(batch.images.slot::<Lent>().unwrap().number);
+    }
+    // Three in the making, and the one that the consumer holds.
+    assert!(made.load(Ordering::Relaxed) <= 4 && seen.len() >= 3, "{seen:?} of {made:?}");
+
+    // A consumer that keeps batches gets new memory for each, and what it keeps stays as it is.
+    let made = Arc::new(AtomicUsize::new(0));
+    let kept: Vec<_> =
+        loader.batches_in(Position::default(), lender(&made)).take(10).map(Result::unwrap).collect();
+    assert!(kept.iter().map(content).eq(expected[..10].iter().map(content)));
+    assert!(made.load(Ordering::Relaxed) >= 10);
+}
+
+/// Memory that is a byte too short for its rows.
+struct Short;
+impl Slot for Short {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+        (0..rows).map(|_| Box::new(vec![0_u8; bytes - 1]) as Box<dyn Piece>).collect()
+    }
+    fn take_back(&mut self, _: Vec<Box<dyn Piece>>) {}
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+#[test]
+fn memory_that_cannot_be_had_or_does_not_fit_ends_the_iteration() {
+    let folder = tempfile::tempdir().unwrap();
+    let loader = Loader::open(settings(write_shards(folder.path(), &[50], |_, _| None), 8)).unwrap();
+    let mut left = 4;
+    let few: Lender = Box::new(move |_| {
+        left -= 1;
+        if left == 0 { Err("the device has none left".to_owned()) } else { lender(&Arc::default())(384) }
+    });
+    let kept: Vec<_> = loader.batches_in(Position::default(), few).collect();
+    let error = kept.last().unwrap().as_ref().unwrap_err();
+    assert!(matches!(error, Error::Slot(_)) && error.to_string().contains("none left"), "{error}");
+
+    let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(Short))));
+    let error = batches.next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("not 8 pieces of 48 bytes"), "{error}");
+    assert!(batches.next().is_none());
+}
+
+const CAPTIONS: [&str; 3] = ["a red bus", "a bus in town", "people wait for a red bus"];
+
+/// A shard of `count` samples with three captions each, the second of which is the `.txt`.
+fn write_several(folder: &Path, count: usize) -> PathBuf {
+    let path = folder.join("00000.tar");
+    let mut tar = TarFile::create(&path);
+    for sample in 0..count {
+        let key = key_of(0, sample);
+        let json = serde_json::json!({"captions": CAPTIONS, "width": 8}).to_string();
+        tar.add(&format!("{key}.png"), &image_of(0, sample));
+        tar.add(&format!("{key}.txt"), CAPTIONS[1].as_bytes());
+        tar.add(&format!("{key}.json"), json.as_bytes());
+    }
+    tar.finish();
+    path
+}
+
+#[test]
+fn one_of_several_captions_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_several(folder.path(), 40);
+    // A table has no places of the json, which are then found in the tar.
+    common::write_table(&path, 0);
+    let settings = settings(vec![path], 8);
+    let from = |choice| {
+        let source = CaptionSource::Json { key: "captions".to_owned(), choice };
+        Settings { caption_source: source, ..settings.clone() }
+    };
+    assert!(first(&from(CaptionChoice::First), 5).iter().all(|batch| batch.captions == [CAPTIONS[0]; 8]));
+
+    let random = from(CaptionChoice::Random);
+    let ten = first(&random, 10);
+    let mut shown: HashMap<(u64, String), String> = HashMap::new();
+    for batch in &ten {
+        for (key, caption) in batch.keys.iter().zip(&batch.captions) {
+            assert!(CAPTIONS.contains(&caption.as_str()));
+            shown.insert((batch.position.epoch, key.clone()), caption.clone());
+        }
+    }
+    let changed = (0..40).filter(|&i| shown[&(0, key_of(0, i))] != shown[&(1, key_of(0, i))]).count();
+    // Two thirds of 40 expected, with a standard deviation of 3.
+    assert!((12..40).contains(&changed), "{changed} of 40 show another caption in the next epoch");
+    let again = first(&Settings { threads: 5, ..random.clone() }, 10);
+    assert!(ten.iter().map(content).eq(again.iter().map(content)));
+    let seeded = first(&Settings { seed: 1, ..random }, 5);
+    assert!(seeded.iter().zip(&ten).any(|(a, b)| a.captions != b.captions));
+
+    let other = CaptionSource::Json { key: "texts".to_owned(), choice: CaptionChoice::First };
+    let loader = Loader::open(Settings { caption_source: other, ..settings }).unwrap();
+    let error = loader.batches(Position::default()).next().unwrap().unwrap_err().to_string();
+    assert!(error.contains("its json has no `texts`"), "{error}");
+}
+
+/// Mentions of "bus" in the caption of the `.txt`.
+fn write_sidecar(shard: &Path, samples: usize) {
+    let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
+    let bytes = fs::metadata(shard).unwrap().len();
+    let mut writer =
+        Writer::create(&loader::shard::sidecar_path(shard), Metadata::new(&tagger, shard, bytes)).unwrap();
+    let mention = Mention {
+        phrase: 0..5,
+        concept_span: 2..5,
+        head_span: 2..5,
+        concept: "bus".to_owned(),
+        head: "bus".to_owned(),
+        tags: "NN".to_owned(),
+    };
+    for sample in 0..samples {
+        writer.push(sample as u32, &key_of(0, sample), CAPTIONS[1], std::slice::from_ref(&mention)).unwrap();
+    }
+    writer.finish().unwrap();
+}
+
+#[test]
+fn mentions_belong_to_the_caption_they_were_made_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write_several(folder.path(), 40);
+    write_sidecar(&path, 40);
+    let bank = Arc::new(Bank::from_names(["bus"]).unwrap());
+    let source = CaptionSource::Json { key: "captions".to_owned(), choice: CaptionChoice::Random };
+    let settings = Settings {
+        bank: Some((bank, Matching::Strict)),
+        caption_source: source,
+        ..settings(vec![path.clone()], 8)
+    };
+    let mut of_the_text = 0;
+    for batch in first(&settings, 10) {
+        let own: Vec<u32> = (0..8).filter(|&row| batch.captions[row as usize] == CAPTIONS[1]).collect();
+        assert_eq!(batch.mentions.iter().map(|mention| mention.sample).collect::<Vec<_>>(), own);
+        assert_eq!(batch.counters.captions_without_mentions as usize, 8 - own.len());
+        of_the_text += own.len();
+    }
+    assert!((10..50).contains(&of_the_text), "{of_the_text} of 80, a third expected");
+
+    let opened = sidecar::open(&path, Some(40)).unwrap();
+    assert_eq!(opened.metadata.samples, 40);
+    assert!(sidecar::open(&path, None).is_ok());
+    assert!(sidecar::open(&path, Some(41)).unwrap_err().to_string().contains("40 samples"));
+    let missing = sidecar::open(&folder.path().join("00001.tar"), None).unwrap_err();
+    assert!(missing.to_string().contains("ingest tag"), "{missing}");
+}
+
+#[test]
+fn sets_share_every_batch_by_their_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[100, 50, 12], |_, _| None);
+    let sets = vec![(shards[..2].to_vec(), 3.0), (shards[2..].to_vec(), 1.0)];
+    let settings = Settings { threads: 2, image: settings(vec![], 1).image, ..Settings::mixed(sets, 16) };
+    assert_eq!(settings.sets, [Share { shards: 2, weight: 3.0 }, Share { shards: 1, weight: 1.0 }]);
+    let loader = Loader::open(settings.clone()).unwrap();
+    assert_eq!((loader.samples(), loader.steps_per_epoch()), (162, 10));
+    let whole = first(&settings, 12);
+    let mut small = Vec::new();
+    for batch in &whole {
+        let rows: Vec<_> = (0..16).map(|row| identity(batch, row)).collect();
+        for (row, (shard, sample)) in rows.iter().enumerate() {
+            assert_eq!(batch.samples[row], ([0, 100, 150][*shard] + sample) as u64);
+        }
+        let of_small: Vec<_> =
+            rows.iter().filter(|(shard, _)| *shard == 2).map(|(_, sample)| *sample).collect();
+        assert_eq!(of_small.len(), 4, "a quarter");
+        small.extend(of_small);
+    }
+    // Three batches go once through the twelve of the small set; the large one has more than the twelve batches take.
+    for epoch in small.chunks(12) {
+        assert_eq!(epoch.iter().collect::<HashSet<_>>().len(), 12);
+    }
+    let large: Vec<u64> =
+        whole.iter().flat_map(|batch| batch.samples.clone()).filter(|&sample| sample < 150).collect();
+    assert_eq!(large.iter().collect::<HashSet<_>>().len(), 144);
+
+    let resumed: Vec<_> = loader.batches(whole[7].position).take(5).map(Result::unwrap).collect();
+    assert!(resumed.iter().map(content).eq(whole[7..].iter().map(content)));
+    let ranks: Vec<_> =
+        (0..4).map(|rank| first(&Settings { rank, world_size: 4, ..settings.clone() }, 12)).collect();
+    for (step, whole) in whole.iter().enumerate() {
+        let keys: Vec<_> = ranks.iter().flat_map(|rank| rank[step].keys.clone()).collect();
+        assert_eq!(keys, whole.keys);
+        assert!(
+            ranks.iter().all(|rank| rank[step].samples.iter().filter(|&&sample| sample >= 150).count() == 1)
+        );
+    }
+}

@@ -1,0 +1,140 @@
+//! Shards in S3, Google's and Azure's stores: a small server that speaks as much of each as reading needs.
+//!
+//! The stores take endpoint and credentials from the environment, so each runs in a process of its own: this program
+//! again, told to run one test.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{env, fs};
+
+use common::server::{Answer, Server};
+use common::{content, settings, write_shards};
+use loader::{Batch, Cache, Loader, Position, Settings};
+
+/// Says which shards the process reads, and where it writes what it found.
+const SHARDS: &str = "LOADER_TEST_SHARDS";
+const FOUND: &str = "LOADER_TEST_FOUND";
+/// The cache's folder, if there is one.
+const CACHE: &str = "LOADER_TEST_CACHE";
+
+fn found(shards: &Path) -> String {
+    let shards = loader::shard::list(&[shards.to_owned()]).unwrap();
+    let cache = env::var_os(CACHE).map(|folder| Cache { folder: folder.into(), limit: 1 << 20 });
+    let loader = Loader::open(Settings { cache, ..settings(shards, 6) }).unwrap();
+    let batches: Vec<Batch> = loader.batches(Position::default()).take(12).map(Result::unwrap).collect();
+    assert!(batches.iter().all(|batch| batch.counters.skipped.is_empty()));
+    batches.iter().map(|batch| format!("{:?} {:?}\n", content(batch), &*batch.images)).collect()
+}
+
+/// What the other process does.
+#[test]
+fn child() {
+    let Some(shards) = env::var_os(SHARDS) else {
+        println!("skipped: runs as a part of the other tests");
+        return;
+    };
+    fs::write(env::var_os(FOUND).unwrap(), found(Path::new(&shards))).unwrap();
+}
+
+/// Batches from a store that answers 503 now and then and breaks off in the middle of ranges.
+fn a_set_in_a_store_is_the_set_on_a_disk(
+    scheme: &str,
+    environment: impl Fn(&str) -> Vec<(&'static str, String)>,
+) {
+    let folder = tempfile::tempdir().unwrap();
+    let set = folder.path().join("b/set");
+    fs::create_dir_all(&set).unwrap();
+    write_shards(&set, &[25, 31], |_, _| None);
+    let failures = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&failures);
+    let server = Server::new(folder.path(), move |number, _| {
+        let answer = match number % 9 {
+            2 => Answer::Status(503),
+            6 => Answer::Drop(50),
+            _ => Answer::Well,
+        };
+        counted.fetch_add(usize::from(!matches!(answer, Answer::Well)), Ordering::Relaxed);
+        answer
+    });
+    let endpoint = server.url("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let result = folder.path().join("found");
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env(SHARDS, format!("{scheme}://b/set/{{00000..00001}}.tar"))
+        .env(FOUND, &result)
+        .envs(environment(&endpoint))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let local: PathBuf = set.join("{00000..00001}.tar");
+    assert!(fs::read_to_string(result).unwrap() == found(&local));
+    assert!(server.sent(".tar") > 0 && failures.load(Ordering::Relaxed) > 5);
+}
+
+/// Processes that start at the same moment fetch every shard once between them.
+#[test]
+fn processes_share_a_cache() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[25, 31], |_, _| None);
+    let stored: u64 = shards.iter().map(|shard| fs::metadata(shard).unwrap().len()).sum();
+    let server = Server::new(folder.path(), |_, _| Answer::Slow(20_000, Duration::from_millis(5)));
+    let children: Vec<_> = (0..3)
+        .map(|number| {
+            Command::new(env::current_exe().unwrap())
+                .args(["--exact", "child", "--nocapture"])
+                .env(SHARDS, server.url("{00000..00001}.tar"))
+                .env(FOUND, folder.path().join(format!("found{number}")))
+                .env(CACHE, folder.path().join("cache"))
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    let expected = found(&folder.path().join("{00000..00001}.tar"));
+    for number in 0..3 {
+        assert!(fs::read_to_string(folder.path().join(format!("found{number}"))).unwrap() == expected);
+    }
+    assert_eq!(server.sent(".tar"), stored);
+}
+
+#[test]
+fn s3() {
+    a_set_in_a_store_is_the_set_on_a_disk("s3", |endpoint| {
+        vec![
+            ("AWS_ACCESS_KEY_ID", "key".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ENDPOINT_URL", endpoint.to_owned()),
+        ]
+    });
+}
+
+#[test]
+fn google() {
+    a_set_in_a_store_is_the_set_on_a_disk("gs", |endpoint| {
+        let account = serde_json::json!({
+            "gcs_base_url": endpoint, "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": "",
+        });
+        vec![("GOOGLE_SERVICE_ACCOUNT_KEY", account.to_string())]
+    });
+}
+
+#[test]
+fn azure() {
+    a_set_in_a_store_is_the_set_on_a_disk("az", |endpoint| {
+        vec![
+            ("AZURE_STORAGE_ACCOUNT_NAME", "account".to_owned()),
+            ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5".to_owned()),
+            ("AZURE_STORAGE_ENDPOINT", endpoint.to_owned()),
+        ]
+    });
+}
