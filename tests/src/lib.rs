@@ -125,3 +125,25 @@ fn answer(mut stream: TcpStream, folder: &Path) -> Option<()> {
     stream.write_all(head.as_bytes()).ok()?;
     stream.write_all(&body).ok()
 }
+
+/// Rendered scenes in `folder`, downloaded into shards of 40 and tagged: returns the shards' folder.
+///
+/// # Panics
+/// When a program fails or loses a scene.
+pub fn scene_shards(folder: &Path, count: u64) -> PathBuf {
+    let url = serve(folder);
+    let scenes = folder.join("scenes");
+    let prefix = format!("{url}scenes/");
+    summary(
+        "tools",
+        &["scenes", "--out", text(&scenes), "--count", &count.to_string(), "--url-prefix", &prefix],
+    );
+    let (shards, table) = (folder.join("shards"), scenes.join("captions.parquet"));
+    let options = ["--resize-mode", "no", "--shard-size", "40", "--allow-private"];
+    let downloaded =
+        summary("ingest", &[&["download", text(&table), "--out", text(&shards)], &options[..]].concat());
+    assert_eq!(downloaded["successes"], count, "{downloaded}");
+    let tagged = summary("ingest", &["tag", text(&shards)]);
+    assert_eq!(tagged["captions"], count, "{tagged}");
+    shards
+}

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
-use tests::{run, serve, summary, text};
+use tests::{scene_shards, summary, text};
 
 const SCENES: u64 = 96;
 
@@ -15,40 +15,11 @@ fn number(value: &Value, name: &str) -> f64 {
     value[name].as_f64().unwrap_or_else(|| panic!("{name} in {value}"))
 }
 
-/// Scenes in `folder`, downloaded into shards and tagged: returns the shards' folder.
-fn shards(folder: &Path) -> std::path::PathBuf {
-    let url = serve(folder);
-    let scenes = folder.join("scenes");
-    let prefix = format!("{url}scenes/");
-    let count = SCENES.to_string();
-    summary("tools", &["scenes", "--out", text(&scenes), "--count", &count, "--url-prefix", &prefix]);
-    let shards = folder.join("shards");
-    let table = scenes.join("captions.parquet");
-    let downloaded = summary(
-        "ingest",
-        &[
-            "download",
-            text(&table),
-            "--out",
-            text(&shards),
-            "--resize-mode",
-            "no",
-            "--shard-size",
-            "40",
-            "--allow-private",
-        ],
-    );
-    assert_eq!(number(&downloaded, "successes"), SCENES as f64, "{downloaded}");
-    let tagged = summary("ingest", &["tag", text(&shards)]);
-    assert_eq!(number(&tagged, "captions"), SCENES as f64, "{tagged}");
-    shards
-}
-
 #[test]
 fn from_urls_to_a_segmented_picture() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let shards = shards(folder.path());
+    let shards = scene_shards(folder.path(), SCENES);
     assert!(shards.join("00002.tar").exists() && !shards.join("00003.tar").exists(), "40 + 40 + 16 samples");
 
     let statistics = summary("tools", &["stats", text(&shards), "--out", text(&at("statistics"))]);
@@ -154,53 +125,4 @@ fn from_urls_to_a_segmented_picture() {
         !concepts.is_empty() && concepts.iter().all(|c| (1.0..=196.001).contains(&number(c, "patches"))),
         "{told}"
     );
-}
-
-/// A run that is stopped and resumed ends with the same weights, byte for byte, as one that was not.
-#[test]
-fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let shards = shards(folder.path());
-    let tower = at("tower.safetensors");
-    summary("trainer", &["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0"]);
-    let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
-    let train = |out: &str, more: &[&str]| {
-        let settings = [
-            format!("out={}", at(out).display()),
-            format!("data.shards=['{}']", shards.display()),
-            format!("vision.weights={}", tower.display()),
-            "data.batch_size=16".to_owned(),
-            "steps=8".to_owned(),
-            "checkpoint.every=3".to_owned(),
-            // One thread, so that sums are taken in the same order.
-            "threads=1".to_owned(),
-        ];
-        let mut arguments = vec!["train", "--config", text(&preset)];
-        for setting in &settings {
-            arguments.extend(["--set", setting]);
-        }
-        arguments.extend(more);
-        run("trainer", &arguments)
-    };
-    let weights = |out: &str| fs::read(at(out).join("step-00000008/model.safetensors")).unwrap();
-
-    assert!(train("whole", &[]).status.success());
-    // As if killed after step 6: the last checkpoint is gone and `latest` names the one before.
-    assert!(train("stopped", &[]).status.success());
-    let undisturbed = weights("stopped");
-    assert!(undisturbed == weights("whole"), "the same settings give the same weights");
-    fs::remove_dir_all(at("stopped/step-00000008")).unwrap();
-    fs::write(at("stopped/latest"), "step-00000006").unwrap();
-    fs::create_dir(at("stopped/.tmp-1-step-00000007")).unwrap();
-
-    let again = train("stopped", &[]);
-    assert_eq!(again.status.code(), Some(1), "a folder that holds a run is not written over");
-    let other = train("stopped", &["--resume", "--set", "optimizer.lr=0.5"]);
-    assert_eq!(other.status.code(), Some(1));
-    let message = String::from_utf8_lossy(&other.stderr).into_owned();
-    assert!(message.contains("optimizer.lr"), "{message}");
-
-    assert!(train("stopped", &["--resume"]).status.success());
-    assert!(weights("stopped") == undisturbed);
 }

@@ -24,6 +24,7 @@ use crate::towers::{Activation, ClipVisionTower, Dense, TextTower};
 use crate::weights::{self, Weights};
 
 const VERSION: u32 = 2;
+const SETTINGS: &str = "settings.toml";
 const LATEST: &str = "latest";
 const BEST: &str = "best";
 const EVALUATION: &str = "evaluation.json";
@@ -88,11 +89,19 @@ pub fn create_run(settings: &Settings) -> Result<()> {
         File::open(&settings.vision.weights).map_err(at(&settings.vision.weights))?;
     }
     fs::create_dir_all(run).map_err(at(run))?;
+    if frozen {
+        settings.vision.copy_to(&vision_path(run))?;
+    }
+    // Last: a folder with settings is a run, whole.
     let text = toml::to_string(settings)
         .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
-    let path = run.join("settings.toml");
-    concepts::files::write_atomic(&path, text.as_bytes()).map_err(at(&path))?;
-    if frozen { settings.vision.copy_to(&vision_path(run)) } else { Ok(()) }
+    let path = run.join(SETTINGS);
+    concepts::files::write_atomic(&path, text.as_bytes()).map_err(at(&path))
+}
+
+/// Whether a run was begun in this folder.
+pub fn exists(run: &Path) -> bool {
+    run.join(SETTINGS).exists()
 }
 
 /// Writes a checkpoint aside, renames it into the run and points `latest` at it.
@@ -260,6 +269,7 @@ impl Checkpoint {
             same.device.clone_from(&neutral.device);
             same.vision.weights.clone_from(&neutral.vision.weights);
             same.data.shards.clone_from(&neutral.data.shards);
+            same.data.cache.clone_from(&neutral.data.cache);
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
             (same.log_every, same.tensorboard) = (neutral.log_every, neutral.tensorboard);
             (same.peak_tflops, same.timeout) = (neutral.peak_tflops, neutral.timeout);

@@ -1,22 +1,20 @@
 //! From shards to what a step takes: the bank, the loader, the frozen tower's features.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use concepts::Bank;
-use concepts::sidecar::Sidecar;
-use loader::{Batch, Batches, Crop, ImageSettings, Loader, Position};
+use loader::{Batch, Batches, Crop, ImageSettings, Loader, Position, Share, Slot};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result};
 use crate::group::Group;
 use crate::objective::{Images, Objective, StepInput};
 use crate::operations;
 use crate::pooling::Mention;
 use crate::settings::{CropKind, DataSettings, Settings};
-use crate::torch::Lane;
+use crate::torch::{Lane, PinnedSlot};
 use crate::towers::{CaptionTokens, ClipVisionTower, VisionFeatures, unit};
 use crate::vision_source::{CacheHeader, FeatureCache, FrozenVision, pixels};
 
@@ -64,10 +62,8 @@ fn for_each_mention(
     mut visit: impl FnMut(concepts::sidecar::MentionRow<'_>) -> bool,
 ) -> Result<()> {
     for shard in shards {
-        let sidecar = Sidecar::open(&concepts::sidecar::path_for(shard))?;
-        let bytes = fs::metadata(shard).map_err(at(shard))?.len();
+        let sidecar = loader::sidecar::open(shard, None)?;
         let samples = sidecar.metadata.samples;
-        sidecar.refuse_unless_for(shard, bytes, samples)?;
         for sample in 0..samples {
             for row in sidecar.mentions(sample) {
                 if !visit(row) {
@@ -88,6 +84,15 @@ pub fn loader(
 ) -> Result<Loader> {
     let data = &settings.data;
     let mut to_load = loader::Settings::new(shards, data.batch_size);
+    if !data.weights.is_empty() {
+        for (entry, &weight) in data.shards.iter().zip(&data.weights) {
+            let shards = loader::shard::list(std::slice::from_ref(entry))?.len();
+            to_load.sets.push(Share { shards, weight });
+        }
+    }
+    to_load.decoding = data.decoding;
+    to_load.caption_source = data.captions.clone();
+    to_load.cache.clone_from(&data.cache);
     to_load.seed = settings.seed;
     to_load.streams = data.streams;
     to_load.window = data.window;
@@ -264,7 +269,12 @@ impl Feed {
                 lanes.push(Lane::new(Tensor::zeros(shape, (Kind::Uint8, device)))?);
             }
         }
-        let batches = loader.batches(from);
+        let batches = if lanes.is_empty() {
+            loader.batches(from)
+        } else {
+            let pinned = move |bytes| Ok(Box::new(PinnedSlot::new(bytes, device)?) as Box<dyn Slot>);
+            loader.batches_in(from, Box::new(pinned))
+        };
         Ok(Self { batches, device, size: source.size(), lanes, ahead: VecDeque::new(), sent: 0, given: 0 })
     }
 
@@ -283,7 +293,8 @@ impl Feed {
         while self.ahead.len() <= AHEAD {
             let batch = self.load()?;
             let lane = self.sent % count;
-            self.lanes[lane].send(pixels(&batch.images, size).pin_memory(self.device))?;
+            let slot = batch.images.slot::<PinnedSlot>().ok_or_else(no_batch)?;
+            self.lanes[lane].send(slot.tensor(&[batch.size as i64, size, size, 3]))?;
             self.sent += 1;
             self.ahead.push_back((batch, lane));
         }

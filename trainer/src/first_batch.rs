@@ -27,7 +27,8 @@ pub fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
                 .iter()
                 .filter(|mention| mention.sample as usize == row)
                 .map(|mention| {
-                    let name = settings.bank.as_ref().and_then(|(bank, _)| bank.names().get(mention.label as usize));
+                    let name =
+                        settings.bank.as_ref().and_then(|(bank, _)| bank.names().get(mention.label as usize));
                     let span = mention.span.start as usize..mention.span.end as usize;
                     (span, name.cloned().unwrap_or_default(), mention.label as usize)
                 })

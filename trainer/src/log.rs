@@ -13,10 +13,10 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, at};
 use crate::events::Events;
 use crate::group::Group;
+use crate::learner::Taken;
 use crate::objective::StepReport;
 use crate::settings::Settings;
 use crate::torch;
-use crate::learner::Taken;
 use crate::train::Summary;
 
 /// One line of `log.jsonl`: means over the steps since the last line, over all ranks.

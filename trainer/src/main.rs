@@ -35,6 +35,8 @@ enum Command {
     Pretrain(PretrainArgs),
     /// Compute the frozen tower's features of a set once, for runs without augmentation.
     Cache(CacheArgs),
+    /// Measure a step of each objective: time, memory, images a second, share of what the device can do.
+    Bench(commands::BenchArgs),
     /// Score a model.
     #[command(subcommand)]
     Eval(Eval),
@@ -64,15 +66,19 @@ enum Command {
 
 #[derive(Debug, Args)]
 struct TrainArgs {
-    /// Settings of the run, TOML; every value is documented in trainer/src/settings.rs.
-    #[arg(long)]
-    config: PathBuf,
+    /// Settings of the run, TOML; every value is documented in trainer/src/settings.rs. May be repeated: later files
+    /// replace values of earlier ones.
+    #[arg(long, required = true)]
+    config: Vec<PathBuf>,
     /// Replace a value of the settings, as `optimizer.lr=1e-3`; may be repeated.
     #[arg(long = "set", value_name = "NAME=VALUE")]
     overrides: Vec<String>,
-    /// Go on from the newest checkpoint of the run's folder.
+    /// Go on from the newest checkpoint of the run's folder, or begin where there is none.
     #[arg(long)]
     resume: bool,
+    /// Only take a few steps and say what the run would need; writes nothing but the first batch as this picture (a PNG).
+    #[arg(long, value_name = "PNG", conflicts_with = "resume")]
+    dry_run: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -179,6 +185,7 @@ fn main() -> ExitCode {
     program::run(|| {
         let mut outcome = Outcome::Done;
         let summary = match cli.command {
+            Command::Train(args) if args.dry_run.is_some() => run_dry(&args)?,
             Command::Train(args) => {
                 let summary = run_train(&args)?;
                 if summary.interrupted {
@@ -188,6 +195,7 @@ fn main() -> ExitCode {
             }
             Command::Pretrain(args) => run_pretrain(args)?,
             Command::Cache(args) => run_cache(args)?,
+            Command::Bench(args) => commands::bench(&args)?,
             Command::Eval(eval) => eval.run(cli.json)?,
             Command::Segment(args) => commands::segment(&args)?,
             Command::Similarity(args) => commands::similarity(&args)?,
@@ -219,6 +227,26 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<train::Summary> {
         );
     }
     Ok(summary)
+}
+
+fn run_dry(args: &TrainArgs) -> anyhow::Result<serde_json::Value> {
+    let settings = Settings::read(&args.config, &args.overrides)?;
+    let picture = args.dry_run.clone().unwrap_or_default();
+    let needs = train::dry_run(&settings, &picture)?;
+    println!(
+        "{} steps of {} samples ({} an epoch of {}), {:.2} s each: {:.1} h; {:.1} GB; {} trained numbers; {} concepts",
+        settings.steps,
+        settings.data.batch_size,
+        needs.steps_per_epoch,
+        needs.samples,
+        needs.seconds_per_step,
+        needs.hours,
+        needs.memory as f64 / 1e9,
+        needs.parameters,
+        needs.bank
+    );
+    println!("first batch: {}", picture.display());
+    Ok(serde_json::to_value(needs)?)
 }
 
 fn run_pretrain(args: PretrainArgs) -> anyhow::Result<serde_json::Value> {

@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use loader::{Cache, CaptionSource, Decoding};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
@@ -123,6 +124,16 @@ impl Default for EvaluationSettings {
 pub struct DataSettings {
     /// Folders of shards, shards, or brace lists such as `set/{00000..00295}.tar`.
     pub shards: Vec<PathBuf>,
+    /// Weight of each entry of `shards` as a set of its own: its share of every batch. Empty: all are one set.
+    pub weights: Vec<f64>,
+    /// Where captions come from: `"text"` (the .txt), or `{ json = { key = "captions", choice = "random" } }`.
+    pub captions: CaptionSource,
+    /// `exact` (Pillow's pixels) or `fast`.
+    pub decoding: Decoding,
+    /// Where remote shards are kept as they are fetched; without it just the samples are read:
+    /// `{ folder = "..", limit = BYTES }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<Cache>,
     /// Features of the frozen tower for these shards, written by `trainer cache`; images are then not read.
     pub features: Option<PathBuf>,
     /// Samples a step, over all ranks.
@@ -153,6 +164,10 @@ impl Default for DataSettings {
     fn default() -> Self {
         Self {
             shards: Vec::new(),
+            weights: Vec::new(),
+            captions: CaptionSource::default(),
+            decoding: Decoding::default(),
+            cache: None,
             features: None,
             batch_size: 512,
             size: 224,
@@ -252,16 +267,24 @@ impl VisionSettings {
 }
 
 impl Settings {
-    /// Reads a settings file and applies `overrides` of the form `section.name=value`.
-    pub fn read(path: &Path, overrides: &[String]) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(at(path))?;
-        let invalid =
-            |e: &dyn std::fmt::Display| Error::Invalid { path: path.to_owned(), problem: one_line(e) };
-        let mut table: toml::Table = text.parse().map_err(|e| invalid(&e))?;
+    /// Reads settings files, of which later ones replace values of earlier ones, and applies `overrides` of the form
+    /// `section.name=value`.
+    pub fn read(paths: &[PathBuf], overrides: &[String]) -> Result<Self> {
+        let mut table = toml::Table::new();
+        for path in paths {
+            let text = fs::read_to_string(path).map_err(at(path))?;
+            let invalid = |problem: String| Error::Invalid { path: path.clone(), problem };
+            let one: toml::Table = text.parse().map_err(|e| invalid(one_line(&e)))?;
+            // Each by itself first, so that a wrong name is told with its file.
+            one.clone().try_into::<Self>().map_err(|e| invalid(one_line(&e)))?;
+            merge(&mut table, one);
+        }
         for change in overrides {
             set(&mut table, change)?;
         }
-        let settings: Self = table.try_into().map_err(|e| invalid(&e))?;
+        let settings: Self = table
+            .try_into()
+            .map_err(|e| Error::Setting { name: overrides.join(" "), problem: one_line(&e) })?;
         settings.check()?;
         Ok(settings)
     }
@@ -294,6 +317,9 @@ impl Settings {
         if !clip && self.vision.weights.as_os_str().is_empty() {
             return refuse("vision.weights", "is empty; it names the frozen tower's safetensors file");
         }
+        if !self.data.weights.is_empty() && self.data.weights.len() != self.data.shards.len() {
+            return refuse("data.weights", "must have one weight for each entry of data.shards");
+        }
         if self.steps == 0 || self.data.batch_size == 0 || self.log_every == 0 {
             return refuse("steps, data.batch_size, log_every", "must be at least 1");
         }
@@ -318,6 +344,16 @@ impl Settings {
 
 fn one_line(error: &dyn std::fmt::Display) -> String {
     error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Replaces values by those of `other`, section by section.
+fn merge(table: &mut toml::Table, other: toml::Table) {
+    for (name, value) in other {
+        match (table.get_mut(&name), value) {
+            (Some(toml::Value::Table(mine)), toml::Value::Table(theirs)) => merge(mine, theirs),
+            (_, value) => drop(table.insert(name, value)),
+        }
+    }
 }
 
 /// Puts `a.b=value` into the table; the value is TOML, or a string when it is none.
@@ -349,7 +385,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.toml");
         fs::write(&path, text).unwrap();
-        Settings::read(&path, &overrides.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+        Settings::read(&[path], &overrides.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
     }
 
     const BASE: &str = "out = 'run'\ndata.shards = ['shards']\nvision.weights = 'tower.safetensors'\n";
@@ -366,6 +402,31 @@ mod tests {
         assert_eq!(changed.optimizer.lr, 1e-3);
         assert_eq!(changed.data.scale, [0.25, 1.0]);
         assert_eq!(changed.data.window, DataSettings::default().window, "the rest keeps its default");
+    }
+
+    /// Every ready-made file, and the combinations that its comments name.
+    #[test]
+    fn presets_can_be_laid_over_each_other() {
+        let preset = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("presets/{name}.toml"));
+        let more =
+            ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"].map(str::to_owned);
+        for method in ["paper", "released", "lit", "clip"] {
+            for size in ["vit-s", "vit-b"] {
+                for set in ["coco", "laion"] {
+                    let settings =
+                        Settings::read(&[preset(set), preset(size), preset(method)], &more).unwrap();
+                    assert_eq!(settings.text.width, if size == "vit-s" { 384 } else { 512 });
+                    assert_eq!(settings.clip.output, settings.text.width, "{method}");
+                    assert_eq!(settings.optimizer.beta2, 0.98);
+                }
+            }
+        }
+        let released = Settings::read(&[preset("coco"), preset("released")], &more).unwrap();
+        assert_eq!(released.objective.target, crate::losses::Target::Argmax);
+        assert_eq!(released.bank.matching, concepts::Matching::Strict);
+        assert_eq!(released.data.scale, [0.25, 1.0]);
+        // 10 epochs of 400,000 samples.
+        assert_eq!(released.steps, 10 * 400_000 / released.data.batch_size as u64);
     }
 
     #[test]

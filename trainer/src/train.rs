@@ -110,7 +110,7 @@ pub fn dry_run(settings: &Settings, picture: &Path) -> Result<Estimate> {
     })
 }
 
-/// Trains as `settings` say; `resume` goes on from the newest checkpoint in `settings.out`.
+/// Trains as `settings` say; `resume` goes on from the newest checkpoint in `settings.out`, or begins where there is none.
 pub fn train(settings: &Settings, resume: bool) -> Result<Summary> {
     let launch = Launch::from_environment()?;
     let device = match &launch {
@@ -159,10 +159,11 @@ impl<'a> Run<'a> {
         }
         // Ranks agree that the run can begin before its folder is made, and that it is made before anyone goes on.
         group.gather_numbers(&[])?;
-        if !resume && group.is_first() {
+        if group.is_first() && (!resume || !checkpoint::exists(&settings.out)) {
             checkpoint::create_run(settings)?;
         }
-        let parameters: Vec<Tensor> = run.learner.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        let parameters: Vec<Tensor> =
+            run.learner.parameters().into_iter().map(|(_, tensor)| tensor).collect();
         group.broadcast(&parameters)?;
         Ok(run)
     }
@@ -257,7 +258,8 @@ impl<'a> Run<'a> {
         }
         let position = (self.position.epoch, self.position.step);
         let state = State::new(settings, self.learner.step, position, &self.vision_hash, self.bank);
-        let folder = checkpoint::save(&settings.out, &state, &self.learner.parameters(), &self.learner.optimizer)?;
+        let folder =
+            checkpoint::save(&settings.out, &state, &self.learner.parameters(), &self.learner.optimizer)?;
         if let Some(set) = &self.scored_on {
             let scores = periodic::score(&Checkpoint::open(&folder)?, set, self.learner.device)?;
             checkpoint::record_scores(&folder, &scores, scores.miou)?;

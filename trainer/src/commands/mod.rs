@@ -1,6 +1,7 @@
 //! The commands that make things to look at and to take away.
 
 mod attention;
+mod bench;
 mod card;
 mod embed;
 mod export;
@@ -11,6 +12,7 @@ mod similarity;
 mod weights;
 
 pub(crate) use attention::{AttentionArgs, run as attention};
+pub(crate) use bench::{BenchArgs, run as bench};
 pub(crate) use card::{CardArgs, run as card};
 pub(crate) use embed::{EmbedArgs, run as embed};
 pub(crate) use export::{ClassesArgs, ExportArgs, run as export, run_classes};

@@ -28,7 +28,8 @@ const MARK: u32 = 3;
 pub fn captions(rows: &[Captioned]) -> Result<RgbImage> {
     let font = Lettering::new()?;
     let text_width = |row: &Captioned| {
-        let under = row.marks.iter().map(|(span, name, _)| font.width(before(&row.text, span)) + font.width(name));
+        let under =
+            row.marks.iter().map(|(span, name, _)| font.width(before(&row.text, span)) + font.width(name));
         under.chain([font.width(&row.text)]).max().unwrap_or(0)
     };
     let width = 3 * MARGIN + SIDE + rows.iter().map(text_width).max().unwrap_or(0);
@@ -73,9 +74,8 @@ mod tests {
             marks: vec![(2..10, "red ball".to_owned(), 4)],
         };
         let page = captions(&[row]).unwrap();
-        let marked: Vec<u32> = (0..page.width())
-            .filter(|&x| *page.get_pixel(x, MARGIN + ROW + 1) == colour(4))
-            .collect();
+        let marked: Vec<u32> =
+            (0..page.width()).filter(|&x| *page.get_pixel(x, MARGIN + ROW + 1) == colour(4)).collect();
         let font = Lettering::new().unwrap();
         assert_eq!(marked.len() as u32, font.width("red ball"));
         assert_eq!(marked[0], 2 * MARGIN + SIDE + font.width("a "));

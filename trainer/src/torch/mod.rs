@@ -7,6 +7,7 @@ mod collectives;
 mod cuda;
 mod lane;
 mod nccl;
+mod pinned;
 
 use std::ffi::{CStr, c_char, c_int};
 
@@ -17,6 +18,7 @@ pub use collectives::{Gloo, Store};
 pub use cuda::load_cuda;
 pub use lane::{Lane, peak_memory};
 pub use nccl::{Id, Nccl};
+pub use pinned::PinnedSlot;
 
 unsafe extern "C" {
     fn torch_shim_fused_adamw(

@@ -102,7 +102,7 @@ impl VisionTower {
         let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
         // Only DINOv2's own training masks patches.
         weights.finish(&["mask_token"])?;
-        let mut tower = Self {
+        let tower = Self {
             patch,
             width,
             grid,
@@ -116,9 +116,15 @@ impl VisionTower {
             norm,
             denoiser,
         };
-        tower.patch_weight = tower.patch_weight.to_kind(kind);
-        tower.patch_bias = tower.patch_bias.to_kind(kind);
-        Ok(tower)
+        Ok(tower.computing_in(kind))
+    }
+
+    /// The same tower, computing in `kind`: what its patch embedding makes, the blocks go on with.
+    #[must_use]
+    pub fn computing_in(mut self, kind: Kind) -> Self {
+        self.patch_weight = self.patch_weight.to_kind(kind);
+        self.patch_bias = self.patch_bias.to_kind(kind);
+        self
     }
 
     /// Puts a denoiser behind the tower, from a file of DVT or SimZSS.

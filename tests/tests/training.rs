@@ -1,0 +1,252 @@
+//! Training as a user runs it: stopped, killed and resumed, on several processes, with what can go wrong.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tests::{program, scene_shards, summary, text};
+
+/// A set, a tower, and a folder for runs.
+struct Place {
+    folder: tempfile::TempDir,
+    shards: PathBuf,
+    tower: PathBuf,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = scene_shards(folder.path(), 64);
+        let tower = folder.path().join("tower.safetensors");
+        summary("trainer", &["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0"]);
+        Self { folder, shards, tower }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// `trainer train` into the folder `out`, with more options, not started.
+    fn train(&self, out: &str, more: &[&str]) -> Command {
+        let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
+        let mut command = Command::new(program("trainer"));
+        command.args(["train", "--json", "--config", text(&preset)]);
+        for setting in [
+            format!("out={}", self.at(out).display()),
+            format!("data.shards=['{}']", self.shards.display()),
+            format!("vision.weights={}", self.tower.display()),
+            "data.batch_size=16".to_owned(),
+            "steps=8".to_owned(),
+            "log_every=2".to_owned(),
+            // One thread, so that sums are taken in the same order.
+            "threads=1".to_owned(),
+        ] {
+            command.args(["--set", &setting]);
+        }
+        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn weights(&self, out: &str) -> Vec<u8> {
+        fs::read(self.at(out).join("step-00000008/model.safetensors")).unwrap()
+    }
+}
+
+fn told(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn done(output: &Output) -> Value {
+    assert!(output.status.success(), "{}", told(output));
+    serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
+}
+
+/// Waits until the run has a checkpoint of at least this step.
+fn wait_for_step(run: &Path, step: u64, child: &mut Child) {
+    let started = Instant::now();
+    loop {
+        let latest = fs::read_to_string(run.join("latest")).unwrap_or_default();
+        if latest.strip_prefix("step-").and_then(|n| n.parse::<u64>().ok()).is_some_and(|n| n >= step) {
+            return;
+        }
+        assert!(child.try_wait().unwrap().is_none(), "ended before step {step}");
+        assert!(started.elapsed() < Duration::from_secs(120), "no step {step} in two minutes");
+        sleep(Duration::from_millis(5));
+    }
+}
+
+/// However a run is stopped, once it is resumed it ends with the same weights, byte for byte, as one that was not.
+#[test]
+fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
+    let place = Place::new();
+    done(&place.train("whole", &[]).output().unwrap());
+    let undisturbed = place.weights("whole");
+
+    // Killed at twenty moments, each a little later into the run than the last, and resumed until it is done.
+    let options = ["--resume", "--set", "checkpoint.every=1", "--set", "checkpoint.keep=2"];
+    let mut kills = 0;
+    for milliseconds in (0..20).map(|i| 150 + 83 * i) {
+        let mut child = place.train("killed", &options).spawn().unwrap();
+        sleep(Duration::from_millis(milliseconds));
+        if child.try_wait().unwrap().is_none() {
+            child.kill().unwrap();
+            kills += 1;
+        }
+        child.wait().unwrap();
+    }
+    assert!(kills > 0, "every start ran to its end");
+    done(&place.train("killed", &options).output().unwrap());
+    assert!(place.weights("killed") == undisturbed, "killed {kills} times");
+    let kept = fs::read_dir(place.at("killed"))
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("step-"));
+    assert_eq!(kept.count(), 2, "the two newest checkpoints");
+
+    // Asked to stop: what schedulers send, and how they expect a process to end.
+    for (signal, code) in [("TERM", 143), ("USR1", 138), ("INT", 130)] {
+        let mut child = place.train(signal, &["--set", "checkpoint.every=2"]).spawn().unwrap();
+        wait_for_step(&place.at(signal), 2, &mut child);
+        Command::new("kill").args([&format!("-{signal}"), &child.id().to_string()]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{}", told(&output));
+        assert!(told(&output).contains("--resume"), "{}", told(&output));
+        done(&place.train(signal, &["--resume"]).output().unwrap());
+        assert!(place.weights(signal) == undisturbed, "SIG{signal}");
+    }
+}
+
+/// Starts a rank of several.
+fn start_rank(place: &Place, out: &str, rank: usize, world: usize, port: u16, more: &[&str]) -> Child {
+    place
+        .train(out, more)
+        .envs([("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
+        .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
+        .spawn()
+        .unwrap()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn ranks(place: &Place, out: &str, world: usize, more: &[&str]) -> Vec<Output> {
+    let port = free_port();
+    let started: Vec<Child> =
+        (0..world).map(|rank| start_rank(place, out, rank, world, port, more)).collect();
+    started.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
+}
+
+fn losses(run: &Path) -> Vec<f64> {
+    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
+    log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn two_processes_train_as_one_and_a_lost_one_ends_both() {
+    let place = Place::new();
+    done(&place.train("one", &[]).output().unwrap());
+    // Half on two ranks, the rest on one: resumed on another number of ranks.
+    for output in ranks(&place, "two", 2, &["--set", "checkpoint.every=4"]) {
+        assert_eq!(done(&output)["ranks"], 2);
+    }
+    fs::remove_dir_all(place.at("two/step-00000008")).unwrap();
+    fs::write(place.at("two/latest"), "step-00000004").unwrap();
+    let log = place.at("two/log.jsonl");
+    let first_half: Vec<String> =
+        fs::read_to_string(&log).unwrap().lines().take(2).map(|line| format!("{line}\n")).collect();
+    fs::write(&log, first_half.concat()).unwrap();
+    done(&place.train("two", &["--resume"]).output().unwrap());
+    let (one, two) = (losses(&place.at("one")), losses(&place.at("two")));
+    assert_eq!((one.len(), two.len()), (4, 4));
+    for (one, two) in one.iter().zip(&two) {
+        // Rounding grows a little from step to step.
+        assert!((one - two).abs() < 1e-3 * one, "{one} {two}");
+    }
+
+    // A rank is killed: the other ends with an error that names it.
+    let port = free_port();
+    let options = ["--set", "steps=100000", "--set", "checkpoint.every=2", "--set", "checkpoint.keep=2"];
+    let mut children: Vec<Child> =
+        (0..2).map(|rank| start_rank(&place, "lost", rank, 2, port, &options)).collect();
+    wait_for_step(&place.at("lost"), 2, &mut children[0]);
+    children[1].kill().unwrap();
+    children[1].wait().unwrap();
+    let output = children.remove(0).wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(told(&output).contains("rank 1 is gone"), "{}", told(&output));
+
+    // 3 ranks do not divide the streams.
+    for output in ranks(&place, "three", 3, &[]) {
+        assert_eq!(output.status.code(), Some(1), "{}", told(&output));
+        assert!(told(&output).contains("error:"), "{}", told(&output));
+    }
+    assert!(!place.at("three").exists(), "refused before the run's folder is made");
+}
+
+#[test]
+fn what_cannot_go_on_is_refused_or_kept() {
+    let place = Place::new();
+    done(&place.train("run", &[]).output().unwrap());
+    let again = place.train("run", &[]).output().unwrap();
+    assert_eq!(again.status.code(), Some(1), "a folder that holds a run is not written over");
+    let other = place.train("run", &["--resume", "--set", "optimizer.lr=0.5"]).output().unwrap();
+    assert_eq!(other.status.code(), Some(1));
+    assert!(told(&other).contains("optimizer.lr"), "{}", told(&other));
+
+    // A learning rate that blows the weights up: the batch is kept, and no checkpoint of the ruins is made.
+    let options = ["--set", "optimizer.lr=1e30", "--set", "optimizer.warmup=0", "--set", "log_every=4"];
+    let blown = place.train("blown", &options).output().unwrap();
+    assert_eq!(blown.status.code(), Some(1));
+    assert!(
+        told(&blown).contains("the loss is NaN") && told(&blown).contains("optimizer.lr"),
+        "{}",
+        told(&blown)
+    );
+    let kept = fs::read_dir(place.at("blown")).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        path.file_name().unwrap().to_string_lossy().starts_with("anomaly-step-").then_some(path)
+    });
+    let samples: Value =
+        serde_json::from_slice(&fs::read(kept.unwrap().join("samples.json")).unwrap()).unwrap();
+    assert_eq!(samples["keys"].as_array().unwrap().len(), 16);
+    assert!(!place.at("blown/latest").exists());
+
+    // A dry run writes a picture and nothing else.
+    let picture = place.at("first.png");
+    let needs = done(&place.train("dry", &["--dry-run", text(&picture)]).output().unwrap());
+    assert!(needs["seconds_per_step"].as_f64().unwrap() > 0.0 && needs["memory"].as_u64().unwrap() > 1 << 20);
+    assert!(image::open(&picture).unwrap().width() > 200);
+    assert!(!place.at("dry").exists());
+}
+
+/// CLIP's own tower is trained, scored at every checkpoint, and opened again.
+#[test]
+fn clip_trains_its_own_tower() {
+    let place = Place::new();
+    let held_out = place.at("held-out");
+    summary("tools", &["scenes", "--out", text(&held_out), "--count", "4", "--seed", "9"]);
+    let set = format!("evaluation.data={}", held_out.display());
+    let mut options = vec!["--set", "objective.name=clip", "--set", "checkpoint.every=4", "--set", &set];
+    for setting in ["clip.width=64", "clip.depth=2", "clip.patch=8", "clip.output=64"] {
+        options.extend(["--set", setting]);
+    }
+    done(&place.train("clip", &options).output().unwrap());
+    let best = fs::read_to_string(place.at("clip/best")).unwrap();
+    let scores = fs::read(place.at("clip").join(best.trim()).join("evaluation.json")).unwrap();
+    let scores: Value = serde_json::from_slice(&scores).unwrap();
+    let run = place.at("clip");
+    let again = summary(
+        "trainer",
+        &["eval", "segmentation", "--checkpoint", text(&run.join(best.trim())), "--data", text(&held_out)],
+    );
+    assert_eq!(again["miou"], scores["miou"], "the same score as while it was trained");
+    let out = place.at("export");
+    let refused = tests::refused("trainer", &["export", "--checkpoint", text(&run), "--out", text(&out)], 1);
+    assert!(refused.contains("no frozen vision tower"), "{refused}");
+}

@@ -1,0 +1,156 @@
+//! `trainer bench`: the paper's table of what each objective costs.
+
+use std::process::Command;
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+use trainer::bench::{Captions, measure};
+use trainer::device::Precision;
+use trainer::objective::Objective;
+use trainer::settings::Settings;
+use trainer::towers::{TextShape, VisionShape};
+
+/// The towers' size.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Size {
+    /// ViT-S/14 beside a text tower of width 384.
+    S,
+    /// ViT-B/14 beside a text tower of width 512.
+    B,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Which {
+    Clip,
+    Lit,
+    Simzss,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// Objectives to measure, each in a process of its own.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "clip,lit,simzss")]
+    objectives: Vec<Which>,
+    /// Size of the towers; `clip` trains a ViT-S/16 or ViT-B/16.
+    #[arg(long, value_enum, default_value = "b")]
+    model: Size,
+    /// Samples a step.
+    #[arg(long, default_value_t = 32)]
+    batch: usize,
+    /// Rows computed at a time; 0 for the whole batch.
+    #[arg(long, default_value_t = 0)]
+    micro_batch: usize,
+    /// Side of the images in pixels, a multiple of the patch (14; 16 for `clip`).
+    #[arg(long, default_value_t = 224)]
+    size: u32,
+    /// Tokens of a caption, start and end included.
+    #[arg(long, default_value_t = 13)]
+    tokens: usize,
+    /// Mentions of a caption.
+    #[arg(long, default_value_t = 3)]
+    mentions: usize,
+    /// Concepts that these are drawn from.
+    #[arg(long, default_value_t = 574)]
+    concepts: u32,
+    /// Steps that are timed; the median counts.
+    #[arg(long, default_value_t = 5)]
+    steps: usize,
+    /// Steps before those.
+    #[arg(long, default_value_t = 2)]
+    warm_up: usize,
+    /// `auto` (bfloat16 on a GPU), `float32` or `bfloat16`.
+    #[arg(long, default_value = "auto")]
+    precision: String,
+    #[command(flatten)]
+    device: crate::DeviceArgs,
+    /// Measures one objective in this process and prints JSON.
+    #[arg(long, hide = true)]
+    alone: bool,
+}
+
+pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
+    if args.alone {
+        let [which] = args.objectives[..] else { bail!("--alone measures one objective") };
+        let measured =
+            measure(&settings(args, which)?, shape(args), captions(args), args.warm_up, args.steps)?;
+        println!("{}", serde_json::to_string(&measured)?);
+        return Ok(serde_json::to_value(measured)?);
+    }
+    let mut rows = Vec::new();
+    println!("objective   batch    ms/step  vision ms   images/s  memory GB   TFLOP/s   MFU %");
+    for &which in &args.objectives {
+        let row = apart(which)?;
+        let number = |name: &str| row[name].as_f64().unwrap_or(f64::NAN);
+        println!(
+            "{:<9} {:>7} {:>10.0} {:>10.0} {:>10.1} {:>10.2} {:>9.2} {:>7.1}",
+            row["objective"].as_str().unwrap_or_default(),
+            number("batch"),
+            number("milliseconds"),
+            number("vision_milliseconds"),
+            number("images_per_second"),
+            number("memory") / 1e9,
+            number("tflops"),
+            100.0 * number("utilization")
+        );
+        rows.push(row);
+    }
+    Ok(json!({ "measured": rows }))
+}
+
+/// Measures one objective in a process of its own, so that its memory is its own.
+fn apart(which: Which) -> anyhow::Result<Value> {
+    let name = which.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let output = Command::new(std::env::current_exe()?)
+        .args(std::env::args_os().skip(1).filter(|argument| argument != "--json"))
+        .args(["--alone", "--objectives", &name])
+        .output()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("{name}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    }
+    let line = text.lines().last().context("the measuring process printed nothing")?;
+    Ok(serde_json::from_str(line)?)
+}
+
+fn captions(args: &BenchArgs) -> Captions {
+    Captions { tokens: args.tokens, mentions: args.mentions, concepts: args.concepts }
+}
+
+fn shape(args: &BenchArgs) -> VisionShape {
+    let width = match args.model {
+        Size::S => 384,
+        Size::B => 768,
+    };
+    VisionShape { width, depth: 12, patch: 14, grid: i64::from(args.size) / 14 }
+}
+
+fn settings(args: &BenchArgs, which: Which) -> anyhow::Result<Settings> {
+    let mut settings = Settings { steps: 1000, ..Settings::default() };
+    settings.device.clone_from(&args.device.device);
+    settings.threads = args.device.threads;
+    settings.precision = match args.precision.as_str() {
+        "auto" => Precision::Auto,
+        "float32" => Precision::Float32,
+        "bfloat16" => Precision::Bfloat16,
+        other => bail!("--precision {other}: must be auto, float32 or bfloat16"),
+    };
+    settings.micro_batch = args.micro_batch;
+    settings.data.batch_size = args.batch.max(1);
+    settings.data.size = args.size;
+    settings.objective.name = match which {
+        Which::Clip => Objective::Clip,
+        Which::Lit => Objective::Lit,
+        Which::Simzss => Objective::Simzss,
+    };
+    settings.text = match args.model {
+        Size::S => TextShape { width: 384, heads: 6, ..TextShape::default() },
+        Size::B => TextShape::default(),
+    };
+    settings.clip.width = shape(args).width;
+    settings.clip.output = settings.text.width;
+    if which == Which::Clip && (args.size == 0 || i64::from(args.size) % settings.clip.patch != 0) {
+        bail!("--size {}: clip's patches are of 16 px; choose a multiple, or leave clip out", args.size);
+    }
+    Ok(settings)
+}

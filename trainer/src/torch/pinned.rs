@@ -1,0 +1,110 @@
+//! Memory that a GPU can copy from while the CPU goes on, lent to the loader's threads to decode into.
+
+use std::any::Any;
+use std::slice;
+use std::sync::Arc;
+
+use loader::Slot;
+use loader::slot::Piece;
+use tch::{Device, Kind, Tensor};
+
+/// Pinned memory for the images of one batch.
+#[derive(Debug)]
+pub struct PinnedSlot {
+    memory: Arc<Memory>,
+    /// Pieces that are lent.
+    lent: usize,
+}
+
+/// A uint8 tensor in pinned memory. Arcs of it keep its storage alive.
+#[derive(Debug)]
+struct Memory(Tensor);
+
+// SAFETY: the tensor is never written through this handle; its bytes are reached by the pieces, which are disjoint, and
+// through `bytes`, which gives them only while no piece is lent.
+unsafe impl Sync for Memory {}
+
+/// Bytes of the memory that one thread writes.
+#[derive(Debug)]
+struct PinnedPiece {
+    memory: Arc<Memory>,
+    start: usize,
+    length: usize,
+}
+
+impl AsMut<[u8]> for PinnedPiece {
+    fn as_mut(&mut self) -> &mut [u8] {
+        // SAFETY: inside the tensor's storage, which the Arc keeps; `lend` makes pieces that do not overlap, and no more of
+        // them before all were taken back.
+        unsafe {
+            slice::from_raw_parts_mut(self.memory.0.data_ptr().cast::<u8>().add(self.start), self.length)
+        }
+    }
+}
+
+impl PinnedSlot {
+    /// Pinned memory of this many bytes for copies to `device`.
+    pub fn new(bytes: usize, device: Device) -> Result<Self, String> {
+        let plain = Tensor::f_zeros([bytes as i64], (Kind::Uint8, Device::Cpu)).map_err(|e| e.to_string())?;
+        let memory = plain.f_pin_memory(device).map_err(|e| e.to_string())?;
+        Ok(Self { memory: Arc::new(Memory(memory)), lent: 0 })
+    }
+
+    /// The memory as a tensor of this shape.
+    pub fn tensor(&self, shape: &[i64]) -> Tensor {
+        let numbers: i64 = shape.iter().product();
+        self.memory.0.narrow(0, 0, numbers).view(shape)
+    }
+}
+
+impl Slot for PinnedSlot {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+        if self.lent > 0 || rows * bytes > self.memory.0.numel() {
+            return Vec::new();
+        }
+        self.lent = rows;
+        (0..rows)
+            .map(|row| {
+                let memory = Arc::clone(&self.memory);
+                Box::new(PinnedPiece { memory, start: row * bytes, length: bytes }) as Box<dyn Piece>
+            })
+            .collect()
+    }
+
+    fn take_back(&mut self, pieces: Vec<Box<dyn Piece>>) {
+        let ours = |piece: &dyn Piece| {
+            let piece: &dyn Any = piece;
+            piece.downcast_ref::<PinnedPiece>().is_some_and(|p| Arc::ptr_eq(&p.memory, &self.memory))
+        };
+        self.lent = self.lent.saturating_sub(pieces.iter().filter(|piece| ours(&***piece)).count());
+    }
+
+    fn bytes(&self) -> &[u8] {
+        if self.lent > 0 {
+            return &[];
+        }
+        // SAFETY: no piece is lent, so nobody writes; the slice lives no longer than the tensor.
+        unsafe { slice::from_raw_parts(self.memory.0.data_ptr().cast::<u8>(), self.memory.0.numel()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On plain memory: pinning needs a GPU.
+    #[test]
+    fn pieces_are_the_rows_of_the_tensor() {
+        let memory = Tensor::zeros([12], (Kind::Uint8, Device::Cpu));
+        let mut slot = PinnedSlot { memory: Arc::new(Memory(memory)), lent: 0 };
+        let mut pieces = slot.lend(3, 4);
+        assert!(slot.bytes().is_empty() && slot.lend(3, 4).is_empty(), "lent once at a time");
+        for (row, piece) in pieces.iter_mut().enumerate() {
+            (**piece).as_mut().fill(row as u8 + 1);
+        }
+        slot.take_back(pieces);
+        assert_eq!(slot.bytes(), [1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]);
+        assert_eq!(Vec::<u8>::try_from(slot.tensor(&[3, 2, 2]).get(1).reshape([-1])).unwrap(), [2; 4]);
+        assert!(slot.lend(4, 4).is_empty(), "more than there is");
+    }
+}
