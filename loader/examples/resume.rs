@@ -18,16 +18,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let started = Instant::now();
     let settings = Settings {
         image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
-        ..Settings::new(shard::list(&[folder.path().to_owned()])?, 4096)
+        ..Settings::new(shard::list(&[folder.path().to_owned()])?, 1024)
     };
     let listed = started.elapsed();
     let loader = Loader::open(settings)?;
     let opened = started.elapsed();
-    let position = Position { epoch: 0, step: 10_000_000 / 4096 };
+    let position = Position { epoch: 0, step: 10_000_000 / 1024 };
     let batch = loader.batches(position).next().ok_or("no batch")??;
     let first = started.elapsed();
 
-    println!("{} samples in {SHARDS} shards, on from sample {}", loader.samples(), position.step * 4096);
+    println!("{} samples in {SHARDS} shards, on from sample {}", loader.samples(), position.step * 1024);
     println!(
         "listed after {listed:.2?}, opened after {opened:.2?}, first batch of {} after {first:.2?}",
         batch.size

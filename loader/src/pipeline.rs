@@ -153,6 +153,9 @@ fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
     counted.into_iter().map(|(_, count)| count).collect()
 }
 
+/// A slot and its memory, a piece a row.
+type InPieces = (Box<dyn Slot>, Vec<Box<dyn Piece>>);
+
 /// A batch in the making.
 struct Pending {
     position: Position,
@@ -291,7 +294,7 @@ impl Batches {
     }
 
     /// A slot for a batch, in pieces.
-    fn slot(&mut self) -> Result<(Box<dyn Slot>, Vec<Box<dyn Piece>>), Error> {
+    fn slot(&mut self) -> Result<InPieces, Error> {
         let (rows, settings) = (self.set.rows(), &self.set.settings);
         let bytes = if settings.images { settings.image.bytes() } else { 0 };
         let mut slot = match self.free.try_recv() {

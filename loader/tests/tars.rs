@@ -107,6 +107,11 @@ fn closing_blocks_may_be_missing() {
     damage(&path, |bytes| bytes.truncate(5 * 512));
     assert_eq!(Archive::open(&path).unwrap().samples().unwrap().len(), 1);
     damage(&path, Vec::clear);
+    // Not even a tar without members: these have closing blocks.
+    let error = Archive::open(&path).unwrap().samples().unwrap_err().to_string();
+    assert!(error.contains("00000.tar: has no bytes"), "{error}");
+    assert!(captions(&path).unwrap_err().to_string().contains("has no bytes"));
+    damage(&path, |bytes| bytes.resize(1024, 0));
     assert!(Archive::open(&path).unwrap().samples().unwrap().is_empty());
 }
 

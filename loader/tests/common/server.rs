@@ -96,7 +96,9 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
             return Ok(());
         }
         let mut words = first.split_whitespace();
-        let (method, path) = (words.next().unwrap_or("").to_owned(), words.next().unwrap_or("/").to_owned());
+        // Google's store takes an object's name as one part of the path.
+        let (method, path) =
+            (words.next().unwrap_or("").to_owned(), words.next().unwrap_or("/").replace("%2F", "/"));
         let mut headers = HashMap::new();
         loop {
             let mut line = String::new();
