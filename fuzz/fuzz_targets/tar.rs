@@ -9,6 +9,7 @@ use loader::tar::{Archive, captions};
 
 fuzz_target!(|bytes: &[u8]| {
     let path = scratch::file("t.tar", bytes);
+    // Opening looks at no byte of the file, which was written the line before.
     let archive = Archive::open(&path).expect("the file is there");
     let mut found = Vec::new();
     let walked = captions(&path, |key, caption| -> Result<(), loader::Error> {
@@ -21,11 +22,12 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(member.offset + member.length <= archive.len(), "{member:?}");
         }
     }
-    // Both ways of reading see the same shard.
+    // Both ways of reading see the same shard: one that fails where the other does not is a finding.
     walked.expect("what has samples can be walked");
     let read: Vec<_> = samples
         .iter()
         .map(|sample| {
+            // Checked above to be inside.
             let caption = sample.caption().map(|m| archive.read(m.offset, m.length).expect("inside"));
             (sample.key.clone(), caption)
         })

@@ -6,14 +6,13 @@ mod output;
 mod pictures;
 mod tagging;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::columns::Columns;
 pub(crate) use self::network::Network;
-pub(crate) use self::output::{MaxFailures, Output, PartArguments, threads};
+pub(crate) use self::output::{Output, PartArguments, RunArguments, threads};
 pub(crate) use self::pictures::Pictures;
 pub(crate) use self::tagging::Tag;
 
@@ -87,22 +86,10 @@ pub(crate) struct Retry {
     /// those that cannot end otherwise]
     #[arg(long, value_delimiter = ',')]
     pub(crate) causes: Vec<String>,
-    /// Threads that decode and encode [default: all cores]
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
     #[command(flatten)]
-    pub(crate) part: PartArguments,
+    pub(crate) run: RunArguments,
     #[command(flatten)]
     pub(crate) network: Network,
-    /// Ends with exit code 3 when more samples than this are missing: a number, a fraction (0.05) or percent (5%).
-    #[arg(long, value_name = "LIMIT")]
-    pub(crate) max_failures: Option<MaxFailures>,
-    /// Serves the run's figures to Prometheus at this address, such as 127.0.0.1:9464.
-    #[arg(long, value_name = "ADDRESS:PORT")]
-    pub(crate) metrics: Option<SocketAddr>,
-    /// Prints one JSON object with the counts as the last line.
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Args)]

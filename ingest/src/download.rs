@@ -36,6 +36,8 @@ use crate::stats::Totals;
 const ROWS_PER_REQUEST: usize = 8;
 /// Threads for name look-ups, which the system does one a thread.
 const LOOK_UP_THREADS: usize = 64;
+/// Files open at a time besides the connections of requests: shards, inputs, connections that are kept for a moment.
+const OTHER_FILES: u64 = 200;
 
 /// Manners and bounds of the network side.
 #[derive(Debug, Clone)]
@@ -101,6 +103,18 @@ impl Allowed {
     }
 }
 
+/// Raises the process's limit of open files to what the system allows it. (The usual one, 1,024, is for old programs.)
+fn allow_open_files(in_flight: usize) -> Result<(), Error> {
+    let needed = 2 * in_flight as u64 + OTHER_FILES;
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(allowed) if allowed < needed => Err(Error::Usage(format!(
+            "--concurrency {in_flight} needs {needed} open files, but the system allows {allowed}: raise that (ulimit -n) or \
+             lower --concurrency"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// The network side of a run: takes rows, gives bytes to the workers.
 pub struct Downloader {
     runtime: tokio::runtime::Runtime,
@@ -111,6 +125,7 @@ pub struct Downloader {
 impl Downloader {
     /// Starts the network threads.
     pub fn new(settings: Settings) -> Result<Self, Error> {
+        allow_open_files(settings.in_flight)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(LOOK_UP_THREADS)

@@ -15,7 +15,7 @@ use ingest::stats::Totals;
 use ingest::{Error, Input, tag, verify};
 use loader::program::{Outcome, UsageError, print_json};
 
-use crate::arguments::{Arguments, Command, Download, MaxFailures, Retry, Shard, Tag, Verify, threads};
+use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -42,7 +42,7 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
         totals
     };
     let totals = make().map_err(told)?;
-    conclude(&totals, output.max_failures, output.json, started)
+    conclude(&totals, &output.run, started)
 }
 
 fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
@@ -64,34 +64,25 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
         Folder::open(folder, *max_bytes)?.shard(&input, &set)
     };
     let totals = make().map_err(told)?;
-    conclude(&totals, output.max_failures, output.json, started)
+    conclude(&totals, &output.run, started)
 }
 
 fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let make = || {
-        let set = Set::load(
-            &arguments.folder,
-            arguments.part.part()?,
-            threads(arguments.threads),
-            arguments.metrics,
-        )?;
+        let run = &arguments.run;
+        let set = Set::load(&arguments.folder, run.part.part()?, threads(run.threads), run.metrics)?;
         let downloader = Downloader::new(arguments.network.settings()?)?;
         let totals = downloader.retry(&set, &arguments.causes);
         downloader.stop();
         totals
     };
     let totals = make().map_err(told)?;
-    conclude(&totals, arguments.max_failures, arguments.json, started)
+    conclude(&totals, &arguments.run, started)
 }
 
 /// The summary, and whether too much is missing.
-fn conclude(
-    totals: &Totals,
-    limit: Option<MaxFailures>,
-    json: bool,
-    started: Instant,
-) -> anyhow::Result<Outcome> {
+fn conclude(totals: &Totals, run: &RunArguments, started: Instant) -> anyhow::Result<Outcome> {
     if let Some(warning) = totals.hash_warning() {
         eprintln!("{warning}");
     }
@@ -101,10 +92,10 @@ fn conclude(
     if totals.shards_before > 0 {
         eprintln!("{} of the shards were finished before", totals.shards_before);
     }
-    if json {
+    if run.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
     }
-    if limit.is_some_and(|limit| limit.exceeded(totals)) {
+    if run.max_failures.is_some_and(|limit| limit.exceeded(totals)) {
         eprintln!(
             "{} of {} samples are missing, more than --max-failures allows",
             totals.failures(),

@@ -6,6 +6,8 @@
 //!        \------------------------- Open, Close, failed rows ------------------/
 //! ```
 
+mod feed;
+
 use std::any::Any;
 use std::fs;
 use std::io::Read as _;
@@ -18,6 +20,7 @@ use std::time::Duration;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use loader::program::{Progress, interrupted};
 
+use self::feed::Feeder;
 use crate::error::Error;
 use crate::image;
 use crate::rows::{Row, Rows};
@@ -229,104 +232,6 @@ pub(crate) fn run(
             }
         }
     })
-}
-
-struct Feeder<'a> {
-    set: &'a Set,
-    run: &'a Run,
-    events: Sender<Event>,
-    opened: Sender<()>,
-    /// Of the shards that an earlier run finished.
-    finished: Totals,
-}
-
-impl Feeder<'_> {
-    fn feed(
-        &mut self,
-        shards: Option<&[u32]>,
-        inputs: Inputs<'_>,
-        submit: &mut dyn FnMut(Task) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        if let Some(shards) = shards {
-            for (&shard, rows) in shards.iter().zip(inputs) {
-                self.feed_rows(shard, rows?.as_mut(), submit)?;
-            }
-            return Ok(());
-        }
-        let mut shard = 0;
-        for rows in inputs {
-            let mut rows = rows?;
-            while self.feed_shard(shard, rows.as_mut(), submit)? {
-                shard += 1;
-            }
-        }
-        Ok(())
-    }
-
-    /// Feeds one shard's rows, or passes over them; false when there are none left.
-    fn feed_shard(
-        &mut self,
-        shard: u32,
-        rows: &mut dyn Rows,
-        submit: &mut dyn FnMut(Task) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
-        let size = self.set.shard_size;
-        if self.run.stopped() {
-            return Err(Error::Interrupted);
-        }
-        if !self.set.part.owns(shard) {
-            return Ok(rows.skip(size as usize)? > 0);
-        }
-        if let Some(stats) = self.set.finished(shard)? {
-            self.finished.finished_shard(&stats);
-            return Ok(rows.skip(size as usize)? > 0);
-        }
-        self.feed_rows(shard, rows, submit)
-    }
-
-    fn feed_rows(
-        &mut self,
-        shard: u32,
-        rows: &mut dyn Rows,
-        submit: &mut dyn FnMut(Task) -> Result<(), Error>,
-    ) -> Result<bool, Error> {
-        let size = self.set.shard_size;
-        let mut next = rows.next_row()?;
-        if next.is_none() {
-            return Ok(false);
-        }
-        let writer = ShardWriter::create(self.set, shard, rows.extra(), rows.captioned())?;
-        self.opened.send(()).map_err(|_| Error::Interrupted)?;
-        self.send(Event::Open(Box::new(writer)))?;
-        let mut count = 0;
-        while let Some(mut row) = next {
-            if self.run.stopped() {
-                return Err(Error::Interrupted);
-            }
-            if row.problem.is_none() && row.url.is_empty() {
-                row.problem = Some(Problem::read("no URL or file name"));
-            }
-            let index = count;
-            count += 1;
-            if let Some(problem) = row.problem.clone() {
-                self.send(Event::Done(Box::new(Sample { shard, index, row, outcome: Err(problem) })))?;
-            } else {
-                submit(Task { shard, index, row })?;
-            }
-            next = if count < size { rows.next_row()? } else { None };
-        }
-        self.send(Event::Close { shard, count })?;
-        Ok(true)
-    }
-
-    fn send(&self, event: Event) -> Result<(), Error> {
-        // Fails only when the writer has ended, whose own error then says why.
-        self.events.send(event).map_err(|_| Error::Interrupted)
-    }
-
-    fn close(self) -> Totals {
-        self.finished
-    }
 }
 
 /// Reads a picture's file, if it is of a reasonable size.

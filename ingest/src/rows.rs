@@ -145,7 +145,12 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
     let is_folder = if remote {
         format.or_else(|| Format::of(input)).is_none()
     } else {
-        fs::metadata(input).map_err(Error::file("read", input))?.is_dir()
+        let about = fs::metadata(input).map_err(Error::file("read", input))?;
+        if !about.is_dir() && !about.is_file() {
+            let problem = "a pipe or a device, which can be read once: write its contents to a file first";
+            return Err(Error::input(input, problem));
+        }
+        about.is_dir()
     };
     if !is_folder {
         let format = format.or_else(|| Format::of(input)).ok_or_else(|| {
@@ -202,19 +207,27 @@ pub fn open_pairs(folder: &Path) -> Result<Box<dyn Rows>, Error> {
     Ok(Box::new(pairs::PairRows::open(folder)?))
 }
 
-/// A file's bytes, decompressed by its name.
+/// A file's bytes, decompressed by its name, without the mark of UTF-8 that some editors begin with.
 fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     const BUFFER: usize = 1 << 16;
     let file = BufReader::with_capacity(BUFFER, remote::stream(path)?);
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
-    Ok(if extension == "gz" {
+    let mut reader: Box<dyn BufRead + Send> = if extension == "gz" {
         Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file)))
     } else if extension == "zst" {
         let decoder = zstd::Decoder::with_buffer(file).map_err(Error::file("read", path))?;
         Box::new(BufReader::with_capacity(BUFFER, decoder))
     } else {
         Box::new(file)
-    })
+    };
+    let start = reader.fill_buf().map_err(Error::file("read", path))?;
+    if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
+        return Err(Error::input(path, "written in UTF-16: save it as UTF-8"));
+    }
+    if start.starts_with(b"\xef\xbb\xbf") {
+        reader.consume(3);
+    }
+    Ok(reader)
 }
 
 /// A line (or document) longer than this is not one of ours, but a hostile or binary file.

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use concepts::files::TEMPORARY;
 use loader::source;
@@ -114,7 +115,13 @@ impl Set {
         metrics: Option<SocketAddr>,
     ) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
-        let bytes = source::read(&path)?;
+        let bytes = match source::read(&path) {
+            Err(error) if is_missing(&error) => {
+                let problem = format!("no set that ingest made: it has no {MANIFEST}");
+                return Err(Error::input(folder, problem));
+            }
+            bytes => bytes?,
+        };
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
         let folder = folder.to_owned();
@@ -189,7 +196,8 @@ impl Set {
         format!("{number:0width$}", width = digits as usize + 5)
     }
 
-    /// Removes what killed processes left of this part's shards. (What they left of others may be in use.)
+    /// Removes what killed processes left of this part's shards, and of the manifest that all parts write. (What they
+    /// left of others' may be in use.)
     fn clear_leftovers(&self) -> Result<(), Error> {
         if source::is_remote(&self.folder) {
             return Ok(());
@@ -203,7 +211,7 @@ impl Set {
             let digits = name.bytes().take_while(u8::is_ascii_digit).count();
             let ours = match name[..digits].parse() {
                 Ok(shard) => self.part.owns(shard),
-                Err(_) => name == MANIFEST && self.part == Part::ALL,
+                Err(_) => name == MANIFEST && (self.part == Part::ALL || is_old(&path)),
             };
             if ours {
                 let _ = fs::remove_file(&path);
@@ -223,8 +231,15 @@ pub fn describe(path: &Path) -> Result<Value, Error> {
     Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }
 
+/// Whether whoever wrote a small file cannot be at it any more: an hour is far more than a write takes, or than clocks of
+/// machines that share a folder differ.
+fn is_old(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|about| about.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > Duration::from_hours(1)))
+}
+
 /// Whether a file is not there, rather than out of reach.
-fn is_missing(error: &loader::Error) -> bool {
+pub(crate) fn is_missing(error: &loader::Error) -> bool {
     matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
@@ -291,6 +306,24 @@ mod tests {
         assert_eq!(set(2000).key(3, 1999), "000031999");
         assert_eq!(set(1).key(7, 0), "00007");
         assert_eq!(set(10).key(7, 9), "000079");
+    }
+
+    #[test]
+    fn a_part_clears_its_own_leftovers_and_manifests_that_nobody_writes_any_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = Part::new(Some(0), Some(2)).unwrap();
+        let set = Set { folder: folder.path().to_owned(), part, ..set(10) };
+        let leave = |name: &str| {
+            let path = folder.path().join(format!("{TEMPORARY}{name}"));
+            fs::write(&path, "half").unwrap();
+            path
+        };
+        let (own, other) = (leave("17-00002.tar"), leave("17-00001.tar"));
+        let (fresh, old) = (leave("18-ingest.json"), leave("19-ingest.json"));
+        let long_ago = std::time::SystemTime::now() - Duration::from_hours(2);
+        fs::File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
+        set.clear_leftovers().unwrap();
+        assert_eq!([own, other, fresh, old].map(|path| path.exists()), [false, true, true, false]);
     }
 
     #[test]

@@ -51,7 +51,9 @@ impl Staging {
         if self.local.is_none() {
             return Ok(path.to_owned());
         }
-        let copy = self.path(path).with_file_name("copy");
+        // With the file's own name at its end: a shard's says whether it is compressed.
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let copy = self.path(path).with_file_name(format!("copy-{name}"));
         let from = source::Source::open(path)?;
         let copied =
             std::fs::File::create(&copy).and_then(|mut to| std::io::copy(&mut from.reader(PIECE), &mut to));

@@ -8,7 +8,6 @@ mod tables;
 mod text;
 
 use std::borrow::Cow;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,12 +16,14 @@ use std::thread;
 use concepts::sidecar::{self, Metadata, Sidecar, Writer};
 use concepts::{Extractor, canonical_into};
 use loader::program::{Progress, interrupted};
-use loader::shard;
+use loader::{shard, source};
 use serde_json::{Value, json};
 
 pub use self::tables::{Tables, tag_tables};
 pub use self::text::{open_text, tag_text};
 use crate::error::Error;
+use crate::set::is_missing;
+use crate::staging::Staging;
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -105,18 +106,19 @@ pub fn tag(
         let mut captions = Captions::new(extractor);
         while let Some(path) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
             stop.check()?;
-            let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
-            let metadata = Metadata::new(&extractor.description(), path, bytes);
+            let metadata = Metadata::new(&extractor.description(), path, source::length(path)?);
             let target = sidecar::path_for(path);
-            match found(&target, &metadata) {
+            match found(&target, &metadata)? {
                 Found::Current(metadata) => board.found(&metadata),
                 other => {
-                    let mut writer = Writer::create(&target, metadata)?;
+                    let staging = Staging::new(path)?;
+                    let mut writer = Writer::create(&staging.path(&target), metadata)?;
                     loader::tar::captions(path, |key, caption| {
                         stop.check()?;
                         captions.tag(&mut writer, key, caption.unwrap_or_default())
                     })?;
                     let metadata = writer.finish()?;
+                    staging.deliver(&target)?;
                     board.tagged(&target, &metadata, &other, captions.take_not_utf8());
                 }
             }
@@ -159,13 +161,21 @@ enum Found {
 }
 
 /// The sidecar at `path`, judged by its footer, which must say what `metadata` says: origin, tagger, grammar, layout.
-fn found(path: &Path, metadata: &Metadata) -> Found {
-    if !path.exists() {
-        return Found::Nothing;
-    }
-    match Sidecar::read_metadata(path) {
-        Ok(found) if found.uncounted() == metadata.uncounted() => Found::Current(found),
-        _ => Found::Stale,
+fn found(path: &Path, metadata: &Metadata) -> Result<Found, Error> {
+    let footer = if source::is_remote(path) {
+        match source::read(path) {
+            Ok(bytes) => Sidecar::from_bytes(path, bytes).map(|sidecar| sidecar.metadata),
+            Err(error) if is_missing(&error) => return Ok(Found::Nothing),
+            Err(error) => return Err(error.into()),
+        }
+    } else if path.exists() {
+        Sidecar::read_metadata(path)
+    } else {
+        return Ok(Found::Nothing);
+    };
+    match footer {
+        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Found::Current(found)),
+        _ => Ok(Found::Stale),
     }
 }
 

@@ -10,8 +10,9 @@ all its processes, `MB` the largest sum of their proportional set sizes (shared 
 start-up out: it subtracts a run over 8 photographs.
 
 Needs nginx (apt-get install nginx-light), python3.11 (the newest that img2dataset runs on) and, once, the Python index
-for img2dataset, which goes into a virtual environment under ~/.cache/ingest-bench. Prints a table and, as the last line,
-JSON. `ingest_equality.py` beside this compares what both programs wrote (with --keep).
+for img2dataset, which goes into a virtual environment under ~/.cache/ingest-bench. INGEST in the environment names a built
+program; without it, it is built. Prints a table and, as the last line, JSON. `ingest_equality.py` beside this compares
+what both programs write.
 """
 
 import argparse
@@ -60,7 +61,9 @@ def environment():
 
 
 def build():
-    """The program of this checkout."""
+    """The program of this checkout, or the built one that INGEST names."""
+    if "INGEST" in os.environ:
+        return Path(os.environ["INGEST"]).resolve()
     subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
     return ROOT / "target/release/ingest"
 
@@ -144,12 +147,11 @@ def main():
     arguments.add_argument("photos", nargs="+", type=Path)
     arguments.add_argument("--copies", type=int, default=8)
     arguments.add_argument("--runs", type=int, default=3)
-    arguments.add_argument("--keep", type=Path, help="leaves the last outputs in this folder, for ingest_equality.py")
-    arguments.add_argument("--program", type=Path, help="a built ingest; without it, it is built")
+    arguments.add_argument("--keep", type=Path, help="leaves the last outputs in this folder")
     arguments = arguments.parse_args()
 
     python = environment()
-    program = arguments.program or build()
+    program = build()
     folder = Path(tempfile.mkdtemp())
     server = None
     try:

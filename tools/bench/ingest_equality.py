@@ -6,7 +6,7 @@
 Both programs download the same list from a local server: the photographs (JPEG), the same as PNG and WebP, with alpha, grey,
 cut short, and what is no picture, missing or empty. ingest runs as `--exact --ignore-orientation`, once for each resize
 mode and for PNG, where pixels can be compared without the loss of another JPEG. Fails with the first difference beyond
-2/255 on average. Needs what `ingest.py` needs (INGEST in the environment names a built program); runs itself again in the virtual environment that that makes.
+2/255 on average. Needs what `ingest.py` needs; runs itself again in the virtual environment that that makes.
 """
 
 import functools
@@ -126,7 +126,7 @@ def main():
     python = bench.environment()
     if Path(sys.prefix).resolve() != Path(python).parents[1].resolve():
         os.execv(python, [str(python), *sys.argv])
-    program = Path(os.environ["INGEST"]) if "INGEST" in os.environ else bench.build()
+    program = bench.build()
     photos = [f for p in map(Path, sys.argv[1:]) for f in (sorted(p.glob("*.jpg")) if p.is_dir() else [p])]
     folder = Path(tempfile.mkdtemp())
     try:

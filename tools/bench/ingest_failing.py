@@ -2,12 +2,12 @@
 """100,000 URLs of which 30 % lead to hosts that fail: how long it takes, whether memory stays flat, whether every row is
 accounted for.
 
-    tools/bench/ingest_failing.py [--urls 100000] [--shard-size 10000]
+    tools/bench/ingest_failing.py [--urls 100000] [--hosts 700] [--shard-size 10000]
 
-70 % of the URLs are served by a local nginx, from 700 hosts (addresses of 127/8). The others are spread over 300 hosts: a
-third refuse connections, a third take them and never answer, a sixth have no name, a sixth answer 503. Prints the
-figures, memory as the largest resident size in each tenth of the run, and, as the last line, JSON. Needs nginx, and
-pyarrow to count the rows of the tables (pip install pyarrow).
+70 % of the URLs are served by a local nginx, from 700 hosts (addresses of 127/8; --hosts takes up to 65,536). The others
+are spread over 300 hosts: a third refuse connections, a third take them and never answer, a sixth have no name, a sixth
+answer 503. Prints the figures, memory as the largest resident size in each tenth of the run, and, as the last line, JSON.
+Needs nginx, and pyarrow to count the rows of the tables (pip install pyarrow).
 """
 
 import argparse
@@ -25,7 +25,9 @@ from pathlib import Path
 
 import pyarrow.parquet
 
-ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import ingest
+
 # The smallest picture that is one: a GIF of one pixel.
 PIXEL = bytes.fromhex("47494638396101000100800000ff0000ffffff21f90400000000002c00000000010001000002024401003b")
 NGINX = """
@@ -44,12 +46,13 @@ http {{
 """
 
 
-def url(number, port, silent):
+def url(number, port, silent, hosts):
     """The URL of a row, and what has to become of it."""
     host = number // 10 % 100
     kind = number % 10
     if kind < 7:
-        return f"http://127.1.{kind}.{host}:{port}/{number}", "success"
+        good = (number // 10 * 7 + kind) % hosts
+        return f"http://127.1.{good >> 8}.{good & 255}:{port}/{number}", "success"
     if kind == 7:
         return f"http://127.2.0.{host}:9/{number}", "failed_to_download"
     if kind == 8:
@@ -62,12 +65,10 @@ def url(number, port, silent):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--urls", type=int, default=100_000)
+    arguments.add_argument("--hosts", type=int, default=700)
     arguments.add_argument("--shard-size", type=int, default=10_000)
-    arguments.add_argument("--program", type=Path, help="a built ingest; without it, it is built")
     arguments = arguments.parse_args()
-    if not arguments.program:
-        subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
-    program = arguments.program or ROOT / "target/release/ingest"
+    program = ingest.build()
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
@@ -80,7 +81,7 @@ def main():
         (folder / "nginx.conf").write_text(NGINX.format(folder=folder, port=port))
         server = subprocess.Popen([nginx, "-p", folder, "-e", "stderr", "-c", folder / "nginx.conf"])
         silent = socket.create_server(("0.0.0.0", 0), backlog=4096)
-        rows = [url(number, port, silent.getsockname()[1]) for number in range(arguments.urls)]
+        rows = [url(number, port, silent.getsockname()[1], arguments.hosts) for number in range(arguments.urls)]
         lines = "".join(f"{address},{number}\n" for number, (address, _) in enumerate(rows))
         (folder / "list.csv").write_text("url,caption\n" + lines)
         time.sleep(0.5)

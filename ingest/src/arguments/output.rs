@@ -48,6 +48,13 @@ pub(crate) struct Output {
     #[arg(long)]
     pub(crate) compress: bool,
     #[command(flatten)]
+    pub(crate) run: RunArguments,
+}
+
+/// What `download`, `shard` and `retry` have in common: how they run and what they tell.
+#[derive(Args)]
+pub(crate) struct RunArguments {
+    #[command(flatten)]
     pub(crate) part: PartArguments,
     /// Threads that decode and encode [default: all cores]
     #[arg(long)]
@@ -69,10 +76,10 @@ impl Output {
             folder: self.out.clone(),
             shard_size: self.shard_size,
             compress: self.compress,
-            part: self.part.part()?,
+            part: self.run.part.part()?,
             image,
-            threads: threads(self.threads),
-            metrics: self.metrics,
+            threads: threads(self.run.threads),
+            metrics: self.run.metrics,
         })
     }
 }

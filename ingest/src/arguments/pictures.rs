@@ -26,8 +26,8 @@ pub(crate) struct Pictures {
     #[arg(long)]
     resize_only_if_bigger: bool,
     /// Decodes every JPEG at full size, as img2dataset does. Without it those that are shrunk to half or less are decoded
-    /// at a half, a quarter or an eighth of their size, which is several times as fast and changes values by about 1 in
-    /// 255.
+    /// at a half, a quarter or an eighth of their size, which saves most of the work behind unpacking and changes values
+    /// by 2 to 3 of 255 on average (490 photographs of 640 x 480 at 112 to 224 pixels: PSNR 35 dB, the worst 24).
     #[arg(long)]
     exact: bool,
     /// File type in the shards (webp: without loss).

@@ -76,7 +76,13 @@ impl Hosts {
         }
         if book.hosts.len() >= book.full {
             let now = Instant::now();
-            book.hosts.retain(|_, host| Arc::strong_count(host) > 1 || host.lock().is_waiting(now));
+            book.hosts.retain(|name, host| {
+                let kept = Arc::strong_count(host) > 1 || host.lock().is_waiting(now);
+                if !kept {
+                    self.network.well(name);
+                }
+                kept
+            });
             book.full = MOST_HOSTS.max(2 * book.hosts.len());
         }
         let host = Arc::new(Host {
@@ -94,6 +100,12 @@ impl Hosts {
 impl Host {
     fn lock(&self) -> std::sync::MutexGuard<'_, Mood> {
         self.mood.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether others than the caller wait for it or are served by it.
+    pub(super) fn is_shared(self: &Arc<Self>) -> bool {
+        // One is in the book, one in the caller's hands.
+        Arc::strong_count(self) > 2
     }
 
     /// Waits for a connection slot and for the end of a pause.
@@ -147,24 +159,32 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::watch::Watch;
 
     #[test]
     fn of_millions_of_hosts_most_are_forgotten_but_not_those_that_wait() {
-        let hosts = Hosts::new(1, Arc::default());
+        let network: Arc<Network> = Arc::default();
+        let hosts = Hosts::new(1, Arc::clone(&network));
         for _ in 0..FAILURES {
             hosts.get("dead").learn(Some(&Failure::Refused));
+            hosts.get("dead a minute ago").learn(Some(&Failure::Refused));
         }
+        hosts.get("dead a minute ago").lock().closed = Some(Instant::now());
         for number in 0..4 * MOST_HOSTS {
             hosts.get(&number.to_string()).learn(Some(&Failure::NameNotFound));
         }
         assert!(hosts.book.lock().unwrap().hosts.len() <= MOST_HOSTS);
         assert!(hosts.get("dead").lock().closed.is_some());
+        let message = Watch::new(network).message();
+        assert!(message.contains(", 1 hosts in trouble (dead)"), "{message}");
     }
 
     #[test]
     fn silent_hosts_take_few_requests_and_are_left_alone_sooner() {
         let hosts = Hosts::new(16, Arc::default());
         let host = hosts.get("silent");
+        assert!(!host.is_shared());
+        assert!(hosts.get("silent").is_shared());
         assert_eq!(host.slots.available_permits(), UNKNOWN);
         for _ in 0..FAILURES / TIMED_OUT {
             assert!(host.lock().closed.is_none());

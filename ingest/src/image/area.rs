@@ -9,7 +9,8 @@ use std::cell::Cell;
 use fast_image_resize::images::Image;
 use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
-use super::decode::{self, Pixels};
+use super::decode::Pixels;
+use super::memory;
 use crate::sample::Problem;
 
 thread_local! {
@@ -48,7 +49,8 @@ fn along(
     let failed = || Problem::resize("resizing failed");
     let kind = if channels == 3 { PixelType::U8x3 } else { PixelType::U8 };
     let source = Image::from_vec_u8(source.width, source.height, source.data, kind).map_err(|_| failed())?;
-    let mut target = Image::new(width, height, kind);
+    let target = memory::bytes(width as usize * height as usize * channels);
+    let mut target = Image::from_vec_u8(width, height, target, kind).map_err(|_| failed())?;
     SCALE.set(scale);
     let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0)).map_err(|_| failed())?;
     // Interpolation: distances are counted in source pixels.
@@ -56,7 +58,7 @@ fn along(
     RESIZER
         .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
         .map_err(|_| failed())?;
-    decode::spend(source.into_vec());
+    memory::spend(source.into_vec());
     Ok(Pixels { width, height, channels, data: target.into_vec() })
 }
 

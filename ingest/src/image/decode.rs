@@ -1,18 +1,19 @@
 //! Header first, pixels later: what a file claims to be is known, and judged, before memory is spent on it.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::io::Cursor;
 
 use image::codecs::gif::GifDecoder;
-use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{ColorType, DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits};
 use loader::jpeg;
 
 use super::encode::Encoding;
-use super::exif;
+use super::segments::Segments;
+use super::{exif, memory};
 use crate::sample::Problem;
 
 /// Upright pixels, 8 bits a channel, rows from the top, without padding.
@@ -30,11 +31,18 @@ pub struct Pixels {
 
 /// A picture whose header has been read.
 pub(super) struct Header<'a> {
-    bytes: &'a [u8],
     format: ImageFormat,
-    decoder: Box<dyn ImageDecoder + 'a>,
+    /// As stored.
+    size: (u32, u32),
+    body: Body<'a>,
     orientation: Orientation,
-    exif: Option<Vec<u8>>,
+    exif: Option<Cow<'a, [u8]>>,
+}
+
+/// What is left to decode.
+enum Body<'a> {
+    Jpeg { file: &'a [u8], grey: bool },
+    Other(Box<dyn ImageDecoder + 'a>),
 }
 
 /// Pixels, and whether they are other than the file's own (turned, or put on white).
@@ -46,33 +54,34 @@ pub(super) struct Decoded {
 impl<'a> Header<'a> {
     pub(super) fn read(bytes: &'a [u8], ignore_orientation: bool) -> Result<Self, Problem> {
         let format = format(bytes)?;
-        // The decoder fills what is missing with grey and calls it a success.
-        if format == ImageFormat::Jpeg && is_cut_short(bytes) {
-            return Err(Problem::resize("Image decoding error: the file is cut short"));
-        }
-        let file = Cursor::new(bytes);
-        let limits = Limits::no_limits();
-        let mut decoder: Box<dyn ImageDecoder + 'a> = match format {
-            ImageFormat::Jpeg => Box::new(JpegDecoder::new(file).map_err(undecodable)?),
-            ImageFormat::Png => Box::new(PngDecoder::with_limits(file, limits).map_err(undecodable)?),
-            ImageFormat::WebP => Box::new(WebPDecoder::new(file).map_err(undecodable)?),
-            _ => Box::new(GifDecoder::new(file).map_err(undecodable)?),
+        let (body, size, exif) = if format == ImageFormat::Jpeg {
+            let Segments { size, grey, exif } = Segments::read(bytes)?;
+            (Body::Jpeg { file: bytes, grey }, size, exif.map(Cow::Borrowed))
+        } else {
+            let file = Cursor::new(bytes);
+            let mut decoder: Box<dyn ImageDecoder + 'a> = match format {
+                ImageFormat::Png => {
+                    Box::new(PngDecoder::with_limits(file, Limits::no_limits()).map_err(undecodable)?)
+                }
+                ImageFormat::WebP => Box::new(WebPDecoder::new(file).map_err(undecodable)?),
+                _ => Box::new(GifDecoder::new(file).map_err(undecodable)?),
+            };
+            let (size, exif) = (decoder.dimensions(), decoder.exif_metadata().ok().flatten());
+            (Body::Other(decoder), size, exif.map(Cow::Owned))
         };
-        let (width, height) = decoder.dimensions();
-        if width == 0 || height == 0 {
+        if size.0 == 0 || size.1 == 0 {
             return Err(Problem::resize("Image decoding error: no pixels"));
         }
-        let exif = decoder.exif_metadata().ok().flatten();
         let mut orientation = Orientation::NoTransforms;
         if !ignore_orientation && let Some(exif) = &exif {
             orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);
         }
-        Ok(Self { bytes, format, decoder, orientation, exif })
+        Ok(Self { format, size, body, orientation, exif })
     }
 
     /// Width and height once turned upright.
     pub(super) fn upright_size(&self) -> (u32, u32) {
-        self.turned(self.decoder.dimensions())
+        self.turned(self.size)
     }
 
     /// A size as it is on the other side of the turn, in either direction.
@@ -101,11 +110,10 @@ impl<'a> Header<'a> {
     /// Decodes; a JPEG that will be shrunk to `least` (upright) may come out smaller than it is, but not smaller than
     /// that.
     pub(super) fn decode(self, least: Option<(u32, u32)>) -> Result<Decoded, Problem> {
-        let mut image = if self.format == ImageFormat::Jpeg {
-            let least = least.map(|least| self.turned(least));
-            jpeg(self.bytes, self.decoder.dimensions(), self.decoder.color_type(), least)?
-        } else {
-            DynamicImage::from_decoder(self.decoder).map_err(undecodable)?
+        let least = least.map(|least| self.turned(least));
+        let mut image = match self.body {
+            Body::Jpeg { file, grey } => jpeg(file, self.size, grey, least)?,
+            Body::Other(decoder) => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
         };
         image.apply_orientation(self.orientation);
         let alpha = image.color().has_alpha();
@@ -148,37 +156,26 @@ fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
 thread_local! {
     /// Keeps its working memory from picture to picture.
     static JPEG: RefCell<jpeg::Decoder> = RefCell::default();
-    /// Memory of a picture that is no longer needed, for the next: asking the system for a megabyte a picture costs more
-    /// than filling it.
-    static SPARE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Larger ones are given back, so that one huge picture does not hold its memory for ever.
-const LARGEST_SPARE: usize = 16 << 20;
-
-/// Takes the memory of pixels that are no longer needed.
-pub(super) fn spend(pixels: Vec<u8>) {
-    if pixels.capacity() <= LARGEST_SPARE {
-        SPARE.set(pixels);
-    }
 }
 
 /// libjpeg-turbo's pixels, grey ones as grey.
 fn jpeg(
     bytes: &[u8],
     size: (u32, u32),
-    color: ColorType,
+    grey: bool,
     least: Option<(u32, u32)>,
 ) -> Result<DynamicImage, Problem> {
     let eighths = least.map_or(8, |least| eighths(size, least));
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
-    let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, SPARE.take(), |_, _| request));
+    let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, memory::largest(), |_, _| request));
     let pixels = decoded.map_err(|problem| not_a_jpeg(&problem))?.pixels;
-    if color != ColorType::L8 {
+    if !grey {
         return Ok(DynamicImage::ImageRgb8(pixels));
     }
     let (width, height) = pixels.dimensions();
-    let grey = pixels.into_raw().into_iter().step_by(3).collect();
+    let pixels = pixels.into_raw();
+    let grey = pixels.iter().step_by(3).copied().collect();
+    memory::spend(pixels);
     GrayImage::from_raw(width, height, grey)
         .map(DynamicImage::ImageLuma8)
         .ok_or_else(|| Problem::resize("Image decoding error"))
@@ -215,25 +212,6 @@ fn undecodable(error: image::ImageError) -> Problem {
         _ => "",
     };
     Problem::resize(format!("Image decoding error{kind}"))
-}
-
-/// Whether the file ends before its first scan, or no end marker follows the start of that. (Bytes that look like one cannot stand inside a scan.)
-fn is_cut_short(jpeg: &[u8]) -> bool {
-    let mut at = 2;
-    // Segments before the first scan: marker, length. An EXIF thumbnail has an end marker of its own, in a segment.
-    while let Some(&[0xff, marker, high, low]) = jpeg.get(at..at + 4).and_then(|head| head.first_chunk::<4>())
-    {
-        at += match marker {
-            // Fill bytes.
-            0xff => 1,
-            _ => 2 + usize::from(u16::from_be_bytes([high, low])),
-        };
-        if marker == 0xda {
-            return !jpeg.get(at..).unwrap_or_default().windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
-        }
-    }
-    // The end inside the segments; elsewhere the file is not laid out as expected, and the decoder decides.
-    at + 4 > jpeg.len()
 }
 
 fn pixels(image: DynamicImage) -> Pixels {

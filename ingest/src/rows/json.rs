@@ -190,13 +190,13 @@ fn parse_line(line: &[u8]) -> Record {
     }
 }
 
-/// First byte that is not white space, not consumed; a byte-order mark counts as white space.
+/// First byte that is not white space, not consumed.
 fn peek(path: &Path, from: &mut dyn BufRead) -> Result<Option<u8>, Error> {
     loop {
         let buffer = from.fill_buf().map_err(Error::file("read", path))?;
         match buffer.first() {
             None => return Ok(None),
-            Some(byte) if byte.is_ascii_whitespace() || [0xef, 0xbb, 0xbf].contains(byte) => from.consume(1),
+            Some(byte) if byte.is_ascii_whitespace() => from.consume(1),
             Some(byte) => return Ok(Some(*byte)),
         }
     }

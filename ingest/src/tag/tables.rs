@@ -109,7 +109,7 @@ fn work(
             input.skip()?;
             continue;
         }
-        let before = match found(&path, &metadata) {
+        let before = match found(&path, &metadata)? {
             Found::Current(metadata) => {
                 let rows = input.skip()?;
                 if rows != metadata.samples as usize {

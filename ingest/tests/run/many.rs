@@ -1,12 +1,16 @@
 //! Thousands of URLs of which a third lead nowhere, in every way there is: the run ends, and every row is accounted for.
-//! (`tools/bench/ingest_failing.py` does the same with 100,000, and measures memory.)
+//! (`tools/bench/ingest_failing.py` does the same with 100,000, and measures memory.) And hundreds of hosts with few open
+//! files.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Server, code, errors, ingest, jpeg, respond, summary, table};
+use crate::common::{Server, code, error_line, errors, ingest, jpeg, respond, summary, table};
 
 const URLS: u32 = 3000;
 
@@ -58,4 +62,64 @@ fn many_urls_on_many_failing_hosts_end_and_add_up() {
         }
     }
     assert_eq!(seen.len(), URLS as usize, "every row once");
+}
+
+/// Answers every request on a connection, until the other side asks for its end or makes one.
+fn keep_answering(mut stream: &TcpStream, picture: &[u8]) -> Option<()> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", picture.len());
+    let mut reader = BufReader::new(stream);
+    let mut close = false;
+    while !close {
+        let mut line = String::new();
+        while line != "\r\n" {
+            line.clear();
+            reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
+            close |= line.eq_ignore_ascii_case("connection: close\r\n");
+        }
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(picture)).ok()?;
+    }
+    Some(())
+}
+
+#[test]
+fn connections_that_nobody_waits_for_do_not_use_up_the_open_files() {
+    const HOSTS: usize = 500;
+    let picture = jpeg(40, 30, 1);
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let picture = picture.clone();
+            thread::spawn(move || keep_answering(&stream, &picture));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("list.txt"), folder.path().join("out"));
+    let lines: String =
+        (0..HOSTS).map(|host| format!("http://127.9.{}.{}:{port}/x\n", host / 250, host % 250)).collect();
+    fs::write(&input, lines).unwrap();
+    let run = |files: usize| -> Output {
+        let limited = format!("ulimit -n {files}; exec \"$@\"");
+        Command::new("bash")
+            .args(["-c", &limited, "bash", env!("CARGO_BIN_EXE_ingest"), "download"])
+            .args([&input, &"--out".into(), &out])
+            .args([
+                "--json",
+                "--allow-private",
+                "--image-size",
+                "16",
+                "--concurrency",
+                "32",
+                "--retries",
+                "0",
+            ])
+            .output()
+            .unwrap()
+    };
+    let refused = run(250);
+    assert_eq!(code(&refused), 2);
+    assert!(error_line(&refused).contains("--concurrency 32 needs 264 open files"), "{}", errors(&refused));
+    let output = run(300);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    assert_eq!(summary(&output)["successes"], HOSTS, "{}", errors(&output));
 }

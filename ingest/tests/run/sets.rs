@@ -3,10 +3,12 @@
 use std::fs;
 use std::io::Write;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 use crate::common::{
-    code, contents, encoded, error_line, errors, ingest, jpeg, members, picture, summary, table,
+    Server, code, contents, encoded, error_line, errors, ingest, jpeg, members, picture, respond, summary,
+    table,
 };
 use image::ImageFormat;
 use serde_json::Value;
@@ -184,7 +186,11 @@ fn every_format_of_a_table_reads_the_same() {
         encoder.write_all(text.as_bytes()).unwrap();
         encoder.finish().unwrap()
     };
-    let files: [(&str, Vec<u8>); 8] = [
+    // As editors of another system write it.
+    let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n")).into_bytes();
+    let files: [(&str, Vec<u8>); 10] = [
+        ("marked.jsonl", marked(&lines)),
+        ("marked.csv", marked(&quoted(","))),
         ("t.jsonl", lines.clone().into_bytes()),
         ("t.json", serde_json::to_string_pretty(&objects).unwrap().into_bytes()),
         ("u.json", lines.clone().into_bytes()),
@@ -206,6 +212,19 @@ fn every_format_of_a_table_reads_the_same() {
     for (name, tar) in &tars {
         assert!(*tar == tars[0].1, "{name}");
     }
+}
+
+#[test]
+fn no_line_of_a_list_from_another_system_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(|_, _, stream| respond(stream, "200 OK", &[], &jpeg(60, 50, 1)));
+    let list = folder.path().join("list.txt");
+    fs::write(&list, format!("\u{feff}{0}\r\n\r\n{0}\r\n{0}", server.url("/a"))).unwrap();
+    let out = folder.path().join("out");
+    let arguments = ["download", list.to_str().unwrap(), "--out", out.to_str().unwrap(), "--json"];
+    let output = ingest(&[&arguments[..], &["--allow-private"]].concat());
+    let counts = summary(&output);
+    assert_eq!((&counts["samples"], &counts["successes"]), (&3.into(), &3.into()), "{}", errors(&output));
 }
 
 /// With one caption that is not UTF-8 appended, which must cost one row only.
@@ -253,11 +272,13 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     write("list.weird", "x");
     write("good.csv", "file,caption\na.jpg,one\n");
     write("plain-file", "");
+    fs::write(root.join("wide.csv"), b"\xff\xfef\0i\0l\0e\0,\0").unwrap();
+    assert!(Command::new("mkfifo").arg(root.join("pipe.csv")).status().unwrap().success());
     fs::create_dir(root.join("hollow")).unwrap();
     let out = root.join("out");
     let inside_file = root.join("plain-file/out");
     let (out, inside_file) = (out.to_str().unwrap(), inside_file.to_str().unwrap());
-    let cases: [(&str, &[&str], i32, &str); 17] = [
+    let cases: [(&str, &[&str], i32, &str); 19] = [
         ("nowhere.csv", &[], 1, "nowhere.csv"),
         ("empty.csv", &[], 1, "empty"),
         ("header.csv", &[], 1, "no rows"),
@@ -272,6 +293,8 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         ("short.json", &[], 1, "short.json"),
         ("instances.json", &[], 1, "captions_*.json"),
         ("list.weird", &[], 1, "--input-format"),
+        ("wide.csv", &[], 1, "UTF-16"),
+        ("pipe.csv", &[], 1, "a pipe or a device"),
         ("hollow", &[], 1, "hollow"),
         ("good.csv", &["--images", "/nowhere/at/all"], 1, "/nowhere/at/all"),
         ("good.csv", &["--out", inside_file], 1, "plain-file"),

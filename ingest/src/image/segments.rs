@@ -1,0 +1,143 @@
+//! What a JPEG says of itself before its pixels: size, whether it is grey, EXIF. Reads the markers as libjpeg does, which
+//! then decodes, and copies nothing.
+
+use crate::sample::Problem;
+
+const START_OF_SCAN: u8 = 0xda;
+const END_OF_IMAGE: u8 = 0xd9;
+/// "APP1", where EXIF is.
+const APPLICATION_1: u8 = 0xe1;
+
+/// What comes before the first scan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segments<'a> {
+    /// Width and height as stored.
+    pub(super) size: (u32, u32),
+    /// One channel.
+    pub(super) grey: bool,
+    /// The first block of EXIF, from its TIFF header on.
+    pub(super) exif: Option<&'a [u8]>,
+}
+
+impl<'a> Segments<'a> {
+    /// Reads up to the first scan.
+    pub(super) fn read(jpeg: &'a [u8]) -> Result<Self, Problem> {
+        let problem = |what| Err(Problem::resize(format!("Image decoding error: {what}")));
+        let mut rest = jpeg.get(2..).unwrap_or_default();
+        let (mut frame, mut exif) = (None, None);
+        loop {
+            let Some((marker, after)) = next_marker(rest) else { return problem("the file is cut short") };
+            // These stand alone.
+            if matches!(marker, 0x01 | 0xd0..=0xd8) {
+                rest = after;
+                continue;
+            }
+            if marker == END_OF_IMAGE {
+                return problem("damaged");
+            }
+            let Some((length, _)) = after.split_first_chunk() else {
+                return problem("the file is cut short");
+            };
+            // Counts its own two bytes.
+            let length = usize::from(u16::from_be_bytes(*length)).max(2);
+            let Some((segment, after)) = after.split_at_checked(length) else {
+                return problem("the file is cut short");
+            };
+            let body = &segment[2..];
+            match marker {
+                START_OF_SCAN => {
+                    // Bytes that look like an end cannot stand inside a scan. (The decoder fills what is missing with
+                    // grey and calls it a success.)
+                    if !after.windows(2).rev().any(|pair| pair == [0xff, END_OF_IMAGE]) {
+                        return problem("the file is cut short");
+                    }
+                    break;
+                }
+                APPLICATION_1 => exif = exif.or_else(|| body.strip_prefix(b"Exif\0\0")),
+                // "SOF"; of the numbers between, three mean tables.
+                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => frame = frame.or(Some(body)),
+                _ => {}
+            }
+            rest = after;
+        }
+        match frame {
+            Some(&[8, h1, h0, w1, w0, channels, ..]) => {
+                let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+                Ok(Self { size: (side(w1, w0), side(h1, h0)), grey: channels == 1, exif })
+            }
+            Some(&[_, _, _, _, _, _, ..]) => problem("an unsupported variant of its format"),
+            _ => problem("damaged"),
+        }
+    }
+}
+
+/// The next marker, passing over whatever else is there, and what follows it.
+fn next_marker(mut rest: &[u8]) -> Option<(u8, &[u8])> {
+    loop {
+        let start = rest.iter().position(|&byte| byte == 0xff)?;
+        // Any number of 0xff may fill up.
+        let code = start + rest[start..].iter().position(|&byte| byte != 0xff)?;
+        let (marker, after) = (rest[code], &rest[code + 1..]);
+        if marker != 0 {
+            return Some((marker, after));
+        }
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Start, one segment a marker, a scan of two bytes, end.
+    fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut file = vec![0xff, 0xd8];
+        for (marker, body) in segments {
+            file.extend([0xff, *marker]);
+            file.extend((body.len() as u16 + 2).to_be_bytes());
+            file.extend(*body);
+        }
+        file.extend([0xff, 0xda, 0, 2, 1, 2, 0xff, 0xd9]);
+        file
+    }
+
+    fn cause(file: &[u8]) -> String {
+        Segments::read(file).unwrap_err().cause
+    }
+
+    #[test]
+    fn size_channels_and_the_first_exif_are_found() {
+        let frame = [8, 1, 0, 2, 3, 1, 9, 9, 9];
+        let file = jpeg(&[
+            (0xe1, b"http://ns.adobe.com/"),
+            (0xe1, b"Exif\0\0II"),
+            (0xe1, b"Exif\0\0MM"),
+            (0xc2, &frame),
+        ]);
+        let found = Segments::read(&file).unwrap();
+        assert_eq!(found, Segments { size: (515, 256), grey: true, exif: Some(b"II") });
+        // Rubbish and fill bytes between segments.
+        let mut odd = file[..2].to_vec();
+        odd.extend([3, 0xff, 0, 7, 0xff, 0xff]);
+        odd.extend(&file[2..]);
+        assert_eq!(Segments::read(&odd).unwrap(), found);
+    }
+
+    #[test]
+    fn any_part_is_cut_short() {
+        // An end inside a thumbnail is not that of the file.
+        let file = jpeg(&[(0xe1, b"Exif\0\0\xff\xd8\xff\xd9"), (0xc0, &[8, 0, 1, 0, 1, 3])]);
+        Segments::read(&file).unwrap();
+        for length in 0..file.len() {
+            assert!(cause(&file[..length]).ends_with("cut short"), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_said() {
+        assert!(cause(&jpeg(&[(0xc4, &[8, 0, 1, 0, 1, 3])])).ends_with("damaged"), "no frame");
+        assert!(cause(&jpeg(&[(0xc0, &[8, 0, 1])])).ends_with("damaged"), "half a frame");
+        assert!(cause(&jpeg(&[(0xc0, &[12, 0, 1, 0, 1, 3])])).contains("unsupported"), "12 bits");
+        assert!(cause(&[0xff, 0xd8, 0xff, 0xd9]).ends_with("damaged"), "nothing");
+    }
+}
