@@ -24,6 +24,7 @@ use crate::towers::{Activation, ClipVisionTower, Dense, TextTower};
 use crate::weights::{self, Weights};
 
 const VERSION: u32 = 2;
+const VISION: &str = "vision.safetensors";
 const SETTINGS: &str = "settings.toml";
 const LATEST: &str = "latest";
 const BEST: &str = "best";
@@ -71,13 +72,16 @@ impl State {
 
 /// The frozen tower's file inside a run.
 pub fn vision_path(run: &Path) -> PathBuf {
-    run.join("vision.safetensors")
+    run.join(VISION)
 }
 
 /// Makes the run's folder, with its settings and the frozen tower; refuses one that holds anything else.
 pub fn create_run(settings: &Settings) -> Result<()> {
     let run = &settings.out;
-    if run.exists() && fs::read_dir(run).map_err(at(run))?.next().is_some() {
+    // What a start that was killed leaves is written again.
+    let left_over = |name: &str| name == VISION || name.starts_with(concepts::files::TEMPORARY);
+    let mut entries = if run.exists() { Some(fs::read_dir(run).map_err(at(run))?) } else { None };
+    if entries.iter_mut().flatten().flatten().any(|entry| !left_over(&entry.file_name().to_string_lossy())) {
         return Err(Error::Invalid {
             path: run.clone(),
             problem: "holds a run or something else already; go on with --resume or choose another out"
@@ -268,6 +272,7 @@ impl Checkpoint {
             same.out.clone_from(&neutral.out);
             same.device.clone_from(&neutral.device);
             same.vision.weights.clone_from(&neutral.vision.weights);
+            same.vision.denoiser.clone_from(&neutral.vision.denoiser);
             same.data.shards.clone_from(&neutral.data.shards);
             same.data.cache.clone_from(&neutral.data.cache);
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);

@@ -185,11 +185,11 @@ fn as_rank(role: &str, group: &Group) {
                 );
                 let (mut apart, mut size) = (0.0, 0.0);
                 for ((tensor, a), (_, b)) in whole.iter().zip(&parts) {
-                    let counted = |x: &Tensor| match tensor.ends_with("in_proj_bias") {
-                        true => {
-                            Tensor::cat(&[x.narrow(0, 0, KEYS.start), x.narrow(0, KEYS.end, KEYS.start)], 0)
+                    let counted = |x: &Tensor| {
+                        if !tensor.ends_with("in_proj_bias") {
+                            return x.shallow_clone();
                         }
-                        false => x.shallow_clone(),
+                        Tensor::cat(&[x.narrow(0, 0, KEYS.start), x.narrow(0, KEYS.end, KEYS.start)], 0)
                     };
                     let (a, b) = (counted(a), counted(b));
                     apart += norm(&(&a - &b)).powi(2);
