@@ -108,6 +108,15 @@ fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("step-"));
     assert_eq!(kept.count(), 2, "the two newest checkpoints");
 
+    // From a copy that was made while another went on.
+    let copy = place.at("copy");
+    let copied = format!("checkpoint.copy_to={}", copy.display());
+    done(&place.train("copied", &["--set", "checkpoint.every=5", "--set", &copied]).output().unwrap());
+    fs::remove_dir_all(copy.join("step-00000008")).unwrap();
+    fs::write(copy.join("latest"), "step-00000005").unwrap();
+    done(&place.train("copy", &["--resume"]).output().unwrap());
+    assert!(place.weights("copy") == undisturbed);
+
     // Asked to stop: what schedulers send, and how they expect a process to end.
     for (signal, code) in [("TERM", 143), ("USR1", 138), ("INT", 130)] {
         let mut child = place.train(signal, &["--set", "checkpoint.every=2"]).spawn().unwrap();
@@ -198,6 +207,23 @@ fn what_cannot_go_on_is_refused_or_kept() {
     let other = place.train("run", &["--resume", "--set", "optimizer.lr=0.5"]).output().unwrap();
     assert_eq!(other.status.code(), Some(1));
     assert!(told(&other).contains("optimizer.lr"), "{}", told(&other));
+
+    // Half of the set tagged by another tagger.
+    let other = place.at("other");
+    fs::create_dir(&other).unwrap();
+    for entry in fs::read_dir(&place.shards).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_string_lossy().starts_with("00001") {
+            fs::copy(&path, other.join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    summary("ingest", &["tag", text(&other), "--tagger", "brill"]);
+    let both =
+        format!("data.shards=['{}/00000.tar', '{}/00001.tar']", place.shards.display(), other.display());
+    let mixed = place.train("mixed", &["--set", &both]).output().unwrap();
+    assert_eq!(mixed.status.code(), Some(1));
+    assert!(told(&mixed).contains("perceptron") && told(&mixed).contains("brill"), "{}", told(&mixed));
+    assert!(!place.at("mixed").exists());
 
     // A learning rate that blows the weights up: the batch is kept, and no checkpoint of the ruins is made.
     let options = ["--set", "optimizer.lr=1e30", "--set", "optimizer.warmup=0", "--set", "log_every=4"];

@@ -12,7 +12,7 @@ use crate::data::{self, Fed, VisionSource};
 use crate::device;
 use crate::error::Result;
 use crate::group::Group;
-use crate::learner::Learner;
+use crate::learner::{Learner, learn, operations_of};
 use crate::log::memory;
 use crate::objective::Objective;
 use crate::settings::Settings;
@@ -87,18 +87,15 @@ pub fn measure(
         let fed = Fed { batch, pixels: Some(pixels.shallow_clone()) };
         wait(device);
         let started = Instant::now();
-        if settings.objective.name != Objective::Clip {
-            let _ = data::step_input(&fed, &learner.source, settings, device)?;
-            wait(device);
-        }
+        let input = data::step_input(&fed, &learner.source, settings, device)?;
+        wait(device);
         let vision = started.elapsed();
-        let started = Instant::now();
-        let taken = learner.step(fed, &group)?;
+        operations = operations_of(&learner.text, &learner.source, &input);
+        learn(settings, &learner.text, &mut learner.optimizer, step as u64, &input, &group)?;
         wait(device);
         if step >= warm_up {
             times.push(started.elapsed().as_secs_f64() * 1e3);
             seen.push(vision.as_secs_f64() * 1e3);
-            operations = taken.operations;
         }
     }
     let milliseconds = median(times);

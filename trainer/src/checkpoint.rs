@@ -13,6 +13,7 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
+use loader::source;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -158,6 +159,35 @@ pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> R
     if best.is_none_or(|best| miou > best) {
         let path = run.join(BEST);
         concepts::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(at(&path))?;
+    }
+    Ok(())
+}
+
+/// Copies a checkpoint of `run` to `target`, a folder or an address in an object store, and before it whatever of the run is
+/// not there yet. As on disk, `latest` comes last: the copy is a run at any moment.
+pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
+    let name = checkpoint.file_name().unwrap_or_default();
+    if !source::is_remote(target) {
+        let folder = target.join(name);
+        fs::create_dir_all(&folder).map_err(at(&folder))?;
+    }
+    for once in [VISION, SETTINGS] {
+        let (from, to) = (run.join(once), target.join(once));
+        if from.exists() && source::length(&to).is_err() {
+            source::upload(&from, &to)?;
+        }
+    }
+    for part in [MODEL, OPTIMIZER, EVALUATION, STATE] {
+        let from = checkpoint.join(part);
+        if from.exists() {
+            source::upload(&from, &target.join(name).join(part))?;
+        }
+    }
+    for pointer in [BEST, LATEST] {
+        let from = run.join(pointer);
+        if from.exists() {
+            source::upload(&from, &target.join(pointer))?;
+        }
     }
     Ok(())
 }

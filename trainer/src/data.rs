@@ -61,9 +61,23 @@ fn for_each_mention(
     shards: &[PathBuf],
     mut visit: impl FnMut(concepts::sidecar::MentionRow<'_>) -> bool,
 ) -> Result<()> {
+    let mut tagged_by: Option<(PathBuf, String)> = None;
     for shard in shards {
         let sidecar = loader::sidecar::open(shard, None)?;
-        let samples = sidecar.metadata.samples;
+        let metadata = &sidecar.metadata;
+        let by =
+            format!("{} (data {:.8}, grammar {})", metadata.tagger, metadata.tagger_hash, metadata.grammar);
+        match &tagged_by {
+            Some((first, other)) if *other != by => {
+                let first = first.display();
+                let problem =
+                    format!("was tagged by {by}, and {first} by {other}; tag all shards with one tagger");
+                return Err(Error::Invalid { path: shard.clone(), problem });
+            }
+            Some(_) => {}
+            None => tagged_by = Some((shard.clone(), by)),
+        }
+        let samples = metadata.samples;
         for sample in 0..samples {
             for row in sidecar.mentions(sample) {
                 if !visit(row) {

@@ -1,7 +1,7 @@
 //! Where tensors live and in which precision the towers compute.
 
 use serde::{Deserialize, Serialize};
-use tch::{Cuda, Device, Kind};
+use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::torch;
@@ -67,6 +67,17 @@ pub fn open_for_rank(name: &str, local_rank: usize) -> Result<Device> {
             other => Ok(other),
         },
         _ => open(name),
+    }
+}
+
+/// Brings a tensor to the device without waiting for the kernels that are under way there, as a copy from memory that is
+/// not pinned would.
+pub fn send(tensor: &Tensor, device: Device) -> Tensor {
+    if device.is_cuda() {
+        let kind = tensor.kind();
+        tensor.contiguous().pin_memory(device).to_device_(device, kind, true, false)
+    } else {
+        tensor.shallow_clone()
     }
 }
 

@@ -37,7 +37,7 @@ pub struct Learner<'a> {
     pub device: Device,
     /// The images' side.
     pub source: VisionSource,
-    text: TextTower,
+    pub(crate) text: TextTower,
     /// AdamW over all that is trained.
     pub optimizer: Optimizer,
     /// Steps taken.
@@ -85,18 +85,15 @@ impl<'a> Learner<'a> {
     /// One optimiser step on a batch.
     pub fn step(&mut self, fed: Fed, group: &Group) -> Result<Taken> {
         let input = data::step_input(&fed, &self.source, self.settings, self.device)?;
-        let tokens = input.captions.ids.size()[1];
+        let operations = operations_of(&self.text, &self.source, &input);
         let (report, lr) = learn(self.settings, &self.text, &mut self.optimizer, self.step, &input, group)?;
         self.step += 1;
-        let shape = self.text.shape;
-        let text = operations::TRAINING * operations::transformer(tokens, shape.width, shape.depth);
-        let operations = fed.batch.size as f64 * (text + self.source.operations());
         Ok(Taken { step: self.step, report, lr, batch: fed.batch, operations })
     }
 }
 
 /// Gradients of a batch, and the optimiser's step from them. Returns the learning rate too.
-fn learn(
+pub(crate) fn learn(
     settings: &Settings,
     text: &TextTower,
     optimizer: &mut Optimizer,
@@ -110,4 +107,11 @@ fn learn(
     optimizer.step(lr)?;
     text.clamp_logit_scale();
     Ok((report, lr))
+}
+
+/// Floating-point operations of a step on a batch.
+pub(crate) fn operations_of(text: &TextTower, source: &VisionSource, input: &StepInput<'_>) -> f64 {
+    let size = input.captions.ids.size();
+    let one = operations::transformer(size[1], text.shape.width, text.shape.depth);
+    size[0] as f64 * (operations::TRAINING * one + source.operations())
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
+use crate::device::send;
 use crate::towers::unit;
 
 /// Image-caption contrast L_g: symmetric InfoNCE over the batch.
@@ -53,7 +54,7 @@ impl Concepts {
             *value = row as i64;
         }
         let of_mentions: Vec<i64> = labels.iter().map(|label| rows[label]).collect();
-        Self { rows: Tensor::from_slice(&of_mentions).to_device(device), count: rows.len() as i64 }
+        Self { rows: send(&Tensor::from_slice(&of_mentions), device), count: rows.len() as i64 }
     }
 
     /// Distinct concepts k.

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use crate::device::send;
 use crate::error::Result;
 use crate::group::Group;
 use crate::losses::{self, Concepts, Target};
@@ -310,7 +311,7 @@ fn concept_part(
     let texts = if real.len() as i64 == texts.size()[0] {
         texts.shallow_clone()
     } else {
-        texts.index_select(0, &Tensor::from_slice(&real).to_device(device))
+        texts.index_select(0, &send(&Tensor::from_slice(&real), device))
     };
     let first: i64 = labels[..rank].iter().map(|l| l.len() as i64).sum();
     let own = first..first + labels[rank].len() as i64;

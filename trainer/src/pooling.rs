@@ -2,6 +2,7 @@
 
 use tch::{Device, Tensor};
 
+use crate::device::send;
 use crate::towers::{full_precision, unit};
 
 /// Where the mentions of a batch are, flat over the batch, in the order of its captions.
@@ -53,13 +54,13 @@ impl Mentions {
                 token_mentions.push(index as i64);
             }
         }
-        let on = |values: &[i64]| Tensor::from_slice(values).to_device(device);
+        let on = |values: &[i64]| send(&Tensor::from_slice(values), device);
         Self {
             rows: on(&rows),
             places: on(&places),
             token_rows: on(&token_rows),
             token_mentions: on(&token_mentions),
-            weights: Tensor::from_slice(&weights).to_device(device).unsqueeze(1),
+            weights: send(&Tensor::from_slice(&weights), device).unsqueeze(1),
             most,
             labels,
         }

@@ -98,6 +98,10 @@ pub struct CheckpointSettings {
     pub minutes: f64,
     /// Newest checkpoints that are kept, and the best one by the evaluation; 0 for all.
     pub keep: usize,
+    /// A folder, or an address such as `s3://bucket/run`, that gets a copy of every checkpoint and of what else the run needs.
+    /// When a copy fails the run goes on, and says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_to: Option<PathBuf>,
 }
 
 /// What every checkpoint is scored on; see `trainer eval segmentation`.

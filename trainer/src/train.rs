@@ -265,6 +265,11 @@ impl<'a> Run<'a> {
             checkpoint::record_scores(&folder, &scores, scores.miou)?;
             log.scored(self.learner.step, scores.miou, scores.pixel_accuracy)?;
         }
+        if let Some(target) = &settings.checkpoint.copy_to
+            && let Err(error) = checkpoint::copy(&settings.out, &folder, target)
+        {
+            eprintln!("step {} is not copied to {}: {error}", self.learner.step, target.display());
+        }
         checkpoint::remove_old(&settings.out, settings.checkpoint.keep)?;
         Ok(folder)
     }

@@ -8,7 +8,7 @@ use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits, RgbImage};
 use loader::jpeg;
 
 use super::encode::Encoding;
@@ -169,16 +169,17 @@ fn jpeg(
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
     let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, memory::largest(), |_, _| request));
     let pixels = decoded.map_err(|problem| not_a_jpeg(&problem))?.pixels;
-    if !grey {
-        return Ok(DynamicImage::ImageRgb8(pixels));
-    }
     let (width, height) = pixels.dimensions();
-    let pixels = pixels.into_raw();
+    // The memory may have been longer than the picture.
+    let mut pixels = pixels.into_raw();
+    pixels.truncate(3 * width as usize * height as usize);
+    let missing = || Problem::resize("Image decoding error");
+    if !grey {
+        return RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8).ok_or_else(missing);
+    }
     let grey = pixels.iter().step_by(3).copied().collect();
     memory::spend(pixels);
-    GrayImage::from_raw(width, height, grey)
-        .map(DynamicImage::ImageLuma8)
-        .ok_or_else(|| Problem::resize("Image decoding error"))
+    GrayImage::from_raw(width, height, grey).map(DynamicImage::ImageLuma8).ok_or_else(missing)
 }
 
 /// The smallest size, in eighths of the stored one, that is not below `least` on either side. Of the eight only the halves

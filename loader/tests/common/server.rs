@@ -97,8 +97,10 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
         }
         let mut words = first.split_whitespace();
         // Google's store takes an object's name as one part of the path.
-        let (method, path) =
-            (words.next().unwrap_or("").to_owned(), words.next().unwrap_or("/").replace("%2F", "/"));
+        let (method, path) = (
+            words.next().unwrap_or("").to_owned(),
+            words.next().unwrap_or("/").replace("%2F", "/").replace("%2E", "."),
+        );
         let mut headers = HashMap::new();
         loop {
             let mut line = String::new();

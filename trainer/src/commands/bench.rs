@@ -64,14 +64,13 @@ pub(crate) struct BenchArgs {
     precision: String,
     #[command(flatten)]
     device: crate::DeviceArgs,
-    /// Measures one objective in this process and prints JSON.
-    #[arg(long, hide = true)]
-    alone: bool,
+    /// Measures this objective in this process and prints JSON.
+    #[arg(long, value_enum, hide = true)]
+    only: Option<Which>,
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
-    if args.alone {
-        let [which] = args.objectives[..] else { bail!("--alone measures one objective") };
+    if let Some(which) = args.only {
         let measured =
             measure(&settings(args, which)?, shape(args), captions(args), args.warm_up, args.steps)?;
         println!("{}", serde_json::to_string(&measured)?);
@@ -103,7 +102,7 @@ fn apart(which: Which) -> anyhow::Result<Value> {
     let name = which.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
     let output = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1).filter(|argument| argument != "--json"))
-        .args(["--alone", "--objectives", &name])
+        .args(["--only", &name])
         .output()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init, Norm, OPEN_CLIP};
+use crate::device::send;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -56,7 +57,7 @@ impl CaptionTokens {
         let longest = ends.iter().max().map_or(1, |end| end + 1);
         let rows = ends.len() as i64;
         let ids = Tensor::from_slice(ids).view([rows, context as i64]).narrow(1, 0, longest);
-        Self { ids: ids.to_device(device), end: Tensor::from_slice(&ends).to_device(device) }
+        Self { ids: send(&ids, device), end: send(&Tensor::from_slice(&ends), device) }
     }
 
     /// Rows `start .. start + count`.
