@@ -276,3 +276,38 @@ fn clip_trains_its_own_tower() {
     let refused = tests::refused("trainer", &["export", "--checkpoint", text(&run), "--out", text(&out)], 1);
     assert!(refused.contains("no frozen vision tower"), "{refused}");
 }
+
+/// The table of what objectives cost, on made-up data and on a run's own.
+#[test]
+fn bench_measures_every_objective() {
+    let options = ["--model", "s", "--batch", "2", "--steps", "1", "--warm-up", "0", "--threads", "1"];
+    let size = ["--size", "112", "--objectives", "clip,lit,simzss"];
+    let table = summary("trainer", &[&["bench"], &options[..], &size].concat());
+    let rows = table["measured"].as_array().unwrap();
+    assert_eq!(
+        rows.iter().map(|row| row["objective"].as_str().unwrap()).collect::<Vec<_>>(),
+        ["clip", "lit", "simzss"]
+    );
+    for row in rows {
+        let number = |name: &str| row[name].as_f64().unwrap();
+        assert!(number("milliseconds") > number("vision_milliseconds"), "{row}");
+        assert!((number("images_per_second") * number("milliseconds") / 2000.0 - 1.0).abs() < 1e-6, "{row}");
+        // More than the text tower's weights, gradients and moments: 40 M numbers of 4 bytes, 4 times.
+        assert!(number("memory") > 4.0 * 4.0 * 38e6, "{row}");
+    }
+
+    let place = Place::new();
+    let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
+    let settings = [
+        format!("data.shards=['{}']", place.shards.display()),
+        format!("vision.weights={}", place.tower.display()),
+        format!("out={}", place.at("bench").display()),
+        "data.batch_size=16".to_owned(),
+    ];
+    let mut arguments = vec!["bench", "--config", text(&preset), "--objectives", "simzss", "--steps", "2"];
+    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    let table = summary("trainer", &arguments);
+    assert_eq!(table["measured"][0]["batch"], 16);
+    assert!(table["measured"][0]["data_wait"].as_f64().unwrap() < 1.0, "{table}");
+    assert!(!place.at("bench").exists(), "writes nothing");
+}

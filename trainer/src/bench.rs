@@ -1,4 +1,5 @@
-//! The speed of a step on data made up in memory: what the towers and the losses cost, without any loading.
+//! The speed of a step on data made up in memory: what the towers and the losses cost, without any loading. (For a run's own
+//! data see [`crate::train::measure`].)
 
 use std::time::Instant;
 
@@ -39,8 +40,10 @@ pub struct Measured {
     pub batch: usize,
     /// The median step.
     pub milliseconds: f64,
-    /// Of it, the frozen tower; 0 for `clip`, whose tower is trained.
+    /// Of it, the frozen tower; 0 for `clip`, whose tower is trained, and where it is not measured apart.
     pub vision_milliseconds: f64,
+    /// Share of the time spent waiting for batches; 0 for data made up in memory.
+    pub data_wait: f64,
     /// Samples a second.
     pub images_per_second: f64,
     /// Bytes in use at their most: of tensors on a GPU, of the process on a CPU.
@@ -98,20 +101,37 @@ pub fn measure(
             seen.push(vision.as_secs_f64() * 1e3);
         }
     }
-    let milliseconds = median(times);
-    let tflops = operations / milliseconds / 1e9;
-    let device_tflops = product_rate(kind, device);
-    Ok(Measured {
-        objective: settings.objective.name.to_string(),
-        batch: rows,
-        milliseconds,
-        vision_milliseconds: if settings.objective.name == Objective::Clip { 0.0 } else { median(seen) },
-        images_per_second: rows as f64 * 1e3 / milliseconds,
-        memory: memory(device),
-        tflops,
-        device_tflops,
-        utilization: tflops / device_tflops,
-    })
+    let vision = if settings.objective.name == Objective::Clip { 0.0 } else { median(seen) };
+    Ok(Measured::new(settings, device, times, vision, operations, 0.0))
+}
+
+impl Measured {
+    /// From the times of steps, in milliseconds, and the operations of one.
+    pub(crate) fn new(
+        settings: &Settings,
+        device: Device,
+        times: Vec<f64>,
+        vision_milliseconds: f64,
+        operations: f64,
+        data_wait: f64,
+    ) -> Self {
+        let milliseconds = median(times);
+        let tflops = operations / milliseconds / 1e9;
+        let device_tflops = product_rate(settings.precision.kind(device), device);
+        let batch = settings.data.batch_size;
+        Self {
+            objective: settings.objective.name.to_string(),
+            batch,
+            milliseconds,
+            vision_milliseconds,
+            data_wait,
+            images_per_second: batch as f64 * 1e3 / milliseconds,
+            memory: memory(device),
+            tflops,
+            device_tflops,
+            utilization: tflops / device_tflops,
+        }
+    }
 }
 
 /// A batch as the loader gives it, without its images.
@@ -149,7 +169,7 @@ fn made_up(rows: usize, context: usize, captions: Captions, random: &mut ChaCha8
     }
 }
 
-fn wait(device: Device) {
+pub(crate) fn wait(device: Device) {
     if let Device::Cuda(index) = device {
         Cuda::synchronize(index as i64);
     }

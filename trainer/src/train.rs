@@ -9,6 +9,7 @@ use loader::{Loader, Position};
 use serde::Serialize;
 use tch::{Device, Tensor};
 
+use crate::bench::{self, Measured};
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::data::{self, Feed, VisionSource};
 use crate::error::{Error, Result};
@@ -108,6 +109,28 @@ pub fn dry_run(settings: &Settings, picture: &Path) -> Result<Estimate> {
         bank: run.bank,
         first_loss,
     })
+}
+
+/// Times `steps` steps of a run on its own data, after `warm_up`; writes nothing.
+pub fn measure(settings: &Settings, warm_up: usize, steps: usize) -> Result<Measured> {
+    let device = device::open(&settings.device)?;
+    device::limit_threads(settings.threads);
+    let group = Group::alone();
+    let mut run = Run::prepare(settings, &group, device)?;
+    let mut feed = run.feed()?;
+    let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);
+    for step in 0..warm_up + steps {
+        let started = Instant::now();
+        let taken = run.step(&mut feed, &group)?;
+        bench::wait(device);
+        if step >= warm_up {
+            times.push(started.elapsed().as_secs_f64() * 1e3);
+            waited += taken.batch.counters.waited;
+            operations = taken.operations;
+        }
+    }
+    let waited = waited.as_secs_f64() * 1e3 / times.iter().sum::<f64>().max(1e-9);
+    Ok(Measured::new(settings, device, times, 0.0, operations, waited))
 }
 
 /// Trains as `settings` say; `resume` goes on from the newest checkpoint in `settings.out`, or begins where there is none.

@@ -1,5 +1,6 @@
 //! `trainer bench`: the paper's table of what each objective costs.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -10,6 +11,7 @@ use trainer::device::Precision;
 use trainer::objective::Objective;
 use trainer::settings::Settings;
 use trainer::towers::{TextShape, VisionShape};
+use trainer::train;
 
 /// The towers' size.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -32,6 +34,13 @@ pub(crate) struct BenchArgs {
     /// Objectives to measure, each in a process of its own.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "clip,lit,simzss")]
     objectives: Vec<Which>,
+    /// Settings of a run, as for `train`: measure on its own shards and towers instead of made-up ones. Of the options below
+    /// only --steps and --warm-up then count.
+    #[arg(long)]
+    config: Vec<PathBuf>,
+    /// Replace a value of these settings; may be repeated.
+    #[arg(long = "set", value_name = "NAME=VALUE", requires = "config")]
+    overrides: Vec<String>,
     /// Size of the towers; `clip` trains a ViT-S/16 or ViT-B/16.
     #[arg(long, value_enum, default_value = "b")]
     model: Size,
@@ -71,18 +80,23 @@ pub(crate) struct BenchArgs {
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
     if let Some(which) = args.only {
-        let measured =
-            measure(&settings(args, which)?, shape(args), captions(args), args.warm_up, args.steps)?;
+        let measured = if args.config.is_empty() {
+            measure(&settings(args, which)?, shape(args), captions(args), args.warm_up, args.steps)?
+        } else {
+            let objective = format!("objective.name={}", name(which));
+            let settings = Settings::read(&args.config, &[&args.overrides[..], &[objective]].concat())?;
+            train::measure(&settings, args.warm_up, args.steps)?
+        };
         println!("{}", serde_json::to_string(&measured)?);
         return Ok(serde_json::to_value(measured)?);
     }
     let mut rows = Vec::new();
-    println!("objective   batch    ms/step  vision ms   images/s  memory GB   TFLOP/s   MFU %");
+    println!("objective   batch    ms/step  vision ms   images/s  memory GB   TFLOP/s   MFU %  waits %");
     for &which in &args.objectives {
         let row = apart(which)?;
         let number = |name: &str| row[name].as_f64().unwrap_or(f64::NAN);
         println!(
-            "{:<9} {:>7} {:>10.0} {:>10.0} {:>10.1} {:>10.2} {:>9.2} {:>7.1}",
+            "{:<9} {:>7} {:>10.0} {:>10.0} {:>10.1} {:>10.2} {:>9.2} {:>7.1} {:>8.1}",
             row["objective"].as_str().unwrap_or_default(),
             number("batch"),
             number("milliseconds"),
@@ -90,16 +104,21 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
             number("images_per_second"),
             number("memory") / 1e9,
             number("tflops"),
-            100.0 * number("utilization")
+            100.0 * number("utilization"),
+            100.0 * number("data_wait")
         );
         rows.push(row);
     }
     Ok(json!({ "measured": rows }))
 }
 
+fn name(which: Which) -> String {
+    which.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned())
+}
+
 /// Measures one objective in a process of its own, so that its memory is its own.
 fn apart(which: Which) -> anyhow::Result<Value> {
-    let name = which.to_possible_value().map_or(String::new(), |value| value.get_name().to_owned());
+    let name = name(which);
     let output = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1).filter(|argument| argument != "--json"))
         .args(["--only", &name])
