@@ -168,6 +168,8 @@ fn norm(x: &Tensor) -> f64 {
 
 /// What one of several processes does; the test's process starts it and looks at how it ends.
 fn as_rank(role: &str, group: &Group) {
+    // All have met before one leaves.
+    group.gather_numbers(&[]).unwrap();
     match role {
         "compare" => {
             let all = cases();
