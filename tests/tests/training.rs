@@ -305,7 +305,9 @@ fn bench_measures_every_objective() {
         "data.batch_size=16".to_owned(),
     ];
     let mut arguments = vec!["bench", "--config", text(&preset), "--objectives", "simzss", "--steps", "2"];
-    settings.iter().for_each(|setting| arguments.extend(["--set", setting]));
+    for setting in &settings {
+        arguments.extend(["--set", setting]);
+    }
     let table = summary("trainer", &arguments);
     assert_eq!(table["measured"][0]["batch"], 16);
     assert!(table["measured"][0]["data_wait"].as_f64().unwrap() < 1.0, "{table}");
