@@ -8,6 +8,7 @@ use concepts::{Extractor, TaggerKind, canonical, words};
 use libfuzzer_sys::fuzz_target;
 
 static EXTRACTOR: LazyLock<Extractor> =
+    // A test of `concepts` opens it.
     LazyLock::new(|| Extractor::new(TaggerKind::default()).expect("the model is embedded"));
 
 fuzz_target!(|bytes: &[u8]| {

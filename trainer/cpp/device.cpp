@@ -27,6 +27,11 @@ char* torch_shim_current_stream(int device, void** out) {
   TRY({ *out = at::accelerator::getCurrentStream(device).native_handle(); })
 }
 
+// Makes a GPU the one that libraries without a device argument, such as NCCL, work on.
+char* torch_shim_set_device(int device) {
+  TRY({ at::accelerator::setDeviceIndex(static_cast<c10::DeviceIndex>(device)); })
+}
+
 // Most bytes that tensors held on the device at a time.
 char* torch_shim_peak_memory(int device, int64_t* out) {
   TRY({

@@ -192,12 +192,13 @@ pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all checkpoints of a run but the `keep` newest and the best; 0 keeps all.
+/// Removes all checkpoints of a run but the `keep` newest, the best and the one to go on from; 0 keeps all.
 pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
     if keep == 0 {
         return Ok(());
     }
-    let best = fs::read_to_string(run.join(BEST)).unwrap_or_default();
+    // The newest by name may be one that a killed run left before it pointed `latest` there.
+    let named = [BEST, LATEST].map(|pointer| fs::read_to_string(run.join(pointer)).unwrap_or_default());
     let mut names: Vec<String> = fs::read_dir(run)
         .map_err(at(run))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -206,7 +207,7 @@ pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
     // By number: beyond 99,999,999 steps names have more digits.
     names.sort_by_key(|name| (name.len(), name.clone()));
     names.truncate(names.len().saturating_sub(keep));
-    for name in names.iter().filter(|name| name.as_str() != best.trim()) {
+    for name in names.iter().filter(|name| named.iter().all(|kept| kept.trim() != name.as_str())) {
         let folder = run.join(name);
         fs::remove_dir_all(&folder).map_err(at(&folder))?;
     }
@@ -343,4 +344,23 @@ fn flatten(table: toml::Table) -> std::collections::BTreeMap<String, toml::Value
         }
     }
     flat
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_pointed_at_is_never_removed() {
+        let run = tempfile::tempdir().unwrap();
+        for step in [2, 4, 6, 8, 10] {
+            fs::create_dir(run.path().join(format!("step-{step:08}"))).unwrap();
+        }
+        fs::write(run.path().join(BEST), "step-00000004").unwrap();
+        // 10 was left by a run that was killed.
+        fs::write(run.path().join(LATEST), "step-00000008").unwrap();
+        remove_old(run.path(), 1).unwrap();
+        let left = [2, 4, 6, 8, 10].map(|step| run.path().join(format!("step-{step:08}")).exists());
+        assert_eq!(left, [false, true, false, true, true]);
+    }
 }

@@ -12,6 +12,7 @@ use tch::{Kind, Tensor};
 use super::{ShimError, check};
 
 unsafe extern "C" {
+    fn torch_shim_set_device(device: c_int) -> *mut c_char;
     fn torch_shim_current_stream(device: c_int, out: *mut *mut c_void) -> *mut c_char;
 }
 
@@ -121,9 +122,12 @@ impl Nccl {
         Ok(id)
     }
 
-    /// Meets the other ranks that have the same id, for tensors on the GPU `device`, which must be libtorch's current one.
+    /// Meets the other ranks that have the same id, for tensors on the GPU `device`, which becomes this thread's current one:
+    /// NCCL takes that, and would put all ranks of a machine on its first otherwise.
     pub fn join(id: Id, rank: usize, world: usize, device: usize) -> Result<Self, ShimError> {
         let functions = Functions::load()?;
+        // SAFETY: no pointers are passed.
+        check(unsafe { torch_shim_set_device(device as c_int) })?;
         let mut communicator = ptr::null_mut();
         // SAFETY: `communicator` is written when the call succeeds.
         let result = unsafe { (functions.join)(&raw mut communicator, world as c_int, id, rank as c_int) };
