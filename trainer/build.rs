@@ -28,7 +28,7 @@ fn main() {
         .include("cpp")
         .include(&include)
         .include(include.join("torch/csrc/api/include"))
-        .files(["cpp/shim.cpp", "cpp/collectives.cpp", "cpp/device.cpp"])
+        .files(["cpp/shim.cpp", "cpp/collectives.cpp", "cpp/device.cpp", "cpp/profiler.cpp"])
         .compile("torch_shim");
 
     // A .torch folder beside the checkout's target folder first, so that a moved checkout still runs, then

@@ -32,6 +32,12 @@ char* torch_shim_set_device(int device) {
   TRY({ at::accelerator::setDeviceIndex(static_cast<c10::DeviceIndex>(device)); })
 }
 
+// A copy of a tensor on the host in memory that a GPU can copy from by itself. (tch's call names the device, of which
+// libtorch 2.11 complains each time.)
+char* torch_shim_pin(at::Tensor* tensor, at::Tensor** out) {
+  TRY({ *out = new at::Tensor(tensor->pin_memory()); })
+}
+
 // Most bytes that tensors held on the device at a time.
 char* torch_shim_peak_memory(int device, int64_t* out) {
   TRY({

@@ -33,8 +33,18 @@ char* torch_shim_clip_gradients(size_t count, at::Tensor* const* gradients, doub
   })
 }
 
-// Whether matrix products of float32 may round their inputs to TF32 on the tensor cores.
-char* torch_shim_allow_tf32(int allow) {
-  TRY({ at::globalContext().setFloat32MatmulPrecision(allow ? "high" : "highest"); })
+// gelu(x Wᵀ + b) as one operation; on a GPU GELU is its tanh form. (tch's call hands its flag over as the factor on b, and
+// applies ReLU.)
+char* torch_shim_linear_gelu(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
+  TRY({ *out = new at::Tensor(at::_addmm_activation(*bias, *x, weight->t(), 1, 1, /*use_gelu=*/true)); })
+}
+
+// Makes products and convolutions of float32 on a GPU keep float32's precision; convolutions would round their inputs to
+// TF32 otherwise.
+char* torch_shim_full_float32() {
+  TRY({
+    at::globalContext().setFloat32MatmulPrecision("highest");
+    at::globalContext().setAllowTF32CuDNN(false);
+  })
 }
 }

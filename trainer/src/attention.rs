@@ -146,7 +146,7 @@ impl Pooling {
         tch::no_grad(|| {
             let ids: Vec<i64> = tokens.ids.iter().map(|&id| i64::from(id)).collect();
             let captions = CaptionTokens::new(&ids, context, self.device);
-            let embedded = self.text.tokens(&captions.ids, self.kind);
+            let embedded = self.text.tokens(&captions, self.kind);
             let mentions = Mentions::new(&mentions, embedded.size()[1], self.device);
             let queries = unit(&self.text.project(&mentions.mean_tokens(&embedded)));
             let size = i64::from(self.size);

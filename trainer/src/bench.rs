@@ -1,6 +1,7 @@
 //! The speed of a step on data made up in memory: what the towers and the losses cost, without any loading. (For a run's own
 //! data see [`crate::train::measure`].)
 
+use std::path::Path;
 use std::time::Instant;
 
 use loader::{Batch, BatchMention};
@@ -17,6 +18,7 @@ use crate::learner::{Learner, learn, operations_of};
 use crate::log::memory;
 use crate::objective::Objective;
 use crate::settings::Settings;
+use crate::torch::Profiler;
 use crate::towers::{VisionShape, VisionTower};
 use crate::vision_source::FrozenVision;
 
@@ -56,13 +58,15 @@ pub struct Measured {
     pub utilization: f64,
 }
 
-/// Takes `warm_up` and then `steps` steps of the objective in `settings`, whose frozen tower is a random one of this shape.
+/// Takes `warm_up` and then `steps` steps of the objective in `settings`, whose frozen tower is a random one of this shape;
+/// one more for a profile, written to `trace` as a Chrome trace.
 pub fn measure(
     settings: &Settings,
     vision: VisionShape,
     captions: Captions,
     warm_up: usize,
     steps: usize,
+    trace: Option<&Path>,
 ) -> Result<Measured> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
@@ -85,7 +89,7 @@ pub fn measure(
     let mut times = Vec::new();
     let mut seen = Vec::new();
     let mut operations = 0.0;
-    for step in 0..warm_up + steps {
+    let mut take = |step: usize| -> Result<(f64, f64)> {
         let batch = made_up(rows, settings.text.context as usize, captions, &mut random);
         let fed = Fed { batch, pixels: Some(pixels.shallow_clone()) };
         wait(device);
@@ -96,13 +100,26 @@ pub fn measure(
         operations = operations_of(&learner.text, &learner.source, &input);
         learn(settings, &learner.text, &mut learner.optimizer, step as u64, &input, &group)?;
         wait(device);
+        Ok((started.elapsed().as_secs_f64() * 1e3, vision.as_secs_f64() * 1e3))
+    };
+    for step in 0..warm_up + steps {
+        let (whole, vision) = take(step)?;
         if step >= warm_up {
-            times.push(started.elapsed().as_secs_f64() * 1e3);
-            seen.push(vision.as_secs_f64() * 1e3);
+            times.push(whole);
+            seen.push(vision);
         }
     }
+    traced(trace, || take(warm_up + steps))?;
     let vision = if settings.objective.name == Objective::Clip { 0.0 } else { median(seen) };
     Ok(Measured::new(settings, device, times, vision, operations, 0.0))
+}
+
+/// One more step under the profiler, if its trace is wanted.
+pub(crate) fn traced<T>(trace: Option<&Path>, step: impl FnOnce() -> Result<T>) -> Result<()> {
+    let Some(path) = trace else { return Ok(()) };
+    let profiler = Profiler::start()?;
+    step()?;
+    Ok(profiler.stop(path)?)
 }
 
 impl Measured {

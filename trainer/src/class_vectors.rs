@@ -90,7 +90,7 @@ fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, 
         ids.extend(tokens.ids.into_iter().map(i64::from));
     }
     let captions = CaptionTokens::new(&ids, context, device);
-    let tokens = text.tokens(&captions.ids, kind);
+    let tokens = text.tokens(&captions, kind);
     match by {
         ClassVectors::Caption => unit(&text.captions(&tokens, &captions.end)),
         ClassVectors::Concept => {

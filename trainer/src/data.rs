@@ -286,7 +286,7 @@ impl Feed {
         let batches = if lanes.is_empty() {
             loader.batches(from)
         } else {
-            let pinned = move |bytes| Ok(Box::new(PinnedSlot::new(bytes, device)?) as Box<dyn Slot>);
+            let pinned = |bytes| Ok(Box::new(PinnedSlot::new(bytes)?) as Box<dyn Slot>);
             loader.batches_in(from, Box::new(pinned))
         };
         Ok(Self { batches, device, size: source.size(), lanes, ahead: VecDeque::new(), sent: 0, given: 0 })
@@ -327,7 +327,11 @@ fn no_batch() -> Error {
     Error::Setting { name: "data.shards".to_owned(), problem: "gave no batch".to_owned() }
 }
 
-/// What a step takes of a batch, its images seen by the frozen tower, `micro_batch` rows at a time (0: all).
+/// Images that the frozen tower sees at once where no micro-batch is set: enough to fill a GPU. It keeps nothing for a
+/// backward pass, so pieces cost nothing.
+const SEEN_AT_ONCE: i64 = 1024;
+
+/// What a step takes of a batch, its images seen by the frozen tower in pieces.
 pub fn step_input<'a>(
     fed: &Fed,
     source: &'a VisionSource,
@@ -343,7 +347,7 @@ pub fn step_input<'a>(
         }
         (VisionSource::Frozen(vision, _), Some(pixels)) => {
             let rows = pixels.size()[0];
-            let piece = if settings.micro_batch == 0 { rows } else { settings.micro_batch as i64 };
+            let piece = if settings.micro_batch == 0 { SEEN_AT_ONCE } else { settings.micro_batch as i64 };
             let pieces: Vec<VisionFeatures> = (0..rows)
                 .step_by(piece as usize)
                 .map(|start| vision.features(&pixels.narrow(0, start, piece.min(rows - start))))

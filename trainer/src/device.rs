@@ -46,7 +46,7 @@ pub fn open(name: &str) -> Result<Device> {
     let loaded = torch::load_cuda();
     let count = if loaded.is_ok() { Cuda::device_count() } else { 0 };
     if count > index as i64 {
-        torch::allow_tf32(true)?;
+        torch::full_float32()?;
         return Ok(Device::Cuda(index));
     }
     match (name, loaded) {
@@ -73,11 +73,13 @@ pub fn open_for_rank(name: &str, local_rank: usize) -> Result<Device> {
 /// Brings a tensor to the device without waiting for the kernels that are under way there, as a copy from memory that is
 /// not pinned would.
 pub fn send(tensor: &Tensor, device: Device) -> Tensor {
-    if device.is_cuda() {
-        let kind = tensor.kind();
-        tensor.contiguous().pin_memory(device).to_device_(device, kind, true, false)
-    } else {
-        tensor.shallow_clone()
+    if !device.is_cuda() {
+        return tensor.shallow_clone();
+    }
+    match torch::pin(&tensor.contiguous()) {
+        Ok(pinned) => pinned.to_device_(device, tensor.kind(), true, false),
+        // Without memory to pin there is still the slow way.
+        Err(_) => tensor.to_device(device),
     }
 }
 

@@ -111,7 +111,9 @@ pub(crate) fn learn(
 
 /// Floating-point operations of a step on a batch.
 pub(crate) fn operations_of(text: &TextTower, source: &VisionSource, input: &StepInput<'_>) -> f64 {
-    let size = input.captions.ids.size();
-    let one = operations::transformer(size[1], text.shape.width, text.shape.depth);
-    size[0] as f64 * (operations::TRAINING * one + source.operations())
+    let shape = text.shape;
+    let lengths = input.captions.lengths();
+    let captions: f64 =
+        lengths.iter().map(|&length| operations::transformer(length, shape.width, shape.depth)).sum();
+    operations::TRAINING * captions + lengths.len() as f64 * source.operations()
 }

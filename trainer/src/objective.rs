@@ -197,7 +197,7 @@ fn embed(
     kind: Kind,
 ) -> Embeddings {
     let captions = input.captions.narrow(start, count);
-    let tokens = text.tokens(&captions.ids, kind);
+    let tokens = text.tokens(&captions, kind);
     let embedded = unit(&text.captions(&tokens, &captions.end));
     let concepts = (settings.name == Objective::Simzss).then(|| {
         let mentions = rows(&input.mentions, start, count);

@@ -111,8 +111,8 @@ pub fn dry_run(settings: &Settings, picture: &Path) -> Result<Estimate> {
     })
 }
 
-/// Times `steps` steps of a run on its own data, after `warm_up`; writes nothing.
-pub fn measure(settings: &Settings, warm_up: usize, steps: usize) -> Result<Measured> {
+/// Times `steps` steps of a run on its own data, after `warm_up`; writes nothing but one more step's profile to `trace`.
+pub fn measure(settings: &Settings, warm_up: usize, steps: usize, trace: Option<&Path>) -> Result<Measured> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
@@ -129,6 +129,11 @@ pub fn measure(settings: &Settings, warm_up: usize, steps: usize) -> Result<Meas
             operations = taken.operations;
         }
     }
+    bench::traced(trace, || {
+        run.step(&mut feed, &group)?;
+        bench::wait(device);
+        Ok(())
+    })?;
     let waited = waited.as_secs_f64() * 1e3 / times.iter().sum::<f64>().max(1e-9);
     Ok(Measured::new(settings, device, times, 0.0, operations, waited))
 }

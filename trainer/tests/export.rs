@@ -95,7 +95,7 @@ print(json.dumps({{
                     .map(i64::from)
                     .collect();
                 let tokens = CaptionTokens::new(&ids, 32, Device::Cpu);
-                let captions = text.captions(&text.tokens(&tokens.ids, Kind::Float), &tokens.end);
+                let captions = text.captions(&text.tokens(&tokens, Kind::Float), &tokens.end);
                 (vision.forward(&pixels), captions)
             });
             let what = |part: &str| format!("{registers} registers, {height} x {width}: {part}");

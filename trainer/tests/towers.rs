@@ -70,7 +70,7 @@ fn the_text_tower_is_open_clips() {
     }
     let tokens = CaptionTokens::new(&ids, 32, Device::Cpu);
     assert!(tokens.ids.size()[1] < 32, "cut to the longest caption");
-    let embedded = tch::no_grad(|| tower.captions(&tower.tokens(&tokens.ids, Kind::Float), &tokens.end));
+    let embedded = tch::no_grad(|| tower.captions(&tower.tokens(&tokens, Kind::Float), &tokens.end));
     close("captions", &embedded, &case["embeddings"]);
 }
 
@@ -175,7 +175,7 @@ fn hugging_faces_clip_is_read_as_open_clips() {
     let tower = TextTower::from_weights(text, 2, 48, trainer::towers::Activation::Gelu).unwrap();
     let ids: Vec<Vec<i64>> = serde_json::from_value(cases["text"]["ids"].clone()).unwrap();
     let tokens = CaptionTokens::new(&ids.concat(), 32, Device::Cpu);
-    let embedded = tch::no_grad(|| tower.captions(&tower.tokens(&tokens.ids, Kind::Float), &tokens.end));
+    let embedded = tch::no_grad(|| tower.captions(&tower.tokens(&tokens, Kind::Float), &tokens.end));
     close("captions", &embedded, &cases["clip_text"]["embeddings"]);
 }
 

@@ -29,6 +29,11 @@ const CONTEXT: usize = 16;
 const KEYS: std::ops::Range<i64> = 32..64;
 const OUTPUT: i64 = 64;
 
+/// Where the tests compute: the CPU, or what TRAINER_TEST_DEVICE names.
+fn device() -> Device {
+    trainer::device::open(&std::env::var("TRAINER_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
+}
+
 fn cases() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training/cases.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -38,15 +43,15 @@ fn vision() -> VisionTower {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tower.safetensors");
     let shape = VisionShape { width: OUTPUT, depth: 2, patch: 8, grid: 4 };
-    let tower = VisionTower::random(shape, Device::Cpu);
+    let tower = VisionTower::random(shape, device());
     fill(tower.named());
     trainer::weights::write(&path, &tower.named()).unwrap();
-    VisionTower::read(&path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap()
+    VisionTower::read(&path, PositionResize::Timm, Kind::Float, device()).unwrap()
 }
 
 fn text() -> TextTower {
     let shape = TextShape { width: 32, depth: 2, heads: 2, context: CONTEXT as i64 };
-    let tower = TextTower::random(shape, OUTPUT, Device::Cpu);
+    let tower = TextTower::random(shape, OUTPUT, device());
     // The logit scale starts as CLIP's does.
     fill(tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect());
     tower
@@ -81,10 +86,10 @@ fn input(all: &Value, vision: &VisionTower, step: usize, group: &Group) -> StepI
             mentions.push(Mention { row: row as u32, label, positions: first + 1..end + 1 });
         }
     }
-    let features = tch::no_grad(|| vision.forward(&Tensor::stack(&pixels, 0)));
+    let features = tch::no_grad(|| vision.forward(&Tensor::stack(&pixels, 0).to_device(device())));
     StepInput {
         images: Images::Seen(seen(&features, true, Kind::Float)),
-        captions: CaptionTokens::new(&ids, CONTEXT, Device::Cpu),
+        captions: CaptionTokens::new(&ids, CONTEXT, device()),
         mentions,
     }
 }
@@ -216,7 +221,7 @@ fn as_rank(role: &str, group: &Group) {
         }
         "hang" if group.rank() == 1 => std::thread::sleep(Duration::from_secs(12)),
         "leave" | "fail" | "hang" => {
-            let tensors = [Tensor::ones([4], (Kind::Float, Device::Cpu))];
+            let tensors = [Tensor::ones([4], (Kind::Float, device()))];
             // The first exchange may still be under way when the other rank ends.
             let error = (0..1000).find_map(|_| group.sum(&tensors).err()).expect("rank 1 takes no part");
             let message = error.to_string();
@@ -236,12 +241,16 @@ fn part_of_another_test() {
     let Ok(role) = std::env::var(ROLE) else { return };
     let launch = Launch::from_environment().unwrap().unwrap();
     let timeout = Duration::from_secs(if role == "hang" { 3 } else { 60 });
-    let group = Group::join(&launch, Device::Cpu, timeout).unwrap();
+    let group = Group::join(&launch, device(), timeout).unwrap();
     as_rank(&role, &group);
 }
 
 /// Starts `world` processes that play `role`, and waits for them; panics with the output of one that failed.
 fn ranks(world: usize, role: &str) {
+    if world > 1 && device().is_cuda() {
+        eprintln!("skipped: {role} with {world} ranks, as NCCL takes one a GPU");
+        return;
+    }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = |rank: usize| -> Child {
         Command::new(std::env::current_exe().unwrap())
@@ -275,6 +284,23 @@ fn several_ranks_have_the_gradients_of_one_process() {
 #[test]
 fn ten_steps_of_two_ranks_are_pytorchs() {
     ranks(2, "train");
+}
+
+/// One rank by itself goes through every exchange too, on a GPU by NCCL.
+#[test]
+fn ten_steps_of_a_group_of_one_are_pytorchs() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let launch = Launch {
+        rank: 0,
+        world: 1,
+        local_rank: 0,
+        host: "127.0.0.1".to_owned(),
+        port,
+        prefix: String::new(),
+        store_is_kept: false,
+    };
+    let group = Group::join(&launch, device(), Duration::from_mins(1)).unwrap();
+    as_rank("train", &group);
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub(crate) struct BenchArgs {
     /// `auto` (bfloat16 on a GPU), `float32` or `bfloat16`.
     #[arg(long, default_value = "auto")]
     precision: String,
+    /// Write a profile of one more step of each objective to this folder, as OBJECTIVE.json: a Chrome trace.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     device: crate::DeviceArgs,
     /// Measures this objective in this process and prints JSON.
@@ -79,13 +82,18 @@ pub(crate) struct BenchArgs {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
+    if let Some(folder) = &args.trace {
+        std::fs::create_dir_all(folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    }
     if let Some(which) = args.only {
+        let trace = args.trace.as_ref().map(|folder| folder.join(format!("{}.json", name(which))));
+        let trace = trace.as_deref();
         let measured = if args.config.is_empty() {
-            measure(&settings(args, which)?, shape(args), captions(args), args.warm_up, args.steps)?
+            measure(&settings(args, which)?, shape(args), captions(args), args.warm_up, args.steps, trace)?
         } else {
             let objective = format!("objective.name={}", name(which));
             let settings = Settings::read(&args.config, &[&args.overrides[..], &[objective]].concat())?;
-            train::measure(&settings, args.warm_up, args.steps)?
+            train::measure(&settings, args.warm_up, args.steps, trace)?
         };
         println!("{}", serde_json::to_string(&measured)?);
         return Ok(serde_json::to_value(measured)?);

@@ -102,7 +102,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
             .map(i64::from)
             .collect();
         let tokens = CaptionTokens::new(&ids, context as usize, device);
-        let embedded = tch::no_grad(|| text.captions(&text.tokens(&tokens.ids, Kind::Float), &tokens.end));
+        let embedded = tch::no_grad(|| text.captions(&text.tokens(&tokens, Kind::Float), &tokens.end));
         named.push(("ids".to_owned(), Tensor::from_slice(&ids).view([-1, context])));
         named.push(("captions".to_owned(), embedded));
     }

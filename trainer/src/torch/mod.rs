@@ -8,8 +8,10 @@ mod cuda;
 mod lane;
 mod nccl;
 mod pinned;
+mod profiler;
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::{CStr, c_char};
+use std::ptr;
 
 use tch::Tensor;
 use torch_sys::C_tensor;
@@ -18,7 +20,8 @@ pub use collectives::{Gloo, Store};
 pub use cuda::load_cuda;
 pub use lane::{Lane, peak_memory};
 pub use nccl::{Id, Nccl};
-pub use pinned::PinnedSlot;
+pub use pinned::{PinnedSlot, pin};
+pub use profiler::Profiler;
 
 unsafe extern "C" {
     fn torch_shim_fused_adamw(
@@ -36,7 +39,13 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn torch_shim_clip_gradients(count: usize, gradients: *const *mut C_tensor, max_norm: f64)
     -> *mut c_char;
-    fn torch_shim_allow_tf32(allow: c_int) -> *mut c_char;
+    fn torch_shim_linear_gelu(
+        x: *mut C_tensor,
+        weight: *mut C_tensor,
+        bias: *mut C_tensor,
+        out: *mut *mut C_tensor,
+    ) -> *mut c_char;
+    fn torch_shim_full_float32() -> *mut c_char;
 }
 
 /// What libtorch said when it refused.
@@ -119,8 +128,24 @@ pub fn clip_gradients(gradients: &[Tensor], max_norm: f64) -> Result<(), ShimErr
     check(unsafe { torch_shim_clip_gradients(gradients.len(), pointers(gradients).as_ptr(), max_norm) })
 }
 
-/// Whether float32 matrix products on the GPU may use TF32.
-pub fn allow_tf32(allow: bool) -> Result<(), ShimError> {
+/// gelu(x Wᵀ + b) for rows `x`, [n, d], as one operation; on a GPU with GELU's tanh form.
+pub fn linear_gelu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, ShimError> {
+    made(|out| {
+        // SAFETY: the tensors are alive; `out` is written when the call succeeds.
+        unsafe { torch_shim_linear_gelu(pointer(x), pointer(weight), pointer(bias), out) }
+    })
+}
+
+/// The new tensor that a function of the shim leaves in its last argument.
+fn made(function: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, ShimError> {
+    let mut out = ptr::null_mut();
+    check(function(&raw mut out))?;
+    // SAFETY: the function succeeded, so this is a new tensor, which nobody else frees.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Keeps the GPU from rounding float32 to TF32 in products and convolutions: who wants speed computes in bfloat16.
+pub fn full_float32() -> Result<(), ShimError> {
     // SAFETY: no pointers are passed.
-    check(unsafe { torch_shim_allow_tf32(c_int::from(allow)) })
+    check(unsafe { torch_shim_full_float32() })
 }

@@ -1,12 +1,26 @@
 //! Memory that a GPU can copy from while the CPU goes on, lent to the loader's threads to decode into.
 
 use std::any::Any;
+use std::ffi::c_char;
 use std::slice;
 use std::sync::Arc;
 
 use loader::Slot;
 use loader::slot::Piece;
 use tch::{Device, Kind, Tensor};
+use torch_sys::C_tensor;
+
+use super::{ShimError, made, pointer};
+
+unsafe extern "C" {
+    fn torch_shim_pin(tensor: *mut C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
+}
+
+/// A copy of a tensor on the host in memory that a GPU can copy from by itself.
+pub fn pin(tensor: &Tensor) -> Result<Tensor, ShimError> {
+    // SAFETY: the tensor is alive; `out` is written when the call succeeds.
+    made(|out| unsafe { torch_shim_pin(pointer(tensor), out) })
+}
 
 /// Pinned memory for the images of one batch.
 #[derive(Debug)]
@@ -43,10 +57,10 @@ impl AsMut<[u8]> for PinnedPiece {
 }
 
 impl PinnedSlot {
-    /// Pinned memory of this many bytes for copies to `device`.
-    pub fn new(bytes: usize, device: Device) -> Result<Self, String> {
+    /// Pinned memory of this many bytes.
+    pub fn new(bytes: usize) -> Result<Self, String> {
         let plain = Tensor::f_zeros([bytes as i64], (Kind::Uint8, Device::Cpu)).map_err(|e| e.to_string())?;
-        let memory = plain.f_pin_memory(device).map_err(|e| e.to_string())?;
+        let memory = pin(&plain).map_err(|e| e.to_string())?;
         Ok(Self { memory: Arc::new(Memory(memory)), lent: 0 })
     }
 

@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Activation, Block, Init, Norm, OPEN_CLIP};
+use super::block::{Activation, Block, Init, Norm, OPEN_CLIP, normal};
 use super::vision::VisionFeatures;
 use crate::error::Result;
 use crate::weights::Weights;
@@ -102,7 +102,7 @@ impl ClipVisionTower {
     /// as the text tower's do (CLIP's own code leaves these to PyTorch's defaults).
     pub fn random(shape: ClipShape, grid: i64, kind: Kind, device: Device) -> Self {
         let ClipShape { width, depth, patch, output } = shape;
-        let normal = |size: &[i64], std: f64| Tensor::randn(size, (Kind::Float, device)) * std;
+        let normal = |size: &[i64], std: f64| normal(size, std, device);
         let scale = (width as f64).powf(-0.5);
         let residual = scale * (2.0 * depth as f64).powf(-0.5);
         let init = Init {

@@ -1,7 +1,7 @@
 //! DVT's denoiser (Yang et al., ECCV 2024): one more block over the patch tokens, which takes away what a ViT adds to
 //! its features by position alone. The released SimZSS model of COCO has one.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::block::{Block, DINOV2};
 use super::position::{Fit, fit_position, side_of};
@@ -26,6 +26,11 @@ impl Denoiser {
         let position = weights.take("denoiser.pos_embed", &[1, grid * grid, width])?;
         let block = Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, EPS)?;
         Ok(Self { position, grid, block })
+    }
+
+    /// The same denoiser in another precision.
+    pub(super) fn frozen(&self, kind: Kind) -> Self {
+        Self { position: self.position.shallow_clone(), grid: self.grid, block: self.block.frozen(kind) }
     }
 
     /// `patches`: [B, height * width, d_v], after the tower's final LayerNorm.

@@ -1,6 +1,7 @@
 //! The two towers and the transformer block they share.
 
 mod block;
+mod captions;
 mod clip;
 mod denoiser;
 mod position;
@@ -8,11 +9,12 @@ mod text;
 mod vision;
 
 pub use block::Activation;
+pub use captions::CaptionTokens;
 pub use clip::{ClipShape, ClipVisionTower, Dense};
 pub(crate) use denoiser::check as check_denoiser;
 pub use position::PositionResize;
 pub(crate) use text::VOCABULARY;
-pub use text::{CaptionTokens, TextShape, TextTower};
+pub use text::{TextShape, TextTower};
 pub(crate) use vision::HEAD_WIDTH;
 pub use vision::{VisionFeatures, VisionShape, VisionTower};
 

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Activation, Block, Init, Norm, OPEN_CLIP};
-use crate::device::send;
+use super::block::{Activation, Block, Init, Norm, OPEN_CLIP, normal};
+use super::captions::CaptionTokens;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -38,35 +38,6 @@ impl Default for TextShape {
     }
 }
 
-/// Tokens of captions, with where each caption ends.
-#[derive(Debug)]
-pub struct CaptionTokens {
-    /// Ids, [B, T], cut to the longest caption: under a causal mask what follows the end changes nothing.
-    pub ids: Tensor,
-    /// Position of the end-of-text token, [B].
-    pub end: Tensor,
-}
-
-impl CaptionTokens {
-    /// From rows of `context` ids with the end token the highest id of its row.
-    pub fn new(ids: &[i64], context: usize, device: Device) -> Self {
-        let ends: Vec<i64> = ids
-            .chunks_exact(context)
-            .map(|row| (0..context).rev().max_by_key(|&i| row[i]).unwrap_or(0) as i64)
-            .collect();
-        let longest = ends.iter().max().map_or(1, |end| end + 1);
-        let rows = ends.len() as i64;
-        let ids = Tensor::from_slice(ids).view([rows, context as i64]).narrow(1, 0, longest);
-        Self { ids: send(&ids, device), end: send(&Tensor::from_slice(&ends), device) }
-    }
-
-    /// Rows `start .. start + count`.
-    #[must_use]
-    pub fn narrow(&self, start: i64, count: i64) -> Self {
-        Self { ids: self.ids.narrow(0, start, count), end: self.end.narrow(0, start, count) }
-    }
-}
-
 /// CLIP's text transformer and its logit scale.
 #[derive(Debug)]
 pub struct TextTower {
@@ -85,7 +56,7 @@ impl TextTower {
     /// generator: seed that first.
     pub fn random(shape: TextShape, vision_width: i64, device: Device) -> Self {
         let TextShape { width, depth, heads, context } = shape;
-        let normal = |size: &[i64], std: f64| Tensor::randn(size, (Kind::Float, device)) * std;
+        let normal = |size: &[i64], std: f64| normal(size, std, device);
         let attention = (width as f64).powf(-0.5);
         let residual = attention * (2.0 * depth as f64).powf(-0.5);
         let init = Init {
@@ -153,8 +124,12 @@ impl TextTower {
         self
     }
 
-    /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`.
-    pub fn tokens(&self, ids: &Tensor, kind: Kind) -> Tensor {
+    /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`; arbitrary beyond a caption's end.
+    pub fn tokens(&self, captions: &CaptionTokens, kind: Kind) -> Tensor {
+        captions.by_length(|ids| self.transform(ids, kind))
+    }
+
+    fn transform(&self, ids: &Tensor, kind: Kind) -> Tensor {
         let length = ids.size()[1];
         let embedded = Tensor::embedding(&self.token_embedding, ids, -1, false, false);
         let mut x = (embedded + self.position.narrow(0, 0, length)).to_kind(kind);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Block, DINOV2, Init, Norm};
+use super::block::{Block, DINOV2, Init, Norm, normal};
 use super::denoiser::Denoiser;
 use super::position::{PositionResize, fit_position, side_of};
 use crate::error::{Error, Result};
@@ -119,11 +119,18 @@ impl VisionTower {
         Ok(tower.computing_in(kind))
     }
 
-    /// The same tower, computing in `kind`: what its patch embedding makes, the blocks go on with.
+    /// The same tower, computing in `kind`. In less than float32 it can only be used: its weights are rounded, and are no
+    /// longer those of its file.
     #[must_use]
     pub fn computing_in(mut self, kind: Kind) -> Self {
+        if kind == self.patch_weight.kind() {
+            return self;
+        }
         self.patch_weight = self.patch_weight.to_kind(kind);
         self.patch_bias = self.patch_bias.to_kind(kind);
+        self.blocks = self.blocks.iter().map(|block| block.frozen(kind)).collect();
+        self.norm = self.norm.frozen(kind);
+        self.denoiser = self.denoiser.map(|denoiser| Box::new(denoiser.frozen(kind)));
         self
     }
 
@@ -144,7 +151,7 @@ impl VisionTower {
     /// A tower with random weights, as ViTs start: linear layers N(0, 1/fan-in), LayerScale 1.
     pub fn random(shape: VisionShape, device: Device) -> Self {
         let VisionShape { width, depth, patch, grid } = shape;
-        let normal = |size: &[i64], std: f64| Tensor::randn(size, (Kind::Float, device)) * std;
+        let normal = |size: &[i64], std: f64| normal(size, std, device);
         let fan_in = |n: i64| (n as f64).powf(-0.5);
         let init = Init {
             qkv: fan_in(width),
@@ -174,18 +181,11 @@ impl VisionTower {
     /// `pixels`: [B, 3, H, W], normalised, H and W multiples of the patch.
     pub fn forward(&self, pixels: &Tensor) -> VisionFeatures {
         let kind = self.patch_weight.kind();
-        let tokens = pixels.to_kind(kind).conv2d(
-            &self.patch_weight,
-            Some(&self.patch_bias),
-            [self.patch, self.patch],
-            [0, 0],
-            [1, 1],
-            1,
-        );
-        let size = tokens.size();
-        let (batch, height, width) = (size[0], size[2], size[3]);
+        let (side, size) = (self.patch, pixels.size());
+        let (batch, height, width) = (size[0], size[2] / side, size[3] / side);
+        let patches = self.embed(&pixels.to_kind(kind), [batch, height, width]);
         let position = self.position_for(height, width).to_kind(kind);
-        let patches = tokens.flatten(2, 3).transpose(1, 2) + position.narrow(1, 1, height * width);
+        let patches = patches + position.narrow(1, 1, height * width);
         let class = (self.class.to_kind(kind) + position.narrow(1, 0, 1)).expand([batch, 1, -1], false);
         let mut extra = 1;
         let mut sequence = vec![class];
@@ -205,6 +205,18 @@ impl VisionTower {
             None => patches,
         };
         VisionFeatures { class: x.select(1, 0), patches }
+    }
+
+    /// A convolution with a kernel as large as its step, [B, N, d_v]. cuDNN takes several times as long for it as a product over
+    /// the pixels of each patch does, oneDNN less.
+    fn embed(&self, pixels: &Tensor, [batch, height, width]: [i64; 3]) -> Tensor {
+        let (side, weight, bias) = (self.patch, &self.patch_weight, Some(&self.patch_bias));
+        if !pixels.device().is_cuda() {
+            let grid = pixels.conv2d(weight, bias, [side, side], [0, 0], [1, 1], 1);
+            return grid.flatten(2, 3).transpose(1, 2);
+        }
+        let patches = pixels.view([batch, 3, height, side, width, side]).permute([0, 2, 4, 1, 3, 5]);
+        patches.reshape([batch, height * width, -1]).linear(&weight.view([self.width, -1]), bias)
     }
 
     /// Position embedding for a grid of `height` x `width` patches, [1, 1 + height * width, d_v].
