@@ -7,6 +7,8 @@
 //! The library fills what damaged data leave out with grey, which would train on half pictures; here damage that it
 //! meets is an error, and so is a file without its end. (With a part, damage outside it may go unseen.)
 
+#[cfg(test)]
+mod entropy_test;
 mod ffi;
 
 use image::RgbImage;
