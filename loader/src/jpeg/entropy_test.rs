@@ -255,13 +255,13 @@ fn decode_twice(file: &[u8], choose: impl Fn(u32, u32) -> Request) -> ([Result<D
     (decoded, quick[0])
 }
 
-/// Compares what two decoders gave. Only a bad Huffman code may be an error of ours alone: libjpeg passes over it where
-/// it is in a hurry.
-fn compare(decoded: &[Result<Decoded, String>; 2]) -> Result<(), TestCaseError> {
+/// Compares what two decoders gave, where `pixels` by pixels. Only a bad Huffman code may be an error of ours alone:
+/// libjpeg passes over it where many bytes follow.
+fn compare(pixels: bool, decoded: &[Result<Decoded, String>; 2]) -> Result<(), TestCaseError> {
     match decoded {
         [Ok(ours), Ok(theirs)] => {
             prop_assert_eq!(ours.area, theirs.area);
-            prop_assert!(ours.pixels == theirs.pixels, "the pixels differ");
+            prop_assert!(!pixels || ours.pixels == theirs.pixels, "the pixels differ");
         }
         [Err(_), Err(_)] => {}
         [Err(ours), Ok(_)] => prop_assert!(ours.contains("bad Huffman code"), "{ours}"),
@@ -289,7 +289,7 @@ proptest! {
             for decoded in &decoded {
                 prop_assert!(decoded.is_ok(), "{decoded:?}");
             }
-            compare(&decoded)?;
+            compare(true, &decoded)?;
         }
     }
 
@@ -302,7 +302,10 @@ proptest! {
             let from = if number == 0 { 2 } else { start };
             let bit = from * 8 + ((file.len() - from) as f64 * 8.0 * place) as usize;
             file[bit / 8] ^= 1 << (bit % 8);
-            compare(&decode_twice(&file, |_, _| Request::WHOLE).0)?;
+            // No encoder writes this for 0xFF, but it means that. libjpeg notices it late, and leaves what it had decoded
+            // of that MCU by then among the right coefficients.
+            let odd = file[start..].windows(3).any(|bytes| bytes == [0xFF, 0xFF, 0]);
+            compare(!odd, &decode_twice(&file, |_, _| Request::WHOLE).0)?;
         }
     }
 }
