@@ -13,6 +13,8 @@
 
 /* Bits there are after a refill, at least. They last for a DC coefficient and three looks. */
 #define FILLED 56
+_Static_assert(LOOK + 3 * LOOK <= FILLED, "bits run out within a block");
+
 /* Bits that one entry of `skips` takes at most: they last for a DC coefficient and two of these. */
 #define MOST_SKIPPED ((FILLED - LOOK) / 2)
 

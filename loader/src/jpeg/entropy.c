@@ -113,8 +113,7 @@ static inline int take_value(struct bits *bits, unsigned size) {
 
 /* ---- Blocks ---- */
 
-/* Each of these begins after a refill, of which at most LOOK bits are taken, and leaves few bits. */
-
+/* The DC coefficient minus that of the component's last block. */
 static inline int read_difference(j_decompress_ptr decoder, const struct loader_codes *codes, struct bits *bits) {
     refill(bits);
     uint32_t step = codes->steps[look(bits)];
@@ -128,6 +127,7 @@ static inline int read_difference(j_decompress_ptr decoder, const struct loader_
     return difference;
 }
 
+/* The AC coefficients. As in skip_coefficients, at most LOOK bits are taken since the last refill. */
 static inline void read_coefficients(j_decompress_ptr decoder, const struct loader_codes *codes, struct bits *bits,
                                      JCOEF *block) {
     unsigned at = 1;
