@@ -1,13 +1,16 @@
-//! Compiles the few lines of C between libjpeg-turbo and `src/jpeg/`.
+//! Compiles the C between libjpeg-turbo and `src/jpeg/`.
 
 use std::env;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/jpeg/codec.c");
+    const FILES: [&str; 3] = ["src/jpeg/codec.c", "src/jpeg/codes.c", "src/jpeg/entropy.c"];
+    for file in FILES.iter().chain(&["src/jpeg/codes.h", "src/jpeg/entropy.h"]) {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let mut build = cc::Build::new();
     // Set by mozjpeg-sys, which builds the library.
     for folder in env::split_paths(&env::var_os("DEP_JPEG_INCLUDE").unwrap_or_default()) {
         build.include(folder);
     }
-    build.file("src/jpeg/codec.c").compile("loader_jpeg");
+    build.files(FILES).compile("loader_jpeg");
 }

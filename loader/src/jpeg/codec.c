@@ -12,6 +12,8 @@
 #include <jpeglib.h>
 #include <jerror.h>
 
+#include "entropy.h"
+
 /* More scans than any encoder writes; each costs a pass over the image, so a small file could take hours. */
 #define MOST_SCANS 500
 
@@ -22,6 +24,9 @@ struct loader_jpeg {
     char message[JMSG_LENGTH_MAX];
     struct jpeg_progress_mgr progress;
     struct jpeg_decompress_struct decoder;
+    /* NULL: the coefficients are left to libjpeg. */
+    struct loader_entropy *entropy;
+    int quick;
 };
 
 static void leave(j_common_ptr info) {
@@ -62,7 +67,8 @@ static void set_errors(struct loader_jpeg *codec) {
     codec->errors.output_message = be_silent;
 }
 
-struct loader_jpeg *loader_jpeg_new(void) {
+/* quick: whether to decode coefficients by entropy.c; without it, by libjpeg alone. */
+struct loader_jpeg *loader_jpeg_new(int quick) {
     struct loader_jpeg *volatile codec = calloc(1, sizeof *codec);
     if (codec == NULL) return NULL;
     set_errors(codec);
@@ -74,14 +80,19 @@ struct loader_jpeg *loader_jpeg_new(void) {
     jpeg_create_decompress(&codec->decoder);
     codec->progress.progress_monitor = count_scans;
     codec->decoder.progress = &codec->progress;
+    if (quick) codec->entropy = loader_entropy_new();
     return codec;
 }
 
 void loader_jpeg_free(struct loader_jpeg *codec) {
     if (codec == NULL) return;
     jpeg_destroy_decompress(&codec->decoder);
+    loader_entropy_free(codec->entropy);
     free(codec);
 }
+
+/* Whether the last image's coefficients were decoded by entropy.c. */
+int loader_jpeg_quick(const struct loader_jpeg *codec) { return codec->quick; }
 
 const char *loader_jpeg_message(const struct loader_jpeg *codec) { return codec->message; }
 
@@ -116,7 +127,9 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     decoder->scale_denom = 8;
     decoder->dct_method = fast ? JDCT_IFAST : JDCT_ISLOW;
     decoder->do_fancy_upsampling = fast ? FALSE : TRUE;
+    codec->quick = 0;
     jpeg_start_decompress(decoder);
+    codec->quick = loader_entropy_start(codec->entropy, decoder);
     *channels = (uint32_t)decoder->output_components;
     *inverted = decoder->saw_Adobe_marker ? 1 : 0;
     size[0] = decoder->output_width;

@@ -18,7 +18,9 @@ struct Opaque {
 }
 
 unsafe extern "C" {
-    fn loader_jpeg_new() -> *mut Opaque;
+    fn loader_jpeg_new(quick: c_int) -> *mut Opaque;
+    #[cfg(test)]
+    fn loader_jpeg_quick(codec: *const Opaque) -> c_int;
     fn loader_jpeg_free(codec: *mut Opaque);
     fn loader_jpeg_message(codec: *const Opaque) -> *const c_char;
     fn loader_jpeg_header(codec: *mut Opaque, file: *const u8, length: usize, size: *mut u32) -> c_int;
@@ -89,7 +91,21 @@ impl Codec {
     /// None without memory.
     pub(super) fn new() -> Option<Self> {
         // SAFETY: no precondition.
-        NonNull::new(unsafe { loader_jpeg_new() }).map(Self)
+        NonNull::new(unsafe { loader_jpeg_new(1) }).map(Self)
+    }
+
+    /// One that leaves coefficients to libjpeg, for comparison.
+    #[cfg(test)]
+    pub(super) fn without_entropy() -> Option<Self> {
+        // SAFETY: no precondition.
+        NonNull::new(unsafe { loader_jpeg_new(0) }).map(Self)
+    }
+
+    /// Whether `entropy.c` decoded the last image's coefficients.
+    #[cfg(test)]
+    pub(super) fn was_quick(&self) -> bool {
+        // SAFETY: the codec lives.
+        unsafe { loader_jpeg_quick(self.0.as_ptr()) != 0 }
     }
 
     fn message(&self) -> String {

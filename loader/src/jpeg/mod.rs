@@ -2,11 +2,14 @@
 //!
 //! A full decode gives the pixels that Pillow gives, which uses the same library. A part costs little more than its
 //! share: rows below it are not looked at, rows above and columns beside it only unpacked. Scaling happens in the
-//! frequency domain: at 4/8, each block of 8 x 8 is made 4 x 4 from its lower frequencies.
+//! frequency domain: at 4/8, each block of 8 x 8 is made 4 x 4 from its lower frequencies. Huffman codes, which are most
+//! of the work, are decoded by `entropy.c` instead.
 //!
 //! The library fills what damaged data leave out with grey, which would train on half pictures; here damage that it
 //! meets is an error, and so is a file without its end. (With a part, damage outside it may go unseen.)
 
+#[cfg(test)]
+mod entropy_test;
 mod ffi;
 
 use image::RgbImage;
