@@ -128,6 +128,9 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     decoder->dct_method = fast ? JDCT_IFAST : JDCT_ISLOW;
     decoder->do_fancy_upsampling = fast ? FALSE : TRUE;
     codec->quick = 0;
+    /* Of the last image, and freed with it: libjpeg sets it only where it does not convert while it upsamples, but
+     * writes to it in jpeg_skip_scanlines wherever it is not NULL. */
+    decoder->cconvert = NULL;
     jpeg_start_decompress(decoder);
     codec->quick = loader_entropy_start(codec->entropy, decoder);
     *channels = (uint32_t)decoder->output_components;
