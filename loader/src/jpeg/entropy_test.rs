@@ -245,12 +245,19 @@ fn block(random: &mut Random, bits: &mut Bits, dc: &Table, ac: &Table, kind: &Ki
     }
 }
 
+/// With our decoder of coefficients, and with libjpeg's.
+fn decoders() -> [Decoder; 2] {
+    [Codec::new(), Codec::without_entropy()].map(|codec| Decoder { codec, inks: Vec::new() })
+}
+
 /// By both decoders; and whether ours decoded the coefficients.
-fn decode_twice(file: &[u8], choose: impl Fn(u32, u32) -> Request) -> ([Result<Decoded, String>; 2], bool) {
-    let mut decoders =
-        [Codec::new(), Codec::without_entropy()].map(|codec| Decoder { codec, inks: Vec::new() });
+fn decode_twice(
+    decoders: &mut [Decoder; 2],
+    file: &[u8],
+    choose: impl Fn(u32, u32) -> Request,
+) -> ([Result<Decoded, String>; 2], bool) {
     let decoded = decoders.each_mut().map(|decoder| decoder.decode(file, Vec::new(), &choose));
-    let quick = decoders.map(|decoder| decoder.codec.unwrap().was_quick());
+    let quick = decoders.each_ref().map(|decoder| decoder.codec.as_ref().unwrap().was_quick());
     assert!(!quick[1]);
     (decoded, quick[0])
 }
@@ -279,17 +286,24 @@ fn part(width: u32, height: u32, random: &mut Random) -> Area {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
+    /// Also where a decoder is kept from file to file.
     #[test]
-    fn whole_files_give_libjpegs_pixels(kind in kinds(), coarse: bool, eighths in 1..=8_u32) {
-        let (file, _) = write(&kind);
-        let (width, height) = (scaled(kind.width, eighths), scaled(kind.height, eighths));
-        for area in [None, Some(part(width, height, &mut Random(kind.seed)))] {
-            let (decoded, quick) = decode_twice(&file, |_, _| Request { eighths, area, coarse });
-            prop_assert_eq!(quick, kind.restart_interval == 0);
-            for decoded in &decoded {
-                prop_assert!(decoded.is_ok(), "{decoded:?}");
+    fn whole_files_give_libjpegs_pixels(
+        files in prop::collection::vec((kinds(), any::<bool>(), prop_oneof![Just(8_u32), 1..=8_u32]), 1..5),
+    ) {
+        let mut decoders = decoders();
+        for (kind, coarse, eighths) in files {
+            let (file, _) = write(&kind);
+            let (width, height) = (scaled(kind.width, eighths), scaled(kind.height, eighths));
+            for area in [None, Some(part(width, height, &mut Random(kind.seed)))] {
+                let request = Request { eighths, area, coarse };
+                let (decoded, quick) = decode_twice(&mut decoders, &file, |_, _| request);
+                prop_assert_eq!(quick, kind.restart_interval == 0);
+                for decoded in &decoded {
+                    prop_assert!(decoded.is_ok(), "{decoded:?}");
+                }
+                compare(true, &decoded)?;
             }
-            compare(true, &decoded)?;
         }
     }
 
@@ -305,7 +319,7 @@ proptest! {
             // No encoder writes this for 0xFF, but it means that. libjpeg notices it late, and leaves what it had decoded
             // of that MCU by then among the right coefficients.
             let odd = file[start..].windows(3).any(|bytes| bytes == [0xFF, 0xFF, 0]);
-            compare(!odd, &decode_twice(&file, |_, _| Request::WHOLE).0)?;
+            compare(!odd, &decode_twice(&mut decoders(), &file, |_, _| Request::WHOLE).0)?;
         }
     }
 }
@@ -327,7 +341,7 @@ fn data_that_end_early_are_an_error() {
         let (file, start) = write(&kind);
         for end in start..file.len() - 2 {
             let file = [&file[..end], &[0xFF, 0xD9]].concat();
-            let (decoded, quick) = decode_twice(&file, |_, _| Request::WHOLE);
+            let (decoded, quick) = decode_twice(&mut decoders(), &file, |_, _| Request::WHOLE);
             assert!(quick);
             for decoded in decoded {
                 let error = decoded.unwrap_err();
@@ -369,7 +383,7 @@ fn photographs_have_libjpegs_pixels() {
         let eighths = [8, 4, 1, 2][number % 4];
         for whole in [true, false] {
             let seed = random.next();
-            let (decoded, quick) = decode_twice(&file, |width, height| {
+            let (decoded, quick) = decode_twice(&mut decoders(), &file, |width, height| {
                 let part = part(scaled(width, eighths), scaled(height, eighths), &mut Random(seed));
                 Request { eighths, area: (!whole).then_some(part), coarse: number % 3 == 0 }
             });
