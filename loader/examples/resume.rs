@@ -1,12 +1,14 @@
 //! How long it takes to go on in the middle of a large set: `cargo run --release -p loader --example resume`.
 //!
-//! The set has 400 million samples in 40,000 shards, all of them names of one file, so it takes the space of one.
+//! The set has 400 million samples in 40,000 shards, all of them names of one file, so it takes the space of one. A run that
+//! goes on has been there before, so the shards' indices lie in its cache; where there is none, the shards that the streams
+//! are in are read once more.
 
 use std::fs::{self, File};
 use std::time::Instant;
 
 use loader::shard::stats_path;
-use loader::{Crop, ImageSettings, Loader, Position, Settings, shard};
+use loader::{Cache, Crop, ImageSettings, Loader, Position, Settings, shard};
 
 const SHARDS: usize = 40_000;
 const SAMPLES: usize = 10_000;
@@ -15,23 +17,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     write_shards(folder.path())?;
 
-    let started = Instant::now();
-    let settings = Settings {
-        image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
-        ..Settings::new(shard::list(&[folder.path().to_owned()])?, 1024)
-    };
-    let listed = started.elapsed();
-    let loader = Loader::open(settings)?;
-    let opened = started.elapsed();
-    let position = Position { epoch: 0, step: 10_000_000 / 1024 };
-    let batch = loader.batches(position).next().ok_or("no batch")??;
-    let first = started.elapsed();
-
-    println!("{} samples in {SHARDS} shards, on from sample {}", loader.samples(), position.step * 1024);
-    println!(
-        "listed after {listed:.2?}, opened after {opened:.2?}, first batch of {} after {first:.2?}",
-        batch.size
-    );
+    let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 30 };
+    for (what, cache) in [("without a cache", None), ("filling one", Some(&cache)), ("from it", Some(&cache))]
+    {
+        let started = Instant::now();
+        let settings = Settings {
+            image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
+            cache: cache.cloned(),
+            ..Settings::new(shard::list(&[folder.path().to_owned()])?, 1024)
+        };
+        let loader = Loader::open(settings)?;
+        let opened = started.elapsed();
+        let position = Position { epoch: 0, step: 10_000_000 / 1024 };
+        let batch = loader.batches(position).next().ok_or("no batch")??;
+        let first = started.elapsed();
+        println!(
+            "{what}: {} samples in {SHARDS} shards, on from sample {}: opened after {opened:.2?}, first batch of {} after {first:.2?}",
+            loader.samples(),
+            position.step * 1024,
+            batch.size
+        );
+    }
     let status = fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
     println!("most memory: {}", peak.trim());

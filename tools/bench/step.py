@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""A training step on the CPU beside PyTorch's eager mode: frozen ViT forward, and text tower with losses and AdamW.
+"""A training step beside PyTorch's eager mode: frozen ViT forward, and text tower with losses and AdamW.
 
     tools/bench/step.py [--model s] [--batch 16] [--tokens 77] [--turns 3] [--threads 2] [--trainer target/release/trainer]
+    tools/bench/step.py --device cuda --model b --batch 1024 --tokens 13
 
-The peer is timm's ViT and open_clip's text transformer (random weights, float32) with SimZSS's losses and PyTorch's fused
-AdamW, on the same shapes: as many captions, tokens, mentions and patches. Both take turns; the best median of each counts.
-Needs a Python with torch 2.11, timm and open_clip. Prints a table and, as the last line, JSON.
+The peer is timm's ViT and open_clip's text transformer (random weights; float32 on a CPU, autocast to bfloat16 on a GPU)
+with SimZSS's losses and PyTorch's fused AdamW, on the same shapes: as many captions, tokens, mentions and patches. Both take
+turns; the best median of each counts. Needs a Python with torch 2.11, timm and open_clip. Prints a table and, as the last line, JSON.
 """
 
 import argparse
@@ -19,11 +20,14 @@ import torch
 import torch.nn.functional as F
 
 
-def peer(model, batch, tokens, mentions, concepts, steps):
+def peer(device, model, batch, tokens, mentions, concepts, steps):
     from open_clip.transformer import TextTransformer
     from timm.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(0)
+    torch.set_default_device(device)
+    autocast = torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     width, text_width, heads = (384, 384, 6) if model == "s" else (768, 512, 8)
     vision = VisionTransformer(img_size=224, patch_size=14, embed_dim=width, depth=12, num_heads=width // 64,
                                init_values=1.0, num_classes=0).eval().requires_grad_(False)
@@ -44,13 +48,17 @@ def peer(model, batch, tokens, mentions, concepts, steps):
         first = torch.randint(1, tokens - 3, (batch * mentions,))
         rows = torch.arange(batch).repeat_interleave(mentions)
         labels = torch.randint(concepts, (batch * mentions,))
+        wait()
         started = time.perf_counter()
-        with torch.no_grad():
+        with torch.no_grad(), autocast:
             z = vision.forward_features((pixels.permute(0, 3, 1, 2).float() / 255 - mean) / std)
-            classes, patches = F.normalize(z[:, 0], dim=-1), F.normalize(z[:, 1:], dim=-1)
+            classes, patches = F.normalize(z[:, 0].float(), dim=-1), F.normalize(z[:, 1:].float(), dim=-1)
+        wait()
         middle = time.perf_counter()
-        x = text.token_embedding(ids) + text.positional_embedding[:tokens]
-        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:tokens, :tokens]))
+        with autocast:
+            x = text.token_embedding(ids) + text.positional_embedding[:tokens]
+            x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:tokens, :tokens]))
+        x = x.float()
         captions = F.normalize(x[:, -1] @ text.text_projection, dim=-1)
         logits = scale.exp() * classes @ captions.T
         diagonal = torch.arange(batch)
@@ -68,6 +76,7 @@ def peer(model, batch, tokens, mentions, concepts, steps):
         optimizer.step()
         with torch.no_grad():
             scale.clamp_(0, math.log(100))
+        wait()
         if step >= 2:
             seen.append(1e3 * (middle - started))
             learned.append(1e3 * (time.perf_counter() - middle))
@@ -76,7 +85,7 @@ def peer(model, batch, tokens, mentions, concepts, steps):
 
 def ours(options, objective):
     command = [options.trainer, "bench", "--objectives", objective, "--model", options.model, "--batch", options.batch,
-               "--tokens", options.tokens, "--steps", options.steps, "--threads", options.threads, "--device", "cpu", "--json"]
+               "--tokens", options.tokens, "--steps", options.steps, "--threads", options.threads, "--device", options.device, "--json"]
     output = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
     row = json.loads(output.splitlines()[-1])["measured"][0]
     return row["vision_milliseconds"], row["milliseconds"] - row["vision_milliseconds"], row["milliseconds"]
@@ -84,6 +93,7 @@ def ours(options, objective):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--model", choices=["s", "b"], default="s")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=77)
@@ -95,7 +105,7 @@ def main():
     torch.set_num_threads(options.threads)
     turns = []
     for _ in range(options.turns):
-        theirs = peer(options.model, options.batch, options.tokens, 3, 574, options.steps)
+        theirs = peer(options.device, options.model, options.batch, options.tokens, 3, 574, options.steps)
         simzss, lit = ours(options, "simzss"), ours(options, "lit")
         turns.append({"torch vision": theirs[0], "torch rest": theirs[1], "vision": simzss[0], "rest": simzss[1],
                       "simzss": simzss[2], "lit": lit[2], "lit rest": lit[1]})
