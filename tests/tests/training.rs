@@ -304,12 +304,17 @@ fn bench_measures_every_objective() {
         format!("out={}", place.at("bench").display()),
         "data.batch_size=16".to_owned(),
     ];
+    let traces = place.at("traces");
     let mut arguments = vec!["bench", "--config", text(&preset), "--objectives", "simzss", "--steps", "2"];
+    arguments.extend(["--trace", text(&traces)]);
     for setting in &settings {
         arguments.extend(["--set", setting]);
     }
     let table = summary("trainer", &arguments);
     assert_eq!(table["measured"][0]["batch"], 16);
     assert!(table["measured"][0]["data_wait"].as_f64().unwrap() < 1.0, "{table}");
-    assert!(!place.at("bench").exists(), "writes nothing");
+    assert!(!place.at("bench").exists(), "writes nothing of a run");
+    let trace: Value = serde_json::from_slice(&fs::read(traces.join("simzss.json")).unwrap()).unwrap();
+    let operators = trace["traceEvents"].as_array().unwrap().iter();
+    assert!(operators.filter(|event| event["name"] == "aten::linear").count() > 10);
 }
