@@ -4,26 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use proptest::prelude::*;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 use super::ffi::Codec;
 use super::*;
-
-/// Numbers from a seed (`SplitMix64`).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-}
 
 /// A Huffman table: symbols with their codes and lengths, and the segment's bytes.
 struct Table {
@@ -33,16 +18,19 @@ struct Table {
 
 impl Table {
     /// Random lengths for `symbols`; `skew` (0 to 4): how much they differ.
-    fn random(random: &mut Random, mut symbols: Vec<u8>, skew: usize) -> Self {
+    fn random(random: &mut ChaCha8Rng, mut symbols: Vec<u8>, skew: usize) -> Self {
         for i in (1..symbols.len()).rev() {
-            symbols.swap(i, random.below(i + 1));
+            symbols.swap(i, random.random_range(0..=i));
         }
         // Lengths are the depths of a binary tree's leaves, one of which stays free: no code may be all ones.
         let mut leaves = vec![0_u32];
         while leaves.len() <= symbols.len() {
             let open: Vec<usize> = (0..leaves.len()).filter(|&leaf| leaves[leaf] < 16).collect();
-            let leaf =
-                if random.below(4) < skew { open[open.len() - 1] } else { open[random.below(open.len())] };
+            let leaf = if random.random_range(0..4) < skew {
+                open[open.len() - 1]
+            } else {
+                open[random.random_range(0..open.len())]
+            };
             leaves[leaf] += 1;
             leaves.push(leaves[leaf]);
         }
@@ -153,7 +141,7 @@ fn kinds() -> impl Strategy<Value = Kind> {
 /// A sequential file (ITU-T T.81, annexes B and F) with random codes and coefficients. Also the place of its
 /// entropy-coded data.
 fn write(kind: &Kind) -> (Vec<u8>, usize) {
-    let random = &mut Random(kind.seed);
+    let random = &mut ChaCha8Rng::seed_from_u64(kind.seed);
     let dc_symbols: Vec<u8> = (0..=kind.largest as u8).collect();
     let ac_symbols: Vec<u8> = (0..=0xFF_u8)
         .filter(|symbol| [0, 0xF0].contains(symbol) || (1..=kind.largest as u8).contains(&(symbol & 15)))
@@ -168,7 +156,7 @@ fn write(kind: &Kind) -> (Vec<u8>, usize) {
         file.extend((content.len() as u16 + 2).to_be_bytes());
         file.extend(content);
     };
-    segment(&mut file, 0xDB, &[&[0], [1 + random.below(9) as u8; 64].as_slice()].concat());
+    segment(&mut file, 0xDB, &[&[0], [random.random_range(1..=9); 64].as_slice()].concat());
     let mut frame = vec![8];
     frame.extend((kind.height as u16).to_be_bytes());
     frame.extend((kind.width as u16).to_be_bytes());
@@ -216,12 +204,12 @@ fn write(kind: &Kind) -> (Vec<u8>, usize) {
     (file, start)
 }
 
-fn block(random: &mut Random, bits: &mut Bits, dc: &Table, ac: &Table, kind: &Kind) {
-    let size_of_difference = random.below(1 + kind.largest);
-    bits.put_symbol(dc, size_of_difference, random.next() as u32 & ((1 << size_of_difference) - 1));
+fn block(random: &mut ChaCha8Rng, bits: &mut Bits, dc: &Table, ac: &Table, kind: &Kind) {
+    let size_of_difference = random.random_range(0..=kind.largest);
+    bits.put_symbol(dc, size_of_difference, random.random::<u32>() & ((1 << size_of_difference) - 1));
     let mut run = 0;
     for at in 1..64 {
-        if random.below(64) >= kind.density {
+        if random.random_range(0..64) >= kind.density {
             run += 1;
             continue;
         }
@@ -230,12 +218,12 @@ fn block(random: &mut Random, bits: &mut Bits, dc: &Table, ac: &Table, kind: &Ki
             run -= 16;
         }
         // Small values are the most frequent, as in photos.
-        let most = 1 + random.below(kind.largest);
-        let size = 1 + random.below(most);
-        bits.put_symbol(ac, run << 4 | size, random.next() as u32 & ((1 << size) - 1));
+        let most = random.random_range(1..=kind.largest);
+        let size = random.random_range(1..=most);
+        bits.put_symbol(ac, run << 4 | size, random.random::<u32>() & ((1 << size) - 1));
         run = 0;
         // Most blocks end early.
-        if at == 63 || random.below(40) == 0 {
+        if at == 63 || random.random_range(0..40) == 0 {
             run = 63 - at;
             break;
         }
@@ -277,10 +265,10 @@ fn compare(pixels: bool, decoded: &[Result<Decoded, String>; 2]) -> Result<(), T
     Ok(())
 }
 
-fn part(width: u32, height: u32, random: &mut Random) -> Area {
-    let (left, top) = (random.below(width as usize) as u32, random.below(height as usize) as u32);
-    let across = 1 + random.below((width - left) as usize) as u32;
-    Area { left, top, width: across, height: 1 + random.below((height - top) as usize) as u32 }
+fn part(width: u32, height: u32, random: &mut ChaCha8Rng) -> Area {
+    let (left, top) = (random.random_range(0..width), random.random_range(0..height));
+    let across = random.random_range(1..=width - left);
+    Area { left, top, width: across, height: random.random_range(1..=height - top) }
 }
 
 proptest! {
@@ -295,7 +283,7 @@ proptest! {
         for (kind, coarse, eighths) in files {
             let (file, _) = write(&kind);
             let (width, height) = (scaled(kind.width, eighths), scaled(kind.height, eighths));
-            for area in [None, Some(part(width, height, &mut Random(kind.seed)))] {
+            for area in [None, Some(part(width, height, &mut ChaCha8Rng::seed_from_u64(kind.seed)))] {
                 let request = Request { eighths, area, coarse };
                 let (decoded, quick) = decode_twice(&mut decoders, &file, |_, _| request);
                 prop_assert_eq!(quick, kind.restart_interval == 0);
@@ -354,12 +342,12 @@ fn data_that_end_early_are_an_error() {
 /// Another library, which shares nothing with libjpeg.
 #[test]
 fn pixels_are_those_of_another_library() {
-    let random = &mut Random(1);
+    let random = &mut ChaCha8Rng::seed_from_u64(1);
     for quality in (5..=100).step_by(5) {
-        let (width, height) = (1 + random.below(100) as u32, 1 + random.below(100) as u32);
-        let (a, b) = (random.below(9) as u32, random.below(9) as u32);
+        let (width, height) = (random.random_range(1..=100), random.random_range(1..=100));
+        let (a, b) = (random.random_range(0..9), random.random_range(0..9));
         let grey: Vec<u8> = (0..width * height)
-            .map(|i| ((i % width) * a + (i / width) * b + random.below(30) as u32) as u8)
+            .map(|i| ((i % width) * a + (i / width) * b + random.random_range(0..30)) as u8)
             .collect();
         let file = encode(&grey, width, height, quality as u8).unwrap();
         let theirs = image::load_from_memory(&file).unwrap().into_rgb8();
@@ -376,15 +364,19 @@ fn photographs_have_libjpegs_pixels() {
         println!("skipped: no photographs in {}", folder.display());
         return;
     };
-    let random = &mut Random(2);
+    let random = &mut ChaCha8Rng::seed_from_u64(2);
     let mut quick_ones = 0;
     for (number, file) in files.enumerate() {
         let file = fs::read(file.unwrap().path()).unwrap();
         let eighths = [8, 4, 1, 2][number % 4];
         for whole in [true, false] {
-            let seed = random.next();
+            let seed = random.random();
             let (decoded, quick) = decode_twice(&mut decoders(), &file, |width, height| {
-                let part = part(scaled(width, eighths), scaled(height, eighths), &mut Random(seed));
+                let part = part(
+                    scaled(width, eighths),
+                    scaled(height, eighths),
+                    &mut ChaCha8Rng::seed_from_u64(seed),
+                );
                 Request { eighths, area: (!whole).then_some(part), coarse: number % 3 == 0 }
             });
             let [ours, theirs] = decoded.map(Result::unwrap);

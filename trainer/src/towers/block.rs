@@ -102,12 +102,11 @@ impl Linear {
 
     /// The same layer in another precision, its output multiplied by `scale`.
     fn frozen(&self, kind: Kind, scale: Option<&Tensor>) -> Self {
-        let one = Tensor::ones([1], (self.bias.kind(), self.bias.device()));
-        let scale = scale.unwrap_or(&one);
-        Self {
-            weight: (&self.weight * scale.unsqueeze(1)).to_kind(kind),
-            bias: (&self.bias * scale).to_kind(kind),
-        }
+        let (weight, bias) = match scale {
+            Some(scale) => (&self.weight * scale.unsqueeze(1), &self.bias * scale),
+            None => (self.weight.shallow_clone(), self.bias.shallow_clone()),
+        };
+        Self { weight: weight.to_kind(kind), bias: bias.to_kind(kind) }
     }
 
     /// Weights N(0, std), bias 0.

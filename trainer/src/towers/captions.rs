@@ -17,9 +17,9 @@ pub struct CaptionTokens {
 
 /// Rows of like length, and the longest of them.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Group {
-    pub(super) rows: Vec<i64>,
-    pub(super) length: i64,
+struct Group {
+    rows: Vec<i64>,
+    length: i64,
 }
 
 impl CaptionTokens {
