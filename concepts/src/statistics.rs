@@ -15,7 +15,8 @@ mod tables;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use arrow::array::{Array, AsArray};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;

@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
 use concepts::{bpe, canonical};
 use serde_json::Value;
 use sha2::{Digest, Sha256};

@@ -2,8 +2,10 @@
 
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -64,7 +66,7 @@ pub(crate) fn read(path: &Path) -> Result<Records, Error> {
 
 fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
     let column = |name: &str, to: &DataType| {
-        batch.column_by_name(name).and_then(|column| arrow::compute::cast(column, to).ok())
+        batch.column_by_name(name).and_then(|column| arrow_cast::cast(column, to).ok())
     };
     let texts = |name: &str| column(name, &DataType::Utf8);
     let text = |column: &Option<ArrayRef>, row: usize| {

@@ -1,7 +1,10 @@
 //! Part of an image to `size` x `size` pixels, as Pillow resizes.
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{CropBoxError, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+// The images whose pixel type is known when this is compiled: those whose type is not would make the compiler write out
+// every filter for thirteen types.
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{CropBoxError, FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use crate::crop::{Part, View};
@@ -36,7 +39,7 @@ impl Scaler {
         row: &mut [u8],
     ) -> Result<(), String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+        let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
             .map_err(|e| text(&e))?;
         let (left, top, width, height) = match view.part {
             Part::Cut { left, top, width, height } => {
@@ -53,8 +56,8 @@ impl Scaler {
             .resize_alg(ResizeAlg::Convolution(FilterType::Hamming))
             .use_alpha(false)
             .crop(left, top, width, height);
-        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
-        self.resizer.resize(&source, &mut target, &options).map_err(|e| text(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&source, &mut target, &options).map_err(|e| text(&e))?;
         flip(view, size, row);
         Ok(())
     }
@@ -67,7 +70,7 @@ impl Scaler {
     /// A part outside the image; a row of another length.
     pub fn resize(&mut self, image: &RgbImage, view: View, size: u32, row: &mut [u8]) -> Result<(), String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+        let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
             .map_err(|e| text(&e))?;
         // The pixels that the filter may see, and the part to show counted from their corner.
         let (seen, part) = match view.part {
@@ -87,15 +90,15 @@ impl Scaler {
         let bicubic =
             ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
         let cut =
-            CroppedImage::new(&source, seen.0, seen.1, seen.2, seen.3).map_err(|e: CropBoxError| text(&e))?;
+            TypedCroppedImage::from_ref(&source, seen.0, seen.1, seen.2, seen.3).map_err(|e: CropBoxError| text(&e))?;
         self.across.resize((size * seen.3 * 3) as usize, 0);
         let mut across =
-            Image::from_slice_u8(size, seen.3, &mut self.across, PixelType::U8x3).map_err(|e| text(&e))?;
+            TypedImage::<U8x3>::from_buffer(size, seen.3, &mut self.across).map_err(|e| text(&e))?;
         let options = bicubic.crop(part.0, 0.0, part.2, f64::from(seen.3));
-        self.resizer.resize(&cut, &mut across, &options).map_err(|e| text(&e))?;
-        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&cut, &mut across, &options).map_err(|e| text(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| text(&e))?;
         let options = bicubic.crop(0.0, part.1, f64::from(size), part.3);
-        self.resizer.resize(&across, &mut target, &options).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&across, &mut target, &options).map_err(|e| text(&e))?;
         flip(view, size, row);
         Ok(())
     }

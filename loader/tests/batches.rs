@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::HashSet;
 use std::fs;
 
-use common::{content, identity, image_of, key_of, settings, write_shards};
+use crate::common::{content, identity, image_of, key_of, settings, write_shards};
 use loader::order::{Order, SampleId};
 use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
 use proptest::prelude::*;
@@ -173,7 +171,7 @@ fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
 fn missing_parts_make_a_sample_broken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("00000.tar");
-    let mut tar = common::TarFile::create(&path);
+    let mut tar = crate::common::TarFile::create(&path);
     tar.add("good.png", &image_of(0, 0)).add("good.txt", b"good").add("alone.txt", b"no image");
     tar.add("silent.png", &image_of(0, 2)).add("latin.png", &image_of(0, 3)).add("latin.txt", b"caf\xe9");
     tar.finish();
@@ -264,11 +262,11 @@ fn odd_sets_are_told_apart_from_good_ones() {
     };
     fs::write(&path, b"").unwrap();
     assert!(opened(&path).unwrap_err().contains("00000.tar: has no bytes"));
-    let mut tar = common::TarFile::create(&path);
+    let mut tar = crate::common::TarFile::create(&path);
     tar.add("a.txt", b"only").add("b.txt", b"texts");
     tar.finish();
     assert!(opened(&path).unwrap_err().contains("it has no image"));
-    let mut tar = common::TarFile::create(&path);
+    let mut tar = crate::common::TarFile::create(&path);
     tar.add("a.jpg", b"").add("a.txt", b"empty").add("b.png", &image_of(0, 1)).add("b.txt", b"good");
     tar.finish();
     let skipped = opened(&path).unwrap();

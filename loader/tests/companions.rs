@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{content, damage, identity, key_of, settings, write_shards, write_table};
+use crate::common::{content, damage, identity, key_of, settings, write_shards, write_table};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::shard::{sidecar_path, stats_path, table_path};

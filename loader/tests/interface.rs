@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
+use crate::common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::slot::Piece;
@@ -137,7 +135,7 @@ fn one_of_several_captions_is_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_several(folder.path(), 40);
     // A table has no places of the json, which are then found in the tar.
-    common::write_table(&path, 0);
+    crate::common::write_table(&path, 0);
     let settings = settings(vec![path], 8);
     let from = |choice| {
         let source = CaptionSource::Json { key: "captions".to_owned(), choice };

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{TarFile, content};
+use crate::common::{TarFile, content};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Extractor, Matching, TaggerKind};
 use loader::crop::{View, draws};

@@ -2,14 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::server::{Answer, Server};
-use common::{content, settings, write_shards};
+use crate::common::server::{Answer, Server};
+use crate::common::{content, settings, write_shards};
 use loader::{Batch, Cache, Error, Loader, Position, Settings, source};
 
 fn batches(settings: &Settings, count: usize) -> Vec<Batch> {
@@ -143,7 +141,7 @@ fn ranks_share_the_bytes_of_the_set() {
     let counts = [128; 8];
     let shards = write_shards(folder.path(), &counts, |_, sample| Some(noise(sample)));
     for (shard, count) in shards.iter().zip(counts) {
-        common::write_table(shard, 0);
+        crate::common::write_table(shard, 0);
         assert_eq!(Loader::open(settings(vec![shard.clone()], 1)).unwrap().samples(), count as u64);
     }
     let images: u64 = shards
@@ -176,7 +174,7 @@ fn resuming_seeks() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[128; 4], |_, sample| Some(noise(sample)));
     for shard in &shards {
-        common::write_table(shard, 0);
+        crate::common::write_table(shard, 0);
     }
     let server = Server::new(folder.path(), |_, _| Answer::Well);
     let settings = Settings { prefetch: 1, ..settings(urls(&server, &shards), 16) };

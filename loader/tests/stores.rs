@@ -5,8 +5,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -14,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{env, fs};
 
-use common::server::{Answer, Server};
-use common::{content, settings, write_shards};
+use crate::common::server::{Answer, Server};
+use crate::common::{content, settings, write_shards};
 use loader::{Batch, Cache, Loader, Position, Settings};
 
 /// Says which shards the process reads, and where it writes what it found.
@@ -66,7 +64,7 @@ fn a_set_in_a_store_is_the_set_on_a_disk(
     let endpoint = server.url("").to_str().unwrap().trim_end_matches('/').to_owned();
     let result = folder.path().join("found");
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", "stores::child", "--nocapture"])
         .env(SHARDS, format!("{scheme}://b/set/{{00000..00001}}.tar"))
         .env(FOUND, &result)
         .envs(environment(&endpoint))
@@ -88,7 +86,7 @@ fn processes_share_a_cache() {
     let children: Vec<_> = (0..3)
         .map(|number| {
             Command::new(env::current_exe().unwrap())
-                .args(["--exact", "child", "--nocapture"])
+                .args(["--exact", "stores::child", "--nocapture"])
                 .env(SHARDS, server.url("{00000..00001}.tar"))
                 .env(FOUND, folder.path().join(format!("found{number}")))
                 .env(CACHE, folder.path().join("cache"))

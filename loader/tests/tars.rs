@@ -2,12 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{TarFile, damage};
+use crate::common::{TarFile, damage};
 use loader::Error;
 use loader::tar::{self, Archive};
 

@@ -8,19 +8,39 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// A built program, from the folder that this test was built into. `cargo build --workspace --bins` makes them.
+/// One of the programs, built from the sources as they are now.
 ///
 /// # Panics
-/// When the program has not been built.
+/// When the programs do not compile.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap_or_default();
-    // target/release/deps/test-1234 -> target/release/name
-    let path = test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join(name);
-    assert!(path.exists(), "{} is not built; run cargo build --workspace --bins first", path.display());
-    path
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(build).join(name)
+}
+
+/// Builds the programs into the target folder and with the profile that this test was built with; returns the folder
+/// they are in. Cargo builds a package's own programs before its tests, but not those of other packages: without this a
+/// test could run yesterday's program.
+fn build() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // target/release/deps/test-1234
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--locked", "--bins", "--profile", profile])
+        .arg("--target-dir")
+        .arg(folder.parent().unwrap())
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()
+        .unwrap();
+    assert!(status.success(), "the programs do not compile");
+    folder.to_owned()
 }
 
 /// Folder of real data beside the checkout; none where it is missing, with the reason printed.

@@ -13,9 +13,7 @@ use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::{program, summary, text};
-use tiny::trained;
-
-mod tiny;
+use crate::tiny::trained;
 
 /// The running server; it is interrupted when this is dropped.
 struct Server {

@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{AsArray, DictionaryArray, StringArray, UInt32Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type, UInt32Type};
+use arrow_array::{DictionaryArray, StringArray, UInt32Array};
+use arrow_array::cast::AsArray;
+use arrow_cast::cast;
+use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
@@ -61,7 +63,7 @@ impl ConceptReader {
         }
     }
 
-    fn checked(&mut self, batch: &arrow::record_batch::RecordBatch) -> Result<ConceptBatch, String> {
+    fn checked(&mut self, batch: &arrow_array::RecordBatch) -> Result<ConceptBatch, String> {
         let sample = reader::numbers(batch, "sample")?.as_primitive::<UInt32Type>().clone();
         for &sample in sample.values() {
             if sample < self.sample || sample >= self.metadata.samples {

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type, UInt32Type};
-use arrow::record_batch::RecordBatch;
+use arrow_array::{Array, ArrayRef, DictionaryArray};
+use arrow_array::cast::AsArray;
+use arrow_cast::cast;
+use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_schema::DataType;
+use arrow_array::RecordBatch;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, StringBuilder, UInt32Builder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow_array::{ArrayRef, DictionaryArray, Int32Array};
+use arrow_array::builder::{StringBuilder, UInt32Builder};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -199,10 +200,10 @@ impl Columns {
         self.tags.append_value(mention.tags);
     }
 
-    fn take(&mut self) -> Result<RecordBatch, arrow::error::ArrowError> {
+    fn take(&mut self) -> Result<RecordBatch, arrow_schema::ArrowError> {
         let each = Int32Array::from_iter_values(0..self.rows as i32);
         self.rows = 0;
-        let dictionary = |column: &mut StringBuilder| -> Result<ArrayRef, arrow::error::ArrowError> {
+        let dictionary = |column: &mut StringBuilder| -> Result<ArrayRef, arrow_schema::ArrowError> {
             Ok(Arc::new(DictionaryArray::try_new(each.clone(), Arc::new(column.finish()))?))
         };
         let mut columns: Vec<ArrayRef> = vec![

@@ -5,12 +5,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, ListBuilder, StringArray, StringBuilder, UInt64Array,
-};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt64Type};
-use arrow::record_batch::RecordBatch;
+use arrow_array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_cast::cast;
+use arrow_array::types::UInt64Type;
+use arrow_schema::DataType;
+use arrow_array::RecordBatch;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -75,7 +76,7 @@ impl Counts {
         Ok(counts)
     }
 
-    fn concept_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
+    fn concept_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>> {
         let all = self.concepts();
         let samples = self.totals.samples.max(1) as f64;
         let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
@@ -110,7 +111,7 @@ impl Counts {
         })
     }
 
-    fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
+    fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>> {
         // Places in the order of names stand for the names, so that millions of pairs are sorted as numbers.
         let mut by_name: Vec<u32> = (0..self.names.len() as u32).collect();
         by_name.sort_unstable_by_key(|&number| &self.names[number as usize]);
@@ -182,7 +183,7 @@ fn write_table(
     path: &Path,
     footer: &str,
     order: &[i32],
-    batches: impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>,
+    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
 ) -> Result<(), Error> {
     let failed = |e: &dyn std::fmt::Display| Error::table(path, format!("cannot write the table: {e}"));
     let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;

@@ -6,11 +6,11 @@
 
 use std::cell::Cell;
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{Filter, FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::decode::Pixels;
 use super::memory;
+use super::resize::resample;
 use crate::sample::Problem;
 
 thread_local! {
@@ -46,20 +46,15 @@ fn along(
     if scale <= 1.0 {
         return Ok(source);
     }
-    let failed = || Problem::resize("resizing failed");
-    let kind = if channels == 3 { PixelType::U8x3 } else { PixelType::U8 };
-    let source = Image::from_vec_u8(source.width, source.height, source.data, kind).map_err(|_| failed())?;
-    let target = memory::bytes(width as usize * height as usize * channels);
-    let mut target = Image::from_vec_u8(width, height, target, kind).map_err(|_| failed())?;
+    let data = memory::bytes(width as usize * height as usize * channels);
+    let mut target = Pixels { width, height, channels, data };
     SCALE.set(scale);
-    let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0)).map_err(|_| failed())?;
+    let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0)).map_err(|_| Problem::resize("resizing failed"))?;
     // Interpolation: distances are counted in source pixels.
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(FilterType::Custom(filter)));
-    RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
-        .map_err(|_| failed())?;
-    memory::spend(source.into_vec());
-    Ok(Pixels { width, height, channels, data: target.into_vec() })
+    RESIZER.with_borrow_mut(|resizer| resample(resizer, &source, &mut target, &options))?;
+    memory::spend(source.data);
+    Ok(target)
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The resize modes of img2dataset: which size a picture gets, what is cut off, what is padded.
 
-use fast_image_resize as fir;
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 use super::area;
@@ -102,17 +104,37 @@ impl Plan {
 
 /// Lanczos with three lobes.
 fn enlarge(pixels: Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
-    let kind = if pixels.channels == 3 { fir::PixelType::U8x3 } else { fir::PixelType::U8 };
-    let failed = |_| Problem::resize("resizing failed");
-    let source =
-        fir::images::Image::from_vec_u8(pixels.width, pixels.height, pixels.data, kind).map_err(failed)?;
-    let mut target = fir::images::Image::new(width, height, kind);
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3));
-    fir::Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(|_| Problem::resize("resizing failed"))?;
-    Ok(Pixels { width, height, channels: pixels.channels, data: target.into_vec() })
+    let data = vec![0; width as usize * height as usize * pixels.channels];
+    let mut target = Pixels { width, height, channels: pixels.channels, data };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    resample(&mut Resizer::new(), &pixels, &mut target, &options)?;
+    Ok(target)
+}
+
+/// Fills `target`, of as many channels as `source`: one (grey) or three.
+pub(super) fn resample(
+    resizer: &mut Resizer,
+    source: &Pixels,
+    target: &mut Pixels,
+    options: &ResizeOptions,
+) -> Result<(), Problem> {
+    // For pixel types known at compile time: the compiler would write out every filter for thirteen types otherwise.
+    fn of<P: PixelTrait>(
+        resizer: &mut Resizer,
+        source: &Pixels,
+        target: &mut Pixels,
+        options: &ResizeOptions,
+    ) -> Option<()> {
+        let source = TypedImageRef::<P>::from_buffer(source.width, source.height, &source.data).ok()?;
+        let mut target = TypedImage::<P>::from_buffer(target.width, target.height, &mut target.data).ok()?;
+        resizer.resize_typed(&source, &mut target, options).ok()
+    }
+    let done = if source.channels == 3 {
+        of::<U8x3>(resizer, source, target, options)
+    } else {
+        of::<U8>(resizer, source, target, options)
+    };
+    done.ok_or_else(|| Problem::resize("resizing failed"))
 }
 
 /// White around, the odd pixel to the right and below.

@@ -5,9 +5,11 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use arrow::util::display::array_value_to_string;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_schema::DataType;
+use arrow_cast::display::array_value_to_string;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
@@ -280,7 +282,7 @@ fn value(column: &dyn Array, kind: Kind, row: usize) -> Value {
         return Value::Null;
     }
     let one = column.slice(row, 1);
-    let cast = |to: &DataType| arrow::compute::cast(&one, to).ok().filter(|cast| !cast.is_null(0));
+    let cast = |to: &DataType| arrow_cast::cast(&one, to).ok().filter(|cast| !cast.is_null(0));
     match kind {
         Kind::Boolean => Value::Bool(one.as_boolean().value(0)),
         Kind::Integer => cast(&DataType::Int64)

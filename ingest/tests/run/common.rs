@@ -184,7 +184,7 @@ pub fn members(tar: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// Rows of a shard's table by column, as text.
 pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
-    use arrow::array::Array;
+    use arrow_array::Array;
     let file = fs::File::open(path).unwrap();
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
         .unwrap()
@@ -197,7 +197,7 @@ pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
             let mut values = BTreeMap::new();
             for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
                 if column.is_valid(row) {
-                    let text = arrow::util::display::array_value_to_string(column, row).unwrap();
+                    let text = arrow_cast::display::array_value_to_string(column, row).unwrap();
                     values.insert(field.name().clone(), text);
                 }
             }

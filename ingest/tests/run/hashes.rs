@@ -128,7 +128,8 @@ fn boxes_are_blurred_from_csv_and_parquet_and_bad_ones_keep_a_picture_out() {
 
 /// One row with one box, as a list of lists.
 fn parquet(path: &Path, url: &str) {
-    use arrow::array::{ArrayRef, Float64Builder, ListBuilder, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::builder::{Float64Builder, ListBuilder};
     let mut boxes = ListBuilder::new(ListBuilder::new(Float64Builder::new()));
     boxes.values().values().append_slice(&[0.5, 0.0, 1.0, 0.5]);
     boxes.values().append(true);

@@ -9,6 +9,7 @@ mod faults;
 mod hashes;
 mod many;
 mod network;
+mod nlprule;
 mod sets;
 mod stores;
 mod tables;

@@ -229,7 +229,7 @@ fn no_line_of_a_list_from_another_system_is_lost() {
 
 /// With one caption that is not UTF-8 appended, which must cost one row only.
 fn parquet_table(rows: &[(&str, &str)]) -> Vec<u8> {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let files: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
     let captions: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
     let batch = RecordBatch::try_from_iter([("FILE", files), ("Text", captions)]).unwrap();

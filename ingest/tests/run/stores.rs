@@ -391,7 +391,7 @@ fn tables_are_read_over_http_parquet_by_its_parts_and_compressed_ones_too() {
 }
 
 fn parquet(rows: &[(&str, &str)]) -> Vec<u8> {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let urls: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
     let captions: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
     let batch = RecordBatch::try_from_iter([("URL", urls), ("TEXT", captions)]).unwrap();

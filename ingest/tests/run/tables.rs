@@ -105,7 +105,7 @@ fn every_format_gives_the_same_concepts() {
 }
 
 fn parquet(path: &Path, captions: &[String]) {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let column: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values(captions));
     let batch = RecordBatch::try_from_iter([("TEXT", column)]).unwrap();
     let file = fs::File::create(path).unwrap();

@@ -13,8 +13,8 @@ use datafusion::datasource::TableProvider;
 use loader::program::UsageError;
 use loader::shard;
 
-use super::files::{self, ParquetFiles, Part};
-use super::shards::{Shard, ShardRows};
+use crate::files::{self, ParquetFiles, Part};
+use crate::shards::{Shard, ShardRows};
 
 /// The named folders.
 #[derive(Debug)]
