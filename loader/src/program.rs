@@ -15,8 +15,8 @@ pub enum Outcome {
     Done,
     /// Finished, but more samples failed than `--max-failures` allows: exit code 3.
     Losses,
-    /// A signal asked the program to stop, and its work so far is saved. The exit code is 128 + the signal's number, as for
-    /// a process that the signal itself ended, so that job schedulers start it again.
+    /// A signal asked the program to stop, and its work so far is saved. The exit code is 128 + the signal's number, as
+    /// for a process that the signal itself ended, so that job schedulers start it again.
     Stopped,
 }
 
@@ -51,11 +51,17 @@ fn failure_code(error: &anyhow::Error) -> u8 {
     if wrong_use { 2 } else { 1 }
 }
 
-/// An error and its causes as one line, even where a message has line breaks. A cause that the message already contains is
-/// not repeated.
+/// An error and its causes as one line, even where a message has line breaks. A cause that the message already contains
+/// is not repeated.
 fn line_of(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
+    for cause in error.chain().skip(1) {
+        // "PATH does not exist" has the same meaning as the system's "No such file or directory".
+        let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        if cause.downcast_ref().is_some_and(missing) && line.contains("does not exist") {
+            continue;
+        }
+        let cause = cause.to_string();
         if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
@@ -63,8 +69,9 @@ fn line_of(error: &anyhow::Error) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Wrong use that is found only after the command line has been parsed, such as a missing option, two options that exclude
-/// each other, or a setting with an unknown value. [`run`] prints the message and ends the program with exit code 2.
+/// Wrong use that is found only after the command line has been parsed, such as a missing option, two options that
+/// exclude each other, or a setting with an unknown value. [`run`] prints the message and ends the program with exit
+/// code 2.
 ///
 /// The message names the option and says what to do:
 ///
@@ -86,7 +93,8 @@ fn line_of(error: &anyhow::Error) -> String {
 pub struct UsageError(pub String);
 
 impl UsageError {
-    /// For `map_err`: declares another error to be wrong use. Its message, with its causes, becomes this error's message.
+    /// For `map_err`: declares another error to be wrong use. Its message, with its causes, becomes this error's
+    /// message.
     pub fn from_error(error: impl Into<anyhow::Error>) -> Self {
         Self(line_of(&error.into()))
     }
@@ -95,8 +103,9 @@ impl UsageError {
 /// The signal that asked the program to stop; 0 for none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
-/// Whether the program was asked to stop, by Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1 (which job schedulers send before a time
-/// limit). Long work calls this between units of work (a shard, a batch), finishes or drops the current unit, and returns.
+/// Whether the program was asked to stop, by Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1 (which job schedulers send before a
+/// time limit). Long work calls this between units of work (a shard, a batch), finishes or drops the current unit, and
+/// returns.
 pub fn interrupted() -> bool {
     signal() != 0
 }
@@ -105,8 +114,8 @@ fn signal() -> i32 {
     SIGNAL.load(Ordering::Relaxed)
 }
 
-/// The second signal ends the process at once. All files are written under a temporary name and then renamed, so this leaves
-/// no incomplete file under a final name.
+/// The second signal ends the process at once. All files are written under a temporary name and then renamed, so this
+/// leaves no incomplete file under a final name.
 fn catch_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     // If the handlers cannot be installed, a signal ends the process, as is the system's default.
@@ -200,10 +209,14 @@ mod tests {
 
     #[test]
     fn an_error_is_one_line_without_repetition() {
-        let denied = std::io::Error::new(std::io::ErrorKind::PermissionDenied, "not\nallowed");
-        let error =
-            anyhow::Error::new(crate::Error::io(Path::new("a.tar"))(denied)).context("reading the dataset");
-        assert_eq!(line_of(&error), "reading the dataset: a.tar: not allowed");
+        use std::io::{Error, ErrorKind};
+        let line = |source: Error| {
+            let error = anyhow::Error::new(crate::Error::read(Path::new("a.tar"))(source));
+            line_of(&error.context("counting the samples"))
+        };
+        let denied = Error::new(ErrorKind::PermissionDenied, "not\nallowed");
+        assert_eq!(line(denied), "counting the samples: cannot read a.tar: not allowed");
+        assert_eq!(line(Error::from_raw_os_error(2)), "counting the samples: a.tar does not exist");
     }
 
     #[test]
