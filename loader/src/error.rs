@@ -143,7 +143,7 @@ impl Error {
     }
 
     /// For `map_err`: an operation on `path` failed; `doing` is its verb.
-    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + '_ {
+    pub(crate) fn io<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + 'a {
         move |source| Self::Io { path: path.to_owned(), doing, source }
     }
 

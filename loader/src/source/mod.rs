@@ -276,7 +276,7 @@ pub fn upload(file: &Path, path: &Path) -> Result<(), Error> {
     if is_remote(path) {
         return Remote::new(path)?.upload(file);
     }
-    let mut from = File::open(file).map_err(Error::io(file))?;
+    let mut from = File::open(file).map_err(Error::read(file))?;
     let mut to = concepts::files::AtomicFile::create(path).map_err(Error::write(path))?;
     io::copy(&mut from, &mut to).map_err(Error::write(path))?;
     to.commit().map_err(Error::write(path))
