@@ -15,6 +15,7 @@ use ingest::rows::Where;
 use ingest::stats::{Totals, counted};
 use ingest::{Error, Input, tag, verify};
 use loader::program::{Outcome, UsageError, print_json};
+use loader::source::is_remote;
 
 use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
 
@@ -43,7 +44,10 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
         totals
     };
     let totals = make().map_err(user_error)?;
-    let advice = format!("when the cause is fixed, run `ingest retry {}`", output.out.display());
+    let advice = format!(
+        "when the cause is fixed, run `ingest retry {}` (causes that are not temporary need --causes)",
+        output.out.display()
+    );
     conclude(&totals, &output.run, started, &shards_complete(&totals), &advice)
 }
 
@@ -55,13 +59,14 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
         // With --images a folder is a folder of tables, without it a folder of images.
         let (input, folder) = match images {
             Some(images) => (Input::tables(input, columns.input_format, wanted)?, images),
-            None if input.is_file() => {
+            None if input.is_file() || is_remote(input) => {
                 let problem =
                     format!("{} is a table: give the folder of its images with --images", input.display());
                 return Err(Error::Usage(problem));
             }
             None => {
-                if let Some(option) = columns.table_option().or(file_col.as_ref().map(|_| "--file-col")) {
+                let option = columns.table_option().or(file_col.as_ref().map(|_| "--file-col"));
+                if let Some(option) = option.filter(|_| input.is_dir()) {
                     let problem = format!(
                         "{option} is for tables, but {} is a folder of images; for a folder of tables give --images",
                         input.display()
