@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the files of this folder: the shell's syntax, the schema of Kubernetes, and that both numbers of parts agree.
-# Needs python3 with venv and the Python index, once.
+# Checks the files of this folder: shell syntax, the Kubernetes schema, and that both numbers of completions agree.
+# Needs python3 with venv, and the first time access to the Python package index.
 set -euo pipefail
 cd "$(dirname "$0")"
 bash -n slurm.sbatch
@@ -15,6 +15,6 @@ environment=${XDG_CACHE_HOME:-$HOME/.cache}/ingest-cluster-check
 import yaml
 job = yaml.safe_load(open("kubernetes.yaml"))["spec"]
 environment = {e["name"]: e["value"] for e in job["template"]["spec"]["containers"][0]["env"]}
-assert environment["JOB_COMPLETIONS"] == str(job["completions"]), "JOB_COMPLETIONS is not spec.completions"
+assert environment["JOB_COMPLETIONS"] == str(job["completions"]), "JOB_COMPLETIONS differs from spec.completions"
 PY
 echo "the cluster files are valid"
