@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Tests of tools/setup.sh and ./demo, with programs that only pretend: no network, no cargo, nothing installed. Every case
-# has a copy of the two scripts in a folder of its own, and a PATH with stubs for all that the scripts could find missing.
+# Tests of tools/setup.sh, tools/nlprule-data.sh and ./demo with stub programs: no network, no cargo, nothing is installed.
+# Every case has copies of the scripts in a folder of its own, and a PATH with stubs for all that they could find missing.
 #
 #   tests/setup.sh          all cases
 #   tests/setup.sh demo     those whose name contains "demo"
@@ -524,6 +524,41 @@ setup_own_libtorch() {
     ok "and told" says '.torch is a link to site-packages, which holds no torch 2.11.0'
 }
 
+# --- tools/nlprule-data.sh ------------------------------------------------------------------------------------------------------
+
+nlprule_data() {
+    new_case "$case_name"
+    cp "$checkout/tools/nlprule-data.sh" "$S/tools/"
+    stub rustc 'echo "host: x86_64-unknown-linux-gnu"'
+    stub cargo 'echo "error: failed to download (network unreachable)" >&2; exit 101'
+    run_nlprule() {
+        status=0
+        (become tools/nlprule-data.sh) >"$S/output" 2>&1 || status=$?
+    }
+    run_nlprule
+    ok "without a network it fails" ended_with 1
+    ok "cargo's message is shown" says 'network unreachable'
+    ok "it says what to do" says 'could not download cargo-spellcheck .*Check the network'
+    ok "nothing is left" test ! -e "$S/.nlprule"
+    mkdir -p "$S/package/nlprule-data/0.6.4/en"
+    "$python" -c 'import lzma, sys; lzma.open(sys.argv[1], "wb").write(b"something else")' "$S/package/nlprule-data/0.6.4/en/en_tokenizer.bin.xz"
+    echo licence >"$S/package/LICENSE-LGPL"
+    stub cargo 'if [ "$1" = metadata ]; then echo "{\"packages\": [{\"name\": \"cargo-spellcheck\", \"manifest_path\": \"$FOLDER/package/Cargo.toml\"}]}"; fi'
+    sed -i.old "s|\$FOLDER|$S|" "$S/bin/cargo"
+    run_nlprule
+    ok "other data are an error" ended_with 1
+    ok "both hashes are told" says 'has SHA-256 [0-9a-f]{64} after unpacking, expected e2b51e50'
+    ok "and not written" test ! -e "$S/.nlprule/en_tokenizer.bin"
+    "$python" -c 'import hashlib; print(hashlib.sha256(b"something else").hexdigest())' >"$S/hash"
+    sed -i.old "s/^SHA256=.*/SHA256=$(cat "$S/hash")/" "$S/tools/nlprule-data.sh"
+    run_nlprule
+    ok "the right data are written" test -s "$S/.nlprule/en_tokenizer.bin" -a -s "$S/.nlprule/NOTICE" -a -s "$S/.nlprule/LICENSE-LGPL"
+    stub cargo 'exit 101'
+    run_nlprule
+    ok "the second run succeeds without cargo" ended_with 0
+    ok "and says nothing" not says .
+}
+
 # --- ./demo ------------------------------------------------------------------------------------------------------------------
 
 new_demo() {
@@ -729,7 +764,7 @@ demo_two_at_once() {
 
 for case_name in setup_first_and_second_run setup_options setup_without_nasm setup_much_missing setup_old_rust setup_installs \
     setup_interrupted setup_two_at_once setup_no_network setup_full_disk setup_pips setup_platforms setup_own_libtorch \
-    demo_whole demo_keeps_what_is_not_its_own demo_killed demo_terminal_closed demo_two_at_once; do
+    nlprule_data demo_whole demo_keeps_what_is_not_its_own demo_killed demo_terminal_closed demo_two_at_once; do
     case "$case_name" in *"$only"*) "$case_name" ;; esac
 done
 echo "$passed passed, $failed failed, $skipped skipped"

@@ -141,7 +141,8 @@ check_own_libtorch() {
 needs_download() { [ -z "${LIBTORCH:-}" ] && ! is_complete .torch/torch; }
 
 # Sets what is downloaded on this platform. The packages are those for Python 3.12, whatever python3 is here, because
-# nothing of them is ever imported. libtorch_cpu of both Linux packages is linked with the CUDA runtime and CUPTI.
+# nothing of them is ever imported. Both Linux packages are CUDA builds: even their libtorch_cpu.so does not load without
+# the CUDA runtime and CUPTI, which are two small packages.
 choose_packages() {
     local cuda="nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85"
     case "$system-$machine" in
@@ -150,10 +151,10 @@ choose_packages() {
             packages="torch==$TORCH $cuda" download="530 MB" unpacked="1.2 GB" gigabytes=3 ;;
         Linux-aarch64 | Linux-arm64)
             platforms="manylinux_2_28_aarch64 manylinux_2_25_aarch64 manylinux2014_aarch64"
-            packages="torch==$TORCH $cuda" download="@@" unpacked="@@" gigabytes=3 ;;
+            packages="torch==$TORCH $cuda" download="430 MB" unpacked="0.9 GB" gigabytes=3 ;;
         Darwin-arm64)
             platforms="macosx_11_0_arm64"
-            packages="torch==$TORCH" download="@@" unpacked="@@" gigabytes=2 ;;
+            packages="torch==$TORCH" download="80 MB" unpacked="0.35 GB" gigabytes=1 ;;
         *) return 1 ;;
     esac
 }
