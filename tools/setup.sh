@@ -278,7 +278,8 @@ command_for() { # apt's packages, dnf's packages
     esac
 }
 
-run_manager() {
+updated=
+run_manager() { # packages
     local sudo
     sudo=$(sudo_for)
     # shellcheck disable=SC2086 # words to be split
@@ -290,14 +291,13 @@ run_manager() {
             fi
             run $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
                 -o DPkg::Lock::Timeout=120 -o Acquire::Retries=1 -o Acquire::http::Timeout=20 $1 ;;
-        dnf) run $sudo dnf install -y -q $2 ;;
+        dnf) run $sudo dnf install -y -q $1 ;;
     esac
 }
-updated=
-install_packages() { # name, apt's packages, dnf's packages, why it is allowed
+install_packages() { # packages, why it is allowed
     log=$(mktemp)
-    say "installing $1 with $(manager) ($4) ..."
-    if run_manager "$2" "$3" </dev/null >"$log" 2>&1; then
+    say "installing $1 with $(manager) ($2) ..."
+    if run_manager "$1" </dev/null >"$log" 2>&1; then
         say "installed $1"
     else
         complain "$(manager) could not install $1:"
@@ -312,13 +312,15 @@ install_missing() {
     why=$(permission) || return 0
     manager >/dev/null || return 0
     if ! is_root && ! has sudo; then
-        complain "system packages can be installed by root or with sudo only, and this is neither"
+        complain "cannot install system packages: this user is not root, and there is no sudo"
         return 0
     fi
     lock
-    # What is required first, and by itself: a package that does not exist here must not keep back the others.
-    [ -z "$apt" ] || install_packages "$missing" "$apt" "$dnf" "$why"
-    [ -z "$wanted_apt" ] || install_packages "$wanted" "$wanted_apt" "$wanted_dnf" "$why"
+    local required=$apt optional=$wanted_apt package
+    if [ "$(manager)" = dnf ]; then required=$dnf optional=$wanted_dnf; fi
+    [ -z "$required" ] || install_packages "${required# }" "$why"
+    # One by one: a package that this system does not have must not keep back the others.
+    for package in $optional; do install_packages "$package" "$why"; done
     hash -r
     look_around
 }
@@ -353,7 +355,7 @@ tell_what_is_slower() {
     if ! has nasm; then
         say "nasm is missing, so the JPEG library is built without SIMD: JPEG files decode more slowly, everything else is the same."
         say "To get it back: $(command_for " nasm" " nasm" || echo "install nasm")"
-        say "    and run this command again: it has the JPEG library rebuilt (as cargo clean -p mozjpeg-sys --release does)."
+        say "    and run the same command again: it rebuilds the JPEG library (by cargo clean -p mozjpeg-sys --release)."
     fi
 }
 tell_about_browser() {
