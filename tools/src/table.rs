@@ -1,4 +1,4 @@
-//! Writing a Parquet table that appears whole or not at all.
+//! Writing a Parquet file that appears complete or not at all.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-/// Writes one batch as a table.
+/// Writes one record batch as a Parquet file.
 pub(crate) fn write(path: &Path, batch: &RecordBatch) -> Result<()> {
     let written = || -> Result<()> {
         let file = AtomicFile::create(path)?;

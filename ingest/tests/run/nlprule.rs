@@ -1,4 +1,4 @@
-//! `ingest tag --tagger nlprule`: with its data, without it, and with a file that is not it.
+//! `ingest tag --tagger nlprule` with its data, without data, and with a wrong file.
 
 use std::fs;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn tag(ingest: &Path, folder: &Path, data: &Path) -> Output {
         .unwrap()
 }
 
-/// The one line of a failure.
+/// The error of a failed run, which must be one line.
 fn refusal(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr.clone()).unwrap();
@@ -43,9 +43,9 @@ fn captions_are_tagged() {
 }
 
 #[test]
-fn data_that_is_missing_or_wrong_is_named_with_the_command_that_brings_it() {
+fn errors_for_missing_or_wrong_data_name_the_command_that_downloads_it() {
     let folder = tempfile::tempdir().unwrap();
-    // A copy far from any checkout finds no data of its own.
+    // A copy of the program outside the checkout does not find the data.
     let ingest = folder.path().join("ingest");
     fs::copy(INGEST, &ingest).unwrap();
     let missing = refusal(&tag(&ingest, folder.path(), Path::new("")));

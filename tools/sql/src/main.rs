@@ -24,20 +24,21 @@ use output::{Format, Printer};
 
 /// Query shards, mentions and statistics with SQL
 ///
-/// Reads only: SELECT, EXPLAIN, SHOW and DESCRIBE.
+/// Only statements that read data: SELECT, EXPLAIN, SHOW and DESCRIBE. Prints the rows.
 #[derive(Debug, Parser)]
 #[command(name = "tools sql", bin_name = "tools sql", version, after_long_help = HELP)]
 struct Arguments {
-    /// One statement
+    /// One SQL statement
     #[arg(value_name = "QUERY")]
     query: String,
-    /// Folders of shards; one may be the folder that `tools stats` wrote [default: the one inside, if there is one]
+    /// Folders of shards, and optionally the folder that `tools stats` wrote [default: the statistics folder inside one
+    /// of them]
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
-    /// How rows are printed
+    /// Output format of the rows
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Memory the query may use before it goes to temporary files or gives up, in MB
+    /// Maximum memory of the query in MB; beyond it, the query uses temporary files or fails
     #[arg(long, value_name = "MB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
     memory: u32,
     /// Print a summary as one line of JSON after the rows
@@ -47,18 +48,19 @@ struct Arguments {
 
 const HELP: &str = "\
 Tables:
-  samples   one row an attempted sample (NNNNN.parquet of complete shards): shard, key, url, caption,
+  samples   one row per attempted sample (NNNNN.parquet of complete shards): shard, key, url, caption,
             status, error_message, width, height, original_width, original_height, exif, sha256,
-            \"offset\", length, and the columns that were carried through
-  mentions  one row a concept mention (NNNNN.concepts.parquet, by `ingest tag`): shard, key, sample,
+            \"offset\", length, and the columns carried over from the input
+  mentions  one row per concept mention (NNNNN.concepts.parquet, by `ingest tag`): shard, key, sample,
             phrase, concept, head, phrase_start, phrase_end, concept_start, concept_end, tags
-  shards    one row a shard: shard, count (attempted), successes, mentions,
-            captions_without_mention, bytes (of the tar)
-  concepts  statistics (`tools stats`): concept, mentions, samples, shards, share, example_shards,
-            example_keys
-  pairs     statistics: a, b, samples, pmi
-`shard` is the file name without its ending, 00012; the whole path where two folders have the same.
-`DESCRIBE samples` shows the columns of this set.
+  shards    one row per shard: shard, count (attempted samples), successes, mentions,
+            captions_without_mention, bytes (size of the tar)
+  concepts  statistics (by `tools stats`), one row per concept: concept, mentions, samples, shards,
+            share, example_shards, example_keys
+  pairs     statistics, one row per pair of concepts: a, b, samples (with both), pmi (pointwise
+            mutual information, log2)
+`shard` is the shard's file name without extension, such as 00012, or its path without extension where
+two folders have shards of the same name. `DESCRIBE samples` shows the columns of this dataset.
 
 Examples:
   tools sql \"SELECT concept, mentions, samples FROM concepts
@@ -68,7 +70,7 @@ Examples:
   tools sql --format csv \"SELECT error_message, count(*) AS samples FROM samples
     WHERE status <> 'success' GROUP BY error_message ORDER BY samples DESC\" shards
 
-tools/queries.sql has more; they run in DuckDB too, over the views of tools/duckdb.sql.";
+tools/queries.sql has more examples. They also run in DuckDB, with the views of tools/duckdb.sql.";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
