@@ -5,7 +5,7 @@ mod arguments;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use concepts::Extractor;
 use ingest::download::Downloader;
 use ingest::local::Folder;
@@ -18,6 +18,9 @@ use loader::program::{Outcome, UsageError, print_json};
 use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Arguments::command) {
+        return code;
+    }
     let arguments = Arguments::parse();
     loader::program::run(|| match arguments.command {
         Command::Download(arguments) => download(&arguments),
