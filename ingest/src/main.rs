@@ -6,7 +6,7 @@ mod arguments;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use concepts::Extractor;
 use ingest::dataset::Dataset;
 use ingest::download::Downloader;
@@ -20,6 +20,9 @@ use loader::source::is_remote;
 use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Arguments::command) {
+        return code;
+    }
     let arguments = Arguments::parse();
     loader::program::run(|| match arguments.command {
         Command::Download(arguments) => download(&arguments),

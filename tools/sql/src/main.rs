@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use loader::program::{self, Outcome};
 use serde_json::json;
 
@@ -73,6 +73,9 @@ Examples:
 tools/queries.sql has more examples. They also run in DuckDB, with the views of tools/duckdb.sql.";
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(|| Arguments::command().name("tools-sql").bin_name("tools-sql")) {
+        return code;
+    }
     let arguments = Arguments::parse();
     program::run(|| run(&arguments))
 }
