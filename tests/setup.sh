@@ -213,6 +213,14 @@ setup_options() {
     ok "it is named" says 'unknown option --instal;'
 }
 
+setup_without_libtorch() {
+    new_case "$case_name"
+    setup --no-libtorch
+    ok "it succeeds" ended_with 0
+    ok "nothing is downloaded" not logged '^pip '
+    ok "there is no libtorch" test ! -e "$S/.torch"
+}
+
 setup_without_nasm() {
     new_case "$case_name"
     rm "$S/bin/nasm"
@@ -763,7 +771,7 @@ demo_two_at_once() {
     done
 }
 
-for case_name in setup_first_and_second_run setup_options setup_without_nasm setup_much_missing setup_old_rust setup_installs \
+for case_name in setup_first_and_second_run setup_options setup_without_libtorch setup_without_nasm setup_much_missing setup_old_rust setup_installs \
     setup_interrupted setup_two_at_once setup_no_network setup_full_disk setup_pips setup_platforms setup_own_libtorch \
     nlprule_data demo_whole demo_keeps_what_is_not_its_own demo_killed demo_terminal_closed demo_two_at_once; do
     case "$case_name" in *"$only"*) "$case_name" ;; esac

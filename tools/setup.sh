@@ -6,6 +6,7 @@
 #   tools/setup.sh --install      also installs missing system packages with apt-get or dnf (with sudo if not root)
 #   tools/setup.sh --no-install   never installs system packages
 #   tools/setup.sh --tests        also checks for what ./check uses: rustfmt, clippy, a browser with its driver
+#   tools/setup.sh --no-libtorch  downloads nothing: enough for every crate but trainer and tests
 #
 # Without --install and --no-install, missing system packages are installed where that changes nobody's own machine:
 # as root in a container, or where the environment variable CI is "true".
@@ -23,12 +24,13 @@ RUST_MINOR=94
 # renaming, whole or not at all.
 WORK=.torch-tmp
 
-install=auto tests=
+install=auto tests='' libtorch=yes
 for argument in "$@"; do
     case "$argument" in
         --install) install=yes ;;
         --no-install) install=no ;;
         --tests) tests=yes ;;
+        --no-libtorch) libtorch= ;;
         -h | --help) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"; exit 0 ;;
         *) echo "setup: unknown option $argument; see tools/setup.sh --help" >&2; exit 2 ;;
     esac
@@ -138,7 +140,7 @@ check_own_libtorch() {
     esac
 }
 
-needs_download() { [ -z "${LIBTORCH:-}" ] && ! is_complete .torch/torch; }
+needs_download() { [ -n "$libtorch" ] && [ -z "${LIBTORCH:-}" ] && ! is_complete .torch/torch; }
 
 # Sets what is downloaded on this platform. The packages are those for Python 3.12, whatever python3 is here, because
 # nothing of them is ever imported. Both Linux packages are CUDA builds: even their libtorch_cpu.so does not load without
