@@ -48,7 +48,7 @@ fn tables_and_folders() {
     fs::write(at("header.csv"), "file,caption\n").unwrap();
     assert!(shard("header.csv", 1).contains("header.csv"));
     fs::write(at("columns.csv"), "picture,words\na.jpg,a cat\n").unwrap();
-    let message = shard("columns.csv", 1);
+    let message = shard("columns.csv", 2);
     assert!(
         message.contains("columns.csv") && message.contains("words"),
         "the error lists the columns that exist: {message}"

@@ -13,9 +13,7 @@ use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::{program, summary, text};
-use tiny::trained;
-
-mod tiny;
+use crate::tiny::trained;
 
 /// The running server. It is killed on drop.
 struct Server {

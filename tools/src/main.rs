@@ -14,7 +14,7 @@ mod table;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
@@ -37,6 +37,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Arguments::command) {
+        return code;
+    }
     let arguments = Arguments::parse();
     loader::program::run(|| match &arguments.command {
         Command::Scenes(arguments) => scenes::run(arguments),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use concepts::sidecar::{self, Metadata, Writer};
 use concepts::{Mention, TaggerDescription, canonical};
 use image::{Rgb, RgbImage};

@@ -5,7 +5,7 @@ mod commands;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use loader::program::{self, Outcome};
 use trainer::cache::{self, CacheSettings};
 use trainer::checkpoint::Checkpoint;
@@ -181,6 +181,9 @@ impl ModelArgs {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Cli::command) {
+        return code;
+    }
     let cli = Cli::parse();
     program::run(|| {
         let mut outcome = Outcome::Done;

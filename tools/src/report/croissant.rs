@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use arrow::datatypes::DataType;
+use arrow_schema::DataType;
 use loader::shard;
 use serde_json::{Map, Value, json};
 

@@ -6,9 +6,11 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_array::cast::AsArray;
+use arrow_cast::cast;
+use arrow_array::types::Int64Type;
+use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use image::ImageReader;
 use loader::shard;

@@ -93,7 +93,7 @@ fn duckdb() -> Option<PathBuf> {
 
 /// DuckDB's rows for each query.
 fn ask_duckdb(duckdb: &Path, set: &Path, queries: &[&str]) -> Vec<Vec<Value>> {
-    let views = include_str!("../../tools/duckdb.sql");
+    let views = include_str!("../../duckdb.sql");
     let input = set.join("input.json");
     fs::write(&input, json!([views, queries]).to_string()).unwrap();
     let output = Command::new("python3")
@@ -122,7 +122,7 @@ fn queries() -> Vec<(&'static str, &'static str)> {
         let (title, query) = part.split_once('\n').unwrap();
         (title.split_once(':').unwrap().0, query.trim())
     };
-    include_str!("../../tools/queries.sql")
+    include_str!("../../queries.sql")
         .split("\n-- ")
         .skip(1)
         .filter(|p| p.contains("SELECT"))

@@ -1,15 +1,14 @@
 //! `ingest tag --tagger nlprule` with its data, without data, and with a wrong file.
 
-#![allow(clippy::unwrap_used, clippy::expect_used)]
-
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::{program, text};
 
-fn tag(ingest: &Path, folder: &Path, data: &str) -> Output {
+const INGEST: &str = env!("CARGO_BIN_EXE_ingest");
+
+fn tag(ingest: &Path, folder: &Path, data: &Path) -> Output {
     fs::write(folder.join("captions.txt"), "A man’s dog riding two Surfboards\n").unwrap();
     Command::new(ingest)
         .args(["tag", "--tagger", "nlprule", "--text", "captions.txt"])
@@ -30,7 +29,7 @@ fn refusal(output: &Output) -> String {
 #[test]
 fn captions_are_tagged() {
     let folder = tempfile::tempdir().unwrap();
-    let output = tag(&program("ingest"), folder.path(), "");
+    let output = tag(Path::new(INGEST), folder.path(), Path::new(""));
     let errors = String::from_utf8_lossy(&output.stderr);
     if errors.contains("is missing") && std::env::var_os("CI").is_none() {
         println!("skipped: {errors}");
@@ -48,14 +47,14 @@ fn errors_for_missing_or_wrong_data_name_the_command_that_downloads_it() {
     let folder = tempfile::tempdir().unwrap();
     // A copy of the program outside the checkout does not find the data.
     let ingest = folder.path().join("ingest");
-    fs::copy(program("ingest"), &ingest).unwrap();
-    let missing = refusal(&tag(&ingest, folder.path(), ""));
+    fs::copy(INGEST, &ingest).unwrap();
+    let missing = refusal(&tag(&ingest, folder.path(), Path::new("")));
     assert!(missing.contains("is missing") && missing.contains("tools/nlprule-data.sh"), "{missing}");
 
     let wrong = folder.path().join("other.bin");
-    let unreadable = refusal(&tag(&ingest, folder.path(), text(&wrong)));
+    let unreadable = refusal(&tag(&ingest, folder.path(), &wrong));
     assert!(unreadable.contains("other.bin") && unreadable.contains("tools/nlprule-data.sh"), "{unreadable}");
     fs::write(&wrong, "other data").unwrap();
-    let refused = refusal(&tag(&ingest, folder.path(), text(&wrong)));
+    let refused = refusal(&tag(&ingest, folder.path(), &wrong));
     assert!(refused.contains("other.bin") && refused.contains("SHA-256"), "{refused}");
 }

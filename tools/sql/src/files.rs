@@ -21,7 +21,7 @@ use datafusion::object_store::path::Path as ObjectPath;
 use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
-use super::shards::Shard;
+use crate::shards::Shard;
 
 /// One file, and the shard it belongs to, if any.
 #[derive(Debug)]

@@ -13,8 +13,8 @@ use datafusion::datasource::TableProvider;
 use loader::program::UsageError;
 use loader::{shard, source};
 
-use super::files::{self, ParquetFiles, Part};
-use super::shards::{Shard, ShardRows};
+use crate::files::{self, ParquetFiles, Part};
+use crate::shards::{Shard, ShardRows};
 
 /// The folders given on the command line.
 #[derive(Debug)]

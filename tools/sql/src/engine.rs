@@ -19,7 +19,7 @@ use futures_util::StreamExt;
 use loader::program::{self, UsageError};
 use tokio::runtime::{Builder, Runtime};
 
-use super::folder::{Folder, TABLES};
+use crate::folder::{Folder, TABLES};
 
 /// Interval of the checks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(50);
