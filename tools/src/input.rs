@@ -39,7 +39,7 @@ pub(crate) fn shards(input: &Path) -> Result<Vec<PathBuf>> {
         let folder = input.display();
         if input.join(PARTS).exists() {
             bail!(
-                "{folder} has no shards, only the sidecars that `ingest tag --table` wrote; name a folder of shards"
+                "{folder} has no shards, only the sidecars that `ingest tag --table` wrote; give a folder of shards"
             );
         }
         bail!(

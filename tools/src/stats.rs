@@ -42,7 +42,7 @@ pub(crate) struct StatsArguments {
     /// Folder of tagged shards, or of the sidecars that `ingest tag --table` wrote
     #[arg(value_name = "DIR")]
     shards: PathBuf,
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub(crate) struct MergeArguments {
     /// Folders that `tools stats` or `tools merge` wrote
     #[arg(value_name = "DIR", required = true)]
     parts: Vec<PathBuf>,
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print a summary as one line of JSON

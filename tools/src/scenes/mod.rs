@@ -45,7 +45,7 @@ const JPEG_QUALITY: u8 = 92;
 /// DIR/captions.parquet (columns URL and TEXT, the input of `ingest download`) and DIR/scenes.json (counts by class).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of scenes
