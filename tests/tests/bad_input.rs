@@ -131,7 +131,9 @@ fn the_trainer_refuses_before_it_writes() {
 
     let train = |change: &str| {
         fs::write(&config, format!("out = '{}'\n{change}", out.display())).unwrap();
-        let message = refused("trainer", &["train", "--config", text(&config)], 1);
+        // Without shards, or with a value of the wrong type, this is wrong use.
+        let code = if change.contains("data.shards") { 1 } else { 2 };
+        let message = refused("trainer", &["train", "--config", text(&config)], code);
         assert!(!out.exists(), "nothing is written: {message}");
         message
     };

@@ -205,7 +205,7 @@ fn what_cannot_go_on_is_refused_or_kept() {
     let again = place.train("run", &[]).output().unwrap();
     assert_eq!(again.status.code(), Some(1), "a folder that holds a run is not written over");
     let other = place.train("run", &["--resume", "--set", "optimizer.lr=0.5"]).output().unwrap();
-    assert_eq!(other.status.code(), Some(1));
+    assert_eq!(other.status.code(), Some(2));
     assert!(told(&other).contains("optimizer.lr"), "{}", told(&other));
 
     // Half of the set tagged by another tagger.
