@@ -131,8 +131,10 @@ fn the_trainer_fails_before_it_writes() {
 
     let train = |change: &str| {
         fs::write(&config, format!("out = '{}'\n{change}", out.display())).unwrap();
-        let message = refused("trainer", &["train", "--config", text(&config)], 1);
-        assert!(!out.exists(), "something was written: {message}");
+        // Without shards, or with a value of the wrong type, this is wrong use.
+        let code = if change.contains("data.shards") { 1 } else { 2 };
+        let message = refused("trainer", &["train", "--config", text(&config)], code);
+        assert!(!out.exists(), "nothing is written: {message}");
         message
     };
     let settings = |shards: &Path, tower: &Path, more: &str| {

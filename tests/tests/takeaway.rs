@@ -47,9 +47,9 @@ fn export_class_embeddings_and_model_card() {
     for part in [
         "---\nlicense: \"mit\"\n",
         "16 image-caption pairs in 1 shards",
-        "3 concepts took part: every concept mentioned at least 1 times",
-        "- `same`: **the bank is the evaluation vocabulary**",
-        "- `others: \"2\"`: the bank is not the evaluation vocabulary; it holds 1 of its 2 classes among 3 concepts.",
+        "has 3 concepts: every concept that the training captions mention at least 1 times",
+        "- `same`: **the vocabulary is exactly the list of evaluation classes**",
+        "- `others: \"2\"`: the vocabulary contains 1 of the 2 evaluation classes, and 3 concepts in total.",
         "| `same` | 6 | mIoU | 54.25 |",
         "batch_size = 8",
         "frozen vision tower | SHA-256 `",

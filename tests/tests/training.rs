@@ -205,7 +205,7 @@ fn runs_that_cannot_continue_end_with_an_error() {
     let again = place.train("run", &[]).output().unwrap();
     assert_eq!(again.status.code(), Some(1), "the folder of a run is not overwritten");
     let other = place.train("run", &["--resume", "--set", "optimizer.lr=0.5"]).output().unwrap();
-    assert_eq!(other.status.code(), Some(1));
+    assert_eq!(other.status.code(), Some(2));
     assert!(told(&other).contains("optimizer.lr"), "{}", told(&other));
 
     // Half of the dataset is tagged by another tagger.

@@ -1,4 +1,4 @@
-//! AdamW with moments that can be saved, and the learning rate's course.
+//! AdamW with moments that can be saved, and the learning rate schedule.
 
 use std::f64::consts::PI;
 use std::path::Path;
@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::torch::{self, AdamW, Slot};
+use crate::torch::{self, AdamW, ParameterState};
 use crate::weights::{self, Weights};
 
-/// Settings of the optimiser; the defaults are the published recipe's.
+/// Settings of AdamW and the learning rate schedule. The defaults are those of the published recipe.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSettings {
-    /// Highest learning rate, reached after the warm-up.
+    /// Maximum learning rate, reached at the end of the warm-up.
     pub lr: f64,
-    /// Weight decay of matrices; biases, norms and the logit scale have none.
+    /// Weight decay of parameters with two or more dimensions. Biases, LayerNorm parameters and the logit scale have none.
     pub weight_decay: f64,
-    /// Decay rate of the gradient's mean.
+    /// Decay rate of the running mean of the gradient.
     pub beta1: f64,
-    /// Decay rate of the squared gradient's mean.
+    /// Decay rate of the running mean of the squared gradient.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the denominator of the update for numerical stability.
     pub eps: f64,
-    /// Share of the steps over which the learning rate rises from 0; after it, a cosine to 0.
+    /// Fraction of the steps over which the learning rate rises linearly from 0; after that it follows a cosine down to 0.
     pub warmup: f64,
-    /// Largest joint 2-norm of the gradients; 0 for none.
+    /// Gradient clipping: maximum L2 norm of all gradients together; 0 = no clipping.
     pub clip: f64,
 }
 
@@ -36,7 +36,7 @@ impl Default for OptimizerSettings {
     }
 }
 
-/// The learning rate of `step` (from 0) of `steps`: linear warm-up, then cosine to zero.
+/// The learning rate of step `step` (counted from 0) of `steps`: linear warm-up, then cosine decay to zero.
 pub fn learning_rate(settings: &OptimizerSettings, step: u64, steps: u64) -> f64 {
     let warmup = (settings.warmup * steps as f64).round();
     let step = step as f64;
@@ -51,43 +51,47 @@ pub fn learning_rate(settings: &OptimizerSettings, step: u64, steps: u64) -> f64
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    slots: Vec<(String, Slot)>,
+    states: Vec<(String, ParameterState)>,
 }
 
 impl Optimizer {
-    /// Fresh moments for `parameters`.
+    /// With moments of zero for `parameters`.
     pub fn new(settings: &OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Self {
-        let slot = |parameter: Tensor| Slot {
+        let state = |parameter: Tensor| ParameterState {
             first_moment: parameter.zeros_like().detach(),
             second_moment: parameter.zeros_like().detach(),
             step: Tensor::zeros([] as [i64; 0], (Kind::Float, parameter.device())),
             parameter,
         };
-        let slots = parameters.into_iter().map(|(name, parameter)| (name, slot(parameter))).collect();
-        Self { settings: settings.clone(), slots }
+        let states = parameters.into_iter().map(|(name, parameter)| (name, state(parameter))).collect();
+        Self { settings: settings.clone(), states }
     }
 
-    /// One step at learning rate `lr` from the accumulated gradients, which are then cleared.
+    /// One step with learning rate `lr` from the accumulated gradients, which are then cleared.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        let with_gradient: Vec<&Slot> =
-            self.slots.iter().map(|(_, slot)| slot).filter(|slot| slot.parameter.grad().defined()).collect();
+        let with_gradient: Vec<&ParameterState> = self
+            .states
+            .iter()
+            .map(|(_, state)| state)
+            .filter(|state| state.parameter.grad().defined())
+            .collect();
         if self.settings.clip > 0.0 {
-            let gradients: Vec<Tensor> = with_gradient.iter().map(|slot| slot.parameter.grad()).collect();
+            let gradients: Vec<Tensor> = with_gradient.iter().map(|state| state.parameter.grad()).collect();
             torch::clip_gradients(&gradients, self.settings.clip)?;
         }
-        let (decayed, plain): (Vec<&Slot>, Vec<&Slot>) =
-            with_gradient.into_iter().partition(|slot| slot.parameter.dim() > 1);
-        for (slots, weight_decay) in [(decayed, self.settings.weight_decay), (plain, 0.0)] {
+        let (decayed, plain): (Vec<&ParameterState>, Vec<&ParameterState>) =
+            with_gradient.into_iter().partition(|state| state.parameter.dim() > 1);
+        for (states, weight_decay) in [(decayed, self.settings.weight_decay), (plain, 0.0)] {
             let settings = AdamW {
                 lr,
                 betas: (self.settings.beta1, self.settings.beta2),
                 weight_decay,
                 eps: self.settings.eps,
             };
-            torch::fused_adamw(&slots, &settings)?;
+            torch::fused_adamw(&states, &settings)?;
         }
-        for (_, slot) in &mut self.slots {
-            slot.parameter.zero_grad();
+        for (_, state) in &mut self.states {
+            state.parameter.zero_grad();
         }
         Ok(())
     }
@@ -95,24 +99,26 @@ impl Optimizer {
     /// Writes moments and step counts as a safetensors file.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut named = Vec::new();
-        for (name, slot) in &self.slots {
-            for (part, tensor) in
-                [("exp_avg", &slot.first_moment), ("exp_avg_sq", &slot.second_moment), ("step", &slot.step)]
-            {
+        for (name, state) in &self.states {
+            for (part, tensor) in [
+                ("exp_avg", &state.first_moment),
+                ("exp_avg_sq", &state.second_moment),
+                ("step", &state.step),
+            ] {
                 named.push((format!("{name}.{part}"), tensor.shallow_clone()));
             }
         }
         weights::write(path, &named)
     }
 
-    /// Continues with the moments of [`Optimizer::save`].
+    /// Continues with the moments that [`Optimizer::save`] wrote.
     pub fn load(&mut self, path: &Path, device: Device) -> Result<()> {
         let mut saved = Weights::read(path, device)?;
-        for (name, slot) in &mut self.slots {
-            let size = slot.parameter.size();
-            slot.first_moment = saved.take(&format!("{name}.exp_avg"), &size)?;
-            slot.second_moment = saved.take(&format!("{name}.exp_avg_sq"), &size)?;
-            slot.step = saved.take(&format!("{name}.step"), &[])?;
+        for (name, state) in &mut self.states {
+            let size = state.parameter.size();
+            state.first_moment = saved.take(&format!("{name}.exp_avg"), &size)?;
+            state.second_moment = saved.take(&format!("{name}.exp_avg_sq"), &size)?;
+            state.step = saved.take(&format!("{name}.step"), &[])?;
         }
         saved.finish(&[])
     }
@@ -133,7 +139,7 @@ mod tests {
         assert!(at(99) < 0.001);
     }
 
-    /// Against AdamW written out: decoupled decay, bias-corrected moments.
+    /// Compared with AdamW written out by hand: decoupled decay, bias-corrected moments.
     #[test]
     fn a_step_is_adamw() {
         let settings = OptimizerSettings { weight_decay: 0.1, ..Default::default() };

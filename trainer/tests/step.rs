@@ -1,4 +1,4 @@
-//! The step's phases: gradients do not depend on how the batch is cut, and a batch without mentions works.
+//! The phases of a step: gradients do not depend on the size of micro-batches, and a batch without mentions works.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -49,7 +49,7 @@ fn mentions() -> Vec<Mention> {
     ]
 }
 
-/// Loss and every gradient, by name.
+/// The loss and all gradients, by name.
 fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f64, Vec<(String, Tensor)>) {
     let _turn = random(3);
     let text = tower();
@@ -60,7 +60,7 @@ fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f6
     (report.loss.double_value(&[]), named)
 }
 
-/// The largest difference in terms of the largest value, if that is above 1.
+/// The largest difference, divided by the largest value if that is above 1.
 fn apart(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]).max(1.0)
 }
@@ -94,7 +94,7 @@ fn the_concept_loss_reaches_the_tower_and_a_batch_without_mentions_is_lits() {
     assert!(!lit_gradients.iter().zip(&empty_gradients).any(differs));
 }
 
-/// CLIP's vision tower gets its gradients through the same phases, whole or in pieces, as from one graph for everything.
+/// The gradients of CLIP's vision tower from the same phases, with and without micro-batches, are those of a single graph.
 #[test]
 fn clip_trains_both_towers() {
     let _turn = random(3);

@@ -1,41 +1,41 @@
-//! Sets of images with labels or captions: class folders as ImageNet's, WebDataset sets as the CLIP benchmark
-//! publishes them, and captions in COCO's JSON or one a line.
+//! Datasets of images with classes or captions: one folder per class as ImageNet, WebDataset shards as the CLIP benchmark publishes
+//! them, and captions as COCO JSON or JSON lines.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 
-/// Endings of images in class folders.
+/// File extensions of images in class folders.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
-/// ImageNet's class names in the order of its synsets.
+/// Class names of ImageNet in the order of its synsets.
 const IMAGENET: &str = include_str!("../../data/classes/imagenet1000.txt");
 
-/// What is known of an image.
+/// The ground truth for an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Known {
+pub enum Label {
     /// The index of its class.
     Class(usize),
     /// Its captions.
     Captions(Vec<String>),
 }
 
-/// Images with what is known of them.
+/// Images with their labels.
 #[derive(Debug)]
-pub struct ImageSet {
-    /// The folder's name, or the published set's.
+pub struct ImageDataset {
+    /// Name of the folder or file.
     pub name: String,
-    /// Class names; empty for captions.
+    /// Class names; empty for datasets with captions.
     pub classes: Vec<String>,
-    /// The set's own templates, `{}` for the name; none where it has none.
+    /// Prompt templates that come with the dataset, with `{}` for the class name.
     pub templates: Option<Vec<String>>,
     pub(super) source: Source,
 }
 
 #[derive(Debug)]
 pub(super) enum Source {
-    Files(Vec<(PathBuf, Known)>),
+    Files(Vec<(PathBuf, Label)>),
     Shards { paths: Vec<PathBuf>, captions: bool },
 }
 
@@ -43,20 +43,22 @@ pub(super) fn invalid(path: &Path, problem: impl Into<String>) -> Error {
     Error::Invalid { path: path.to_owned(), problem: problem.into() }
 }
 
-/// Lines without the empty ones at the end; one in between would shift every class after it, so it stays.
+/// Lines without empty lines at the end. Empty lines in between are kept, because the line number is the class number.
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).map_err(at(path))?;
+    let text = fs::read_to_string(path).map_err(reading(path))?;
     Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
-impl ImageSet {
-    /// A set with classes: WebDataset shards with `classnames.txt`, or a folder a class.
+impl ImageDataset {
+    /// A dataset with classes: WebDataset shards with `classnames.txt`, or one folder per class.
     pub fn classification(folder: &Path, split: &str) -> Result<Self> {
         let names = folder.join("classnames.txt");
         let kind = fs::read_to_string(folder.join("dataset_type.txt")).unwrap_or_default();
         match kind.trim() {
             "" | "classification" => {}
-            other => return Err(invalid(folder, format!("is a {other} set, not one for classification"))),
+            other => {
+                return Err(invalid(folder, format!("is a {other} dataset, not one for classification")));
+            }
         }
         match shards(folder, split)? {
             Some(paths) => {
@@ -78,14 +80,15 @@ impl ImageSet {
         }
     }
 
-    /// `val/n01440764/IMAGE.JPEG` and the like; the classes are the folders in order of name.
+    /// Folders such as `val/n01440764/IMAGE.JPEG`; the classes are the folders, sorted by name.
     fn class_folders(folder: &Path, split: &str, names: &Path) -> Result<Self> {
         let root = [folder.join(split), folder.join("val"), folder.to_owned()];
-        let root = root.iter().find(|root| root.is_dir()).ok_or_else(|| invalid(folder, "is no folder"))?;
+        let root =
+            root.iter().find(|root| root.is_dir()).ok_or_else(|| invalid(folder, "is not a folder"))?;
         let mut folders: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir()).collect();
         folders.sort();
         if folders.is_empty() {
-            return Err(invalid(root, "holds no folder a class, and there are no shards either"));
+            return Err(invalid(root, "contains neither shards nor one folder per class"));
         }
         let synsets = folders.len() == 1000 && folders.iter().all(|folder| name(folder).starts_with('n'));
         let classes: Vec<String> = if names.exists() {
@@ -97,7 +100,7 @@ impl ImageSet {
         };
         if classes.len() != folders.len() {
             let problem = format!(
-                "names {} classes, and {} has {} folders",
+                "has {} class names, but {} has {} folders",
                 classes.len(),
                 root.display(),
                 folders.len()
@@ -109,24 +112,24 @@ impl ImageSet {
             let mut images: Vec<PathBuf> =
                 entries(folder)?.into_iter().filter(|path| is_image(path)).collect();
             images.sort();
-            files.extend(images.into_iter().map(|path| (path, Known::Class(class))));
+            files.extend(images.into_iter().map(|path| (path, Label::Class(class))));
         }
         Ok(Self { name: name(folder), classes, templates: None, source: Source::Files(files) })
     }
 
-    /// A set with captions: WebDataset shards with one caption a line of `.txt`.
+    /// A dataset with captions: WebDataset shards whose `.txt` has one caption per line.
     pub fn captioned_shards(folder: &Path, split: &str) -> Result<Self> {
-        let paths =
-            shards(folder, split)?.ok_or_else(|| invalid(folder, "holds no shard (0.tar, 00000.tar ..)"))?;
+        let paths = shards(folder, split)?
+            .ok_or_else(|| invalid(folder, "contains no shard (0.tar, 00000.tar, ..)"))?;
         let source = Source::Shards { paths, captions: true };
         Ok(Self { name: name(folder), classes: Vec::new(), templates: None, source })
     }
 
-    /// Captions from a file: COCO's JSON, or JSON lines of `file` and `captions`; images in a folder. At most
-    /// `most` captions an image are taken, the first ones.
+    /// Captions from a file, COCO JSON or JSON lines with `file` and `captions`, and images in a folder. Only the first `most`
+    /// captions of an image are used.
     pub fn captions(file: &Path, images: &Path, most: usize) -> Result<Self> {
-        let text = fs::read_to_string(file).map_err(at(file))?;
-        let wrong = |e: serde_json::Error| invalid(file, format!("no captions: {e}"));
+        let text = fs::read_to_string(file).map_err(reading(file))?;
+        let wrong = |e: serde_json::Error| invalid(file, format!("is not a file of captions: {e}"));
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         if file.extension().is_some_and(|extension| extension == "jsonl") {
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
@@ -148,18 +151,21 @@ impl ImageSet {
             captions.truncate(most);
             let path = images.join(&name);
             if captions.is_empty() {
-                return Err(invalid(file, format!("has no caption of {name}")));
+                return Err(invalid(file, format!("has no caption for {name}")));
             }
             if !path.exists() {
-                return Err(invalid(&path, format!("is missing, and {} has captions of it", file.display())));
+                return Err(invalid(
+                    &path,
+                    format!("is missing, but {} has captions for it", file.display()),
+                ));
             }
-            files.push((path, Known::Captions(captions)));
+            files.push((path, Label::Captions(captions)));
         }
         let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { name, classes: Vec::new(), templates: None, source: Source::Files(files) })
     }
 
-    /// Images, where they can be counted without reading shards; 0 otherwise.
+    /// Number of images if it is known without reading the shards, otherwise 0.
     pub fn known_length(&self) -> u64 {
         match &self.source {
             Source::Files(files) => files.len() as u64,
@@ -201,16 +207,16 @@ fn is_image(path: &Path) -> bool {
 }
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(at(folder))?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(at(folder))).collect()
+    let entries = fs::read_dir(folder).map_err(reading(folder))?;
+    entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading(folder))).collect()
 }
 
-/// Shards of a split, in the order of their numbers: as many as `nshards.txt` says, or all there are.
+/// Shards of a split, sorted by number: as many as `nshards.txt` says, or all.
 fn shards(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
     let inside = folder.join(split);
     let root = if inside.is_dir() { inside } else { folder.to_owned() };
     if !root.is_dir() {
-        return Err(invalid(folder, "is no folder"));
+        return Err(invalid(folder, "is not a folder"));
     }
     let number = |path: &PathBuf| {
         loader::shard::stem(path).map(|stem| (stem.parse::<u64>().unwrap_or(u64::MAX), stem.to_owned()))
@@ -219,11 +225,13 @@ fn shards(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
     paths.sort_by_key(number);
     let counted = root.join("nshards.txt");
     if counted.exists() {
-        let text = fs::read_to_string(&counted).map_err(at(&counted))?;
-        let count: usize =
-            text.trim().parse().map_err(|_| invalid(&counted, format!("{:?} is no number", text.trim())))?;
+        let text = fs::read_to_string(&counted).map_err(reading(&counted))?;
+        let count: usize = text
+            .trim()
+            .parse()
+            .map_err(|_| invalid(&counted, format!("{:?} is not a number", text.trim())))?;
         if paths.len() < count {
-            return Err(invalid(&counted, format!("says {count} shards, and there are {}", paths.len())));
+            return Err(invalid(&counted, format!("says {count} shards, but there are {}", paths.len())));
         }
         paths.truncate(count);
     }

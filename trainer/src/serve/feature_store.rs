@@ -1,4 +1,4 @@
-//! Features of the pictures that were sent last, and the scores of words on them.
+//! The features of recently used images, and the similarity of class names to them.
 
 use std::collections::VecDeque;
 
@@ -8,18 +8,18 @@ use crate::dense::numbers;
 use crate::error::Result;
 use crate::words::{WordList, WordVectors};
 
-/// Bytes of features kept; a picture at 448 x 672 has 4.7 MB of them beside a ViT-B/14.
-const MOST_BYTES: usize = 512 << 20;
+/// Maximum size of the stored features in bytes. With a ViT-B/14, an image of 448 x 672 pixels has 4.7 MB of features.
+const MAX_BYTES: usize = 512 << 20;
 
-/// The text tower and the pictures that words are compared with.
+/// The text tower, and the features of images.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct FeatureStore {
     pub(super) words: WordVectors,
-    /// Last used last.
+    /// In order of use, the most recently used last.
     pictures: VecDeque<(String, Tensor)>,
 }
 
-impl Held {
+impl FeatureStore {
     pub(super) fn new(words: WordVectors) -> Self {
         Self { words, pictures: VecDeque::new() }
     }
@@ -31,20 +31,20 @@ impl Held {
         self.pictures.back().map(|(_, features)| features)
     }
 
-    /// Keeps a picture's features, [rows, columns, d_v], and lets the longest unused go where there are too many.
+    /// Stores the features of an image, [rows, columns, d_v], and evicts the least recently used ones if there are too many.
     pub(super) fn keep(&mut self, id: String, features: Tensor) {
         let bytes = |features: &Tensor| features.numel() * size_of::<f32>();
         self.pictures.retain(|(held, _)| *held != id);
         self.pictures.push_back((id, features));
         while self.pictures.len() > 1
-            && self.pictures.iter().map(|(_, f)| bytes(f)).sum::<usize>() > MOST_BYTES
+            && self.pictures.iter().map(|(_, f)| bytes(f)).sum::<usize>() > MAX_BYTES
         {
             self.pictures.pop_front();
         }
     }
 
-    /// Similarity of each class at each patch, float32 [classes, rows, columns] as little-endian bytes; none for a
-    /// picture that is no longer held.
+    /// Similarity of each class to each patch, float32 [classes, rows, columns] as little-endian bytes; `None` if the features of the
+    /// image are no longer stored.
     pub(super) fn scores(&mut self, id: &str, list: &WordList) -> Result<Option<Vec<u8>>> {
         let vectors = self.words.of(&list.words)?;
         let Some(features) = self.picture(id) else { return Ok(None) };

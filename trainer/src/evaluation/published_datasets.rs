@@ -1,41 +1,41 @@
-//! The segmentation sets of the papers: their classes, and the folder layouts they are published in.
+//! The segmentation datasets of the papers: their classes and folder layouts.
 
 use super::classes::{self, Class};
 use super::datasets::Background;
 use super::masks::Conversion;
 
-/// A published set.
+/// A published dataset.
 #[derive(Debug)]
 pub struct Published {
-    /// As `--dataset` takes it.
+    /// Name for `--dataset`.
     pub name: &'static str,
-    /// As people call it.
+    /// Name in texts.
     pub title: &'static str,
-    /// Images of each split, as published.
+    /// Number of images per split.
     pub images: &'static [(&'static str, usize)],
     pub(super) classes: &'static str,
-    /// What the papers do with class 0; none where a set has no background class.
+    /// How the papers predict class 0; `None` for datasets without a background class.
     pub(super) background: Option<Background>,
-    /// Folders that may hold the layout, below the one that is named.
+    /// Folders in the one that the user gives that may contain the layout.
     pub(super) roots: &'static [&'static str],
     pub(super) layouts: &'static [Layout],
 }
 
 impl Published {
-    /// Its classes, as results name and count them.
+    /// The classes in the results.
     pub fn class_list(&self) -> Vec<Class> {
         let classes = classes::parse(self.classes);
         classes.into_iter().skip(usize::from(self.background == Some(Background::Ignored))).collect()
     }
 }
 
-/// One way a set lies on disk; `{}` stands for the key of an image.
+/// A folder layout; `{}` stands for the key of an image.
 #[derive(Debug)]
 pub(super) struct Layout {
     pub(super) split: &'static str,
-    /// File with the keys, one a line; without it the images' folder is listed.
+    /// File with one key per line; without it, the folder of images is listed.
     pub(super) list: Option<&'static str>,
-    /// `.*` stands for any image extension.
+    /// Path of an image; `.*` stands for any image extension.
     pub(super) image: &'static str,
     pub(super) mask: &'static str,
     pub(super) conversion: Conversion,
@@ -59,7 +59,7 @@ const CONTEXT: &[Layout] = &[Layout {
 }];
 const CONTEXT_ROOTS: &[&str] = &["", "VOC2010", "VOCdevkit/VOC2010"];
 
-/// COCO's images and masks lie in one of these; prepared masks come before raw ones.
+/// Layouts of COCO; prepared masks come before raw ones.
 macro_rules! coco {
     ($prepared:literal, $raw:expr) => {
         &[
@@ -82,7 +82,7 @@ macro_rules! coco {
 }
 const COCO_ROOTS: &[&str] = &["", "coco_stuff164k", "coco"];
 
-/// Every published set.
+/// All published datasets.
 pub const PUBLISHED: &[Published] = &[
     Published {
         name: "voc20",
