@@ -31,9 +31,16 @@ fn main() {
         .files(["cpp/shim.cpp", "cpp/collectives.cpp", "cpp/device.cpp", "cpp/profiler.cpp"])
         .compile("torch_shim");
 
-    // A .torch folder beside the checkout's target folder first, so that a moved checkout still runs, then
-    // the libtorch this was built against.
-    for folder in ["$ORIGIN/../../.torch/torch/lib", "$ORIGIN/../../../.torch/torch/lib", &lib] {
+    // The .torch folder next to the checkout's target folder first, so that a moved checkout still runs, then the
+    // libtorch this was built against.
+    let program = if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "macos") {
+        "@loader_path"
+    } else {
+        "$ORIGIN"
+    };
+    let near =
+        ["../../.torch/torch/lib", "../../../.torch/torch/lib"].map(|folder| format!("{program}/{folder}"));
+    for folder in near.iter().chain([&lib]) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
     }
 }

@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
 use clap::Parser;
 use image::{GrayImage, Luma, Rgb, RgbImage};
@@ -31,10 +30,7 @@ fn text(path: &Path) -> &str {
 
 /// A CLIP with patches of 8 px for images of 32 px, in open_clip's names.
 fn clip(folder: &Path) -> PathBuf {
-    // The generator is the process's, and tests run side by side.
-    static DRAWING: Mutex<()> = Mutex::new(());
-    let _alone = DRAWING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    tch::manual_seed(11);
+    let _turn = crate::random(11);
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/evaluation/cases.json");
     let cases: Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
     let shapes = cases["clip"][0]["shapes"].as_object().unwrap();

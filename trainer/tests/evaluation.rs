@@ -2,8 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod wave;
-
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
@@ -26,7 +24,7 @@ use trainer::towers::{
 use trainer::vision_source::FrozenVision;
 use trainer::weights;
 use trainer::window::Window;
-use wave::{fill, wave};
+use crate::wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;

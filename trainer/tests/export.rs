@@ -58,7 +58,7 @@ const CAPTIONS: [&str; 3] = ["a photo of a cat.", "two rubber ducks and a soccer
 #[test]
 fn timm_and_open_clip_compute_the_same() {
     let Some(python) = python() else { return };
-    tch::manual_seed(3);
+    let _turn = crate::random(3);
     let shape = TextShape { width: 64, depth: 3, heads: 4, context: 32 };
     let text = TextTower::random(shape, 128, Device::Cpu);
     for registers in [0, 4] {
@@ -109,7 +109,7 @@ print(json.dumps({{
 #[test]
 fn class_vectors_are_those_of_open_clips_zero_shot_classifier() {
     let Some(python) = python() else { return };
-    tch::manual_seed(4);
+    let _turn = crate::random(4);
     let folder = tempfile::tempdir().unwrap();
     let shape = TextShape { width: 64, depth: 2, heads: 2, context: 77 };
     let text = TextTower::random(shape, 128, Device::Cpu);

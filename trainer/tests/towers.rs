@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod wave;
-
 use std::collections::BTreeMap;
 
 use serde_json::Value;
@@ -13,7 +11,7 @@ use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
 use trainer::vision_source::FrozenVision;
 use trainer::weights;
-use wave::{fill, wave};
+use crate::wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;

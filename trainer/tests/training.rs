@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod wave;
-
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,7 +18,7 @@ use trainer::objective::{Images, Objective, ObjectiveSettings, Query, StepInput,
 use trainer::optimizer::{Optimizer, OptimizerSettings, learning_rate};
 use trainer::pooling::Mention;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
-use wave::{fill, wave};
+use crate::wave::{fill, wave};
 
 const SIZE: i64 = 32;
 const CONTEXT: usize = 16;
@@ -254,7 +252,7 @@ fn ranks(world: usize, role: &str) {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = |rank: usize| -> Child {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "part_of_another_test", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "training::part_of_another_test", "--nocapture", "--test-threads=1"])
             .envs([(ROLE, role.to_owned()), ("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
             .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
             .env("OMP_NUM_THREADS", "1")

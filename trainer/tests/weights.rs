@@ -3,8 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod wave;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use trainer::towers::{TextShape, TextTower, VisionShape, VisionTower};
 use trainer::weights::convert::convert;
 use trainer::weights::{self, Family};
-use wave::fill;
+use crate::wave::fill;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/towers")
@@ -171,7 +169,7 @@ fn every_family_is_written_and_read_back() {
 fn both_towers_become_a_simzss_file_and_come_apart_again() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    tch::manual_seed(5);
+    let _turn = crate::random(5);
     let vision = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 3 }, Device::Cpu);
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 8 }, 64, Device::Cpu);
     let mut denoised = vision.named();

@@ -1,5 +1,5 @@
-//! `tools sql`: the queries of `tools/queries.sql` give the rows that DuckDB gives over the views of `tools/duckdb.sql`,
-//! and what cannot be answered is refused in one line.
+//! `tools sql`: the queries of `tools/queries.sql` give the same rows as DuckDB with the views of `tools/duckdb.sql`,
+//! and queries that cannot be answered end with an error of one line.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tests::{program, real_data, refused, run, summary, text};
 
-/// Another version may well do; this one is known to.
+/// A version that the tests pass with; others probably work too.
 const DUCKDB: &str = "1.5.6";
 
 /// Runs the queries on standard input, a JSON list, in the folder of shards; prints a list of lists of rows.
@@ -28,7 +28,7 @@ for query in queries:
 print(json.dumps(answers))
 ";
 
-/// Caption, and what is at its path: a picture, nothing, or no picture.
+/// A caption and an image file, which may be missing or damaged.
 const SAMPLES: [(&str, &str); 8] = [
     ("A man walks a big brown dog and a small white dog.", "000000.jpg"),
     ("Two men and a black dog near a tall tree", "000001.jpg"),
@@ -40,12 +40,12 @@ const SAMPLES: [(&str, &str); 8] = [
     ("A dog chases a cat up a tree", "000005.jpg"),
 ];
 
-/// A tagged set of three shards with its statistics inside, of a few hand-written captions.
+/// A tagged dataset of three shards with a few hand-written captions, with its statistics in the same folder.
 fn small_set(place: &Path) -> PathBuf {
     let (scenes, set) = (place.join("scenes"), place.join("set"));
     summary("tools", &["scenes", "--count", "6", "--size", "32", "--out", text(&scenes)]);
     let images = scenes.join("images");
-    fs::write(images.join("broken.jpg"), "this is no picture").unwrap();
+    fs::write(images.join("broken.jpg"), "this is not an image").unwrap();
     let rows: String = SAMPLES
         .iter()
         .map(|(caption, file)| json!({"file": file, "caption": caption}).to_string() + "\n")
@@ -64,13 +64,13 @@ fn tag(table: &Path, images: &Path, set: &Path, shard_size: &str) {
     summary("tools", &["stats", text(set), "--out", text(&set.join("statistics"))]);
 }
 
-/// Where Python finds DuckDB; none, with the reason printed, where it cannot be had.
+/// The folder of a Python package of DuckDB; `None`, after printing the reason, where it cannot be installed.
 fn duckdb() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("duckdb-{DUCKDB}"));
     if folder.exists() {
         return Some(folder);
     }
-    // Aside first: an interrupted installation is not taken for a whole one.
+    // In a temporary folder first, so that an interrupted installation is never used.
     let new = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let wanted = format!("duckdb=={DUCKDB}");
     let installed = Command::new("python3")
@@ -79,7 +79,7 @@ fn duckdb() -> Option<PathBuf> {
         .output();
     let why = match installed {
         Ok(output) if output.status.success() => {
-            // Another test may have been faster.
+            // Fails if another test has installed it in the meantime, which is fine.
             let _ = fs::rename(new.path(), &folder);
             return Some(folder);
         }
@@ -91,9 +91,9 @@ fn duckdb() -> Option<PathBuf> {
     None
 }
 
-/// The rows that DuckDB gives for each query.
+/// DuckDB's rows for each query.
 fn ask_duckdb(duckdb: &Path, set: &Path, queries: &[&str]) -> Vec<Vec<Value>> {
-    let views = include_str!("../../tools/duckdb.sql");
+    let views = include_str!("../../duckdb.sql");
     let input = set.join("input.json");
     fs::write(&input, json!([views, queries]).to_string()).unwrap();
     let output = Command::new("python3")
@@ -108,7 +108,7 @@ fn ask_duckdb(duckdb: &Path, set: &Path, queries: &[&str]) -> Vec<Vec<Value>> {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// The rows that `tools sql` gives.
+/// The rows of `tools sql` for a query.
 fn ask_tools(set: &Path, query: &str) -> Vec<Value> {
     let output = run("tools", &["sql", query, text(set), "--format", "json"]);
     assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
@@ -116,13 +116,13 @@ fn ask_tools(set: &Path, query: &str) -> Vec<Value> {
     rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Name and text of each query that the README shows.
+/// Name and text of each query in `tools/queries.sql`.
 fn queries() -> Vec<(&'static str, &'static str)> {
     let part = |part: &'static str| {
         let (title, query) = part.split_once('\n').unwrap();
         (title.split_once(':').unwrap().0, query.trim())
     };
-    include_str!("../../tools/queries.sql")
+    include_str!("../../queries.sql")
         .split("\n-- ")
         .skip(1)
         .filter(|p| p.contains("SELECT"))
@@ -130,7 +130,7 @@ fn queries() -> Vec<(&'static str, &'static str)> {
         .collect()
 }
 
-/// Equal but for the last digits of sums of floating-point numbers.
+/// Whether two values are equal, apart from rounding of floating-point sums.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-9,
@@ -142,10 +142,10 @@ fn same(a: &Value, b: &Value) -> bool {
     }
 }
 
-/// Both engines' answers to every query; returns their sizes.
+/// Compares the rows of both engines for every query; returns the number of rows of each.
 fn compare(duckdb: &Path, set: &Path) -> Vec<(&'static str, usize)> {
     let mut queries = queries();
-    // Whole tables as well.
+    // All rows of all tables as well.
     queries.extend([
         ("samples", "SELECT * FROM samples ORDER BY key"),
         ("mentions", "SELECT * FROM mentions ORDER BY key, phrase_start"),
@@ -176,21 +176,21 @@ fn duckdb_gives_the_same_rows() {
     for (name, rows) in compare(&duckdb, &set) {
         assert!(rows > 0, "{name} has no rows, so nothing was compared");
     }
-    // The footers, as any Parquet reader sees them.
+    // The footers, which any Parquet reader can read.
     let query = "SELECT footer->>'version' AS version, footer->>'shard' AS shard, \
                  (footer->>'samples')::INT AS samples, (footer->>'mentions')::INT = \
                  (SELECT count(*) FROM mentions WHERE mentions.shard = footers.shard) AS counted \
                  FROM footers ORDER BY shard";
     let footers = ask_duckdb(&duckdb, &set, &[query]).remove(0);
     let footer = |shard: &str, samples: u32| json!({"version": "1", "shard": shard, "samples": samples, "counted": true});
-    // Of the eight samples the fifth and the sixth are missing.
+    // Of the eight samples, the fifth and the sixth failed.
     assert_eq!(footers, [footer("00000.tar", 3), footer("00001.tar", 1), footer("00002.tar", 2)]);
     let totals = "SELECT json_extract_string(decode(value), 'version') AS version, \
                   json_extract_string(decode(value), 'samples')::INT AS samples \
                   FROM parquet_kv_metadata('statistics/*.parquet') WHERE decode(key) = 'statistics'";
     let totals = ask_duckdb(&duckdb, &set, &[totals]).remove(0);
     assert_eq!(totals, vec![json!({"version": "1", "samples": 6}); 2]);
-    // Text columns with few values are dictionaries in the file; the statistics are sorted.
+    // Text columns with few values are stored as dictionaries; the statistics are sorted.
     let practice = [
         "SELECT count(*) AS n FROM parquet_metadata('*.concepts.parquet') \
          WHERE path_in_schema IN ('phrase', 'concept', 'head', 'tags') AND encodings NOT LIKE '%RLE_DICTIONARY%'",
@@ -216,10 +216,10 @@ fn duckdb_gives_the_same_rows_on_real_captions() {
 }
 
 #[test]
-fn answers_by_hand() {
+fn answers_agree_with_counts_by_hand() {
     let place = tempfile::tempdir().unwrap();
     let set = small_set(place.path());
-    // Straight from the captions above.
+    // Counted in the captions above.
     let heads = "SELECT head, count(*) AS n FROM mentions WHERE head IN ('dog', 'cat', 'man') GROUP BY head ORDER BY head";
     assert_eq!(
         ask_tools(&set, heads),
@@ -236,11 +236,11 @@ fn answers_by_hand() {
         ),
         [json!({"count": 8, "successes": 6, "without": 1})]
     );
-    // Nulls last in either direction, as in DuckDB.
+    // Nulls come last in both sort orders, as in DuckDB.
     let nulls = ask_tools(&set, "SELECT error_message FROM samples ORDER BY error_message DESC");
     assert!(nulls[0]["error_message"].is_string() && nulls[7]["error_message"].is_null(), "{nulls:?}");
 
-    // Statistics that lie elsewhere are named after the shards.
+    // Statistics in another folder are given after the shards.
     let statistics = place.path().join("elsewhere");
     fs::rename(set.join("statistics"), &statistics).unwrap();
     let top = "SELECT concept, mentions FROM concepts ORDER BY mentions DESC LIMIT 1";
@@ -279,7 +279,7 @@ fn answers_by_hand() {
 }
 
 #[test]
-fn what_cannot_be_answered_is_refused() {
+fn queries_that_cannot_be_answered_are_errors() {
     let place = tempfile::tempdir().unwrap();
     let set = small_set(place.path());
     let outside = place.path().join("outside");
@@ -311,7 +311,7 @@ fn what_cannot_be_answered_is_refused() {
     let line = refuse("SELECT * FROM mention", 2);
     assert!(line.contains("no table mention;") && line.contains("mentions, shards"), "{line}");
     assert!(refuse("SELECT nothing(key) FROM samples", 2).contains("nothing"));
-    // No file but those of the tables can be read.
+    // Only the files of the tables can be read.
     let secret = set.join("00000.parquet");
     refuse(&format!("SELECT * FROM '{}'", secret.display()), 2);
     refuse("SELECT 1 / 0 FROM samples", 1);
@@ -330,7 +330,7 @@ fn what_cannot_be_answered_is_refused() {
 
 #[test]
 #[cfg(unix)]
-fn an_interrupt_ends_a_query_that_would_take_years() {
+fn an_interrupt_stops_a_long_query() {
     let place = tempfile::tempdir().unwrap();
     let set = small_set(place.path());
     let query = "SELECT count(*) FROM generate_series(1, 1000000000000) AS number CROSS JOIN mentions WHERE phrase > 'a'";
@@ -340,7 +340,7 @@ fn an_interrupt_ends_a_query_that_would_take_years() {
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().starts_with("querying: "), "a long query says that it goes on");
+    assert!(lines.next().unwrap().unwrap().starts_with("querying: "), "a long query prints progress");
     let killed = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let last = lines.map(Result::unwrap).last().unwrap();
@@ -348,31 +348,31 @@ fn an_interrupt_ends_a_query_that_would_take_years() {
 }
 
 #[test]
-fn files_that_do_not_fit_are_named() {
+fn errors_name_files_that_do_not_match() {
     let place = tempfile::tempdir().unwrap();
     let set = small_set(place.path());
     let refuse = |query: &str| refused("tools", &["sql", query, text(&set)], 1);
-    // A sidecar of another shard.
+    // The sidecar of another shard.
     fs::copy(set.join("00000.concepts.parquet"), set.join("00001.concepts.parquet")).unwrap();
     let line = refuse("SELECT count(*) FROM mentions");
     assert!(line.contains("00001.concepts.parquet") && line.contains("00000.tar"), "{line}");
-    // A table of other columns.
+    // A table with other columns.
     fs::copy(set.join("00000.concepts.parquet"), set.join("00002.parquet")).unwrap();
     let line = refuse("SELECT key FROM samples");
     assert!(
         line.contains("00002.parquet") && line.contains("00000.parquet") && line.contains("column"),
         "{line}"
     );
-    fs::write(set.join("00002.parquet"), "no table").unwrap();
+    fs::write(set.join("00002.parquet"), "not a table").unwrap();
     assert!(refuse("SELECT key FROM samples").contains("00002.parquet"));
     assert_eq!(
         ask_tools(&set, "SELECT count(*) AS n FROM shards"),
         [json!({"n": 3})],
-        "others can still be asked"
+        "other tables can still be queried"
     );
-    // A shard without its table is left out, and said to be.
+    // A shard without a table is skipped with a note.
     fs::remove_file(set.join("00002.parquet")).unwrap();
     let output = run("tools", &["sql", "SELECT count(*) AS n FROM samples", text(&set), "--format", "csv"]);
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "n\n6\n");
-    assert!(String::from_utf8(output.stderr).unwrap().contains("leaves out 1 of 3 shards"));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("lacks 1 of 3 shards"));
 }

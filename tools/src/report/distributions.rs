@@ -1,9 +1,9 @@
-//! Counts of values, of a size that does not grow with what is counted.
+//! Distributions of values in a fixed amount of memory, however many values are counted.
 
-/// Longer sides are counted as this long.
+/// Longer sides are counted as this length, pixels.
 const LONGEST_SIDE: usize = 1 << 15;
 
-/// How often each value up to a limit came.
+/// How often each value up to a limit occurred. Larger values count as the limit.
 #[derive(Debug)]
 pub(crate) struct Distribution {
     counts: Vec<u64>,
@@ -21,18 +21,18 @@ impl Distribution {
         self.total += 1;
     }
 
-    /// Values counted.
+    /// Number of values counted.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
-    /// How often values in the range came.
+    /// How often values in the range occurred.
     pub(crate) fn within(&self, range: std::ops::Range<usize>) -> u64 {
         let end = range.end.min(self.counts.len());
         self.counts.get(range.start..end).unwrap_or_default().iter().sum()
     }
 
-    /// The smallest value that at least this share of all values do not exceed; 0 of nothing.
+    /// The smallest value that at least this share of all values do not exceed; 0 when nothing was counted.
     pub(crate) fn quantile(&self, share: f64) -> usize {
         let wanted = ((share * self.total as f64).ceil() as u64).max(1);
         let mut seen = 0;
@@ -46,19 +46,19 @@ impl Distribution {
     }
 }
 
-/// Cells of the grid of sizes are a quarter of an octave wide, from 16 pixels on.
-const CELLS_AN_OCTAVE: f64 = 4.0;
-/// Cells a side: up to 16 * 2^11 = 32,768 pixels.
+/// The grid of image sizes starts at 16 pixels and has this many cells per doubling of the size.
+const CELLS_PER_OCTAVE: f64 = 4.0;
+/// Cells per axis: up to 16 * 2^11 = 32,768 pixels.
 pub(crate) const CELLS: usize = 44;
 
-/// Widths and heights.
+/// Widths and heights of images.
 #[derive(Debug)]
 pub(crate) struct Sizes {
-    /// Pictures by width (column) and height (row) of the grid, row after row.
+    /// Number of images by width (column) and height (row) of the grid, row by row.
     grid: Vec<u64>,
     pub(crate) shorter: Distribution,
     pub(crate) longer: Distribution,
-    /// The only size so far; none before the first picture.
+    /// Size of the first image; none before it.
     first: Option<(u32, u32)>,
     uniform: bool,
     pub(crate) landscape: u64,
@@ -87,17 +87,17 @@ impl Sizes {
         self.uniform &= *self.first.get_or_insert((width, height)) == (width, height);
     }
 
-    /// Pictures counted.
+    /// Number of images counted.
     pub(crate) fn total(&self) -> u64 {
         self.shorter.total()
     }
 
-    /// The one size that all pictures have.
+    /// The size of all images, if they all have the same.
     pub(crate) fn only(&self) -> Option<(u32, u32)> {
         self.first.filter(|_| self.uniform)
     }
 
-    /// Pictures whose width falls into this column and height into this row.
+    /// Number of images whose width is in this column and height in this row of the grid.
     pub(crate) fn at(&self, column: usize, row: usize) -> u64 {
         self.grid[row * CELLS + column]
     }
@@ -105,12 +105,12 @@ impl Sizes {
 
 fn cell(side: u32) -> usize {
     let octaves = (f64::from(side.max(1)) / 16.0).log2();
-    ((octaves * CELLS_AN_OCTAVE).floor().max(0.0) as usize).min(CELLS - 1)
+    ((octaves * CELLS_PER_OCTAVE).floor().max(0.0) as usize).min(CELLS - 1)
 }
 
-/// The pixels at which a cell of the grid begins.
+/// The smallest size in a cell of the grid, pixels.
 pub(crate) fn cell_start(cell: usize) -> f64 {
-    16.0 * (cell as f64 / CELLS_AN_OCTAVE).exp2()
+    16.0 * (cell as f64 / CELLS_PER_OCTAVE).exp2()
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_values_that_came() {
+    fn quantiles_are_counted_values() {
         let mut words = Distribution::up_to(10);
         assert_eq!(words.quantile(0.5), 0);
         for value in [3, 5, 5, 9, 40] {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_begin_where_they_say() {
+    fn cells_start_at_cell_start() {
         for at in 0..CELLS {
             let start = cell_start(at);
             assert_eq!(cell(start.ceil() as u32), at);

@@ -1,15 +1,14 @@
-//! `ingest tag --tagger nlprule`: with its data, without it, and with a file that is not it.
-
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+//! `ingest tag --tagger nlprule` with its data, without data, and with a wrong file.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use tests::{program, text};
 
-fn tag(ingest: &Path, folder: &Path, data: &str) -> Output {
+const INGEST: &str = env!("CARGO_BIN_EXE_ingest");
+
+fn tag(ingest: &Path, folder: &Path, data: &Path) -> Output {
     fs::write(folder.join("captions.txt"), "A man’s dog riding two Surfboards\n").unwrap();
     Command::new(ingest)
         .args(["tag", "--tagger", "nlprule", "--text", "captions.txt"])
@@ -19,7 +18,7 @@ fn tag(ingest: &Path, folder: &Path, data: &str) -> Output {
         .unwrap()
 }
 
-/// The one line of a failure.
+/// The error of a failed run, which must be one line.
 fn refusal(output: &Output) -> String {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8(output.stderr.clone()).unwrap();
@@ -30,7 +29,7 @@ fn refusal(output: &Output) -> String {
 #[test]
 fn captions_are_tagged() {
     let folder = tempfile::tempdir().unwrap();
-    let output = tag(&program("ingest"), folder.path(), "");
+    let output = tag(Path::new(INGEST), folder.path(), Path::new(""));
     let errors = String::from_utf8_lossy(&output.stderr);
     if errors.contains("is missing") && std::env::var_os("CI").is_none() {
         println!("skipped: {errors}");
@@ -44,18 +43,18 @@ fn captions_are_tagged() {
 }
 
 #[test]
-fn data_that_is_missing_or_wrong_is_named_with_the_command_that_brings_it() {
+fn errors_for_missing_or_wrong_data_name_the_command_that_downloads_it() {
     let folder = tempfile::tempdir().unwrap();
-    // A copy far from any checkout finds no data of its own.
+    // A copy of the program outside the checkout does not find the data.
     let ingest = folder.path().join("ingest");
-    fs::copy(program("ingest"), &ingest).unwrap();
-    let missing = refusal(&tag(&ingest, folder.path(), ""));
+    fs::copy(INGEST, &ingest).unwrap();
+    let missing = refusal(&tag(&ingest, folder.path(), Path::new("")));
     assert!(missing.contains("is missing") && missing.contains("tools/nlprule-data.sh"), "{missing}");
 
     let wrong = folder.path().join("other.bin");
-    let unreadable = refusal(&tag(&ingest, folder.path(), text(&wrong)));
+    let unreadable = refusal(&tag(&ingest, folder.path(), &wrong));
     assert!(unreadable.contains("other.bin") && unreadable.contains("tools/nlprule-data.sh"), "{unreadable}");
     fs::write(&wrong, "other data").unwrap();
-    let refused = refusal(&tag(&ingest, folder.path(), text(&wrong)));
+    let refused = refusal(&tag(&ingest, folder.path(), &wrong));
     assert!(refused.contains("other.bin") && refused.contains("SHA-256"), "{refused}");
 }

@@ -1,6 +1,6 @@
-//! Thousands of URLs of which a third lead nowhere, in every way there is: the run ends, and every row is accounted for.
-//! (`tools/bench/ingest_failing.py` does the same with 100,000, and measures memory.) And hundreds of hosts with few open
-//! files.
+//! Thousands of URLs of which a third fail in different ways: the run ends, and every row is accounted for.
+//! (`tools/bench/ingest_failing.py` does the same with 100,000 URLs, and measures memory.) Also hundreds of hosts with a low
+//! limit of open files.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,18 +15,18 @@ use crate::common::{Server, code, error_line, errors, ingest, jpeg, respond, sum
 const URLS: u32 = 3000;
 
 #[test]
-fn many_urls_on_many_failing_hosts_end_and_add_up() {
-    let picture = jpeg(40, 30, 1);
+fn many_urls_on_many_failing_hosts_are_all_accounted_for() {
+    let image = jpeg(40, 30, 1);
     let server = Server::start(move |path, _, stream| match path {
         "/gone" => respond(stream, "404 Not Found", &[], b""),
         "/down" => respond(stream, "503 Service Unavailable", &[], b""),
-        _ => respond(stream, "200 OK", &[], &picture),
+        _ => respond(stream, "200 OK", &[], &image),
     });
-    // Takes connections (the system does that) and never says a word.
+    // The system accepts connections for it, but it never answers.
     let silent = TcpListener::bind("0.0.0.0:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
     let url = |number: u32| match number % 30 {
-        // 127.x.y.z are all this machine, and each is a host of its own.
+        // All addresses 127.x.y.z are this machine, and each counts as a separate host.
         0 | 1 => format!("http://127.0.1.{}:{silent_port}/x", number % 5),
         2..=4 => format!("http://127.0.2.{}:9/x", number % 90),
         5 | 6 => format!("http://host{}.invalid/x", number % 40),
@@ -44,7 +44,7 @@ fn many_urls_on_many_failing_hosts_end_and_add_up() {
     let started = Instant::now();
     let output = ingest(&arguments);
     assert_eq!(code(&output), 0, "{}", errors(&output));
-    // Without a circuit breaker the 200 silent URLs alone would take longer than all of it does.
+    // Without a circuit breaker, the 200 URLs of silent hosts alone would take longer.
     assert!(started.elapsed() < Duration::from_mins(2), "{:?}", started.elapsed());
     let done = summary(&output);
     assert_eq!(done["samples"], URLS);
@@ -61,12 +61,12 @@ fn many_urls_on_many_failing_hosts_end_and_add_up() {
             seen.insert(number);
         }
     }
-    assert_eq!(seen.len(), URLS as usize, "every row once");
+    assert_eq!(seen.len(), URLS as usize, "every row is there once");
 }
 
-/// Answers every request on a connection, until the other side asks for its end or makes one.
-fn keep_answering(mut stream: &TcpStream, picture: &[u8]) -> Option<()> {
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", picture.len());
+/// Answers every request on a connection, until the client asks to close it or closes it.
+fn keep_answering(mut stream: &TcpStream, image: &[u8]) -> Option<()> {
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", image.len());
     let mut reader = BufReader::new(stream);
     let mut close = false;
     while !close {
@@ -76,21 +76,21 @@ fn keep_answering(mut stream: &TcpStream, picture: &[u8]) -> Option<()> {
             reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
             close |= line.eq_ignore_ascii_case("connection: close\r\n");
         }
-        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(picture)).ok()?;
+        stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(image)).ok()?;
     }
     Some(())
 }
 
 #[test]
-fn connections_that_nobody_waits_for_do_not_use_up_the_open_files() {
+fn idle_connections_do_not_use_up_the_open_files() {
     const HOSTS: usize = 500;
-    let picture = jpeg(40, 30, 1);
+    let image = jpeg(40, 30, 1);
     let listener = TcpListener::bind("0.0.0.0:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let picture = picture.clone();
-            thread::spawn(move || keep_answering(&stream, &picture));
+            let image = image.clone();
+            thread::spawn(move || keep_answering(&stream, &image));
         }
     });
     let folder = tempfile::tempdir().unwrap();

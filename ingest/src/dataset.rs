@@ -1,5 +1,5 @@
-//! A folder of shards and what made it: `ingest.json` beside the shards, so that a folder never mixes two sets and a
-//! rerun knows that it continues the same one.
+//! A folder of shards and its manifest `ingest.json`, which records the input and the settings. A folder therefore never
+//! mixes two datasets, and a later run can tell that it resumes the same one.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ use crate::rows;
 use crate::stats::ShardStats;
 use crate::watch::{Network, Watch};
 
-/// The file that says what made a folder of shards.
+/// Name of the manifest in a folder of shards.
 pub const MANIFEST: &str = "ingest.json";
 
-/// Version of the manifest's layout and of how keys and shards are counted.
+/// Version of the manifest's layout and of the numbering of keys and shards.
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -36,30 +36,31 @@ struct Manifest {
     image: image::Settings,
 }
 
-/// A folder of shards in the making.
+/// A folder of shards that is being written.
 #[derive(Debug, Clone)]
-pub struct Set {
-    /// Where the shards are.
+pub struct Dataset {
+    /// Folder of the shards.
     pub folder: PathBuf,
-    /// Rows a shard.
+    /// Maximum number of rows per shard.
     pub shard_size: u32,
     /// Whether tars are compressed (`.tar.zst`).
     pub compress: bool,
     /// Which shards this process makes.
     pub part: Part,
-    /// What happens to pictures.
+    /// How images are processed.
     pub image: image::Settings,
-    /// Threads that decode and encode.
+    /// Threads that decode, resize and encode images.
     pub threads: usize,
-    /// Where Prometheus finds the figures of a run.
+    /// Address at which Prometheus metrics are served.
     pub metrics: Option<SocketAddr>,
 }
 
-impl Set {
-    /// Creates the folder, or finds it holding the same set; `made_from` describes the input.
+impl Dataset {
+    /// Creates the folder and its manifest, or checks that an existing manifest is the same. `made_from` describes the
+    /// input.
     ///
     /// # Errors
-    /// [`Error::AnotherSet`] when the folder holds shards of other inputs, settings or programs.
+    /// [`Error::OtherDataset`] if the folder holds shards of another input, other settings or another program.
     pub fn claim(&self, made_from: &Value) -> Result<(), Error> {
         let folder = &self.folder;
         if !source::is_remote(folder) {
@@ -71,16 +72,16 @@ impl Set {
         match source::read(&path) {
             Ok(bytes) => {
                 let before: Value = serde_json::from_slice(&bytes)
-                    .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
+                    .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
                 match difference("", &before, &manifest) {
-                    Some(difference) => Err(Error::AnotherSet { folder: folder.clone(), difference }),
+                    Some(difference) => Err(Error::OtherDataset { folder: folder.clone(), difference }),
                     None => self.clear_leftovers(),
                 }
             }
             Err(error) if is_missing(&error) => {
                 if let Some(shard) = first_shard(folder)? {
-                    let difference = format!("{shard} is there, but no {MANIFEST}");
-                    return Err(Error::AnotherSet { folder: folder.clone(), difference });
+                    let difference = format!("it has {shard}, but no {MANIFEST}");
+                    return Err(Error::OtherDataset { folder: folder.clone(), difference });
                 }
                 let text = format!("{manifest:#}\n");
                 source::write(&path, text.into_bytes())?;
@@ -90,11 +91,25 @@ impl Set {
         }
     }
 
-    /// Takes back [`Set::claim`] where nothing was made.
+    /// Undoes [`Dataset::claim`] if no shard was made.
     pub(crate) fn abandon(&self) {
         let _ = source::remove(&self.folder.join(MANIFEST));
-        // Only when it is empty.
+        // Fails if the folder is not empty, which is intended.
         let _ = fs::remove_dir(&self.folder);
+    }
+
+    /// Removes this part's shards, for example because none of them has an image. The statistics go first, so that no shard
+    /// looks complete if this is interrupted.
+    pub fn discard(&self) -> Result<(), Error> {
+        for shard in self.finished_shards()?.into_iter().filter(|&shard| self.part.owns(shard)) {
+            for path in [self.stats(shard), self.tar(shard), self.table(shard)] {
+                source::remove(&path)?;
+            }
+        }
+        if self.part == Part::ALL {
+            self.abandon();
+        }
+        Ok(())
     }
 
     fn manifest(&self, made_from: &Value) -> Manifest {
@@ -107,7 +122,7 @@ impl Set {
         }
     }
 
-    /// The set that a folder holds, to work on it again.
+    /// Opens the dataset in an existing folder.
     pub fn load(
         folder: &Path,
         part: Part,
@@ -117,20 +132,22 @@ impl Set {
         let path = folder.join(MANIFEST);
         let bytes = match source::read(&path) {
             Err(error) if is_missing(&error) => {
-                let problem = format!("no set that ingest made: it has no {MANIFEST}");
+                let problem = format!(
+                    "not a folder that `ingest download` or `ingest shard` made: it has no {MANIFEST}"
+                );
                 return Err(Error::input(folder, problem));
             }
             bytes => bytes?,
         };
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::input(&path, format!("not what ingest wrote: {error}")))?;
+            .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
         let folder = folder.to_owned();
-        let set = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
-        set.clear_leftovers()?;
-        Ok(set)
+        let dataset = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
+        dataset.clear_leftovers()?;
+        Ok(dataset)
     }
 
-    /// The figures of a run, served to Prometheus where that is wanted.
+    /// The counters of a run, served to Prometheus if `metrics` is set.
     pub(crate) fn watch(&self, network: Arc<Network>) -> Result<Arc<Watch>, Error> {
         let watch = Watch::new(network);
         if let Some(address) = self.metrics {
@@ -140,7 +157,7 @@ impl Set {
         Ok(watch)
     }
 
-    /// Name of a shard's files without extension.
+    /// Name of a shard's files, without extension.
     pub fn name(shard: u32) -> String {
         format!("{shard:05}")
     }
@@ -156,18 +173,21 @@ impl Set {
         self.folder.join(format!("{}.parquet", Self::name(shard)))
     }
 
-    /// The shard's statistics, whose presence means that the shard is complete.
+    /// The shard's statistics. The shard is complete if they exist.
     pub fn stats(&self, shard: u32) -> PathBuf {
         self.folder.join(format!("{}_stats.json", Self::name(shard)))
     }
 
-    /// Statistics of a shard that is complete.
+    /// The statistics of a complete shard; None if it is not complete.
     pub fn finished(&self, shard: u32) -> Result<Option<ShardStats>, Error> {
         let path = self.stats(shard);
         match source::read(&path) {
             Ok(bytes) => {
                 let wrong = |error| {
-                    Error::input(&path, format!("damaged ({error}): delete it to make the shard again"))
+                    Error::input(
+                        &path,
+                        format!("damaged ({error}): delete this file to make the shard again"),
+                    )
                 };
                 serde_json::from_slice(&bytes).map(Some).map_err(wrong)
             }
@@ -176,7 +196,7 @@ impl Set {
         }
     }
 
-    /// Numbers of the shards that are complete, in order.
+    /// Numbers of the complete shards, in order.
     pub(crate) fn finished_shards(&self) -> Result<Vec<u32>, Error> {
         let mut shards = Vec::new();
         for path in source::list(&self.folder)? {
@@ -189,15 +209,15 @@ impl Set {
         Ok(shards)
     }
 
-    /// Key of a sample, as img2dataset counts: shard number, then as many digits as rows in a shard need.
+    /// Key of a sample, as in img2dataset: the shard number, then the row number with as many digits as a shard needs.
     pub fn key(&self, shard: u32, index: u32) -> String {
         let digits = self.shard_size.saturating_sub(1).checked_ilog10().map_or(0, |log| log + 1);
         let number = u64::from(shard) * 10u64.pow(digits) + u64::from(index);
         format!("{number:0width$}", width = digits as usize + 5)
     }
 
-    /// Removes what killed processes left of this part's shards, and of the manifest that all parts write. (What they
-    /// left of others' may be in use.)
+    /// Removes temporary files that killed processes left: those of this part's shards, and those of the manifest, which all
+    /// parts write. (Temporary files of other parts may be in use.)
     fn clear_leftovers(&self) -> Result<(), Error> {
         if source::is_remote(&self.folder) {
             return Ok(());
@@ -221,8 +241,8 @@ impl Set {
     }
 }
 
-/// Describes an input file well enough to know it again: name, size, hash of both ends. (The whole of it may be
-/// terabytes, and its path may differ from machine to machine.)
+/// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
+/// terabytes, and its path may differ between machines.)
 pub fn describe(path: &Path) -> Result<Value, Error> {
     const END: u64 = 64 << 10;
     let (ends, bytes) = rows::ends(path, END)?;
@@ -231,19 +251,19 @@ pub fn describe(path: &Path) -> Result<Value, Error> {
     Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }
 
-/// Whether whoever wrote a small file cannot be at it any more: an hour is far more than a write takes, or than clocks of
-/// machines that share a folder differ.
+/// Whether a small file is so old that no process can still be writing it: an hour is far longer than a write takes, and
+/// than the clocks of machines that share a folder differ.
 fn is_old(path: &Path) -> bool {
     let written = fs::metadata(path).and_then(|about| about.modified());
     written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > Duration::from_hours(1)))
 }
 
-/// Whether a file is not there, rather than out of reach.
+/// Whether the file does not exist (rather than being unreadable).
 pub(crate) fn is_missing(error: &loader::Error) -> bool {
     matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
-/// First shard file of a folder, if it holds any.
+/// The first shard file of a folder, if it has any.
 fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
     let mut shards = Vec::new();
     for path in source::list(folder)? {
@@ -256,7 +276,7 @@ fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
     Ok(shards.into_iter().min())
 }
 
-/// The first value that differs, by its path.
+/// The first value that differs, with its path.
 fn difference(path: &str, before: &Value, now: &Value) -> Option<String> {
     match (before, now) {
         (Value::Object(before), Value::Object(now)) => {
@@ -277,7 +297,7 @@ fn difference(path: &str, before: &Value, now: &Value) -> Option<String> {
         }
         (before, now) if before == now => None,
         (Value::Array(before), Value::Array(now)) => {
-            Some(format!("{path}: it was made from {}, now {}", before.len(), now.len()))
+            Some(format!("{path} had {} entries, now {}", before.len(), now.len()))
         }
         (before, now) => Some(format!("{path} was {before}, now {now}")),
     }
@@ -287,8 +307,8 @@ fn difference(path: &str, before: &Value, now: &Value) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn set(shard_size: u32) -> Set {
-        Set {
+    fn dataset(shard_size: u32) -> Dataset {
+        Dataset {
             folder: PathBuf::from("out"),
             shard_size,
             compress: false,
@@ -301,18 +321,18 @@ mod tests {
 
     #[test]
     fn keys_are_those_of_img2dataset() {
-        assert_eq!(set(10_000).key(1, 5), "000010005");
-        assert_eq!(set(1000).key(1, 5), "00001005");
-        assert_eq!(set(2000).key(3, 1999), "000031999");
-        assert_eq!(set(1).key(7, 0), "00007");
-        assert_eq!(set(10).key(7, 9), "000079");
+        assert_eq!(dataset(10_000).key(1, 5), "000010005");
+        assert_eq!(dataset(1000).key(1, 5), "00001005");
+        assert_eq!(dataset(2000).key(3, 1999), "000031999");
+        assert_eq!(dataset(1).key(7, 0), "00007");
+        assert_eq!(dataset(10).key(7, 9), "000079");
     }
 
     #[test]
-    fn a_part_clears_its_own_leftovers_and_manifests_that_nobody_writes_any_more() {
+    fn a_part_removes_its_own_temporary_files_and_old_temporary_manifests() {
         let folder = tempfile::tempdir().unwrap();
         let part = Part::new(Some(0), Some(2)).unwrap();
-        let set = Set { folder: folder.path().to_owned(), part, ..set(10) };
+        let dataset = Dataset { folder: folder.path().to_owned(), part, ..dataset(10) };
         let leave = |name: &str| {
             let path = folder.path().join(format!("{TEMPORARY}{name}"));
             fs::write(&path, "half").unwrap();
@@ -322,12 +342,12 @@ mod tests {
         let (fresh, old) = (leave("18-ingest.json"), leave("19-ingest.json"));
         let long_ago = std::time::SystemTime::now() - Duration::from_hours(2);
         fs::File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
-        set.clear_leftovers().unwrap();
+        dataset.clear_leftovers().unwrap();
         assert_eq!([own, other, fresh, old].map(|path| path.exists()), [false, true, true, false]);
     }
 
     #[test]
-    fn the_difference_of_two_sets_is_named() {
+    fn the_difference_between_two_datasets_is_described() {
         let before = json!({"input": {"files": [{"name": "a", "bytes": 1}]}, "image": {"size": 256}});
         let now = json!({"input": {"files": [{"name": "a", "bytes": 2}]}, "image": {"size": 512}});
         assert_eq!(difference("", &before, &before), None);

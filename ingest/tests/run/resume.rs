@@ -1,4 +1,4 @@
-//! Runs that are stopped, repeated, split over processes: the shards are always the same.
+//! Runs that are killed, repeated or split over processes always make the same shards.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,11 @@ use crate::common::{Server, code, command, contents, error_line, errors, ingest,
 
 const ROWS: usize = 60;
 
-/// A list of pictures that arrive in an order of their own, some of them missing.
+/// A list of images that arrive in a random order; some do not exist.
 fn list(folder: &Path) -> (Server, PathBuf) {
     let server = Server::start(|path, before, stream| {
         let number: u32 = path[1..].parse().unwrap();
-        // Neighbours overtake each other, differently each time.
+        // Later images overtake earlier ones, differently each time.
         thread::sleep(Duration::from_millis(u64::from((number * 37 + before as u32 * 13) % 40)));
         if number % 10 == 9 {
             respond(stream, "404 Not Found", &[], b"");
@@ -23,7 +23,7 @@ fn list(folder: &Path) -> (Server, PathBuf) {
     });
     let mut text = String::from("caption\turl\n");
     for number in 0..ROWS {
-        text.push_str(&format!("picture {number}\t{}\n", server.url(&format!("/{number}"))));
+        text.push_str(&format!("image {number}\t{}\n", server.url(&format!("/{number}"))));
     }
     let input = folder.join("list.tsv");
     fs::write(&input, text).unwrap();
@@ -37,7 +37,7 @@ fn arguments<'a>(input: &'a Path, out: &'a Path) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_killed_run_continues_to_the_same_bytes() {
+fn a_killed_run_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, input) = list(folder.path());
     let whole = folder.path().join("whole");
@@ -47,7 +47,7 @@ fn a_killed_run_continues_to_the_same_bytes() {
     let expected = contents(&whole);
     assert_eq!(expected.len(), 8 * 3 + 1);
 
-    // How long such a run takes here, so that the moments are spread over all of it.
+    // Measure how long such a run takes, so that the kills are spread over all of it.
     let timed = folder.path().join("timed");
     let slow = |out: &Path| {
         let mut slow = arguments(&input, out);
@@ -64,7 +64,7 @@ fn a_killed_run_continues_to_the_same_bytes() {
 
     let mut unfinished = 0;
     for number in 0..20u32 {
-        // Multiples of the golden ratio: spread evenly, and in no rhythm with the shards.
+        // Multiples of the golden ratio are spread evenly and not in step with the shards.
         let moment = whole_run.mul_f64((f64::from(number) * 0.618_034).fract());
         let out = folder.path().join(format!("killed-{number}"));
         let mut child = slow(&out);
@@ -76,20 +76,20 @@ fn a_killed_run_continues_to_the_same_bytes() {
         let finished: Vec<_> =
             before.keys().filter(|name| name.ends_with("_stats.json") && !name.contains(".tmp-")).collect();
         for name in &finished {
-            assert_eq!(before[*name], expected[*name], "what is finished is final");
+            assert_eq!(before[*name], expected[*name], "complete shards are final");
         }
         let output = ingest(&arguments(&input, &out));
         assert_eq!(code(&output), 0, "{}", errors(&output));
-        assert_eq!(summary(&output)["shards_written"], 8 - finished.len(), "finished shards are kept");
+        assert_eq!(summary(&output)["shards_written"], 8 - finished.len(), "complete shards are kept");
         assert_eq!(summary(&output)["samples"], ROWS);
         assert!(contents(&out) == expected, "killed after {moment:?}");
         unfinished += u32::from(finished.len() < 8);
     }
-    assert!(unfinished >= 15, "only {unfinished} of 20 runs were cut short");
+    assert!(unfinished >= 15, "only {unfinished} of 20 runs were killed before their end");
 }
 
 #[test]
-fn the_parts_of_several_processes_are_the_whole() {
+fn several_processes_together_make_what_one_makes() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, input) = list(folder.path());
     let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
@@ -103,14 +103,14 @@ fn the_parts_of_several_processes_are_the_whole() {
             .spawn()
             .unwrap()
     };
-    // At the same time, as a cluster would.
+    // At the same time, as on a cluster.
     let children = [part("0"), part("1"), part("2")];
     for child in children {
         let output = child.wait_with_output().unwrap();
         assert_eq!(code(&output), 0, "{}", errors(&output));
     }
     assert!(contents(&parts) == contents(&whole));
-    // And as a job array says it, where the part is finished already.
+    // The same from the environment of a job array, with a part that is complete already.
     let output = command(&arguments(&input, &parts))
         .env("SLURM_ARRAY_TASK_ID", "5")
         .env("SLURM_ARRAY_TASK_MIN", "4")
@@ -119,10 +119,16 @@ fn the_parts_of_several_processes_are_the_whole() {
         .unwrap();
     assert_eq!(summary(&output)["shards"], 3, "{}", errors(&output));
     assert_eq!(summary(&output)["shards_written"], 0);
+    let text = errors(&output);
+    assert!(
+        text.contains("job 1 of 3 (counted from 0), from the scheduler's environment variables"),
+        "{text}"
+    );
+    assert!(text.contains("nothing to do: 3 shards already complete") && !text.contains("/s)"), "{text}");
 }
 
 #[test]
-fn a_folder_holds_one_set() {
+fn a_folder_holds_one_dataset() {
     let folder = tempfile::tempdir().unwrap();
     let (server, input) = list(folder.path());
     let out = folder.path().join("out");
@@ -140,7 +146,7 @@ fn a_folder_holds_one_set() {
     fs::write(&input, "url\tcaption\nhttp://127.0.0.1:1/x\tanother list\n").unwrap();
     let refused = ingest(&arguments(&input, &out));
     assert_eq!(code(&refused), 1);
-    assert!(error_line(&refused).contains("already holds another set"));
+    assert!(error_line(&refused).contains("already holds another dataset"));
     assert!(contents(&out) == before && server.count("/0") == asked, "nothing was touched");
 
     let foreign = folder.path().join("foreign");
@@ -148,11 +154,11 @@ fn a_folder_holds_one_set() {
     fs::write(foreign.join("00000.tar"), [0; 1024]).unwrap();
     let refused = ingest(&arguments(&input, &foreign));
     assert_eq!(code(&refused), 1);
-    assert!(error_line(&refused).contains("00000.tar is there, but no ingest.json"));
+    assert!(error_line(&refused).contains("it has 00000.tar, but no ingest.json"));
 }
 
 #[test]
-fn damage_is_found_and_named() {
+fn verify_finds_every_kind_of_damage() {
     let folder = tempfile::tempdir().unwrap();
     let (_server, input) = list(folder.path());
     let out = folder.path().join("out");
@@ -166,7 +172,7 @@ fn damage_is_found_and_named() {
     assert_eq!(summary(&whole)["samples"], ROWS * 9 / 10);
     assert_eq!(summary(&whole)["sidecars"], 8);
 
-    // One thing broken at a time; the text must name it.
+    // One damage at a time; the message must name it.
     type Break = fn(&Path);
     let damages: [(&str, Break, &str); 9] = [
         ("00001.tar", |tar| truncate(tar, 3000), "00001.tar"),
@@ -179,7 +185,7 @@ fn damage_is_found_and_named() {
             |table| _ = fs::copy(table.with_file_name("00002.parquet"), table).unwrap(),
             "00001",
         ),
-        ("00001_stats.json", |stats| fs::remove_file(stats).unwrap(), "never finished"),
+        ("00001_stats.json", |stats| fs::remove_file(stats).unwrap(), "incomplete"),
         ("00001_stats.json", |stats| fs::write(stats, b"{").unwrap(), "00001_stats.json"),
         (
             "00001.concepts.parquet",
@@ -203,7 +209,7 @@ fn truncate(path: &Path, length: u64) {
     fs::File::options().write(true).open(path).unwrap().set_len(length).unwrap();
 }
 
-/// Damages the first bytes of the first picture.
+/// Damages the first bytes of the first image.
 fn flip(path: &Path, at: usize) {
     let mut bytes = fs::read(path).unwrap();
     for byte in &mut bytes[512..at] {

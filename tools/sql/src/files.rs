@@ -1,4 +1,4 @@
-//! A table over Parquet files of one schema, with the column `shard` where each file belongs to one.
+//! A table of Parquet files with the same schema, with an additional column `shard` where each file belongs to a shard.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -21,16 +21,16 @@ use datafusion::object_store::path::Path as ObjectPath;
 use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
-use super::shards::Shard;
+use crate::shards::Shard;
 
-/// One file, and the shard it belongs to.
+/// One file, and the shard it belongs to, if any.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) path: PathBuf,
     pub(crate) shard: Option<Shard>,
 }
 
-/// Refuses a file that does not fit its shard.
+/// Returns an error for a file that does not match its shard.
 pub(crate) type Check = fn(&Path, &Shard) -> Result<()>;
 
 /// The files of a table.
@@ -39,12 +39,12 @@ pub(crate) struct ParquetFiles {
     parts: Vec<Part>,
     check: Option<Check>,
     schema: TableSchema,
-    /// Set once every file is known to have the schema of the first.
+    /// Set after all files were found to have the schema of the first.
     checked: OnceLock<()>,
 }
 
 impl ParquetFiles {
-    /// Takes the columns from the first file. The others are looked at when a query reads them.
+    /// Takes the columns from the first file. The other files are checked when a query reads the table.
     pub(crate) fn open(parts: Vec<Part>, check: Option<Check>) -> Result<Self> {
         let first = parts.first().context("a table without files")?;
         let file_schema = Arc::new(schema_of(&first.path)?);
@@ -63,7 +63,7 @@ impl ParquetFiles {
             if let Some(difference) = difference(self.schema.file_schema(), &schema_of(&part.path)?) {
                 let (path, first) = (part.path.display(), first.path.display());
                 bail!(
-                    "{path} differs from {first}: {difference}; query sets of different columns one by one"
+                    "{path} differs from {first}: {difference}; query datasets with different columns separately"
                 );
             }
             if let (Some(check), Some(shard)) = (self.check, &part.shard) {
@@ -74,7 +74,7 @@ impl ParquetFiles {
         Ok(())
     }
 
-    /// Consecutive files together, for each of the engine's threads.
+    /// The files in groups of consecutive ones, one group for each of the engine's threads.
     fn groups(&self, threads: usize) -> Result<Vec<FileGroup>> {
         let mut files = Vec::with_capacity(self.parts.len());
         for Part { path, shard } in &self.parts {
@@ -99,7 +99,7 @@ impl TableProvider for ParquetFiles {
         TableType::Base
     }
 
-    /// The filters reach the source by the engine's own rule for physical plans.
+    /// Ignores the filters: an optimiser rule of the engine passes them to the source.
     async fn scan(
         &self,
         state: &dyn Session,
@@ -121,7 +121,7 @@ impl TableProvider for ParquetFiles {
     }
 }
 
-/// A file's columns, with all text as plain text: dictionaries are a matter of storage.
+/// A file's columns. Text in dictionaries becomes plain text, as dictionaries only concern storage.
 fn schema_of(path: &Path) -> Result<Schema> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
@@ -140,7 +140,7 @@ fn plain(field: &Field) -> Field {
     Field::new(field.name(), kind, true)
 }
 
-/// How a file's columns differ from the first file's, whatever their order; none where they do not.
+/// How a file's columns differ from those of the first file, apart from their order; `None` if they are equal.
 fn difference(first: &Schema, other: &Schema) -> Option<String> {
     let lacks = |a: &Schema, b: &Schema| {
         a.fields().iter().find(|field| b.column_with_name(field.name()).is_none()).map(|f| f.name().clone())
@@ -149,7 +149,7 @@ fn difference(first: &Schema, other: &Schema) -> Option<String> {
         return Some(format!("it has no column {name}"));
     }
     if let Some(name) = lacks(other, first) {
-        return Some(format!("only it has a column {name}"));
+        return Some(format!("it has an additional column {name}"));
     }
     other.fields().iter().find_map(|field| {
         let expected = first.field_with_name(field.name()).ok()?.data_type();

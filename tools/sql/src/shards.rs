@@ -1,4 +1,4 @@
-//! The table `shards`: one row a shard, gathered from small files only when a query asks for it.
+//! The table `shards`: one row per shard, read from small files only when a query uses the table.
 
 use std::fs;
 use std::io;
@@ -16,21 +16,21 @@ use futures_util::stream;
 use loader::shard;
 use serde::Deserialize;
 
-/// A shard and what queries call it.
+/// A shard and its name in queries.
 #[derive(Debug, Clone)]
 pub(crate) struct Shard {
     pub(crate) path: PathBuf,
     pub(crate) name: String,
 }
 
-/// Makes the rows of `shards`.
+/// Produces the rows of `shards`.
 #[derive(Debug)]
 pub(crate) struct ShardRows {
     shards: Vec<Shard>,
     schema: SchemaRef,
 }
 
-/// What is read of `NNNNN_stats.json`.
+/// The fields read from `NNNNN_stats.json`.
 #[derive(Debug, Deserialize)]
 struct Stats {
     count: i64,
@@ -40,7 +40,7 @@ struct Stats {
 impl ShardRows {
     pub(crate) fn new(shards: Vec<Shard>) -> Self {
         let mut fields = vec![Field::new("shard", DataType::Utf8View, false)];
-        // Null where another tool wrote the shard, or nobody tagged it.
+        // Null where another tool wrote the shard, or where it has not been tagged.
         for name in ["count", "successes", "mentions", "captions_without_mention"] {
             fields.push(Field::new(name, DataType::Int64, true));
         }
@@ -93,7 +93,7 @@ impl PartitionStream for ShardRows {
     }
 }
 
-/// None where there is no such file.
+/// The statistics of a shard; `None` if the file does not exist.
 fn stats(path: &Path) -> Result<Option<Stats>, DataFusionError> {
     let text = match fs::read(path) {
         Ok(text) => text,
@@ -104,5 +104,5 @@ fn stats(path: &Path) -> Result<Option<Stats>, DataFusionError> {
 }
 
 pub(crate) fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> DataFusionError {
-    DataFusionError::External(format!("{}: cannot be read: {error}", path.display()).into())
+    DataFusionError::External(format!("cannot read {}: {error}", path.display()).into())
 }

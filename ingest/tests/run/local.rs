@@ -1,4 +1,4 @@
-//! Local sets and input tables: what goes in is what comes out; what cannot go in is named.
+//! Local images and input tables: the contents of the shards, and the errors for invalid input.
 
 use std::fs;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use crate::common::{
-    Server, code, contents, encoded, error_line, errors, ingest, jpeg, members, picture, respond, summary,
+    Server, code, contents, encoded, error_line, errors, gradient, ingest, jpeg, members, respond, summary,
     table,
 };
 use image::ImageFormat;
@@ -28,14 +28,14 @@ fn images() -> tempfile::TempDir {
     fs::create_dir_all(images.join("sub")).unwrap();
     fs::write(images.join("a.jpg"), jpeg(100, 50, 1)).unwrap();
     let mut grey = std::io::Cursor::new(Vec::new());
-    image::DynamicImage::from(picture(30, 60, 2)).to_luma8().write_to(&mut grey, ImageFormat::Png).unwrap();
+    image::DynamicImage::from(gradient(30, 60, 2)).to_luma8().write_to(&mut grey, ImageFormat::Png).unwrap();
     fs::write(images.join("sub/b.png"), grey.into_inner()).unwrap();
-    fs::write(images.join("c.webp"), encoded(&picture(40, 40, 3), ImageFormat::WebP)).unwrap();
+    fs::write(images.join("c.webp"), encoded(&gradient(40, 40, 3), ImageFormat::WebP)).unwrap();
     folder
 }
 
 #[test]
-fn captions_stay_with_their_pictures_and_the_table_knows_the_places() {
+fn captions_stay_with_their_images_and_the_table_has_the_offsets() {
     let folder = images();
     let images = folder.path().join("images");
     let lines = [
@@ -67,7 +67,7 @@ fn captions_stay_with_their_pictures_and_the_table_knows_the_places() {
             ("success", ""),
             ("success", ""),
             ("failed_to_read", "file not found"),
-            ("failed_to_read", "path leaves the image folder"),
+            ("failed_to_read", "path is outside the image folder"),
             ("failed_to_read", "line is not JSON"),
             ("success", ""),
             ("failed_to_read", "line is not UTF-8"),
@@ -92,11 +92,11 @@ fn captions_stay_with_their_pictures_and_the_table_knows_the_places() {
         let json: Value = serde_json::from_slice(&sample[1].1).unwrap();
         assert_eq!(json["caption"], row["caption"].as_str());
         assert_eq!(json["sha256"], row["sha256"].as_str());
-        let picture = image::load_from_memory(&sample[0].1).unwrap();
-        assert_eq!(picture.width().to_string(), row["width"]);
-        assert_eq!(picture.height().to_string(), row["height"]);
+        let stored = image::load_from_memory(&sample[0].1).unwrap();
+        assert_eq!(stored.width().to_string(), row["width"]);
+        assert_eq!(stored.height().to_string(), row["height"]);
     }
-    // 100 x 50 -> short side 32.
+    // 100 x 50 with the shorter side resized to 32.
     assert_eq!((good[0]["width"].as_str(), good[0]["height"].as_str()), ("64", "32"));
     assert_eq!((good[0]["original_width"].as_str(), good[0]["original_height"].as_str()), ("100", "50"));
     let json: Value = serde_json::from_slice(&members[1].1).unwrap();
@@ -109,9 +109,12 @@ fn captions_stay_with_their_pictures_and_the_table_knows_the_places() {
         "grey stays grey"
     );
 
-    // Again: nothing to do, nothing changed; anew: the same bytes.
+    // A second run has nothing to do and changes nothing; a run into an empty folder makes the same bytes.
     let before = contents(&out);
-    assert_eq!(summary(&run(folder.path(), "list.jsonl", &more))["shards_written"], 0);
+    let again = run(folder.path(), "list.jsonl", &more);
+    assert_eq!(summary(&again)["shards_written"], 0);
+    let text = errors(&again);
+    assert!(text.contains("nothing to do: 1 shard already complete") && !text.contains("/s)"), "{text}");
     assert!(contents(&out) == before);
     fs::remove_dir_all(&out).unwrap();
     run(folder.path(), "list.jsonl", &more);
@@ -120,7 +123,7 @@ fn captions_stay_with_their_pictures_and_the_table_knows_the_places() {
 }
 
 #[test]
-fn coco_files_give_one_sample_a_caption() {
+fn coco_files_give_one_sample_per_caption() {
     let folder = images();
     let coco = serde_json::json!({
         "info": {"description": "a test"},
@@ -141,13 +144,13 @@ fn coco_files_give_one_sample_a_caption() {
     let rows = table(&folder.path().join("out/00000.parquet"));
     let captions: Vec<&str> = rows.iter().map(|row| row["caption"].as_str()).collect();
     assert_eq!(captions, ["Third.", "First.", "Of no image.", "Third again."]);
-    assert_eq!(rows[2]["error_message"], "annotation of an image that is not in the file");
+    assert_eq!(rows[2]["error_message"], "the annotation's image is not in the file");
     assert_eq!((rows[0]["image_id"].as_str(), rows[1]["url"].as_str()), ("9", "a.jpg"));
     assert_eq!(summary(&output)["successes"], 3);
 }
 
 #[test]
-fn folders_of_pictures_and_texts_need_no_table() {
+fn folders_of_images_and_texts_need_no_table() {
     let folder = images();
     let images = folder.path().join("images");
     fs::write(images.join("a.txt"), "of a\n").unwrap();
@@ -160,14 +163,76 @@ fn folders_of_pictures_and_texts_need_no_table() {
         ["a.jpg", "c.webp", "sub/b.png"]
     );
     assert_eq!(rows[0]["caption"], "of a");
-    assert_eq!(rows[1]["error_message"], "no caption file (.txt) beside the picture");
+    assert_eq!(rows[1]["error_message"], "no caption file (.txt with the same name)");
     let out = folder.path().join("out");
     assert!(out.join("00000.tar.zst").exists());
     assert_eq!(code(&ingest(&["verify", out.to_str().unwrap()])), 0);
 }
 
 #[test]
-fn every_format_of_a_table_reads_the_same() {
+fn a_folder_without_captions_is_an_error_unless_it_is_meant() {
+    let folder = images();
+    let out = folder.path().join("out");
+    for _ in 0..2 {
+        let output = run(folder.path(), "images", &[]);
+        assert_eq!(code(&output), 1, "{}", errors(&output));
+        let line = error_line(&output);
+        assert!(
+            line.contains("images: none of its 3 images has a caption file")
+                && line.contains("--no-captions")
+        );
+        assert!(!out.exists(), "no output folder");
+    }
+    let output = run(folder.path(), "images", &["--no-captions"]);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    assert_eq!(summary(&output)["successes"], 3);
+    let names: Vec<String> = members(&out.join("00000.tar")).into_iter().map(|(name, _)| name).collect();
+    assert!(names.len() == 6 && names.iter().all(|name| !name.ends_with(".txt")), "{names:?}");
+    assert!(table(&out.join("00000.parquet")).iter().all(|row| !row.contains_key("caption")));
+    assert_eq!(code(&ingest(&["verify", out.to_str().unwrap()])), 0);
+
+    // The same folder with captions is another dataset.
+    fs::write(folder.path().join("images/a.txt"), "of a").unwrap();
+    let output = run(folder.path(), "images", &[]);
+    assert_eq!(code(&output), 1, "{}", errors(&output));
+    assert!(error_line(&output).contains("already holds another dataset"), "{}", error_line(&output));
+}
+
+#[test]
+fn a_run_whose_samples_all_fail_is_an_error_and_keeps_no_shards() {
+    let folder = images();
+    fs::write(folder.path().join("list.csv"), "file,caption\na.jpg,one\nc.webp,two\nc.webp,three\n").unwrap();
+    let out = folder.path().join("out");
+    let wrong = folder.path().join("images/sub");
+    let more = ["--images", wrong.to_str().unwrap(), "--shard-size", "2"];
+    let output = run(folder.path(), "list.csv", &more);
+    assert_eq!(code(&output), 1, "{}", errors(&output));
+    let line = error_line(&output);
+    assert!(
+        line.contains("every sample failed (0 of 3 succeeded)") && line.contains("file not found (3)"),
+        "{line}"
+    );
+    assert_eq!(summary(&output)["causes"]["file not found"], 3);
+    assert!(!out.exists(), "no shards are kept");
+
+    // A limit that is exceeded decides the exit code, and one that is not accepts the failures.
+    let limited = |limit: &str| {
+        code(&run(folder.path(), "list.csv", &[&more[..], &["--max-failures", limit]].concat()))
+    };
+    assert_eq!(limited("2"), 3);
+    fs::remove_dir_all(&out).unwrap();
+    assert_eq!(limited("100%"), 0);
+    fs::remove_dir_all(&out).unwrap();
+
+    // With the right folder the same command succeeds.
+    let right = folder.path().join("images");
+    let output = run(folder.path(), "list.csv", &["--images", right.to_str().unwrap(), "--shard-size", "2"]);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    assert_eq!((&summary(&output)["successes"], &summary(&output)["shards_written"]), (&3.into(), &2.into()));
+}
+
+#[test]
+fn every_table_format_gives_the_same_shards() {
     let folder = images();
     let images = folder.path().join("images");
     let rows =
@@ -186,7 +251,7 @@ fn every_format_of_a_table_reads_the_same() {
         encoder.write_all(text.as_bytes()).unwrap();
         encoder.finish().unwrap()
     };
-    // As editors of another system write it.
+    // With a byte order mark and CRLF, as Windows editors write it.
     let marked = |text: &str| format!("\u{feff}{}", text.replace('\n', "\r\n")).into_bytes();
     let files: [(&str, Vec<u8>); 10] = [
         ("marked.jsonl", marked(&lines)),
@@ -215,7 +280,7 @@ fn every_format_of_a_table_reads_the_same() {
 }
 
 #[test]
-fn no_line_of_a_list_from_another_system_is_lost() {
+fn a_list_with_a_byte_order_mark_and_crlf_loses_no_line() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|_, _, stream| respond(stream, "200 OK", &[], &jpeg(60, 50, 1)));
     let list = folder.path().join("list.txt");
@@ -227,9 +292,8 @@ fn no_line_of_a_list_from_another_system_is_lost() {
     assert_eq!((&counts["samples"], &counts["successes"]), (&3.into(), &3.into()), "{}", errors(&output));
 }
 
-/// With one caption that is not UTF-8 appended, which must cost one row only.
 fn parquet_table(rows: &[(&str, &str)]) -> Vec<u8> {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let files: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
     let captions: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
     let batch = RecordBatch::try_from_iter([("FILE", files), ("Text", captions)]).unwrap();
@@ -239,10 +303,10 @@ fn parquet_table(rows: &[(&str, &str)]) -> Vec<u8> {
 }
 
 #[test]
-fn a_caption_that_is_not_utf8_costs_its_row_in_parquet_too() {
+fn a_caption_that_is_not_utf8_fails_only_its_row_in_parquet_too() {
     let folder = images();
     let mut bytes = parquet_table(&[("a.jpg", "one"), ("c.webp", "SPOILED"), ("sub/b.png", "three")]);
-    // The text stands in the file as it is (dictionary page, no compression).
+    // The text is in the file unchanged (dictionary page, no compression).
     let places: Vec<usize> =
         bytes.windows(7).enumerate().filter(|(_, w)| w == b"SPOILED").map(|(at, _)| at).collect();
     for at in places {
@@ -257,7 +321,7 @@ fn a_caption_that_is_not_utf8_costs_its_row_in_parquet_too() {
 }
 
 #[test]
-fn bad_input_is_one_line_and_leaves_nothing() {
+fn invalid_input_gives_one_error_line_and_no_output() {
     let folder = images();
     let root = folder.path();
     let images = root.join("images").to_str().unwrap().to_owned();
@@ -270,6 +334,7 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     write("short.json", r#"[{"file": "a.jpg", "caption": "x"}, {"file"#);
     write("instances.json", r#"{"images": [], "annotations": [{"id": 1, "bbox": []}]}"#);
     write("list.weird", "x");
+    write("list.txt", "a.jpg\n");
     write("good.csv", "file,caption\na.jpg,one\n");
     write("plain-file", "");
     fs::write(root.join("wide.csv"), b"\xff\xfef\0i\0l\0e\0,\0").unwrap();
@@ -278,13 +343,14 @@ fn bad_input_is_one_line_and_leaves_nothing() {
     let out = root.join("out");
     let inside_file = root.join("plain-file/out");
     let (out, inside_file) = (out.to_str().unwrap(), inside_file.to_str().unwrap());
-    let cases: [(&str, &[&str], i32, &str); 19] = [
-        ("nowhere.csv", &[], 1, "nowhere.csv"),
+    // Exit code 1: a file is wrong. 2: the command line is wrong.
+    let cases: [(&str, &[&str], i32, &str); 20] = [
+        ("nowhere.csv", &[], 1, "nowhere.csv does not exist"),
         ("empty.csv", &[], 1, "empty"),
         ("header.csv", &[], 1, "no rows"),
-        ("columns.csv", &[], 1, "its columns are path_to, words"),
-        ("good.csv", &["--caption-col", "alt"], 1, "no column \"alt\"; its columns are file, caption"),
-        ("good.csv", &["--save-additional-columns", "licence"], 1, "licence"),
+        ("columns.csv", &[], 2, "its columns are path_to, words"),
+        ("good.csv", &["--caption-col", "alt"], 2, "no column \"alt\"; its columns are file, caption"),
+        ("good.csv", &["--save-additional-columns", "licence"], 2, "licence"),
         ("good.csv", &["--save-additional-columns", "sha256"], 2, "sha256"),
         ("good.csv", &["--encode-quality", "101"], 2, "1 to 100"),
         ("good.csv", &["--index", "3", "--count", "3"], 2, "--index 3"),
@@ -292,11 +358,12 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         ("not.json", &[], 1, "not.json"),
         ("short.json", &[], 1, "short.json"),
         ("instances.json", &[], 1, "captions_*.json"),
-        ("list.weird", &[], 1, "--input-format"),
+        ("list.weird", &[], 2, "--input-format"),
+        ("list.txt", &["--caption-col", "alt"], 2, "no columns"),
         ("wide.csv", &[], 1, "UTF-16"),
         ("pipe.csv", &[], 1, "a pipe or a device"),
         ("hollow", &[], 1, "hollow"),
-        ("good.csv", &["--images", "/nowhere/at/all"], 1, "/nowhere/at/all"),
+        ("good.csv", &["--images", "/nowhere/at/all"], 1, "/nowhere/at/all does not exist"),
         ("good.csv", &["--out", inside_file], 1, "plain-file"),
     ];
     for (input, more, expected, says) in cases {
@@ -316,7 +383,7 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         let left: Vec<_> =
             fs::read_dir(out).map_or(Vec::new(), |entries| entries.map(|e| e.unwrap().file_name()).collect());
         let only_manifest = left.iter().all(|name| name == "ingest.json");
-        assert!(only_manifest, "{input}: nothing half-written: {left:?}");
+        assert!(only_manifest, "{input}: no partial files: {left:?}");
         let _ = fs::remove_dir_all(out);
     }
     assert_eq!(
@@ -325,4 +392,8 @@ fn bad_input_is_one_line_and_leaves_nothing() {
         "no --images"
     );
     assert_eq!(code(&ingest(&["download"])), 2);
+    // Options for tables do not apply to a folder of images.
+    let refused = ingest(&["shard", &images, "--out", out, "--caption-col", "text"]);
+    assert_eq!(code(&refused), 2);
+    assert!(error_line(&refused).contains("--caption-col is for tables"), "{}", error_line(&refused));
 }

@@ -1,4 +1,4 @@
-//! Planning and running a query, within a memory limit, so that Ctrl-C ends it.
+//! Plans and runs a query within a memory limit; Ctrl-C stops it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,28 +19,29 @@ use futures_util::StreamExt;
 use loader::program::{self, UsageError};
 use tokio::runtime::{Builder, Runtime};
 
-use super::folder::{Folder, TABLES};
+use crate::folder::{Folder, TABLES};
 
-/// How often Ctrl-C is looked for.
+/// Interval of the checks for Ctrl-C.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A long query says so this often.
+/// Interval of the progress lines of a long query.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// The planner recurses: a condition of a thousand terms is a thousand calls deep. Only what is used takes memory.
+/// Stack size of a thread, bytes. The planner is recursive: a condition of a thousand terms needs a thousand nested
+/// calls. Only the used part takes memory.
 const STACK: usize = 256 << 20;
 
-/// Schema of the tables that describe tables.
+/// The schema of the tables that describe tables.
 const CATALOGUE: &str = "information_schema";
 
-const ONLY_READS: &str = "only statements that read are run: SELECT, EXPLAIN, SHOW, DESCRIBE";
+const ONLY_READS: &str = "only statements that read data are allowed: SELECT, EXPLAIN, SHOW, DESCRIBE";
 
-/// DataFusion, and the threads it runs on.
+/// DataFusion and its threads.
 pub(crate) struct Engine {
     context: SessionContext,
-    /// None only while dropping.
+    /// `None` only while dropping.
     runtime: Option<Runtime>,
-    /// MB.
+    /// Memory limit, MB.
     memory: u32,
 }
 
@@ -48,35 +49,35 @@ pub(crate) struct Engine {
 pub(crate) struct Rows<'a> {
     engine: &'a Engine,
     schema: SchemaRef,
-    /// None at the end.
+    /// `None` after the last row.
     stream: Option<SendableRecordBatchStream>,
 }
 
 impl Engine {
-    /// `memory` is in MB.
+    /// An engine with a memory limit in MB.
     pub(crate) fn new(memory: u32) -> Result<Self> {
         let pool = FairSpillPool::new((memory as usize) << 20);
         let environment = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).build_arc()?;
         let config = SessionConfig::new()
             .with_information_schema(true)
-            // DuckDB's rule, so that the same query gives the same rows there.
+            // As in DuckDB, so that a query gives the same rows there.
             .set_str("datafusion.sql_parser.default_null_ordering", "nulls_last");
         let context = SessionContext::new_with_config_rt(config, environment);
         let runtime = Builder::new_multi_thread().enable_time().thread_stack_size(STACK).build()?;
         Ok(Self { context, runtime: Some(runtime), memory })
     }
 
-    /// Starts a query that only reads.
+    /// Starts a query, which may only read.
     ///
     /// # Errors
-    /// [`UsageError`] for a query that does not parse, would write, or names what is not there.
+    /// [`UsageError`] for a query that does not parse, would write, or uses tables or columns that do not exist.
     pub(crate) fn query(&self, text: &str, folder: &Folder) -> Result<Rows<'_>> {
         let statement = self.parse(text)?;
         self.register(&statement, folder)?;
         let context = self.context.clone();
         let stream = self.wait(async move {
             let plan = context.state().statement_to_plan(statement).await?;
-            // What the statement's kind did not tell, such as SELECT INTO.
+            // Rejects statements that write but look like queries, such as SELECT INTO.
             let reads =
                 SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
             reads.verify_plan(&plan).map_err(|_| DataFusionError::Plan(ONLY_READS.to_owned()))?;
@@ -85,11 +86,11 @@ impl Engine {
         Ok(Rows { engine: self, schema: stream.schema(), stream: Some(stream) })
     }
 
-    /// The one statement of a query.
+    /// Parses a query, which must be a single statement.
     fn parse(&self, text: &str) -> Result<Statement> {
         let mut statements = DFParser::parse_sql(text).map_err(|error| self.explain(&error))?;
         let (Some(statement), None) = (statements.pop_front(), statements.pop_front()) else {
-            return Err(UsageError("the query must be one statement".to_owned()).into());
+            return Err(UsageError("the query must be exactly one statement".to_owned()).into());
         };
         if !only_reads(&statement) {
             return Err(UsageError(ONLY_READS.to_owned()).into());
@@ -97,7 +98,7 @@ impl Engine {
         Ok(statement)
     }
 
-    /// Registers the tables that a statement reads; all there are for one that asks what there is.
+    /// Registers the tables that a statement reads, or all tables for a statement about tables.
     fn register(&self, statement: &Statement, folder: &Folder) -> Result<()> {
         let named = self.context.state().resolve_table_references(statement);
         let named = named.map_err(|error| self.explain(&error))?;
@@ -114,14 +115,14 @@ impl Engine {
             .map(datafusion::common::TableReference::table)
         {
             let Some(table) = folder.table(name)? else {
-                // Such as generate_series, which needs no file.
+                // A table function such as generate_series needs no file.
                 if self.context.table_function(name).is_ok() {
                     continue;
                 }
                 let line = format!("there is no table {name}; the tables are {}", TABLES.join(", "));
                 return Err(UsageError(line).into());
             };
-            let rows = table.rows.map_err(|why| anyhow!("there is no table {name}: {why}"))?;
+            let rows = table.rows.map_err(|why| anyhow!("cannot read the table {name}: {why}"))?;
             if let Some(note) = table.note {
                 eprintln!("note: {note}");
             }
@@ -130,13 +131,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Runs a piece of work on the engine's threads, and gives up on it at Ctrl-C.
+    /// Runs `work` on the engine's threads; returns an error at Ctrl-C.
     fn wait<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, DataFusionError>> + Send + 'static,
     ) -> Result<T> {
-        let runtime = self.runtime.as_ref().context("the engine is stopped")?;
-        // Not the runtime's own timer: nobody looks at that while every thread is deep in a join.
+        let runtime = self.runtime.as_ref().context("the query engine is not running")?;
+        // The runtime's own timer is not checked while all threads are busy with a join, so this thread waits.
         let (sender, receiver) = mpsc::sync_channel(1);
         runtime.spawn(async move { sender.send(work.await) });
         let (started, mut lines) = (Instant::now(), 1);
@@ -156,30 +157,30 @@ impl Engine {
         }
     }
 
-    /// The engine's error in one line.
+    /// The engine's error as one line.
     fn explain(&self, error: &DataFusionError) -> Error {
         let line = match error.find_root() {
             DataFusionError::SQL(error, _) => {
                 let text = error.to_string();
-                format!("syntax: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text))
+                format!("SQL syntax: {}", text.strip_prefix("sql parser error: ").unwrap_or(&text))
             }
             DataFusionError::SchemaError(error, _) => error.to_string(),
             DataFusionError::Plan(what) | DataFusionError::NotImplemented(what) => what.clone(),
             DataFusionError::ResourcesExhausted(_) => {
                 return anyhow!(
-                    "the query needs more than {} MB; raise --memory, or ask for less at once",
+                    "the query needs more than {} MB; increase --memory or select fewer rows",
                     self.memory
                 );
             }
             DataFusionError::External(error) => return anyhow!("{error}"),
-            other => return anyhow!("the query stopped: {}", other.strip_backtrace()),
+            other => return anyhow!("the query failed: {}", other.strip_backtrace()),
         };
         UsageError(line).into()
     }
 }
 
 impl Drop for Engine {
-    /// Does not wait for threads that still work on a query nobody wants.
+    /// Does not wait for threads that still work on a stopped query.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -188,12 +189,12 @@ impl Drop for Engine {
 }
 
 impl Rows<'_> {
-    /// The columns.
+    /// The columns of the rows.
     pub(crate) fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
 
-    /// Some more rows; none at the end.
+    /// The next rows; `None` after the last.
     pub(crate) fn next(&mut self) -> Result<Option<RecordBatch>> {
         let Some(mut stream) = self.stream.take() else { return Ok(None) };
         let (stream, batch) = self.engine.wait(async move {

@@ -1,4 +1,4 @@
-//! Rows on standard output: as a table for a person, as CSV or as a JSON object a line for programs.
+//! Prints rows to standard output: as a table for people, as CSV or as one JSON object per line for programs.
 
 use std::io::{ErrorKind, Write};
 use std::ops::ControlFlow;
@@ -14,17 +14,17 @@ use arrow::json::writer::LineDelimited;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_options;
 
-/// Rows a table shows: its column widths depend on all of them, so they are kept in memory.
+/// Maximum rows of a table. They are kept in memory, as the column widths depend on all of them.
 const TABLE_ROWS: usize = 1000;
 
-/// How rows are printed.
+/// Output format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// Aligned columns, at most the first 1000 rows
     Table,
-    /// Comma-separated with a header, lists as text
+    /// Comma-separated values with a header line; lists as text
     Csv,
-    /// One object a line
+    /// One JSON object per line
     Json,
 }
 
@@ -32,16 +32,16 @@ pub(crate) enum Format {
 pub(crate) struct Printer {
     format: Format,
     schema: SchemaRef,
-    /// Rows kept for a table.
+    /// The rows kept for a table.
     kept: Vec<RecordBatch>,
     printed: Printed,
 }
 
-/// What was printed.
+/// The result of printing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printed {
     pub(crate) rows: usize,
-    /// False when the query has more rows than were printed.
+    /// False if the query has more rows than were printed.
     pub(crate) complete: bool,
 }
 
@@ -50,7 +50,7 @@ impl Printer {
         Self { format, schema, kept: Vec::new(), printed: Printed { rows: 0, complete: true } }
     }
 
-    /// Takes more rows; breaks when nobody wants the rest.
+    /// Prints or keeps more rows; returns `Break` when no more are needed.
     pub(crate) fn print(&mut self, batch: &RecordBatch) -> Result<ControlFlow<()>> {
         let text = match self.format {
             Format::Table => {
@@ -72,7 +72,7 @@ impl Printer {
         if self.printed.complete { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    /// Prints what is left.
+    /// Prints the kept rows.
     pub(crate) fn finish(self) -> Result<Printed> {
         let Printed { rows, complete } = self.printed;
         match self.format {
@@ -83,7 +83,9 @@ impl Printer {
                 text += &match (rows, complete) {
                     (1, true) => "\n(1 row)\n".to_owned(),
                     (rows, true) => format!("\n({rows} rows)\n"),
-                    (rows, false) => format!("\n(the first {rows} rows; --format csv or json prints all)\n"),
+                    (rows, false) => {
+                        format!("\n(only the first {rows} rows; --format csv or json prints all)\n")
+                    }
                 };
                 write(text.as_bytes())?;
             }
@@ -96,7 +98,7 @@ impl Printer {
     }
 }
 
-/// Whether someone still reads.
+/// Writes to standard output; returns whether the pipe is still open.
 fn write(text: &[u8]) -> Result<bool> {
     match std::io::stdout().lock().write_all(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
@@ -118,7 +120,7 @@ fn json_text(batch: &RecordBatch) -> Result<Vec<u8>, ArrowError> {
     Ok(writer.into_inner())
 }
 
-/// Lists and structures as text: CSV has no cells inside cells.
+/// Converts lists and structures to text, as CSV has no nested values.
 fn flat(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
     let (mut fields, mut columns) = (Vec::new(), Vec::new());
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
