@@ -132,7 +132,7 @@ else
         grep -qF -- "$wanted" "$work/output"
     }
     for program in "${programs[@]}"; do
-        check "$program runs, version $version" says "$program $version" "/bin/$program" --version
+        check "$program runs" says " $version" "/bin/$program" --version
     done
     echo "a man riding a red motorcycle next to two parked buses" >"$root/captions.txt"
     check "ingest tag --text" says '"concept":"motorcycle"' /bin/ingest tag --text /captions.txt
