@@ -51,9 +51,15 @@ mkdir "$root"
 tar -xzf "$archive" -C "$root" --strip-components=1
 version=$(basename "$archive" | sed -E 's/^simzss-(.*)-(x86_64|aarch64)-unknown-linux-gnu\.tar\.gz$/\1/')
 
+# All three, or those of an archive that `tools/release.sh --only` made.
+programs=()
+for program in "$root"/bin/*; do
+    programs+=("$(basename "$program")")
+done
+
 check_files() {
     local program file
-    for program in ingest tools tools-sql; do
+    for program in "${programs[@]}"; do
         for file in "bin/$program" "share/bash-completion/completions/$program" "share/zsh/site-functions/_$program" \
             "share/fish/vendor_completions.d/$program.fish" "share/man/man1/$program.1"; do
             [ -s "$root/$file" ] || { echo "$file is missing or empty"; return 1; }
@@ -90,11 +96,10 @@ check_libraries() { # program
 check_paths() { # program
     ! grep -aoE -m 3 "($HOME/|$PWD/)[[:print:]]{1,80}" "$1"
 }
-for program in "$root"/bin/*; do
-    name=$(basename "$program")
-    check "$name needs no newer glibc than $GLIBC" check_glibc "$program"
-    check "$name needs no other library" check_libraries "$program"
-    check "$name contains no path of the machine that built it" check_paths "$program"
+for program in "${programs[@]}"; do
+    check "$program needs no newer glibc than $GLIBC" check_glibc "$root/bin/$program"
+    check "$program needs no other library" check_libraries "$root/bin/$program"
+    check "$program contains no path of the machine that built it" check_paths "$root/bin/$program"
 done
 
 # The root file system: what is in the archive, and glibc.
@@ -126,8 +131,8 @@ else
         run "$@" | tee "$work/output" || return 1
         grep -qF -- "$wanted" "$work/output"
     }
-    for program in ingest tools tools-sql; do
-        check "$program runs, version $version" says "$program $version" "/bin/$program" --version
+    for program in "${programs[@]}"; do
+        check "$program runs" says " $version" "/bin/$program" --version
     done
     echo "a man riding a red motorcycle next to two parked buses" >"$root/captions.txt"
     check "ingest tag --text" says '"concept":"motorcycle"' /bin/ingest tag --text /captions.txt
@@ -140,8 +145,12 @@ else
     check "ingest verify" run /bin/ingest verify /shards
     check "tools stats" says "tree" /bin/tools stats /shards --out /statistics
     check "tools report" run /bin/tools report /shards --out /report.html
-    check "tools sql" says "20" /bin/tools sql --format csv "SELECT count(*) FROM samples" /shards
-    check "tools-sql" says "tree,20" /bin/tools-sql --format csv "SELECT concept, count(*) FROM mentions WHERE concept = 'tree' GROUP BY concept" /shards
+    if [ -e "$root/bin/tools-sql" ]; then
+        check "tools sql" says "20" /bin/tools sql --format csv "SELECT count(*) FROM samples" /shards
+        check "tools-sql" says "20" /bin/tools-sql --format csv "SELECT count(*) FROM mentions WHERE concept = 'tree'" /shards
+    else
+        echo "skipped SQL: this archive was made without tools-sql"
+    fi
 fi
 
 echo "$passed passed, $failed failed"

@@ -5,6 +5,7 @@
 #   tools/release.sh                       x86_64
 #   tools/release.sh x86_64 aarch64        both
 #   tools/release.sh --out DIR             somewhere else than target/release-archives
+#   tools/release.sh --only ingest,tools   without the other programs, to try it sooner
 #
 # Output: DIR/simzss-VERSION/ with simzss-VERSION-ARCH-unknown-linux-gnu.tar.gz and SHA256SUMS, whole or not at all.
 # Needs Linux, cargo, python3 with venv, GNU tar, nasm for x86_64 and, once, the Python index.
@@ -15,7 +16,7 @@ GLIBC=2.28
 # The C compiler and linker that can link against an old glibc, and cargo's command for them.
 ZIG=ziglang==0.15.2
 ZIGBUILD=cargo-zigbuild==0.24.0
-PROGRAMS=(ingest tools tools-sql)
+programs=(ingest tools tools-sql)
 
 fail() {
     echo "release: $*" >&2
@@ -29,7 +30,8 @@ while [ $# -gt 0 ]; do
     case "$1" in
         x86_64 | aarch64) architectures+=("$1"); shift ;;
         --out) [ $# -ge 2 ] || fail "--out takes a folder"; out=$2; shift 2 ;;
-        -h | --help) sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --only) [ $# -ge 2 ] || fail "--only takes names of programs"; IFS=, read -ra programs <<<"$2"; shift 2 ;;
+        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "release: unknown argument $1; see tools/release.sh --help" >&2; exit 2 ;;
     esac
 done
@@ -81,21 +83,21 @@ if [ "$(cat "$environment/made-for" 2>/dev/null)" != "$wanted" ]; then
     echo "$wanted" >"$environment/made-for"
 fi
 
-# Which package each program belongs to.
-packages=$(cargo metadata --locked --no-deps --format-version 1 | "$environment/bin/python" -c '
+# Which package each program belongs to, and their version.
+described=$(cargo metadata --locked --no-deps --format-version 1 | "$environment/bin/python" -c '
 import json, sys
 metadata = json.load(sys.stdin)
 owner = {target["name"]: package for package in metadata["packages"] for target in package["targets"]
          if "bin" in target["kind"]}
 missing = [program for program in sys.argv[1:] if program not in owner]
 if missing:
-    sys.exit(f"release: no package has the program {missing[0]}")
+    sys.exit(f"release: no package of this workspace has the program {missing[0]}")
 versions = {owner[program]["version"] for program in sys.argv[1:]}
 if len(versions) != 1:
     sys.exit(f"release: the programs have different versions: {versions}")
 print(versions.pop(), *sorted({owner[program]["name"] for program in sys.argv[1:]}))
-' "${PROGRAMS[@]}")
-read -r version packages <<<"$packages"
+' "${programs[@]}")
+read -r version packages <<<"$described"
 selected=()
 for package in $packages; do
     selected+=(--package "$package")
@@ -129,14 +131,14 @@ for architecture in $(printf '%s\n' "$host" "${architectures[@]}" | awk '!seen[$
 
     folder=$new/$name
     mkdir -p "$folder/bin"
-    for program in "${PROGRAMS[@]}"; do
+    for program in "${programs[@]}"; do
         install -m 755 "$work/$target/release/$program" "$folder/bin/"
     done
 
     if [ "$architecture" = "$host" ]; then
         rm -rf "$pages"
         mkdir -p "$pages"/{bash-completion/completions,zsh/site-functions,fish/vendor_completions.d,man/man1}
-        for program in "${PROGRAMS[@]}"; do
+        for program in "${programs[@]}"; do
             "$folder/bin/$program" --generate bash >"$pages/bash-completion/completions/$program"
             "$folder/bin/$program" --generate zsh >"$pages/zsh/site-functions/_$program"
             "$folder/bin/$program" --generate fish >"$pages/fish/vendor_completions.d/$program.fish"

@@ -27,10 +27,9 @@ NOT_LINKED = {"assets", "benches", "doc", "docs", "examples", "test", "tests", "
 INTRODUCTION = """\
 THIRD-PARTY SOFTWARE
 
-The programs contain the packages below. Each package stands with its licence and the numbers of the
-texts that came with it; the texts follow. Where a licence offers a choice ("MIT OR Apache-2.0"), any one of them may be
-chosen. The notices of the Rust standard library are in rust-standard-library.html, those of the embedded language data
-in LANGUAGE-DATA.md.
+The programs contain the packages below. Each is listed with its licence and the numbers of its licence texts, which follow
+the list. Where a licence offers a choice ("MIT OR Apache-2.0"), you may choose any one of them. The notices of the Rust
+standard library are in rust-standard-library.html, those of the embedded language data in LANGUAGE-DATA.md.
 
 This software is based in part on the work of the Independent JPEG Group.
 """
