@@ -200,6 +200,7 @@ fn run_dry(args: &TrainArgs) -> anyhow::Result<serde_json::Value> {
         "{} steps of {} samples; an epoch is {} samples in {} steps",
         settings.steps, settings.data.batch_size, needs.samples, needs.steps_per_epoch
     );
+    println!("maximum learning rate: {}", settings.optimizer.describe_lr(settings.data.batch_size));
     println!(
         "{:.2} s per step, {:.1} h in total; {:.1} GB of memory; {} trained parameters; {} concepts in the vocabulary",
         needs.seconds_per_step,
