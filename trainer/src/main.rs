@@ -17,7 +17,7 @@ use trainer::train;
 
 /// Train a text tower to match a frozen vision tower (SimZSS, LiT), evaluate the model, and segment images with it.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "trainer", version, max_term_width = 110, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
