@@ -1,4 +1,4 @@
-//! Compiles the C between libjpeg-turbo and `src/jpeg/`.
+//! Compiles the C code between libjpeg-turbo and `src/jpeg/`.
 
 use std::env;
 
@@ -8,7 +8,7 @@ fn main() {
         println!("cargo:rerun-if-changed={file}");
     }
     let mut build = cc::Build::new();
-    // Set by mozjpeg-sys, which builds the library.
+    // mozjpeg-sys, which builds the library, sets this variable.
     for folder in env::split_paths(&env::var_os("DEP_JPEG_INCLUDE").unwrap_or_default()) {
         build.include(folder);
     }

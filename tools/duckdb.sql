@@ -1,7 +1,8 @@
--- The tables of `tools sql` as DuckDB views (DuckDB 1.1 or newer). In the folder of shards, `tools stats` having written
--- its `statistics` there:
+-- The tables of `tools sql` as DuckDB views (DuckDB 1.1 or newer). Run it in a folder of shards that has a folder
+-- `statistics` from `tools stats`:
+--     tools stats shards --out shards/statistics
 --     cd shards && duckdb -init path/to/duckdb.sql
--- Shards being written have other names until they are whole, so the globs see finished tables only.
+-- Files have temporary names while they are written, so the patterns below match only complete files.
 
 CREATE VIEW samples AS
 SELECT split_part(parse_filename(filename), '.', 1) AS shard, * EXCLUDE (filename)
@@ -15,7 +16,7 @@ CREATE VIEW concepts AS SELECT * FROM 'statistics/concepts.parquet';
 
 CREATE VIEW pairs AS SELECT * FROM 'statistics/pairs.parquet';
 
--- What the footers of the sidecars say: by what each was made, and from what.
+-- The footers of the sidecars: the tagger and the shard of each, and its counts.
 CREATE VIEW footers AS
 SELECT split_part(parse_filename(file_name), '.', 1) AS shard, decode(value)::JSON AS footer
 FROM parquet_kv_metadata('*.concepts.parquet')

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Brings the data of the tagger nlprule into .nlprule, once: 12 MB, from the package cargo-spellcheck through cargo.
-# Needs cargo and python3 (with its lzma). Runs again without doing anything.
+# Downloads the data of the tagger nlprule into .nlprule, once: 12 MB, taken by cargo from the package
+# cargo-spellcheck. Needs cargo and python3 with its lzma module. A second run does nothing.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH='' cd "$(dirname "$0")/.."
 
 PACKAGE=cargo-spellcheck
 VERSION=0.15.7
 MEMBER=nlprule-data/0.6.4/en/en_tokenizer.bin.xz
-# Of the unpacked file; concepts/src/tagger/nlprule/data.rs has it too.
+# Of the unpacked file; concepts/src/tagger/nlprule/data.rs has the same value.
 SHA256=e2b51e506aede495268ee05dee0b97956e768107f5bb5891585144a5ff2fd773
 FOLDER=.nlprule
 
@@ -16,8 +16,7 @@ fail() {
     exit 1
 }
 
-command -v python3 >/dev/null || fail "python3 is missing. Install it with: apt-get install python3"
-python3 -c 'import lzma' 2>/dev/null || fail "this python3 has no lzma module; use your distribution's python3"
+command -v python3 >/dev/null || fail "python3 is missing; tools/setup.sh tells how to install it"
 
 is_whole() {
     python3 - "$FOLDER/en_tokenizer.bin" "$SHA256" <<'PYTHON'
@@ -32,11 +31,16 @@ PYTHON
 
 [ -e "$FOLDER/NOTICE" ] && [ -e "$FOLDER/LICENSE-LGPL" ] && is_whole && exit 0
 
-command -v cargo >/dev/null || fail "cargo is missing; see https://rustup.rs"
-echo "nlprule-data: fetching $PACKAGE $VERSION into cargo's cache ..."
+# A new rustup changes PATH only for shells that start after it.
+command -v cargo >/dev/null || PATH="$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin"
+command -v cargo >/dev/null || fail "cargo is missing; tools/setup.sh tells how to install it"
+python3 -c 'import lzma' 2>/dev/null ||
+    fail "$(command -v python3) has no lzma module: use the python3 of your system's packages, or one built with liblzma"
+
+echo "nlprule-data: downloading the package $PACKAGE $VERSION into cargo's cache ..."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# A workspace of its own, so that neither this repository's lock file nor its build sees the package.
+# A separate workspace, so that the package enters neither this repository's lock file nor its build.
 cat >"$work/Cargo.toml" <<TOML
 [package]
 name = "nlprule-data"
@@ -50,8 +54,8 @@ $PACKAGE = { version = "=$VERSION", default-features = false }
 TOML
 touch "$work/lib.rs"
 target=$(rustc -vV | sed -n 's/^host: //p')
-cargo fetch --quiet --manifest-path "$work/Cargo.toml" --target "$target" ||
-    fail "cargo could not fetch $PACKAGE $VERSION; is the package registry reachable from here?"
+CARGO_NET_RETRY="${CARGO_NET_RETRY:-1}" cargo fetch --quiet --manifest-path "$work/Cargo.toml" --target "$target" ||
+    fail "cargo could not download $PACKAGE $VERSION (its message is above). Check the network and the free disk space and run this again; behind a proxy, set HTTPS_PROXY"
 cargo metadata --quiet --offline --format-version 1 --filter-platform "$target" \
     --manifest-path "$work/Cargo.toml" >"$work/metadata.json"
 
@@ -67,7 +71,7 @@ with lzma.open(root / member) as file:
     data = file.read()
 found = hashlib.sha256(data).hexdigest()
 if found != wanted:
-    sys.exit(f"nlprule-data: {root / member} unpacks to SHA-256 {found}, not {wanted}")
+    sys.exit(f"nlprule-data: {root / member} has SHA-256 {found} after unpacking, expected {wanted}")
 
 notice = f"""en_tokenizer.bin: the English dictionary, chunker and disambiguation rules of LanguageTool 5.2, compiled for
 nlprule 0.6.4 by the makers of nlprule. SHA-256 {wanted}.
@@ -83,15 +87,21 @@ Taken from: the package {package} ({member}).
 def write(name, content):
     """Whole or not at all."""
     temporary = os.path.join(folder, f".tmp-{os.getpid()}-{name}")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, os.path.join(folder, name))
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, os.path.join(folder, name))
+    except OSError as error:
+        sys.exit(f"nlprule-data: cannot write {folder}/{name}: {error.strerror}")
+    finally:
+        if os.path.exists(temporary):
+            os.remove(temporary)
 
 
 write("LICENSE-LGPL", (root / "LICENSE-LGPL").read_bytes())
 write("NOTICE", notice.encode())
 write("en_tokenizer.bin", data)
 PYTHON
-echo "nlprule-data: $FOLDER/en_tokenizer.bin is there"
+echo "nlprule-data: the data is in $FOLDER/en_tokenizer.bin"

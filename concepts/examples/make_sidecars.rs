@@ -1,23 +1,25 @@
-//! Makes sidecars of any number of mentions, to measure what reads them.
+//! Makes sidecars with any number of mentions, to benchmark programs that read them.
 //!
 //!     cargo run --release -p concepts --example make_sidecars -- DIR MENTIONS captions.txt..
 //!
-//! The captions, one a line, are tagged first. Then captions are drawn: as many mentions as one of the tagged captions
-//! has, each a copy of one of the tagged mentions, so concepts keep their frequencies; one in [`NEW`] joins two drawn
-//! heads to a compound instead, so the number of distinct concepts keeps growing with the text, as it does in real sets.
-//! DIR gets the parts and the `captions.json` of a tagged table, the same for the same arguments.
+//! First, the captions (one per line) are tagged. Then synthetic captions are drawn: each has as many mentions as one
+//! of the tagged captions, and each mention is a copy of a tagged one, so concepts keep their frequencies. One mention
+//! in [`NEW`] joins two drawn heads to a compound instead, so that the number of distinct concepts grows with the text,
+//! as in real datasets. DIR gets the parts and the `captions.json` of a tagged table. The same arguments give the same
+//! files.
 
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use concepts::files::io_message;
 use concepts::sidecar::{Cut, Parts, Table, Writer};
 use concepts::{Extractor, Mention, TaggerDescription, TaggerKind, canonical};
 
 /// One mention in this many is a new compound.
 const NEW: u64 = 20;
 
-/// Captions of a part.
+/// Number of captions per part.
 const PART: u32 = 100_000;
 
 fn main() -> ExitCode {
@@ -37,7 +39,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let wanted: u64 = wanted.parse().map_err(|_| format!("{wanted} is not a number of mentions"))?;
     let seen = Seen::tag(files)?;
     let folder = Path::new(folder);
-    fs::create_dir_all(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    fs::create_dir_all(folder).map_err(|e| io_message(folder, "create", &e))?;
 
     let tagger = TaggerDescription { name: "resampled".to_owned(), hash: String::new(), grammar: 0 };
     let mut random = Random(1);
@@ -66,7 +68,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     Ok(())
 }
 
-/// How many captions have `wanted` mentions.
+/// Number of captions that have `wanted` mentions together.
 fn captions_with(wanted: u64, seen: &Seen) -> u64 {
     let (mut rows, mut mentions) = (0, 0);
     while mentions < wanted {
@@ -78,9 +80,9 @@ fn captions_with(wanted: u64, seen: &Seen) -> u64 {
 
 /// The mentions of the captions that were tagged.
 struct Seen {
-    /// With their phrases.
+    /// The mentions, each with the text of its phrase.
     mentions: Vec<(String, Mention)>,
-    /// Mentions of each caption.
+    /// Number of mentions of each caption.
     lengths: Vec<usize>,
 }
 
@@ -89,7 +91,7 @@ impl Seen {
         let extractor = Extractor::new(TaggerKind::default()).map_err(|e| e.to_string())?;
         let mut seen = Self { mentions: Vec::new(), lengths: Vec::new() };
         for path in files {
-            let text = fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+            let text = fs::read(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
             for line in String::from_utf8_lossy(&text).lines() {
                 let text = canonical(line);
                 let mentions = extractor.mentions(&text);
@@ -98,17 +100,17 @@ impl Seen {
             }
         }
         if seen.mentions.is_empty() {
-            return Err("no captions with mentions".to_owned());
+            return Err("the captions have no mentions".to_owned());
         }
         Ok(seen)
     }
 
-    /// Mentions of the caption in this row.
+    /// Number of mentions of the caption in this row.
     fn length(&self, row: u64) -> usize {
         self.lengths[(Random(row).next() % self.lengths.len() as u64) as usize]
     }
 
-    /// A caption that consists of phrases, and its mentions.
+    /// A caption made of phrases, and its mentions.
     fn draw(&self, row: u64, random: &mut Random) -> (String, Vec<Mention>) {
         let (mut text, mut mentions) = (String::new(), Vec::new());
         for _ in 0..self.length(row) {

@@ -1,17 +1,19 @@
-//! Scores the phrases against hand-bracketed captions, and measures speed.
+//! Scores the extracted phrases on annotated captions, and measures the speed.
 //!
 //!     cargo run --release -p concepts --example score -- perceptron dev.jsonl [--errors]
 //!     cargo run --release -p concepts --example score -- perceptron --speed captions.txt
 //!     cargo run --release -p concepts --example score -- perceptron --show captions.txt
 //!
-//! A line of a bracketed file is `{"text": .., "spans": [[start, end, head start, head end], ..]}`, in characters.
-//! Printed are exact-span precision, recall and F1, and F1 of the heads.
+//! A line of an annotated file is `{"text": .., "spans": [[start, end, head start, head end], ..]}`, with offsets in
+//! characters. The output is precision, recall and F1 of phrases and of heads, with exact match of both ends.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
+use concepts::files::io_message;
 use concepts::{Extractor, canonical};
 
 fn main() -> ExitCode {
@@ -35,7 +37,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     if let [flag, path] = rest
         && ["--speed", "--show"].contains(&flag.as_str())
     {
-        let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+        let text = fs::read_to_string(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
         if flag == "--show" {
             text.lines().for_each(|line| println!("{}", bracketed(&extractor, line)));
             return Ok(());
@@ -44,7 +46,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     }
     let errors = rest.iter().any(|argument| argument == "--errors");
     for path in rest.iter().filter(|argument| *argument != "--errors") {
-        let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+        let text = fs::read_to_string(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
         let (spans, heads) = score(&extractor, &text, errors).map_err(|e| format!("{path}: {e}"))?;
         println!("{path}: spans {spans}; heads {heads}");
     }
@@ -107,7 +109,7 @@ fn score(extractor: &Extractor, text: &str, errors: bool) -> Result<(Counts, Cou
     Ok((spans, heads))
 }
 
-/// The canonical text with its phrases in brackets, each followed by its concept where that differs.
+/// The canonical text with its phrases in brackets, each followed by its concept if that differs from the text.
 fn bracketed(extractor: &Extractor, line: &str) -> String {
     let text = canonical(line);
     let (mut out, mut at) = (String::new(), 0);
@@ -123,7 +125,7 @@ fn bracketed(extractor: &Extractor, line: &str) -> String {
     out + &text[at..]
 }
 
-/// Captions a second on one core, from raw text to mentions.
+/// Prints the number of captions per second on one core, from raw text to mentions.
 fn speed(extractor: &Extractor, text: &str) -> Result<(), String> {
     let captions: Vec<&str> = text.lines().collect();
     let words: usize = captions.iter().map(|caption| caption.split(' ').count()).sum();
@@ -136,7 +138,7 @@ fn speed(extractor: &Extractor, text: &str) -> Result<(), String> {
         best = best.min(started.elapsed().as_secs_f64());
     }
     if captions.is_empty() {
-        return Err("no captions".to_owned());
+        return Err("the file has no captions".to_owned());
     }
     let rate = captions.len() as f64 / best;
     println!(

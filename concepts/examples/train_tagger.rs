@@ -1,18 +1,20 @@
-//! Trains an embedded tagger from tagged sentences and writes its model file; or shows the rules of one.
+//! Trains an embedded tagger from tagged sentences and writes its model file, or prints the rules of a model.
 //!
 //!     cargo run --release -p concepts --example train_tagger -- perceptron OUT.bin masc.tsv 1 captions.tsv 1 ..
 //!     cargo run --release -p concepts --example train_tagger -- brill OUT.bin masc.tsv 1 captions.tsv 1 ..
 //!     cargo run --release -p concepts --example train_tagger -- brill OUT.bin --teacher perceptron.bin masc.tsv 1 ..
 //!     cargo run --release -p concepts --example train_tagger -- --show brill.bin
 //!
-//! Each file is followed by how often it is used. With a teacher, the files' tags are replaced by the teacher's. A file has one token a line, token TAB tag (more columns are
-//! ignored), an empty line after a sentence. The same files give the same bytes.
+//! The number after each file says how often it is used. A file has one word per line: word, TAB, tag (further columns
+//! are ignored), with an empty line after each sentence. With a teacher, the tags in the files are replaced by those
+//! that the teacher gives. The same files give the same model, byte for byte.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use concepts::files::io_message;
 use concepts::training::{self, BrillOptions, PerceptronOptions, Sentence};
 use concepts::{TaggerKind, files, tagger};
 
@@ -41,16 +43,16 @@ fn run(arguments: &[String]) -> Result<(), String> {
     }
 }
 
-/// Prints the rules of a transformation-based model, one a line, in the order in which they are applied.
+/// Prints the rules of a transformation-based model, one per line, in the order in which they are applied.
 fn show(path: &str) -> Result<(), String> {
-    let model = fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+    let model = fs::read(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
     let rules = tagger::brill_rules(&model).map_err(|e| format!("{path}: {e}"))?;
     let mut out = io::stdout().lock();
     let written = rules.iter().try_for_each(|rule| writeln!(out, "{rule}"));
     match written {
-        // Whoever reads has seen enough.
+        // The reader, such as `head`, has closed the pipe.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.map_err(|e| format!("standard output: {e}")),
+        written => written.map_err(|e| format!("cannot write to standard output: {e}")),
     }
 }
 
@@ -58,12 +60,12 @@ fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Res
     let kind: TaggerKind = kind.parse().map_err(|e: concepts::Error| e.to_string())?;
     let mut sentences = read(inputs)?;
     if let Some(path) = teacher {
-        let model = fs::read(path).map_err(|e| format!("{path}: {e}"))?;
+        let model = fs::read(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
         training::retag(&mut sentences, &model).map_err(|e| format!("{path}: {e}"))?;
     }
     let report = |unit: &'static str| {
         move |number: usize, wrong: f64| {
-            eprintln!("{unit} {number}: {:.2} % of the words wrong", wrong * 100.0);
+            eprintln!("{unit} {number}: {:.2} % of the words have a wrong tag", wrong * 100.0);
         }
     };
     let bytes = match kind {
@@ -72,22 +74,22 @@ fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Res
             training::perceptron(&sentences, PerceptronOptions::default(), report("epoch"))
         }
         TaggerKind::Nlprule => {
-            return Err("nlprule is not trained here; there are: brill, perceptron".to_owned());
+            return Err("nlprule cannot be trained here; choose one of brill, perceptron".to_owned());
         }
     };
     eprintln!("{out}: {} bytes", bytes.len());
-    files::write_atomic(Path::new(out), &bytes).map_err(|e| format!("{out}: {e}"))
+    files::write_atomic(Path::new(out), &bytes).map_err(|e| io_message(Path::new(out), "write", &e))
 }
 
-/// The sentences of all files, each as often as the number after it says.
+/// The sentences of all files, repeated as often as the number after each file says.
 fn read(inputs: &[String]) -> Result<Vec<Sentence>, String> {
     let mut sentences = Vec::new();
     for input in inputs.chunks(2) {
         let [path, times] = input else {
-            return Err("every file is followed by how often it is used".to_owned());
+            return Err("after every file, give the number of times it is used".to_owned());
         };
-        let times: usize = times.parse().map_err(|_| format!("{times}: not a number"))?;
-        let text = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+        let times: usize = times.parse().map_err(|_| format!("{times} is not a number"))?;
+        let text = fs::read_to_string(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
         let read = training::sentences(&text).map_err(|e| format!("{path}: {e}"))?;
         eprintln!("{path}: {} sentences, {} words", read.len(), read.iter().map(Vec::len).sum::<usize>());
         for _ in 0..times {

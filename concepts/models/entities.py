@@ -2,7 +2,7 @@
 
     python3 entities.py > entities.txt
 
-One a line: the name (most with their semicolon), a tab, the characters as hexadecimal code points.
+One reference per line: the name (most with their semicolon), a tab, the characters as hexadecimal code points.
 """
 from html.entities import html5
 

@@ -1,4 +1,5 @@
-//! The concept bank: the names that decide which mentions take part in training, and as which label.
+//! The concept vocabulary (the paper's concept bank): its names decide which mentions take part in training, and their
+//! labels.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,14 +12,16 @@ use std::str::FromStr;
 use crate::sidecar::MentionRow;
 use crate::{Error, canonical};
 
-/// How a mention finds its name.
+/// How a mention is matched to a name of the [`Bank`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Matching {
-    /// The concept (last compound noun + lemma of the head) is a name: the rule of the method's released code.
+    /// The concept (last compound noun and lemma of the head) must be a name. This is the rule of the released SimZSS
+    /// code.
     Strict,
-    /// The longest run of the phrase's words that ends at the head and is a name, as written before with the
-    /// head's lemma: "leather couch" finds "couch", "boots" finds "boots".
+    /// The longest run of words that ends at the head noun and is a name, either as written or with the head's lemma:
+    /// "brown leather couch" matches the name "leather couch", "boots" matches "boots" if that is a name and otherwise
+    /// "boot".
     #[default]
     Longest,
 }
@@ -39,39 +42,44 @@ impl FromStr for Matching {
         match name {
             "strict" => Ok(Self::Strict),
             "longest" => Ok(Self::Longest),
-            _ => Err(format!("no matching is called {name:?}; there are: strict, longest")),
+            _ => Err(format!("there is no matching {name:?}; choose one of strict, longest")),
         }
     }
 }
 
-/// Concept names and their labels, 0..len in the order given.
+/// A concept vocabulary: names and their labels, which are 0..len in the order given.
 #[derive(Debug, Clone)]
 pub struct Bank {
     names: Vec<String>,
-    /// By [`key`] of the name.
+    /// Label by the [`key`] of the name.
     labels: HashMap<String, u32>,
-    /// Bytes of the longest name: nothing longer need be looked up, however long a phrase is.
+    /// Length of the longest name in bytes. Longer texts are not looked up, however long a phrase is.
     longest: usize,
 }
 
 impl Bank {
-    /// A bank of these names: canonical text, hyphens and spaces alike, each once, blank ones left out.
+    /// Makes a vocabulary of these names. Names are normalised to canonical text; hyphens count as spaces. Duplicates
+    /// and empty names are left out.
     ///
-    /// Fails when nothing is left.
+    /// # Errors
+    /// No name is left.
     pub fn from_names<I>(names: I) -> Result<Self, Error>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        Self::new("the bank", names)
+        Self::new("the list of concepts", names)
     }
 
-    /// A bank of a file's lines.
+    /// Makes a vocabulary of the lines of a UTF-8 file, one name per line; otherwise as [`Bank::from_names`].
+    ///
+    /// # Errors
+    /// The file cannot be read, is not UTF-8, or has no names.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
         let text = std::str::from_utf8(&bytes).map_err(|_| Error::Bank {
             origin: path.display().to_string(),
-            what: "is not UTF-8 text; a bank is one concept name a line",
+            what: "is not UTF-8 text; write one concept name per line",
         })?;
         Self::new(&path.display().to_string(), text.trim_start_matches('\u{feff}').lines())
     }
@@ -95,7 +103,7 @@ impl Bank {
         if bank.names.is_empty() {
             return Err(Error::Bank {
                 origin: origin.to_owned(),
-                what: "has no names; a bank is one concept name a line",
+                what: "has no concept names; write one per line",
             });
         }
         Ok(bank)
@@ -106,12 +114,12 @@ impl Bank {
         self.names.len()
     }
 
-    /// Never: a bank has at least one name.
+    /// Always false: a vocabulary has at least one name.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
 
-    /// The name of a label below [`Bank::len`]; "" beyond it.
+    /// The name of a label; "" if the label is not below [`Bank::len`].
     pub fn name(&self, label: u32) -> &str {
         self.names.get(label as usize).map_or("", String::as_str)
     }
@@ -121,8 +129,8 @@ impl Bank {
         &self.names
     }
 
-    /// The label of a mention, and the bytes of the canonical text whose tokens make S_l: those of the words
-    /// that matched.
+    /// The label of a mention, and the byte range of the words that matched, in the canonical text. The tokens of these
+    /// words are pooled to the concept's embedding (the set S_l in the paper). `None` if no name matches.
     pub fn find(&self, matching: Matching, row: &MentionRow<'_>) -> Option<(u32, Range<u32>)> {
         match matching {
             Matching::Strict => self.label(&key(row.concept)).map(|label| (label, row.concept_span.clone())),
@@ -130,17 +138,17 @@ impl Bank {
         }
     }
 
-    /// The label of a name's [`key`].
+    /// The label for a [`key`].
     fn label(&self, key: &str) -> Option<u32> {
         if key.len() > self.longest { None } else { self.labels.get(key).copied() }
     }
 
     fn longest(&self, row: &MentionRow<'_>) -> Option<(u32, Range<u32>)> {
         let surface = key(row.phrase);
-        // The head is the phrase's last word, hyphens and all.
+        // The head is the phrase's last word, including hyphens.
         let head_start = row.phrase.rfind(' ').map_or(0, |space| space + 1);
         let lemma = format!("{}{}", &surface[..head_start], key(row.head));
-        // `key` keeps lengths, so its offsets are the phrase's.
+        // `key` does not change lengths, so offsets into it are offsets into the phrase.
         let mut start = 0;
         loop {
             let lemma = || lemma.get(start..).and_then(|lemma| self.label(lemma));
@@ -152,8 +160,8 @@ impl Bank {
     }
 }
 
-/// The form in which names and words are compared: class lists write "stop-sign", captions "stop sign", or the
-/// other way round. Byte for byte as long as the text.
+/// The form in which names and words are compared, because class lists and captions differ: "stop-sign" and "stop
+/// sign". It has the same length in bytes as the text.
 fn key(text: &str) -> String {
     text.replace('-', " ")
 }

@@ -1,22 +1,22 @@
-//! CLIP's byte-pair tokens of a caption, with the bytes each stands for.
+//! CLIP's byte-pair encoding of a caption, with the byte range of each token.
 //!
-//! The ids come from the crate `instant-clip-tokenizer`; the bytes are found here. Its words never reach across a
-//! space and leave nothing else out, so the tokens of a run without spaces are that run's bytes, in order, and a
-//! table of every token's length gives each token its bytes.
+//! The ids come from the crate `instant-clip-tokenizer`, which does not report byte ranges. They are computed here:
+//! tokens never span a space, and the tokens of a run without spaces cover it completely and in order, so a table of
+//! the length of every token is enough.
 
 use std::fmt;
 use std::ops::Range;
 
 use instant_clip_tokenizer::Token;
 
-/// Runs without a space are cut to this many bytes: merging takes time in the square of a word's length, and no
-/// word is that long. Beyond the cut the tokens may differ from those of the whole run.
-const LONGEST_RUN: usize = 2048;
+/// Maximum length of a run without spaces, bytes; longer runs are split. Merging takes time quadratic in the length of
+/// a word, and no real word is that long. The tokens around a split may differ from those of the whole run.
+const MAX_RUN: usize = 2048;
 
-/// CLIP's tokenizer: 49,408 ids, start of text 49406, end of text 49407.
+/// CLIP's tokenizer: 49,408 ids; 49406 is the start of text, 49407 the end of text.
 pub struct Tokenizer {
     inner: instant_clip_tokenizer::Tokenizer,
-    /// Bytes of every token, by id; 0 for those that hold parts of characters.
+    /// Length of every token in bytes, by id; 0 for tokens that are only part of a character.
     lengths: Vec<u8>,
 }
 
@@ -26,19 +26,19 @@ impl fmt::Debug for Tokenizer {
     }
 }
 
-/// A caption as token ids.
+/// A caption as token ids with byte ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
-    /// Start of text, the caption's tokens, end of text, then 0; `context` in all. A caption that is too long is
-    /// cut, and the end of text stays last.
+    /// Start of text, the caption's tokens, end of text, then padding with 0; `context` ids in all. A caption that is
+    /// too long is truncated, and the end of text is the last id.
     pub ids: Vec<u32>,
-    /// The bytes of the canonical text that each id stands for; empty for start, end and padding. Tokens that make
-    /// up one character between them (some emoji) all have that character's bytes.
+    /// For each id, its byte range in the canonical text; empty for start, end and padding. If several tokens form one
+    /// character (as for some emoji), all of them have the range of that character.
     pub spans: Vec<Range<u32>>,
 }
 
 impl Tokenizer {
-    /// CLIP's vocabulary. Takes some tens of milliseconds: make one and share it.
+    /// CLIP's vocabulary. Takes some tens of milliseconds to load: load it once and share it.
     pub fn clip() -> Self {
         let inner = instant_clip_tokenizer::Tokenizer::new();
         let vocabulary = (0..=inner.end_of_text().to_u16()).filter_map(|id| Token::from_u16(id, &inner));
@@ -46,7 +46,7 @@ impl Tokenizer {
         Self { inner, lengths }
     }
 
-    /// The tokens of canonical text, `context` of them.
+    /// Encodes canonical text as `context` ids.
     pub fn encode(&self, canonical: &str, context: usize) -> Tokens {
         let mut tokens = Tokens { ids: Vec::with_capacity(context), spans: Vec::with_capacity(context) };
         let mut encoded = Vec::new();
@@ -69,7 +69,8 @@ impl Tokenizer {
         tokens
     }
 
-    /// Appends the tokens of the run. Tokens that are parts of characters wait until they are whole together.
+    /// Appends the tokens of a run. Tokens that are parts of a character are appended together when the character is
+    /// complete.
     fn push_run(&self, tokens: &mut Tokens, encoded: &[Token], run: &Range<usize>) {
         let (mut at, mut first) = (run.start, 0);
         for (index, token) in encoded.iter().enumerate() {
@@ -83,7 +84,7 @@ impl Tokenizer {
             if length == 0 && index + 1 < encoded.len() {
                 continue;
             }
-            // The last one ends where the run does, however the library cut the text.
+            // The last token ends where the run does, even if the library normalised the text differently.
             let end = if index + 1 == encoded.len() { run.end } else { (at + length).min(run.end) };
             for token in &encoded[first..=index] {
                 tokens.push(*token, at as u32..end as u32);
@@ -93,22 +94,22 @@ impl Tokenizer {
     }
 }
 
-/// Bytes that the tokens of a word stand for together; 0 when they are not whole characters.
+/// Number of bytes that these tokens of a word stand for; 0 if they are not whole characters.
 fn length(tokenizer: &instant_clip_tokenizer::Tokenizer, tokens: &[Token]) -> usize {
     let text = tokenizer.decode(tokens.iter().copied());
-    // The decoder puts a space after every word.
+    // The decoder appends a space to every word.
     let text = text.strip_suffix(' ').unwrap_or(&text);
     if text.contains(char::REPLACEMENT_CHARACTER) { 0 } else { text.len() }
 }
 
-/// The runs of `text` without whitespace, long ones in pieces.
+/// The runs of `text` without whitespace; runs longer than [`MAX_RUN`] are split.
 fn runs(text: &str) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
     std::iter::from_fn(move || {
         at += text[at..].find(|c: char| !c.is_whitespace())?;
         let start = at;
         let end = text[start..].find(char::is_whitespace).map_or(text.len(), |length| start + length);
-        at = end.min(start + LONGEST_RUN);
+        at = end.min(start + MAX_RUN);
         while !text.is_char_boundary(at) {
             at -= 1;
         }
@@ -122,7 +123,7 @@ impl Tokens {
         self.spans.push(span);
     }
 
-    /// The token positions whose bytes overlap the span; empty when it was cut away.
+    /// The positions of the tokens whose bytes overlap the span; empty if the span was truncated.
     pub fn positions(&self, span: &Range<u32>) -> Range<u32> {
         let overlaps = |token: &Range<u32>| token.start < span.end && token.end > span.start;
         let first = self.spans.iter().position(overlaps).unwrap_or(0);
@@ -140,7 +141,7 @@ mod tests {
         let tokenizer = Tokenizer::clip();
         let text = "a person riding a motorcycle";
         let tokens = tokenizer.encode(text, 77);
-        // Ids as OpenAI's tokenizer gives them.
+        // Ids of OpenAI's tokenizer.
         assert_eq!(tokens.ids[..7], [49406, 320, 2533, 6765, 320, 10297, 49407]);
         assert_eq!((tokens.ids.len(), tokens.ids[7..].iter().max()), (77, Some(&0)));
         let words: Vec<_> =
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_caption_keeps_the_end_of_text_and_loses_later_mentions() {
+    fn a_truncated_caption_keeps_the_end_of_text_and_loses_later_mentions() {
         let tokens = Tokenizer::clip().encode("dog cat dog cat", 4);
         assert_eq!(tokens.ids, [49406, 1929, 2368, 49407]);
         assert_eq!(tokens.positions(&(4..7)), 2..3);
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_characters_that_take_several_tokens() {
+    fn byte_ranges_of_characters_that_take_several_tokens() {
         let text = "café 🦜x dog's, 中文";
         let tokens = Tokenizer::clip().encode(text, 77);
         for span in tokens.spans.iter().filter(|span| !span.is_empty()) {
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_words_take_no_time() {
+    fn extremely_long_words_take_little_time() {
         let started = std::time::Instant::now();
         let tokens = Tokenizer::clip().encode(&"ab".repeat(500_000), 77);
         assert_eq!(tokens.ids.len(), 77);

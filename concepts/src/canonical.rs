@@ -1,21 +1,22 @@
-//! Canonical text: what CLIP's tokenizer makes of a raw caption before it cuts it into tokens.
+//! Canonical text: a caption as CLIP's tokenizer normalises it before it encodes it.
 
 use std::borrow::Cow;
 
 use crate::entities::unescape;
 
-/// `lower(whitespace_clean(basic_clean(raw)))` as CLIP's tokenizer cleans text: HTML character references are
-/// replaced (twice, as the web escapes twice), runs of whitespace become one space, the ends are trimmed, letters
-/// become lower case.
+/// Normalises a caption as CLIP's tokenizer does, `lower(whitespace_clean(basic_clean(raw)))`: replaces HTML character
+/// references (twice, because captions from the web are often escaped twice), collapses runs of whitespace to one
+/// space, removes whitespace at both ends, and converts to lower case.
 ///
-/// CLIP's repair of wrongly decoded text (`ftfy`) is left out: it is a guess, and rarely changes a caption.
+/// CLIP also repairs wrongly decoded text (with `ftfy`). That step is left out: it guesses, and rarely changes a
+/// caption.
 pub fn canonical(raw: &str) -> String {
     let mut text = String::new();
     canonical_into(raw, &mut text);
     text
 }
 
-/// [`canonical`] into a buffer, which is cleared first: for those who clean one caption after another.
+/// As [`canonical`], into a buffer that is cleared first: avoids an allocation per caption.
 pub fn canonical_into(raw: &str, clean: &mut String) {
     clean.clear();
     let text = unescape_twice(raw);
@@ -30,11 +31,11 @@ pub fn canonical_into(raw: &str, clean: &mut String) {
         }
         clean.push_str(word);
     }
-    // Of the whole text, not word by word: the form of a final sigma depends on its neighbours.
+    // The whole text at once, not word by word: the lower case of a final sigma depends on its neighbours.
     *clean = clean.to_lowercase();
 }
 
-/// The same for text without any other characters, as most captions are: byte by byte.
+/// The same for pure ASCII text, which most captions are: byte by byte.
 fn ascii_into(text: &[u8], clean: &mut String) {
     let mut bytes = std::mem::take(clean).into_bytes();
     bytes.reserve(text.len());
@@ -55,7 +56,7 @@ fn unescape_twice(raw: &str) -> Cow<'_, str> {
     Cow::Owned(unescape(&unescape(raw)))
 }
 
-/// What Python's `str.split` takes for whitespace: Unicode's, and four control characters.
+/// What Python's `str.split` treats as whitespace: Unicode whitespace and four control characters.
 fn is_space(c: char) -> bool {
     match c {
         '\t'..='\r' | '\x1c'..='\x1f' | ' ' => true,
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ascii_text_is_cleaned_as_any_other() {
+    fn ascii_text_is_cleaned_like_any_other() {
         for code in 0..0x80 {
             let c = char::from(code);
             for text in [format!("{c}a{c}{c}B &lt;{c} "), format!("X{c}"), format!("{c}")] {
@@ -78,6 +79,6 @@ mod tests {
                 assert_eq!(Some(canonical(&text).as_str()), other, "{text:?}");
             }
         }
-        assert_eq!(canonical("\u{85}A\u{a0}\u{3000}B\u{1c}"), "a b", "white space as Python's split has it");
+        assert_eq!(canonical("\u{85}A\u{a0}\u{3000}B\u{1c}"), "a b", "whitespace as in Python's str.split");
     }
 }

@@ -1,15 +1,15 @@
-//! HTML character references, as Python's `html.unescape` replaces them (HTML 5, section 13.2.5).
+//! HTML character references, replaced as by Python's `html.unescape` (HTML 5, section 13.2.5).
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// "name TAB code points", one a line; most names end with a semicolon.
+/// One reference per line: name, TAB, code points. Most names end with a semicolon.
 const NAMED: &str = include_str!("../models/entities.txt");
 
-/// A name has at most this many characters, its semicolon aside.
-const LONGEST_NAME: usize = 32;
+/// Maximum length of a name in characters, without its semicolon.
+const MAX_NAME_LENGTH: usize = 32;
 
-/// What numbers 0x80..=0x9f mean: Windows-1252, where it has a character.
+/// The characters for the numbers 0x80..=0x9f: those of Windows-1252, where it has one.
 const WINDOWS_1252: [char; 32] = [
     '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
     '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',
@@ -17,7 +17,7 @@ const WINDOWS_1252: [char; 32] = [
     '\u{203a}', '\u{153}', '\u{9d}', '\u{17e}', '\u{178}',
 ];
 
-/// Replaces the references in `text` once, from left to right; what is none stays as it is.
+/// Replaces the references in `text` once, from left to right. Anything that is not a reference is kept.
 pub(crate) fn unescape(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -34,7 +34,8 @@ pub(crate) fn unescape(text: &str) -> String {
     out
 }
 
-/// Appends what `#38;` or `#x26;` at the start of `text` stands for; returns its length, 0 if it is none.
+/// Appends the character for `#38;` or `#x26;` at the start of `text`. Returns the length of the reference, 0 if there
+/// is none.
 fn number(text: &str, out: &mut String) -> usize {
     let (digits, radix) = match text.as_bytes() {
         [b'#', b'x' | b'X', ..] => (2, 16),
@@ -45,7 +46,7 @@ fn number(text: &str, out: &mut String) -> usize {
         return 0;
     }
     let end = digits + count;
-    // A number too long for 32 bits is beyond every character as well.
+    // A number that does not fit 32 bits is not a character either.
     let code = u32::from_str_radix(&text[digits..end], radix).unwrap_or(u32::MAX);
     out.extend(character(code));
     end + usize::from(text[end..].starts_with(';'))
@@ -55,7 +56,7 @@ fn character(code: u32) -> Option<char> {
     match code {
         0 => Some('\u{fffd}'),
         0x80..=0x9f => Some(WINDOWS_1252[code as usize - 0x80]),
-        // Control characters and non-characters vanish.
+        // Control characters and non-characters are removed.
         0x1..=0x8 | 0xb | 0xe..=0x1f | 0x7f | 0xfdd0..=0xfdef => None,
         0x1_0000.. if code <= 0x10_ffff && code & 0xfffe == 0xfffe => None,
         _ if matches!(code, 0xfffe | 0xffff) => None,
@@ -63,11 +64,11 @@ fn character(code: u32) -> Option<char> {
     }
 }
 
-/// Appends what `amp;` at the start of `text` stands for, or the longest known name that the text begins with, as
-/// browsers read "&copy2024"; returns the length of what was taken, 0 if nothing is known.
+/// Appends the characters for `amp;` at the start of `text`, or for the longest known name at the start, as browsers
+/// read "&copy2024". Returns the length of the reference, 0 if there is none.
 fn name(text: &str, out: &mut String) -> usize {
     let ends = |c: char| matches!(c, '\t' | '\n' | '\x0c' | ' ' | '<' | '&' | '#' | ';');
-    let end = text.chars().take(LONGEST_NAME).take_while(|c| !ends(*c)).map(char::len_utf8).sum();
+    let end = text.chars().take(MAX_NAME_LENGTH).take_while(|c| !ends(*c)).map(char::len_utf8).sum();
     let named = named();
     let with_semicolon = end + usize::from(end > 0 && text[end..].starts_with(';'));
     let lengths = std::iter::once(with_semicolon).chain((2..=end).rev());

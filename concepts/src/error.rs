@@ -1,65 +1,76 @@
-//! What can go wrong here. Messages say what, where and what to do; paths come with them.
+//! The errors of this crate.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The error of this crate.
+/// The error type of this crate. Each message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("{}: cannot {doing}: {source}", path.display())]
+    /// A file or folder cannot be read or written.
+    #[error("{}", crate::files::io_message(path, doing, source))]
     Io {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
-        /// "read", "write", ..
+        /// The failed operation: "read" or "write".
         doing: &'static str,
-        /// What the system said.
+        /// The reason.
         source: io::Error,
     },
-    /// A Parquet file is broken, or is not the table it should be.
-    #[error("{}: {what}", path.display())]
+    /// A file is damaged, or does not have the expected format.
+    #[error("cannot read {}: {what}", path.display())]
     Table {
         /// The file.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         what: String,
     },
-    /// A sidecar belongs to another state of its shard.
+    /// A file cannot be encoded or written.
+    #[error("cannot write {}: {what}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        what: String,
+    },
+    /// A sidecar does not match its shard, for example because the shard was written again.
     #[error("{}: {what}; tag the shard again", path.display())]
     Stale {
         /// The sidecar.
         path: PathBuf,
-        /// How sidecar and shard differ.
+        /// How the sidecar and the shard differ.
         what: String,
     },
-    /// A sample was handed to the writer out of order.
-    #[error("{}: sample {sample} ({key}) after sample {previous}: samples come in tar order, each once", path.display())]
+    /// Samples were given to the sidecar writer in the wrong order.
+    #[error(
+        "{}: sample {sample} ({key}) was written after sample {previous}; samples must come in tar order, each once",
+        path.display()
+    )]
     Order {
         /// The sidecar being written.
         path: PathBuf,
-        /// Position of the offending sample in its shard.
+        /// Position of the sample in its shard.
         sample: u32,
         /// Its key.
         key: String,
-        /// The sample before it.
+        /// Position of the sample written before it.
         previous: u32,
     },
-    /// A bank has no names, or its file is unusable.
+    /// A concept vocabulary has no names, or its file cannot be used.
     #[error("{origin}: {what}")]
     Bank {
-        /// The file, or where the names came from.
+        /// The file, or a description of where the names came from.
         origin: String,
         /// What is wrong, and what to do.
         what: &'static str,
     },
-    /// No tagger of that name.
-    #[error("no tagger is called {0:?}; there are: {known}", known = crate::TaggerKind::names())]
+    /// There is no tagger with this name.
+    #[error("there is no tagger {0:?}; choose one of {known}", known = crate::TaggerKind::names())]
     UnknownTagger(String),
-    /// A tagger's data is absent or damaged.
+    /// The data of a tagger is missing or damaged.
     #[error("tagger {tagger}: {what}")]
     Tagger {
-        /// Its name.
+        /// Name of the tagger.
         tagger: String,
         /// What is wrong, and what to do.
         what: String,
@@ -74,5 +85,9 @@ impl Error {
 
     pub(crate) fn table(path: &Path, what: impl std::fmt::Display) -> Self {
         Self::Table { path: path.to_owned(), what: what.to_string() }
+    }
+
+    pub(crate) fn write(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self::Write { path: path.to_owned(), what: what.to_string() }
     }
 }

@@ -1,4 +1,4 @@
-//! Canonical text to mentions: the one door to words, tags, grammar and lemmas.
+//! Finds the mentions in canonical text: runs word splitting, tagging, grammar and lemmatisation.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -16,16 +16,16 @@ use crate::tagger::perceptron::Perceptron;
 use crate::tagger::{Tag, Tagger};
 use crate::words::{self, Word};
 
-/// One noun phrase of a caption. Spans are byte ranges of the canonical text.
+/// One noun phrase of a caption. All spans are byte ranges of the canonical text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mention {
-    /// The whole phrase, determiner and adjectives included; ends with the head.
+    /// The whole phrase, including determiner and adjectives; its last word is the head.
     pub phrase: Range<usize>,
-    /// The words that make the concept: the last compound noun, if any, and the head.
+    /// The words of the concept: the noun directly before the head, if there is one, and the head.
     pub concept_span: Range<usize>,
     /// The head noun.
     pub head_span: Range<usize>,
-    /// Last compound noun + lemma of the head, e.g. "tennis racket".
+    /// The concept: the noun before the head, if there is one, and the lemma of the head, e.g. "tennis racket".
     pub concept: String,
     /// Lemma of the head, e.g. "racket".
     pub head: String,
@@ -33,7 +33,8 @@ pub struct Mention {
     pub tags: String,
 }
 
-/// A [`Mention`] whose texts lie in the extractor's buffers, for those who write them somewhere at once.
+/// A [`Mention`] that borrows its texts from the extractor's buffers; saves the copies if they are written elsewhere at
+/// once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MentionView<'a> {
     /// As in [`Mention`].
@@ -76,25 +77,25 @@ impl<'a> From<&'a Mention> for MentionView<'a> {
     }
 }
 
-/// The taggers there are.
+/// The available part-of-speech taggers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TaggerKind {
-    /// Transformation rules learned from data (Brill 1995), embedded.
+    /// Transformation rules learned from data (Brill 1995); the model is embedded.
     Brill,
-    /// Averaged perceptron, embedded.
+    /// Averaged perceptron (Collins 2002); the model is embedded.
     #[default]
     Perceptron,
-    /// The rules and dictionary of LanguageTool through the crate `nlprule`. Its data is not embedded:
-    /// `tools/nlprule-data.sh` brings it. Where the crate panics, the words it was given (at most 500 bytes of a
+    /// The rules and the dictionary of LanguageTool through the crate `nlprule`. Its data is not embedded;
+    /// `tools/nlprule-data.sh` downloads it. If the crate panics, the words it was given (at most 500 bytes of a
     /// caption) have no mentions.
     Nlprule,
 }
 
 impl TaggerKind {
-    /// Every kind, in the order of [`TaggerKind::names`].
+    /// All kinds, in the order of [`TaggerKind::names`].
     pub const ALL: [Self; 3] = [Self::Brill, Self::Perceptron, Self::Nlprule];
 
-    /// "brill, perceptron, nlprule".
+    /// The names of all kinds: "brill, perceptron, nlprule".
     pub fn names() -> String {
         Self::ALL.map(|kind| kind.to_string()).join(", ")
     }
@@ -121,22 +122,22 @@ impl FromStr for TaggerKind {
     }
 }
 
-/// What made the mentions; stored in a sidecar's footer.
+/// Identifies the tagger that made the mentions; stored in the sidecar's footer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaggerDescription {
     /// Name of the tagger, e.g. "perceptron".
     pub name: String,
-    /// SHA-256 of its data, hexadecimal.
+    /// SHA-256 of its model or data, hexadecimal.
     pub hash: String,
-    /// Version of the phrase grammar and the concept rule.
+    /// Version of the phrase grammar and of the rule for concepts.
     pub grammar: u32,
 }
 
-// `models/README.md` says how the models are made.
+// How the models are made: `models/README.md`.
 const BRILL: &[u8] = include_bytes!("../models/brill.bin");
 const PERCEPTRON: &[u8] = include_bytes!("../models/perceptron.bin");
 
-/// Finds the noun phrases of canonical text. Shared by reference between threads.
+/// Finds the noun phrases of canonical text. Threads share it by reference.
 #[derive(Debug)]
 pub struct Extractor {
     tagger: Box<dyn Tagger>,
@@ -144,7 +145,7 @@ pub struct Extractor {
     description: TaggerDescription,
 }
 
-/// Buffers of one thread, kept from caption to caption.
+/// Working memory of one thread, reused from caption to caption.
 #[derive(Default)]
 struct Scratch {
     words: Vec<Word>,
@@ -159,7 +160,10 @@ thread_local! {
 }
 
 impl Extractor {
-    /// Loads the tagger's data.
+    /// Loads the tagger's model or data.
+    ///
+    /// # Errors
+    /// The data of nlprule is missing or is not the expected file.
     pub fn new(kind: TaggerKind) -> Result<Self, Error> {
         let damaged = |what| Error::Tagger { tagger: kind.to_string(), what };
         let (tagger, hash): (Box<dyn Tagger>, _) = match kind {
@@ -180,14 +184,14 @@ impl Extractor {
         Ok(Self { tagger, lemmatiser: Lemmatiser::new(), description })
     }
 
-    /// The mentions of a caption, from left to right; they do not overlap. None in a text beyond 4 GiB.
+    /// The mentions of a caption, from left to right; they do not overlap. A text longer than 4 GiB has none.
     pub fn mentions(&self, canonical: &str) -> Vec<Mention> {
         let mut mentions = Vec::new();
         self.visit(canonical, |mention| mentions.push(mention.into()));
         mentions
     }
 
-    /// Hands over the same mentions one by one, without a copy of any text.
+    /// As [`Extractor::mentions`], but calls `each` with one mention at a time and does not copy the texts.
     pub fn visit(&self, canonical: &str, mut each: impl FnMut(MentionView<'_>)) {
         if u32::try_from(canonical.len()).is_err() {
             return;
@@ -204,7 +208,8 @@ impl Extractor {
         SCRATCH.set(scratch);
     }
 
-    /// The concept rule: the noun right before the head, if there is one, and the head's lemma.
+    /// Makes the mention of a phrase. The concept is the noun directly before the head, if there is one, and the head's
+    /// lemma.
     fn mention(
         &self,
         text: &str,
@@ -241,7 +246,7 @@ impl Extractor {
         });
     }
 
-    /// What goes into the sidecar's footer.
+    /// Identifies the tagger; stored in the sidecar's footer.
     pub fn description(&self) -> TaggerDescription {
         self.description.clone()
     }

@@ -1,37 +1,37 @@
-//! The phrase grammar: tags to noun phrases.
+//! The phrase grammar: finds noun phrases in a sequence of part-of-speech tags.
 //!
 //! ```text
-//! phrase  = part (possessive part)*          the dog 's red bowl
-//! part    = before* noun+                    two big red fire trucks
-//! before  = determiner                       the, a, his, all the        only first
-//!         | number                           two
-//!         | adjective                        red
-//!         | adverb                           very                        before an adjective or participle
-//!         | participle                       parked, smiling             after another `before`; "tiled" also
+//! phrase    = part (possessive part)*        the dog 's red bowl
+//! part      = modifier* noun+                two big red fire trucks
+//! modifier  = determiner                     the, a, his, all the        only first
+//!           | number                         two
+//!           | adjective                      red
+//!           | adverb                         very                        before an adjective or participle
+//!           | participle                     parked, smiling             after another modifier; a past participle also
 //!                                                                        where no verb can stand: "with tiled walls"
-//!         | joint                            and , -                     between two adjectives
-//! noun+   = noun (link? noun)*               yamaha kodiak 700 eps
-//! link    = number* | past participle        snow covered mountain
+//!           | joint                          and , -                     between two adjectives
+//! noun+     = noun (link? noun)*             yamaha kodiak 700 eps
+//! link      = number* | past participle      snow covered mountain
 //! ```
 //!
-//! The head is the last noun. Before that the tags of a few word sequences are set right (`correct`: "it's" written
-//! for "its", "a close up", "8 x 10"); after that a [`Phrase`] that is part of a preposition ("in front of") or a pronoun is
-//! dropped, and a verb that was tagged as a plural noun is cut off ("a pizza sits").
+//! The head is the last noun. Before the grammar runs, the tags of a few word sequences are corrected (`correct`:
+//! "it's" written for "its", "a close up", "8 x 10"). Afterwards, a [`Phrase`] that is part of a preposition ("in front
+//! of") or is a pronoun is dropped, and a verb that was tagged as a plural noun is cut off ("a pizza sits").
 
 use crate::tagger::Tag;
 use crate::words::Word;
 
-/// Version of this grammar and of the concept rule; stored with every sidecar.
+/// Version of this grammar and of the rule for concepts; stored in every sidecar.
 pub(crate) const VERSION: u32 = 2;
 
-/// A noun phrase: words `start..end`; the head is word `end - 1`.
+/// A noun phrase: the words `start..end`; the head is word `end - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Phrase {
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
 
-/// What a tag can be in a phrase.
+/// The role of a tag in a phrase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Role {
     Determiner,
@@ -63,12 +63,12 @@ pub(crate) fn is_noun(tag: Tag) -> bool {
     role(tag) == Role::Noun
 }
 
-/// Whether the grammar treats two tags alike, but for the rules of single words.
+/// Whether the grammar treats two tags alike (apart from rules for single words).
 pub(crate) fn same_role(a: Tag, b: Tag) -> bool {
     role(a) == role(b)
 }
 
-/// The phrases of a tagged text, from left to right. `phrases` is cleared first; some `tags` are set right.
+/// Finds the phrases of a tagged text, from left to right. `phrases` is cleared first; some `tags` are corrected.
 pub(crate) fn phrases(text: &str, words: &[Word], tags: &mut [Tag], phrases: &mut Vec<Phrase>) {
     phrases.clear();
     correct(text, words, tags);
@@ -86,10 +86,10 @@ pub(crate) fn phrases(text: &str, words: &[Word], tags: &mut [Tag], phrases: &mu
     }
 }
 
-/// Words before a noun, at most: a text without a noun must not be searched to its end from every word.
-const LONGEST_BEFORE: usize = 32;
+/// Maximum number of modifiers. Otherwise a text without a noun would be searched to its end from every word.
+const MAX_MODIFIERS: usize = 32;
 
-/// End of the phrase that starts at `start`, if one does.
+/// End of the phrase that starts at `start`; `None` if none does.
 fn phrase_end(tags: &[Tag], start: usize) -> Option<usize> {
     let mut end = part_end(tags, start)?;
     while role_at(tags, end) == Role::Possessive {
@@ -105,7 +105,7 @@ fn phrase_end(tags: &[Tag], start: usize) -> Option<usize> {
 }
 
 fn part_end(tags: &[Tag], start: usize) -> Option<usize> {
-    for at in start..start + LONGEST_BEFORE {
+    for at in start..start + MAX_MODIFIERS {
         let before = if at == start { Role::Outside } else { role_at(tags, at - 1) };
         let next = role_at(tags, at + 1);
         let fits = match role_at(tags, at) {
@@ -152,7 +152,7 @@ fn role_at(tags: &[Tag], at: usize) -> Role {
     tags.get(at).map_or(Role::Outside, |tag| role(*tag))
 }
 
-/// A past participle that starts a phrase: "with tiled walls", not "is given food".
+/// Whether a past participle starts a phrase: yes in "with tiled walls", no in "is given food".
 fn is_adjectival(tags: &[Tag], at: usize) -> bool {
     const NO_VERB_AFTER: [Tag; 5] = [Tag::IN, Tag::CC, Tag::COMMA, Tag::COLON, Tag::VBG];
     tags[at] == Tag::VBN
@@ -160,10 +160,10 @@ fn is_adjectival(tags: &[Tag], at: usize) -> bool {
         && matches!(role_at(tags, at + 1), Role::Noun | Role::Adjective)
 }
 
-/// Nouns that make a preposition between "in", "on", "at" and "of".
+/// Nouns that form a preposition between "in", "on" or "at", and "of".
 const PREPOSITION_NOUNS: &[&str] = &["front", "top", "back"];
 
-/// "in front of", "on top of": no phrase.
+/// "in front of" and "on top of" are prepositions, not phrases.
 fn is_preposition(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> bool {
     phrase.end - phrase.start == 1
         && PREPOSITION_NOUNS.contains(&words[phrase.start].of(text))
@@ -195,13 +195,13 @@ fn is_pronoun(text: &str, words: &[Word], phrase: Phrase) -> bool {
     PRONOUNS.contains(&words[phrase.end - 1].of(text))
 }
 
-/// Sets right what taggers cannot learn from their data.
+/// Corrects tags that taggers cannot learn from their training data.
 fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
     for at in 1..tags.len() {
         let word = |at: usize| words.get(at).map_or("", |word| word.of(text));
         let (before, next) = (role(tags[at - 1]), role_at(tags, at + 1));
         match word(at) {
-            // "with it's monitor": after a preposition or a verb, and before a noun, "it's" means "its".
+            // "with it's monitor": after a preposition or a verb, and before a noun or adjective, "it's" means "its".
             "'s" | "’s" if word(at - 1) == "it" && at >= 2 => {
                 let takes_object = matches!(
                     tags[at - 2],
@@ -231,7 +231,7 @@ fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
             {
                 tags[at] = Tag::NN;
             }
-            // "the north won": what a determiner leads to, and nothing else can be, is a noun.
+            // "the north won": an adjective after a determiner, at the end of a phrase, is a noun.
             last if tags[at] == Tag::JJ
                 && tags[at - 1] == Tag::DT
                 && ends_phrase(tags, at + 1)
@@ -239,7 +239,7 @@ fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
             {
                 tags[at] = Tag::NN;
             }
-            // A word with a hyphen before a noun belongs to it: "a stand-up comedian", "chair metal-net seat".
+            // A hyphenated word before a noun belongs to the phrase: "a stand-up comedian", "chair metal-net seat".
             joined if next == Role::Noun && joined.contains('-') => match (before, role(tags[at])) {
                 (Role::Noun, Role::Adjective) => tags[at] = Tag::NN,
                 (Role::Determiner, Role::Outside) => tags[at] = Tag::JJ,
@@ -250,25 +250,25 @@ fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
     }
 }
 
-/// What a [`PLACES`] noun can be for.
+/// Gerunds that describe the purpose of a [`PLACES`] noun.
 const PURPOSES: &[&str] = &[
     "living", "dining", "parking", "sleeping", "sitting", "seating", "waiting", "eating", "washing",
     "changing", "cooking", "working", "playing", "swimming", "boarding", "loading",
 ];
 
-/// Nouns that a gerund says the purpose of, even after a noun: "kitchen dining area".
+/// Nouns before which a gerund describes their purpose, even after another noun: "kitchen dining area".
 const PLACES: &[&str] = &[
     "area", "areas", "room", "rooms", "space", "spaces", "lot", "lots", "table", "tables", "pool", "pools",
     "zone", "zones", "dock", "docks", "bench", "benches",
 ];
 
-/// Adjectives that stand for a noun said before: "one on top of the other".
+/// Adjectives that replace a noun mentioned before: "one on top of the other".
 const STAND_FOR_NOUNS: &[&str] = &[
     "other", "same", "first", "second", "third", "next", "last", "few", "many", "more", "most", "least",
     "only", "such", "little", "lot", "latter", "former", "own",
 ];
 
-/// Whether the tags from `at` cannot go on with a noun phrase.
+/// Whether a noun phrase cannot continue with the tags from `at` on.
 fn ends_phrase(tags: &[Tag], at: usize) -> bool {
     match tags.get(at).copied() {
         None => true,
@@ -277,14 +277,14 @@ fn ends_phrase(tags: &[Tag], at: usize) -> bool {
     }
 }
 
-/// Determiners of one thing.
+/// Singular determiners.
 const SINGULAR: &[&str] = &["a", "an", "one", "this", "each", "every", "another"];
 
-/// Plurals in form that may follow [`SINGULAR`].
+/// Nouns with a plural form that may follow [`SINGULAR`].
 const INVARIANT: &[&str] =
     &["series", "species", "headquarters", "crossroads", "means", "works", "barracks", "gallows"];
 
-/// "a pizza sits": what looks like a plural after a singular determiner and a noun is the verb.
+/// "a pizza sits": after a singular determiner and a noun, a word that looks like a plural is the verb.
 fn agree(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Phrase {
     let head = phrase.end - 1;
     let verb = head >= phrase.start + 2
@@ -300,7 +300,7 @@ fn agree(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Phrase {
 mod tests {
     use super::*;
 
-    /// "the/DT dog/NN" to "[the dog]".
+    /// Marks the phrases of a tagged text: "the/DT dog/NN" becomes "[the dog]".
     fn bracketed(tagged: &str) -> String {
         let (mut text, mut words, mut tags) = (String::new(), Vec::new(), Vec::new());
         for word in tagged.split(' ') {
@@ -330,9 +330,9 @@ mod tests {
     }
 
     #[test]
-    fn the_table_of_rules() {
+    fn each_rule_of_the_grammar() {
         for (tagged, expected) in [
-            // what may stand before a noun
+            // modifiers
             ("two/CD big/JJ red/JJ fire/NN trucks/NNS", "[two big red fire trucks]"),
             ("all/PDT the/DT dogs/NNS run/VBP", "[all the dogs] run"),
             ("a/DT very/RB old/JJ car/NN", "[a very old car]"),
@@ -351,14 +351,14 @@ mod tests {
             ("ivory/NN 8/CD ft/NN ×/NN 10/CD", "[ivory 8 ft] × 10"),
             ("a/DT dog/NN running/VBG water/NN", "[a dog] running [water]"),
             ("a/DT basement/NN living/VBG area/NN", "[a basement living area]"),
-            // no phrases, or shorter ones
+            // no phrases, or shortened ones
             ("in/IN front/NN of/IN a/DT house/NN", "in front of [a house]"),
             ("the/DT front/NN of/IN a/DT house/NN", "[the front] of [a house]"),
             ("something/NN on/IN a/DT plate/NN", "something on [a plate]"),
             ("a/DT pizza/NN sits/NNS on/IN a/DT plate/NN", "[a pizza] sits on [a plate]"),
             ("two/CD pizza/NN pans/NNS", "[two pizza pans]"),
             ("a/DT tv/NN series/NNS", "[a tv series]"),
-            // words whose tags are set right
+            // words whose tags are corrected
             ("computer/NN with/IN it/PRP 's/VBZ monitor/NN", "[computer] with [it 's monitor]"),
             ("so/RB it/PRP 's/VBZ monday/NNP", "so it 's [monday]"),
             ("a/DT close/JJ up/RP of/IN food/NN", "[a close up] of [food]"),
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_run_before_no_noun_ends() {
+    fn a_long_run_of_modifiers_without_a_noun_ends() {
         assert_eq!(bracketed(&vec!["red/JJ"; 5000].join(" ")), vec!["red"; 5000].join(" "));
     }
 }

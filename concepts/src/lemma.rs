@@ -1,17 +1,17 @@
-//! Lemmas of nouns: "women" -> "woman", "sandwiches" -> "sandwich", "tennis" -> "tennis".
+//! Lemmas (singular forms) of nouns: "women" -> "woman", "sandwiches" -> "sandwich", "tennis" -> "tennis".
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::tagger::{Form, Tag};
 
-/// Irregular plurals of WordNet 3.0: "plural singular .." a line.
+/// Irregular plurals of WordNet 3.0, one per line: "plural singular ..".
 const IRREGULAR: &str = include_str!("../models/noun.exc");
-/// The nouns of WordNet 3.0 that are one word, one a line.
+/// The single-word nouns of WordNet 3.0, one per line.
 const NOUNS: &str = include_str!("../models/nouns.txt");
 
-/// Plurals that WordNet's list of irregular ones does not make singular as captions mean them, and things that come
-/// in pairs: nobody wears a jean.
+/// Exceptions: plurals for which WordNet's list gives a singular that captions do not mean, and words for things that
+/// come in pairs, such as jeans.
 const OVERRIDES: &[(&str, &str)] = &[
     ("people", "people"),
     ("men", "man"),
@@ -35,7 +35,7 @@ const OVERRIDES: &[(&str, &str)] = &[
     ("trousers", "trousers"),
 ];
 
-/// Plural ending -> singular ending, tried in this order; the first that gives a known noun wins.
+/// Plural ending -> singular ending, tried in this order; the first one that gives a known noun is used.
 const SUFFIXES: &[(&str, &str)] = &[
     ("ies", "y"),
     ("ches", "ch"),
@@ -48,7 +48,7 @@ const SUFFIXES: &[(&str, &str)] = &[
     ("men", "man"),
 ];
 
-/// Singulars of nouns.
+/// Finds the singular of nouns.
 #[derive(Debug)]
 pub(crate) struct Lemmatiser {
     irregular: HashMap<&'static str, &'static str>,
@@ -66,7 +66,7 @@ impl Lemmatiser {
         Self { irregular, nouns: WordSet::new(NOUNS.lines()) }
     }
 
-    /// The lemma of a noun with this tag.
+    /// The lemma of a noun with this part-of-speech tag.
     pub(crate) fn lemma<'a>(&self, word: &'a str, tag: Tag) -> Cow<'a, str> {
         if let Some(singular) = self.irregular.get(word) {
             return Cow::Borrowed(singular);
@@ -75,7 +75,7 @@ impl Lemmatiser {
         if !word.ends_with('s') && !word.ends_with("men") || !plural && self.nouns.contains(word) {
             return Cow::Borrowed(word);
         }
-        // Of "double-deckers" only the last part is looked up.
+        // Only the last part of a hyphenated word such as "double-deckers" is looked up.
         let part = word.rfind('-').map_or(0, |hyphen| hyphen + 1);
         for (ending, singular) in SUFFIXES {
             let Some(stem) = word.strip_suffix(ending).filter(|stem| stem.len() > part + 1) else { continue };
@@ -87,12 +87,12 @@ impl Lemmatiser {
                 return candidate;
             }
         }
-        // An unknown word in the plural, or a noun that has no singular: "selfies", "scissors".
+        // Left: an unknown plural ("selfies"), or a noun without a singular ("scissors").
         if plural && !self.nouns.contains(&word[part..]) { regular(word) } else { Cow::Borrowed(word) }
     }
 }
 
-/// The singular by spelling alone.
+/// The singular by spelling rules only.
 fn regular(word: &str) -> Cow<'_, str> {
     let ends = |endings: &[&str]| endings.iter().any(|ending| word.ends_with(ending));
     if word.len() < 4 || ends(&["ss", "us", "is"]) {
@@ -104,10 +104,10 @@ fn regular(word: &str) -> Cow<'_, str> {
     }
 }
 
-/// Words by hash: a foreign word is taken for a member once in 70,000 times.
+/// A set of words, stored as 32-bit hashes: about one unknown word in 70,000 is wrongly found in it.
 #[derive(Debug)]
 struct WordSet {
-    /// Open addressing; 0 = empty.
+    /// Open addressing; 0 marks an empty slot.
     slots: Vec<u32>,
 }
 
@@ -179,6 +179,6 @@ mod tests {
         {
             assert_eq!(lemmatiser.lemma(word, Tag::NN), word);
         }
-        assert_eq!(lemmatiser.lemma("zebras", Tag::NN), "zebra", "a plural that was tagged as singular");
+        assert_eq!(lemmatiser.lemma("zebras", Tag::NN), "zebra", "a plural that is tagged as a singular");
     }
 }

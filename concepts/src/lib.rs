@@ -1,9 +1,22 @@
-//! Captions to concepts: canonical text, words, part-of-speech tags, noun phrases, concepts; the bank
-//! that decides which of them take part in training; the Parquet sidecar that stores them.
+//! Finds the concepts that captions mention: canonical text, words, part-of-speech tags, noun phrases, concepts. Also
+//! the concept vocabulary, which decides which concepts take part in training, and the Parquet sidecar that stores the
+//! mentions.
+//!
+//! Terms, for the caption "Two tiny Rubber Ducks near snow":
+//!
+//! | term | meaning | here |
+//! |---|---|---|
+//! | canonical text | the caption as CLIP's tokenizer normalises it | `two tiny rubber ducks near snow` |
+//! | phrase | a noun phrase of the canonical text | `two tiny rubber ducks`; `snow` |
+//! | head | the lemma of the phrase's last noun | `duck`; `snow` |
+//! | concept | the noun before the head, if there is one, and the head | `rubber duck`; `snow` |
+//! | mention | one occurrence of a concept in a caption | two mentions |
+//! | bank | the concept vocabulary (the paper's concept bank): names with a label each | |
+//! | sidecar | the Parquet file next to a shard with the mentions of its captions | |
 //!
 //! ```text
-//! raw caption -> canonical() -> Extractor::mentions() -> sidecar::Writer      (once, by the tagger)
-//! Sidecar -> Bank::find() -> bpe::Tokens::positions()                         (every epoch, by the loader)
+//! raw caption -> canonical() -> Extractor::mentions() -> sidecar::Writer      (once, when the dataset is tagged)
+//! Sidecar -> Bank::find() -> bpe::Tokens::positions()                         (in every epoch, by the loader)
 //! ```
 
 pub mod bank;

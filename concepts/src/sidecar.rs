@@ -1,17 +1,19 @@
-//! The sidecar `NNNNN.concepts.parquet` beside a shard: one row a concept mention, in tar order.
+//! The sidecar of a shard: the Parquet file `NNNNN.concepts.parquet` next to it, with one row per concept mention, in
+//! tar order.
 //!
 //! | column | type | |
 //! |---|---|---|
 //! | key | utf8 | key of the sample |
-//! | sample | uint32 | position of the sample in the tar |
-//! | phrase, concept, head | utf8, dictionary | the noun phrase as it stands in the canonical text; its concept; the lemma of its head |
-//! | phrase_start, phrase_end, concept_start, concept_end | uint32 | bytes in the canonical text |
-//! | tags | utf8 | Penn Treebank tags of the phrase's words |
+//! | sample | uint32 | position of the sample in the tar, from 0 |
+//! | phrase, concept, head | utf8, dictionary | the noun phrase as in the canonical text; its concept; the lemma of its head noun |
+//! | phrase_start, phrase_end, concept_start, concept_end | uint32 | byte offsets into the canonical text, the end is exclusive |
+//! | tags | utf8 | Penn Treebank tags of the phrase's words, separated by spaces |
 //!
-//! The footer's key `concepts` holds one JSON object, [`Metadata`].
+//! Canonical text is what [`canonical`](crate::canonical()) returns. The footer's key `concepts` holds one JSON object,
+//! [`Metadata`].
 //!
-//! Captions that were tagged straight from a table have no shards; their sidecars are the numbered parts of a folder,
-//! whose `captions.json` ([`Parts`]) they must match as others must match their shard.
+//! Captions that were tagged directly from a table belong to no shard. Their sidecars are the numbered parts of a
+//! folder. They must match the folder's `captions.json` ([`Parts`]), as other sidecars must match their shard.
 
 mod concepts;
 mod parts;
@@ -30,61 +32,61 @@ pub use parts::{PARTS, Parts, Table};
 pub use reader::Sidecar;
 pub use writer::Writer;
 
-/// Version of the table's layout.
+/// Version of the sidecar's columns and metadata.
 pub const VERSION: u32 = 1;
 
-/// Footer key of the metadata.
+/// Key of the metadata in the Parquet footer.
 pub const FOOTER_KEY: &str = "concepts";
 
-/// What a sidecar was made from and by. The writer fills in the counts.
+/// What a sidecar was made from, and with which tagger. The writer fills in the counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Metadata {
-    /// [`VERSION`] of the layout.
+    /// [`VERSION`] of the columns and metadata.
     pub version: u32,
     /// Name of the tagger.
     pub tagger: String,
-    /// SHA-256 of the tagger's data, hexadecimal.
+    /// SHA-256 of the tagger's model or data, hexadecimal.
     pub tagger_hash: String,
-    /// Version of the grammar and the concept rule.
+    /// Version of the grammar and of the rule for concepts.
     pub grammar: u32,
     /// File name of the shard, or of the table that the captions were read from.
     pub shard: String,
     /// Size of the shard or table, bytes.
     pub shard_bytes: u64,
-    /// Of captions from tables: which rows.
+    /// Which rows of a table the captions are, if they come from a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowsOfTable>,
-    /// Samples in the shard, those without a caption or a mention included.
+    /// Number of samples in the shard, including those without a caption or a mention.
     pub samples: u32,
-    /// Captions (possibly empty) in which no mention was found.
+    /// Number of captions (including empty ones) in which no mention was found.
     pub captions_without_mention: u32,
-    /// Rows of the table.
+    /// Number of rows of the sidecar.
     pub mentions: u64,
 }
 
-/// Where the captions of a part lie in its table.
+/// Which rows of its table a part contains.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowsOfTable {
-    /// Row of the input (all its tables, one after another, from 0) that is sample 0 of the part.
+    /// Row of sample 0 of the part. Rows are counted from 0 over all tables of the input, in their order.
     pub first: u64,
-    /// How they were read.
+    /// How the tables were read.
     #[serde(flatten)]
     pub cut: Cut,
 }
 
-/// How tables are read and cut into parts.
+/// How tables are read and split into parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cut {
-    /// Rows of a part; the last part of a table may have fewer.
+    /// Rows per part; the last part of a table may have fewer.
     pub part_size: u32,
-    /// Column of captions; none when it was found by its name.
+    /// Column of the captions, if the user named it.
     pub caption: Option<String>,
-    /// Column of keys; none where rows are counted.
+    /// Column of the keys; `None` if keys are row numbers.
     pub key: Option<String>,
 }
 
 impl Metadata {
-    /// Metadata of a sidecar about to be written, counts at zero.
+    /// Metadata for a new sidecar; the counts are 0.
     pub fn new(tagger: &crate::TaggerDescription, shard: &Path, shard_bytes: u64) -> Self {
         Self {
             version: VERSION,
@@ -100,13 +102,13 @@ impl Metadata {
         }
     }
 
-    /// The same with counts at zero: what two sidecars share that were made by the same tagger from the same captions.
+    /// A copy with the counts set to 0. Two sidecars from the same tagger and the same captions agree in it.
     #[must_use]
     pub fn uncounted(&self) -> Self {
         Self { samples: 0, captions_without_mention: 0, mentions: 0, ..self.clone() }
     }
 
-    /// Fails, by name, when the sidecar at `path` was not made from that shard as it is now.
+    /// Returns an error if the sidecar at `path` was not made from this shard, with this size and number of samples.
     pub fn refuse_unless_for(
         &self,
         path: &Path,
@@ -118,9 +120,9 @@ impl Metadata {
         let what = if self.shard != name || self.rows.is_some() {
             format!("was made from {}, not from {name}", self.shard)
         } else if self.shard_bytes != shard_bytes {
-            format!("was made from a shard of {} bytes, {name} has {shard_bytes}", self.shard_bytes)
+            format!("was made from a shard of {} bytes, but {name} has {shard_bytes} bytes", self.shard_bytes)
         } else if self.samples != samples {
-            format!("was made from {} samples, {name} has {samples}", self.samples)
+            format!("was made from {} samples, but {name} has {samples}", self.samples)
         } else {
             return Ok(());
         };
@@ -128,28 +130,28 @@ impl Metadata {
     }
 }
 
-/// One mention as the sidecar holds it.
+/// One mention, as a row of the sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MentionRow<'a> {
     /// Key of the sample.
     pub key: &'a str,
-    /// Position of the sample in the tar.
+    /// Position of the sample in the tar, from 0.
     pub sample: u32,
     /// The noun phrase, as in the canonical text.
     pub phrase: &'a str,
-    /// Last compound noun + lemma of the head.
+    /// The concept: the noun before the head, if there is one, and the lemma of the head.
     pub concept: &'a str,
     /// Lemma of the head.
     pub head: &'a str,
-    /// Bytes of the phrase in the canonical text.
+    /// Byte range of the phrase in the canonical text.
     pub phrase_span: Range<u32>,
-    /// Bytes of the concept's words in the canonical text.
+    /// Byte range of the concept's words in the canonical text.
     pub concept_span: Range<u32>,
     /// Penn Treebank tags of the phrase's words, separated by spaces.
     pub tags: &'a str,
 }
 
-/// Where a shard's sidecar lies: `00000.tar` and `00000.tar.zst` have `00000.concepts.parquet`.
+/// Path of a shard's sidecar: `00000.concepts.parquet` for `00000.tar` and `00000.tar.zst`.
 pub fn path_for(shard: &Path) -> PathBuf {
     let name = file_name(shard);
     let stem = [".tar", ".tar.zst"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);

@@ -1,21 +1,23 @@
-//! What a data set speaks of: how often each concept is mentioned, in how many samples and shards, and which
-//! concepts come together. Counts of parts add up to the counts of the whole, exactly.
+//! Concept statistics of a dataset: how often each concept is mentioned, in how many samples and shards, and which
+//! concepts occur in the same samples. Statistics are mergeable: the sum over parts is exactly the statistics of the
+//! whole.
 //!
-//! On disk, a folder of three files:
+//! On disk they are a folder with three files:
 //!
-//! - `concepts.parquet`, most mentioned first: `concept` utf8, `mentions`, `samples`, `shards` uint64, `share`
-//!   double (samples with it / all samples), `example_shards`, `example_keys` list of utf8 (up to [`EXAMPLES`]
-//!   samples, side by side);
-//! - `pairs.parquet`, most frequent first: `a`, `b` utf8 (`a` < `b`), `samples` uint64 (those with both), `pmi`
-//!   double (log2 of p(a, b) / (p(a) p(b)), over samples);
-//! - `stats.json`: [`Totals`]; both tables have it in their footers too, under the key `statistics`.
+//! - `concepts.parquet`, sorted by mentions, descending: `concept` utf8, `mentions`, `samples`, `shards` uint64,
+//!   `share` double (samples with the concept / all samples), `example_shards`, `example_keys` lists of utf8 of the
+//!   same length (shard file name and key of up to [`EXAMPLES`] samples);
+//! - `pairs.parquet`, sorted by samples, descending: `a`, `b` utf8 (`a` < `b`), `samples` uint64 (samples with both
+//!   concepts), `pmi` double (pointwise mutual information: log2 of p(a, b) / (p(a) p(b)), over samples);
+//! - `stats.json`: [`Totals`]. Both tables also have it in their footers, under the key `statistics`.
 
 mod tables;
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use arrow::array::{Array, AsArray};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -23,72 +25,73 @@ use crate::sidecar::{ConceptReader, Sidecar};
 
 pub use tables::{CONCEPTS, FOOTER_KEY, PAIRS, TOTALS};
 
-/// Example samples kept of every concept: the first by shard and position.
+/// Maximum number of example samples per concept: the first ones by shard and key.
 pub const EXAMPLES: usize = 4;
 
-/// Pairs are counted among the concepts of a sample's first mentions only: a page of keywords would have thousands.
+/// Pairs are counted among the first mentions of a sample only, because a caption of many keywords would have
+/// thousands.
 pub const PAIRED_MENTIONS: usize = 64;
 
-/// Version of the statistics' layout.
+/// Version of the columns and files of the statistics.
 pub const VERSION: u32 = 1;
 
 /// Sums over all samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Totals {
-    /// [`VERSION`] of the layout.
+    /// [`VERSION`] of the columns and files.
     pub version: u32,
-    /// Shards counted.
+    /// Number of shards.
     pub shards: u64,
-    /// Samples, those without a mention included.
+    /// Number of samples, including those without a mention.
     pub samples: u64,
-    /// Samples without a mention.
+    /// Number of samples without a mention.
     pub samples_without_mention: u64,
-    /// Mentions.
+    /// Number of mentions.
     pub mentions: u64,
-    /// Distinct concepts.
+    /// Number of distinct concepts.
     pub concepts: u64,
-    /// Distinct pairs of concepts that share a sample.
+    /// Number of distinct pairs of concepts that occur in the same sample.
     pub pairs: u64,
 }
 
-/// One concept's counts.
+/// Counts of one concept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ConceptCounts {
-    /// Mentions; a sample may have several.
+    /// Number of mentions; a sample may have several.
     pub mentions: u64,
-    /// Samples with at least one.
+    /// Number of samples with at least one mention.
     pub samples: u64,
-    /// Shards with at least one.
+    /// Number of shards with at least one mention.
     pub shards: u64,
-    /// (shard's file name, key) of the first samples, at most [`EXAMPLES`], in order.
+    /// (shard file name, key) of the first samples in sort order, at most [`EXAMPLES`].
     pub examples: BTreeSet<(String, String)>,
 }
 
-/// Two concepts that share samples.
+/// Two concepts that occur in the same samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Pair<'a> {
-    /// The first by name.
+    /// The concept that comes first in alphabetical order.
     pub a: &'a str,
-    /// The second.
+    /// The other concept.
     pub b: &'a str,
-    /// Samples with both.
+    /// Number of samples with both.
     pub samples: u64,
     /// Pointwise mutual information: log2 of p(a, b) / (p(a) p(b)), over samples.
     pub pmi: f64,
 }
 
-/// The counts of some shards.
+/// The statistics of some shards.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     totals: Totals,
     names: Vec<String>,
     numbers: HashMap<String, u32>,
     concepts: Vec<ConceptCounts>,
-    /// Samples with both of two concepts, by number, the lower first.
+    /// Number of samples with both concepts of a pair.
     pairs: HashMap<PairKey, u64, BuildHasherDefault<PairHasher>>,
 }
 
-/// Two concepts' numbers, the lower in the upper half.
+/// A pair of concept numbers; the lower one is in the upper 32 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct PairKey(u64);
 
@@ -102,7 +105,7 @@ impl PairKey {
     }
 }
 
-/// Pairs are small numbers of our own making: one multiplication (by 2^64 / golden ratio) spreads them.
+/// A hash for pairs of small numbers that no user chooses: one multiplication (by 2^64 / golden ratio) spreads them.
 #[derive(Debug, Clone, Default)]
 struct PairHasher(u64);
 
@@ -123,20 +126,20 @@ impl Hasher for PairHasher {
     }
 }
 
-/// What counting one shard needs besides the counts.
+/// Working memory for counting one shard.
 #[derive(Debug, Default)]
 struct Scratch {
-    /// Concepts of the shard, and whether a concept is one of them.
+    /// The concepts of the shard, and for each concept whether it is one of them.
     in_shard: Vec<u32>,
     is_in_shard: Vec<bool>,
-    /// Concepts of the sample in hand, one a mention.
+    /// The concepts of the current sample, one entry per mention.
     sample: Vec<u32>,
-    /// The distinct ones among the first.
+    /// The distinct concepts among its first [`PAIRED_MENTIONS`] mentions.
     paired: Vec<u32>,
 }
 
 impl Counts {
-    /// Nothing counted yet.
+    /// Empty statistics.
     pub fn new() -> Self {
         Self { totals: Totals { version: VERSION, ..Totals::default() }, ..Self::default() }
     }
@@ -146,19 +149,19 @@ impl Counts {
         Totals { concepts: self.names.len() as u64, pairs: self.pairs.len() as u64, ..self.totals.clone() }
     }
 
-    /// A concept's counts.
+    /// The counts of a concept; `None` if it is not mentioned.
     pub fn concept(&self, name: &str) -> Option<&ConceptCounts> {
         self.numbers.get(name).map(|&number| &self.concepts[number as usize])
     }
 
-    /// Samples that mention both concepts.
+    /// Number of samples that mention both concepts.
     pub fn pair(&self, a: &str, b: &str) -> u64 {
         let number = |name| self.numbers.get(name).copied();
         let (Some(a), Some(b)) = (number(a), number(b)) else { return 0 };
         self.pairs.get(&PairKey::new(a, b)).copied().unwrap_or(0)
     }
 
-    /// Every pair of concepts that share a sample, in no order.
+    /// All pairs of concepts that occur in the same sample, in no particular order.
     pub fn pairs(&self) -> impl Iterator<Item = Pair<'_>> {
         self.pairs.iter().map(|(key, &samples)| {
             let (a, b) = key.numbers();
@@ -169,14 +172,15 @@ impl Counts {
         })
     }
 
-    /// Every concept with its counts, most mentioned first, by name where equal.
+    /// All concepts with their counts, sorted by mentions, descending, and then by name.
     pub fn concepts(&self) -> Vec<(&str, &ConceptCounts)> {
         let mut all: Vec<_> = self.names.iter().map(String::as_str).zip(&self.concepts).collect();
         all.sort_unstable_by(|(a, x), (b, y)| y.mentions.cmp(&x.mentions).then(a.cmp(b)));
         all
     }
 
-    /// The concepts mentioned at least `times` times, most mentioned first: names for an open bank.
+    /// The concepts with at least `times` mentions, sorted by mentions, descending: names for a vocabulary made of the
+    /// dataset.
     pub fn names_seen(&self, times: u64) -> impl Iterator<Item = &str> {
         self.concepts()
             .into_iter()
@@ -184,10 +188,10 @@ impl Counts {
             .map(|(name, _)| name)
     }
 
-    /// Counts a shard. Each shard once: shards are told apart by nothing but this.
+    /// Adds the counts of a shard. Nothing detects a shard that is added twice.
     pub fn add_shard(&mut self, sidecar: &Sidecar) {
         let metadata = &sidecar.metadata;
-        // The shard's own concept ids, so that no string is hashed more than once a shard.
+        // By the shard's own concept ids, so that each string is hashed at most once per shard.
         let numbers: Vec<u32> = sidecar.concept_names().map(|name| self.number(name)).collect();
         let mut scratch = Scratch::default();
         let mut mentioned = 0;
@@ -201,8 +205,8 @@ impl Counts {
         self.end_shard(metadata.samples, mentioned, scratch);
     }
 
-    /// [`Counts::add_shard`] of a sidecar that is read along the way, so that its size does not matter. After an error
-    /// the counts are of no use: a part of the shard may be in them.
+    /// As [`Counts::add_shard`], but reads the sidecar in pieces, so that memory does not grow with its size. After an
+    /// error the counts must not be used, because they may contain a part of the shard.
     pub fn add_file(&mut self, mut sidecar: ConceptReader) -> Result<(), Error> {
         let (shard, samples) = (sidecar.metadata.shard.clone(), sidecar.metadata.samples);
         let mut scratch = Scratch::default();
@@ -210,7 +214,7 @@ impl Counts {
         let (mut current, mut key) = (0, String::new());
         while let Some(batch) = sidecar.next_batch()? {
             let values = batch.concept.values().as_string::<i32>();
-            // A dictionary may have values that no row has: numbers are given when a row comes.
+            // A dictionary may have values that no row uses, so a concept gets its number when the first row uses it.
             let mut numbers = vec![None; values.len()];
             let rows = batch.sample.values().iter().zip(batch.concept.keys().values());
             for (row, (&sample, &value)) in rows.enumerate() {
@@ -235,7 +239,7 @@ impl Counts {
         Ok(())
     }
 
-    /// Counts the mentions in `scratch.sample`, and empties it.
+    /// Counts the mentions in `scratch.sample` and clears it.
     fn add_sample(&mut self, shard: &str, key: &str, scratch: &mut Scratch) {
         let Scratch { in_shard, is_in_shard, sample, paired } = scratch;
         self.totals.mentions += sample.len() as u64;
@@ -265,7 +269,7 @@ impl Counts {
         sample.clear();
     }
 
-    /// Counts the shard itself: `mentioned` of its samples have a mention.
+    /// Counts the shard itself; `mentioned` is the number of its samples with a mention.
     fn end_shard(&mut self, samples: u32, mentioned: u64, scratch: Scratch) {
         self.totals.shards += 1;
         self.totals.samples += u64::from(samples);
@@ -311,7 +315,8 @@ impl Counts {
     }
 }
 
-/// The set keeps its first [`EXAMPLES`] elements, whatever the order in which they come.
+/// Adds an example; only the first [`EXAMPLES`] in sort order are kept, so the order in which they come does not
+/// matter.
 fn keep_example(examples: &mut BTreeSet<(String, String)>, shard: &str, key: &str) {
     if examples.len() == EXAMPLES {
         let Some((last_shard, last_key)) = examples.last() else { return };

@@ -16,14 +16,17 @@ pub use tags::Tag;
 use crate::Error;
 use crate::words::Word;
 
-/// Anything that tags words.
+/// A part-of-speech tagger.
 pub trait Tagger: Send + Sync + std::fmt::Debug {
-    /// Gives every word of `text` one tag; `tags` is cleared first and has as many as `words` after.
+    /// Gives every word of `text` one tag. `tags` is cleared first; afterwards it is as long as `words`.
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>);
 }
 
-/// The rules of a transformation-based model in words, in the order in which they are applied:
+/// The rules of a Brill (transformation-based) model as text, in the order in which they are applied:
 /// `NN -> VBZ if the previous tag is NNS`.
+///
+/// # Errors
+/// `model` is not the bytes of a Brill model.
 pub fn brill_rules(model: &[u8]) -> Result<Vec<String>, Error> {
     let damaged = |what| Error::Tagger { tagger: crate::TaggerKind::Brill.to_string(), what };
     Ok(brill::Brill::from_bytes(model).map_err(damaged)?.rules().collect())

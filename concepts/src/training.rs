@@ -1,5 +1,5 @@
-//! Training the embedded taggers from tagged sentences. The same sentences in the same order give the same
-//! bytes, on any machine.
+//! Trains the embedded taggers from tagged sentences. The result is deterministic: the same sentences in the same order
+//! give the same bytes on any machine.
 
 mod brill;
 mod perceptron;

@@ -1,33 +1,33 @@
-//! Canonical text to words, as the taggers' training data has them: "the dog's t-shirt, 3.5 mm" is
+//! Splits canonical text into words, by the rules of the taggers' training data: "the dog's t-shirt, 3.5 mm" becomes
 //! `the | dog | 's | t-shirt | , | 3.5 | mm`.
 
-/// One word or mark: bytes `start..end` of the text.
+/// One word or punctuation mark: bytes `start..end` of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Word {
     /// First byte.
     pub start: u32,
-    /// Byte after the last.
+    /// The byte after the last.
     pub end: u32,
 }
 
 impl Word {
-    /// The word in its text.
+    /// The text of the word; `text` is the text it was split from.
     pub fn of(self, text: &str) -> &str {
         text.get(self.start as usize..self.end as usize).unwrap_or_default()
     }
 }
 
-/// Endings that are words of their own, after an apostrophe.
+/// Endings after an apostrophe that are separate words.
 const CLITICS: [&[u8]; 7] = [b"s", b"ll", b"re", b"ve", b"m", b"d", b"t"];
 
-/// What follows the last full stop of an address or of a file's name. (That alone tells "beach.jpg" from
-/// "beach.two".)
+/// Top-level domains and file extensions. A full stop before one of them does not end a word: "beach.jpg" is one word,
+/// "beach.two" is three.
 const SUFFIXES: [&[u8]; 17] = [
     b"com", b"org", b"net", b"edu", b"gov", b"info", b"html", b"htm", b"php", b"jpg", b"jpeg", b"png",
     b"gif", b"webp", b"pdf", b"mp4", b"zip",
 ];
 
-/// Cuts `text` into words. Spans are in order, do not overlap, lie on character boundaries and leave out only
+/// Splits `text` into words. The spans are in order, do not overlap, lie on character boundaries and leave out only
 /// whitespace. `words` is cleared first.
 pub fn split(text: &str, words: &mut Vec<Word>) {
     words.clear();
@@ -50,7 +50,7 @@ pub fn split(text: &str, words: &mut Vec<Word>) {
     }
 }
 
-/// Letters and digits; characters beyond ASCII count unless they are punctuation or space.
+/// Whether a word character is at `at`: a letter, a digit or an underscore.
 fn in_word(text: &str, at: usize) -> bool {
     let byte = text.as_bytes()[at];
     if byte < 0x80 {
@@ -65,11 +65,11 @@ fn is_mark_within_words(c: char) -> bool {
 }
 
 fn is_space(bytes: &[u8], at: usize) -> bool {
-    // Canonical text has no other whitespace; control characters separate words just as well.
+    // Canonical text has no whitespace but the space; control characters separate words as well.
     bytes[at] <= b' '
 }
 
-/// Length in bytes of the apostrophe at `at`: ' or ’; 0 when there is none.
+/// Length in bytes of the apostrophe (' or ’) at `at`; 0 if there is none.
 fn apostrophe(bytes: &[u8], at: usize) -> usize {
     match &bytes[at..] {
         [b'\'', ..] => 1,
@@ -82,7 +82,7 @@ fn follows_space(bytes: &[u8], at: usize) -> bool {
     at == 0 || bytes[at - 1] <= b' '
 }
 
-/// End of a clitic whose apostrophe stands at `at`; `at` itself when there is none.
+/// End of the clitic (such as 's) whose apostrophe is at `at`; `at` itself if there is none.
 fn clitic_end(text: &str, at: usize) -> usize {
     let bytes = text.as_bytes();
     let letters = at + apostrophe(bytes, at);
@@ -103,7 +103,7 @@ fn word_end(text: &str, start: usize) -> usize {
             at += char_len(bytes[at]);
             continue;
         }
-        // A joint holds a word together when letters or digits follow it at once.
+        // These characters join two parts of a word if a letter or digit follows directly.
         let joint = match bytes[at] {
             b'-' | b'&' => 1,
             b'.' if bytes[at - 1].is_ascii_digit() || at - start == 1 || bytes[at - 2] == b'.' => 1,
@@ -124,16 +124,16 @@ fn word_end(text: &str, start: usize) -> usize {
     at
 }
 
-/// Labels of a host's name that are looked at: few, so that a text of full stops takes no longer than another.
-const MOST_LABELS: usize = 4;
+/// Maximum number of labels of a host name that are checked, so that a text full of full stops does not take long.
+const MAX_LABELS: usize = 4;
 
-/// Whether a suffix starts at `at`, or after a label or two more: "photo.jpg", "shop.example.com".
+/// Whether one of [`SUFFIXES`] starts at `at`, or after a few more labels: "photo.jpg", "shop.example.com".
 fn names_file_or_site(text: &str, mut at: usize) -> bool {
-    /// Longer than every suffix, as long as most names.
-    const LONGEST_LABEL: usize = 32;
+    /// Longer than every suffix, and as long as most labels.
+    const MAX_LABEL_LENGTH: usize = 32;
     let bytes = text.as_bytes();
-    for _ in 0..MOST_LABELS {
-        let label = bytes[at..].iter().take(LONGEST_LABEL);
+    for _ in 0..MAX_LABELS {
+        let label = bytes[at..].iter().take(MAX_LABEL_LENGTH);
         let end = at + label.take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
         if SUFFIXES.contains(&&bytes[at..end]) && (end == bytes.len() || !in_word(text, end)) {
             return true;
@@ -146,7 +146,7 @@ fn names_file_or_site(text: &str, mut at: usize) -> bool {
     false
 }
 
-/// A mark is one character, or a run of the same one: "...", "--".
+/// End of a mark: one character, or a run of the same character such as "..." or "--".
 fn mark_end(bytes: &[u8], start: usize) -> usize {
     let length = char_len(bytes[start]);
     let mark = &bytes[start..start + length];
@@ -157,7 +157,7 @@ fn mark_end(bytes: &[u8], start: usize) -> usize {
     end
 }
 
-/// Bytes of the UTF-8 character that starts with `lead`.
+/// Number of bytes of the UTF-8 character that starts with the byte `lead`.
 fn char_len(lead: u8) -> usize {
     match lead {
         0..0xc0 => 1,
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_those_of_the_training_data() {
+    fn words_are_split_as_in_the_training_data() {
         assert_eq!(cut("the dog's t-shirt, 3.5 mm"), ["the", "dog", "'s", "t-shirt", ",", "3.5", "mm"]);
         assert_eq!(
             cut("men’s shoes (1,000 pcs)..."),

@@ -1,4 +1,5 @@
-//! Whatever the caption: no panic, spans on character boundaries, inside the text, in order, concept in phrase.
+//! For any caption: no panic; spans on character boundaries, inside the text and in order; the concept inside the
+//! phrase.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,10 +1,11 @@
-//! Canonical text and token ids are those of CLIP's own Python code (`fixtures/clip_text.py`).
+//! Compares canonical text and token ids with CLIP's own Python code (`fixtures/clip_text.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, AsArray};
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
 use concepts::{bpe, canonical};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -13,11 +14,11 @@ fn fixture() -> Value {
     serde_json::from_str(include_str!("fixtures/clip_text.json")).unwrap()
 }
 
-/// A file of the collection of real data that may lie beside the checkout.
+/// A file of the real data next to the checkout, if it exists.
 fn real(path: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(path);
     if !path.exists() {
-        println!("skipped: no {}", path.display());
+        println!("skipped: {} does not exist", path.display());
         return None;
     }
     Some(path)

@@ -1,4 +1,4 @@
-//! The embedded models are what training on the real data gives, to the byte.
+//! The embedded models equal, byte for byte, what training on the real data gives.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,13 +10,13 @@ use concepts::training::{self, BrillOptions, PerceptronOptions, Sentence};
 const BRILL: &[u8] = include_bytes!("../models/brill.bin");
 const PERCEPTRON: &[u8] = include_bytes!("../models/perceptron.bin");
 
-/// The sentences that the embedded models are trained on; none where the data is not there.
+/// The sentences that the embedded models are trained on; `None` if the data do not exist.
 fn real() -> Option<Vec<Sentence>> {
     let mut sentences = Vec::new();
     for name in ["masc.tsv", "distill_coco.tsv", "distill_laion.tsv"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/pos").join(name);
         let Ok(table) = std::fs::read_to_string(&path) else {
-            println!("skipped: no {}", path.display());
+            println!("skipped: {} does not exist", path.display());
             return None;
         };
         sentences.extend(training::sentences(&table).unwrap());
@@ -25,18 +25,18 @@ fn real() -> Option<Vec<Sentence>> {
 }
 
 #[test]
-fn brill_is_rebuilt_to_the_byte() {
+fn brill_is_reproduced_byte_for_byte() {
     let Some(mut sentences) = real() else { return };
     training::retag(&mut sentences, PERCEPTRON).unwrap();
     let model = training::brill(&sentences, BrillOptions::default(), |_, _| {});
-    assert!(model == BRILL, "{} bytes of another model", model.len());
+    assert!(model == BRILL, "training gives another model, of {} bytes", model.len());
 }
 
 #[test]
-fn perceptron_is_rebuilt_to_the_byte() {
+fn perceptron_is_reproduced_byte_for_byte() {
     let Some(sentences) = real() else { return };
     let model = training::perceptron(&sentences, PerceptronOptions::default(), |_, _| {});
-    assert!(model == PERCEPTRON, "{} bytes of another model", model.len());
+    assert!(model == PERCEPTRON, "training gives another model, of {} bytes", model.len());
 }
 
 fn sentence(text: &str) -> Sentence {
@@ -48,7 +48,7 @@ fn sentence(text: &str) -> Sentence {
 }
 
 #[test]
-fn the_rule_that_mends_most_is_learned_first() {
+fn the_rule_that_corrects_most_is_learned_first() {
     // "can" is a modal 12 times, a noun 8 times, always after a determiner; "run" a noun 9 times, a verb 6 times,
     // always after "can".
     let mut sentences = Vec::new();
@@ -64,14 +64,14 @@ fn the_rule_that_mends_most_is_learned_first() {
     }
     let options = BrillOptions { min_gain: 3, ..BrillOptions::default() };
     let mut wrong = Vec::new();
-    let model = training::brill(&sentences, options, |rules, share| wrong.push((rules, share)));
+    let model = training::brill(&sentences, options, |rules, fraction| wrong.push((rules, fraction)));
     let rules = concepts::tagger::brill_rules(&model).unwrap();
     assert_eq!(
         rules,
         ["MD -> NN if the previous tag is DT", "NN -> VB if the previous tag is MD"],
-        "of rules that mend as much, the simplest"
+        "of rules with the same gain, the simplest"
     );
-    // 14 of 6 * 3 + 6 * 2 + 8 * 2 + 9 * 2 = 64 words at first, none in the end.
+    // 14 of 6 * 3 + 6 * 2 + 8 * 2 + 9 * 2 = 64 words at first, none at the end.
     assert_eq!(wrong.first(), Some(&(0, 14.0 / 64.0)));
     assert_eq!(wrong.last(), Some(&(2, 0.0)));
     assert_eq!(model, training::brill(&sentences, options, |_, _| {}), "the same sentences, the same bytes");
@@ -82,7 +82,7 @@ fn a_teacher_replaces_tags_and_nothing_else() {
     let mut sentences = [sentence("a/NN dog/VB sits/NNS on/NN the/NN grass/VB")];
     training::retag(&mut sentences, PERCEPTRON).unwrap();
     assert_eq!(sentences, [sentence("a/DT dog/NN sits/VBZ on/IN the/DT grass/NN")]);
-    assert!(training::retag(&mut sentences, BRILL).is_err(), "only a perceptron teaches");
+    assert!(training::retag(&mut sentences, BRILL).is_err(), "only a perceptron can be a teacher");
 }
 
 #[test]
@@ -90,6 +90,6 @@ fn tables_are_read_as_sentences() {
     let table = "The\tDT\tX\nGore-\tNNP\nBush\tNNP\nre-\tAFX\tX\n\n\nIt\tPRP\n's\tPRP\n";
     let sentences = training::sentences(table).unwrap();
     assert_eq!(sentences, [sentence("the/DT gore-bush/NNP re-/JJ"), sentence("it/PRP 's/POS")]);
-    assert_eq!(training::sentences("a\tDT\nb\tDET\n").unwrap_err(), "line 2: no tag \"DET\"");
+    assert_eq!(training::sentences("a\tDT\nb\tDET\n").unwrap_err(), "line 2: unknown tag \"DET\"");
     assert!(training::sentences("").unwrap().is_empty());
 }

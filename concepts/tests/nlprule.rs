@@ -1,4 +1,4 @@
-//! The tagger `nlprule`: phrases against hand-bracketed captions, and whatever else a caption may be.
+//! The tagger `nlprule`: phrases compared with annotated captions, and robustness to any text.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -10,7 +10,7 @@ use concepts::{Extractor, TaggerKind, canonical};
 use proptest::prelude::*;
 use serde_json::Value;
 
-/// None where the tagger's data is missing, with the reason printed; in continuous integration it must be there.
+/// `None` if the tagger's data is missing, with a message; in continuous integration it must exist.
 fn extractor() -> Option<Extractor> {
     match Extractor::new(TaggerKind::Nlprule) {
         Ok(extractor) => Some(extractor),
@@ -57,17 +57,17 @@ fn key(span: std::ops::Range<usize>) -> (usize, usize) {
 }
 
 #[test]
-fn phrases_are_as_good_as_published() {
+fn phrases_are_as_good_as_in_earlier_experiments() {
     let Some(extractor) = extractor() else { return };
-    // F1 of the library's chunks, cut by rules, in the experiments that came before this crate.
-    for (file, published) in [("dev_coco100.jsonl", [95.3, 96.7]), ("dev_laion40.jsonl", [73.6, 87.1])] {
+    // F1 of phrases and heads with the library's chunks, cut by rules, from the experiments before this crate.
+    for (file, earlier) in [("dev_coco100.jsonl", [95.3, 96.7]), ("dev_laion40.jsonl", [73.6, 87.1])] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/pos").join(file);
         let Ok(text) = fs::read_to_string(&path) else {
-            println!("skipped: no {}", path.display());
+            println!("skipped: {} does not exist", path.display());
             continue;
         };
         let found = scores(&extractor, &text);
-        assert!(found[0] > published[0] - 1.5 && found[1] > published[1] - 1.5, "{file}: {found:?}");
+        assert!(found[0] > earlier[0] - 1.5 && found[1] > earlier[1] - 1.5, "{file}: {found:?}");
     }
 }
 
@@ -77,7 +77,7 @@ fn chunks_are_cut_where_a_phrase_ends() {
     for (caption, concepts) in [
         ("A man riding a skateboard and a dog running.", &["man", "skateboard", "dog"][..]),
         ("A black and white cat, an umbrella and two mice", &["cat", "umbrella", "mouse"]),
-        // Straight and curly, and what the library cuts differently.
+        // Straight and curly apostrophes, and words that the library splits differently.
         ("the men's hats", &["hat"]),
         ("The women’s t-shirts", &["t-shirt"]),
         ("I see a zebra", &["zebra"]),
@@ -91,11 +91,11 @@ fn chunks_are_cut_where_a_phrase_ends() {
 }
 
 #[test]
-fn the_description_names_the_data() {
+fn the_description_contains_the_hash_of_the_data() {
     let Some(extractor) = extractor() else { return };
     let description = extractor.description();
     assert_eq!(description.name, "nlprule");
-    // sha256sum of the file in the package that carries it.
+    // sha256sum of the file in the package that contains it.
     assert_eq!(description.hash, "e2b51e506aede495268ee05dee0b97956e768107f5bb5891585144a5ff2fd773");
 }
 
@@ -114,7 +114,7 @@ fn threads_share_it_and_agree() {
     });
 }
 
-/// No panic, spans inside the text and in order, the head at the end.
+/// No panic; spans inside the text and in order; the head at the end.
 fn check(extractor: &Extractor, raw: &str) {
     let text = canonical(raw);
     let mut end = 0;
@@ -152,5 +152,5 @@ fn long_texts() {
         check(&extractor, &piece.repeat(3000));
     }
     let many = extractor.mentions(&"a dog and ".repeat(1000));
-    assert_eq!(many.len(), 1000, "none is lost where the text is cut");
+    assert_eq!(many.len(), 1000, "no mention is lost where the text is split");
 }

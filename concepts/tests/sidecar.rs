@@ -1,4 +1,4 @@
-//! The sidecar: what is written is read back, and what does not fit is refused by name.
+//! The sidecar: reading returns what was written, and a sidecar that does not match is rejected.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -42,7 +42,7 @@ fn write(path: &Path) {
     writer.push(1, "000030001", TEXT, &mentions()).unwrap();
     writer.push(4, "000030004", TEXT, &mentions()[..1]).unwrap();
     writer.push(5, "000030005", "running", &[]).unwrap();
-    assert!(!path.exists(), "nothing under the name before the end");
+    assert!(!path.exists(), "the file does not exist before it is finished");
     writer.finish().unwrap();
 }
 
@@ -75,7 +75,7 @@ fn rows_come_back() {
 }
 
 #[test]
-fn a_stale_sidecar_is_refused_by_name() {
+fn a_stale_sidecar_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("00003.concepts.parquet");
     write(&path);
@@ -91,7 +91,7 @@ fn a_stale_sidecar_is_refused_by_name() {
 }
 
 #[test]
-fn samples_out_of_order_are_refused() {
+fn samples_out_of_order_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.concepts.parquet");
     let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("x.tar"), 1)).unwrap();
@@ -99,11 +99,11 @@ fn samples_out_of_order_are_refused() {
     let error = writer.push(3, "e", "", &[]).unwrap_err();
     assert!(matches!(error, Error::Order { sample: 3, previous: 3, .. }), "{error}");
     drop(writer);
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "an unfinished sidecar leaves nothing");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "an unfinished sidecar leaves no file");
 }
 
 #[test]
-fn damaged_files_are_errors_that_name_them() {
+fn errors_of_damaged_files_contain_their_path() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("00003.concepts.parquet");
     write(&path);
@@ -117,7 +117,7 @@ fn damaged_files_are_errors_that_name_them() {
 }
 
 #[test]
-fn a_shard_of_many_row_groups() {
+fn a_sidecar_with_several_row_groups() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("big.concepts.parquet");
     let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("big.tar"), 1)).unwrap();
@@ -135,7 +135,7 @@ fn a_shard_of_many_row_groups() {
 }
 
 #[test]
-fn names_of_sidecars() {
+fn paths_of_sidecars() {
     for (shard, sidecar) in [
         ("a/00000.tar", "a/00000.concepts.parquet"),
         ("00000.tar.zst", "00000.concepts.parquet"),

@@ -1,4 +1,4 @@
-//! Statistics: counted by hand, and the same however the shards are split.
+//! Statistics: compared with counts made by hand, and independent of how the shards are split.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,7 +8,7 @@ use concepts::sidecar::{Metadata, Sidecar, Writer};
 use concepts::statistics::Counts;
 use concepts::{Mention, TaggerDescription};
 
-/// A sidecar whose samples have these concepts.
+/// Writes a sidecar whose samples mention these concepts.
 fn sidecar(folder: &Path, shard: &str, samples: &[&[&str]]) -> Sidecar {
     let tagger = TaggerDescription { name: "hand".into(), hash: String::new(), grammar: 1 };
     let path = folder.join(format!("{shard}.concepts.parquet"));
@@ -37,7 +37,7 @@ const SHARDS: [(&str, &[&[&str]]); 3] = [
 ];
 
 #[test]
-fn counts_are_those_counted_by_hand() {
+fn counts_equal_those_made_by_hand() {
     let folder = tempfile::tempdir().unwrap();
     let mut counts = Counts::new();
     for (shard, samples) in SHARDS {
@@ -62,7 +62,7 @@ fn counts_are_those_counted_by_hand() {
 }
 
 #[test]
-fn parts_add_up_to_the_whole_to_the_byte() {
+fn merged_parts_equal_the_whole_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let sidecars: Vec<_> =
         SHARDS.iter().map(|(shard, samples)| sidecar(folder.path(), shard, samples)).collect();
@@ -87,7 +87,7 @@ fn parts_add_up_to_the_whole_to_the_byte() {
     merged.merge(&count(&[&sidecars[1], &sidecars[0]]));
     assert_eq!(files(&merged, "merged"), whole);
     assert_eq!(files(&Counts::read(&folder.path().join("whole")).unwrap(), "again"), whole);
-    // Nothing counted is a table too.
+    // Empty statistics can be written and read, too.
     files(&Counts::new(), "empty");
     assert_eq!(Counts::read(&folder.path().join("empty")).unwrap().totals().samples, 0);
 }

@@ -1,4 +1,4 @@
-//! Any bytes as a caption, all the way to a sidecar's columns: no panic, and every span is what it should be.
+//! Any bytes as a caption, up to the columns of a sidecar: no panic, and all byte ranges are valid.
 
 #![no_main]
 
@@ -8,14 +8,14 @@ use concepts::{Extractor, TaggerKind, canonical, words};
 use libfuzzer_sys::fuzz_target;
 
 static EXTRACTOR: LazyLock<Extractor> =
-    // A test of `concepts` opens it.
+    // A test of `concepts` also loads it.
     LazyLock::new(|| Extractor::new(TaggerKind::default()).expect("the model is embedded"));
 
 fuzz_target!(|bytes: &[u8]| {
     let text = canonical(&String::from_utf8_lossy(bytes));
     assert!(!text.starts_with(' ') && !text.ends_with(' ') && !text.contains("  "), "{text:?}");
 
-    // Words lie on character boundaries, in order, and leave out nothing but white space.
+    // Words are on character boundaries, in order, and leave out nothing but whitespace.
     let mut cut = Vec::new();
     words::split(&text, &mut cut);
     let mut end = 0;
@@ -39,7 +39,7 @@ fuzz_target!(|bytes: &[u8]| {
         let phrase = &text[phrase];
         assert!(phrase.ends_with(&text[concept]) && phrase.ends_with(&text[head]));
         assert!(!mention.head.is_empty() && mention.concept.ends_with(mention.head));
-        // Control characters part words as spaces do.
+        // Control characters separate words, as spaces do.
         let words = phrase.split(|c| c <= ' ').filter(|word| !word.is_empty()).count();
         assert!(mention.tags.split(' ').count() >= words);
     });

@@ -1,4 +1,4 @@
-//! Any bytes as a picture: whatever is in them, the answer is a picture of the size that was promised, or a cause.
+//! Any bytes as an image file: the result is an image of the expected size, or an error.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let [choice, bytes @ ..] = bytes else { return };
     let modes = [Mode::Border, Mode::KeepRatio, Mode::KeepRatioLargest, Mode::CenterCrop, Mode::No];
     let mode = modes[usize::from(choice % 5)];
-    // Small bounds: the fuzzer is to find more than how long large pictures take.
+    // Small limits, because large images would only make the fuzzer slow.
     let settings = Settings {
         mode,
         size: 16,
@@ -22,7 +22,9 @@ fuzz_target!(|bytes: &[u8]| {
     let row = Row { boxes: vec![[0.2, 0.2, 0.7, 0.7]], ..Row::default() };
     if let Ok(picture) = settings.process(bytes, &row) {
         assert!(picture.width > 0 && picture.height > 0 && !picture.bytes.is_empty());
-        assert!(u64::from(picture.original_width) * u64::from(picture.original_height) <= settings.max_pixels);
+        assert!(
+            u64::from(picture.original_width) * u64::from(picture.original_height) <= settings.max_pixels
+        );
         if matches!(mode, Mode::Border | Mode::CenterCrop) && !settings.only_if_bigger {
             assert_eq!((picture.width, picture.height), (16, 16));
         }

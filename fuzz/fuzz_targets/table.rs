@@ -1,4 +1,4 @@
-//! Any bytes as an input table: the first byte says which format, the second what is wanted of it.
+//! Any bytes as an input table: the first byte selects the format, the second the requested columns.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ const FORMATS: [(&str, Format); 9] = [
     ("t.jsonl.zst", Format::Jsonl),
     ("t.json.gz", Format::Json),
 ];
-/// A few bytes of a compressed file are rows without end.
+/// Maximum number of rows read, because a few bytes of a compressed file can be endless rows.
 const ENOUGH: usize = 100_000;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -47,7 +47,7 @@ fuzz_target!(|bytes: &[u8]| {
             return;
         }
     }
-    // Passing over rows counts the same ones.
+    // Skipping counts the same rows.
     if let Ok(mut again) = open(&path, format, &wanted) {
         let passed = again.skip(ENOUGH);
         assert!(passed.is_err() || passed.is_ok_and(|passed| passed >= count), "{count} rows");

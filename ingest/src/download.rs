@@ -1,8 +1,8 @@
 //! `ingest download`: rows of URLs to shards.
 //!
-//! A task a row waits for its turn, fetches, and hands the bytes to the picture workers; the shard writer brings the
-//! results back into the order of the input. Three bounds keep memory flat: rows under way, requests in flight (held
-//! until the picture is made), and open shards.
+//! Each row is one asynchronous task: it waits for its turn, fetches the image and hands the bytes to the image workers. The
+//! shard writer restores the order of the input. Three limits bound the memory: the number of started rows, of requests in
+//! flight (each held until its image is processed), and of open shards.
 
 mod address;
 mod failure;
@@ -24,58 +24,58 @@ pub use self::address::is_public;
 pub use self::failure::Failure;
 use self::fetch::{Fetched, Fetcher};
 pub use self::optout::DIRECTIVES;
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::input::Input;
 use crate::part::Part;
 use crate::pipeline::{self, Plan, Source, Task, Workers};
 use crate::sample::Problem;
-use crate::set::Set;
 use crate::stats::Totals;
 
-/// Rows under way for each request in flight: those that wait for a retry or a busy host do not hold up the others.
+/// Started rows per request in flight: rows that wait for a retry or for a busy host must not block the others.
 const ROWS_PER_REQUEST: usize = 8;
-/// Threads for name look-ups, which the system does one a thread.
+/// Threads for DNS lookups: the system's interface blocks one thread per lookup.
 const LOOK_UP_THREADS: usize = 64;
-/// Files open at a time besides the connections of requests: shards, inputs, connections that are kept for a moment.
+/// Open files other than the connections of requests: shards, inputs, idle connections.
 const OTHER_FILES: u64 = 200;
 
-/// Manners and bounds of the network side.
+/// Limits and behaviour of the network side.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Requests at a time, all hosts together.
+    /// Maximum number of requests at a time, over all hosts.
     pub in_flight: usize,
-    /// Requests at a time to one host.
+    /// Maximum number of requests at a time to one host.
     pub per_host: usize,
-    /// For a connection, for the response's headers, for a silence in the body.
+    /// Connect, first-byte and read timeout.
     pub timeout: Duration,
-    /// For a whole attempt, redirects and body included.
+    /// Maximum duration of one attempt, including redirects and the response.
     pub deadline: Duration,
-    /// Bytes a second that a body must reach once `timeout` has passed.
+    /// Minimum transfer rate of a response in bytes per second, checked once `timeout` has passed.
     pub min_speed: u64,
-    /// Largest body, in bytes.
+    /// Maximum size of a response, in bytes.
     pub max_bytes: u64,
-    /// Attempts after the first.
+    /// Maximum number of attempts after the first.
     pub retries: u32,
-    /// Wait before the first of them; doubles each time, half of it at random.
+    /// Wait before the first retry: exponential backoff with jitter.
     pub backoff: Duration,
-    /// Longest `Retry-After` that is waited for.
-    pub longest_retry_after: Duration,
-    /// Redirects followed.
-    pub redirects: usize,
-    /// Name by which owners can address this robot; part of the user agent.
+    /// Maximum `Retry-After` to wait for.
+    pub max_retry_after: Duration,
+    /// Maximum number of redirects to follow.
+    pub max_redirects: usize,
+    /// Name of the crawler in the user agent, for which directives of `X-Robots-Tag` can be given.
     pub user_agent_token: Option<String>,
-    /// `X-Robots-Tag` directives that are honoured, lower-case.
+    /// `X-Robots-Tag` directives that are obeyed, in lower case.
     pub opt_outs: Vec<String>,
-    /// Addresses allowed though they are not public.
+    /// Addresses that are allowed although they are not public.
     pub allow_private: Allowed,
-    /// PEM file of certificate authorities to trust besides the system's.
-    pub authorities: Option<PathBuf>,
+    /// PEM file of CA certificates to trust in addition to the system's.
+    pub ca_certificates: Option<PathBuf>,
     /// Proxy for all requests.
     pub proxy: Option<String>,
 }
 
 impl Settings {
-    /// What the program calls itself: its own name, never a browser's.
+    /// The User-Agent header: the program's own name, never that of a browser.
     pub fn user_agent(&self) -> String {
         let version = env!("CARGO_PKG_VERSION");
         let token =
@@ -84,12 +84,12 @@ impl Settings {
     }
 }
 
-/// Exceptions to the rule that only public addresses are asked.
+/// Exceptions to the rule that only public addresses are contacted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// All of them.
+    /// All addresses.
     pub everything: bool,
-    /// Hosts by name or address, as in URLs.
+    /// Hosts by name or address, spelled as in the URLs.
     pub hosts: Vec<String>,
 }
 
@@ -103,23 +103,23 @@ impl Allowed {
     }
 }
 
-/// Raises the process's limit of open files to what the system allows it. (The usual one, 1,024, is for old programs.)
+/// Raises the process's limit of open files to the maximum that the system allows. (The usual default, 1,024, is too low.)
 fn allow_open_files(in_flight: usize) -> Result<(), Error> {
     let needed = 2 * in_flight as u64 + OTHER_FILES;
     match rlimit::increase_nofile_limit(u64::MAX) {
         Ok(allowed) if allowed < needed => Err(Error::Usage(format!(
-            "--concurrency {in_flight} needs {needed} open files, but the system allows {allowed}: raise that (ulimit -n) or \
-             lower --concurrency"
+            "--concurrency {in_flight} needs {needed} open files, but the system allows {allowed}: raise the limit \
+             (ulimit -n) or lower --concurrency"
         ))),
         _ => Ok(()),
     }
 }
 
-/// The network side of a run: takes rows, gives bytes to the workers.
+/// The network side of a run: takes rows and hands the downloaded bytes to the workers.
 pub struct Downloader {
     runtime: tokio::runtime::Runtime,
     fetcher: Arc<Fetcher>,
-    under_way: Arc<Semaphore>,
+    started_rows: Arc<Semaphore>,
 }
 
 impl Downloader {
@@ -133,50 +133,52 @@ impl Downloader {
             .enable_all()
             .build()
             .map_err(|error| Error::Client(error.to_string()))?;
-        let under_way = Arc::new(Semaphore::new(settings.in_flight * ROWS_PER_REQUEST));
+        let started_rows = Arc::new(Semaphore::new(settings.in_flight * ROWS_PER_REQUEST));
         let fetcher = {
-            // The client binds to the runtime it is made in.
+            // The client must be created inside its runtime.
             let _inside = runtime.enter();
             Arc::new(Fetcher::new(settings)?)
         };
-        Ok(Self { runtime, fetcher, under_way })
+        Ok(Self { runtime, fetcher, started_rows })
     }
 
-    /// Downloads the rows of `input` into the shards of `set`.
-    pub fn download(&self, input: &Input, set: &Set) -> Result<Totals, Error> {
-        let looked = input.look()?;
-        set.claim(&json!({ "command": "download", "from": looked.description }))?;
-        let total = looked.rows.filter(|_| set.part == Part::ALL).unwrap_or(0);
-        let watch = set.watch(self.fetcher.network())?;
+    /// Downloads the rows of `input` into the shards of `dataset`.
+    pub fn download(&self, input: &Input, dataset: &Dataset) -> Result<Totals, Error> {
+        let inspected = input.inspect()?;
+        dataset.claim(&json!({ "command": "download", "from": inspected.description }))?;
+        let total = inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0);
+        let watch = dataset.watch(self.fetcher.network())?;
         let plan = Plan { what: "downloading", total, shards: None, queue: None, watch };
-        let totals = pipeline::run(set, &plan, &mut input.open(), &mut |task, workers| {
+        let totals = pipeline::run(dataset, &plan, &mut input.open(), &mut |task, workers| {
             self.submit(task, workers);
             Ok(())
         })?;
-        totals.refuse_nothing(input.path(), set)
+        totals.require_rows(input.path(), dataset)
     }
 
-    /// A place among the rows under way; blocks until there is one.
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
+    /// A permit to start a row; blocks while too many rows are started.
+    fn start_row(&self) -> Option<OwnedSemaphorePermit> {
         // The semaphore is never closed.
-        self.runtime.block_on(Arc::clone(&self.under_way).acquire_owned()).ok()
+        self.runtime.block_on(Arc::clone(&self.started_rows).acquire_owned()).ok()
     }
 
-    /// Starts on a row; blocks while enough rows are under way.
+    /// Starts a row; blocks while too many rows are started.
     fn submit(&self, task: Task, workers: &Workers) {
-        let place = self.place();
+        let permit = self.start_row();
         let (fetcher, workers) = (Arc::clone(&self.fetcher), workers.clone());
         self.runtime.spawn(async move {
             let source = match fetcher.fetch(&task.row.url).await {
-                Ok(Fetched { bytes, slot }) => Source::Bytes(bytes, slot.map(|slot| Box::new(slot) as _)),
+                Ok(Fetched { bytes, permit }) => {
+                    Source::Bytes(bytes, permit.map(|permit| Box::new(permit) as _))
+                }
                 Err(failure) => Source::Failed(Problem::download(failure.to_string())),
             };
             workers.submit(task, source);
-            drop(place);
+            drop(permit);
         });
     }
 
-    /// Drops what is still under way.
+    /// Cancels the requests that are still in flight.
     pub fn stop(self) {
         self.runtime.shutdown_background();
     }

@@ -1,24 +1,24 @@
-//! The crate's one error: what stops a run. What goes wrong with a single sample never does; it is a
-//! [`Problem`](crate::sample::Problem) in that sample's row.
+//! The error type of this crate: what stops a run. A failure of a single sample does not stop it; it is a
+//! [`Problem`](crate::sample::Problem) in the sample's row of the table.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What stops a run, always with the file or setting it is about.
+/// What stops a run, with the file or option it concerns.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be opened, read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("{}", file_message(action, path, source))]
     File {
         /// "read", "write", "create".
         action: &'static str,
         /// Which file.
         path: PathBuf,
-        /// The system's reason.
+        /// The reason given by the operating system.
         source: io::Error,
     },
-    /// An input's contents are not what its name promises.
+    /// The contents of an input are not what they should be.
     #[error("{}: {problem}", path.display())]
     Input {
         /// Which file.
@@ -26,49 +26,49 @@ pub enum Error {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// The column that holds URLs, files or captions is not there.
-    #[error("{} has no {wanted}; its columns are {}: {mend}", path.display(), columns.join(", "))]
+    /// A table has no such column, and the command line names it or should.
+    #[error("{} has no {wanted}; its columns are {}: {fix}", path.display(), columns.join(", "))]
     Column {
         /// Which file.
         path: PathBuf,
         /// "column of URLs", "column \"alt\"".
         wanted: String,
-        /// The columns there are.
+        /// The columns that the table has.
         columns: Vec<String>,
         /// What to do.
-        mend: String,
+        fix: String,
     },
-    /// The output folder holds shards of another input or other settings.
-    #[error("{} already holds another set ({difference}): choose another folder for --out", folder.display())]
-    AnotherSet {
+    /// The output folder holds shards of another input or other options.
+    #[error("{} already holds another dataset ({difference}): choose another folder for --out", folder.display())]
+    OtherDataset {
         /// The output folder.
         folder: PathBuf,
         /// What differs.
         difference: String,
     },
-    /// Parquet tables that cannot be read or written.
+    /// A Parquet table cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     Parquet {
         /// "read", "write".
         action: &'static str,
         /// Which file.
         path: PathBuf,
-        /// The parquet crate's reason.
+        /// The reason given by the parquet crate.
         source: parquet::errors::ParquetError,
     },
-    /// Arguments that make no sense.
+    /// Options that are missing, contradict each other or have impossible values.
     #[error("{0}")]
     Usage(String),
-    /// The HTTP client cannot be made, as when the machine has no root certificates.
+    /// The HTTP client cannot be created, for example because the machine has no root certificates.
     #[error("cannot set up the HTTP client: {0}")]
     Client(String),
-    /// A thread of our own panicked; what it said is on standard error already.
+    /// A thread of this crate panicked; its message is already on standard error.
     #[error(
-        "{0} stopped by a mistake in this program; finished shards are kept, please report what it said above"
+        "{0} stopped because of a bug in this program; complete shards are kept. Please report the message above"
     )]
     Bug(&'static str),
-    /// Ctrl-C.
-    #[error("stopped; finished shards are kept, run the same command again to continue")]
+    /// Ctrl-C or another signal.
+    #[error("interrupted; complete shards are kept, run the same command again to resume")]
     Interrupted,
     /// Captions or sidecars.
     #[error(transparent)]
@@ -78,7 +78,19 @@ pub enum Error {
     Loader(#[from] loader::Error),
 }
 
+fn file_message(action: &str, path: &Path, source: &io::Error) -> String {
+    if action == "read" && source.kind() == io::ErrorKind::NotFound {
+        return format!("{} does not exist", path.display());
+    }
+    format!("cannot {action} {}: {source}", path.display())
+}
+
 impl Error {
+    /// Whether the command line is wrong, rather than a file or the network.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Usage(_) | Self::Column { .. })
+    }
+
     /// `map_err(Error::file("read", path))`.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();

@@ -1,13 +1,13 @@
-//! From a file's bytes to the picture in the shard: check, decode, upright, resize, encode. All of it in one call on one
-//! thread; nothing a stranger's file does here can end the run.
+//! From the bytes of an image file to the image in the shard: check, decode, apply the EXIF orientation, resize, encode. All
+//! in one call on one thread; no invalid or malicious file can end the run.
 
 mod area;
 mod blur;
+mod buffer_pool;
 mod decode;
 mod encode;
 mod exif;
 mod hash;
-mod memory;
 mod resize;
 mod segments;
 
@@ -20,43 +20,43 @@ pub use self::encode::Encoding;
 pub use self::hash::Hash;
 pub use self::resize::Mode;
 use crate::rows::Row;
-use crate::sample::{HASH_MISMATCH, Picture, Problem};
+use crate::sample::{EncodedImage, HASH_MISMATCH, Problem};
 
-/// What happens to pictures. Sizes in pixels.
+/// How images are processed. Sizes are in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(clippy::struct_excessive_bools)] // Each is an option of its own.
 pub struct Settings {
-    /// What `size` bounds, and what fills the rest.
+    /// Which side `size` applies to, and whether the image is padded or cropped.
     pub mode: Mode,
-    /// Side that `mode` speaks of.
+    /// Target size of the side that `mode` chooses.
     pub size: u32,
-    /// Leaves smaller pictures as they are.
+    /// Leaves images that are smaller than `size` unchanged.
     pub only_if_bigger: bool,
-    /// Decodes JPEGs at full size even where they are then shrunk to half of it or less. Without it they are decoded at a
-    /// half, a quarter or an eighth: faster, with pixels that differ by 2 to 3 of 255 on average.
+    /// Decodes JPEGs at full size even if they are then reduced to half or less. By default they are decoded at 1/2, 1/4 or
+    /// 1/8 size: faster, with pixel values that differ by 2 to 3 of 255 on average.
     pub exact: bool,
-    /// File type written.
+    /// Output file type.
     pub encoding: Encoding,
-    /// Keeps the original bytes when they are of that type already and nothing had to change.
+    /// Stores the original bytes if they have the output file type and need no change.
     pub skip_reencode: bool,
-    /// Leaves pictures as the sensor saw them, as img2dataset does.
+    /// Does not apply the EXIF orientation, as img2dataset does not.
     pub ignore_orientation: bool,
-    /// Pictures whose shorter side is less are turned away.
+    /// Minimum length of the shorter side.
     pub min_side: u32,
-    /// Pictures of more pixels are turned away; None has no bound but `max_pixels`.
+    /// Maximum width x height; None: only `max_pixels` applies.
     pub max_area: Option<u64>,
-    /// Pictures longer than this many times their width, or the reverse, are turned away.
+    /// Maximum ratio of the longer side to the shorter side.
     pub max_aspect: Option<f64>,
-    /// Pictures that claim more pixels are never decoded: memory stays bounded.
+    /// Images whose header declares more pixels are not decoded, so that memory is bounded.
     pub max_pixels: u64,
-    /// Which hash of the original bytes is kept, and compared with the row's.
+    /// Kind of hash of the original bytes that is stored and compared with the row's.
     pub hash: Hash,
-    /// Carried column of boxes to blur.
+    /// Additional column with the boxes to blur.
     pub blur: Option<String>,
 }
 
 impl Default for Settings {
-    /// img2dataset's defaults, and pictures of up to 100 million pixels.
+    /// The defaults of img2dataset, and at most 100 million pixels.
     fn default() -> Self {
         Self {
             mode: Mode::Border,
@@ -77,17 +77,17 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Turns a file into what the shard holds; `row` says which hash it should have and what to blur.
+    /// Processes an image file; `row` has its expected hash and the regions to blur.
     ///
     /// # Errors
-    /// A [`Problem`] of status `failed_to_resize`, or `failed_to_download` when the hash is another.
-    pub fn process(&self, original: &[u8], row: &Row) -> Result<Picture, Problem> {
-        // Decoders of untrusted files have had bugs that panic; one picture must not cost the run.
+    /// A [`Problem`] with status `failed_to_resize`, or `failed_to_download` if the hash differs.
+    pub fn process(&self, original: &[u8], row: &Row) -> Result<EncodedImage, Problem> {
+        // Image decoders have had bugs that panic; one image must not end the run.
         catch_unwind(AssertUnwindSafe(|| self.process_unguarded(original, row)))
-            .unwrap_or_else(|_| Err(Problem::resize("Image decoding error: the decoder gave up")))
+            .unwrap_or_else(|_| Err(Problem::resize("Image decoding error: the decoder crashed")))
     }
 
-    fn process_unguarded(&self, original: &[u8], row: &Row) -> Result<Picture, Problem> {
+    fn process_unguarded(&self, original: &[u8], row: &Row) -> Result<EncodedImage, Problem> {
         let hash = self.hash.of(original);
         if row.hash.is_some() && row.hash != hash {
             return Err(Problem::download(HASH_MISMATCH));
@@ -96,14 +96,14 @@ impl Settings {
         let (original_width, original_height) = header.upright_size();
         self.filter(original_width, original_height)?;
         let plan = self.mode.plan(original_width, original_height, self.size, self.only_if_bigger);
-        // A line one pixel wide, scaled until its short side fits, would need gigabytes.
+        // An image one pixel wide, enlarged until its shorter side has the target size, would need gigabytes.
         if plan.as_ref().is_some_and(|plan| plan.largest() > self.max_pixels) {
             return Err(Problem::resize("aspect ratio too large"));
         }
         let same_type = header.is(self.encoding);
         let exif = header.exif_json();
-        let least = plan.as_ref().and_then(resize::Plan::shrunk).filter(|_| !self.exact);
-        let decoded = header.decode(least)?;
+        let min_size = plan.as_ref().and_then(resize::Plan::shrunk).filter(|_| !self.exact);
+        let decoded = header.decode(min_size)?;
         let keep =
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
@@ -116,15 +116,15 @@ impl Settings {
         }
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };
-        memory::spend(pixels.data);
-        Ok(Picture { bytes, width, height, original_width, original_height, exif, hash })
+        buffer_pool::recycle(pixels.data);
+        Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash })
     }
 
     fn filter(&self, width: u32, height: u32) -> Result<(), Problem> {
         let (short, long) = (width.min(height), width.max(height));
         let area = u64::from(width) * u64::from(height);
         if area > self.max_pixels {
-            return Err(Problem::resize("image claims more pixels than --max-pixels"));
+            return Err(Problem::resize("image header declares more pixels than --max-pixels"));
         }
         if short < self.min_side {
             return Err(Problem::resize("image too small"));

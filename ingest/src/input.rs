@@ -1,34 +1,40 @@
-//! The input of a run: tables or a folder of pairs, checked before anything is fetched, opened one after another.
+//! The input of a run: tables, or a folder of images. All files are checked before the first sample is processed, then
+//! opened one after another.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::dataset::describe;
 use crate::error::Error;
 use crate::image::hexadecimal;
 use crate::rows::{self, Format, Rows, Wanted};
-use crate::set::describe;
 
-/// What the shards of a set are made from.
+/// What the shards are made from.
 #[derive(Debug, Clone)]
 pub enum Input {
     /// Tables of one format, in order; each starts a new shard.
     Tables {
-        /// The files and how they are written.
+        /// The files and their formats.
         files: Vec<(PathBuf, Format)>,
-        /// Which columns matter.
+        /// Which columns are needed.
         wanted: Wanted,
     },
-    /// A folder of pictures with a `.txt` beside each.
-    Pairs(PathBuf),
+    /// A folder of images, each with its caption in a `.txt` file of the same name.
+    Pairs {
+        /// The folder; its subfolders are included.
+        folder: PathBuf,
+        /// Whether the captions are read. Without them the samples have none.
+        captioned: bool,
+    },
 }
 
-/// What a first look at the input told.
-pub(crate) struct Looked {
-    /// What the manifest says of it.
+/// What inspecting the input found.
+pub(crate) struct Inspection {
+    /// The description of the input for the manifest.
     pub(crate) description: Value,
-    /// Number of rows, where all files tell.
+    /// Number of rows, if all files declare it.
     pub(crate) rows: Option<u64>,
 }
 
@@ -38,8 +44,8 @@ impl Input {
         Ok(Self::Tables { files: rows::files(path, format)?, wanted })
     }
 
-    /// Opens every file once: a wrong column in the last of them must not come to light a day later.
-    pub(crate) fn look(&self) -> Result<Looked, Error> {
+    /// Opens every file once, so that a wrong column in the last file is reported now and not hours later.
+    pub(crate) fn inspect(&self) -> Result<Inspection, Error> {
         match self {
             Self::Tables { files, wanted } => {
                 let mut total = Some(0);
@@ -57,37 +63,53 @@ impl Input {
                     "additional": wanted.extra,
                     "hash": wanted.hash,
                 });
-                Ok(Looked { description, rows: total })
+                Ok(Inspection { description, rows: total })
             }
-            Self::Pairs(folder) => {
-                let mut rows = rows::open_pairs(folder)?;
+            Self::Pairs { folder, captioned } => {
+                let mut rows = rows::open_pairs(folder, *captioned)?;
                 let total = rows.total();
-                let mut names = Sha256::new();
+                let (mut names, mut captions) = (Sha256::new(), 0u64);
                 while let Some(row) = rows.next_row()? {
                     names.update(row.url.as_bytes());
                     names.update([0]);
+                    captions += u64::from(row.caption.is_some());
+                }
+                if *captioned && captions == 0 {
+                    let problem = format!(
+                        "none of its {} images has a caption file (.txt with the same name); add captions, pass a \
+                         table of images and captions, or use --no-captions",
+                        total.unwrap_or(0)
+                    );
+                    return Err(Error::input(folder, problem));
                 }
                 let hash = hexadecimal(&names.finalize()[..8]);
-                Ok(Looked { description: json!({ "pictures": total, "hash_of_names": hash }), rows: total })
+                // "pictures" is the key in manifests of earlier versions, whose runs can still be resumed.
+                let mut description = json!({ "pictures": total, "hash_of_names": hash });
+                if !captioned {
+                    description["no_captions"] = true.into();
+                }
+                Ok(Inspection { description, rows: total })
             }
         }
     }
 
-    /// The inputs, opened when their turn comes.
+    /// The inputs, each opened when the previous one has been read.
     pub(crate) fn open(&self) -> Box<dyn Iterator<Item = Result<Box<dyn Rows>, Error>> + '_> {
         match self {
             Self::Tables { files, wanted } => {
                 Box::new(files.iter().map(move |(path, format)| rows::open(path, *format, wanted)))
             }
-            Self::Pairs(folder) => Box::new(std::iter::once_with(|| rows::open_pairs(folder))),
+            Self::Pairs { folder, captioned } => {
+                Box::new(std::iter::once_with(|| rows::open_pairs(folder, *captioned)))
+            }
         }
     }
 
-    /// Name for errors.
+    /// The path that errors name.
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::Tables { files, .. } => files.first().map_or(Path::new("input"), |(path, _)| path),
-            Self::Pairs(folder) => folder,
+            Self::Pairs { folder, .. } => folder,
         }
     }
 }

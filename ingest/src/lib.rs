@@ -1,11 +1,12 @@
-//! Lists of URLs and local sets to WebDataset shards, their tables and statistics; tagging of shards.
+//! Lists of image URLs and local image folders to WebDataset shards with their tables and statistics; tagging of shards.
 //!
 //! ```text
-//! rows -> download | local -> image -> shard (tar + table + stats)      pipeline runs them side by side
-//! shards -> tag -> sidecars          shards -> verify -> what is broken
+//! rows -> download | local -> image -> shard (tar + table + stats)      run in parallel by `pipeline`
+//! shards -> tag -> sidecars          shards -> verify -> report of damaged files
 //! tables -> tag -> numbered sidecars
 //! ```
 
+pub mod dataset;
 pub mod download;
 mod error;
 pub mod image;
@@ -17,7 +18,6 @@ mod pipeline;
 mod records;
 pub mod rows;
 pub mod sample;
-pub mod set;
 mod shard;
 mod staging;
 pub mod stats;

@@ -1,31 +1,31 @@
-//! `ingest shard`: pictures in a folder to shards.
+//! `ingest shard`: images in a folder to shards.
 
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
 
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::input::Input;
 use crate::part::Part;
 use crate::pipeline::{self, Plan, Source, Task, Workers};
 use crate::sample::Problem;
-use crate::set::Set;
 use crate::stats::Totals;
 
-/// Rows that wait for each worker: enough that none starves, few enough that Ctrl-C is quick.
+/// Queued rows per worker: enough that no worker waits, few enough that Ctrl-C takes effect quickly.
 const QUEUE: usize = 4;
 
-/// A folder of pictures that rows name by paths relative to it.
+/// A folder of images. Rows give paths relative to it.
 pub struct Folder {
     path: PathBuf,
-    /// The same, with links resolved.
+    /// The same path with symbolic links resolved.
     canonical: PathBuf,
     max_bytes: u64,
 }
 
 impl Folder {
-    /// `max_bytes` bounds the size of a picture's file.
+    /// `max_bytes` is the maximum size of an image file.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self, Error> {
         let canonical = path.canonicalize().map_err(Error::file("read", path))?;
         if !canonical.is_dir() {
@@ -34,22 +34,22 @@ impl Folder {
         Ok(Self { path: path.to_owned(), canonical, max_bytes })
     }
 
-    /// Makes the shards of `set` from the folder's pictures.
-    pub fn shard(&self, input: &Input, set: &Set) -> Result<Totals, Error> {
-        let looked = input.look()?;
-        set.claim(&json!({ "command": "shard", "from": looked.description }))?;
+    /// Makes the shards of `dataset` from the folder's images.
+    pub fn shard(&self, input: &Input, dataset: &Dataset) -> Result<Totals, Error> {
+        let inspected = input.inspect()?;
+        dataset.claim(&json!({ "command": "shard", "from": inspected.description }))?;
         let plan = Plan {
             what: "packing",
-            total: looked.rows.filter(|_| set.part == Part::ALL).unwrap_or(0),
+            total: inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0),
             shards: None,
-            queue: Some(QUEUE * set.threads),
-            watch: set.watch(Arc::default())?,
+            queue: Some(QUEUE * dataset.threads),
+            watch: dataset.watch(Arc::default())?,
         };
-        let totals = pipeline::run(set, &plan, &mut input.open(), &mut |task, workers| {
+        let totals = pipeline::run(dataset, &plan, &mut input.open(), &mut |task, workers| {
             self.submit(task, workers);
             Ok(())
         })?;
-        totals.refuse_nothing(input.path(), set)
+        totals.require_rows(input.path(), dataset)
     }
 
     fn submit(&self, task: Task, workers: &Workers) {
@@ -60,19 +60,19 @@ impl Folder {
         workers.submit(task, source);
     }
 
-    /// The file that a row means. A table from elsewhere must not pull other files of this machine into a set, neither
-    /// by its paths nor by links that came with the pictures.
+    /// The file that a row refers to. A table from elsewhere must not be able to copy other files of this machine into a
+    /// dataset, neither by its paths nor by symbolic links in the image folder.
     fn find(&self, file: &str) -> Result<PathBuf, Problem> {
-        let leaves = || Problem::read("path leaves the image folder");
+        let outside = || Problem::read("path is outside the image folder");
         let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
         if !Path::new(file).components().all(inside) {
-            return Err(leaves());
+            return Err(outside());
         }
         let path = self.path.join(file);
         match path.canonicalize() {
             Ok(real) if real.starts_with(&self.canonical) => Ok(real),
-            Ok(_) => Err(leaves()),
-            // The reader finds out why, and says so.
+            Ok(_) => Err(outside()),
+            // Reading the file will fail and give the cause.
             Err(_) => Ok(path),
         }
     }
@@ -95,9 +95,13 @@ mod tests {
         let folder = Folder::open(&images, 1 << 20).unwrap();
         assert!(folder.find("sub/a.jpg").is_ok());
         assert!(folder.find("./sub/a.jpg").is_ok());
-        assert!(folder.find("missing.jpg").is_ok(), "reading it says that it is missing");
+        assert!(folder.find("missing.jpg").is_ok(), "reading it reports that it is missing");
         for outside in ["../secret.jpg", "sub/../../secret.jpg", "/etc/passwd", "link.jpg"] {
-            assert_eq!(folder.find(outside).unwrap_err().cause, "path leaves the image folder", "{outside}");
+            assert_eq!(
+                folder.find(outside).unwrap_err().cause,
+                "path is outside the image folder",
+                "{outside}"
+            );
         }
     }
 }

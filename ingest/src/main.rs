@@ -1,23 +1,28 @@
-//! `ingest`: lists of URLs and local sets to WebDataset shards, and the concepts of their captions.
+//! `ingest`: turns lists of image URLs and local image folders into WebDataset shards, and tags the concepts of their
+//! captions.
 
 mod arguments;
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use concepts::Extractor;
+use ingest::dataset::Dataset;
 use ingest::download::Downloader;
 use ingest::local::Folder;
 use ingest::rows::Where;
-use ingest::set::Set;
-use ingest::stats::Totals;
+use ingest::stats::{Totals, counted};
 use ingest::{Error, Input, tag, verify};
 use loader::program::{Outcome, UsageError, print_json};
+use loader::source::is_remote;
 
 use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Arguments::command) {
+        return code;
+    }
     let arguments = Arguments::parse();
     loader::program::run(|| match arguments.command {
         Command::Download(arguments) => download(&arguments),
@@ -29,81 +34,140 @@ fn main() -> ExitCode {
 }
 
 fn download(arguments: &Download) -> anyhow::Result<Outcome> {
-    let Download { input, columns, url_col, output, pictures, network } = arguments;
+    let Download { input, columns, url_col, output, image, network } = arguments;
     let started = Instant::now();
     let make = || {
         let wanted = columns.wanted(Where::Web, url_col.as_ref())?;
         let input = Input::tables(input, columns.input_format, wanted)?;
-        let set = output.set(pictures.settings(columns)?)?;
+        let dataset = output.dataset(image.settings(columns)?)?;
         let downloader = Downloader::new(network.settings()?)?;
-        let totals = downloader.download(&input, &set);
-        // Requests that are still under way would hold the process up.
+        let totals = downloader.download(&input, &dataset);
+        // Without this, requests that are still in flight would delay the exit.
         downloader.stop();
         totals
     };
-    let totals = make().map_err(told)?;
-    conclude(&totals, &output.run, started)
+    let totals = make().map_err(user_error)?;
+    let advice = format!(
+        "when the cause is fixed, run `ingest retry {}` (causes that are not temporary need --causes)",
+        output.out.display()
+    );
+    conclude(&totals, &output.run, started, &shards_complete(&totals), &advice)
 }
 
 fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
-    let Shard { input, images, columns, file_col, output, pictures, max_bytes } = arguments;
+    let Shard { input, images, columns, file_col, output, image, max_bytes } = arguments;
     let started = Instant::now();
     let make = || {
         let wanted = columns.wanted(Where::Local, file_col.as_ref())?;
-        // A folder is a folder of tables when it is told where the pictures are, else of pictures.
+        // With --images a folder is a folder of tables, without it a folder of images.
         let (input, folder) = match images {
             Some(images) => (Input::tables(input, columns.input_format, wanted)?, images),
-            None if input.is_file() => {
+            None if input.is_file() || is_remote(input) => {
                 let problem =
-                    format!("{} is a table: say with --images where its pictures are", input.display());
+                    format!("{} is a table: give the folder of its images with --images", input.display());
                 return Err(Error::Usage(problem));
             }
-            None => (Input::Pairs(input.clone()), input),
+            None => {
+                let option = columns.table_option().or(file_col.as_ref().map(|_| "--file-col"));
+                if let Some(option) = option.filter(|_| input.is_dir()) {
+                    let problem = format!(
+                        "{option} is for tables, but {} is a folder of images; for a folder of tables give --images",
+                        input.display()
+                    );
+                    return Err(Error::Usage(problem));
+                }
+                (Input::Pairs { folder: input.clone(), captioned: !columns.no_captions }, input)
+            }
         };
-        let set = output.set(pictures.settings(columns)?)?;
-        Folder::open(folder, *max_bytes)?.shard(&input, &set)
+        let dataset = output.dataset(image.settings(columns)?)?;
+        let totals = Folder::open(folder, *max_bytes)?.shard(&input, &dataset)?;
+        // Shards without an image must not look like a dataset, nor be complete when the cause is fixed.
+        if totals.nothing_succeeded() && output.run.max_failures.is_none() {
+            dataset.discard()?;
+        }
+        Ok(totals)
     };
-    let totals = make().map_err(told)?;
-    conclude(&totals, &output.run, started)
+    let totals = make().map_err(user_error)?;
+    let advice = "no shards were kept";
+    conclude(&totals, &output.run, started, &shards_complete(&totals), advice)
 }
 
 fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
     let started = Instant::now();
+    let folder = &arguments.folder;
     let make = || {
         let run = &arguments.run;
-        let set = Set::load(&arguments.folder, run.part.part()?, threads(run.threads), run.metrics)?;
+        let dataset = Dataset::load(folder, run.part.part()?, threads(run.threads), run.metrics)?;
         let downloader = Downloader::new(arguments.network.settings()?)?;
-        let totals = downloader.retry(&set, &arguments.causes);
+        let totals = downloader.retry(&dataset, &arguments.causes);
         downloader.stop();
         totals
     };
-    let totals = make().map_err(told)?;
-    conclude(&totals, &arguments.run, started)
+    let totals = make().map_err(user_error)?;
+    let idle = if totals.shards_before == 0 {
+        format!("{} has no complete shards for this job", folder.display())
+    } else {
+        let shards = counted(totals.shards_before, "complete shard");
+        if arguments.causes.is_empty() {
+            format!("no failure in {shards} has a temporary cause; to retry others, use --causes")
+        } else {
+            format!("no failure in {shards} matches --causes")
+        }
+    };
+    let advice = format!("when the cause is fixed, run `ingest retry {}` again", folder.display());
+    conclude(&totals, &arguments.run, started, &idle, &advice)
 }
 
-/// The summary, and whether too much is missing.
-fn conclude(totals: &Totals, run: &RunArguments, started: Instant) -> anyhow::Result<Outcome> {
+/// Why a run had nothing to do.
+fn shards_complete(totals: &Totals) -> String {
+    match totals.shards_before {
+        0 => "this job's part of the input has no shards".to_owned(),
+        shards => format!("{} already complete", counted(shards, "shard")),
+    }
+}
+
+/// Prints the causes of failure and the summary, and decides the exit code. `idle` says why nothing was done, if so;
+/// `advice` what to do if every sample failed.
+fn conclude(
+    totals: &Totals,
+    run: &RunArguments,
+    started: Instant,
+    idle: &str,
+    advice: &str,
+) -> anyhow::Result<Outcome> {
     if let Some(warning) = totals.hash_warning() {
         eprintln!("{warning}");
+    }
+    if totals.failures() > 0 {
+        eprintln!("failed samples by cause:");
     }
     for (cause, count) in totals.causes().take(10) {
         eprintln!("{count:>10}  {cause}");
     }
-    if totals.shards_before > 0 {
-        eprintln!("{} of the shards were finished before", totals.shards_before);
+    if totals.shards == 0 {
+        eprintln!("nothing to do: {idle}");
+    } else if totals.shards_before > 0 {
+        eprintln!("already complete before this run: {}", counted(totals.shards_before, "shard"));
     }
     if run.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
     }
-    if run.max_failures.is_some_and(|limit| limit.exceeded(totals)) {
-        eprintln!(
-            "{} of {} samples are missing, more than --max-failures allows",
-            totals.failures(),
-            totals.stats.count
-        );
-        return Ok(Outcome::Losses);
+    let (failures, samples) = (totals.failures(), totals.stats.count);
+    match run.max_failures {
+        Some(limit) if limit.exceeded(totals) => {
+            eprintln!("{failures} of {} failed, more than --max-failures allows", counted(samples, "sample"));
+            Ok(Outcome::Losses)
+        }
+        None if totals.nothing_succeeded() => {
+            let causes: Vec<String> =
+                totals.causes().take(3).map(|(cause, count)| format!("{cause} ({count})")).collect();
+            anyhow::bail!(
+                "every sample failed (0 of {samples} succeeded); most frequent causes: {}; {advice}",
+                causes.join(", ")
+            );
+        }
+        _ => Ok(Outcome::Done),
     }
-    Ok(Outcome::Done)
 }
 
 fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
@@ -113,35 +177,48 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     let threads = threads(arguments.threads);
     let totals = match (text, (&captions.table, &captions.out), shards) {
         (Some(text), ..) => {
-            let lines = tag::open_text(text).map_err(told)?;
+            let lines = tag::open_text(text).map_err(user_error)?;
             tag::tag_text(text, lines, std::io::stdout(), &extractor, threads)
         }
         (None, (Some(input), Some(out)), _) => {
-            let part = arguments.part.part().map_err(told)?;
-            let tables = captions.tables(input, out).map_err(told)?;
+            let part = arguments.part.part().map_err(user_error)?;
+            let tables = captions.tables(input, out).map_err(user_error)?;
             tag::tag_tables(&tables, &extractor, threads, |number| part.owns(number))
         }
         (None, _, Some(shards)) => {
-            let part = arguments.part.part().map_err(told)?;
+            let part = arguments.part.part().map_err(user_error)?;
             tag::tag(shards, &extractor, threads, |place| part.owns(place))
         }
         _ => {
-            let problem = "give a folder of shards, or --table INPUT --out DIR, or --text FILE";
+            let problem = "give a folder of shards, --table INPUT --out FOLDER, or --text FILE";
             return Err(UsageError(problem.to_owned()).into());
         }
     };
-    let totals = totals.map_err(told)?;
+    let totals = totals.map_err(user_error)?;
+    let before = totals.shards - totals.tagged;
+    if text.is_none() {
+        let noun = if captions.table.is_some() { "sidecar" } else { "shard" };
+        match (totals.tagged, before) {
+            (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
+            (0, before) => eprintln!("nothing to do: {} already complete", counted(before, noun)),
+            (_, 0) => {}
+            (_, before) => eprintln!("already complete before this run: {}", counted(before, noun)),
+        }
+    }
     if totals.incomplete > 0 {
-        eprintln!("{} shards are not complete and were left out", totals.incomplete);
+        eprintln!(
+            "skipped {} (no _stats.json): finish them with the command that makes them, then tag again",
+            counted(totals.incomplete, "incomplete shard")
+        );
     }
     if totals.captions_not_utf8 > 0 {
         eprintln!(
-            "{} captions are not UTF-8 and were read with replacement characters",
-            totals.captions_not_utf8
+            "{} not valid UTF-8: invalid bytes were replaced by U+FFFD",
+            counted(totals.captions_not_utf8, "caption")
         );
     }
     if totals.unreadable_rows > 0 {
-        eprintln!("{} rows cannot be read and count as captions without text", totals.unreadable_rows);
+        eprintln!("{} unreadable: tagged as empty captions", counted(totals.unreadable_rows, "row"));
     }
     if arguments.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
@@ -150,7 +227,7 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
 }
 
 fn verify(arguments: &Verify) -> anyhow::Result<Outcome> {
-    let report = verify::verify(&arguments.folder).map_err(told)?;
+    let report = verify::verify(&arguments.folder).map_err(user_error)?;
     for line in report.problems.iter().chain(&report.notes) {
         eprintln!("{line}");
     }
@@ -159,15 +236,18 @@ fn verify(arguments: &Verify) -> anyhow::Result<Outcome> {
     }
     let problems = report.problems.len();
     if problems > 0 {
-        anyhow::bail!("{}: {problems} problems in {} shards", arguments.folder.display(), report.shards);
+        anyhow::bail!(
+            "{}: {} in {}",
+            arguments.folder.display(),
+            counted(problems as u64, "problem"),
+            counted(report.shards, "shard")
+        );
     }
     Ok(Outcome::Done)
 }
 
-/// The crate's messages name their source already, so it is not repeated after them.
-fn told(error: Error) -> anyhow::Error {
-    match error {
-        Error::Usage(problem) => UsageError(problem).into(),
-        other => anyhow::anyhow!("{other}"),
-    }
+/// As one message: the crate's errors include their source, which anyhow would print again. Wrong use becomes a
+/// [`UsageError`], which ends with exit code 2.
+fn user_error(error: Error) -> anyhow::Error {
+    if error.is_usage() { UsageError(error.to_string()).into() } else { anyhow::anyhow!("{error}") }
 }

@@ -1,4 +1,4 @@
-//! `--metrics ADDRESS`: a page for Prometheus to fetch, as long as the run lasts.
+//! `--metrics ADDRESS`: an HTTP endpoint for Prometheus while the run lasts.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,20 +9,22 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::watch::Watch;
 
-/// A caller that is slower than this is left.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// Of a request nothing but its end is of interest.
-const LONGEST_REQUEST: u64 = 16 << 10;
+/// Read and write timeout for a client.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum size of a request. Its content is ignored; only its end matters.
+const MAX_REQUEST_BYTES: u64 = 16 << 10;
 
-/// Answers every request to `address` with the figures of `watch`, until the process ends.
+/// Answers every request to `address` with the counters of `watch`, until the process ends.
 pub(crate) fn serve(address: SocketAddr, watch: Arc<Watch>) -> Result<SocketAddr, Error> {
     let failed = |error: std::io::Error| {
-        Error::Usage(format!("--metrics {address}: {error}; choose a free port of this machine"))
+        Error::Usage(format!(
+            "--metrics {address}: {error}; choose an address and a free port of this machine"
+        ))
     };
     let listener = TcpListener::bind(address).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     let serve = move || {
-        // One after another: whoever watches comes every few seconds.
+        // One request at a time is enough: Prometheus asks every few seconds.
         for stream in listener.incoming().flatten() {
             let _ = answer(stream, &watch);
         }
@@ -32,9 +34,9 @@ pub(crate) fn serve(address: SocketAddr, watch: Arc<Watch>) -> Result<SocketAddr
 }
 
 fn answer(mut stream: TcpStream, watch: &Watch) -> std::io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut request = BufReader::new(stream.try_clone()?.take(LONGEST_REQUEST));
+    stream.set_read_timeout(Some(CLIENT_TIMEOUT))?;
+    stream.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+    let mut request = BufReader::new(stream.try_clone()?.take(MAX_REQUEST_BYTES));
     let mut line = String::new();
     while request.read_line(&mut line)? > 2 {
         line.clear();

@@ -1,8 +1,8 @@
-//! Which shards one process of several makes: `--index I --count N`, or what a scheduler says.
+//! Which shards one of several parallel jobs makes: `--index I --count N`, or the scheduler's environment variables.
 
 use crate::error::Error;
 
-/// Process `index` of `count`: makes the shards whose number leaves that remainder.
+/// Job `index` of `count`: makes the shards whose number modulo `count` is `index`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     index: u32,
@@ -10,27 +10,27 @@ pub struct Part {
 }
 
 impl Part {
-    /// Everything.
+    /// All shards.
     pub const ALL: Self = Self { index: 0, count: 1 };
 
-    /// From the flags; without them from the job array or step that the process is part of.
+    /// From the options; without them from the job array or job step that the process belongs to.
     pub fn new(index: Option<u32>, count: Option<u32>) -> Result<Self, Error> {
         let part = match (index, count) {
             (Some(index), Some(count)) => Self { index, count },
             (None, None) => Self::of_scheduler(|name| std::env::var(name).ok()).unwrap_or(Self::ALL),
-            _ => return Err(Error::Usage("--index and --count belong together".to_owned())),
+            _ => return Err(Error::Usage("--index and --count must be given together".to_owned())),
         };
         if part.index >= part.count {
             let Self { index, count } = part;
             return Err(Error::Usage(format!(
-                "--index {index} of --count {count}: indices go from 0 to count - 1"
+                "--index {index} --count {count}: the index must be from 0 to count - 1"
             )));
         }
         Ok(part)
     }
 
-    /// SLURM's arrays (which may start anywhere), SLURM's tasks, Kubernetes' indexed jobs (whose number of completions
-    /// the job's file passes on as JOB_COMPLETIONS).
+    /// From SLURM job arrays (whose first index may be any), SLURM tasks, or Kubernetes Indexed Jobs (whose manifest must
+    /// pass on the number of completions as JOB_COMPLETIONS).
     fn of_scheduler(variable: impl Fn(&str) -> Option<String>) -> Option<Self> {
         let number = |name: &str| variable(name)?.parse::<u32>().ok();
         let processes = number("SLURM_PROCID").zip(number("SLURM_NTASKS"));
@@ -38,7 +38,7 @@ impl Part {
             let first = number("SLURM_ARRAY_TASK_MIN").unwrap_or(0);
             let step = number("SLURM_ARRAY_TASK_STEP").unwrap_or(1).max(1);
             let index = id.saturating_sub(first) / step;
-            // A task of an array may itself be several processes.
+            // A task of an array may itself consist of several processes.
             return Some(match processes {
                 Some((process, processes)) => {
                     Self { index: index * processes + process, count: count * processes }
@@ -50,12 +50,12 @@ impl Part {
         processes.or_else(pods).map(|(index, count)| Self { index, count })
     }
 
-    /// Whether a shard is this process's work.
+    /// Whether this job makes the shard.
     pub fn owns(self, shard: u32) -> bool {
         shard % self.count == self.index
     }
 
-    /// Process and number of processes, when there are several.
+    /// Index and number of jobs, if there are several.
     pub fn several(self) -> Option<(u32, u32)> {
         (self.count > 1).then_some((self.index, self.count))
     }
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn schedulers_say_which_part_it_is() {
+    fn schedulers_set_the_part() {
         assert_eq!(scheduler(&[]), None);
         assert_eq!(
             scheduler(&[
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_share_out_all_shards_once() {
+    fn every_shard_belongs_to_exactly_one_part() {
         for shard in 0..20 {
             let owners = (0..3).filter(|&index| Part::new(Some(index), Some(3)).unwrap().owns(shard)).count();
             assert_eq!(owners, 1);

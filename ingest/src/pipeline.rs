@@ -1,8 +1,8 @@
-//! The shape that `download` and `shard` share: rows of the input, in order -> pictures, in any order, on all cores ->
-//! shards, in the order of the input.
+//! The pipeline that `download` and `shard` share: rows in the order of the input -> images processed on all cores in any
+//! order -> shards in the order of the input.
 //!
 //! ```text
-//! feed (this thread) --Task--> submit --Job--> workers (one a core) --Event--> writer (one thread)
+//! feed (this thread) --Task--> submit --Job--> workers (one per core) --Event--> writer (one thread)
 //!        \------------------------- Open, Close, failed rows ------------------/
 //! ```
 
@@ -21,36 +21,36 @@ use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use loader::program::{Progress, interrupted};
 
 use self::feed::Feeder;
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::image;
 use crate::rows::{Row, Rows};
-use crate::sample::{Picture, Problem, Sample};
-use crate::set::Set;
+use crate::sample::{EncodedImage, Problem, Sample};
 use crate::shard::ShardWriter;
 use crate::stats::Totals;
 use crate::watch::Watch;
 
-/// Shards being filled at a time: more than one, so that a slow picture at the end of a shard holds up nothing.
+/// Number of shards filled at a time: more than one, so that a slow image at the end of a shard does not block the rest.
 const OPEN_SHARDS: usize = 4;
-/// How soon threads that wait notice that the run was stopped.
-const NOTICE: Duration = Duration::from_millis(100);
+/// How often waiting threads check whether the run was stopped.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A row and its place in the set.
+/// A row and its position in the dataset.
 pub(crate) struct Task {
     pub(crate) shard: u32,
     pub(crate) index: u32,
     pub(crate) row: Row,
 }
 
-/// Where a task's picture comes from.
+/// Where a task's image comes from.
 pub(crate) enum Source {
-    /// Bytes in memory, and what to release when they are used up.
+    /// An image file in memory, and the permit to drop once it is processed.
     Bytes(Vec<u8>, Option<Box<dyn Any + Send>>),
-    /// A file of at most so many bytes.
+    /// A local file, and its maximum size in bytes.
     File(PathBuf, u64),
-    /// A picture made earlier, and what to release when it is handed on.
-    Made(Picture, Option<Box<dyn Any + Send>>),
-    /// There is none.
+    /// An image that was processed by an earlier run, and the permit to drop once it is passed on.
+    Processed(EncodedImage, Option<Box<dyn Any + Send>>),
+    /// There is no image.
     Failed(Problem),
 }
 
@@ -59,14 +59,14 @@ struct Job {
     source: Source,
 }
 
-/// The way to the picture workers.
+/// The queue of the image workers.
 #[derive(Clone)]
 pub(crate) struct Workers {
     jobs: Sender<Job>,
 }
 
 impl Workers {
-    /// Hands a task over; a run that is being stopped ignores it.
+    /// Queues a task; ignored if the run is being stopped.
     pub(crate) fn submit(&self, task: Task, source: Source) {
         let _ = self.jobs.send(Job { task, source });
     }
@@ -78,7 +78,7 @@ enum Event {
     Close { shard: u32, count: u32 },
 }
 
-/// What happens on the threads of one run, and how it is stopped.
+/// The work of the threads of one run, and the flag that stops them.
 struct Run {
     stop: AtomicBool,
 }
@@ -88,13 +88,13 @@ impl Run {
         self.stop.load(Ordering::Relaxed) || interrupted()
     }
 
-    /// Next message; None when there are no more, or the run was stopped.
+    /// The next message; None if there are no more or the run was stopped.
     fn next<T>(&self, from: &Receiver<T>) -> Option<T> {
         loop {
             if self.stopped() {
                 return None;
             }
-            match from.recv_timeout(NOTICE) {
+            match from.recv_timeout(POLL_INTERVAL) {
                 Ok(message) => return Some(message),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -106,13 +106,13 @@ impl Run {
         while let Some(Job { task, source }) = self.next(jobs) {
             let outcome = match source {
                 Source::Failed(problem) => Err(problem),
-                Source::Made(picture, _held) => Ok(picture),
-                Source::File(path, most) => {
-                    read(&path, most).and_then(|bytes| settings.process(&bytes, &task.row))
+                Source::Processed(image, _permit) => Ok(image),
+                Source::File(path, limit) => {
+                    read(&path, limit).and_then(|bytes| settings.process(&bytes, &task.row))
                 }
-                Source::Bytes(bytes, held) => {
+                Source::Bytes(bytes, permit) => {
                     let outcome = settings.process(&bytes, &task.row);
-                    drop((bytes, held));
+                    drop((bytes, permit));
                     outcome
                 }
             };
@@ -123,7 +123,7 @@ impl Run {
         }
     }
 
-    /// Fills the open shards, and finishes each when all its rows are in.
+    /// Fills the open shards, and finishes each when all its samples have arrived.
     fn write(
         &self,
         events: &Receiver<Event>,
@@ -167,55 +167,60 @@ impl Run {
         if self.stopped() {
             return Err(Error::Interrupted);
         }
-        progress.finish(&watch.message());
-        Ok(watch.totals().clone())
+        let totals = watch.totals().clone();
+        // A run that had nothing to do prints no rates and percentages of nothing.
+        if totals.stats.count > 0 {
+            progress.finish(&watch.message());
+        }
+        Ok(totals)
     }
 }
 
-/// Opened inputs, in order; each starts a new shard.
+/// Opened inputs in order; each starts a new shard.
 pub(crate) type Inputs<'a> = &'a mut dyn Iterator<Item = Result<Box<dyn Rows>, Error>>;
 
 /// What one run does.
 pub(crate) struct Plan<'a> {
-    /// The work, for the progress line.
+    /// Name of the work for the progress line.
     pub(crate) what: &'static str,
-    /// Samples to come; 0 when unknown.
+    /// Expected number of samples; 0 if unknown.
     pub(crate) total: u64,
-    /// Numbers of the shards that the inputs make; None counts from 0 and passes over finished ones.
+    /// Numbers of the shards that the inputs make, one each; None counts from 0 and skips complete shards.
     pub(crate) shards: Option<&'a [u32]>,
-    /// Bounds the jobs that wait for a worker; None where `submit` bounds them itself.
+    /// Maximum number of queued jobs; None if `submit` limits them itself.
     pub(crate) queue: Option<usize>,
-    /// Where the counts are kept.
+    /// The counters.
     pub(crate) watch: Arc<Watch>,
 }
 
-/// Makes the shards of `set` from `inputs`. `submit` starts on a row.
+/// Makes the shards of `dataset` from `inputs`. `submit` starts a row.
 pub(crate) fn run(
-    set: &Set,
+    dataset: &Dataset,
     plan: &Plan<'_>,
     inputs: Inputs<'_>,
     submit: &mut dyn FnMut(Task, &Workers) -> Result<(), Error>,
 ) -> Result<Totals, Error> {
     let run = Run { stop: AtomicBool::new(false) };
     let (jobs_in, jobs) = plan.queue.map_or_else(channel::unbounded, channel::bounded);
-    let (events_in, events) = channel::bounded(2 * set.threads);
+    let (events_in, events) = channel::bounded(2 * dataset.threads);
     let (opened, finished) = channel::bounded(OPEN_SHARDS);
     let progress = Progress::new(plan.what, "samples", plan.total);
     let workers = Workers { jobs: jobs_in };
     thread::scope(|scope| {
-        for _ in 0..set.threads {
-            let (run, jobs, events, image) = (&run, jobs.clone(), events_in.clone(), &set.image);
+        for _ in 0..dataset.threads {
+            let (run, jobs, events, image) = (&run, jobs.clone(), events_in.clone(), &dataset.image);
             scope.spawn(move || run.work(&jobs, &events, image));
         }
         drop(jobs);
         let writer = scope.spawn(|| {
             let (events, finished) = (events, finished);
             let written = run.write(&events, &finished, &plan.watch, progress);
-            // Whoever still waits to send gives up when the receivers go; others look at this.
+            // Threads that wait to send fail when the receivers are dropped; the others check this flag.
             run.stop.store(written.is_err(), Ordering::Relaxed);
             written
         });
-        let mut feeder = Feeder { set, run: &run, events: events_in, opened, finished: Totals::default() };
+        let mut feeder =
+            Feeder { dataset, run: &run, events: events_in, opened, finished: Totals::default() };
         let fed = feeder.feed(plan.shards, inputs, &mut |task| submit(task, &workers));
         drop(workers);
         if fed.is_err() {
@@ -224,7 +229,7 @@ pub(crate) fn run(
         let earlier = feeder.close();
         let written = writer.join().unwrap_or(Err(Error::Bug("the thread that writes shards")));
         match (fed, written) {
-            // Of two errors the one that is not "stopped" says why.
+            // Of two errors, the one that is not "interrupted" is the cause.
             (Err(Error::Interrupted) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
             (Ok(()), Ok(mut totals)) => {
                 totals.add_earlier(&earlier);
@@ -234,11 +239,11 @@ pub(crate) fn run(
     })
 }
 
-/// Reads a picture's file, if it is of a reasonable size.
-fn read(path: &PathBuf, most: u64) -> Result<Vec<u8>, Problem> {
+/// Reads an image file of at most `limit` bytes.
+fn read(path: &PathBuf, limit: u64) -> Result<Vec<u8>, Problem> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::read("file not found"),
-        std::io::ErrorKind::PermissionDenied => Problem::read("file may not be read"),
+        std::io::ErrorKind::PermissionDenied => Problem::read("no permission to read the file"),
         _ => Problem::read("file cannot be read"),
     };
     let mut bytes = Vec::new();
@@ -246,8 +251,8 @@ fn read(path: &PathBuf, most: u64) -> Result<Vec<u8>, Problem> {
     if !file.metadata().map_err(failed)?.is_file() {
         return Err(Problem::read("not a file"));
     }
-    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > most {
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > limit {
         return Err(Problem::read("larger than --max-bytes"));
     }
     Ok(bytes)

@@ -1,9 +1,11 @@
-//! Reading back what a shard's table says of its samples; img2dataset's tables, too, which have no places.
+//! Reads the table of a shard, written by ingest or by img2dataset (which has no offsets and lengths).
 
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_schema::DataType;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::Value;
 
@@ -17,22 +19,22 @@ pub(crate) struct Record {
     pub(crate) status: String,
     pub(crate) error_message: Option<String>,
     pub(crate) url: String,
-    /// None also where the table has no captions.
+    /// None also if the table has no captions.
     pub(crate) caption: Option<String>,
     /// Width, height, original width, original height.
     pub(crate) sizes: Option<[u32; 4]>,
     pub(crate) exif: Option<String>,
-    /// Of whichever kind the table has; of a failed sample the one that was expected.
+    /// Of the kind that the table has; for a failed sample the expected hash.
     pub(crate) hash: Option<String>,
-    /// Offset and length of the picture in the tar.
-    pub(crate) place: Option<(u64, u64)>,
-    /// Carried columns, in the order of [`Records::extra`].
+    /// Offset and length of the image in the tar.
+    pub(crate) location: Option<(u64, u64)>,
+    /// Values of the additional columns, in the order of [`Records::extra`].
     pub(crate) extra: Vec<Value>,
 }
 
 /// A shard's table.
 pub(crate) struct Records {
-    /// Carried columns and their types.
+    /// Additional columns and their types.
     pub(crate) extra: Vec<(String, DataType)>,
     pub(crate) captioned: bool,
     pub(crate) rows: Vec<Record>,
@@ -45,7 +47,7 @@ pub(crate) fn read(path: &Path) -> Result<Records, Error> {
     let schema = builder.schema().clone();
     for needed in ["key", "status", "url"] {
         if schema.index_of(needed).is_err() {
-            return Err(Error::input(path, format!("not a shard's table: it has no column {needed:?}")));
+            return Err(Error::input(path, format!("not the table of a shard: it has no column {needed:?}")));
         }
     }
     let extra: Vec<(String, DataType)> = schema
@@ -64,7 +66,7 @@ pub(crate) fn read(path: &Path) -> Result<Records, Error> {
 
 fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
     let column = |name: &str, to: &DataType| {
-        batch.column_by_name(name).and_then(|column| arrow::compute::cast(column, to).ok())
+        batch.column_by_name(name).and_then(|column| arrow_cast::cast(column, to).ok())
     };
     let texts = |name: &str| column(name, &DataType::Utf8);
     let text = |column: &Option<ArrayRef>, row: usize| {
@@ -73,7 +75,7 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
     };
     let sizes =
         ["width", "height", "original_width", "original_height"].map(|name| column(name, &DataType::Int32));
-    let places = ["offset", "length"].map(|name| column(name, &DataType::Int64));
+    let locations = ["offset", "length"].map(|name| column(name, &DataType::Int64));
     let [keys, statuses, messages, urls, captions, exifs] =
         ["key", "status", "error_message", "url", "caption", "exif"].map(texts);
     let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(texts);
@@ -84,7 +86,7 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
                 let column = column.as_ref()?.as_primitive::<Int32Type>();
                 column.is_valid(row).then(|| column.value(row) as u32)
             };
-            let place = |column: &Option<ArrayRef>| {
+            let location = |column: &Option<ArrayRef>| {
                 let column = column.as_ref()?.as_primitive::<Int64Type>();
                 column.is_valid(row).then(|| column.value(row) as u64)
             };
@@ -100,7 +102,7 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
                 sizes: four(),
                 exif: text(&exifs, row),
                 hash: text(&hashes, row),
-                place: place(&places[0]).zip(place(&places[1])),
+                location: location(&locations[0]).zip(location(&locations[1])),
                 extra: carried
                     .iter()
                     .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))

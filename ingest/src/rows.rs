@@ -1,8 +1,8 @@
-//! Input tables as a stream of rows: parquet, csv, tsv, json, jsonl, txt and COCO's captions file, one file or a
-//! folder of them, never whole in memory (COCO's file excepted: its pictures and captions are two lists).
+//! Input tables as a stream of rows: parquet, csv, tsv, json, jsonl, txt and COCO captions files, one file or a folder of
+//! them. They are never held in memory as a whole, except a COCO captions file, whose images and captions are two lists.
 //!
 //! A row that cannot be used (not UTF-8, no URL, not JSON) is still a row: it carries its [`Problem`] to the shard's
-//! table, so that every line of the input can be found again.
+//! table, so that every line of the input is accounted for.
 
 mod annotated;
 mod coco;
@@ -29,24 +29,24 @@ pub(crate) use self::remote::ends;
 use crate::error::Error;
 use crate::sample::Problem;
 
-/// One row of an input: one caption and what it belongs to.
+/// One row of an input: one caption and its image.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Row {
     /// URL, or path of a local file relative to the image folder. Empty when the input has none.
     pub url: String,
-    /// The caption as it stands in the input; None when it is null or missing.
+    /// The caption, unchanged; None when it is null or missing.
     pub caption: Option<String>,
-    /// Values of the columns carried through, in the order of [`Rows::extra`].
+    /// Values of the additional columns, in the order of [`Rows::extra`].
     pub extra: Vec<Value>,
-    /// Hash that the downloaded bytes should have, in lower-case hexadecimal.
+    /// Expected hash of the image file, in lower-case hexadecimal.
     pub hash: Option<String>,
-    /// Parts of the picture to blur.
+    /// Regions of the image to blur.
     pub boxes: Vec<Region>,
     /// Why the row cannot be used.
     pub problem: Option<Problem>,
 }
 
-/// A column carried through to the tables and the per-sample JSON.
+/// An additional column, copied into the tables and the per-sample JSON.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extra {
     /// Its name, in the input and in the output.
@@ -55,7 +55,7 @@ pub struct Extra {
     pub kind: Kind,
 }
 
-/// Types that carried columns have in the output table. Only parquet inputs are typed; everything else is text.
+/// Types of additional columns in the output table. Only parquet inputs are typed; columns of other formats are text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// 64-bit signed.
@@ -64,16 +64,16 @@ pub enum Kind {
     Float,
     /// True or false.
     Boolean,
-    /// Text; a value that is not text is written as JSON.
+    /// Text; other values are written as JSON.
     Text,
 }
 
 /// The rows of one input file, in its order.
 pub trait Rows: Send {
-    /// The columns carried through.
+    /// The additional columns.
     fn extra(&self) -> &[Extra];
 
-    /// Whether rows have captions at all.
+    /// Whether the input has captions at all.
     fn captioned(&self) -> bool {
         true
     }
@@ -81,7 +81,7 @@ pub trait Rows: Send {
     /// Next row; None at the end.
     fn next_row(&mut self) -> Result<Option<Row>, Error>;
 
-    /// Passes over up to `count` rows; returns how many there were.
+    /// Skips up to `count` rows; returns how many there were.
     fn skip(&mut self, count: usize) -> Result<usize, Error> {
         for skipped in 0..count {
             if self.next_row()?.is_none() {
@@ -91,26 +91,26 @@ pub trait Rows: Send {
         Ok(count)
     }
 
-    /// Number of rows, where the format says so without reading them.
+    /// Number of rows, if the format declares it.
     fn total(&self) -> Option<u64> {
         None
     }
 }
 
-/// How an input is written.
+/// Format of an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Format {
     /// Apache Parquet.
     Parquet,
-    /// Comma-separated, with a header (or without one when the first line holds a URL).
+    /// Comma-separated, with a header (without one if the first line is a URL and a caption).
     Csv,
-    /// Tab-separated, likewise.
+    /// Tab-separated, with or without a header as csv.
     Tsv,
-    /// An array of objects, or objects one after another; `ingest shard` and `ingest tag` also take COCO's captions file.
+    /// An array of objects, or concatenated objects; `ingest shard` and `ingest tag` also read COCO captions files.
     Json,
-    /// One object a line.
+    /// One JSON object per line.
     Jsonl,
-    /// One URL a line, no captions; for `ingest tag --table` one caption a line.
+    /// One URL per line, without captions; for `ingest tag --table` one caption per line.
     Txt,
 }
 
@@ -125,12 +125,12 @@ impl Format {
         ("txt", Self::Txt),
     ];
 
-    /// By the file's extension, `.gz` and `.zst` set aside.
+    /// From the file extension, ignoring `.gz` and `.zst`.
     pub fn of(path: &Path) -> Option<Self> {
         let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
         let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
         let (stem, extension) = name.rsplit_once('.')?;
-        // `.parquet` alone, or `_tmp-part.csv`, is not an input.
+        // Files such as `.parquet` and `_tmp-part.csv` are no inputs.
         if stem.is_empty() || stem.starts_with(['.', '_']) {
             return None;
         }
@@ -138,26 +138,28 @@ impl Format {
     }
 }
 
-/// The input files that `input` names: itself, or a folder's tables in sorted order.
+/// The input files: `input` itself, or the tables of a folder in sorted order.
 pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Format)>, Error> {
     let remote = is_remote(input);
-    // A remote folder cannot be told from a file but by its name.
+    // Only its name distinguishes a remote file from a remote folder.
     let is_folder = if remote {
         format.or_else(|| Format::of(input)).is_none()
     } else {
         let about = fs::metadata(input).map_err(Error::file("read", input))?;
         if !about.is_dir() && !about.is_file() {
-            let problem = "a pipe or a device, which can be read once: write its contents to a file first";
+            let problem =
+                "is a pipe or a device, which can be read only once: save its contents to a file first";
             return Err(Error::input(input, problem));
         }
         about.is_dir()
     };
     if !is_folder {
         let format = format.or_else(|| Format::of(input)).ok_or_else(|| {
-            Error::input(
-                input,
-                "not a name ending in parquet, csv, tsv, json, jsonl or txt (.gz, .zst): say --input-format",
-            )
+            Error::Usage(format!(
+                "{}: the file extension is not parquet, csv, tsv, json, jsonl or txt (with or without .gz or .zst): \
+                 give --input-format",
+                input.display()
+            ))
         })?;
         return Ok(vec![(input.to_owned(), format)]);
     }
@@ -172,16 +174,19 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
     }
     found.sort();
     let Some((_, first)) = found.first() else {
-        return Err(Error::input(input, "no parquet, csv, tsv, json, jsonl or txt file in this folder"));
+        return Err(Error::input(input, "no parquet, csv, tsv, json, jsonl or txt files in this folder"));
     };
     if let Some((path, _)) = found.iter().find(|(_, format)| format != first) {
-        let problem = format!("the folder also holds {}: say --input-format", path.display());
-        return Err(Error::input(input, problem));
+        return Err(Error::Usage(format!(
+            "{}: the folder holds tables of several formats, for example {}: choose one with --input-format",
+            input.display(),
+            path.display()
+        )));
     }
     Ok(found)
 }
 
-/// Opens one input file and finds its columns.
+/// Opens an input file and finds its columns.
 pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
     if wanted.hash.is_none() && wanted.boxes.is_none() {
         return open_plain(path, format, wanted);
@@ -202,12 +207,12 @@ fn open_plain(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Ro
     })
 }
 
-/// Opens a folder of pictures with a `.txt` beside each.
-pub fn open_pairs(folder: &Path) -> Result<Box<dyn Rows>, Error> {
-    Ok(Box::new(pairs::PairRows::open(folder)?))
+/// Opens a folder of images, whose captions are in `.txt` files of the same name; they are read only if `captioned`.
+pub fn open_pairs(folder: &Path, captioned: bool) -> Result<Box<dyn Rows>, Error> {
+    Ok(Box::new(pairs::PairRows::open(folder, captioned)?))
 }
 
-/// A file's bytes, decompressed by its name, without the mark of UTF-8 that some editors begin with.
+/// A file's bytes: decompressed if its name ends in .gz or .zst, without a UTF-8 byte order mark.
 fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     const BUFFER: usize = 1 << 16;
     let file = BufReader::with_capacity(BUFFER, remote::stream(path)?);
@@ -222,7 +227,7 @@ fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     };
     let start = reader.fill_buf().map_err(Error::file("read", path))?;
     if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
-        return Err(Error::input(path, "written in UTF-16: save it as UTF-8"));
+        return Err(Error::input(path, "encoded as UTF-16: save it as UTF-8"));
     }
     if start.starts_with(b"\xef\xbb\xbf") {
         reader.consume(3);
@@ -230,15 +235,15 @@ fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     Ok(reader)
 }
 
-/// A line (or document) longer than this is not one of ours, but a hostile or binary file.
-const LONGEST_LINE: u64 = 16 << 20;
+/// A longer line (or JSON document) is taken for a binary or malicious file.
+const MAX_LINE_BYTES: u64 = 16 << 20;
 
-/// Next line without its end, whatever its bytes; None at the end of the file.
+/// Reads the next line, without its line ending and not necessarily UTF-8; false at the end of the file.
 fn next_line(path: &Path, from: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
     line.clear();
-    let read = from.take(LONGEST_LINE).read_until(b'\n', line).map_err(Error::file("read", path))?;
-    if read as u64 == LONGEST_LINE && line.last() != Some(&b'\n') {
-        return Err(Error::input(path, "a line of more than 16 MiB: not a text table"));
+    let read = from.take(MAX_LINE_BYTES).read_until(b'\n', line).map_err(Error::file("read", path))?;
+    if read as u64 == MAX_LINE_BYTES && line.last() != Some(&b'\n') {
+        return Err(Error::input(path, "not a text table: it has a line of more than 16 MiB"));
     }
     while line.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
         line.pop();
@@ -246,7 +251,7 @@ fn next_line(path: &Path, from: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<
     Ok(read > 0)
 }
 
-/// Text of a field, or the replacement text and the fact that it was not UTF-8.
+/// The text of a field and whether it is valid UTF-8. Invalid bytes are replaced by U+FFFD.
 fn text(bytes: &[u8]) -> (String, bool) {
     match std::str::from_utf8(bytes) {
         Ok(text) => (text.to_owned(), true),
@@ -254,7 +259,7 @@ fn text(bytes: &[u8]) -> (String, bool) {
     }
 }
 
-/// Several captions of one picture become several rows; a picture without any becomes one.
+/// An image with several captions becomes several rows; an image without captions becomes one row.
 fn expand(url: &str, captions: Vec<Option<String>>, extra: &[Value], problem: Option<&Problem>) -> Vec<Row> {
     let captions = if captions.is_empty() { vec![None] } else { captions };
     captions

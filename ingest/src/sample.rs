@@ -1,17 +1,17 @@
-//! One sample on its way from a row of the input to a row of a shard's table.
+//! A sample: from a row of the input to a row of a shard's table.
 
 use crate::rows::Row;
 
-/// How an attempt at a sample ended; the first word of img2dataset's vocabulary, and one of ours.
+/// The status of a sample: those of img2dataset, and `failed_to_read`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// In the tar.
+    /// The image is in the tar.
     Success,
-    /// The input's row cannot be used, or its local file cannot be read.
+    /// The row of the input is invalid, or its local file cannot be read.
     FailedToRead,
-    /// The picture did not arrive.
+    /// The image could not be downloaded.
     FailedToDownload,
-    /// What arrived cannot be decoded, resized or encoded, or a filter turned it away.
+    /// The image cannot be decoded, resized or encoded, or a filter rejected it.
     FailedToResize,
 }
 
@@ -26,23 +26,23 @@ impl Status {
         }
     }
 
-    /// The reverse; a name that is not known is a failed download, as in img2dataset.
+    /// The status with this name; an unknown name counts as a failed download, as in img2dataset.
     pub fn of_name(name: &str) -> Self {
         let all = [Self::Success, Self::FailedToRead, Self::FailedToResize];
         all.into_iter().find(|status| status.name() == name).unwrap_or(Self::FailedToDownload)
     }
 }
 
-/// The bytes that arrived are not those that the row speaks of.
+/// Cause of failure: the image file has another hash than its row says.
 pub(crate) const HASH_MISMATCH: &str = "hash mismatch";
 
-/// Why a sample is not in its shard. The cause is one of few texts, so that causes can be counted: it never holds the
-/// URL, an address or a number that differs from sample to sample.
+/// Why a sample is not in its shard. The cause is one of a small set of texts, so that causes can be counted: it never
+/// contains a URL, an address or a number that differs between samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Which step failed.
     pub status: Status,
-    /// What happened, in the words that `error_message` and the counts by cause use.
+    /// The text for `error_message` and for the counts by cause.
     pub cause: String,
 }
 
@@ -52,50 +52,50 @@ impl Problem {
         Self { status: Status::FailedToRead, cause: cause.into() }
     }
 
-    /// Whether all that is wrong is that some text is not UTF-8; the rest of the row is as it should be.
+    /// Whether the only problem is that some text is not UTF-8; the rest of the row is valid.
     pub fn is_encoding(&self) -> bool {
         self.status == Status::FailedToRead && self.cause.ends_with("is not UTF-8")
     }
 
-    /// The picture did not arrive.
+    /// The image could not be downloaded.
     pub fn download(cause: impl Into<String>) -> Self {
         Self { status: Status::FailedToDownload, cause: cause.into() }
     }
 
-    /// The picture cannot be used.
+    /// The image cannot be decoded, resized or encoded, or was rejected.
     pub fn resize(cause: impl Into<String>) -> Self {
         Self { status: Status::FailedToResize, cause: cause.into() }
     }
 }
 
-/// An encoded picture, ready for the tar.
+/// An encoded image, ready for the tar.
 #[derive(Debug, Clone)]
-pub struct Picture {
+pub struct EncodedImage {
     /// The file's bytes.
     pub bytes: Vec<u8>,
-    /// Pixels, as stored.
+    /// Width of the stored image, in pixels.
     pub width: u32,
-    /// Pixels, as stored.
+    /// Height of the stored image, in pixels.
     pub height: u32,
-    /// Pixels before resizing, upright.
+    /// Width before resizing, in pixels, after applying the EXIF orientation.
     pub original_width: u32,
-    /// Pixels before resizing, upright.
+    /// Height before resizing, in pixels, after applying the EXIF orientation.
     pub original_height: u32,
-    /// Tags and values as one JSON text.
+    /// EXIF tags and values as JSON text.
     pub exif: String,
-    /// Of the original file's bytes, in hexadecimal; None where none is kept.
+    /// Hash of the original file, in hexadecimal; None if hashes are not computed.
     pub hash: Option<String>,
 }
 
-/// A finished attempt.
+/// A processed sample.
 #[derive(Debug)]
 pub struct Sample {
-    /// Which shard it belongs to.
+    /// Number of its shard.
     pub shard: u32,
-    /// Its place in the shard's part of the input, from 0.
+    /// Its position in the shard's rows, from 0.
     pub index: u32,
-    /// The input's row.
+    /// The row of the input.
     pub row: Row,
-    /// The picture, or why there is none.
-    pub outcome: Result<Picture, Problem>,
+    /// The image, or why there is none.
+    pub outcome: Result<EncodedImage, Problem>,
 }

@@ -1,5 +1,5 @@
-//! One shard in the making. Samples arrive in any order and wait in a scratch file; when all are in, the tar, the table
-//! and the statistics are written in the order of the input, so the same pictures always give the same bytes.
+//! Writes one shard. Samples arrive in any order and are spooled to a temporary file; when all have arrived, the tar, the
+//! table and the statistics are written in the order of the input, so that the same images always give the same bytes.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,75 +10,75 @@ use concepts::files::temporary_path;
 use loader::source;
 use serde_json::{Map, Value};
 
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::rows::{Extra, Row};
-use crate::sample::{Picture, Problem, Sample, Status};
-use crate::set::Set;
+use crate::sample::{EncodedImage, Problem, Sample, Status};
 use crate::staging::Staging;
 use crate::stats::ShardStats;
 use crate::table::{Line, Table};
 use crate::tar::TarWriter;
 
-/// Bytes in another file's future: where a picture waits.
-struct Parked {
-    /// Everything but the bytes.
-    picture: Picture,
+/// An image whose bytes are in the spool file.
+struct Spooled {
+    /// Everything except the bytes.
+    image: EncodedImage,
     start: u64,
     length: usize,
 }
 
 struct Entry {
     row: Row,
-    outcome: Result<Parked, Problem>,
+    outcome: Result<Spooled, Problem>,
 }
 
-/// Pictures of a shard that is not complete yet; removed when dropped.
-struct Scratch {
+/// Temporary file with the images of an incomplete shard; removed when dropped.
+struct Spool {
     path: PathBuf,
     file: File,
     length: u64,
 }
 
-impl Scratch {
-    fn create(beside: &Path) -> Result<Self, Error> {
-        let path = temporary_path(&beside.with_extension("scratch"));
+impl Spool {
+    fn create(table: &Path) -> Result<Self, Error> {
+        let path = temporary_path(&table.with_extension("spool"));
         let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
         let file = file.map_err(Error::file("write", &path))?;
         Ok(Self { path, file, length: 0 })
     }
 
-    fn park(&mut self, mut picture: Picture) -> Result<Parked, Error> {
-        let bytes = std::mem::take(&mut picture.bytes);
+    fn append(&mut self, mut image: EncodedImage) -> Result<Spooled, Error> {
+        let bytes = std::mem::take(&mut image.bytes);
         self.file.write_all(&bytes).map_err(Error::file("write", &self.path))?;
         let start = self.length;
         self.length += bytes.len() as u64;
-        Ok(Parked { picture, start, length: bytes.len() })
+        Ok(Spooled { image, start, length: bytes.len() })
     }
 
-    fn read(&mut self, parked: &Parked) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; parked.length];
+    fn read(&mut self, spooled: &Spooled) -> Result<Vec<u8>, Error> {
+        let mut bytes = vec![0; spooled.length];
         self.file
-            .seek(SeekFrom::Start(parked.start))
+            .seek(SeekFrom::Start(spooled.start))
             .and_then(|_| self.file.read_exact(&mut bytes))
             .map_err(Error::file("read", &self.path))?;
         Ok(bytes)
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Spool {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
     }
 }
 
-/// Collects a shard's samples and writes its files.
+/// Collects the samples of a shard and writes its files.
 pub(crate) struct ShardWriter {
-    set: Set,
+    dataset: Dataset,
     shard: u32,
     extra: Vec<Extra>,
     captioned: bool,
     staging: Staging,
-    scratch: Scratch,
+    spool: Spool,
     entries: Vec<Option<Entry>>,
     stats: ShardStats,
     expected: Option<u32>,
@@ -86,17 +86,22 @@ pub(crate) struct ShardWriter {
 }
 
 impl ShardWriter {
-    /// Opens the scratch file. `captioned`: whether samples have a `.txt` and a caption column.
-    pub(crate) fn create(set: &Set, shard: u32, extra: &[Extra], captioned: bool) -> Result<Self, Error> {
-        let staging = Staging::new(&set.folder)?;
-        let scratch = Scratch::create(&staging.path(&set.table(shard)))?;
+    /// Creates the spool file. `captioned`: whether samples have a `.txt` file and a caption column.
+    pub(crate) fn create(
+        dataset: &Dataset,
+        shard: u32,
+        extra: &[Extra],
+        captioned: bool,
+    ) -> Result<Self, Error> {
+        let staging = Staging::new(&dataset.folder)?;
+        let spool = Spool::create(&staging.path(&dataset.table(shard)))?;
         Ok(Self {
-            set: set.clone(),
+            dataset: dataset.clone(),
             shard,
             extra: extra.to_vec(),
             captioned,
             staging,
-            scratch,
+            spool,
             entries: Vec::new(),
             stats: ShardStats::default(),
             expected: None,
@@ -115,14 +120,14 @@ impl ShardWriter {
             self.entries.resize_with(index + 1, || None);
         }
         let outcome = match sample.outcome {
-            Ok(picture) => Ok(self.scratch.park(picture)?),
+            Ok(image) => Ok(self.spool.append(image)?),
             Err(problem) => Err(problem),
         };
         self.entries[index] = Some(Entry { row: sample.row, outcome });
         Ok(())
     }
 
-    /// Says how many samples there will be.
+    /// Sets the number of samples.
     pub(crate) fn expect(&mut self, count: u32) {
         self.expected = Some(count);
     }
@@ -131,22 +136,22 @@ impl ShardWriter {
         self.expected.is_some_and(|count| u64::from(count) == self.stats.count)
     }
 
-    /// Writes tar, table and, last, the statistics.
+    /// Writes the tar, the table and, last, the statistics.
     pub(crate) fn finish(mut self) -> Result<ShardStats, Error> {
-        let target = self.set.tar(self.shard);
+        let target = self.dataset.tar(self.shard);
         let tar_path = self.staging.path(&target);
         let mut tar =
-            TarWriter::create(&tar_path, self.set.compress).map_err(Error::file("write", &tar_path))?;
-        let mut table = Table::new(&self.extra, self.captioned, self.set.image.hash);
-        let extension = self.set.image.encoding.extension();
+            TarWriter::create(&tar_path, self.dataset.compress).map_err(Error::file("write", &tar_path))?;
+        let mut table = Table::new(&self.extra, self.captioned, self.dataset.image.hash);
+        let extension = self.dataset.image.encoding.extension();
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
-            // Complete: every index up to the expected count has been pushed once.
+            // The shard is complete: every index up to the expected count has been pushed once.
             let Some(Entry { row, outcome }) = entry else { continue };
-            let key = self.set.key(self.shard, index as u32);
-            let mut place = None;
-            if let Ok(parked) = &outcome {
-                let bytes = self.scratch.read(parked)?;
-                let json = self.sample_json(&row, &key, &parked.picture);
+            let key = self.dataset.key(self.shard, index as u32);
+            let mut location = None;
+            if let Ok(spooled) = &outcome {
+                let bytes = self.spool.read(spooled)?;
+                let json = self.sample_json(&row, &key, &spooled.image);
                 let mut add = || {
                     let start = tar.add(&format!("{key}.{extension}"), &bytes)?;
                     tar.add(&format!("{key}.json"), json.as_bytes())?;
@@ -158,15 +163,15 @@ impl ShardWriter {
                     }
                     Ok(start)
                 };
-                place = Some((add().map_err(Error::file("write", &tar_path))?, bytes.len() as u64));
+                location = Some((add().map_err(Error::file("write", &tar_path))?, bytes.len() as u64));
             }
-            let outcome = outcome.as_ref().map(|parked| &parked.picture);
-            table.push(&Line { row: &row, key: &key, outcome, place });
+            let outcome = outcome.as_ref().map(|spooled| &spooled.image);
+            table.push(&Line { row: &row, key: &key, outcome, location });
         }
-        let path = self.set.table(self.shard);
+        let path = self.dataset.table(self.shard);
         let table = table.bytes().map_err(Error::parquet("write", &path))?;
-        // A shard that is made again is not complete between its new tar and its new table.
-        let stats_path = self.set.stats(self.shard);
+        // While its tar and table are replaced, a shard that is made again must not count as complete.
+        let stats_path = self.dataset.stats(self.shard);
         source::remove(&stats_path)?;
         tar.commit().map_err(Error::file("write", &tar_path))?;
         self.staging.deliver(&target)?;
@@ -178,8 +183,8 @@ impl ShardWriter {
         Ok(stats)
     }
 
-    /// The `.json` member: the table's row, in the order of img2dataset's fields.
-    fn sample_json(&self, row: &Row, key: &str, picture: &Picture) -> String {
+    /// The `.json` file of a sample: its row of the table, in the order of img2dataset's fields.
+    fn sample_json(&self, row: &Row, key: &str, image: &EncodedImage) -> String {
         let mut fields = Map::new();
         for (column, value) in self.extra.iter().zip(&row.extra) {
             fields.insert(column.name.clone(), value.clone());
@@ -192,14 +197,14 @@ impl ShardWriter {
             ("key", key.into()),
             ("status", Status::Success.name().into()),
             ("error_message", Value::Null),
-            ("width", picture.width.into()),
-            ("height", picture.height.into()),
-            ("original_width", picture.original_width.into()),
-            ("original_height", picture.original_height.into()),
-            ("exif", picture.exif.as_str().into()),
+            ("width", image.width.into()),
+            ("height", image.height.into()),
+            ("original_width", image.original_width.into()),
+            ("original_height", image.original_height.into()),
+            ("exif", image.exif.as_str().into()),
         ];
         fields.extend(rest.map(|(name, value)| (name.to_owned(), value)));
-        if let (Some(name), Some(hash)) = (self.set.image.hash.column(), &picture.hash) {
+        if let (Some(name), Some(hash)) = (self.dataset.image.hash.column(), &image.hash) {
             fields.insert(name.to_owned(), hash.as_str().into());
         }
         format!("{:#}", Value::Object(fields))

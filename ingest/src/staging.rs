@@ -1,5 +1,5 @@
-//! Where the files of a shard are made: in the set's folder itself when that is local, else in a temporary folder of this
-//! machine, from which they are sent when they are whole.
+//! Where the files of a shard are written: in the dataset's folder if that is local, else in a temporary folder of this
+//! machine, from which complete files are uploaded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use tempfile::TempDir;
 
 use crate::error::Error;
 
-/// A set's folder, and the local one beside it where it is remote.
+/// The local temporary folder of a remote dataset; none for a local dataset.
 #[derive(Debug, Clone)]
 pub(crate) struct Staging {
     local: Option<Arc<TempDir>>,
 }
 
 impl Staging {
-    /// For a set in `folder`.
+    /// For a dataset in `folder`.
     pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
         let local = if source::is_remote(folder) {
             let made = tempfile::Builder::new().prefix("ingest-").tempdir();
@@ -27,7 +27,7 @@ impl Staging {
         Ok(Self { local })
     }
 
-    /// Where the file that is to become `target` is made.
+    /// The path under which to write the file that will become `target`.
     pub(crate) fn path(&self, target: &Path) -> PathBuf {
         match (&self.local, target.file_name()) {
             (Some(local), Some(name)) => local.path().join(name),
@@ -35,7 +35,7 @@ impl Staging {
         }
     }
 
-    /// Sends the finished file to its target, if it is not there already.
+    /// Uploads the complete file to its target, if the target is remote.
     pub(crate) fn deliver(&self, target: &Path) -> Result<(), Error> {
         if self.local.is_some() {
             let made = self.path(target);
@@ -45,13 +45,13 @@ impl Staging {
         Ok(())
     }
 
-    /// A copy of a set's file on this machine; the file itself where it is.
+    /// A local copy of a dataset's file; the file itself if it is local.
     pub(crate) fn fetch(&self, path: &Path) -> Result<PathBuf, Error> {
         const PIECE: u64 = 8 << 20;
         if self.local.is_none() {
             return Ok(path.to_owned());
         }
-        // With the file's own name at its end: a shard's says whether it is compressed.
+        // The copy's name ends with the name of the file, because its extension says whether it is compressed.
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let copy = self.path(path).with_file_name(format!("copy-{name}"));
         let from = source::Source::open(path)?;

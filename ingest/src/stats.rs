@@ -1,4 +1,4 @@
-//! Counts: of one shard (`NNNNN_stats.json`, img2dataset's fields) and of a run (the summary).
+//! Counts of one shard (`NNNNN_stats.json`, the fields of img2dataset) and of a run (the summary).
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,39 +7,40 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::part::Part;
 use crate::sample::{HASH_MISMATCH, Sample, Status};
-use crate::set::Set;
 
-/// So many hashes are compared before a warning can be given while the run goes on.
-const HASHES_TO_JUDGE: u64 = 100;
-/// Of fewer nothing can be said.
-const FEWEST_HASHES: u64 = 20;
-/// Share of other hashes that is a mistake in the list. (About 15 % of LAION's pictures have changed since.)
-const NEARLY_ALL: f64 = 0.9;
+/// Number of compared hashes after which the warning is printed while the run continues.
+const HASHES_BEFORE_WARNING: u64 = 100;
+/// With fewer compared hashes there is no warning.
+const MIN_HASHES: u64 = 20;
+/// Minimum fraction of mismatches for the warning that the list is wrong. (About 15 % of LAION's images have changed since
+/// the list was made.)
+const MISMATCH_FRACTION: f64 = 0.9;
 
-/// Counts of one shard. `count` is the sum of the four that follow it.
+/// Counts of one shard. `count` is the sum of the four fields that follow it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardStats {
     /// Attempted samples.
     pub count: u64,
-    /// Those in the tar.
+    /// Samples in the tar.
     pub successes: u64,
-    /// Rows or local files that could not be read (img2dataset has no such case).
+    /// Rows or local files that could not be read (img2dataset has no such status).
     #[serde(default)]
     pub failed_to_read: u64,
-    /// Pictures that did not arrive.
+    /// Images that could not be downloaded.
     pub failed_to_download: u64,
-    /// Pictures that could not be used.
+    /// Images that could not be decoded, resized or encoded, or that a filter rejected.
     pub failed_to_resize: u64,
-    /// Seconds.
+    /// In seconds.
     pub duration: f64,
-    /// Seconds since 1970.
+    /// In seconds since 1970.
     pub start_time: f64,
-    /// Seconds since 1970.
+    /// In seconds since 1970.
     pub end_time: f64,
-    /// Samples by cause; "success" is one of them.
+    /// Samples by cause of failure, and "success".
     pub status_dict: BTreeMap<String, u64>,
 }
 
@@ -88,30 +89,35 @@ impl ShardStats {
     }
 }
 
-/// Counts of a run, shards that earlier runs finished included.
+/// Counts of a run, including the shards that were complete before it.
 #[derive(Debug, Clone, Default)]
 pub struct Totals {
-    /// Shards written now.
+    /// Shards written by this run.
     pub shards: u64,
-    /// Shards found finished.
+    /// Shards that were complete before this run.
     pub shards_before: u64,
-    /// All samples of both.
+    /// Samples of all these shards.
     pub stats: ShardStats,
-    /// Samples of the shards found finished.
+    /// Samples of the shards that were complete before this run.
     pub samples_before: u64,
-    /// Bytes of the pictures written now.
+    /// Bytes of the images written by this run.
     pub bytes: u64,
-    /// Hashes compared, and how many of them were others than the rows said.
+    /// Number of compared hashes, and how many of them differed.
     pub hashes: (u64, u64),
 }
 
+/// "1 shard", "2 shards".
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 impl Totals {
-    /// Counts a sample; returns a warning when it is time for one.
+    /// Counts a sample; returns the warning of [`Totals::hash_warning`] once.
     pub(crate) fn sample(&mut self, sample: &Sample) -> Option<String> {
         self.stats.sample(sample);
         let mismatch = match &sample.outcome {
-            Ok(picture) => {
-                self.bytes += picture.bytes.len() as u64;
+            Ok(image) => {
+                self.bytes += image.bytes.len() as u64;
                 false
             }
             Err(problem) => problem.cause == HASH_MISMATCH,
@@ -121,17 +127,17 @@ impl Totals {
         }
         self.hashes.0 += 1;
         self.hashes.1 += u64::from(mismatch);
-        (self.hashes.0 == HASHES_TO_JUDGE).then(|| self.hash_warning()).flatten()
+        (self.hashes.0 == HASHES_BEFORE_WARNING).then(|| self.hash_warning()).flatten()
     }
 
-    /// Said when nearly all pictures have another hash than their row says, which points at the list rather than at the
-    /// pictures.
+    /// A warning if nearly all images have another hash than their row says: then the list is probably wrong, not the
+    /// images.
     pub fn hash_warning(&self) -> Option<String> {
         let (compared, mismatches) = self.hashes;
-        (compared >= FEWEST_HASHES && mismatches as f64 >= NEARLY_ALL * compared as f64).then(|| {
+        (compared >= MIN_HASHES && mismatches as f64 >= MISMATCH_FRACTION * compared as f64).then(|| {
             format!(
-                "warning: {mismatches} of {compared} pictures have another hash than the list says: \
-                 is --compute-hash the kind of hash in the column of --verify-hash?"
+                "warning: {mismatches} of {compared} images have another hash than the list says: check that \
+                 --compute-hash selects the kind of hash in the --verify-hash column"
             )
         })
     }
@@ -148,12 +154,12 @@ impl Totals {
         self.stats.add(&earlier.stats);
     }
 
-    /// An input without a row is an error, and leaves no folder that looks like a set. (A part of several may well
-    /// have nothing to do.)
-    pub(crate) fn refuse_nothing(self, input: &Path, set: &Set) -> Result<Self, Error> {
-        if self.stats.count == 0 && set.part == Part::ALL {
-            set.abandon();
-            return Err(Error::input(input, "no rows, so no samples"));
+    /// An input without rows is an error, and leaves no folder that looks like a dataset. (One of several parts may have
+    /// no shards.)
+    pub(crate) fn require_rows(self, input: &Path, dataset: &Dataset) -> Result<Self, Error> {
+        if self.stats.count == 0 && dataset.part == Part::ALL {
+            dataset.abandon();
+            return Err(Error::input(input, "no rows, so there is nothing to put into shards"));
         }
         Ok(self)
     }
@@ -163,17 +169,22 @@ impl Totals {
         self.stats.count - self.stats.successes
     }
 
-    /// Success share, the most frequent cause of failure, bytes.
+    /// Whether there were samples and all of them failed.
+    pub fn nothing_succeeded(&self) -> bool {
+        self.stats.count > 0 && self.stats.successes == 0
+    }
+
+    /// For the progress line: fraction of successes, bytes, the most frequent cause of failure.
     pub fn message(&self) -> String {
-        let share = 100.0 * self.stats.successes as f64 / (self.stats.count as f64).max(1.0);
+        let percent = 100.0 * self.stats.successes as f64 / (self.stats.count as f64).max(1.0);
         let worst = self
             .causes()
             .next()
-            .map_or(String::new(), |(cause, count)| format!(", most failures: {cause} ({count})"));
-        format!("{share:.1}% good, {:.1} MB{worst}", self.bytes as f64 / 1e6)
+            .map_or(String::new(), |(cause, count)| format!(", most frequent failure: {cause} ({count})"));
+        format!("{percent:.1}% successful, {:.1} MB written{worst}", self.bytes as f64 / 1e6)
     }
 
-    /// Causes of failure, the most frequent first.
+    /// Causes of failure, most frequent first.
     pub fn causes(&self) -> impl Iterator<Item = (&str, u64)> {
         let mut causes: Vec<_> = self
             .stats

@@ -1,11 +1,10 @@
-//! `NNNNN.parquet`: one row an attempted sample, img2dataset's columns, then `offset` and `length` of the picture's bytes
-//! in the (uncompressed) tar.
+//! `NNNNN.parquet`: one row per sample, including failed ones, with the columns of img2dataset and the `offset` and `length`
+//! of the image's bytes in the (uncompressed) tar.
 
 use std::sync::Arc;
 
-use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, RecordBatch, StringBuilder,
-};
+use arrow_array::builder::{BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder};
+use arrow_array::{ArrayRef, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
 use parquet::errors::Result;
@@ -14,15 +13,15 @@ use serde_json::Value;
 
 use crate::image::Hash;
 use crate::rows::{Extra, Kind, Row};
-use crate::sample::{Picture, Problem, Status};
+use crate::sample::{EncodedImage, Problem, Status};
 
 /// One row to write.
 pub(crate) struct Line<'a> {
     pub(crate) row: &'a Row,
     pub(crate) key: &'a str,
-    pub(crate) outcome: Result<&'a Picture, &'a Problem>,
+    pub(crate) outcome: Result<&'a EncodedImage, &'a Problem>,
     /// Offset and length in the tar.
-    pub(crate) place: Option<(u64, u64)>,
+    pub(crate) location: Option<(u64, u64)>,
 }
 
 enum Carried {
@@ -75,7 +74,7 @@ pub(crate) struct Table {
     error_message: StringBuilder,
     sizes: [Int32Builder; 4],
     exif: StringBuilder,
-    /// Its name and values; a failed sample has the hash that was expected, so that it can be tried again.
+    /// Its name and values. A failed sample has the expected hash, so that a retry can check it.
     hash: Option<(&'static str, StringBuilder)>,
     offset: Int64Builder,
     length: Int64Builder,
@@ -99,7 +98,7 @@ impl Table {
     }
 
     pub(crate) fn push(&mut self, line: &Line<'_>) {
-        let &Line { row, key, outcome, place } = line;
+        let &Line { row, key, outcome, location } = line;
         for ((_, column), value) in self.carried.iter_mut().zip(&row.extra) {
             column.push(value);
         }
@@ -110,18 +109,18 @@ impl Table {
         self.key.append_value(key);
         self.status.append_value(outcome.map_or_else(|problem| problem.status, |_| Status::Success).name());
         self.error_message.append_option(outcome.err().map(|problem| problem.cause.as_str()));
-        let picture = outcome.ok();
-        let sizes = picture.map(|it| [it.width, it.height, it.original_width, it.original_height]);
+        let image = outcome.ok();
+        let sizes = image.map(|it| [it.width, it.height, it.original_width, it.original_height]);
         for (at, column) in self.sizes.iter_mut().enumerate() {
             column.append_option(sizes.map(|sizes| sizes[at] as i32));
         }
-        self.exif.append_option(picture.map(|picture| picture.exif.as_str()));
+        self.exif.append_option(image.map(|image| image.exif.as_str()));
         if let Some((_, column)) = &mut self.hash {
-            let hash = picture.map_or(row.hash.as_ref(), |picture| picture.hash.as_ref());
+            let hash = image.map_or(row.hash.as_ref(), |image| image.hash.as_ref());
             column.append_option(hash);
         }
-        self.offset.append_option(place.map(|(offset, _)| offset as i64));
-        self.length.append_option(place.map(|(_, length)| length as i64));
+        self.offset.append_option(location.map(|(offset, _)| offset as i64));
+        self.length.append_option(location.map(|(_, length)| length as i64));
     }
 
     /// The parquet file.
@@ -147,7 +146,7 @@ impl Table {
         }
         add("offset", Arc::new(self.offset.finish()));
         add("length", Arc::new(self.length.finish()));
-        // Nullable whatever the values: shards of one set have one schema.
+        // Always nullable, so that all shards of a dataset have the same schema.
         let batch = RecordBatch::try_from_iter_with_nullable(
             columns.into_iter().map(|(name, column)| (name, column, true)),
         )?;

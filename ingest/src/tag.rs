@@ -1,8 +1,7 @@
-//! `ingest tag`: the sidecars of a folder's shards, or of the captions in a table, or the mentions of captions from a
-//! file as JSON.
+//! `ingest tag`: writes the sidecars of shards or of the captions in a table, or prints the mentions of captions as JSON.
 //!
-//! A thread makes one sidecar at a time, from reading to the last byte written. Sidecars depend on their captions alone,
-//! so the number of threads changes nothing, and nothing has to be put in order again.
+//! Each thread makes one sidecar at a time, from reading the captions to writing the file. A sidecar depends on its captions
+//! alone, so the number of threads does not change the output, and no results have to be put back into order.
 
 mod tables;
 mod text;
@@ -21,30 +20,31 @@ use serde_json::{Value, json};
 
 pub use self::tables::{Tables, tag_tables};
 pub use self::text::{open_text, tag_text};
+use crate::dataset::is_missing;
 use crate::error::Error;
-use crate::set::is_missing;
 use crate::staging::Staging;
+use crate::stats::counted;
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Shards in the folder, or parts of the table.
+    /// Shards of this job, or sidecars of the table.
     pub shards: u64,
-    /// Of these, tagged now.
+    /// Shards that this run tagged.
     pub tagged: u64,
-    /// Of those, replaced a sidecar of another shard, tagger or grammar.
+    /// Tagged shards that had a sidecar of another shard, tagger or grammar.
     pub replaced: u64,
-    /// Shards left out because they are not complete.
+    /// Shards that were skipped because they are incomplete.
     pub incomplete: u64,
-    /// Captions, empty ones included; of shards found tagged, too.
+    /// Captions, including empty ones and those of shards that were already tagged.
     pub captions: u64,
-    /// Mentions.
+    /// Mentions in these captions.
     pub mentions: u64,
-    /// Captions in which no mention was found.
+    /// Captions without a mention, and so without a concept.
     pub captions_without_mention: u64,
-    /// Captions that are not UTF-8: read with replacement characters.
+    /// Captions that are not UTF-8; invalid bytes were replaced by U+FFFD.
     pub captions_not_utf8: u64,
-    /// Rows of tables that cannot be read: they count as captions without text.
+    /// Unreadable rows of tables; they were tagged as empty captions.
     pub unreadable_rows: u64,
 }
 
@@ -64,10 +64,11 @@ impl Totals {
         self.captions_without_mention += u64::from(metadata.captions_without_mention);
     }
 
-    /// The counts that matter while it runs.
+    /// For the progress line.
     pub fn message(&self) -> String {
-        let without = self.captions_without_mention;
-        format!("{} mentions, {without} captions without any, {} shards tagged", self.mentions, self.tagged)
+        let mentions = counted(self.mentions, "mention");
+        let without = counted(self.captions_without_mention, "caption");
+        format!("{mentions}, {without} without a concept, {} written", counted(self.tagged, "sidecar"))
     }
 
     /// The summary object of `--json`.
@@ -87,8 +88,8 @@ impl Totals {
     }
 }
 
-/// Writes the sidecars of all complete shards that `input` names (a folder, a file, a brace list) and that `owns`, by
-/// their place in the list. Sidecars that match their shard and the extractor are left alone.
+/// Writes the sidecars of the complete shards in `input` (a folder, a file or a brace list) for whose position in the list
+/// `owns` is true. Sidecars that match their shard and the extractor are kept.
 pub fn tag(
     input: &Path,
     extractor: &Extractor,
@@ -99,17 +100,17 @@ pub fn tag(
     let shards = shard::list(&input)?;
     let incomplete = shard::incomplete(&input)?.len() as u64;
     let shards: Vec<PathBuf> =
-        (0..).zip(shards).filter(|(place, _)| owns(*place)).map(|(_, path)| path).collect();
-    let board = Board::new(Totals { incomplete, ..Totals::default() });
+        (0..).zip(shards).filter(|(position, _)| owns(*position)).map(|(_, path)| path).collect();
+    let progress = SharedProgress::new(Totals { incomplete, ..Totals::default() });
     let next = AtomicUsize::new(0);
-    together(threads.min(shards.len()), |stop| {
+    run_parallel(threads.min(shards.len()), |stop| {
         let mut captions = Captions::new(extractor);
         while let Some(path) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
             stop.check()?;
             let metadata = Metadata::new(&extractor.description(), path, source::length(path)?);
             let target = sidecar::path_for(path);
-            match found(&target, &metadata)? {
-                Found::Current(metadata) => board.found(&metadata),
+            match existing_sidecar(&target, &metadata)? {
+                Existing::Current(metadata) => progress.already_tagged(&metadata),
                 other => {
                     let staging = Staging::new(path)?;
                     let mut writer = Writer::create(&staging.path(&target), metadata)?;
@@ -119,16 +120,16 @@ pub fn tag(
                     })?;
                     let metadata = writer.finish()?;
                     staging.deliver(&target)?;
-                    board.tagged(&target, &metadata, &other, captions.take_not_utf8());
+                    progress.tagged(&target, &metadata, &other, captions.take_not_utf8());
                 }
             }
         }
         Ok(())
     })?;
-    Ok(board.finish())
+    Ok(progress.finish())
 }
 
-/// Tags captions one after another, with buffers of its own.
+/// Tags captions one after another, with reused buffers.
 struct Captions<'a> {
     extractor: &'a Extractor,
     canonical: String,
@@ -140,7 +141,7 @@ impl<'a> Captions<'a> {
         Self { extractor, canonical: String::new(), not_utf8: 0 }
     }
 
-    /// The way of every caption into a sidecar.
+    /// Normalises and tags a caption, and adds its mentions to the sidecar.
     fn tag(&mut self, writer: &mut Writer, key: &str, raw: &[u8]) -> Result<(), Error> {
         let raw = String::from_utf8_lossy(raw);
         self.not_utf8 += u64::from(matches!(raw, Cow::Owned(_)));
@@ -154,57 +155,58 @@ impl<'a> Captions<'a> {
     }
 }
 
-enum Found {
-    Nothing,
+/// The sidecar that was found for a shard.
+enum Existing {
+    Missing,
     Stale,
     Current(Metadata),
 }
 
-/// The sidecar at `path`, judged by its footer, which must say what `metadata` says: origin, tagger, grammar, layout.
-fn found(path: &Path, metadata: &Metadata) -> Result<Found, Error> {
+/// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, layout).
+fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Existing, Error> {
     let footer = if source::is_remote(path) {
         match source::read(path) {
             Ok(bytes) => Sidecar::from_bytes(path, bytes).map(|sidecar| sidecar.metadata),
-            Err(error) if is_missing(&error) => return Ok(Found::Nothing),
+            Err(error) if is_missing(&error) => return Ok(Existing::Missing),
             Err(error) => return Err(error.into()),
         }
     } else if path.exists() {
         Sidecar::read_metadata(path)
     } else {
-        return Ok(Found::Nothing);
+        return Ok(Existing::Missing);
     };
     match footer {
-        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Found::Current(found)),
-        _ => Ok(Found::Stale),
+        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(found)),
+        _ => Ok(Existing::Stale),
     }
 }
 
-/// Counts and progress, shared by the threads.
-struct Board(Mutex<(Totals, Progress)>);
+/// Counts and progress line, shared by the threads.
+struct SharedProgress(Mutex<(Totals, Progress)>);
 
-impl Board {
+impl SharedProgress {
     fn new(totals: Totals) -> Self {
         Self(Mutex::new((totals, Progress::new("tagging", "captions", 0))))
     }
 
     fn update(&self, captions: u64, change: impl FnOnce(&mut Totals)) {
-        let mut board = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (totals, progress) = &mut *board;
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (totals, progress) = &mut *progress;
         change(totals);
         progress.advance(captions, || totals.message());
     }
 
-    /// A sidecar that needs no work.
-    fn found(&self, metadata: &Metadata) {
+    /// Counts a sidecar that is current.
+    fn already_tagged(&self, metadata: &Metadata) {
         self.update(0, |totals| totals.add(metadata));
     }
 
-    /// A new sidecar.
-    fn tagged(&self, path: &Path, metadata: &Metadata, before: &Found, not_utf8: u64) {
-        let stale = matches!(before, Found::Stale);
+    /// Counts a new sidecar.
+    fn tagged(&self, path: &Path, metadata: &Metadata, before: &Existing, not_utf8: u64) {
+        let stale = matches!(before, Existing::Stale);
         if stale {
             eprintln!(
-                "{}: made anew, the old one was made from other captions or by another tagger",
+                "{}: replaced, because it was made from other captions or by another tagger",
                 path.display()
             );
         }
@@ -218,24 +220,27 @@ impl Board {
 
     fn finish(self) -> Totals {
         let (totals, progress) = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        progress.finish(&totals.message());
+        // A run that had nothing to do prints no counts and rates of nothing.
+        if totals.tagged > 0 {
+            progress.finish(&totals.message());
+        }
         totals
     }
 }
 
-/// Tells threads that one of them has failed, or the user wants an end.
+/// Stops all threads when one of them has failed or the user has interrupted the run.
 #[derive(Default)]
-struct Stop(AtomicBool);
+struct StopFlag(AtomicBool);
 
-impl Stop {
+impl StopFlag {
     fn check(&self) -> Result<(), Error> {
         if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 }
 
-/// Does `work` on several threads, this one among them; returns the error that stopped them, if one did.
-fn together(threads: usize, work: impl Fn(&Stop) -> Result<(), Error> + Sync) -> Result<(), Error> {
-    let stop = Stop::default();
+/// Runs `work` on several threads, including this one; returns the first error.
+fn run_parallel(threads: usize, work: impl Fn(&StopFlag) -> Result<(), Error> + Sync) -> Result<(), Error> {
+    let stop = StopFlag::default();
     let first = Mutex::new(None);
     let one = || {
         if let Err(error) = work(&stop) {

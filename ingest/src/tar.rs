@@ -1,5 +1,5 @@
-//! A tar whose bytes depend on its members alone: USTAR headers, time 0, one owner, mode 0444. Compressed or not, it
-//! appears when it is whole.
+//! Writes a tar whose bytes depend on its members alone: USTAR headers, time 0, a fixed owner, mode 0444. The file, compressed
+//! or not, appears under its name only when it is complete.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -7,9 +7,9 @@ use std::path::Path;
 use concepts::files::AtomicFile;
 use tar::{EntryType, Header};
 
-/// Level of zstd: pictures hardly shrink, so more effort brings nothing.
+/// Compression level of zstd. Images are compressed already, so a higher level would gain nothing.
 const LEVEL: i32 = 3;
-/// Members and the end are padded to this.
+/// Members are padded to a multiple of this.
 const BLOCK: u64 = 512;
 
 enum Sink {
@@ -52,7 +52,7 @@ impl TarWriter {
         Ok(Self { sink, position: 0 })
     }
 
-    /// Adds a member; returns where its bytes start in the (uncompressed) tar.
+    /// Adds a member; returns the offset of its bytes in the (uncompressed) tar.
     pub(crate) fn add(&mut self, name: &str, bytes: &[u8]) -> io::Result<u64> {
         let mut header = Header::new_ustar();
         header.set_path(name)?;
@@ -78,7 +78,7 @@ impl TarWriter {
         self.sink.write_all(bytes)
     }
 
-    /// Ends the tar and puts it under its name.
+    /// Completes the tar and renames it to its final name.
     pub(crate) fn commit(mut self) -> io::Result<()> {
         self.write(&[0; 2 * BLOCK as usize])?;
         match self.sink {

@@ -1,4 +1,4 @@
-//! `ingest verify`: whether tars, tables, statistics and sidecars are whole and speak of the same samples.
+//! `ingest verify`: checks that tars, tables, statistics and sidecars are undamaged and describe the same samples.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -13,20 +13,20 @@ use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::records::{self, Records};
-use crate::stats::ShardStats;
+use crate::stats::{ShardStats, counted};
 
-/// What was found in a folder.
+/// The result for a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Shards looked at, or parts of a tagged table.
+    /// Number of checked shards, or of sidecars of a tagged table.
     pub shards: u64,
-    /// Samples in their tars.
+    /// Number of samples in their tars.
     pub samples: u64,
-    /// Shards with a sidecar.
+    /// Number of shards with a sidecar.
     pub sidecars: u64,
-    /// What is broken, one line each, beginning with the file.
+    /// Damage: one line each, beginning with the file.
     pub problems: Vec<String>,
-    /// What is only untidy, likewise.
+    /// Harmless leftovers: one line each, beginning with the file.
     pub notes: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Report {
 pub fn verify(folder: &Path) -> Result<Report, Error> {
     if loader::source::is_remote(folder) {
         let problem =
-            format!("{} is not on this machine: copy the set to a disk to verify it", folder.display());
+            format!("{} is not a local folder: copy the shards to a disk to verify them", folder.display());
         return Err(Error::Usage(problem));
     }
     if let Some(parts) = Parts::read(folder)? {
@@ -56,12 +56,18 @@ pub fn verify(folder: &Path) -> Result<Report, Error> {
     let input = [folder.to_owned()];
     let mut report = Report::default();
     for path in shard::incomplete(&input)? {
-        report.problems.push(format!("{}: has no statistics, so it was never finished", path.display()));
+        report.problems.push(format!(
+            "{}: incomplete (no _stats.json): run the command that made the dataset again",
+            path.display()
+        ));
     }
     let listed = list(folder)?;
     for name in &listed.leftovers {
         let path = folder.join(name);
-        report.notes.push(format!("{}: left by a process that was stopped; may be deleted", path.display()));
+        report.notes.push(format!(
+            "{}: temporary file of a process that was stopped; it can be deleted",
+            path.display()
+        ));
     }
     report.problems.extend(listed.problems);
     let shards = if listed.tars == 0 { Vec::new() } else { shard::list(&input).unwrap_or_default() };
@@ -77,10 +83,10 @@ pub fn verify(folder: &Path) -> Result<Report, Error> {
         if let Err(problem) = verify_shard(path, &mut report) {
             report.problems.push(problem);
         }
-        let problems = report.problems.len();
-        progress.advance(1, || format!("{problems} problems"));
+        let problems = report.problems.len() as u64;
+        progress.advance(1, || counted(problems, "problem"));
     }
-    progress.finish(&format!("{} problems", report.problems.len()));
+    progress.finish(&counted(report.problems.len() as u64, "problem"));
     Ok(report)
 }
 
@@ -110,7 +116,7 @@ struct Listed {
     problems: Vec<String>,
 }
 
-/// What the names alone tell: leftovers, gaps in the numbers, companions whose tar is gone.
+/// Checks the file names: temporary files, gaps in the numbers, statistics and sidecars without a tar.
 fn list(folder: &Path) -> Result<Listed, Error> {
     let mut names = HashSet::new();
     for entry in fs::read_dir(folder).map_err(Error::file("read", folder))? {
@@ -129,36 +135,37 @@ fn list(folder: &Path) -> Result<Listed, Error> {
         .collect();
     orphans.sort();
     let mut problems: Vec<String> =
-        orphans.iter().map(|name| format!("{}: its tar is gone", folder.join(name).display())).collect();
+        orphans.iter().map(|name| format!("{}: its tar is missing", folder.join(name).display())).collect();
     let numbers: HashSet<u32> = stems
         .iter()
         .filter(|stem| stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit()))
         .filter_map(|stem| stem.parse().ok())
         .collect();
-    // Only where ingest counted can a gap be told from a choice.
-    if names.contains(crate::set::MANIFEST)
+    // Only in datasets of ingest is a gap certainly an error: elsewhere the numbers may be a selection.
+    if names.contains(crate::dataset::MANIFEST)
         && let Some(last) = numbers.iter().max()
     {
         let missing: Vec<u32> = (0..*last).filter(|number| !numbers.contains(number)).collect();
         for number in missing.iter().take(20) {
             let tar = folder.join(format!("{number:05}.tar"));
-            problems.push(format!("{}: missing, though later shards are there", tar.display()));
+            problems.push(format!("{}: missing, although later shards exist", tar.display()));
         }
         if missing.len() > 20 {
-            problems.push(format!("{}: {} more shards are missing", folder.display(), missing.len() - 20));
+            let more = counted(missing.len() as u64 - 20, "more shard");
+            problems.push(format!("{}: {more} missing", folder.display()));
         }
     }
     Ok(Listed { tars: stems.len(), leftovers, problems })
 }
 
-/// Checks one shard; several problems of one table are reported as the first of them and their number.
+/// Checks one shard. Of several problems in the same file only the first is reported.
 fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
     let archive = Archive::open(path).map_err(|error| error.to_string())?;
     let samples = archive.samples().map_err(|error| error.to_string())?;
     report.samples += samples.len() as u64;
     for sample in &samples {
         if sample.image().is_none() {
-            let problem = format!("{}: sample {} has no picture", path.display(), sample.key);
+            let problem = format!("{}: sample {} has no image", path.display(), sample.key);
             report.problems.push(problem);
             break;
         }
@@ -172,16 +179,16 @@ fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
     }
     let stats_path = shard::stats_path(path);
     let stats = stats_path.exists().then(|| {
-        let bytes = fs::read(&stats_path).map_err(|error| format!("{}: {error}", stats_path.display()))?;
+        let bytes = fs::read(&stats_path).map_err(|error| cannot_read(&stats_path, &error))?;
         serde_json::from_slice::<ShardStats>(&bytes)
-            .map_err(|error| format!("{}: not statistics: {error}", stats_path.display()))
+            .map_err(|error| format!("{}: damaged: {error}", stats_path.display()))
     });
     let table_path = shard::table_path(path);
     if !table_path.exists() {
         return match stats {
-            // Shards of other tools have neither.
+            // Shards of other tools have neither table nor statistics.
             None => Ok(()),
-            Some(_) => Err(format!("{}: the shard's table is missing", table_path.display())),
+            Some(_) => Err(format!("{} (the table of this shard) does not exist", table_path.display())),
         };
     }
     let table = records::read(&table_path).map_err(|error| error.to_string())?;
@@ -191,16 +198,20 @@ fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
     verify_table(&table, &table_path, &archive, &samples)
 }
 
+fn cannot_read(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot read {}: {error}", path.display())
+}
+
 fn verify_stats(stats: &ShardStats, table: &Records, path: &Path) -> Result<(), String> {
     let successes = table.rows.iter().filter(|record| record.success).count() as u64;
     if stats.successes != successes {
-        let (said, there) = (stats.successes, successes);
-        return Err(format!("{}: says {said} successes, the table has {there}", path.display()));
+        let declared = stats.successes;
+        return Err(format!("{}: declares {declared} successes, the table has {successes}", path.display()));
     }
-    // img2dataset counts rows that it dropped, so there may be fewer rows than it says.
+    // img2dataset also counts rows that it dropped, so the table may have fewer rows.
     if stats.count < table.rows.len() as u64 {
-        let (said, there) = (stats.count, table.rows.len());
-        return Err(format!("{}: says {said} samples, the table has {there}", path.display()));
+        let (declared, rows) = (stats.count, table.rows.len());
+        return Err(format!("{}: declares {declared} samples, the table has {rows}", path.display()));
     }
     Ok(())
 }
@@ -211,54 +222,56 @@ fn verify_table(
     archive: &Archive,
     samples: &[loader::tar::Sample],
 ) -> Result<(), String> {
-    let says = |problem: String| Err(format!("{}: {problem}", path.display()));
+    let fail = |problem: String| Err(format!("{}: {problem}", path.display()));
     let in_tar: HashMap<&str, &loader::tar::Sample> =
         samples.iter().map(|sample| (sample.key.as_str(), sample)).collect();
     let successes = table.rows.iter().filter(|record| record.success).count();
     if successes != samples.len() || in_tar.len() != samples.len() {
-        return says(format!("has {successes} successes, the tar {} samples", samples.len()));
+        return fail(format!("has {successes} successful rows, but the tar has {} samples", samples.len()));
     }
     for record in table.rows.iter().filter(|record| record.success) {
         let key = &record.key;
         let Some(sample) = in_tar.get(key.as_str()) else {
-            return says(format!("sample {key} is not in the tar"));
+            return fail(format!("sample {key} is not in the tar"));
         };
         let image = sample.image().map(|member| (member.offset, member.length));
-        if record.place.is_some() && record.place != image {
-            return says(format!("offset or length of sample {key} is not that of its picture in the tar"));
+        if record.location.is_some() && record.location != image {
+            return fail(format!("wrong offset or length of the image of sample {key}"));
         }
         if let (Some(caption), Some(member)) = (&record.caption, sample.caption()) {
             let text = archive.read(member.offset, member.length).map_err(|error| error.to_string())?;
             if text != caption.as_bytes() {
-                return says(format!("caption of sample {key} is not the one in the tar"));
+                return fail(format!("the caption of sample {key} differs from the one in the tar"));
             }
         }
         if let Some((offset, length)) = image {
             let start = archive.read(offset, length.min(12)).map_err(|error| error.to_string())?;
-            if !is_picture(&start) {
-                return says(format!("the picture of sample {key} is damaged"));
+            if !has_image_signature(&start) {
+                return fail(format!("the image of sample {key} in the tar is damaged"));
             }
         }
     }
     Ok(())
 }
 
-/// By the first bytes of the file types that shards hold.
-fn is_picture(start: &[u8]) -> bool {
+/// Whether a file begins like a JPEG, PNG or WebP.
+fn has_image_signature(start: &[u8]) -> bool {
     start.starts_with(&[0xff, 0xd8, 0xff])
         || start.starts_with(b"\x89PNG")
         || (start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP"))
 }
 
 fn verify_sidecar(sidecar: &Path, path: &Path, samples: &[loader::tar::Sample]) -> Result<(), String> {
-    let bytes = fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
+    let bytes = fs::metadata(path).map_err(|error| cannot_read(path, &error))?.len();
     let table = Sidecar::open(sidecar).map_err(|error| error.to_string())?;
     table.refuse_unless_for(path, bytes, samples.len() as u32).map_err(|error| error.to_string())?;
-    for (place, sample) in (0..).zip(samples) {
-        // Only samples with mentions have their key there.
-        if table.key(place).is_some_and(|key| key != sample.key) {
-            let problem =
-                format!("names other samples than the tar, from {} on; tag the shard again", sample.key);
+    for (position, sample) in (0..).zip(samples) {
+        // The sidecar has the keys of samples with mentions only.
+        if table.key(position).is_some_and(|key| key != sample.key) {
+            let problem = format!(
+                "describes other samples than the tar, starting with {}: run `ingest tag` again",
+                sample.key
+            );
             return Err(format!("{}: {problem}", sidecar.display()));
         }
     }

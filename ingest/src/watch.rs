@@ -1,57 +1,57 @@
-//! What is to be seen of a run while it runs: the progress line, and the same figures for Prometheus.
+//! The counters of a run, for the progress line and for Prometheus.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::stats::Totals;
+use crate::stats::{Totals, counted};
 
-/// Names shown at most, of hosts and of causes.
-const MOST_NAMES: usize = 3;
+/// Maximum number of hosts named in the progress line.
+const MAX_NAMES: usize = 3;
 
-/// The figures of one run, written by its threads and read by whoever watches.
+/// The counters of one run, updated by its threads.
 pub(crate) struct Watch {
     started: Instant,
     totals: Mutex<Totals>,
-    /// What the network side has seen; still zero where pictures are local.
+    /// Counters of the network side; zero if the images are local.
     pub(crate) network: Arc<Network>,
 }
 
 /// Counts of the network side.
 #[derive(Default)]
 pub(crate) struct Network {
-    /// Bytes of bodies that arrived, also of those that were of no use.
+    /// Bytes of responses received, including responses that then failed.
     pub(crate) received: AtomicU64,
-    /// Attempts, each of them a request and the redirects it led to.
+    /// Attempts: requests with the redirects that they led to.
     pub(crate) attempts: AtomicU64,
     /// Attempts after the first of a sample.
     pub(crate) retries: AtomicU64,
-    /// Attempts under way.
+    /// Requests in flight.
     pub(crate) in_flight: AtomicI64,
-    /// Seconds that attempts took, by how they failed.
+    /// Seconds spent on failed attempts, by cause.
     spent: Mutex<BTreeMap<String, f64>>,
-    /// Hosts that are not asked at present, as the hosts' book says.
-    troubled: Mutex<BTreeSet<String>>,
+    /// Hosts whose circuit is open: they get no requests at present.
+    open_circuits: Mutex<BTreeSet<String>>,
 }
 
 impl Network {
-    /// A failed attempt took this long.
+    /// Adds the duration of a failed attempt.
     pub(crate) fn spend(&self, cause: &str, time: Duration) {
         *lock(&self.spent).entry(cause.to_owned()).or_default() += time.as_secs_f64();
     }
 
-    /// A host is left alone from now on.
-    pub(crate) fn trouble(&self, host: &str) {
-        lock(&self.troubled).insert(host.to_owned());
+    /// The circuit of a host has opened.
+    pub(crate) fn circuit_opened(&self, host: &str) {
+        lock(&self.open_circuits).insert(host.to_owned());
     }
 
-    /// A host has answered.
-    pub(crate) fn well(&self, host: &str) {
-        lock(&self.troubled).remove(host);
+    /// The circuit of a host has closed.
+    pub(crate) fn circuit_closed(&self, host: &str) {
+        lock(&self.open_circuits).remove(host);
     }
 
-    /// Causes by the seconds spent on them, the most first.
+    /// Causes with the seconds spent on them, longest first.
     fn slowest(&self) -> Vec<(String, f64)> {
         let mut spent: Vec<_> = lock(&self.spent).clone().into_iter().collect();
         spent.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -68,35 +68,38 @@ impl Watch {
         Arc::new(Self { started: Instant::now(), totals: Mutex::default(), network })
     }
 
-    /// The counts, to add to or to read.
+    /// The counts, for updating or reading.
     pub(crate) fn totals(&self) -> MutexGuard<'_, Totals> {
         lock(&self.totals)
     }
 
-    /// Success share, megabytes a second, the most frequent and the slowest cause of failure, hosts in trouble.
+    /// For the progress line: fraction of successes, download rate, most frequent and slowest cause of failure, skipped
+    /// hosts.
     pub(crate) fn message(&self) -> String {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         let mut message = self.totals().message();
         let received = self.network.received.load(Ordering::Relaxed);
         if received > 0 {
-            message.push_str(&format!(", {:.1} MB/s in", received as f64 / 1e6 / seconds));
+            message.push_str(&format!(", {:.1} MB/s received", received as f64 / 1e6 / seconds));
         }
         if let Some((cause, spent)) = self.network.slowest().first().filter(|(_, spent)| *spent >= 1.0) {
-            message.push_str(&format!(", slowest: {cause} ({spent:.0} s)"));
+            message.push_str(&format!(", slowest failure: {cause} ({spent:.0} s in total)"));
         }
-        let troubled = lock(&self.network.troubled);
-        if !troubled.is_empty() {
-            let names = troubled.iter().take(MOST_NAMES).cloned().collect::<Vec<_>>().join(", ");
-            message.push_str(&format!(", {} hosts in trouble ({names})", troubled.len()));
+        let open_circuits = lock(&self.network.open_circuits);
+        if !open_circuits.is_empty() {
+            let names = open_circuits.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+            let hosts = counted(open_circuits.len() as u64, "host");
+            let more = if open_circuits.len() > MAX_NAMES { ", .." } else { "" };
+            message.push_str(&format!(", {hosts} skipped after repeated failures ({names}{more})"));
         }
         message
     }
 
-    /// The same in Prometheus' text format.
+    /// The counters in Prometheus' text format.
     pub(crate) fn prometheus(&self) -> String {
         let totals = self.totals();
         let mut page = Page::default();
-        page.metric("ingest_samples_total", "counter", "Samples by how they ended.");
+        page.metric("ingest_samples_total", "counter", "Samples by status.");
         for (status, count) in [
             ("success", totals.stats.successes),
             ("failed_to_read", totals.stats.failed_to_read),
@@ -111,31 +114,39 @@ impl Watch {
         }
         page.metric("ingest_shards_total", "counter", "Shards written by this process.");
         page.value(&[], totals.shards as f64);
-        page.metric("ingest_written_bytes_total", "counter", "Bytes of the pictures written.");
+        page.metric("ingest_written_bytes_total", "counter", "Bytes of the images written.");
         page.value(&[], totals.bytes as f64);
         drop(totals);
         let network = &self.network;
-        page.metric("ingest_received_bytes_total", "counter", "Bytes of bodies received.");
+        page.metric("ingest_received_bytes_total", "counter", "Bytes of responses received.");
         page.value(&[], network.received.load(Ordering::Relaxed) as f64);
-        page.metric("ingest_attempts_total", "counter", "Attempts to download, retries included.");
+        page.metric("ingest_attempts_total", "counter", "Download attempts, retries included.");
         page.value(&[], network.attempts.load(Ordering::Relaxed) as f64);
         page.metric("ingest_retries_total", "counter", "Attempts after the first of a sample.");
         page.value(&[], network.retries.load(Ordering::Relaxed) as f64);
-        page.metric("ingest_in_flight", "gauge", "Attempts under way.");
+        page.metric("ingest_in_flight", "gauge", "Requests in flight.");
         page.value(&[], network.in_flight.load(Ordering::Relaxed) as f64);
-        page.metric("ingest_failed_attempt_seconds_total", "counter", "Time that failed attempts took.");
+        page.metric(
+            "ingest_failed_attempt_seconds_total",
+            "counter",
+            "Seconds spent on failed attempts, by cause.",
+        );
         for (cause, seconds) in network.slowest() {
             page.value(&[("cause", &cause)], seconds);
         }
-        page.metric("ingest_hosts_in_trouble", "gauge", "Hosts that are not asked for now.");
-        page.value(&[], lock(&network.troubled).len() as f64);
-        page.metric("ingest_running_seconds", "gauge", "Seconds since the start.");
+        page.metric(
+            "ingest_hosts_in_trouble",
+            "gauge",
+            "Hosts that get no requests after repeated failures (circuit open).",
+        );
+        page.value(&[], lock(&network.open_circuits).len() as f64);
+        page.metric("ingest_running_seconds", "gauge", "Seconds since the start of the run.");
         page.value(&[], self.started.elapsed().as_secs_f64());
         page.text
     }
 }
 
-/// Text in the exposition format 0.0.4.
+/// Text in Prometheus' exposition format 0.0.4.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -162,20 +173,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_message_names_what_is_slow_and_who_is_in_trouble() {
+    fn the_progress_line_names_the_slowest_failure_and_skipped_hosts() {
         let network = Arc::new(Network::default());
         let watch = Watch::new(Arc::clone(&network));
         assert!(!watch.message().contains("slowest"));
         network.spend("timed out: no response", Duration::from_secs(7));
         network.spend("connection refused", Duration::from_secs(2));
         for host in ["a.example", "b.example", "a.example"] {
-            network.trouble(host);
+            network.circuit_opened(host);
         }
         let message = watch.message();
-        assert!(message.contains("slowest: timed out: no response (7 s)"), "{message}");
-        assert!(message.contains("2 hosts in trouble (a.example, b.example)"), "{message}");
-        network.well("a.example");
-        assert!(watch.message().contains("1 hosts in trouble (b.example)"));
+        assert!(message.contains("slowest failure: timed out: no response (7 s in total)"), "{message}");
+        assert!(
+            message.contains("2 hosts skipped after repeated failures (a.example, b.example)"),
+            "{message}"
+        );
+        network.circuit_closed("a.example");
+        assert!(watch.message().contains("1 host skipped after repeated failures (b.example)"));
     }
 
     #[test]

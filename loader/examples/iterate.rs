@@ -1,11 +1,11 @@
-//! The first batches of a set: `cargo run -p loader --example iterate -- 'shards/{00000..00007}.tar'`.
+//! Prints the first batches of a dataset: `cargo run -p loader --example iterate -- 'shards/{00000..00007}.tar'`.
 
 use loader::{Loader, Position, Settings, shard};
 
 fn main() -> Result<(), loader::Error> {
     let inputs: Vec<_> = std::env::args_os().skip(1).map(Into::into).collect();
     let loader = Loader::open(Settings::new(shard::list(&inputs)?, 64))?;
-    println!("{} samples, {} batches an epoch", loader.samples(), loader.steps_per_epoch());
+    println!("{} samples, {} batches per epoch", loader.samples(), loader.steps_per_epoch());
     for batch in loader.batches(Position::default()).take(20) {
         let batch = batch?;
         let (at, wait, skipped) = (batch.position, batch.counters.waited, batch.counters.skipped.len());

@@ -1,8 +1,8 @@
-//! How long it takes to go on in the middle of a large set: `cargo run --release -p loader --example resume`.
+//! Measures the time to resume in the middle of a large dataset: `cargo run --release -p loader --example resume`.
 //!
-//! The set has 400 million samples in 40,000 shards, all of them names of one file, so it takes the space of one. A run that
-//! goes on has been there before, so the shards' indices lie in its cache; where there is none, the shards that the streams
-//! are in are read once more.
+//! The dataset has 400 million samples in 40,000 shards. All shards are hard links to one file, so they take the space
+//! of one. A resumed run usually finds the shards' indices in the cache, because it has been there before; without a
+//! cache, the shards that the streams are in are scanned again.
 
 use std::fs::{self, File};
 use std::time::Instant;
@@ -18,8 +18,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     write_shards(folder.path())?;
 
     let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 30 };
-    for (what, cache) in [("without a cache", None), ("filling one", Some(&cache)), ("from it", Some(&cache))]
-    {
+    for (what, cache) in [
+        ("without a cache", None),
+        ("filling the cache", Some(&cache)),
+        ("with the cache filled", Some(&cache)),
+    ] {
         let started = Instant::now();
         let settings = Settings {
             image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
@@ -32,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let batch = loader.batches(position).next().ok_or("no batch")??;
         let first = started.elapsed();
         println!(
-            "{what}: {} samples in {SHARDS} shards, on from sample {}: opened after {opened:.2?}, first batch of {} after {first:.2?}",
+            "{what}: {} samples in {SHARDS} shards, resumed at sample {}: opened after {opened:.2?}, first batch of {} after {first:.2?}",
             loader.samples(),
             position.step * 1024,
             batch.size
@@ -40,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let status = fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
-    println!("most memory: {}", peak.trim());
+    println!("peak memory: {}", peak.trim());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! What the loader gives.
+//! The loader's output: batches, and counters of the work behind them.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -6,63 +6,67 @@ use std::time::Duration;
 
 use crate::{Images, Position};
 
-/// One rank's part of a global batch; B is the number of its rows.
+/// One rank's part of a global batch. B below is the number of its rows.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// Which batch it is.
+    /// Epoch and step of the batch.
     pub position: Position,
-    /// B.
+    /// B, the number of rows.
     pub size: usize,
-    /// [B, H, W, 3], red, green, blue; not normalised. Empty when images are not loaded.
+    /// Pixels, [B, H, W, 3] bytes in the order red, green, blue; not normalised. Empty when images are not loaded.
     pub images: Images,
-    /// B keys: those of the samples in use, so a replaced sample's is the replacement's.
+    /// B sample keys. If a broken sample was replaced, this is the key of the replacement.
     pub keys: Vec<String>,
-    /// B numbers of the samples in use, counted over the shards in the order of the settings.
+    /// B sample numbers (of the replacement, where a broken sample was replaced), from 0 over all shards in the order
+    /// of [`Settings::shards`](crate::Settings::shards).
     pub samples: Vec<u64>,
-    /// B captions as canonical text; none when captions are not loaded.
+    /// B captions as canonical text ([`concepts::canonical()`]); empty when captions are not loaded.
     pub captions: Vec<String>,
-    /// [B, context] ids of CLIP's vocabulary; empty when captions are not loaded.
+    /// Token ids of CLIP's vocabulary, [B, context]; empty when captions are not loaded.
     pub tokens: Vec<i64>,
-    /// The mentions that the bank knows, by row, then from left to right.
+    /// The mentions whose concept is in the vocabulary ([`concepts::Bank`]), ordered by row and then from left to
+    /// right.
     pub mentions: Vec<BatchMention>,
-    /// What it took to make the batch.
+    /// Times and counts of the work for this batch.
     pub counters: Counters,
 }
 
-/// A concept mention of a batch.
+/// A concept mention in a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchMention {
-    /// Row in the batch.
+    /// Row of the batch.
     pub sample: u32,
-    /// Label in the bank.
+    /// Label of the concept in the vocabulary ([`concepts::Bank`]).
     pub label: u32,
-    /// Token positions of the mention's words; never empty.
+    /// Token positions of the mention's words in the row of [`Batch::tokens`]; never empty.
     pub positions: Range<u32>,
-    /// The same in bytes of the canonical caption.
+    /// The same words as a range of bytes of the canonical caption.
     pub span: Range<u32>,
 }
 
-/// What it took to make one batch.
+/// Times and counts of the work for one batch.
 #[derive(Debug, Clone, Default)]
 pub struct Counters {
-    /// How long the consumer waited for it.
+    /// How long the consumer waited for the batch.
     pub waited: Duration,
-    /// Time in reads, added up over the threads.
+    /// Time spent reading, summed over the threads.
     pub read: Duration,
-    /// Time in decoding, cropping and resizing, added up over the threads.
+    /// Time spent decoding, cropping and resizing, summed over the threads.
     pub decode: Duration,
-    /// Bytes of images and captions read, broken ones included.
+    /// Bytes of images and captions read, including those of broken samples.
     pub bytes: u64,
-    /// Mentions that the bank knows but the limits left out: too many, too long, or cut off with the caption.
+    /// Mentions whose concept is in the vocabulary but that a limit excluded: too many mentions in the caption, too
+    /// many tokens in the mention, or beyond the end of the truncated caption.
     pub mentions_left_out: u32,
-    /// Rows that show another caption than the one that the sidecar's mentions were made from, and so have none.
+    /// Rows without mentions because the caption that was drawn is not the one that the sidecar's mentions were made
+    /// from.
     pub captions_without_mentions: u32,
-    /// The broken samples that were replaced, in the order of the rows.
+    /// The broken samples that were replaced, ordered by row.
     pub skipped: Vec<Skipped>,
 }
 
 impl Counters {
-    /// Adds the counts of one row, or of another batch.
+    /// Adds the counters of one row or of another batch.
     pub fn add(&mut self, other: Self) {
         self.waited += other.waited;
         self.read += other.read;
@@ -74,7 +78,7 @@ impl Counters {
     }
 }
 
-/// A broken sample that another one replaced.
+/// A broken sample that was replaced by another one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Skipped {
     /// Its shard.

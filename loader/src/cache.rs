@@ -1,10 +1,10 @@
-//! Shards kept on a local disk: remote ones as they were fetched, compressed ones decoded. Bounded, and shared by the
-//! processes of a machine.
+//! A folder on a local disk that keeps copies of shards: remote shards as they are stored, compressed shards
+//! decompressed. Its size is limited, and all processes of a machine can share it.
 //!
-//! An entry is named by a hash of the shard's name, length and date, so a shard that was written again is another
-//! entry. It appears whole or not at all; a process that needs one which another is making waits for it. When the
-//! folder grows beyond its limit, entries that were not used for the longest time go; a process that has one
-//! open keeps its bytes until it closes it.
+//! An entry's file name is a hash of the shard's name, length and date, so a shard that is written again gets another
+//! entry. An entry is written under a temporary name and renamed when it is complete. While one process makes an entry,
+//! others that need it wait. When the folder exceeds its limit, the least recently used entries are removed; a process
+//! that has one of them open can continue to read it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -16,21 +16,22 @@ use sha2::{Digest, Sha256};
 
 use crate::Error;
 
-/// Ending of an entry's name.
+/// File extension of an entry.
 const ENTRY: &str = "shard";
 
-/// A folder of shards.
+/// Settings of the shard cache.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cache {
-    /// The folder; made when needed. Only entries of caches are removed from it.
+    /// The folder; created if needed. Only cache entries are ever removed from it.
     pub folder: PathBuf,
-    /// Most bytes of all entries.
+    /// Maximum total size of the entries, bytes.
     pub limit: u64,
 }
 
 impl Cache {
-    /// The entry of the shard with this name and version, made by `fill` if it is not there. `about` is its likely
-    /// length, bytes.
+    /// Opens the entry for this shard and version; `fill` makes it if it does not exist. `about` is its expected length
+    /// in bytes.
     pub(crate) fn get(
         &self,
         shard: &Path,
@@ -40,14 +41,14 @@ impl Cache {
     ) -> Result<File, Error> {
         if about > self.limit {
             let problem = format!(
-                "the cache {} may hold {} bytes, fewer than the {about} of shard {}; give it more",
+                "the cache folder {} is limited to {} bytes, less than the {about} bytes of shard {}; raise its limit",
                 self.folder.display(),
                 self.limit,
                 shard.display()
             );
             return Err(Error::Settings(problem));
         }
-        fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
+        fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder, "create"))?;
         let hash = Sha256::digest(format!("{}\n{version}", shard.display()));
         let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         let path = self.folder.join(format!("{name}.{ENTRY}"));
@@ -55,26 +56,26 @@ impl Cache {
             return Ok(file);
         }
         let lock_path = self.folder.join(format!("{name}.lock"));
-        let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-        lock.lock().map_err(Error::io(&lock_path))?;
-        // Made by another process while this one waited.
+        let lock = File::create(&lock_path).map_err(Error::write(&lock_path))?;
+        lock.lock().map_err(Error::io(&lock_path, "lock"))?;
+        // Another process made the entry while this one waited.
         if let Some(file) = opened(&path)? {
             return Ok(file);
         }
         self.make_room(about)?;
-        let mut file = AtomicFile::create(&path).map_err(Error::io(&path))?;
-        fill(&mut Placed { to: &mut file, place: &self.folder })?;
-        file.commit().map_err(Error::io(&path))?;
-        // Unlocked when dropped; another process may hold the removed file's lock, which then does no harm but a
+        let mut file = AtomicFile::create(&path).map_err(Error::write(&path))?;
+        fill(&mut PathWriter { to: &mut file, path: &self.folder })?;
+        file.commit().map_err(Error::write(&path))?;
+        // The lock is released when dropped. Another process may still hold the removed lock file; the only harm is a
         // second download.
         let _ = fs::remove_file(&lock_path);
         let made = opened(&path)?;
-        // What was decoded may be longer than it was likely to be.
+        // A decompressed shard may be longer than expected.
         self.make_room(0)?;
         match made {
-            Some(file) if file.metadata().map_err(Error::io(&path))?.len() <= self.limit => Ok(file),
+            Some(file) if file.metadata().map_err(Error::read(&path))?.len() <= self.limit => Ok(file),
             _ => Err(Error::Settings(format!(
-                "the cache {} may hold {} bytes, which shard {} alone exceeds when decoded; give it more",
+                "the cache folder {} is limited to {} bytes, less than shard {} needs when decompressed; raise its limit",
                 self.folder.display(),
                 self.limit,
                 shard.display()
@@ -82,17 +83,17 @@ impl Cache {
         }
     }
 
-    /// Removes the entries that were not used for the longest time until `bytes` more fit.
+    /// Removes the least recently used entries until `bytes` more bytes fit.
     fn make_room(&self, bytes: u64) -> Result<(), Error> {
         let mut entries: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(Error::io(&self.folder))? {
-            let path = entry.map_err(Error::io(&self.folder))?.path();
-            // Another process may remove it meanwhile.
+        for entry in fs::read_dir(&self.folder).map_err(Error::read(&self.folder))? {
+            let path = entry.map_err(Error::read(&self.folder))?.path();
+            // Another process may have removed it.
             let Ok(metadata) = fs::metadata(&path) else { continue };
             let unfinished =
                 path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
             if path.extension().is_some_and(|extension| extension == ENTRY) && !unfinished {
-                entries.push((metadata.modified().map_err(Error::io(&path))?, metadata.len(), path));
+                entries.push((metadata.modified().map_err(Error::read(&path))?, metadata.len(), path));
             }
         }
         entries.sort();
@@ -102,7 +103,7 @@ impl Cache {
                 break;
             }
             match fs::remove_file(&path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path)(e)),
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::io(&path, "remove")(e)),
                 _ => total -= length,
             }
         }
@@ -110,40 +111,41 @@ impl Cache {
     }
 }
 
-/// A writer whose errors say where it writes: what is read meanwhile lies elsewhere.
-pub(crate) struct Placed<'a> {
+/// A writer whose errors contain the path that is written. Without it, a full disk would be reported for the source
+/// file.
+pub(crate) struct PathWriter<'a> {
     pub(crate) to: &'a mut dyn Write,
-    pub(crate) place: &'a Path,
+    pub(crate) path: &'a Path,
 }
 
-impl Placed<'_> {
-    fn named<T>(&self, result: io::Result<T>) -> io::Result<T> {
-        result.map_err(|e| io::Error::new(e.kind(), format!("writing to {}: {e}", self.place.display())))
+impl PathWriter<'_> {
+    fn with_path<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        result.map_err(|e| io::Error::new(e.kind(), format!("writing to {}: {e}", self.path.display())))
     }
 }
 
-impl Write for Placed<'_> {
+impl Write for PathWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.to.write(bytes);
-        self.named(written)
+        self.with_path(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let flushed = self.to.flush();
-        self.named(flushed)
+        self.with_path(flushed)
     }
 }
 
-/// An entry that is there; it counts as used now.
+/// Opens an entry if it exists, and marks it as used now.
 fn opened(path: &Path) -> Result<Option<File>, Error> {
     match File::open(path) {
         Ok(file) => {
-            // Only the order of removal depends on it.
+            // A failure only affects the order in which entries are removed.
             let _ = file.set_modified(SystemTime::now());
             Ok(Some(file))
         }
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::io(path)(e)),
+        Err(e) => Err(Error::read(path)(e)),
     }
 }
 
@@ -159,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_made_once_and_the_oldest_goes() {
+    fn an_entry_is_made_once_and_the_least_recently_used_one_is_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache { folder: folder.path().join("new"), limit: 250 };
         let get = |name: &str, version: &str, byte: u8, made: &mut usize| {
             let mut file = cache
                 .get(Path::new(name), version, 100, |to| {
                     *made += 1;
-                    to.write_all(&[byte; 100]).map_err(Error::io(Path::new(name)))
+                    to.write_all(&[byte; 100]).map_err(Error::write(Path::new(name)))
                 })
                 .unwrap();
             let mut bytes = Vec::new();
@@ -180,23 +182,27 @@ mod tests {
         assert_eq!((made, entries(&cache.folder)), (2, 2));
         get("a", "1", 9, &mut made);
         assert_eq!(get("b", "1", 3, &mut made), [3; 100]);
-        assert_eq!((made, entries(&cache.folder)), (3, 2), "one had to go");
-        assert_eq!(get("a", "1", 9, &mut made), [1; 100], "not the one that was used last");
+        assert_eq!((made, entries(&cache.folder)), (3, 2), "one entry had to be removed");
+        assert_eq!(get("a", "1", 9, &mut made), [1; 100], "but not the one used last");
         assert!(
-            cache.get(Path::new("c"), "", 251, |_| Ok(())).unwrap_err().to_string().contains("give it more")
+            cache
+                .get(Path::new("c"), "", 251, |_| Ok(()))
+                .unwrap_err()
+                .to_string()
+                .contains("raise its limit")
         );
-        // Longer than was likely: decoded, for one.
+        // Longer than expected, as a decompressed shard may be.
         let longer = cache
-            .get(Path::new("e"), "", 10, |to| to.write_all(&[5; 300]).map_err(Error::io(Path::new("e"))));
-        assert!(longer.unwrap_err().to_string().contains("exceeds when decoded; give it more"));
-        assert_eq!(entries(&cache.folder), 0, "nothing beyond the limit stays");
+            .get(Path::new("e"), "", 10, |to| to.write_all(&[5; 300]).map_err(Error::write(Path::new("e"))));
+        assert!(longer.unwrap_err().to_string().contains("when decompressed; raise its limit"));
+        assert_eq!(entries(&cache.folder), 0, "entries beyond the limit are removed");
         let failed = cache.get(Path::new("d"), "", 10, |_| Err(Error::Settings("broken".into())));
         assert!(failed.is_err());
         assert_eq!(get("d", "", 4, &mut made), [4; 100], "a failure leaves nothing behind");
     }
 
     #[test]
-    fn a_full_disk_is_named_by_its_place() {
+    fn the_error_for_a_full_disk_contains_the_cache_folder() {
         struct Full;
         impl Write for Full {
             fn write(&mut self, _: &[u8]) -> io::Result<usize> {
@@ -206,8 +212,8 @@ mod tests {
                 Ok(())
             }
         }
-        let mut placed = Placed { to: &mut Full, place: Path::new("/fast/cache") };
-        let error = placed.write_all(b"a").unwrap_err();
+        let mut writer = PathWriter { to: &mut Full, path: Path::new("/fast/cache") };
+        let error = writer.write_all(b"a").unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
         assert!(error.to_string().contains("/fast/cache"), "{error}");
     }
@@ -223,7 +229,7 @@ mod tests {
                     let fill = |to: &mut dyn Write| {
                         made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                         std::thread::sleep(std::time::Duration::from_millis(50));
-                        to.write_all(b"whole").map_err(Error::io(Path::new("a")))
+                        to.write_all(b"whole").map_err(Error::write(Path::new("a")))
                     };
                     let mut text = String::new();
                     cache.get(Path::new("a"), "", 5, fill).unwrap().read_to_string(&mut text).unwrap();

@@ -1,25 +1,26 @@
-//! Which of its captions a sample shows: a function of seed, epoch and sample, never of timing.
+//! Chooses one of a sample's captions: a function of the seed, the epoch and the sample only.
 
 use crate::order::SampleId;
 use crate::permutation::Draws;
 
-/// Keeps the draws of captions apart from the keys of the order and the draws of the augmentation.
+/// Separates the draws of captions from the keys of the order and from the draws of the augmentation.
 const CAPTION: u64 = 4;
 
 /// Where captions come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptionSource {
-    /// The sample's `.txt`, all of it, as WebDataset's users know it; of shards with a table, its column `caption`,
-    /// which is the same. One a sample, so there is nothing to choose.
+    /// The sample's `.txt` member, as a whole, as is usual with WebDataset. If the shard has a table with image
+    /// positions, its column `caption` is used, which has the same text. There is one caption per sample and nothing to
+    /// choose.
     #[default]
     Text,
-    /// The sample's `.json`: a text, or a list of texts, under this key. Where it lies in the tar is found by a
-    /// pass over the headers, even where a shard has a table.
+    /// A field of the sample's `.json` member: a text, or a list of texts. The member's position in the tar is found by
+    /// a pass over the headers, even if the shard has a table.
     Json {
         /// Name of the field.
         key: String,
-        /// Which of the list.
+        /// Which text of a list is used.
         choice: CaptionChoice,
     },
 }
@@ -28,15 +29,15 @@ pub enum CaptionSource {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptionChoice {
-    /// The first.
+    /// The first one.
     #[default]
     First,
-    /// Any, drawn from (seed, epoch, sample).
+    /// A random one, drawn from (seed, epoch, sample).
     Random,
 }
 
 impl CaptionSource {
-    /// Extension of the member that holds the captions.
+    /// Extension of the member that contains the captions.
     pub(crate) fn extension(&self) -> &'static str {
         match self {
             Self::Text => crate::tar::CAPTION_EXTENSION,
@@ -45,10 +46,10 @@ impl CaptionSource {
     }
 }
 
-/// The caption in the bytes of a sample's `.json`.
+/// Reads the caption from the bytes of a sample's `.json` member.
 ///
 /// # Errors
-/// Why there is none, as a phrase.
+/// Why there is none, as part of a sentence.
 pub(crate) fn from_json(
     bytes: &[u8],
     key: &str,
@@ -56,15 +57,16 @@ pub(crate) fn from_json(
     (seed, epoch, sample): (u64, u64, SampleId),
 ) -> Result<String, String> {
     let value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|e| format!("its json cannot be read: {e}"))?;
+        serde_json::from_slice(bytes).map_err(|e| format!("its JSON cannot be read: {e}"))?;
     let texts = match value.get(key) {
         Some(serde_json::Value::String(text)) => return Ok(text.clone()),
         Some(serde_json::Value::Array(texts)) => texts,
-        Some(_) => return Err(format!("`{key}` in its json is neither a text nor a list of texts")),
-        None => return Err(format!("its json has no `{key}`")),
+        Some(_) => return Err(format!("`{key}` in its JSON is neither a text nor a list of texts")),
+        None => return Err(format!("its JSON has no field `{key}`")),
     };
     let texts: Option<Vec<&str>> = texts.iter().map(serde_json::Value::as_str).collect();
-    let texts = texts.ok_or_else(|| format!("`{key}` in its json lists what is not a text"))?;
+    let texts =
+        texts.ok_or_else(|| format!("`{key}` in its JSON is a list with an element that is not a text"))?;
     let chosen = match choice {
         CaptionChoice::First => 0,
         CaptionChoice::Random if texts.is_empty() => 0,
@@ -73,7 +75,7 @@ pub(crate) fn from_json(
             Draws::new(&parts).below(texts.len() as u64)
         }
     };
-    let text = texts.get(chosen as usize).ok_or_else(|| format!("`{key}` in its json is empty"))?;
+    let text = texts.get(chosen as usize).ok_or_else(|| format!("`{key}` in its JSON is an empty list"))?;
     Ok((*text).to_owned())
 }
 
@@ -89,18 +91,18 @@ mod tests {
         assert_eq!(first(r#"{"c": "one"}"#).unwrap(), "one");
         assert_eq!(first(r#"{"c": ["one", "two"]}"#).unwrap(), "one");
         for (json, part) in [
-            (r#"{"c": []}"#, "is empty"),
+            (r#"{"c": []}"#, "an empty list"),
             (r#"{"c": 3}"#, "neither"),
             (r#"{"c": ["one", 2]}"#, "not a text"),
-            (r#"{"d": "one"}"#, "has no `c`"),
-            ("rubbish", "cannot be read"),
+            (r#"{"d": "one"}"#, "has no field `c`"),
+            ("not JSON", "cannot be read"),
         ] {
             assert!(first(json).unwrap_err().contains(part), "{json}");
         }
     }
 
     #[test]
-    fn random_captions_depend_on_seed_epoch_and_sample_and_are_even() {
+    fn random_captions_depend_on_seed_epoch_and_sample_and_are_uniform() {
         let json = br#"{"c": ["0", "1", "2", "3"]}"#;
         let at = |seed, epoch, sample| {
             let id = SampleId { shard: 0, sample };

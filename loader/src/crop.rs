@@ -1,28 +1,28 @@
-//! Which part of an image a sample shows: a function of seed, epoch and sample, never of timing.
+//! Chooses the crop of an image: a function of the seed, the epoch and the sample only.
 
 use crate::order::SampleId;
 use crate::permutation::Draws;
 use crate::{Crop, ImageSettings};
 
-/// Keeps the draws of the augmentation apart from the keys of the order.
+/// Separates the draws of the augmentation from the keys of the order.
 const AUGMENTATION: u64 = 3;
 
-/// Tries for a random crop that fits, as in torchvision.
+/// Number of random crops that are tried, as in torchvision.
 const TRIES: usize = 10;
 
-/// The part of an image that becomes the result.
+/// The part of an image that is used, and whether it is flipped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct View {
-    /// The part.
+    /// The crop region.
     pub part: Part,
-    /// Whether it is mirrored left to right.
+    /// Whether it is flipped horizontally.
     pub flip: bool,
 }
 
-/// A part of an image, in its pixels.
+/// A crop region, in pixels of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Part {
-    /// Cut out first, then resized: nothing outside has an influence.
+    /// Crop, then resize: pixels outside the region have no influence on the result.
     Cut {
         /// First column.
         left: u32,
@@ -33,7 +33,8 @@ pub enum Part {
         /// Rows.
         height: u32,
     },
-    /// The image is resized as a whole, and this part of it is kept: pixels just outside have an influence.
+    /// Resize the whole image, then crop: pixels just outside the region influence the result, as the resampling filter
+    /// covers them.
     Of {
         /// Left edge.
         left: f64,
@@ -55,8 +56,8 @@ impl Part {
         }
     }
 
-    /// The same part of the image of `width` x `height` at `eighths` / 8 of its size. Edges of a cut part that then
-    /// lie inside a pixel take a share of it.
+    /// The same region in an image of `width` x `height` pixels that is scaled to `eighths` / 8. If the edges of a cut
+    /// region then lie between pixels, the region becomes a [`Part::Of`].
     #[must_use]
     pub fn scaled(self, eighths: u32, width: u32, height: u32) -> Self {
         if eighths == 8 {
@@ -68,13 +69,13 @@ impl Part {
             }
             Self::Of { left, top, width, height } => (left, top, width, height),
         };
-        // The last pixel of the scaled image may stand for fewer than the others, so this stays inside.
+        // The last pixel of the scaled image may cover fewer pixels than the others, so the region stays inside.
         let by = f64::from(eighths) / 8.0;
         debug_assert!(left + w <= f64::from(width) + 1e-6 && top + h <= f64::from(height) + 1e-6);
         Self::Of { left: left * by, top: top * by, width: w * by, height: h * by }
     }
 
-    /// The same part, counted from another corner of the image.
+    /// The same region with coordinates relative to this column and row of the image.
     #[must_use]
     pub fn seen_from(self, column: u32, row: u32) -> Self {
         match self {
@@ -88,13 +89,13 @@ impl Part {
     }
 }
 
-/// The draws for one sample in one epoch.
+/// The random draws for one sample in one epoch.
 pub fn draws(seed: u64, epoch: u64, sample: SampleId) -> Draws {
     Draws::new(&[seed, epoch, AUGMENTATION, sample.shard.into(), sample.sample.into()])
 }
 
 impl View {
-    /// The view of an image of `width` x `height` pixels, both at least 1.
+    /// Chooses the view of an image of `width` x `height` pixels, both at least 1.
     pub fn choose(settings: &ImageSettings, mut draws: Draws, width: u32, height: u32) -> Self {
         let flip = draws.uniform(0.0, 1.0) < f64::from(settings.flip);
         let part = match settings.crop {
@@ -108,9 +109,9 @@ impl View {
     }
 }
 
-/// torchvision's `RandomResizedCrop`: up to ten draws of an area (uniform) and a ratio (log-uniform), then a
-/// place; if none fits, the largest part in the middle whose ratio is allowed. Whole numbers are rounded half to
-/// even, as Python does.
+/// As torchvision's `RandomResizedCrop`: draws an area (uniform) and an aspect ratio (log-uniform) up to ten times,
+/// then a position. If none fits into the image, the largest centred region with an allowed ratio is used. Values are
+/// rounded half to even, as in Python.
 fn random_part(draws: &mut Draws, scale: (f64, f64), ratio: (f64, f64), width: u32, height: u32) -> Part {
     let (full_width, full_height) = (f64::from(width), f64::from(height));
     for _ in 0..TRIES {
@@ -134,7 +135,7 @@ fn random_part(draws: &mut Draws, scale: (f64, f64), ratio: (f64, f64), width: u
     Part::Cut { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// torchvision's `Resize(size)` (the long side is rounded down) and `CenterCrop(size)`, as one part.
+/// As torchvision's `Resize(size)` (which rounds the long side down) followed by `CenterCrop(size)`, as one region.
 fn centre(size: u32, width: u32, height: u32) -> Part {
     let long = |long: u32, short: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as u32;
     let (resized_width, resized_height) =
@@ -146,7 +147,7 @@ fn centre(size: u32, width: u32, height: u32) -> Part {
     Part::Of {
         left,
         top,
-        // 112 * (225 / 112) is a little more than 225, and nothing lies beyond the image.
+        // Rounding must not push the region outside: in f64, 112 * (225 / 112) is a little more than 225.
         width: (f64::from(size) * across).min(f64::from(width) - left),
         height: (f64::from(size) * down).min(f64::from(height) - top),
     }
@@ -161,11 +162,11 @@ mod tests {
     }
 
     #[test]
-    fn the_centre_is_inside_the_image() {
+    fn the_centre_crop_is_inside_the_image() {
         for size in [112, 224, 448] {
             for (width, height) in (1..1500).flat_map(|side| [(side, 640), (640, side)]) {
                 let Part::Of { left, top, width: w, height: h } = centre(size, width, height) else {
-                    panic!("a centre is part of the whole image")
+                    panic!("a centre crop is part of the resized image")
                 };
                 let inside = left + w <= f64::from(width) && top + h <= f64::from(height);
                 assert!(inside && left >= 0.0 && top >= 0.0, "{size} px of {width} x {height}");
@@ -199,24 +200,26 @@ mod tests {
             let (mut sums, mut area) = ([0.0; 4], 0.0);
             for sample in 0..count {
                 let part = random_part(&mut draws(1, 2, id(sample)), scale, RATIO, width, height);
-                let Part::Cut { left, top, width: w, height: h } = part else { panic!("not cut: {part:?}") };
+                let Part::Cut { left, top, width: w, height: h } = part else {
+                    panic!("not a cut: {part:?}")
+                };
                 assert!(w > 0 && h > 0 && left + w <= width && top + h <= height);
                 for (sum, value) in sums.iter_mut().zip([left, top, w, h]) {
                     *sum += f64::from(value) / f64::from(count);
                 }
                 area += f64::from(w) * f64::from(h) / f64::from(count);
             }
-            // Both means carry an error of about a hundredth of the spread, some 1 pixel here.
+            // Both means have an error of about a hundredth of the standard deviation, about 1 pixel here.
             for (mean, expected) in sums.into_iter().zip(expected) {
                 assert!((mean - expected).abs() < 4.0, "{width} x {height}: {sums:?}");
             }
             let expected = case["area"].as_f64().unwrap();
-            assert!((area / expected - 1.0).abs() < 0.01, "area {area}, not {expected}");
+            assert!((area / expected - 1.0).abs() < 0.01, "area {area}, expected {expected}");
         }
     }
 
     #[test]
-    fn the_view_depends_on_seed_epoch_and_sample_alone() {
+    fn the_view_depends_only_on_seed_epoch_and_sample() {
         let crop = Crop::RandomResized { size: 224, scale: (0.25, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
         let settings = ImageSettings { crop, flip: 0.5 };
         let view = |seed, epoch, sample| View::choose(&settings, draws(seed, epoch, id(sample)), 640, 480);
@@ -225,7 +228,7 @@ mod tests {
             assert_ne!(view(1, 2, 3), other);
         }
         let flipped = (0..10_000).filter(|&sample| view(0, 0, sample).flip).count();
-        assert!((4_800..5_200).contains(&flipped), "{flipped} of 10,000 mirrored");
+        assert!((4_800..5_200).contains(&flipped), "{flipped} of 10,000 flipped");
     }
 
     #[test]

@@ -1,137 +1,150 @@
-//! Everything that can stop the loader. A single broken sample does not: it is replaced and counted.
+//! The errors that stop the loader. A single broken sample is not one: it is replaced and counted.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What went wrong, where, and what to do.
+/// The error type of this crate. Each message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused a file.
-    #[error("{}: {source}", path.display())]
+    /// A file or folder cannot be read or written.
+    #[error("{}", concepts::files::io_message(path, doing, source))]
     Io {
-        /// The file or folder.
+        /// The file or folder, or its URL.
         path: PathBuf,
-        /// Its answer.
+        /// The failed operation: "read", "write" or "remove".
+        doing: &'static str,
+        /// The reason.
         source: io::Error,
     },
 
-    /// A name that stands for no shard.
+    /// An input that cannot be used as a list of shards.
     #[error("{}: {problem}", input.display())]
     Input {
-        /// The name as it was given.
+        /// The input as it was given.
         input: PathBuf,
-        /// Why it cannot be used.
+        /// Why it cannot be used, and what to do.
         problem: String,
     },
 
-    /// The archive itself is damaged, or ends too early.
-    #[error("shard {}: {problem}; download or write it again", shard.display())]
+    /// The tar file is damaged or truncated.
+    #[error("cannot read shard {}: {problem}; download or write it again", shard.display())]
     Archive {
-        /// The archive.
+        /// Path of the shard.
         shard: PathBuf,
-        /// What is damaged, and where in the archive.
+        /// What is damaged, and where in the tar.
         problem: String,
     },
 
-    /// The shard is not the one that was opened first.
-    #[error("shard {}: {problem}", shard.display())]
+    /// The shard has changed since it was first opened.
+    #[error("shard {} {problem}", shard.display())]
     Changed {
-        /// The archive.
+        /// Path of the shard.
         shard: PathBuf,
         /// What happened, and what to do.
         problem: &'static str,
     },
 
-    /// A file beside the shard (table, statistics) cannot be read or speaks of another shard.
-    #[error("{}: {problem}", path.display())]
+    /// A file next to a shard (its Parquet table, `_stats.json` or sidecar) cannot be read or belongs to another shard.
+    #[error("cannot use {}: {problem}", path.display())]
     Companion {
-        /// The file beside the shard.
+        /// The file next to the shard.
         path: PathBuf,
-        /// What is wrong with it and what to do.
+        /// What is wrong with it, and what to do.
         problem: String,
     },
 
-    /// A bank was given, but the shard has no sidecar with its mentions.
+    /// A concept vocabulary was given, but a shard has no sidecar with its mentions.
     #[error("shard {} has no sidecar {}; run `ingest tag` on its folder", shard.display(), sidecar.display())]
     NoSidecar {
         /// The shard.
         shard: PathBuf,
-        /// Where the sidecar should be.
+        /// Path at which the sidecar should be.
         sidecar: PathBuf,
     },
 
-    /// The sidecar cannot be read, or was written for another shard.
+    /// The sidecar cannot be read, or it was written for another shard.
     #[error("shard {}: {source}", shard.display())]
     Sidecar {
         /// The shard.
         shard: PathBuf,
-        /// The refusal.
+        /// The reason.
         source: concepts::Error,
     },
 
-    /// The set does not fill one batch.
+    /// The dataset has fewer samples than one batch.
     #[error(
         "the shards hold {samples} samples, fewer than one batch of {batch_size}; give more shards or a smaller batch"
     )]
     TooFewSamples {
-        /// Samples in all shards.
+        /// Number of samples in all shards.
         samples: u64,
-        /// Samples of a global batch.
+        /// Number of samples in a global batch.
         batch_size: usize,
     },
 
-    /// Streams cannot be dealt evenly to the ranks.
+    /// The number of ranks does not divide the number of streams.
     #[error(
-        "{world_size} ranks cannot share {streams} streams evenly (the greatest common divisor of the {wanted} \
-         streams asked for and the batch of {batch_size}); choose a batch size that is a multiple of the ranks, \
-         and ranks that divide the streams"
+        "{world_size} ranks cannot share {streams} streams evenly ({streams} is the greatest common divisor of the \
+         {wanted} streams asked for and the batch size {batch_size}); choose a batch size that is a multiple of the \
+         number of ranks, and a number of ranks that divides the streams"
     )]
     Ranks {
-        /// Ranks of the run.
+        /// Number of ranks of the run.
         world_size: usize,
-        /// Streams in use.
+        /// Number of streams in use.
         streams: usize,
-        /// Streams asked for.
+        /// Number of streams asked for.
         wanted: usize,
-        /// Samples of a global batch.
+        /// Number of samples in a global batch.
         batch_size: usize,
     },
 
-    /// Settings that make no sense.
+    /// A setting is out of range, or settings contradict each other.
     #[error("{0}")]
     Settings(String),
 
-    /// Sample after sample of a stream is broken: the set is, and replacing would only hide it.
+    /// Many samples in a row are broken. The dataset is then damaged as a whole, and replacing samples would only hide
+    /// it.
     #[error(
-        "shard {}: all of {tries} samples in a row are broken, the last one {key}: {cause}; `ingest verify` \
-         names what is damaged",
+        "shard {}: {tries} samples in a row are broken, the last one is {key}: {cause}; run `ingest verify` to list \
+         what is damaged",
         shard.display()
     )]
     Broken {
-        /// The shard of the last one.
+        /// Path of the shard with the last of them.
         shard: PathBuf,
-        /// Its key.
+        /// Key of the last one.
         key: String,
-        /// How many were tried.
+        /// Number of samples tried.
         tries: usize,
-        /// Why the last one is broken.
+        /// What is wrong with the last one.
         cause: String,
     },
 
-    /// The consumer's memory for a batch cannot be had, or is not what was asked for.
-    #[error("no memory for the images of a batch: {0}")]
+    /// The image buffer of a batch cannot be allocated, or has the wrong size ([`crate::slot`]).
+    #[error("cannot allocate the images of a batch: {0}")]
     Slot(String),
 
-    /// No thread could be started, or all have ended.
-    #[error("the loader's threads cannot be started: {0}")]
+    /// A thread could not be started, or all of them have ended.
+    #[error("the threads of the loader cannot be started, or have ended: {0}")]
     Threads(io::Error),
 }
 
 impl Error {
-    /// For `map_err`: an input-output error at `path`.
-    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+    /// For `map_err`: `path` cannot be read.
+    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        Self::io(path, "read")
+    }
+
+    /// For `map_err`: `path` cannot be written.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        Self::io(path, "write")
+    }
+
+    /// For `map_err`: an operation on `path` failed; `doing` is its verb.
+    pub(crate) fn io<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io { path: path.to_owned(), doing, source }
     }
 
     pub(crate) fn archive(shard: &Path, problem: impl Into<String>) -> Self {

@@ -1,11 +1,14 @@
-//! What the loader keeps of a shard: key, place of the image, caption. Some 50 bytes a sample and the texts.
+//! The index of a shard: key, image position and caption of each sample. Takes about 50 bytes per sample, plus the
+//! texts.
 
 use std::io::{self, BufReader};
 use std::path::Path;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::cast;
+use arrow_schema::DataType;
 use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -16,11 +19,11 @@ use crate::shard::{stats_path, table_path};
 use crate::tar::{Archive, BLOCK, Member, Sample};
 use crate::{Error, source};
 
-/// Bytes of the tar: offset, length.
-type Place = (u64, u64);
+/// A range of bytes of the tar: offset, length.
+type ByteRange = (u64, u64);
 
-/// Key, image and caption of a sample, as found in the headers.
-type Located = (String, Option<Place>, Option<Place>);
+/// Key, image and caption of a sample, as found in the tar's headers.
+type Located = (String, Option<ByteRange>, Option<ByteRange>);
 
 fn located(sample: &Sample, caption: &str) -> Located {
     let place = |member: &Member| (member.offset, member.length);
@@ -31,36 +34,36 @@ fn located(sample: &Sample, caption: &str) -> Located {
 #[derive(Debug)]
 pub struct Index {
     keys: Strings,
-    images: Vec<Option<Place>>,
+    images: Vec<Option<ByteRange>>,
     captions: Captions,
 }
 
 #[derive(Debug)]
 enum Captions {
-    InTar(Vec<Option<Place>>),
+    InTar(Vec<Option<ByteRange>>),
     InTable(Strings),
 }
 
-/// Where a sample's caption is.
+/// Where the caption of a sample is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Caption<'a> {
-    /// These bytes of the tar: the text, or the json that holds it.
+    /// In the tar, as (offset, length) in bytes: the text, or the JSON that contains it.
     At(u64, u64),
-    /// This text, raw.
+    /// In the shard's Parquet table: the caption as given, not normalised.
     Text(&'a str),
 }
 
 impl Index {
-    /// The index of an open shard: from its table `NNNNN.parquet` when that has the images' places, otherwise
-    /// from one pass over the tar's headers.
+    /// Reads the index of an open shard: from its Parquet table `NNNNN.parquet` if that has the columns `offset` and
+    /// `length` of the images, otherwise by one pass over the tar's headers.
     ///
     /// # Errors
-    /// A damaged tar or table; a table or statistics that do not fit the tar.
+    /// The tar or the table is damaged; the table or the `_stats.json` does not match the tar.
     pub fn load(archive: &Archive) -> Result<Self, Error> {
         Self::load_for(archive, &CaptionSource::Text, None)
     }
 
-    /// The same for captions from elsewhere; what a pass over the headers finds is kept in the cache.
+    /// The same for captions from another member; the result of a pass over the headers is kept in the cache.
     pub(crate) fn load_for(
         archive: &Archive,
         captions: &CaptionSource,
@@ -70,7 +73,7 @@ impl Index {
         let located = || -> Result<Vec<Located>, Error> {
             Ok(archive.samples()?.iter().map(|sample| located(sample, extension)).collect())
         };
-        // Of members other than the image, tables have no places.
+        // The table has positions of the images only.
         let table = if *captions == CaptionSource::Text { Self::from_table(archive)? } else { None };
         let index = match (table, cache) {
             (Some(index), _) => index,
@@ -78,24 +81,27 @@ impl Index {
             (None, Some(cache)) => {
                 let version = format!("index 1 {extension}, {}", archive.version());
                 let file = cache.get(archive.path(), &version, 0, |to| {
-                    serde_json::to_writer(to, &located()?).map_err(|e| Error::io(archive.path())(e.into()))
+                    serde_json::to_writer(to, &located()?)
+                        .map_err(|e| Error::io(archive.path(), "index")(e.into()))
                 })?;
                 let places: Vec<Located> = serde_json::from_reader(BufReader::new(file))
-                    .map_err(|e| Error::io(&cache.folder)(e.into()))?;
+                    .map_err(|e| Error::read(&cache.folder)(e.into()))?;
                 Self::from_places(&places)
             }
         };
         if let Some(count) = count_from_stats(archive.path())?
             && count as usize != index.len()
         {
-            let problem =
-                format!("says {count} samples, but the shard has {}; write the shard again", index.len());
+            let problem = format!(
+                "it counts {count} samples, but the shard has {}; write the shard again",
+                index.len()
+            );
             return Err(Error::companion(&stats_path(archive.path()), problem));
         }
         Ok(index)
     }
 
-    /// Samples.
+    /// Number of samples.
     pub fn len(&self) -> usize {
         self.images.len()
     }
@@ -105,17 +111,17 @@ impl Index {
         self.images.is_empty()
     }
 
-    /// Key of the sample at this position; "" beyond the last.
+    /// Key of the sample at this position; "" beyond the last sample.
     pub fn key(&self, sample: u32) -> &str {
         self.keys.get(sample as usize)
     }
 
-    /// Offset and length of a sample's image; none if it has no image.
+    /// Offset and length in bytes of a sample's image; `None` if the sample has no image.
     pub fn image(&self, sample: u32) -> Option<(u64, u64)> {
         self.images.get(sample as usize).copied().flatten()
     }
 
-    /// A sample's caption; none if it has none.
+    /// A sample's caption; `None` if the sample has no caption.
     pub fn caption(&self, sample: u32) -> Option<Caption<'_>> {
         match &self.captions {
             Captions::InTar(places) => places
@@ -135,14 +141,14 @@ impl Index {
         }
     }
 
-    /// None when there is no table, or one of another tool, without places.
+    /// `None` if there is no table, or if the table (for example of another tool) has no image positions.
     fn from_table(archive: &Archive) -> Result<Option<Self>, Error> {
         let path = table_path(archive.path());
         let Some(file) = if_there(&path)? else { return Ok(None) };
         let unreadable = |e: &dyn std::fmt::Display| {
             Error::companion(
                 &path,
-                format!("not a readable table: {e}; write the shard again, or remove the table"),
+                format!("it is not a valid Parquet table: {e}; write the shard again, or remove the table"),
             )
         };
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unreadable(&e))?;
@@ -156,7 +162,8 @@ impl Index {
             let batch = batch.map_err(|e| unreadable(&e))?;
             add_rows(&batch, &mut rows).map_err(|e| unreadable(&e))?;
         }
-        // The table is in input order, which is the tar's; another order would still name the same samples.
+        // The rows are in input order, which is the order of the tar. Sorting makes tables in another order usable,
+        // too.
         rows.sort_by_key(|row| row.offset);
         for row in rows.first().into_iter().chain(rows.last()) {
             row.check(archive).map_err(|problem| Error::companion(&path, problem))?;
@@ -169,19 +176,21 @@ impl Index {
     }
 }
 
-/// Samples of a shard, by its statistics; none when it has no statistics.
+/// Number of samples of a shard, from its `_stats.json`; `None` if the shard has no such file.
 pub fn count_from_stats(shard: &Path) -> Result<Option<u32>, Error> {
     let path = stats_path(shard);
     let Some(text) = if_there(&path)? else { return Ok(None) };
     let stats: serde_json::Value = serde_json::from_slice(&text).map_err(|e| {
-        Error::companion(&path, format!("not a readable JSON object: {e}; write the shard again"))
+        Error::companion(&path, format!("it is not a valid JSON object: {e}; write the shard again"))
     })?;
     let count =
         stats.get("successes").and_then(serde_json::Value::as_u64).and_then(|n| u32::try_from(n).ok());
-    count.map(Some).ok_or_else(|| Error::companion(&path, "has no count `successes`; write the shard again"))
+    count
+        .map(Some)
+        .ok_or_else(|| Error::companion(&path, "it has no count `successes`; write the shard again"))
 }
 
-/// The bytes of a file beside a shard.
+/// The bytes of a file next to a shard, if it exists.
 fn if_there(path: &Path) -> Result<Option<Bytes>, Error> {
     match source::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -190,7 +199,7 @@ fn if_there(path: &Path) -> Result<Option<Bytes>, Error> {
     }
 }
 
-/// A sample of the table.
+/// A row of the shard's Parquet table.
 struct Row {
     key: String,
     caption: String,
@@ -199,12 +208,12 @@ struct Row {
 }
 
 impl Row {
-    /// The table fits the tar if the block before the image is a header of that key and length: seen for the
-    /// first and last sample, that rules out the table of another or of an older shard.
+    /// The table matches the tar if the block before the image is a header with the row's key and length. Checking the
+    /// first and the last row is enough to detect the table of another shard, or of an older version of this one.
     fn check(&self, archive: &Archive) -> Result<(), String> {
         let problem = || {
             format!(
-                "does not fit its shard: no image of {} at byte {}; write the shard again, or remove the table",
+                "it does not match its shard: no image of {} at byte {}; write the shard again, or remove the table",
                 self.key, self.offset
             )
         };
@@ -225,7 +234,7 @@ impl Row {
     }
 }
 
-/// Adds the rows of a batch that are in the tar.
+/// Adds the rows of a batch whose samples are in the tar.
 fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), String> {
     let column = |name: &str, kind: &DataType| -> Result<ArrayRef, String> {
         let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;

@@ -1,7 +1,12 @@
-//! Shards and sidecars to batches, in an order that is a function of seed, epoch and shards alone.
+//! Reads WebDataset shards and their concept sidecars, and returns batches for training. The order of the samples
+//! depends only on the seed, the epoch and the list of shards.
 //!
-//! A run opens its shards once and iterates over batches; a [`Position`] (epoch, step) is all that has to be
-//! kept to go on from the same place, on any number of ranks that divides the streams:
+//! A *shard* is a tar file of samples (an image and its caption). Its *sidecar* is a Parquet file next to it with the
+//! concepts that the captions mention ([`concepts::sidecar`]).
+//!
+//! A run opens its shards once and iterates over batches. A [`Position`] (epoch, step) is all that has to be saved to
+//! resume at the same place. The number of ranks may differ on resume, as long as it divides the number of streams
+//! ([`order`]):
 //!
 //! ```no_run
 //! # fn main() -> Result<(), loader::Error> {
@@ -15,9 +20,10 @@
 //! # }
 //! ```
 //!
-//! From bytes to batches: [`shard`] names the files, [`tar`] finds the samples in one, [`index`] keeps what is
-//! needed of them, [`order`] says which sample goes where, [`crop`] and [`pixels`] make the image, [`text`] the
-//! tokens and mentions, and [`Loader`] runs it all on threads.
+//! The modules, in the order in which a sample passes through them: [`shard`] lists the files, [`tar`] finds the
+//! samples in a file, [`index`] keeps the key, image position and caption of each, [`order`] decides which sample goes
+//! into which row, [`crop`] and [`pixels`] make the image, and [`text`] makes the tokens and mentions. [`Loader`] runs
+//! all of this on threads.
 
 pub mod caption;
 pub mod crop;

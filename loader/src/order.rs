@@ -1,42 +1,45 @@
-//! The order of samples: a pure function of seed, epoch and the shards' sample counts. No input or output here.
+//! The order of samples: a pure function of the seed, the epoch and the sample counts of the shards. This module does
+//! no I/O.
 //!
 //! # Specification
-//! Given the shards in the order they are listed, with `n_0, n_1, ..` samples and `N` in all; a seed; `S` streams;
-//! a window `W`; a global batch of `B` samples. `S` is the greatest common divisor of the streams asked for and
-//! `B`, so that `q = B / S` is whole. In epoch `e`:
+//! Given are the shards in the order they are listed, with `n_0, n_1, ..` samples each and `N` in all; a seed; `S`
+//! streams; a window of `W` samples; a global batch of `B` samples. `S` is the greatest common divisor of the number of
+//! streams asked for and `B`, so that `q = B / S` is an integer. In epoch `e`:
 //! 1. The shards are permuted by the key (seed, e, `SHARDS`). Their samples, in tar order, one shard after the
-//!    other, are the *list*: positions `0..N`.
+//!    other, are the *list*, with positions `0..N`.
 //! 2. The list is cut into `S` streams: stream `s` holds positions `floor(s N / S) .. floor((s+1) N / S)`.
-//! 3. A stream of `L` samples is cut, by the same rule, into `ceil(L / W)` windows, and window `w` is permuted by
-//!    the key (seed, e, `WINDOW`, s, w).
+//! 3. A stream of `L` samples is cut, by the same rule, into `ceil(L / W)` windows, and window `w` is permuted
+//!    (shuffled) by the key (seed, e, `WINDOW`, s, w).
 //! 4. Step `t` takes positions `t q .. (t+1) q` of every stream. Row `s q + i` of the global batch is position
 //!    `t q + i` of stream `s`. The epoch has `floor(N / B)` steps.
 //! 5. Rank `r` of `R` (which divides `S`) owns streams `r S / R .. (r+1) S / R`, that is, rows
 //!    `r B / R .. (r+1) B / R`.
 //!
-//! # Several sets
-//! Of sets `k = 0, 1, ..` with weights `w_k`, set `k` gets `S_k` of the `S` streams: `S w_k / sum w`, made whole by
-//! largest remainder (of equal remainders the first set's comes first), and with them `B_k = S_k q` rows of every
-//! batch. Which of the `S` streams are its own: for `s = 1, 2, .. S` the next stream goes to the set with the largest
-//! `S_k s - S d_k` (of equal ones the first), `d_k` being the streams that the set has by then, below `S_k`.
+//! # Several datasets
+//! Given are datasets `k = 0, 1, ..` with weights `w_k`. Dataset `k` gets `S_k` of the `S` streams: `S w_k / sum w`,
+//! rounded to integers by the largest remainder method (equal remainders: the first dataset first), and with them
+//! `B_k = S_k q` rows of every batch. The streams are assigned one by one: for `s = 1, 2, .. S` the next stream goes to the
+//! dataset with the largest `S_k s - S d_k` (equal values: the first dataset) among those with `d_k < S_k`, where `d_k`
+//! is the number of streams assigned to dataset `k` so far.
 //!
-//! Each set has the order above for its own shards, with `S_k` streams, a batch of `B_k` and the seed, which for
-//! `k > 0` is the key (seed, `SET`, k). Batch `t` of the run (`t = e floor(N / B) + step` with the samples `N` of all
-//! sets) takes step `t mod T_k` of epoch `floor(t / T_k)` of set `k`, `T_k` being that set's steps an epoch: every set
-//! is drawn without replacement and begins anew when it is through, whatever the others do. Augmentation and captions
-//! are drawn from the set's own epoch, and from the shard's number in the list of all shards.
+//! Each dataset has the order above for its own shards, with `S_k` streams, a batch of `B_k`, and the seed, which for
+//! `k > 0` is the key (seed, `SET`, k). Let `T_k` be the number of steps per epoch of dataset `k`. Batch `t` of the run
+//! (`t = e floor(N / B) + step`, with `N` the number of samples of all datasets) takes step `t mod T_k` of epoch
+//! `floor(t / T_k)` of dataset `k`. So every dataset is drawn without replacement and starts its next epoch when it is
+//! used up, independently of the others. Augmentation and captions are drawn from the dataset's own epoch and from the
+//! shard's number in the list of all shards.
 //!
 //! # Invariants
 //! - The global batches do not depend on `R`, on threads or on where a run was resumed.
-//! - No sample comes twice in an epoch; fewer than `B` are left out, and which ones changes with the epoch.
-//! - Any position is reached in constant time after an epoch's shard list (one entry a shard) is permuted.
-//! - A rank reads from about `N / R` neighbouring samples of the list, in windows of `W`.
+//! - No sample comes twice in an epoch. Fewer than `B` samples are left out, and which ones changes with the epoch.
+//! - Any position is reached in constant time after the shard list of the epoch (one entry per shard) is permuted.
+//! - A rank reads about `N / R` neighbouring samples of the list, in windows of `W`.
 //!
 //! # Broken samples
-//! Position `p` of a stream, if its sample is broken, is filled with the next good sample of that stream:
-//! `p + 1`, `p + 2`, .. , going on at the stream's start after its end. That one then also comes at its own
-//! position, so a broken sample costs one repetition and moves nothing else: the batches remain a function of
-//! the data, whatever was read before.
+//! If the sample at position `p` of a stream is broken, the next good sample of that stream replaces it: `p + 1`,
+//! `p + 2`, .., continuing at the start of the stream after its end. The replacement also comes at its own position, so a
+//! broken sample costs one repetition and moves no other sample: the batches remain a function of the data and do not
+//! depend on what was read before.
 
 mod mixture;
 
@@ -46,18 +49,18 @@ pub use self::mixture::{Mixture, Place, Share};
 use crate::Error;
 use crate::permutation::{Permutation, key};
 
-/// Keeps the keys of shard permutations apart from those of windows.
+/// Separates the keys of shard permutations from those of windows.
 const SHARDS: u64 = 1;
 const WINDOW: u64 = 2;
 
-/// Where a run is: the batch that comes next.
+/// The position of a run: the batch that comes next.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
 )]
 pub struct Position {
-    /// Passes over the shards before this one.
+    /// Epochs completed before this batch: the number of the epoch, from 0.
     pub epoch: u64,
-    /// Batches of this epoch before this one.
+    /// Batches of this epoch before this batch: the number of the step, from 0.
     pub step: u64,
 }
 
@@ -68,7 +71,7 @@ impl Position {
         Self { step: self.step + 1, ..self }.normalised(steps_per_epoch)
     }
 
-    /// The same position with its step inside the epoch: step `steps_per_epoch` is the next epoch's step 0.
+    /// The same position with a step inside the epoch: step `steps_per_epoch` becomes step 0 of the next epoch.
     #[must_use]
     pub fn normalised(self, steps_per_epoch: u64) -> Self {
         let steps = steps_per_epoch.max(1);
@@ -76,25 +79,25 @@ impl Position {
     }
 }
 
-/// One sample of the set.
+/// Identifies one sample of the dataset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SampleId {
-    /// Index of its shard in the list of shards.
+    /// Index of its shard in the list of shards, from 0.
     pub shard: u32,
-    /// Its position in the tar.
+    /// Its position in the tar, from 0.
     pub sample: u32,
 }
 
-/// The order of all epochs.
+/// The order of all epochs of one dataset.
 #[derive(Debug, Clone)]
 pub struct Order {
     counts: Vec<u32>,
-    /// Streams asked for; only for the error message.
+    /// Number of streams asked for; used in the error message only.
     wanted: usize,
     plan: Plan,
 }
 
-/// The numbers of the specification, in its notation: N, S, W, B and the seed.
+/// The numbers of the specification, there called N, S, W, B and the seed.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     samples: u64,
@@ -105,11 +108,11 @@ struct Plan {
 }
 
 impl Order {
-    /// `counts`: samples of each shard, as listed. `streams` is reduced to its greatest common divisor with
-    /// `batch_size` (samples of a global batch).
+    /// `counts`: number of samples of each shard, in the order listed. `streams` is reduced to its greatest common
+    /// divisor with `batch_size`, the number of samples in a global batch.
     ///
     /// # Errors
-    /// Zeros, and fewer samples than one batch.
+    /// A number is 0, or there are fewer samples than one batch.
     pub fn new(
         counts: Vec<u32>,
         seed: u64,
@@ -137,38 +140,40 @@ impl Order {
         Ok(Self { counts, wanted: streams, plan })
     }
 
-    /// Samples of each shard, as listed.
+    /// Number of samples of each shard, in the order listed.
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
 
-    /// Samples of all shards.
+    /// Number of samples in all shards.
     pub fn samples(&self) -> u64 {
         self.plan.samples
     }
 
-    /// Streams in use.
+    /// Number of streams in use.
     pub fn streams(&self) -> u64 {
         self.plan.streams
     }
 
-    /// Batches of an epoch.
+    /// Number of batches in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.plan.samples / self.plan.batch_size
     }
 
-    /// Rows that each stream gives to a batch.
+    /// Number of rows of a batch that come from each stream.
     pub fn rows_per_stream(&self) -> u64 {
         self.plan.batch_size / self.plan.streams
     }
 
-    /// Streams of rank `rank` of `world_size`.
+    /// The streams of rank `rank` of `world_size` ranks.
     ///
     /// # Errors
-    /// Ranks that do not divide the streams; a rank outside the world.
+    /// The number of ranks does not divide the number of streams, or `rank` is not below `world_size`.
     pub fn streams_of(&self, rank: usize, world_size: usize) -> Result<Range<u64>, Error> {
         if rank >= world_size {
-            return Err(Error::Settings(format!("there is no rank {rank} among {world_size}")));
+            return Err(Error::Settings(format!(
+                "rank {rank} does not exist: there are {world_size} ranks, numbered from 0"
+            )));
         }
         let (rank, world) = (rank as u64, world_size as u64);
         if !self.plan.streams.is_multiple_of(world) {
@@ -182,7 +187,7 @@ impl Order {
         Ok(rank * self.plan.streams / world..(rank + 1) * self.plan.streams / world)
     }
 
-    /// The order of one epoch; takes time and memory in proportion to the shards, not to the samples.
+    /// The order of one epoch. Takes time and memory proportional to the number of shards, not of samples.
     pub fn epoch(&self, epoch: u64) -> Epoch {
         let shards = Permutation::new(key(&[self.plan.seed, epoch, SHARDS]), self.counts.len() as u64);
         let mut listed = Vec::with_capacity(self.counts.len());
@@ -206,13 +211,13 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Samples of a stream.
+    /// Number of samples of a stream.
     pub fn stream_len(&self, stream: u64) -> u64 {
         let stream = cut(self.plan.samples, self.plan.streams, stream);
         stream.end - stream.start
     }
 
-    /// The sample at `position` of a stream; positions at and after the stream's length start over.
+    /// The sample at `position` of a stream. Positions beyond its last sample start again at its first.
     pub fn sample(&self, stream: u64, position: u64) -> SampleId {
         let Plan { samples, streams, window, seed, .. } = self.plan;
         let bounds = cut(samples, streams, stream);
@@ -228,13 +233,13 @@ impl Epoch {
 
     /// The sample at a position of the list.
     fn listed(&self, position: u64) -> SampleId {
-        // Of shards without samples, which start where the next one does, the last is the one that has it.
+        // Several shards have the same start if all but the last of them are empty: take the last.
         let after = self.listed.partition_point(|&(start, _)| start <= position);
         let (start, shard) = self.listed[after - 1];
         SampleId { shard, sample: (position - start) as u32 }
     }
 
-    /// (stream, position) of the rows that `streams` give to step `step`, in the order of the batch.
+    /// (stream, position) of each row of step `step` that comes from `streams`, in the order of the batch.
     pub fn rows(&self, step: u64, streams: Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
         let rows = self.plan.batch_size / self.plan.streams;
         streams
@@ -242,13 +247,13 @@ impl Epoch {
     }
 }
 
-/// Part `i` when `total` is cut into `parts` as equal as whole numbers allow.
+/// Part `i` when `total` is cut into `parts` parts of equal size, as far as integers allow.
 fn cut(total: u64, parts: u64, i: u64) -> Range<u64> {
     let bound = |i: u64| (u128::from(i) * u128::from(total) / u128::from(parts)) as u64;
     bound(i)..bound(i + 1)
 }
 
-/// The part of [`cut`] that holds `position`.
+/// The part of [`cut`] that contains `position`.
 fn part_of(total: u64, parts: u64, position: u64) -> u64 {
     // The largest i with floor(i total / parts) <= position, that is, i total < (position + 1) parts.
     (((u128::from(position) + 1) * u128::from(parts) - 1) / u128::from(total)) as u64

@@ -1,13 +1,13 @@
-//! Keyed permutations without a table, and the draws behind every random choice of the loader.
+//! Keyed permutations that need no table, and the random draws behind every random choice of the loader.
 //!
-//! Both are written out here, not taken from a crate: the order of samples is a contract with checkpoints
-//! that were written by earlier builds, so no dependency's update may change it.
+//! Both are implemented here instead of taken from a crate. Checkpoints rely on the order of samples, also those
+//! written by earlier builds, so an update of a dependency must not be able to change it.
 
 /// 2^64 divided by the golden ratio: the increment of the SplitMix64 generator.
 const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
-/// Feistel rounds. Four make a pseudo-random permutation of a large domain; small ones (a handful of shards)
-/// need more before every order is equally likely.
+/// Feistel rounds. Four give a pseudo-random permutation of a large domain; a small one (a few shards) needs more until
+/// every order is equally likely.
 const ROUNDS: u64 = 10;
 
 /// The output function of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of 64 bits.
@@ -17,22 +17,22 @@ pub const fn mix(mut x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// One key from several numbers: `h = mix((h + GOLDEN) ^ part)`, from 0, over the parts in turn.
+/// Combines several numbers into one key: `h = mix((h + GOLDEN) ^ part)` for each part in turn, starting from 0.
 pub fn key(parts: &[u64]) -> u64 {
     parts.iter().fold(0, |h: u64, &part| mix(h.wrapping_add(GOLDEN) ^ part))
 }
 
-/// A number below `n` from 64 random bits: the upper half of their product.
+/// Maps 64 random bits to a number below `n`: the upper half of their product.
 const fn below(bits: u64, n: u64) -> u64 {
     ((bits as u128 * n as u128) >> 64) as u64
 }
 
-/// A permutation of 0..n that computes any single value in constant time and keeps nothing.
+/// A permutation of 0..n. It computes any single value in constant time and needs no memory.
 ///
-/// The numbers are laid out in a grid of `rows` = ceil(sqrt n) by `columns` = ceil(n / rows). A round moves
-/// every number along its column by an amount that depends on the column, and then along its row by an amount
-/// that depends on the row it has reached: a generalised Feistel network (Black and Rogaway, 2002). A value
-/// that lands beyond n walks on until it is inside.
+/// The numbers are laid out in a grid of `rows` = ceil(sqrt n) by `columns` = ceil(n / rows). A round moves every
+/// number along its column by an amount that depends on the column, and then along its row by an amount that depends on
+/// the row it has reached: a generalised Feistel network (Black and Rogaway, 2002). A value that is not below n is
+/// permuted again until it is.
 #[derive(Debug, Clone, Copy)]
 pub struct Permutation {
     key: u64,
@@ -42,7 +42,7 @@ pub struct Permutation {
 }
 
 impl Permutation {
-    /// The permutation of 0..n that `key` chooses; `n` is below 2^48.
+    /// The permutation of 0..n for this key; `n` must be below 2^48.
     pub fn new(key: u64, n: u64) -> Self {
         let root = n.isqrt();
         let rows = (root + u64::from(root * root < n)).max(1);
@@ -66,18 +66,18 @@ impl Permutation {
         }
     }
 
-    /// 64 bits that belong to a half-round and a coordinate (which is below 2^32, as n is below 2^48).
+    /// 64 pseudo-random bits for a half-round and a coordinate (which is below 2^32, because n is below 2^48).
     fn bits(&self, half_round: u64, coordinate: u64) -> u64 {
         mix(self.key ^ mix(coordinate + (half_round << 32)))
     }
 }
 
-/// Draws from one key: value `i` is `mix(key + (i + 1) GOLDEN)`, which is SplitMix64 seeded with the key.
+/// Random draws from one key: value `i` is `mix(key + (i + 1) GOLDEN)`, which is SplitMix64 seeded with the key.
 #[derive(Debug, Clone, Copy)]
 pub struct Draws(u64);
 
 impl Draws {
-    /// Draws that depend on these numbers alone.
+    /// Draws that depend only on these numbers.
     pub fn new(parts: &[u64]) -> Self {
         Self(key(parts))
     }
@@ -87,12 +87,12 @@ impl Draws {
         mix(self.0)
     }
 
-    /// Uniform in [low, high), from 53 bits.
+    /// A uniform draw from [low, high), made of 53 random bits.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * ((self.bits() >> 11) as f64 / (1_u64 << 53) as f64)
     }
 
-    /// Uniform among 0..n.
+    /// A uniform draw from 0..n.
     pub fn below(&mut self, n: u64) -> u64 {
         below(self.bits(), n)
     }
@@ -125,8 +125,8 @@ mod tests {
             let permutation = Permutation::new(key, n);
             let mut seen = vec![false; n as usize];
             for i in 0..n {
-                let slot = &mut seen[permutation.apply(i) as usize];
-                prop_assert!(!std::mem::replace(slot, true));
+                let seen = &mut seen[permutation.apply(i) as usize];
+                prop_assert!(!std::mem::replace(seen, true));
             }
         }
     }
@@ -147,7 +147,7 @@ mod tests {
             let chi: f64 =
                 counts.values().map(|&c| (c as f64 - expected).powi(2) / expected).sum::<f64>() + missing;
             let degrees = (outcomes - 1) as f64;
-            // Five standard deviations above the mean of the chi-square distribution.
+            // The mean of the chi-square distribution plus five standard deviations.
             assert!(
                 chi < degrees + 5.0 * (2.0 * degrees).sqrt(),
                 "n {n}: chi-square {chi} of {degrees} degrees"
@@ -155,7 +155,7 @@ mod tests {
         }
     }
 
-    /// In a large one, neighbours must not stay neighbours and positions must not correlate.
+    /// In a large permutation, neighbours must not stay neighbours, and positions must not correlate.
     #[test]
     fn large_permutations_scatter() {
         for n in [1000_u64, 4096, 9973] {

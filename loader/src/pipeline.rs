@@ -1,14 +1,15 @@
-//! The iterator that hands out whole batches, made by the threads of [`crate::worker`].
+//! The iterator over batches. The threads of [`crate::worker`] make the rows.
 //!
-//! The consumer's thread decides which sample goes into which row and puts one job a row into a queue; a thread
-//! that takes a job reads just the bytes of that sample, decodes it and writes the pixels straight into the row's
-//! part of the batch. Where shards are remote, more threads, which mostly wait, read ahead of those that decode.
+//! The consumer's thread decides which sample goes into which row and puts one job per row into a queue. A thread takes
+//! a job, reads only the bytes of that sample, decodes it and writes the pixels directly into the row's part of the
+//! batch. If shards are remote, additional threads, which mostly wait, read ahead of those that decode.
 //!
 //! # Memory
-//! As many batches as are to be made ahead are in the queue at any time, and the consumer has one, so memory is bounded
-//! by `(prefetch + 2) * rows * (size^2 * 3 + 8 * context)` bytes of batches (and those that the consumer keeps), a
-//! decoded image a thread, the indices of the open shards (see [`crate::index`]) and, of remote shards,
-//! `(prefetch + 1) * rows` images as they are stored.
+//! At any time, `prefetch` + 1 batches are in the queue and the consumer has one, so memory is bounded by
+//! - `(prefetch + 2) * rows * (size^2 * 3 + 8 * context)` bytes of batches, and those that the consumer keeps;
+//! - one decoded image per thread;
+//! - the indices of the open shards (see [`crate::index`]);
+//! - for remote shards, `(prefetch + 1) * rows` encoded images.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -21,33 +22,33 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::batch::{Batch, Counters};
 use crate::order::{Epoch, Mixture, Position};
-use crate::slot::{Images, Lender, Piece, Plain, Slot};
+use crate::slot::{HeapSlot, Images, Lender, Piece, Slot};
 use crate::store::Store;
 use crate::worker::{Job, Made, Row, decode_jobs, read_jobs};
 use crate::{Error, Settings};
 
-/// Threads that read remote shards; each has one request on its way.
+/// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;
 
-/// An opened set of shards.
+/// An opened dataset (or mixture of datasets).
 #[derive(Debug, Clone)]
-pub struct Loader(Arc<Set>);
+pub struct Loader(Arc<Shared>);
 
 /// What the threads share.
 #[derive(Debug)]
-pub(crate) struct Set {
+pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) order: Mixture,
-    /// This rank's.
+    /// The streams of this rank.
     pub(crate) streams: Range<u64>,
     pub(crate) store: Store,
-    /// Number of each shard's first sample.
+    /// Number of each shard's first sample, counted over all shards.
     pub(crate) starts: Vec<u64>,
 }
 
 impl Loader {
-    /// Checks the settings and counts the samples: from the shards' statistics, or, for shards that other tools
-    /// made, by a pass over the headers.
+    /// Checks the settings and counts the samples: from the shards' `_stats.json`, or, for shards without one (written
+    /// by other tools), by a pass over the headers.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let store = Store::new(
@@ -69,19 +70,19 @@ impl Loader {
             .collect();
         let order = Mixture::new(counts, &settings.sets, seed, streams, window, batch_size)?;
         let streams = order.streams_of(settings.rank, settings.world_size)?;
-        // Every stream has the shards of its window open, and one more at each end.
+        // Every stream has the shards of its window open, plus one at each end.
         let samples_of_a_shard = (order.samples() / shards as u64).max(1);
         let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
         store.limit((streams.end - streams.start).saturating_mul(shards_of_a_window) as usize);
-        Ok(Self(Arc::new(Set { settings, order, streams, store, starts })))
+        Ok(Self(Arc::new(Shared { settings, order, streams, store, starts })))
     }
 
-    /// What it was opened with.
+    /// The settings that it was opened with.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
     }
 
-    /// Samples of the whole set.
+    /// Number of samples in all shards.
     pub fn samples(&self) -> u64 {
         self.0.order.samples()
     }
@@ -91,12 +92,12 @@ impl Loader {
         self.0.order.counts()
     }
 
-    /// Global batches of an epoch.
+    /// Number of global batches in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.0.order.steps_per_epoch()
     }
 
-    /// Rows of this rank's part of a batch.
+    /// Number of rows in this rank's part of a batch.
     pub fn rows(&self) -> usize {
         self.0.rows()
     }
@@ -106,27 +107,27 @@ impl Loader {
         &self.0.order
     }
 
-    /// Batches from a position on, over epoch after epoch without an end. The first error ends the iteration.
-    /// Starts the threads; dropping the iterator ends them.
+    /// Iterates over batches from a position, over all following epochs without end. The first error ends the
+    /// iteration. Starts the threads; dropping the iterator ends them.
     pub fn batches(&self, from: Position) -> Batches {
-        self.batches_in(from, Box::new(|_| Ok(Box::new(Plain::default()))))
+        self.batches_in(from, Box::new(|_| Ok(Box::new(HeapSlot::default()))))
     }
 
-    /// The same with images in the consumer's memory, written there by the threads that decode: `lender` is called
-    /// for a slot when none of those that came back with dropped batches is free, so about `prefetch` + 2 times in a
-    /// run.
+    /// The same with images in memory that the consumer allocates; the decoding threads write directly into it.
+    /// `lender` is called when no slot in the pool is free, so about `prefetch` + 2 times in a run. See
+    /// [`crate::slot`].
     pub fn batches_in(&self, from: Position, lender: Lender) -> Batches {
         Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()), lender)
     }
 }
 
-impl Set {
+impl Shared {
     fn rows(&self) -> usize {
         ((self.streams.end - self.streams.start) * self.order.rows_per_stream()) as usize
     }
 }
 
-/// Samples of every shard, counted on several threads.
+/// Number of samples of every shard, counted on several threads.
 fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
     let shards = store.shards().len();
     let next = AtomicUsize::new(0);
@@ -153,10 +154,10 @@ fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
     counted.into_iter().map(|(_, count)| count).collect()
 }
 
-/// A slot and its memory, a piece a row.
-type InPieces = (Box<dyn Slot>, Vec<Box<dyn Piece>>);
+/// A slot and its row buffers.
+type LentSlot = (Box<dyn Slot>, Vec<Box<dyn Piece>>);
 
-/// A batch in the making.
+/// A batch whose rows are being made.
 struct Pending {
     position: Position,
     slot: Box<dyn Slot>,
@@ -166,25 +167,25 @@ struct Pending {
 
 /// The batches of a [`Loader`], in order.
 pub struct Batches {
-    set: Arc<Set>,
+    shared: Arc<Shared>,
     /// None when the iteration is over.
     jobs: Option<Sender<Job>>,
     made: Receiver<Made>,
     stop: Arc<AtomicBool>,
-    /// Dropped to end the threads that decode.
+    /// Dropped to end the decoding threads.
     quit: Option<Sender<()>>,
     threads: Vec<JoinHandle<()>>,
-    /// Batches asked for and not handed out; the front one is number `first`.
+    /// Batches in the queue that the consumer has not received; the front one is number `first`.
     pending: VecDeque<Pending>,
     first: u64,
-    /// Of the next batch to ask for.
+    /// Position of the next batch to put into the queue.
     next: Position,
-    /// Of each set the epoch in use, and its number.
+    /// For each dataset, the epoch in use and its number.
     epochs: Vec<Option<(u64, Arc<Epoch>)>>,
     lender: Lender,
-    /// Slots of batches that the consumer has dropped.
+    /// The buffer pool: slots of batches that the consumer has dropped.
     free: Receiver<Box<dyn Slot>>,
-    home: Sender<Box<dyn Slot>>,
+    pool: Sender<Box<dyn Slot>>,
     failed: Option<Error>,
 }
 
@@ -195,7 +196,7 @@ impl std::fmt::Debug for Batches {
 }
 
 impl Batches {
-    fn start(set: Arc<Set>, from: Position, lender: Lender) -> Self {
+    fn start(shared: Arc<Shared>, from: Position, lender: Lender) -> Self {
         let (jobs, mut queue) = unbounded::<Job>();
         let (quit, quitting) = bounded(0);
         let (finished, made) = unbounded();
@@ -206,26 +207,26 @@ impl Batches {
             let started = thread::Builder::new().name(name.to_owned()).spawn(work);
             started.map_err(|e| failed = Some(Error::Threads(e))).ok()
         };
-        if set.store.is_remote() {
+        if shared.store.is_remote() {
             let (read, after) = unbounded();
             for _ in 0..READERS {
-                let (set, queue, read, stop) =
-                    (Arc::clone(&set), queue.clone(), read.clone(), Arc::clone(&stop));
-                // Not waited for at the end: a request may take long to be given up.
-                start("loader-read", Box::new(move || read_jobs(&set, &queue, &read, &stop)));
+                let (shared, queue, read, stop) =
+                    (Arc::clone(&shared), queue.clone(), read.clone(), Arc::clone(&stop));
+                // Not joined at the end: it may take long until a request gives up.
+                start("loader-read", Box::new(move || read_jobs(&shared, &queue, &read, &stop)));
             }
             queue = after;
         }
-        for _ in 0..set.settings.threads {
-            let (set, queue, finished, quitting) =
-                (Arc::clone(&set), queue.clone(), finished.clone(), quitting.clone());
-            let work = move || decode_jobs(&set, &queue, &finished, &quitting);
+        for _ in 0..shared.settings.threads {
+            let (shared, queue, finished, quitting) =
+                (Arc::clone(&shared), queue.clone(), finished.clone(), quitting.clone());
+            let work = move || decode_jobs(&shared, &queue, &finished, &quitting);
             threads.extend(start("loader", Box::new(work)));
         }
-        let epochs = vec![None; set.order.sets().len()];
-        let (home, free) = unbounded();
+        let epochs = vec![None; shared.order.sets().len()];
+        let (pool, free) = unbounded();
         let mut batches = Self {
-            set,
+            shared,
             jobs: Some(jobs),
             made,
             stop,
@@ -237,38 +238,38 @@ impl Batches {
             epochs,
             lender,
             free,
-            home,
+            pool,
             failed,
         };
-        batches.ask();
+        batches.fill_queue();
         batches
     }
 
-    /// Position of the batch that comes next: what to store for a run to go on from here.
+    /// Position of the batch that comes next: save it to resume from here.
     pub fn position(&self) -> Position {
         self.pending.front().map_or(self.next, |batch| batch.position)
     }
 
-    /// Puts the rows of as many batches into the queue as may be in the making.
-    fn ask(&mut self) {
-        while self.failed.is_none() && self.pending.len() <= self.set.settings.prefetch {
-            if let Err(error) = self.ask_for_one() {
+    /// Puts the rows of batches into the queue until as many are pending as the settings allow.
+    fn fill_queue(&mut self) {
+        while self.failed.is_none() && self.pending.len() <= self.shared.settings.prefetch {
+            if let Err(error) = self.queue_batch() {
                 self.failed = Some(error);
             }
         }
     }
 
-    fn ask_for_one(&mut self) -> Result<(), Error> {
+    fn queue_batch(&mut self) -> Result<(), Error> {
         let (slot, pieces) = self.slot()?;
         let Some(jobs) = &self.jobs else { return Ok(()) };
-        let (set, position) = (&self.set, self.next);
+        let (shared, position) = (&self.shared, self.next);
         let batch = self.first + self.pending.len() as u64;
-        let places = set.order.rows(position, set.streams.clone());
+        let places = shared.order.rows(position, shared.streams.clone());
         for (row, (place, pixels)) in places.zip(pieces).enumerate() {
             let epoch = match &self.epochs[place.set] {
                 Some((number, epoch)) if *number == place.epoch => Arc::clone(epoch),
                 _ => {
-                    let epoch = Arc::new(set.order.sets()[place.set].epoch(place.epoch));
+                    let epoch = Arc::new(shared.order.sets()[place.set].epoch(place.epoch));
                     self.epochs[place.set] = Some((place.epoch, Arc::clone(&epoch)));
                     epoch
                 }
@@ -278,33 +279,33 @@ impl Batches {
                 row,
                 epoch,
                 number_of_epoch: place.epoch,
-                first_shard: set.order.first_shard(place.set),
+                first_shard: shared.order.first_shard(place.set),
                 stream: place.stream,
                 position: place.position,
                 pixels,
                 fetched: None,
             };
-            // Fails only when no thread is left; receiving then says so.
+            // Fails only if no thread is left; receiving then reports it.
             let _ = jobs.send(job);
         }
-        let rows: Vec<Option<Made>> = (0..set.rows()).map(|_| None).collect();
+        let rows: Vec<Option<Made>> = (0..shared.rows()).map(|_| None).collect();
         self.pending.push_back(Pending { position, slot, missing: rows.len(), rows });
-        self.next = position.next(set.order.steps_per_epoch());
+        self.next = position.next(shared.order.steps_per_epoch());
         Ok(())
     }
 
-    /// A slot for a batch, in pieces.
-    fn slot(&mut self) -> Result<InPieces, Error> {
-        let (rows, settings) = (self.set.rows(), &self.set.settings);
+    /// A slot for a batch, and its row buffers.
+    fn slot(&mut self) -> Result<LentSlot, Error> {
+        let (rows, settings) = (self.shared.rows(), &self.shared.settings);
         let bytes = if settings.images { settings.image.bytes() } else { 0 };
         let mut slot = match self.free.try_recv() {
             Ok(slot) => slot,
-            Err(_) if bytes == 0 => Box::new(Plain::default()),
+            Err(_) if bytes == 0 => Box::new(HeapSlot::default()),
             Err(_) => (self.lender)(rows * bytes).map_err(Error::Slot)?,
         };
         let mut pieces = slot.lend(rows, bytes);
         if pieces.len() != rows || pieces.iter_mut().any(|piece| (**piece).as_mut().len() != bytes) {
-            let problem = format!("a slot was lent that is not {rows} pieces of {bytes} bytes");
+            let problem = format!("the slot was not lent as {rows} row buffers of {bytes} bytes");
             return Err(Error::Slot(problem));
         }
         Ok((slot, pieces))
@@ -326,8 +327,8 @@ impl Batches {
         let waited = started.elapsed();
         self.first += 1;
         let batch =
-            self.pending.pop_front().ok_or_else(|| Error::Settings("no batch was asked for".into()))?;
-        let mut batch = batch.assemble(self.set.settings.context, &self.home)?;
+            self.pending.pop_front().ok_or_else(|| Error::Settings("no batch is in the queue".into()))?;
+        let mut batch = batch.assemble(self.shared.settings.context, &self.pool)?;
         batch.counters.waited = waited;
         Ok(batch)
     }
@@ -350,7 +351,7 @@ impl Iterator for Batches {
         self.jobs.as_ref()?;
         let batch = self.collect();
         if batch.is_ok() {
-            self.ask();
+            self.fill_queue();
         } else {
             self.end();
         }
@@ -368,7 +369,7 @@ impl Drop for Batches {
 
 impl Pending {
     /// The batch, or the error of the first row that has one.
-    fn assemble(self, context: usize, home: &Sender<Box<dyn Slot>>) -> Result<Batch, Error> {
+    fn assemble(self, context: usize, pool: &Sender<Box<dyn Slot>>) -> Result<Batch, Error> {
         let size = self.rows.len();
         let mut slot = self.slot;
         let mut pieces = Vec::with_capacity(size);
@@ -401,7 +402,7 @@ impl Pending {
             batch.counters.captions_without_mentions += u32::from(text.is_other);
         }
         slot.take_back(pieces);
-        batch.images = Images::new(slot, home.clone());
+        batch.images = Images::new(slot, pool.clone());
         Ok(batch)
     }
 }

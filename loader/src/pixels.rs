@@ -1,4 +1,4 @@
-//! Bytes of an image file to the pixels of a batch row.
+//! From the bytes of an image file to the pixels of a batch row.
 
 use std::io::Cursor;
 
@@ -9,17 +9,17 @@ use crate::jpeg::{self, Area, Request};
 use crate::scaler::Scaler;
 use crate::settings::Decoding;
 
-/// Longest side of an image that is decoded; beyond it are decompression bombs.
-const LONGEST_SIDE: u32 = 1 << 15;
+/// Maximum side of an image, pixels; larger ones may be decompression bombs.
+const MAX_SIDE: u32 = 1 << 15;
 
-/// Most memory a decoder may take for one image: 170 million pixels.
+/// Maximum memory that a decoder may use for one image, bytes: enough for 170 million RGB pixels.
 const DECODER_MEMORY: u64 = 512 << 20;
 
-/// Decodes jpeg, png or webp, whatever the name said, to 8-bit RGB. Grey becomes RGB, transparency is dropped,
-/// EXIF orientation is not applied: what `PIL.Image.open(..).convert("RGB")` gives.
+/// Decodes JPEG, PNG or WebP, whatever the file name says, to 8-bit RGB. Greyscale becomes RGB, transparency is
+/// dropped, EXIF orientation is not applied: the result of `PIL.Image.open(..).convert("RGB")`.
 ///
 /// # Errors
-/// Why this is not an image, as a phrase.
+/// Why this is not a complete image, as part of a sentence.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if bytes.starts_with(&jpeg::START) { jpeg::decode(bytes) } else { decode_other(bytes) }
 }
@@ -27,41 +27,41 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
 fn decode_other(bytes: &[u8]) -> Result<RgbImage, String> {
     let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let mut limits = Limits::default();
-    limits.max_image_width = Some(LONGEST_SIDE);
-    limits.max_image_height = Some(LONGEST_SIDE);
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(DECODER_MEMORY);
     reader.limits(limits);
     let image = reader.decode().map_err(|e| e.to_string())?.into_rgb8();
     if image.width() == 0 || image.height() == 0 {
-        return Err("an image without pixels".to_owned());
+        return Err("an image with 0 pixels".to_owned());
     }
     Ok(image)
 }
 
-/// Makes batch rows of image files; keeps its working memory from image to image.
+/// An image preprocessor: decodes, crops, resizes and flips. Its working memory is reused from image to image.
 #[derive(Debug, Default)]
 pub struct Painter {
     decoder: jpeg::Decoder,
     scaler: Scaler,
-    /// Memory of the last image.
+    /// Memory of the last decoded image.
     buffer: Vec<u8>,
-    /// Memory of the last file.
+    /// Memory of the last encoded file.
     file: Vec<u8>,
 }
 
 impl Painter {
-    /// Memory for the next file, of the last one.
+    /// Takes the memory of the last file, for the next one.
     pub(crate) fn take_file(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.file)
     }
 
-    /// Keeps a file's memory for the next.
+    /// Returns the memory of a file, for the next one.
     pub(crate) fn keep_file(&mut self, file: Vec<u8>) {
         self.file = file;
     }
 
-    /// Writes the view that `choose` has of an image (it is told width and height) to `row`: `size` x `size` RGB
-    /// pixels. Of a JPEG no more is decoded than the view needs.
+    /// Writes a view of an image as `size` x `size` RGB pixels into `row`. `choose` gets the width and height of the
+    /// image and returns the view. Only as much of a JPEG is decoded as the view needs.
     ///
     /// # Errors
     /// As [`decode`].
@@ -103,14 +103,14 @@ impl Painter {
     }
 }
 
-/// The smallest quick scale at which a part still has `size` pixels each way.
+/// The smallest fast scale (1, 2, 4 or 8 eighths) at which a region still has at least `size` pixels per side.
 fn eighths(part: Part, size: u32) -> u32 {
     let (width, height) = part.extent();
     let enough = |eighths: u32| width.min(height) * f64::from(eighths) / 8.0 >= f64::from(size);
     [1, 2, 4].into_iter().find(|&eighths| enough(eighths)).unwrap_or(8)
 }
 
-/// The pixels of an image with these sides that a part's resizing looks at.
+/// The pixels that resizing a region reads, in an image with these sides.
 fn seen(part: Part, size: u32, sides: [u32; 2]) -> Area {
     let (left, top, width, height) = match part {
         Part::Cut { left, top, width, height } => return Area { left, top, width, height },
@@ -138,19 +138,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_image_is_told() {
+    fn what_is_not_an_image_is_an_error() {
         assert!(decode(b"").is_err());
         assert!(decode(b"<html>not found</html>").is_err());
         let whole = include_bytes!("../tests/fixtures/resize.png");
         assert!(decode(&whole[..whole.len() / 2]).is_err());
-        // A header that claims 60,000 x 60,000 pixels.
+        // A header that declares 60,000 x 60,000 pixels.
         let mut bomb = whole.to_vec();
         bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
         assert!(decode(&bomb).is_err());
     }
 
     #[test]
-    fn a_truncated_photo_is_not_an_image() {
+    fn a_truncated_photo_is_an_error() {
         let mut jpeg = Vec::new();
         source().write_to(&mut Cursor::new(&mut jpeg), image::ImageFormat::Jpeg).unwrap();
         assert_eq!(decode(&jpeg).unwrap().dimensions(), source().dimensions());
@@ -178,7 +178,7 @@ mod tests {
             .to_vec()
     }
 
-    /// A photograph-like picture of 400 x 300: smooth shades with a few edges.
+    /// A synthetic image of 400 x 300 pixels with smooth shades and a few edges, as photos have.
     fn photo() -> Vec<u8> {
         let wave = |x: u32, by: f64| (127.0 + 120.0 * (f64::from(x) / by).sin()) as u8;
         let image = RgbImage::from_fn(400, 300, |x, y| {
@@ -189,16 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn a_part_alone_gives_the_pixels_that_the_whole_image_gives() {
+    fn a_decoded_region_has_the_pixels_of_the_whole_image() {
         let photo = photo();
-        let mut painter = Painter::default();
+        let mut preprocessor = Painter::default();
         for settings in views() {
             for sample in 0..200 {
                 let draws = draws(1, 2, SampleId { shard: 3, sample });
                 let size = settings.size();
                 let mut row = vec![0; settings.bytes()];
                 let choose = |width, height| View::choose(&settings, draws, width, height);
-                painter.paint(&photo, Decoding::Exact, size, choose, &mut row).unwrap();
+                preprocessor.paint(&photo, Decoding::Exact, size, choose, &mut row).unwrap();
                 let mut expected = vec![0; row.len()];
                 let whole = decode(&photo).unwrap();
                 let view = View::choose(&settings, draws, whole.width(), whole.height());
@@ -211,14 +211,14 @@ mod tests {
     #[test]
     fn fast_decoding_is_close_to_exact() {
         let photo = photo();
-        let mut painter = Painter::default();
+        let mut preprocessor = Painter::default();
         for settings in views() {
             for sample in 0..100 {
                 let draws = draws(1, 2, SampleId { shard: 3, sample });
                 let rows = [Decoding::Exact, Decoding::Fast].map(|decoding| {
                     let mut row = vec![0; settings.bytes()];
                     let choose = |width, height| View::choose(&settings, draws, width, height);
-                    painter.paint(&photo, decoding, settings.size(), choose, &mut row).unwrap();
+                    preprocessor.paint(&photo, decoding, settings.size(), choose, &mut row).unwrap();
                     row
                 });
                 let psnr = psnr(&rows[0], &rows[1]);

@@ -1,4 +1,5 @@
-//! What the three programs share: exit codes, the error line, progress, the summary line, Ctrl-C.
+//! What the programs `ingest`, `tools` and `trainer` have in common: exit codes, the error line, progress, the `--json`
+//! summary line, and stopping on Ctrl-C.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -7,22 +8,29 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How a program ended, other than by an error.
+/// How a program ended when there was no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// Everything was done: exit code 0.
     Done,
-    /// Finished, with more losses than `--max-failures` allows: exit code 3.
+    /// Finished, but more samples failed than `--max-failures` allows: exit code 3.
     Losses,
-    /// A signal asked it to stop, and what it had done is saved: 128 + the signal's number, as of a process that the signal
-    /// ended, so that schedulers start it again.
+    /// A signal asked the program to stop, and its work so far is saved. The exit code is 128 + the signal's number, as
+    /// for a process that the signal itself ended, so that job schedulers start it again.
     Stopped,
 }
 
-/// Runs a program's body and turns what it returns into the exit code: 0 done, 1 failed, 3 finished with
-/// losses. (2, wrong use, comes from the argument parser or [`UsageError`].)
+/// Runs the main function of a program and returns its exit code:
 ///
-/// An error is printed as one line: what went wrong, where, and what to do.
+/// | code | meaning |
+/// |---|---|
+/// | 0 | done |
+/// | 1 | failed |
+/// | 2 | wrong use: the command line does not parse (clap exits itself), or `body` returned a [`UsageError`] |
+/// | 3 | finished, but more samples failed than `--max-failures` allows |
+/// | 128 + signal | stopped by that signal, with the work so far saved: 130 after Ctrl-C, 143 after SIGTERM |
+///
+/// An error is printed on standard error as one line: what went wrong, where, and what to do.
 pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     catch_signals();
     match body() {
@@ -31,16 +39,29 @@ pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Stopped) => ExitCode::from(128 + signal() as u8),
         Err(error) => {
             eprintln!("error: {}", line_of(&error));
-            ExitCode::from(if error.is::<UsageError>() { 2 } else { 1 })
+            ExitCode::from(failure_code(&error))
         }
     }
 }
 
-/// An error and its causes as one line, even when a cause's own message has several; causes that an error
-/// has in its message already are not said twice.
+/// The exit code for an error: 2 if it is a [`UsageError`], has one among its causes or as a context, otherwise 1.
+fn failure_code(error: &anyhow::Error) -> u8 {
+    // `is` also finds contexts; the chain also finds the `#[source]` fields of other error types.
+    let wrong_use = error.is::<UsageError>() || error.chain().any(<dyn std::error::Error>::is::<UsageError>);
+    if wrong_use { 2 } else { 1 }
+}
+
+/// An error and its causes as one line, even where a message has line breaks. A cause that the message already contains
+/// is not repeated.
 fn line_of(error: &anyhow::Error) -> String {
     let mut line = error.to_string();
-    for cause in error.chain().skip(1).map(ToString::to_string) {
+    for cause in error.chain().skip(1) {
+        // "PATH does not exist" has the same meaning as the system's "No such file or directory".
+        let missing = |e: &std::io::Error| e.kind() == std::io::ErrorKind::NotFound;
+        if cause.downcast_ref().is_some_and(missing) && line.contains("does not exist") {
+            continue;
+        }
+        let cause = cause.to_string();
         if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
@@ -48,16 +69,43 @@ fn line_of(error: &anyhow::Error) -> String {
     line.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Arguments that parse but make no sense together: exit code 2.
+/// Wrong use that is found only after the command line has been parsed, such as a missing option, two options that
+/// exclude each other, or a setting with an unknown value. [`run`] prints the message and ends the program with exit
+/// code 2.
+///
+/// The message names the option and says what to do:
+///
+/// ```
+/// # use loader::program::UsageError;
+/// fn check(checkpoint: Option<&str>) -> anyhow::Result<()> {
+///     if checkpoint.is_none() {
+///         return Err(UsageError("option --checkpoint or --clip is missing".into()).into());
+///     }
+///     let size: u32 = "224px".parse().map_err(UsageError::from_error)?; // keeps the message of another error
+///     # let _ = size;
+///     Ok(())
+/// }
+/// assert!(check(None).unwrap_err().is::<UsageError>());
+/// assert!(check(Some("run")).unwrap_err().is::<UsageError>());
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct UsageError(pub String);
 
+impl UsageError {
+    /// For `map_err`: declares another error to be wrong use. Its message, with its causes, becomes this error's
+    /// message.
+    pub fn from_error(error: impl Into<anyhow::Error>) -> Self {
+        Self(line_of(&error.into()))
+    }
+}
+
 /// The signal that asked the program to stop; 0 for none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
 
-/// Whether Ctrl-C (or SIGTERM, or SIGUSR1, which schedulers send ahead of a time limit) asked the program to stop. Long work
-/// asks between units, finishes or drops the unit in hand and returns an error.
+/// Whether the program was asked to stop, by Ctrl-C, SIGTERM, SIGHUP, or SIGUSR1 (which job schedulers send before a
+/// time limit). Long work calls this between units of work (a shard, a batch), finishes or drops the current unit, and
+/// returns.
 pub fn interrupted() -> bool {
     signal() != 0
 }
@@ -66,10 +114,11 @@ fn signal() -> i32 {
     SIGNAL.load(Ordering::Relaxed)
 }
 
-/// The second signal ends the process at once: everything is written atomically, so nothing is left half-done.
+/// The second signal ends the process at once. All files are written under a temporary name and then renamed, so this
+/// leaves no incomplete file under a final name.
 fn catch_signals() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-    // Without handlers the system's own behaviour is left: the process ends.
+    // If the handlers cannot be installed, a signal ends the process, as is the system's default.
     let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM, SIGUSR1]) else {
         return;
     };
@@ -78,15 +127,15 @@ fn catch_signals() {
             if SIGNAL.swap(signal, Ordering::Relaxed) != 0 {
                 std::process::exit(128 + signal);
             }
-            eprintln!("stopping after the unit in hand; once more to stop at once");
+            eprintln!("finishing the current unit of work; press Ctrl-C again to quit now");
         }
     });
 }
 
-/// Without a terminal a line of progress is printed this often.
+/// Time between two lines of progress when standard error is not a terminal.
 const LINE_EVERY: Duration = Duration::from_secs(5);
 
-/// A progress bar on a terminal; elsewhere one line on standard error every few seconds.
+/// A progress bar on a terminal; otherwise one line on standard error every 5 seconds.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -98,7 +147,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// `what` names the work ("tagging"), `unit` what is counted ("captions"); `total` 0 means unknown.
+    /// `what` is the work ("tagging"), `unit` what is counted ("captions"), `total` the number of units, 0 if unknown.
     pub fn new(what: &'static str, unit: &'static str, total: u64) -> Self {
         let terminal = std::io::stderr().is_terminal();
         let bar = if total == 0 { ProgressBar::no_length() } else { ProgressBar::new(total) };
@@ -119,7 +168,8 @@ impl Progress {
         Self { bar, what, unit, started: now, printed: now, terminal }
     }
 
-    /// Counts `n` more units; `message` (made only when it is shown) says what matters now.
+    /// Counts `n` more finished units. `message` adds other figures to the display; it is called only when something is
+    /// printed.
     pub fn advance(&mut self, n: u64, message: impl FnOnce() -> String) {
         self.bar.inc(n);
         if self.terminal {
@@ -135,17 +185,17 @@ impl Progress {
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
         let of = self.bar.length().map_or(String::new(), |total| format!("/{total}"));
         let separator = if message.is_empty() { "" } else { ", " };
-        eprintln!("{}: {done}{of} {}{separator}{message} ({rate:.1}/s)", self.what, self.unit);
+        eprintln!("{}: {done}{of} {}{separator}{message} ({rate:.1} {}/s)", self.what, self.unit, self.unit);
     }
 
-    /// Ends the bar and leaves one line with the totals.
+    /// Removes the bar and prints one last line with the total, `message` and the mean rate.
     pub fn finish(self, message: &str) {
         self.bar.finish_and_clear();
         self.line(message);
     }
 }
 
-/// Prints the machine-readable summary that `--json` asks for, as the last line of standard output.
+/// Prints the summary for `--json`: one JSON object as the last line of standard output.
 pub fn print_json(summary: &serde_json::Value) -> anyhow::Result<()> {
     writeln!(std::io::stdout().lock(), "{summary}")?;
     Ok(())
@@ -158,10 +208,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_everything_once() {
-        let missing = std::io::Error::new(std::io::ErrorKind::NotFound, "no such\nfile");
-        let error =
-            anyhow::Error::new(crate::Error::io(Path::new("a.tar"))(missing)).context("reading the set");
-        assert_eq!(line_of(&error), "reading the set: a.tar: no such file");
+    fn an_error_is_one_line_without_repetition() {
+        use std::io::{Error, ErrorKind};
+        let line = |source: Error| {
+            let error = anyhow::Error::new(crate::Error::read(Path::new("a.tar"))(source));
+            line_of(&error.context("counting the samples"))
+        };
+        let denied = Error::new(ErrorKind::PermissionDenied, "not\nallowed");
+        assert_eq!(line(denied), "counting the samples: cannot read a.tar: not allowed");
+        assert_eq!(line(Error::from_raw_os_error(2)), "counting the samples: a.tar does not exist");
+    }
+
+    #[test]
+    fn wrong_use_anywhere_in_an_error_means_exit_code_2() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("settings")]
+        struct Settings(#[source] UsageError);
+
+        let usage = || UsageError("option --out is missing".to_owned());
+        let read = || anyhow::Error::new(std::io::Error::other("disk"));
+        assert_eq!(failure_code(&usage().into()), 2);
+        assert_eq!(failure_code(&anyhow::Error::new(usage()).context("reading the settings")), 2);
+        assert_eq!(failure_code(&Settings(usage()).into()), 2);
+        assert_eq!(failure_code(&read().context(usage())), 2);
+        assert_eq!(failure_code(&read()), 1);
+        assert_eq!(failure_code(&read().context("option --out is missing")), 1);
+        assert_eq!(UsageError::from_error(read().context("--out a")).to_string(), "--out a: disk");
+
+        let code = |body: anyhow::Result<Outcome>| format!("{:?}", run(|| body));
+        assert_eq!(code(Err(usage().into())), format!("{:?}", ExitCode::from(2)));
+        assert_eq!(code(Err(read())), format!("{:?}", ExitCode::from(1)));
+        assert_eq!(code(Ok(Outcome::Losses)), format!("{:?}", ExitCode::from(3)));
+        assert_eq!(code(Ok(Outcome::Done)), format!("{:?}", ExitCode::SUCCESS));
     }
 }

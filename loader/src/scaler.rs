@@ -1,33 +1,36 @@
-//! Part of an image to `size` x `size` pixels, as Pillow resizes.
+//! Resizes part of an image to `size` x `size` pixels, as Pillow does.
 
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{CropBoxError, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+// The images whose pixel type is known when this is compiled: those whose type is not would make the compiler write out
+// every filter for thirteen types.
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{CropBoxError, FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use crate::crop::{Part, View};
 
-/// Pixels to each side that the bicubic filter looks at, when it does not shrink.
+/// Radius of the bicubic filter in pixels, when it does not shrink the image.
 const BICUBIC_REACH: f64 = 2.0;
 
-/// Resizes on one thread; keeps its working memory from image to image.
+/// Resizes images on one thread; its working memory is reused from image to image.
 #[derive(Debug, Default)]
 pub struct Scaler {
     resizer: Resizer,
-    /// Rows that are resized across and not yet down.
+    /// The horizontally resized rows, before vertical resizing.
     across: Vec<u8>,
 }
 
 impl Scaler {
-    /// Pixels to each side of a part that have an influence when `extent` of them become `size`.
+    /// Number of pixels on each side of a region that influence the result when `extent` pixels become `size`.
     pub(crate) fn reach(extent: f64, size: u32) -> f64 {
         BICUBIC_REACH * (extent / f64::from(size)).max(1.0) + 1.0
     }
 
-    /// The same as [`Self::resize`], quicker and less exact: with a filter half as wide that is about as sharp
-    /// (Hamming), and down before across, which leaves fewer rows for the slower of the two.
+    /// As [`Self::resize`], but faster and less exact: it uses the Hamming filter, which is half as wide and about as
+    /// sharp, and resizes vertically first, which leaves fewer rows for the slower horizontal pass.
     ///
     /// # Errors
-    /// A part outside the image; a row of another length.
+    /// The region is outside the image, or `row` has the wrong length.
     pub fn resize_fast(
         &mut self,
         image: &RgbImage,
@@ -36,7 +39,7 @@ impl Scaler {
         row: &mut [u8],
     ) -> Result<(), String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+        let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
             .map_err(|e| text(&e))?;
         let (left, top, width, height) = match view.part {
             Part::Cut { left, top, width, height } => {
@@ -53,23 +56,23 @@ impl Scaler {
             .resize_alg(ResizeAlg::Convolution(FilterType::Hamming))
             .use_alpha(false)
             .crop(left, top, width, height);
-        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
-        self.resizer.resize(&source, &mut target, &options).map_err(|e| text(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&source, &mut target, &options).map_err(|e| text(&e))?;
         flip(view, size, row);
         Ok(())
     }
 
-    /// Writes a view of `image`, as `size` x `size` RGB pixels, to `row`. The filter is Pillow's antialiased
-    /// bicubic (a = -0.5, widened when shrinking), applied across and then down as Pillow does: what lies between is
-    /// rounded and clipped to 8 bits, so at hard edges the other order gives other pixels.
+    /// Writes a view of `image` as `size` x `size` RGB pixels into `row`. As Pillow, it uses the antialiased bicubic
+    /// filter (a = -0.5, widened when shrinking), first horizontally and then vertically. The intermediate image is
+    /// rounded and clipped to 8 bits, so the opposite order would give different pixels at sharp edges.
     ///
     /// # Errors
-    /// A part outside the image; a row of another length.
+    /// The region is outside the image, or `row` has the wrong length.
     pub fn resize(&mut self, image: &RgbImage, view: View, size: u32, row: &mut [u8]) -> Result<(), String> {
         let text = |e: &dyn std::fmt::Display| e.to_string();
-        let source = ImageRef::new(image.width(), image.height(), image.as_raw(), PixelType::U8x3)
+        let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
             .map_err(|e| text(&e))?;
-        // The pixels that the filter may see, and the part to show counted from their corner.
+        // The pixels that the filter may read, and the region relative to their first pixel.
         let (seen, part) = match view.part {
             Part::Cut { left, top, width, height } => {
                 ((left, top, width, height), (0.0, 0.0, f64::from(width), f64::from(height)))
@@ -86,16 +89,16 @@ impl Scaler {
         };
         let bicubic =
             ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
-        let cut =
-            CroppedImage::new(&source, seen.0, seen.1, seen.2, seen.3).map_err(|e: CropBoxError| text(&e))?;
+        let cut = TypedCroppedImage::from_ref(&source, seen.0, seen.1, seen.2, seen.3)
+            .map_err(|e: CropBoxError| text(&e))?;
         self.across.resize((size * seen.3 * 3) as usize, 0);
         let mut across =
-            Image::from_slice_u8(size, seen.3, &mut self.across, PixelType::U8x3).map_err(|e| text(&e))?;
+            TypedImage::<U8x3>::from_buffer(size, seen.3, &mut self.across).map_err(|e| text(&e))?;
         let options = bicubic.crop(part.0, 0.0, part.2, f64::from(seen.3));
-        self.resizer.resize(&cut, &mut across, &options).map_err(|e| text(&e))?;
-        let mut target = Image::from_slice_u8(size, size, row, PixelType::U8x3).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&cut, &mut across, &options).map_err(|e| text(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| text(&e))?;
         let options = bicubic.crop(0.0, part.1, f64::from(size), part.3);
-        self.resizer.resize(&across, &mut target, &options).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&across, &mut target, &options).map_err(|e| text(&e))?;
         flip(view, size, row);
         Ok(())
     }
@@ -109,7 +112,7 @@ fn flip(view: View, size: u32, row: &mut [u8]) {
     }
 }
 
-/// Mirrors one line of RGB pixels.
+/// Reverses the pixels of one line of RGB.
 fn mirror(line: &mut [u8]) {
     line.reverse();
     for pixel in line.chunks_exact_mut(3) {
@@ -144,18 +147,18 @@ mod tests {
         names.map(|name| case[name].as_u64().unwrap() as u32)
     }
 
-    /// Rounding may differ by one step; anything systematic would differ by more.
+    /// Rounding may differ by one step; a systematic error would differ by more.
     fn assert_close(ours: &[u8], theirs: &[u8], what: &str) {
         assert_eq!(ours.len(), theirs.len());
         let differences: Vec<u8> = ours.iter().zip(theirs).map(|(a, b)| a.abs_diff(*b)).collect();
         assert!(differences.iter().all(|&d| d <= 1), "{what}: differs by {:?}", differences.iter().max());
         let mean = differences.iter().map(|&d| f64::from(d)).sum::<f64>() / ours.len() as f64;
-        // Enlarging a gradient by 3/2 gives many values half-way between two.
+        // Enlarging a gradient by 3/2 gives many values half-way between two integers.
         assert!(mean < 0.15, "{what}: differs by {mean} on average");
     }
 
     #[test]
-    fn cut_parts_are_resized_as_pillow_does() {
+    fn cut_regions_are_resized_as_by_pillow() {
         for case in fixture("cuts") {
             let [left, top, width, height, size] = numbers(&case, ["left", "top", "width", "height", "size"]);
             let view = View { part: Part::Cut { left, top, width, height }, flip: false };
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn centres_are_resized_as_torchvision_does() {
+    fn centre_crops_are_resized_as_by_torchvision() {
         for case in fixture("centres") {
             let [width, height, size] = numbers(&case, ["width", "height", "size"]);
             let image = image::imageops::crop_imm(&source(), 0, 0, width, height).to_image();

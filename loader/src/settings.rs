@@ -1,4 +1,4 @@
-//! What a loader is told.
+//! The settings of a loader.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,58 +7,62 @@ use concepts::{Bank, Matching};
 
 use crate::{Cache, CaptionSource, Error, Share};
 
-/// What to load, and how. [`Settings::new`] has the defaults; change fields as needed.
+/// What to load, and how. [`Settings::new`] sets the defaults; change fields as needed.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Shards, in order: the order is part of what the samples' order depends on. See [`crate::shard::list`].
+    /// The shards, as paths or URLs; see [`crate::shard::list`]. The order of the samples depends on the order of this
+    /// list.
     pub shards: Vec<PathBuf>,
-    /// The sets that the shards belong to, in their order, and their weights; see [`crate::order`]. Default none: all
-    /// shards are one set.
+    /// The datasets that the shards belong to, in the order of `shards`, with their weights; see [`crate::order`].
+    /// Default: empty, all shards are one dataset.
     pub sets: Vec<Share>,
-    /// Samples of a global batch, over all ranks.
+    /// Number of samples in a global batch, over all ranks.
     pub batch_size: usize,
-    /// Decides the order and the augmentation.
+    /// Seed of the sample order, the augmentation and the choice of captions. Default 0.
     pub seed: u64,
-    /// Parts of the set that are read side by side; reduced to the greatest common divisor with `batch_size`.
-    /// Default 64.
+    /// Number of parts of the dataset that are read in parallel; every batch takes the same number of rows from each.
+    /// Reduced to the greatest common divisor with `batch_size`. Default 64.
     pub streams: usize,
-    /// Samples of a stream among which they are shuffled. Default 4,096: a window of 50-kB images is 200 MB of
-    /// neighbouring bytes.
+    /// Number of samples of a stream that are shuffled among each other (the size of the shuffle buffer). Default
+    /// 4,096: with images of 50 kB, a window is 200 MB of neighbouring bytes.
     pub window: usize,
     /// Size and augmentation of the images.
     pub image: ImageSettings,
-    /// Whether pixels are Pillow's, or made faster. Default exact.
+    /// Whether JPEGs are decoded exactly as by Pillow, or faster. Default: exact.
     pub decoding: Decoding,
-    /// Whether images are loaded; without them a batch's `images` is empty, as for training from cached features.
+    /// Whether images are loaded. If not, a batch's `images` is empty; training from cached features needs none.
     /// Default true.
     pub images: bool,
     /// Whether captions and tokens are loaded; a sample without a caption then counts as broken. Default true.
     pub captions: bool,
-    /// Where captions come from, and which of several is taken. Default the `.txt`.
+    /// Where captions come from, and which of several is used. Default: the `.txt` member.
     pub caption_source: CaptionSource,
-    /// Tokens of a caption, start and end included. Default 77, CLIP's.
+    /// Number of tokens per caption, including start and end of text. Default 77, as in CLIP.
     pub context: usize,
-    /// Labels of the mentions. With a bank every shard needs its sidecar, without one none is read.
+    /// The concept vocabulary that gives mentions their labels, and how mentions are matched to it. If set, every shard
+    /// needs a sidecar. Default: none, no sidecar is read.
     pub bank: Option<(Arc<Bank>, Matching)>,
-    /// Mentions kept of one caption, the first ones. Default 32.
+    /// Maximum number of mentions kept per caption; the first ones are kept. Default 32.
     pub max_mentions: usize,
-    /// Longest mention kept, in tokens. Default 16.
+    /// Maximum length of a mention, tokens; longer ones are dropped. Default 16.
     pub max_mention_tokens: usize,
-    /// Threads that read and decode. Default: one a processor.
+    /// Number of threads that read and decode. Default: one per processor.
     pub threads: usize,
-    /// Batches in the making beyond the one that is asked for. Default 2.
+    /// Number of batches that are prepared ahead of the one asked for. Default 2.
     pub prefetch: usize,
-    /// Where remote shards are kept as they are fetched, whole, and compressed ones decoded. Default none: of remote
-    /// shards just the samples are read, and compressed ones are decoded into `TMPDIR` by every process.
+    /// A local cache: remote shards are downloaded as a whole, compressed shards are decompressed, once per machine.
+    /// Default: none. Without it, only the samples in use are read from remote shards, and every process decompresses
+    /// compressed shards into `TMPDIR`.
     pub cache: Option<Cache>,
-    /// This process among `world_size`; it gets rows `rank B / world_size ..` of every global batch. Default 0.
+    /// Rank of this process, from 0. It gets rows `rank B / world_size .. (rank + 1) B / world_size` of every global
+    /// batch of B samples. Default 0.
     pub rank: usize,
-    /// Processes that share the global batch. Default 1.
+    /// Number of ranks (processes) that share the global batch. Default 1.
     pub world_size: usize,
 }
 
 impl Settings {
-    /// Defaults for these shards and this global batch.
+    /// The defaults for these shards and this global batch size.
     pub fn new(shards: Vec<PathBuf>, batch_size: usize) -> Self {
         Self {
             shards,
@@ -84,7 +88,7 @@ impl Settings {
         }
     }
 
-    /// The same for several sets, each with its weight: every batch holds samples of all of them.
+    /// The same for a mixture of datasets, each with its weight: every batch has samples of all of them.
     pub fn mixed(sets: Vec<(Vec<PathBuf>, f64)>, batch_size: usize) -> Self {
         let shares =
             sets.iter().map(|(shards, weight)| Share { shards: shards.len(), weight: *weight }).collect();
@@ -92,37 +96,38 @@ impl Settings {
         Self { sets: shares, ..Self::new(shards, batch_size) }
     }
 
-    /// Refuses values that make no sense by themselves; the order checks its own.
+    /// Rejects values that are invalid by themselves; [`crate::order`] checks its own.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |problem: &str| Err(Error::Settings(problem.to_owned()));
         if self.shards.is_empty() {
-            return refuse("no shard is named");
+            return refuse("no shard is given");
         }
         if self.threads == 0 {
-            return refuse("the loader needs at least 1 thread");
+            return refuse("the number of threads must be at least 1");
         }
-        // Below 2 there is no room for start and end of text.
+        // Start and end of text need two tokens.
         if self.captions && !(2..=1 << 16).contains(&self.context) {
             return refuse("the context must be 2 to 65,536 tokens");
         }
         if self.bank.is_some() && !self.captions {
-            return refuse("mentions need captions: load captions, or give no bank");
+            return refuse("mentions need captions: load captions, or set no bank");
         }
         self.image.check()
     }
 }
 
-/// How much care a JPEG is decoded with.
+/// How exactly a JPEG is decoded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decoding {
-    /// The pixels that Pillow and torchvision make, within rounding.
+    /// The pixels of Pillow and torchvision, up to rounding.
     #[default]
     Exact,
-    /// A large part is decoded at 1/2, 1/4 or 1/8 of its size, no smaller than the result; rounding is coarser, colour
-    /// repeated instead of interpolated, and the filter half as wide ([`crate::scaler`]). On 490 photographs of COCO
-    /// 39 dB from exact, in the median. Pays for photographs several times as large as the result; for others
-    /// unpacking the codes takes most of the time, which it shares with exact decoding.
+    /// Faster, with small differences. A large crop is decoded at 1/2, 1/4 or 1/8 of its size, but not smaller than the
+    /// result; rounding is coarser, chroma is repeated instead of interpolated, and the resampling filter is half as
+    /// wide ([`crate::scaler`]). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
+    /// photos several times as large as the result; for smaller ones most of the time goes into Huffman decoding, which
+    /// both modes do.
     Fast,
 }
 
@@ -131,31 +136,31 @@ pub enum Decoding {
 pub struct ImageSettings {
     /// Which part of the image.
     pub crop: Crop,
-    /// Probability of a mirror image. Default 0.
+    /// Probability of a horizontal flip. Default 0.
     pub flip: f32,
 }
 
 impl Default for ImageSettings {
-    /// A random crop to 224 of 90 to 100 % of the area, not mirrored.
+    /// A random crop of 90 to 100 % of the area, resized to 224 pixels, not flipped.
     fn default() -> Self {
         let crop = Crop::RandomResized { size: 224, scale: (0.9, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
         Self { crop, flip: 0.0 }
     }
 }
 
-/// Which part of an image is resized to `size` x `size`, bicubic and antialiased.
+/// Which part of an image is resized to `size` x `size` pixels (bicubic, antialiased).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Crop {
-    /// A random part of the image, as torchvision's `RandomResizedCrop` draws it.
+    /// A random part of the image, drawn as by torchvision's `RandomResizedCrop`.
     RandomResized {
         /// Side of the result, pixels.
         size: u32,
-        /// Part of the image's area: smallest, largest.
+        /// Area of the part divided by the area of the image: minimum, maximum.
         scale: (f32, f32),
-        /// Width / height of the part: smallest, largest.
+        /// Width divided by height of the part: minimum, maximum.
         ratio: (f32, f32),
     },
-    /// The short side becomes `size`, then the centre is taken.
+    /// The short side is resized to `size`, then the centre is cropped.
     Centre {
         /// Side of the result, pixels.
         size: u32,

@@ -1,4 +1,4 @@
-//! Names: which files are shards, and what lies beside them.
+//! Lists shards, and gives the paths of the files next to them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -8,47 +8,49 @@ use concepts::files::TEMPORARY;
 
 use crate::{Error, source};
 
-/// File name endings of shards.
+/// File name suffixes of shards.
 pub const SUFFIXES: [&str; 2] = [".tar", ".tar.zst"];
 
-/// File name without its ending: `a/00012.tar.zst` has the stem `00012`. None for other files.
+/// File name without its suffix: the stem of `a/00012.tar.zst` is `00012`. `None` if the path is not a shard.
 pub fn stem(path: &Path) -> Option<&str> {
     let name = path.file_name()?.to_str()?;
     SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).filter(|stem| !stem.is_empty())
 }
 
-/// `NNNNN.parquet`: one row an attempted sample.
+/// `NNNNN.parquet`, the table of the shard: one row per attempted sample.
 pub fn table_path(shard: &Path) -> PathBuf {
-    beside(shard, ".parquet")
+    next_to(shard, ".parquet")
 }
 
-/// `NNNNN_stats.json`: written last, so its presence says that the shard is complete.
+/// `NNNNN_stats.json`. It is written last; its presence means that the shard is complete.
 pub fn stats_path(shard: &Path) -> PathBuf {
-    beside(shard, "_stats.json")
+    next_to(shard, "_stats.json")
 }
 
-/// `NNNNN.concepts.parquet`: the concept mentions.
+/// `NNNNN.concepts.parquet`, the sidecar: the concept mentions.
 pub fn sidecar_path(shard: &Path) -> PathBuf {
     concepts::sidecar::path_for(shard)
 }
 
-fn beside(shard: &Path, suffix: &str) -> PathBuf {
+/// The path of a file next to a shard: the shard's stem and a suffix.
+fn next_to(shard: &Path, suffix: &str) -> PathBuf {
     let name = shard.file_name().unwrap_or_default().to_string_lossy();
     let stem = stem(shard).unwrap_or(&name);
     shard.with_file_name(format!("{stem}{suffix}"))
 }
 
-/// The shards that `inputs` stand for, in order. An input is
-/// - a folder: its complete shards, sorted by name (see [`incomplete`] for the others);
-/// - a name with brace lists, as WebDataset writes them: `{00000..00295}.tar`, `{train,extra}/{0..3}.tar`;
-/// - a name with `*`, `?` or `[..]` in its last part: the files it fits, sorted by name;
-/// - several of these, joined by `::`;
-/// - a file.
+/// Lists the shards for `inputs`, in order. An input is one of these:
+/// - a file;
+/// - a folder: all its complete shards, sorted by name ([`incomplete`] lists the others);
+/// - a path with brace lists as in WebDataset: `{00000..00295}.tar`, `{train,extra}/{0..3}.tar`;
+/// - a path with `*`, `?` or `[..]` in its file name: all matching shards, sorted by name;
+/// - several of these, joined by `::`.
 ///
-/// Each may be an address ([`source`]); remote shards are asked for when they are opened.
+/// Each of them may be a URL ([`source`]). Whether a remote shard exists is checked when it is opened.
 ///
 /// # Errors
-/// A name without a file, a folder without shards, a shard named twice, an unclosed brace.
+/// A path does not exist, a folder has no complete shard, a pattern matches nothing, a shard is listed twice, or a
+/// brace is not closed.
 pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut shards = Vec::new();
     for input in inputs {
@@ -60,12 +62,12 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
                 }
                 shards.extend(folder.complete);
             } else {
-                // A remote one is asked for when it is opened.
+                // Remote shards are checked when they are opened.
                 if !source::is_remote(&path) {
-                    fs::metadata(&path).map_err(Error::io(&path))?;
+                    fs::metadata(&path).map_err(Error::read(&path))?;
                 }
                 if stem(&path).is_none() {
-                    let problem = "not a shard; shards end in .tar or .tar.zst".into();
+                    let problem = "not a shard; shards have the suffix .tar or .tar.zst".into();
                     return Err(Error::Input { input: path, problem });
                 }
                 shards.push(path);
@@ -74,17 +76,17 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     }
     let mut seen = HashSet::new();
     if let Some(twice) = shards.iter().find(|shard| !seen.insert(*shard)) {
-        return Err(Error::Input { input: twice.clone(), problem: "this shard is named twice".into() });
+        return Err(Error::Input { input: twice.clone(), problem: "this shard is listed twice".into() });
     }
     if shards.is_empty() {
-        return Err(Error::Settings("no shard is named".into()));
+        return Err(Error::Settings("no shard is given".into()));
     }
     Ok(shards)
 }
 
-/// The shards in the folders among `inputs` that are not complete, which [`list`] leaves out: those without
-/// statistics where another shard of the folder has them. Shards of a folder without any statistics were made
-/// by other tools and count as complete.
+/// The incomplete shards in the folders among `inputs`, which [`list`] leaves out. A shard is incomplete if it has no
+/// `_stats.json` but another shard of its folder has one. If no shard of a folder has one, the shards come from another
+/// tool and count as complete.
 pub fn incomplete(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
     let mut shards = Vec::new();
     for input in inputs {
@@ -115,10 +117,10 @@ fn scan(folder: &Path) -> Result<Folder, Error> {
             finished.insert(stem.to_owned());
         }
     }
-    let foreign = !shards.iter().any(|shard| stem(shard).is_some_and(|stem| finished.contains(stem)));
+    let from_other_tool = !shards.iter().any(|shard| stem(shard).is_some_and(|stem| finished.contains(stem)));
     let (complete, incomplete) = shards
         .into_iter()
-        .partition(|shard| foreign || stem(shard).is_some_and(|stem| finished.contains(stem)));
+        .partition(|shard| from_other_tool || stem(shard).is_some_and(|stem| finished.contains(stem)));
     Ok(Folder { complete, incomplete })
 }
 
@@ -126,12 +128,13 @@ fn no_shards(folder: PathBuf, incomplete: usize) -> Error {
     let problem = if incomplete == 0 {
         "this folder has no shards (.tar or .tar.zst)".to_owned()
     } else {
-        format!("none of this folder's {incomplete} shards is complete")
+        format!("none of the {incomplete} shards in this folder is complete (they have no _stats.json)")
     };
     Error::Input { input: folder, problem }
 }
 
-/// An input's file or folder names: `::` separates, braces multiply. A name that exists is taken as it is.
+/// The paths that an input stands for: split at `::`, braces expanded, patterns matched. A path that exists is not
+/// expanded.
 fn names(input: &Path) -> Result<Vec<PathBuf>, Error> {
     let Some(text) = input.to_str().filter(|_| !input.exists()) else {
         return Ok(vec![input.to_owned()]);
@@ -141,7 +144,7 @@ fn names(input: &Path) -> Result<Vec<PathBuf>, Error> {
         let expanded = expand(part).map_err(|problem| Error::Input { input: input.to_owned(), problem })?;
         for name in expanded.into_iter().map(PathBuf::from) {
             match pattern(&name) {
-                Some(pattern) => names.extend(fitting(&name, &pattern)?),
+                Some(pattern) => names.extend(matching(&name, &pattern)?),
                 None => names.push(name),
             }
         }
@@ -149,20 +152,20 @@ fn names(input: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(names)
 }
 
-/// Remote names are shards by their ending; everything else remote is a folder.
+/// A remote path with the suffix of a shard is a shard; any other remote path is a folder.
 fn is_folder(path: &Path) -> bool {
     if source::is_remote(path) { stem(path).is_none() } else { path.is_dir() }
 }
 
-/// The pattern in the last part of a name, if it is one and no file's name.
+/// The pattern in the file name of a path, if it has one and no file with that name exists.
 fn pattern(path: &Path) -> Option<glob::Pattern> {
     let name = path.file_name()?.to_str()?;
     let special = name.contains(['*', '?', '[']) && !path.exists();
     special.then(|| glob::Pattern::new(name).ok()).flatten()
 }
 
-/// The shards in a pattern's folder that it fits.
-fn fitting(path: &Path, pattern: &glob::Pattern) -> Result<Vec<PathBuf>, Error> {
+/// The shards in a pattern's folder that match it.
+fn matching(path: &Path, pattern: &glob::Pattern) -> Result<Vec<PathBuf>, Error> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fits = |file: &PathBuf| {
         stem(file).is_some()
@@ -170,23 +173,23 @@ fn fitting(path: &Path, pattern: &glob::Pattern) -> Result<Vec<PathBuf>, Error> 
     };
     let files: Vec<_> = source::list(folder)?.into_iter().filter(fits).collect();
     if files.is_empty() {
-        return Err(Error::Input { input: path.to_owned(), problem: "no shard has such a name".into() });
+        return Err(Error::Input { input: path.to_owned(), problem: "no shard matches this pattern".into() });
     }
     Ok(files)
 }
 
-/// The most names one input may stand for; more is a mistyped range.
-const MOST_NAMES: usize = 10_000_000;
+/// Maximum number of paths that one input may expand to; more is probably a mistyped range.
+const MAX_NAMES: usize = 10_000_000;
 
-/// Every name a brace pattern stands for, the last brace varying fastest.
+/// Expands the braces of a pattern; the last brace varies fastest.
 fn expand(pattern: &str) -> Result<Vec<String>, String> {
     let mut names = vec![String::new()];
     let mut rest = pattern;
     while let Some((before, from_brace)) = rest.split_once('{') {
-        let (inside, after) = from_brace.split_once('}').ok_or("a brace is opened but not closed")?;
+        let (inside, after) = from_brace.split_once('}').ok_or("the brace { is not closed")?;
         let choices = choices(inside)?;
-        if names.len().saturating_mul(choices.len()) > MOST_NAMES {
-            return Err(format!("the braces stand for more than {MOST_NAMES} names"));
+        if names.len().saturating_mul(choices.len()) > MAX_NAMES {
+            return Err(format!("the braces expand to more than {MAX_NAMES} paths"));
         }
         names = names
             .iter()
@@ -197,10 +200,10 @@ fn expand(pattern: &str) -> Result<Vec<String>, String> {
     Ok(names.into_iter().map(|name| name + rest).collect())
 }
 
-/// `a,b,c` or `first..last`, padded with zeros to the wider of the two when either is written with zeros.
+/// Expands `a,b,c` or `first..last`. If either number has leading zeros, all are padded to the wider of the two.
 fn choices(inside: &str) -> Result<Vec<String>, String> {
     if inside.is_empty() {
-        return Err("an empty brace list, {}, stands for no name".to_owned());
+        return Err("the braces {} are empty".to_owned());
     }
     let Some((first, last)) = inside.split_once("..") else {
         return Ok(inside.split(',').map(str::to_owned).collect());
@@ -212,8 +215,8 @@ fn choices(inside: &str) -> Result<Vec<String>, String> {
     let (from, to) = (number(first)?, number(last)?);
     let padded = [first, last].iter().any(|text| text.len() > 1 && text.starts_with('0'));
     let width = if padded { first.len().max(last.len()) } else { 0 };
-    if from.abs_diff(to) >= MOST_NAMES as u64 {
-        return Err(format!("{{{inside}}} stands for more than {MOST_NAMES} names"));
+    if from.abs_diff(to) >= MAX_NAMES as u64 {
+        return Err(format!("{{{inside}}} expands to more than {MAX_NAMES} paths"));
     }
     let text = |n: u64| format!("{n:0width$}");
     Ok(if from <= to { (from..=to).map(text).collect() } else { (to..=from).rev().map(text).collect() })
@@ -233,12 +236,12 @@ mod tests {
         assert_eq!(expanded("plain.tar"), ["plain.tar"]);
         assert!(expand("{0..3.tar").is_err());
         assert!(expand("{a..c}").is_err());
-        assert!(expand("{}.tar").unwrap_err().contains("stands for no name"));
+        assert!(expand("{}.tar").unwrap_err().contains("are empty"));
         assert!(expand("{0..99999999999}").is_err());
     }
 
     #[test]
-    fn stems_and_companions() {
+    fn stems_and_paths_next_to_a_shard() {
         let shard = Path::new("a/00012.tar.zst");
         assert_eq!(stem(shard), Some("00012"));
         assert_eq!(stem(Path::new("x.tar.gz")), None);
@@ -249,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_give_their_complete_shards_in_order() {
+    fn a_folder_gives_its_complete_shards_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| fs::write(folder.path().join(name), b"").unwrap();
         for name in ["00001.tar", "00000.tar", ".tmp-1-00002.tar", "notes.txt"] {
@@ -259,7 +262,7 @@ mod tests {
         let names = |paths: Vec<PathBuf>| -> Vec<String> {
             paths.iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect()
         };
-        assert_eq!(names(list(&input).unwrap()), ["00000.tar", "00001.tar"], "foreign shards");
+        assert_eq!(names(list(&input).unwrap()), ["00000.tar", "00001.tar"], "shards of another tool");
         write("00001_stats.json");
         assert_eq!(names(list(&input).unwrap()), ["00001.tar"]);
         assert_eq!(names(incomplete(&input).unwrap()), ["00000.tar"]);
@@ -271,7 +274,8 @@ mod tests {
         let joined = format!("{0}/00000.tar::{0}/00001.tar", folder.path().display());
         assert_eq!(list(&[joined.into()]).unwrap().len(), 2);
         assert!(list(&[braces, folder.path().join("00001.tar")]).unwrap_err().to_string().contains("twice"));
-        assert!(list(&[folder.path().join("00007.tar")]).unwrap_err().to_string().contains("00007.tar"));
+        let missing = list(&[folder.path().join("00007.tar")]).unwrap_err().to_string();
+        assert!(missing.ends_with("00007.tar does not exist"), "{missing}");
         assert!(list(&[folder.path().join("notes.txt")]).is_err());
         assert!(list(&[]).is_err());
     }

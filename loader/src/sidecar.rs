@@ -1,4 +1,4 @@
-//! The sidecar of a shard, wherever the two lie.
+//! Opens the sidecar of a shard, on disk or in an object store.
 
 use std::io;
 use std::path::Path;
@@ -7,11 +7,12 @@ use concepts::sidecar::Sidecar;
 
 use crate::{Error, shard, source};
 
-/// Opens the sidecar of a shard, which may be remote ([`source`]), and checks that it was written for it: by the
-/// shard's length in bytes and its number of samples; without `samples`, by the length alone.
+/// Opens the sidecar of a shard, which may be remote ([`source`]), and checks that it was written for this shard: that
+/// the shard's file size and its number of samples agree. Without `samples`, only the file size is compared.
 ///
 /// # Errors
-/// No sidecar; one that cannot be read; one of another shard, or of this shard before it was written again.
+/// The sidecar does not exist or cannot be read, or it was written for another shard or for an older version of this
+/// one.
 pub fn open(path: &Path, samples: Option<u32>) -> Result<Sidecar, Error> {
     let wrap = |source| Error::Sidecar { shard: path.to_owned(), source };
     let sidecar_path = shard::sidecar_path(path);
@@ -22,7 +23,7 @@ pub fn open(path: &Path, samples: Option<u32>) -> Result<Sidecar, Error> {
         error => error,
     })?;
     let sidecar = Sidecar::from_bytes(&sidecar_path, bytes).map_err(wrap)?;
-    // Of the file as it is stored: an archive's length is that of the decompressed tar.
+    // The size of the stored file; an open archive reports the size of the decompressed tar.
     let bytes = source::length(path)?;
     let samples = samples.unwrap_or(sidecar.metadata.samples);
     sidecar.refuse_unless_for(path, bytes, samples).map_err(wrap)?;

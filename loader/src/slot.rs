@@ -1,9 +1,14 @@
-//! Memory for the images of batches: the loader's own, or lent by the consumer, as pinned memory is.
+//! The buffer pool for the images of batches. The buffers are the loader's own memory or come from the consumer, for
+//! example pinned memory.
 //!
-//! Threads write the rows of a batch side by side. So a [`Slot`] parts with its memory in pieces, one a row, gets
-//! them back in the same order when all are written, and travels in the batch as [`Images`]. When these are dropped
-//! the slot goes back to the iterator it came from, which fills it again: a run needs as many slots as batches exist
-//! at a time, `prefetch` + 1 and those that the consumer holds.
+//! - A [`Slot`] is the image buffer of one batch.
+//! - A [`Piece`] is a row buffer: the part of it for one row. Threads write the rows of a batch at the same time, so a
+//!   slot gives out its memory as one piece per row and takes the pieces back, in the same order, when all of them are
+//!   written.
+//! - [`Images`] is a filled slot, as part of a [`Batch`](crate::Batch). When it is dropped, its slot returns to the
+//!   pool of the iterator it came from and is filled again.
+//! - A [`Lender`] is the allocator that makes a new slot when the pool is empty. A run needs as many slots as there are
+//!   batches at the same time: `prefetch` + 1, and those that the consumer keeps.
 
 use std::any::Any;
 use std::fmt;
@@ -12,32 +17,33 @@ use std::ops::Deref;
 use bytes::BytesMut;
 use crossbeam::channel::Sender;
 
-/// A row's part of a slot.
+/// A row buffer: the part of a [`Slot`] for one row of the batch.
 pub trait Piece: AsMut<[u8]> + Any + Send {}
 
 impl<T: AsMut<[u8]> + Any + Send> Piece for T {}
 
-/// Memory for the images of one batch.
+/// An image buffer for one batch.
 pub trait Slot: Any + Send {
-    /// Its memory as `rows` pieces of `bytes` each, what they hold being of no interest. They are distinct, as
-    /// other threads write them.
+    /// Gives out its memory as `rows` row buffers of `bytes` bytes each, in row order. Their content does not matter.
+    /// They must not overlap, because different threads write them.
     fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>>;
 
-    /// Takes back what it lent, in the order in which it lent it.
+    /// Takes back the row buffers from [`Slot::lend`], in the same order.
     fn take_back(&mut self, pieces: Vec<Box<dyn Piece>>);
 
-    /// All rows, one after the other; empty while they are lent.
+    /// The memory of all rows, one after another; empty while it is lent.
     fn bytes(&self) -> &[u8];
 }
 
-/// Makes a slot for this many bytes when none is free; an error ends the iteration.
+/// The allocator of a buffer pool: makes a new slot of this many bytes. Called when no slot is free; an error ends the
+/// iteration.
 pub type Lender = Box<dyn FnMut(usize) -> Result<Box<dyn Slot>, String> + Send>;
 
-/// The loader's own memory: one allocation, parted and joined without a copy.
+/// The loader's own memory: one allocation, which is split into rows and joined again without a copy.
 #[derive(Debug, Default)]
-pub(crate) struct Plain(BytesMut);
+pub(crate) struct HeapSlot(BytesMut);
 
-impl Slot for Plain {
+impl Slot for HeapSlot {
     fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
         let mut memory = std::mem::take(&mut self.0);
         memory.resize(rows * bytes, 0);
@@ -58,19 +64,20 @@ impl Slot for Plain {
     }
 }
 
-/// The images of a batch, as bytes; gives its memory back when dropped.
+/// The images of a batch, as bytes. Returns its memory to the pool when dropped.
 #[derive(Default)]
 pub struct Images {
     slot: Option<Box<dyn Slot>>,
-    home: Option<Sender<Box<dyn Slot>>>,
+    /// The pool to return the slot to.
+    pool: Option<Sender<Box<dyn Slot>>>,
 }
 
 impl Images {
-    pub(crate) fn new(slot: Box<dyn Slot>, home: Sender<Box<dyn Slot>>) -> Self {
-        Self { slot: Some(slot), home: Some(home) }
+    pub(crate) fn new(slot: Box<dyn Slot>, pool: Sender<Box<dyn Slot>>) -> Self {
+        Self { slot: Some(slot), pool: Some(pool) }
     }
 
-    /// The slot, if it is of this kind: how a consumer finds what it lent.
+    /// The slot, if it is of type `S`. A consumer that provides the memory finds its own buffer with this.
     pub fn slot<S: Slot>(&self) -> Option<&S> {
         let slot: &dyn Any = self.slot.as_deref()?;
         slot.downcast_ref()
@@ -85,10 +92,10 @@ impl Deref for Images {
     }
 }
 
-/// A copy has memory of its own.
+/// A clone has its own memory and does not return it to a pool.
 impl Clone for Images {
     fn clone(&self) -> Self {
-        Self { slot: Some(Box::new(Plain(BytesMut::from(&**self)))), home: None }
+        Self { slot: Some(Box::new(HeapSlot(BytesMut::from(&**self)))), pool: None }
     }
 }
 
@@ -106,9 +113,9 @@ impl fmt::Debug for Images {
 
 impl Drop for Images {
     fn drop(&mut self) {
-        if let (Some(slot), Some(home)) = (self.slot.take(), self.home.take()) {
-            // Nobody takes it when the iteration has ended.
-            let _ = home.send(slot);
+        if let (Some(slot), Some(pool)) = (self.slot.take(), self.pool.take()) {
+            // Fails when the iteration has ended; the memory is then freed.
+            let _ = pool.send(slot);
         }
     }
 }
@@ -118,9 +125,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_memory_is_parted_and_joined_without_a_copy() {
-        let mut slot = Plain::default();
-        let mut places = Vec::new();
+    fn heap_memory_is_split_and_joined_without_a_copy() {
+        let mut slot = HeapSlot::default();
+        let mut addresses = Vec::new();
         for round in 0..3_u8 {
             let mut pieces = slot.lend(4, 100);
             for (row, piece) in pieces.iter_mut().enumerate() {
@@ -134,8 +141,8 @@ mod tests {
                     .all(|(row, piece)| piece == [round * 4 + row as u8; 100])
             );
             assert_eq!(slot.bytes().len(), 400);
-            places.push(slot.bytes().as_ptr());
+            addresses.push(slot.bytes().as_ptr());
         }
-        assert!(places.iter().all(|&place| place == places[0]), "the same memory every time");
+        assert!(addresses.iter().all(|&address| address == addresses[0]), "the same memory every time");
     }
 }

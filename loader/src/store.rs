@@ -1,4 +1,4 @@
-//! The shards in use, opened and indexed when first needed, the least recently used ones let go.
+//! The open shards. A shard is opened and indexed when it is first needed; the least recently used shards are closed.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -13,17 +13,17 @@ use crate::index::Index;
 use crate::tar::Archive;
 use crate::{Error, sidecar, source};
 
-/// A shard ready to be read.
+/// An open shard.
 #[derive(Debug)]
 pub(crate) struct Shard {
     pub(crate) archive: Archive,
     pub(crate) index: Index,
-    /// Present when mentions are wanted.
+    /// Present if mentions are loaded.
     pub(crate) sidecar: Option<Sidecar>,
 }
 
-/// Threads that need the same shard wait for the one that opens it, and no other.
-type Slot = Arc<Mutex<Option<Arc<Shard>>>>;
+/// A shard that is open, or that a thread is opening: threads that need the same shard wait for that thread only.
+type Entry = Arc<Mutex<Option<Arc<Shard>>>>;
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -33,29 +33,29 @@ pub(crate) struct Store {
     captions: CaptionSource,
     cache: Option<Cache>,
     open: Mutex<Open>,
-    /// Of each shard that was opened, a hash of its length and date: one that was let go and written again must not
-    /// come back as another.
+    /// For each shard that was opened, a hash of its length and date: a shard that was closed must not have changed
+    /// when it is opened again.
     versions: Mutex<HashMap<u32, u64>>,
 }
 
 #[derive(Debug)]
 struct Open {
     capacity: usize,
-    /// Counts uses; the slot with the smallest count was not used for the longest time.
+    /// Counts uses; the entry with the smallest count is the least recently used one.
     clock: u64,
-    slots: HashMap<u32, (u64, Slot)>,
+    entries: HashMap<u32, (u64, Entry)>,
 }
 
 impl Store {
-    /// `mentions`: whether sidecars are opened too. At first room for every shard is given; see
-    /// [`Store::limit`].
+    /// `mentions`: whether sidecars are opened, too. Up to [`MAX_OPEN`] shards are kept open until [`Store::limit`] is
+    /// called.
     pub(crate) fn new(
         shards: Vec<PathBuf>,
         mentions: bool,
         captions: CaptionSource,
         cache: Option<Cache>,
     ) -> Self {
-        let open = Open { capacity: MOST_OPEN, clock: 0, slots: HashMap::new() };
+        let open = Open { capacity: MAX_OPEN, clock: 0, entries: HashMap::new() };
         Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
     }
 
@@ -63,7 +63,7 @@ impl Store {
         &self.shards
     }
 
-    /// Whether any shard is behind a network.
+    /// Whether any shard is remote.
     pub(crate) fn is_remote(&self) -> bool {
         self.shards.iter().any(|shard| source::is_remote(shard))
     }
@@ -71,14 +71,14 @@ impl Store {
     /// Keeps at most `capacity` shards open from now on.
     pub(crate) fn limit(&self, capacity: usize) {
         let mut open = lock(&self.open);
-        open.capacity = capacity.clamp(1, MOST_OPEN);
+        open.capacity = capacity.clamp(1, MAX_OPEN);
         open.evict();
     }
 
-    /// The shard at this position of the list.
+    /// The shard at this position of the list; opens it if needed.
     pub(crate) fn get(&self, shard: u32) -> Result<Arc<Shard>, Error> {
-        let slot = lock(&self.open).slot(shard);
-        let mut content = lock(&slot);
+        let entry = lock(&self.open).entry(shard);
+        let mut content = lock(&entry);
         if let Some(shard) = &*content {
             return Ok(Arc::clone(shard));
         }
@@ -87,7 +87,7 @@ impl Store {
         Ok(opened)
     }
 
-    /// Samples of a shard: from its statistics when it has them, from its index otherwise.
+    /// Number of samples of a shard: from its `_stats.json` if it has one, otherwise from its index.
     pub(crate) fn count(&self, shard: u32) -> Result<u32, Error> {
         match crate::index::count_from_stats(&self.shards[shard as usize])? {
             Some(count) => Ok(count),
@@ -108,8 +108,7 @@ impl Store {
         };
         let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());
         if *lock(&self.versions).entry(shard).or_insert(version) != version {
-            let problem =
-                "was written again while it was in use; start the run again from its last checkpoint";
+            let problem = "has changed since it was opened; restart the run from its last checkpoint";
             return Err(Error::Changed { shard: path.clone(), problem });
         }
         let sidecar = if self.mentions { Some(sidecar::open(path, Some(index.len() as u32))?) } else { None };
@@ -117,29 +116,30 @@ impl Store {
     }
 }
 
-/// Most shards held open: half of the 1,024 files that a process may usually have.
-const MOST_OPEN: usize = 512;
+/// Maximum number of shards kept open: half of 1,024, the usual limit of open files per process.
+const MAX_OPEN: usize = 512;
 
 impl Open {
-    fn slot(&mut self, shard: u32) -> Slot {
+    fn entry(&mut self, shard: u32) -> Entry {
         self.clock += 1;
-        let (used, slot) = self.slots.entry(shard).or_default();
+        let (used, entry) = self.entries.entry(shard).or_default();
         *used = self.clock;
-        let slot = Arc::clone(slot);
+        let entry = Arc::clone(entry);
         self.evict();
-        slot
+        entry
     }
 
     fn evict(&mut self) {
-        while self.slots.len() > self.capacity {
-            let oldest = self.slots.iter().min_by_key(|(_, (used, _))| *used).map(|(&shard, _)| shard);
+        while self.entries.len() > self.capacity {
+            let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(&shard, _)| shard);
             let Some(oldest) = oldest else { break };
-            self.slots.remove(&oldest);
+            self.entries.remove(&oldest);
         }
     }
 }
 
-/// A thread that panicked while it held a lock has changed nothing here: every change is one assignment.
+/// Ignores poisoning: every change under these locks is one assignment, so a thread that panicked has left no partial
+/// state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

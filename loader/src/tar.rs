@@ -1,10 +1,10 @@
-//! The samples of a tar, found in one pass over its headers, grouped as WebDataset groups them.
+//! Finds the samples of a tar in one pass over its headers, and groups members into samples as WebDataset does.
 //!
-//! A sample is a run of neighbouring members with the same key. A member's key is its path up to the **first**
-//! dot of the base name, the extension is what follows, lower-cased: `a/b.seg.PNG` has the key `a/b` and the
-//! extension `seg.png`. Left out are members that are not regular files, names without a dot after the first
-//! character of the base name, and names whose first folder (or the name itself) is framed by double
-//! underscores. The same extension twice in a sample is an error, as it is there.
+//! A sample is a series of neighbouring members with the same key. A member's key is its path up to the **first** dot
+//! of the base name; the rest after the dot, in lower case, is its extension: `a/b.seg.PNG` has the key `a/b` and the
+//! extension `seg.png`. These members are ignored: those that are not regular files, those without a dot after the
+//! first character of the base name, and those whose name or first folder starts and ends with two underscores. The
+//! same extension twice in a sample is an error, as in WebDataset.
 
 mod captions;
 mod members;
@@ -19,33 +19,33 @@ use concepts::files::TEMPORARY;
 pub use self::captions::captions;
 use self::members::members;
 use crate::Error;
-use crate::cache::{Cache, Placed};
+use crate::cache::{Cache, PathWriter};
 use crate::source::Source;
 
-/// A tar's block: headers take one, data whole ones.
+/// Bytes per block of a tar. A header takes one block; data are padded to whole blocks.
 pub const BLOCK: u64 = 512;
 
-/// Extensions that hold a sample's image; the first one present counts.
+/// Extensions of image members; if a sample has several, the first of this list is used.
 pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// Extension that holds a sample's caption.
+/// Extension of the caption member.
 pub const CAPTION_EXTENSION: &str = "txt";
 
 /// One sample of a tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// Path of its members up to the first dot of the base name.
+    /// Key: the path of its members up to the first dot of the base name.
     pub key: String,
-    /// Its members, in the order of the tar.
+    /// Its members, in tar order.
     pub members: Vec<Member>,
 }
 
 /// One member of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What follows the key's dot, lower-cased.
+    /// The part of its name after the key's dot, in lower case.
     pub extension: String,
-    /// Where its data start in the tar, bytes.
+    /// Offset of its data in the tar, bytes.
     pub offset: u64,
     /// Length of its data, bytes.
     pub length: u64,
@@ -68,25 +68,25 @@ impl Sample {
     }
 }
 
-/// A shard opened for reading at any place.
+/// A shard opened for random access.
 #[derive(Debug)]
 pub struct Archive(Source);
 
 impl Archive {
-    /// Opens a `.tar`, or a `.tar.zst`, which is decoded into a nameless file in the system's temporary folder
-    /// (`TMPDIR`) first; the space is free again when the archive is dropped, or the process ends in any way.
+    /// Opens a `.tar` or a `.tar.zst`. A `.tar.zst` is first decompressed into an unnamed file in the system's
+    /// temporary folder (`TMPDIR`); its space is freed when the archive is dropped or the process ends in any way.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let source = Source::open(path)?;
         if is_compressed(path) {
-            let mut plain = nameless_file()?;
-            decompress(&source, &mut Placed { to: &mut plain, place: &std::env::temp_dir() })?;
+            let mut plain = unnamed_file()?;
+            decompress(&source, &mut PathWriter { to: &mut plain, path: &std::env::temp_dir() })?;
             return Ok(Self(Source::copy_of(&source, plain)?));
         }
         Ok(Self(source))
     }
 
-    /// The same with a cache: remote shards are fetched whole, compressed ones decoded, once for all processes that
-    /// share it.
+    /// The same with a cache: remote shards are downloaded as a whole and compressed shards are decompressed, once for
+    /// all processes that share the cache.
     pub fn open_cached(path: &Path, cache: &Cache) -> Result<Self, Error> {
         let source = Source::open(path)?;
         let compressed = is_compressed(path);
@@ -97,67 +97,67 @@ impl Archive {
             if compressed {
                 return decompress(&source, &mut to);
             }
-            let copied = io::copy(&mut source.reader(FETCH), &mut to).map_err(Error::io(path))?;
+            let copied = io::copy(&mut source.reader(FETCH), &mut to).map_err(Error::io(path, "copy"))?;
             if copied == source.len() {
                 Ok(())
             } else {
-                Err(Error::archive(path, "became shorter while it was read"))
+                Err(Error::archive(path, "it became shorter while it was being read"))
             }
         })?;
         Ok(Self(Source::copy_of(&source, file)?))
     }
 
-    /// Name of the shard.
+    /// Path or URL of the shard.
     pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Bytes of the tar, uncompressed.
+    /// Size of the tar, uncompressed, bytes.
     pub fn len(&self) -> u64 {
         self.0.len()
     }
 
-    /// What changes when the shard is written again.
+    /// A text that changes when the shard is written again.
     pub(crate) fn version(&self) -> &str {
         self.0.version()
     }
 
-    /// Whether the tar has no bytes at all.
+    /// Whether the tar has 0 bytes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The samples in tar order, from one pass over the headers.
+    /// The samples in tar order, found in one pass over the headers.
     ///
     /// # Errors
-    /// A damaged header, a member that ends beyond the file, an extension twice in a sample.
+    /// A header is damaged, a member ends beyond the end of the file, or a sample has an extension twice.
     pub fn samples(&self) -> Result<Vec<Sample>, Error> {
         samples(self.0.reader(READ_AHEAD as u64), self.len(), self.path())
     }
 
-    /// `length` bytes at `offset`.
+    /// Reads `length` bytes at `offset`.
     pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
         Ok(self.0.read(offset, length)?.into())
     }
 
-    /// The same into a buffer, whose memory is used again.
+    /// The same, into a buffer whose memory is reused.
     pub fn read_into(&self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
         self.0.read_into(offset, length, buffer)
     }
 }
 
-/// Bytes read at a time where a shard is read from its start to its end.
+/// Bytes per read when a shard is read from start to end.
 const READ_AHEAD: usize = 1 << 20;
 
-/// Bytes of a remote shard in one request where all of it is fetched.
+/// Bytes per request when a remote shard is downloaded as a whole.
 const FETCH: u64 = 16 << 20;
 
 fn is_compressed(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "zst")
 }
 
-/// A file that has no name any more, so nothing is left behind however the process ends.
-fn nameless_file() -> Result<File, Error> {
+/// A temporary file whose name is already removed, so that nothing is left behind however the process ends.
+fn unnamed_file() -> Result<File, Error> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let name = format!("{TEMPORARY}{}-{number}.tar", std::process::id());
@@ -167,37 +167,37 @@ fn nameless_file() -> Result<File, Error> {
         .write(true)
         .create_new(true)
         .open(&temporary)
-        .map_err(Error::io(&temporary))?;
-    fs::remove_file(&temporary).map_err(Error::io(&temporary))?;
+        .map_err(Error::write(&temporary))?;
+    fs::remove_file(&temporary).map_err(Error::write(&temporary))?;
     Ok(file)
 }
 
-/// Decodes a `.tar.zst`.
+/// Decompresses a `.tar.zst`.
 fn decompress(source: &Source, plain: &mut dyn Write) -> Result<(), Error> {
     let path = source.path();
-    let mut decoder = zstd::Decoder::new(source.reader(FETCH)).map_err(Error::io(path))?;
+    let mut decoder = zstd::Decoder::new(source.reader(FETCH)).map_err(Error::read(path))?;
     let mut writer = BufWriter::with_capacity(1 << 18, plain);
     let mut buffer = vec![0; 1 << 17];
     loop {
         let read = decoder
             .read(&mut buffer)
-            .map_err(|e| Error::archive(path, format!("cannot be decompressed: {e}")))?;
+            .map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
         if read == 0 {
             break;
         }
-        writer.write_all(&buffer[..read]).map_err(Error::io(path))?;
+        writer.write_all(&buffer[..read]).map_err(Error::io(path, "decompress"))?;
     }
-    writer.flush().map_err(Error::io(path))
+    writer.flush().map_err(Error::io(path, "decompress"))
 }
 
-/// Even a tar without members has bytes: a file without any is a download that did not begin.
-fn refuse_nothing(length: u64, shard: &Path) -> Result<(), Error> {
-    if length == 0 { Err(Error::archive(shard, "has no bytes")) } else { Ok(()) }
+/// Rejects an empty file. Even a tar without members has bytes; an empty file is a download that did not begin.
+fn reject_empty(length: u64, shard: &Path) -> Result<(), Error> {
+    if length == 0 { Err(Error::archive(shard, "it is empty (0 bytes)")) } else { Ok(()) }
 }
 
-/// The samples of a tar of `length` bytes; `shard` names it in errors.
+/// The samples of a tar of `length` bytes; `shard` is its path in errors.
 fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sample>, Error> {
-    refuse_nothing(length, shard)?;
+    reject_empty(length, shard)?;
     let mut archive = ::tar::Archive::new(tar);
     let mut samples: Vec<Sample> = Vec::new();
     members(archive.entries_with_seek(), Some(length), shard, |found| -> Result<(), Error> {
@@ -210,7 +210,7 @@ fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sampl
         Ok(())
     })?;
     if samples.len() > u32::MAX as usize {
-        return Err(Error::archive(shard, "more than 4,294,967,295 samples"));
+        return Err(Error::archive(shard, "it has more than 4,294,967,295 samples"));
     }
     Ok(samples)
 }

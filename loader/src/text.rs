@@ -1,4 +1,4 @@
-//! A sample's caption as tokens, and its mentions as token positions and labels.
+//! Captions as token ids, and mentions as token positions and labels.
 
 use std::ops::Range;
 use std::path::Path;
@@ -10,62 +10,63 @@ use concepts::{Bank, Matching};
 
 use crate::{BatchMention, Error};
 
-/// CLIP's, made once a process: it takes a good part of a second.
+/// CLIP's tokenizer, loaded once per process because loading takes a large part of a second.
 pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
 
-/// The text of one row.
+/// The text of one row of a batch.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Text {
-    /// Canonical text.
+    /// The caption as canonical text ([`concepts::canonical()`]).
     pub caption: String,
-    /// Ids of CLIP's vocabulary, one a position of the context.
+    /// Token ids of CLIP's vocabulary, padded to the context length.
     pub tokens: Vec<u32>,
-    /// Mentions that the bank knows, from left to right; `sample` is 0.
+    /// Mentions whose concept is in the vocabulary, from left to right; their `sample` is 0.
     pub mentions: Vec<BatchMention>,
-    /// Mentions that the bank knows but the limits left out.
+    /// Mentions whose concept is in the vocabulary but that a limit excluded (see [`Labels`]).
     pub left_out: u32,
-    /// Whether the sidecar's mentions are those of another caption.
+    /// Whether the sidecar's mentions belong to another caption of the sample, so that this row has none.
     pub is_other: bool,
 }
 
-/// The mentions' side of the settings.
+/// How mentions become labels, and the limits on them.
 #[derive(Debug, Clone, Copy)]
 pub struct Labels<'a> {
-    /// Names and their labels.
+    /// The concept vocabulary: names and their labels.
     pub bank: &'a Bank,
-    /// How a mention finds its name.
+    /// How a mention is matched to a name.
     pub matching: Matching,
-    /// Mentions kept, the first ones.
+    /// Maximum number of mentions kept per caption; the first ones are kept.
     pub most: usize,
-    /// Longest mention kept, tokens.
+    /// Maximum length of a mention, tokens; longer ones are dropped.
     pub longest: usize,
-    /// Whether the sample has several captions: mentions of another one are then none of this, and no error.
+    /// Whether the sample has several captions. Mentions that belong to another of them are then ignored instead of
+    /// being an error.
     pub several: bool,
 }
 
-/// A sample's name: errors carry it.
+/// Identifies a sample in errors.
 #[derive(Debug, Clone, Copy)]
 pub struct Name<'a> {
-    /// The shard.
+    /// Path of the shard.
     pub shard: &'a Path,
-    /// Position in the tar.
+    /// Position of the sample in the tar, from 0.
     pub sample: u32,
-    /// The key.
+    /// Key of the sample.
     pub key: &'a str,
 }
 
 impl Text {
-    /// Canonical text and `context` tokens of a raw caption, without mentions.
+    /// Normalises a raw caption and encodes it as `context` token ids; no mentions.
     pub fn new(raw: &str, tokenizer: &Tokenizer, context: usize) -> Self {
         let caption = concepts::canonical(raw);
         let tokens = tokenizer.encode(&caption, context).ids;
         Self { caption, tokens, ..Self::default() }
     }
 
-    /// The same with the mentions that the shard's sidecar has for it.
+    /// The same, with the mentions that the shard's sidecar has for the sample.
     ///
     /// # Errors
-    /// A sidecar whose rows speak of another key or another caption.
+    /// The sidecar's rows for the sample have another key or another caption.
     pub fn with_mentions(
         raw: &str,
         tokenizer: &Tokenizer,
@@ -104,8 +105,8 @@ fn text_at<'a>(caption: &'a str, span: &Range<u32>) -> Option<&'a str> {
 
 fn stale(name: Name<'_>, key: &str, phrase: &str) -> Error {
     let problem = format!(
-        "does not match its shard: it has the mention {phrase:?} of {key} at sample {}, which is {} with another \
-         key or caption; run `ingest tag` on the folder again",
+        "it does not match its shard: at sample {} it has the mention {phrase:?} of key {key}, but there the shard \
+         has key {} or a different caption; run `ingest tag` on the folder again",
         name.sample, name.key
     );
     Error::companion(&crate::shard::sidecar_path(name.shard), problem)

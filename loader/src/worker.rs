@@ -1,4 +1,4 @@
-//! What the threads do: read a sample, decode it into its row of the batch, prepare its text.
+//! The work of the threads: read a sample, decode it into its row of the batch, prepare its text.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use crate::caption::{CaptionSource, from_json};
 use crate::crop::{View, draws};
 use crate::index::Caption;
 use crate::order::{Epoch, SampleId};
-use crate::pipeline::Set;
+use crate::pipeline::Shared;
 use crate::pixels::Painter;
 use crate::slot::Piece;
 use crate::store::Shard;
 use crate::text::{Labels, Name, TOKENIZER, Text};
 use crate::{Error, Settings};
 
-/// Broken samples in a row after which the run stops: the set is broken, not a sample.
-const MOST_BROKEN: u64 = 100;
+/// Number of broken samples in a row after which the run stops, because the whole dataset is probably damaged.
+const MAX_BROKEN: u64 = 100;
 
-/// One row to be made.
+/// One row to make.
 pub(crate) struct Job {
     /// Number of its batch since the iterator was started.
     pub(crate) batch: u64,
     pub(crate) row: usize,
-    /// The epoch of its set, and the epoch's number.
+    /// The epoch of its dataset, and the epoch's number.
     pub(crate) epoch: Arc<Epoch>,
     pub(crate) number_of_epoch: u64,
-    /// The set's, in the list of all shards.
+    /// Number of its dataset's first shard in the list of all shards.
     pub(crate) first_shard: u32,
     pub(crate) stream: u64,
     pub(crate) position: u64,
     pub(crate) pixels: Box<dyn Piece>,
-    /// What a reader found for it.
+    /// The bytes that a reading thread has already fetched.
     pub(crate) fetched: Option<Fetched>,
 }
 
@@ -47,7 +47,7 @@ impl Job {
     }
 }
 
-/// One row made, or not.
+/// The result of a job.
 pub(crate) struct Made {
     pub(crate) batch: u64,
     pub(crate) row: usize,
@@ -63,28 +63,27 @@ pub(crate) struct Row {
     pub(crate) text: Text,
 }
 
-/// The files of a sample, or why it has none.
+/// The bytes of a sample's image and the text of its caption, or why they cannot be read.
 type Stored = Result<(Option<Vec<u8>>, Option<String>), Fault>;
 
-/// A sample's files, read ahead.
+/// A sample's image and caption, read ahead.
 pub(crate) struct Fetched {
     stored: Stored,
     counters: Counters,
 }
 
-/// What a thread does that reads ahead.
-pub(crate) fn read_jobs(set: &Set, queue: &Receiver<Job>, read: &Sender<Job>, stop: &AtomicBool) {
+/// The loop of a thread that reads ahead.
+pub(crate) fn read_jobs(shared: &Shared, queue: &Receiver<Job>, read: &Sender<Job>, stop: &AtomicBool) {
     for mut job in queue {
         if stop.load(Ordering::Relaxed) {
             return;
         }
         let id = job.sample(job.position);
         let mut counters = Counters::default();
-        let stored = set
-            .store
-            .get(id.shard)
-            .map_err(Fault::Stop)
-            .and_then(|shard| stored(set, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters));
+        let stored =
+            shared.store.get(id.shard).map_err(Fault::Stop).and_then(|shard| {
+                stored(shared, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters)
+            });
         job.fetched = Some(Fetched { stored, counters });
         if read.send(job).is_err() {
             return;
@@ -92,9 +91,14 @@ pub(crate) fn read_jobs(set: &Set, queue: &Receiver<Job>, read: &Sender<Job>, st
     }
 }
 
-/// What a thread does that decodes.
-pub(crate) fn decode_jobs(set: &Set, queue: &Receiver<Job>, finished: &Sender<Made>, quit: &Receiver<()>) {
-    let mut painter = Painter::default();
+/// The loop of a thread that decodes.
+pub(crate) fn decode_jobs(
+    shared: &Shared,
+    queue: &Receiver<Job>,
+    finished: &Sender<Made>,
+    quit: &Receiver<()>,
+) {
+    let mut preprocessor = Painter::default();
     loop {
         let mut job = select_biased! {
             recv(quit) -> _ => return,
@@ -104,7 +108,7 @@ pub(crate) fn decode_jobs(set: &Set, queue: &Receiver<Job>, finished: &Sender<Ma
             },
         };
         let mut counters = Counters::default();
-        let result = make(set, &mut job, &mut painter, &mut counters);
+        let result = make(shared, &mut job, &mut preprocessor, &mut counters);
         let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
         if finished.send(made).is_err() {
             return;
@@ -114,9 +118,9 @@ pub(crate) fn decode_jobs(set: &Set, queue: &Receiver<Job>, finished: &Sender<Ma
 
 /// Why a sample is not in the batch.
 enum Fault {
-    /// Another one takes its place.
+    /// The sample is broken: another one replaces it.
     Broken(String),
-    /// The run ends.
+    /// The run ends with this error.
     Stop(Error),
 }
 
@@ -126,18 +130,23 @@ impl From<Error> for Fault {
     }
 }
 
-/// Makes a row from the first good sample at or after the job's position of the stream.
-fn make(set: &Set, job: &mut Job, painter: &mut Painter, counters: &mut Counters) -> Result<Row, Error> {
-    let tries = job.epoch.stream_len(job.stream).min(MOST_BROKEN);
+/// Makes a row from the first good sample at or after the job's position in the stream.
+fn make(
+    shared: &Shared,
+    job: &mut Job,
+    preprocessor: &mut Painter,
+    counters: &mut Counters,
+) -> Result<Row, Error> {
+    let tries = job.epoch.stream_len(job.stream).min(MAX_BROKEN);
     let mut broken = Vec::new();
     for position in (job.position..).take(tries as usize) {
         let id = job.sample(position);
-        let shard = set.store.get(id.shard)?;
+        let shard = shared.store.get(id.shard)?;
         let key = shard.index.key(id.sample);
-        match sample(set, &shard, id, job, painter, counters) {
+        match sample(shared, &shard, id, job, preprocessor, counters) {
             Ok(text) => {
                 counters.skipped = broken;
-                let number = set.starts[id.shard as usize] + u64::from(id.sample);
+                let number = shared.starts[id.shard as usize] + u64::from(id.sample);
                 return Ok(Row { key: key.to_owned(), number, text });
             }
             Err(Fault::Stop(error)) => return Err(error),
@@ -153,11 +162,11 @@ fn make(set: &Set, job: &mut Job, painter: &mut Painter, counters: &mut Counters
 
 /// Reads and decodes one sample into the job's row.
 fn sample(
-    set: &Set,
+    shared: &Shared,
     shard: &Shard,
     id: SampleId,
     job: &mut Job,
-    painter: &mut Painter,
+    preprocessor: &mut Painter,
     counters: &mut Counters,
 ) -> Result<Text, Fault> {
     let (image, caption) = match job.fetched.take() {
@@ -165,26 +174,26 @@ fn sample(
             counters.add(fetched.counters);
             fetched.stored?
         }
-        None => stored(set, shard, (id, job.number_of_epoch), painter.take_file(), counters)?,
+        None => stored(shared, shard, (id, job.number_of_epoch), preprocessor.take_file(), counters)?,
     };
 
     if let Some(bytes) = image {
         let started = Instant::now();
-        let placed = place(set, &bytes, id, job, painter);
+        let placed = place(shared, &bytes, id, job, preprocessor);
         counters.decode += started.elapsed();
-        painter.keep_file(bytes);
+        preprocessor.keep_file(bytes);
         placed.map_err(Fault::Broken)?;
     }
 
     match caption {
-        Some(caption) => Ok(text(set, shard, id.sample, &caption)?),
+        Some(caption) => Ok(text(shared, shard, id.sample, &caption)?),
         None => Ok(Text::default()),
     }
 }
 
 /// Reads a sample's image, into a buffer, and its caption.
 fn stored(
-    set: &Set,
+    shared: &Shared,
     shard: &Shard,
     (id, epoch): (SampleId, u64),
     buffer: Vec<u8>,
@@ -192,33 +201,39 @@ fn stored(
 ) -> Stored {
     let Shard { archive, index, .. } = shard;
     if id.sample as usize >= index.len() {
-        return Err(Error::archive(archive.path(), "has fewer samples than when it was counted").into());
+        return Err(Error::archive(archive.path(), "it has fewer samples than when they were counted").into());
     }
     let started = Instant::now();
-    let image = if set.settings.images { Some(image(shard, id.sample, buffer, counters)?) } else { None };
+    let image = if shared.settings.images { Some(image(shard, id.sample, buffer, counters)?) } else { None };
     let caption =
-        if set.settings.captions { Some(caption(set, shard, (id, epoch), counters)?) } else { None };
+        if shared.settings.captions { Some(caption(shared, shard, (id, epoch), counters)?) } else { None };
     counters.read += started.elapsed();
     Ok((image, caption))
 }
 
-/// Decodes an image and writes the part that the sample's draws choose into the job's row.
-fn place(set: &Set, bytes: &[u8], id: SampleId, job: &mut Job, painter: &mut Painter) -> Result<(), String> {
-    let Settings { image: settings, seed, decoding, .. } = &set.settings;
+/// Decodes an image and writes the crop that is drawn for the sample into the job's row.
+fn place(
+    shared: &Shared,
+    bytes: &[u8],
+    id: SampleId,
+    job: &mut Job,
+    preprocessor: &mut Painter,
+) -> Result<(), String> {
+    let Settings { image: settings, seed, decoding, .. } = &shared.settings;
     let draws = draws(*seed, job.number_of_epoch, id);
     let pixels = (*job.pixels).as_mut();
-    // A decoder that panics on a hostile file must not take the run with it.
+    // A decoder that panics on a malicious file must not end the run.
     let placed = catch_unwind(AssertUnwindSafe(|| {
         let choose = |width, height| View::choose(settings, draws, width, height);
-        painter.paint(bytes, *decoding, settings.size(), choose, pixels)
+        preprocessor.paint(bytes, *decoding, settings.size(), choose, pixels)
     }));
     placed.unwrap_or_else(|_| {
-        *painter = Painter::default();
-        Err("its image makes the decoder fail".to_owned())
+        *preprocessor = Painter::default();
+        Err("the image decoder panicked".to_owned())
     })
 }
 
-/// The image's bytes as stored.
+/// The image's encoded bytes.
 fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counters) -> Result<Vec<u8>, Fault> {
     let (offset, length) =
         shard.index.image(sample).ok_or_else(|| Fault::Broken("it has no image".to_owned()))?;
@@ -229,12 +244,12 @@ fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counter
 
 /// The raw caption.
 fn caption(
-    set: &Set,
+    shared: &Shared,
     shard: &Shard,
     (id, epoch): (SampleId, u64),
     counters: &mut Counters,
 ) -> Result<String, Fault> {
-    let Settings { seed, caption_source, .. } = &set.settings;
+    let Settings { seed, caption_source, .. } = &shared.settings;
     let bytes = match shard.index.caption(id.sample) {
         Some(Caption::Text(text)) => return Ok(text.to_owned()),
         Some(Caption::At(offset, length)) => {
@@ -256,8 +271,8 @@ fn caption(
     }
 }
 
-fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
-    let Settings { bank, context, max_mentions, max_mention_tokens, caption_source, .. } = &set.settings;
+fn text(shared: &Shared, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
+    let Settings { bank, context, max_mentions, max_mention_tokens, caption_source, .. } = &shared.settings;
     let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
         return Ok(Text::new(raw, &TOKENIZER, *context));
     };

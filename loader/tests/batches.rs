@@ -1,13 +1,11 @@
-//! Batches from small sets: the same whatever the threads and ranks, resumed anywhere, with broken samples.
+//! Batches of small datasets: independent of threads and ranks, resumed at any position, with broken samples.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::collections::HashSet;
 use std::fs;
 
-use common::{content, identity, image_of, key_of, settings, write_shards};
+use crate::common::{content, identity, image_of, key_of, settings, write_shards};
 use loader::order::{Order, SampleId};
 use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
 use proptest::prelude::*;
@@ -17,7 +15,7 @@ fn batches(settings: &Settings, from: Position, count: usize) -> Vec<Batch> {
     loader.batches(from).take(count).map(Result::unwrap).collect()
 }
 
-/// What the order, which has its own tests, says that the rows of a batch are.
+/// The samples that the order, which has its own tests, gives for the rows of a batch.
 fn expected_rows(order: &Order, position: Position) -> Vec<SampleId> {
     let epoch = order.epoch(position.epoch);
     epoch.rows(position.step, 0..order.streams()).map(|(stream, place)| epoch.sample(stream, place)).collect()
@@ -43,7 +41,7 @@ fn rows_are_the_samples_of_the_order() {
             assert_eq!(batch.captions[row], format!("a photo of sample {sample} of shard {shard}"));
             assert_eq!(batch.tokens[row * 77], 49_406, "start of text");
             assert!(batch.tokens[row * 77..][..77].contains(&49_407), "end of text");
-            assert!(seen.insert((position.epoch, id)), "twice in an epoch");
+            assert!(seen.insert((position.epoch, id)), "the sample came twice in an epoch");
         }
         assert!(batch.counters.bytes > 0 && batch.counters.skipped.is_empty());
         position = position.next(loader.steps_per_epoch());
@@ -90,7 +88,7 @@ fn threads_ranks_and_resuming_change_nothing() {
 }
 
 #[test]
-fn a_run_goes_on_from_the_position_it_reports() {
+fn a_run_resumes_from_the_position_it_reports() {
     let folder = tempfile::tempdir().unwrap();
     let loader = Loader::open(settings(write_shards(folder.path(), &[50], |_, _| None), 4)).unwrap();
     let mut first = loader.batches(Position::default());
@@ -102,26 +100,26 @@ fn a_run_goes_on_from_the_position_it_reports() {
     drop(first);
     assert_eq!(position, expected.position);
     assert_eq!(content(&loader.batches(position).next().unwrap().unwrap()), content(&expected));
-    // The end of an epoch may also be written as one step too many.
+    // The end of an epoch may also be given as one step too many.
     let end = Position { epoch: 0, step: loader.steps_per_epoch() };
     assert_eq!(loader.batches(end).position(), Position { epoch: 1, step: 0 });
 }
 
 #[test]
-fn a_set_smaller_than_the_streams_works() {
+fn a_dataset_smaller_than_the_streams_works() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[5], |_, _| None);
     let batches = batches(&settings(shards.clone(), 5), Position::default(), 3);
     for batch in &batches {
         let rows: HashSet<_> = (0..5).map(|row| identity(batch, row)).collect();
-        assert_eq!(rows.len(), 5, "every sample once an epoch");
+        assert_eq!(rows.len(), 5, "every sample once per epoch");
     }
     let error = Loader::open(settings(shards, 6)).unwrap_err().to_string();
     assert!(error.contains("5 samples") && error.contains("batch of 6"), "{error}");
 }
 
 #[test]
-fn images_alone() {
+fn images_can_be_loaded_without_captions() {
     let folder = tempfile::tempdir().unwrap();
     let settings =
         Settings { captions: false, ..settings(write_shards(folder.path(), &[9], |_, _| None), 3) };
@@ -130,7 +128,7 @@ fn images_alone() {
 }
 
 #[test]
-fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
+fn broken_samples_are_replaced_by_the_next_good_one_of_the_stream_and_reported() {
     let is_broken = |shard: usize, sample: usize| (shard * 31 + sample) % 7 == 3;
     let broken = |shard, sample| is_broken(shard, sample).then(|| b"not an image".to_vec());
     let folder = tempfile::tempdir().unwrap();
@@ -143,7 +141,7 @@ fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
         let epoch = loader.order().sets()[0].epoch(batch.position.epoch);
         let mut skipped = batch.counters.skipped.iter();
         for (row, (stream, place)) in epoch.rows(batch.position.step, 0..4).enumerate() {
-            // The first good sample from its place on, those before it named in turn.
+            // The first good sample at or after this position; those before it are reported in order.
             let mut place = place;
             let good = loop {
                 let SampleId { shard, sample } = epoch.sample(stream, place);
@@ -151,9 +149,9 @@ fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
                 if !is_broken(shard, sample) {
                     break (shard, sample);
                 }
-                let named = skipped.next().unwrap();
-                assert_eq!(named.key, key_of(shard, sample));
-                assert!(named.shard.ends_with(format!("{shard:05}.tar")) && !named.cause.is_empty());
+                let reported = skipped.next().unwrap();
+                assert_eq!(reported.key, key_of(shard, sample));
+                assert!(reported.shard.ends_with(format!("{shard:05}.tar")) && !reported.cause.is_empty());
                 place += 1;
                 replaced += 1;
             };
@@ -173,7 +171,7 @@ fn broken_samples_are_replaced_by_the_streams_next_good_one_and_named() {
 fn missing_parts_make_a_sample_broken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("00000.tar");
-    let mut tar = common::TarFile::create(&path);
+    let mut tar = crate::common::TarFile::create(&path);
     tar.add("good.png", &image_of(0, 0)).add("good.txt", b"good").add("alone.txt", b"no image");
     tar.add("silent.png", &image_of(0, 2)).add("latin.png", &image_of(0, 3)).add("latin.txt", b"caf\xe9");
     tar.finish();
@@ -191,9 +189,9 @@ fn missing_parts_make_a_sample_broken() {
 }
 
 #[test]
-fn a_broken_set_stops_the_run() {
+fn a_broken_dataset_stops_the_run() {
     let folder = tempfile::tempdir().unwrap();
-    let shards = write_shards(folder.path(), &[20, 20], |_, _| Some(b"rubbish".to_vec()));
+    let shards = write_shards(folder.path(), &[20, 20], |_, _| Some(b"not an image".to_vec()));
     let loader = Loader::open(settings(shards, 4)).unwrap();
     let mut batches = loader.batches(Position::default());
     let error = batches.next().unwrap().unwrap_err().to_string();
@@ -202,15 +200,15 @@ fn a_broken_set_stops_the_run() {
 }
 
 #[test]
-fn shards_that_cannot_be_read_stop_the_run_by_name() {
+fn a_shard_that_cannot_be_read_stops_the_run_and_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[30, 30], |_, _| None);
     let whole = fs::read(&shards[1]).unwrap();
     fs::write(&shards[1], &whole[..whole.len() / 2]).unwrap();
     let error = Loader::open(settings(shards.clone(), 4)).unwrap_err().to_string();
-    assert!(error.contains("00001.tar: ends inside"), "{error}");
+    assert!(error.contains("00001.tar: it is truncated inside"), "{error}");
 
-    // Cut off after it was indexed: batches that do not need it still come.
+    // Truncated after it was indexed: batches that do not need the shard still come.
     fs::write(&shards[1], &whole).unwrap();
     let loader = Loader::open(settings(shards.clone(), 4)).unwrap();
     fs::write(&shards[1], &whole[..1000]).unwrap();
@@ -223,12 +221,12 @@ fn shards_that_cannot_be_read_stop_the_run_by_name() {
     assert!(Loader::open(settings(vec![missing], 4)).unwrap_err().to_string().contains("00009.tar"));
 }
 
-/// More shards than stay open, one of which is written again: with the same samples, but not the same images.
+/// More shards than stay open; one of them is written again, with the same samples but another image.
 #[test]
-fn a_shard_that_is_written_again_during_a_run_is_refused() {
+fn a_shard_that_is_written_again_during_a_run_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[4; 30], |_, _| None);
-    // One stream of windows of one sample: three shards stay open.
+    // One stream with windows of one sample: three shards stay open.
     let settings = Settings { streams: 1, window: 1, threads: 1, prefetch: 0, ..settings(shards.clone(), 2) };
     let loader = Loader::open(settings).unwrap();
     let mut batches = loader.batches(Position::default());
@@ -244,15 +242,15 @@ fn a_shard_that_is_written_again_during_a_run_is_refused() {
     });
     fs::rename(&again[7], &shards[7]).unwrap();
     let error = batches.find_map(Result::err).unwrap().to_string();
-    assert!(error.contains("00007.tar") && error.contains("written again"), "{error}");
+    assert!(error.contains("00007.tar has changed since it was opened"), "{error}");
 }
 
 #[test]
-fn odd_sets_are_told_apart_from_good_ones() {
+fn unusable_inputs_and_shards_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let list = |name: &str| loader::shard::list(&[folder.path().join(name)]).map_err(|e| e.to_string());
     assert!(list("").unwrap_err().contains("no shards"));
-    assert!(list("{}.tar").unwrap_err().contains("stands for no name"));
+    assert!(list("{}.tar").unwrap_err().contains("the braces {} are empty"));
     assert!(list("{0..2}.tar").unwrap_err().contains("0.tar"));
 
     let path = folder.path().join("00000.tar");
@@ -263,17 +261,17 @@ fn odd_sets_are_told_apart_from_good_ones() {
         batch.map(|batch| batch.counters.skipped)
     };
     fs::write(&path, b"").unwrap();
-    assert!(opened(&path).unwrap_err().contains("00000.tar: has no bytes"));
-    let mut tar = common::TarFile::create(&path);
+    assert!(opened(&path).unwrap_err().contains("00000.tar: it is empty"));
+    let mut tar = crate::common::TarFile::create(&path);
     tar.add("a.txt", b"only").add("b.txt", b"texts");
     tar.finish();
     assert!(opened(&path).unwrap_err().contains("it has no image"));
-    let mut tar = common::TarFile::create(&path);
+    let mut tar = crate::common::TarFile::create(&path);
     tar.add("a.jpg", b"").add("a.txt", b"empty").add("b.png", &image_of(0, 1)).add("b.txt", b"good");
     tar.finish();
     let skipped = opened(&path).unwrap();
     assert!(!skipped.is_empty() && skipped.iter().all(|skipped| skipped.key == "a"), "{skipped:?}");
-    // A link is as good as what it leads to; one that leads nowhere is named.
+    // A symbolic link is followed; a dangling one is an error.
     let link = folder.path().join("00001.tar");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert_eq!(opened(&link).unwrap(), {
@@ -285,7 +283,7 @@ fn odd_sets_are_told_apart_from_good_ones() {
     });
     fs::remove_file(&path).unwrap();
     let missing = opened(&link).unwrap_err();
-    assert!(missing.contains("00001.tar") && missing.contains("No such file"), "{missing}");
+    assert!(missing.ends_with("00001.tar does not exist"), "{missing}");
 }
 
 #[test]
@@ -305,7 +303,7 @@ fn dropping_the_iterator_ends_its_threads_at_once() {
 }
 
 #[test]
-fn senseless_settings_are_refused() {
+fn invalid_settings_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let good = settings(write_shards(folder.path(), &[8], |_, _| None), 2);
     let refused = |change: fn(&mut Settings), part: &str| {
@@ -335,9 +333,10 @@ fn senseless_settings_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8))]
 
-    /// A run that is stopped anywhere and goes on with other ranks and threads gives the bytes of one that is not.
+    /// A run that is stopped anywhere and resumed with other ranks and threads gives the same bytes as an uninterrupted
+    /// one.
     #[test]
-    fn an_interrupted_run_cannot_be_told_from_a_whole_one(
+    fn an_interrupted_run_equals_an_uninterrupted_one(
         seed in 0_u64..4, power in (0_u32..=6, 0_u32..=6), threads in (1_usize..=16, 1_usize..=16),
         prefetch in (0_usize..4, 0_usize..4), stop in 0_usize..9,
     ) {

@@ -1,14 +1,12 @@
-//! Tables, statistics and sidecars beside the shards: used when they fit, refused by name when they do not.
+//! Tables, statistics and sidecars next to the shards: used if they match, otherwise rejected with an error.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{content, damage, identity, key_of, settings, write_shards, write_table};
+use crate::common::{content, damage, identity, key_of, settings, write_shards, write_table};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::shard::{sidecar_path, stats_path, table_path};
@@ -19,7 +17,7 @@ fn first(settings: &Settings, count: usize) -> Vec<Batch> {
     loader.batches(Position::default()).take(count).map(Result::unwrap).collect()
 }
 
-/// The first error, in opening or in a batch.
+/// The first error, when opening the dataset or in a batch.
 fn error(settings: &Settings) -> String {
     match Loader::open(settings.clone()) {
         Ok(loader) => loader.batches(Position::default()).take(50).find_map(Result::err).unwrap().to_string(),
@@ -28,7 +26,7 @@ fn error(settings: &Settings) -> String {
 }
 
 #[test]
-fn the_table_gives_places_and_captions() {
+fn the_table_gives_image_positions_and_captions() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[20, 9], |_, _| None);
     for shard in &shards {
@@ -42,7 +40,7 @@ fn the_table_gives_places_and_captions() {
             assert_eq!(batch.captions[row], format!("from the table: {}", key_of(shard, sample)));
         }
     }
-    // Compressed, the table's offsets are those of the plain tar.
+    // In a compressed shard, the table's offsets refer to the uncompressed tar.
     let plain = first(&settings, 7);
     let packed: Vec<PathBuf> = shards
         .iter()
@@ -58,7 +56,7 @@ fn the_table_gives_places_and_captions() {
 }
 
 #[test]
-fn companions_of_another_shard_are_refused_by_name() {
+fn tables_and_statistics_of_another_shard_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let shard = write_shards(folder.path(), &[20], |_, _| None).remove(0);
     let settings = settings(vec![shard.clone()], 4);
@@ -67,21 +65,21 @@ fn companions_of_another_shard_are_refused_by_name() {
         assert!(error.contains(part) && error.contains(name), "{error}");
     };
     write_table(&shard, 512);
-    refused("does not fit its shard", "00000.parquet");
+    refused("does not match its shard", "00000.parquet");
     write_table(&shard, 1 << 40);
-    refused("does not fit its shard", "00000.parquet");
+    refused("does not match its shard", "00000.parquet");
     fs::write(table_path(&shard), "not parquet").unwrap();
-    refused("not a readable table", "00000.parquet");
+    refused("not a valid Parquet table", "00000.parquet");
 
     write_table(&shard, 0);
     fs::write(stats_path(&shard), r#"{"successes": 21}"#).unwrap();
-    refused("says 21 samples, but the shard has 20", "00000_stats.json");
+    refused("counts 21 samples, but the shard has 20", "00000_stats.json");
     fs::write(stats_path(&shard), "{").unwrap();
-    refused("not a readable JSON object", "00000_stats.json");
+    refused("not a valid JSON object", "00000_stats.json");
     fs::write(stats_path(&shard), "{}").unwrap();
     refused("no count `successes`", "00000_stats.json");
 
-    // Statistics of img2dataset and no offsets: the headers are read instead.
+    // With statistics of img2dataset and no offsets, the headers are read instead.
     fs::write(stats_path(&shard), r#"{"successes": 20, "failed_to_download": 3}"#).unwrap();
     fs::remove_file(table_path(&shard)).unwrap();
     assert_eq!(first(&settings, 1)[0].size, 4);
@@ -131,7 +129,7 @@ fn mentions_carry_labels_and_token_positions() {
     let batch = first(&settings, 1).remove(0);
     assert_eq!(batch.mentions.len(), 8);
     for (row, pair) in batch.mentions.chunks(2).enumerate() {
-        // start, a, photo, of, sample: positions 2 and 4; bytes counted by hand in CAPTION.
+        // start, a, photo, of, sample: positions 2 and 4; the byte ranges are counted by hand in CAPTION.
         let expected = [
             BatchMention { sample: row as u32, label: 1, positions: 2..3, span: 2..7 },
             BatchMention { sample: row as u32, label: 0, positions: 4..5, span: 11..17 },
@@ -146,11 +144,11 @@ fn mentions_carry_labels_and_token_positions() {
     };
     assert_eq!(limited(|s| s.max_mentions = 1), (4, 4));
     assert_eq!(limited(|s| s.max_mention_tokens = 0), (0, 8));
-    assert_eq!(limited(|s| s.context = 5), (4, 4), "start, a, photo, of, end: sample is cut off");
+    assert_eq!(limited(|s| s.context = 5), (4, 4), "start, a, photo, of, end: sample is truncated");
 }
 
 #[test]
-fn sidecars_of_another_shard_are_refused_by_name() {
+fn sidecars_of_another_shard_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[8], |_, _| None);
     let shard = shards[0].clone();
@@ -166,20 +164,20 @@ fn sidecars_of_another_shard_are_refused_by_name() {
     refused("does not match its shard");
     write_sidecar(&shard, |sample| key_of(0, sample), 8);
     assert_eq!(first(&settings, 2).len(), 2);
-    // The same number of samples, but the shard has grown since.
+    // The same number of samples, but the shard's size has changed.
     damage(&shard, |bytes| bytes.extend([0; 512]));
     refused("bytes");
-    fs::write(sidecar_path(&shard), "rubbish").unwrap();
+    fs::write(sidecar_path(&shard), "not parquet").unwrap();
     refused("00000.concepts.parquet");
 
-    let silent = Settings { captions: false, ..settings };
-    assert!(Loader::open(silent).unwrap_err().to_string().contains("mentions need captions"));
+    let without_captions = Settings { captions: false, ..settings };
+    assert!(Loader::open(without_captions).unwrap_err().to_string().contains("mentions need captions"));
 }
 
-/// The places that a pass over the headers finds are kept: the second opening needs none, and an entry that was made
-/// for another version of the shard is not used.
+/// The cache keeps the image positions that a pass over the headers finds: opening the dataset again needs no pass, and
+/// an entry for another version of the shard is not used.
 #[test]
-fn places_are_kept_in_the_cache() {
+fn image_positions_are_kept_in_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[20], |_, _| None);
     let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 20 };
@@ -187,7 +185,7 @@ fn places_are_kept_in_the_cache() {
     let expected: Vec<_> = first(&settings(shards.clone(), 5), 6).iter().map(content).collect();
     assert!(first(&cached, 6).iter().map(content).eq(expected));
     let entry = fs::read_dir(&cache.folder).unwrap().next().unwrap().unwrap().path();
-    // A key that only the cache knows.
+    // A key that is only in the cache.
     damage(&entry, |bytes| {
         let changed = String::from_utf8_lossy(bytes).replace(&key_of(0, 7), "cached");
         *bytes = changed.into_bytes();

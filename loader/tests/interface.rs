@@ -1,8 +1,6 @@
-//! Memory lent by the consumer, captions to choose from, sets that are mixed.
+//! Memory that the consumer allocates, choice of captions, mixtures of datasets.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -10,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
+use crate::common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::slot::Piece;
@@ -23,7 +21,7 @@ fn first(settings: &Settings, count: usize) -> Vec<Batch> {
     loader.batches(Position::default()).take(count).map(Result::unwrap).collect()
 }
 
-/// Memory of a consumer: rows that each have an allocation of their own until they are joined.
+/// A consumer's slot, in which every row has its own allocation until the rows are joined.
 struct Lent {
     number: usize,
     rows: Vec<Vec<u8>>,
@@ -61,7 +59,7 @@ fn lender(made: &Arc<AtomicUsize>) -> Lender {
 }
 
 #[test]
-fn images_are_written_into_memory_that_the_consumer_lends() {
+fn images_are_written_into_memory_that_the_consumer_allocates() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings { prefetch: 2, ..settings(write_shards(folder.path(), &[50], |_, _| None), 8) };
     let expected = first(&settings, 20);
@@ -73,10 +71,10 @@ fn images_are_written_into_memory_that_the_consumer_lends() {
         assert_eq!(content(&batch), content(expected));
         seen.insert(batch.images.slot::<Lent>().unwrap().number);
     }
-    // Three in the making, and the one that the consumer holds.
+    // Three batches in the queue, and the one that the consumer holds.
     assert!(made.load(Ordering::Relaxed) <= 4 && seen.len() >= 3, "{seen:?} of {made:?}");
 
-    // A consumer that keeps batches gets new memory for each, and what it keeps stays as it is.
+    // A consumer that keeps batches gets new memory for each, and the kept batches do not change.
     let made = Arc::new(AtomicUsize::new(0));
     let kept: Vec<_> =
         loader.batches_in(Position::default(), lender(&made)).take(10).map(Result::unwrap).collect();
@@ -84,7 +82,7 @@ fn images_are_written_into_memory_that_the_consumer_lends() {
     assert!(made.load(Ordering::Relaxed) >= 10);
 }
 
-/// Memory that is a byte too short for its rows.
+/// A slot whose row buffers are one byte too short.
 struct Short;
 impl Slot for Short {
     fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
@@ -97,21 +95,21 @@ impl Slot for Short {
 }
 
 #[test]
-fn memory_that_cannot_be_had_or_does_not_fit_ends_the_iteration() {
+fn a_failed_or_wrong_allocation_ends_the_iteration() {
     let folder = tempfile::tempdir().unwrap();
     let loader = Loader::open(settings(write_shards(folder.path(), &[50], |_, _| None), 8)).unwrap();
     let mut left = 4;
     let few: Lender = Box::new(move |_| {
         left -= 1;
-        if left == 0 { Err("the device has none left".to_owned()) } else { lender(&Arc::default())(384) }
+        if left == 0 { Err("out of device memory".to_owned()) } else { lender(&Arc::default())(384) }
     });
     let kept: Vec<_> = loader.batches_in(Position::default(), few).collect();
     let error = kept.last().unwrap().as_ref().unwrap_err();
-    assert!(matches!(error, Error::Slot(_)) && error.to_string().contains("none left"), "{error}");
+    assert!(matches!(error, Error::Slot(_)) && error.to_string().contains("out of device memory"), "{error}");
 
     let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(Short))));
     let error = batches.next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("not 8 pieces of 48 bytes"), "{error}");
+    assert!(error.contains("not lent as 8 row buffers of 48 bytes"), "{error}");
     assert!(batches.next().is_none());
 }
 
@@ -136,8 +134,8 @@ fn write_several(folder: &Path, count: usize) -> PathBuf {
 fn one_of_several_captions_is_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let path = write_several(folder.path(), 40);
-    // A table has no places of the json, which are then found in the tar.
-    common::write_table(&path, 0);
+    // The table has no positions of the JSON members, so they are found in the tar.
+    crate::common::write_table(&path, 0);
     let settings = settings(vec![path], 8);
     let from = |choice| {
         let source = CaptionSource::Json { key: "captions".to_owned(), choice };
@@ -155,8 +153,8 @@ fn one_of_several_captions_is_drawn() {
         }
     }
     let changed = (0..40).filter(|&i| shown[&(0, key_of(0, i))] != shown[&(1, key_of(0, i))]).count();
-    // Two thirds of 40 expected, with a standard deviation of 3.
-    assert!((12..40).contains(&changed), "{changed} of 40 show another caption in the next epoch");
+    // Two thirds of 40 are expected, with a standard deviation of 3.
+    assert!((12..40).contains(&changed), "{changed} of 40 have another caption in the next epoch");
     let again = first(&Settings { threads: 5, ..random.clone() }, 10);
     assert!(ten.iter().map(content).eq(again.iter().map(content)));
     let seeded = first(&Settings { seed: 1, ..random }, 5);
@@ -165,10 +163,10 @@ fn one_of_several_captions_is_drawn() {
     let other = CaptionSource::Json { key: "texts".to_owned(), choice: CaptionChoice::First };
     let loader = Loader::open(Settings { caption_source: other, ..settings }).unwrap();
     let error = loader.batches(Position::default()).next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("its json has no `texts`"), "{error}");
+    assert!(error.contains("its JSON has no field `texts`"), "{error}");
 }
 
-/// Mentions of "bus" in the caption of the `.txt`.
+/// Writes mentions of "bus" in the caption of the `.txt` member.
 fn write_sidecar(shard: &Path, samples: usize) {
     let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
     let bytes = fs::metadata(shard).unwrap().len();
@@ -207,7 +205,7 @@ fn mentions_belong_to_the_caption_they_were_made_from() {
         assert_eq!(batch.counters.captions_without_mentions as usize, 8 - own.len());
         of_the_text += own.len();
     }
-    assert!((10..50).contains(&of_the_text), "{of_the_text} of 80, a third expected");
+    assert!((10..50).contains(&of_the_text), "{of_the_text} of 80; a third is expected");
 
     let opened = sidecar::open(&path, Some(40)).unwrap();
     assert_eq!(opened.metadata.samples, 40);
@@ -218,7 +216,7 @@ fn mentions_belong_to_the_caption_they_were_made_from() {
 }
 
 #[test]
-fn sets_share_every_batch_by_their_weights() {
+fn datasets_share_every_batch_by_their_weights() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[100, 50, 12], |_, _| None);
     let sets = vec![(shards[..2].to_vec(), 3.0), (shards[2..].to_vec(), 1.0)];
@@ -238,7 +236,7 @@ fn sets_share_every_batch_by_their_weights() {
         assert_eq!(of_small.len(), 4, "a quarter");
         small.extend(of_small);
     }
-    // Three batches go once through the twelve of the small set; the large one has more than the twelve batches take.
+    // Three batches use the 12 samples of the small dataset once; the large one has more than twelve batches use.
     for epoch in small.chunks(12) {
         assert_eq!(epoch.iter().collect::<HashSet<_>>().len(), 12);
     }

@@ -1,4 +1,4 @@
-//! Memory over many epochs. One test in a program of its own: it looks at the whole process.
+//! Memory over many epochs. The only test of its test binary, because it measures the whole process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,7 +17,7 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
 }
 
-/// The most that was resident since it was last told to forget, bytes.
+/// Peak of the resident memory since it was last reset, bytes.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
@@ -51,12 +51,12 @@ fn twenty_epochs_take_the_memory_of_two(shards: &[PathBuf]) {
     };
     let after_two = epochs(2);
     let after_twenty = epochs(18);
-    // An epoch reads some 3 MB: keeping any of it would show after eighteen.
+    // An epoch reads about 3 MB: if any of it were kept, eighteen epochs would show it.
     let grown = after_twenty.saturating_sub(after_two);
     assert!(grown < 8 << 20, "grew by {grown} bytes from {after_two}");
 }
 
-/// The formula of `pipeline.rs`, with results so large that they outweigh everything else.
+/// Checks the formula of `pipeline.rs`, with images so large that they outweigh everything else.
 fn batches_take_what_the_formula_says(shards: &[PathBuf]) {
     let (size, rows) = (640_u64, 8_u64);
     for prefetch in [0, 3] {
@@ -66,7 +66,7 @@ fn batches_take_what_the_formula_says(shards: &[PathBuf]) {
             ..settings(shards.to_vec(), rows as usize)
         };
         let loader = Loader::open(settings).unwrap();
-        // Starts the peak anew.
+        // Resets the peak.
         fs::write("/proc/self/clear_refs", "5").unwrap();
         let before = resident();
         for batch in loader.batches(Position::default()).take(40) {
@@ -74,10 +74,10 @@ fn batches_take_what_the_formula_says(shards: &[PathBuf]) {
         }
         let grown = peak().saturating_sub(before);
         let batches = (prefetch + 2) * rows * (size * size * 3 + 8 * 77);
-        // The decoded images of two threads, rows between the two passes of a resize, stacks.
-        let beside = 12 << 20;
-        assert!(grown < batches + beside, "prefetch {prefetch}: {grown} bytes, {batches} by the formula");
-        // The formula is no more than what it takes: the bound is tight.
-        assert!(grown + beside > batches, "prefetch {prefetch}: {grown} bytes, {batches} by the formula");
+        // Memory outside the formula: decoded images of two threads, rows between the two passes of a resize, stacks.
+        let other = 12 << 20;
+        assert!(grown < batches + other, "prefetch {prefetch}: {grown} bytes, {batches} by the formula");
+        // The bound is tight.
+        assert!(grown + other > batches, "prefetch {prefetch}: {grown} bytes, {batches} by the formula");
     }
 }

@@ -1,15 +1,13 @@
-//! Real photographs with their captions, tagged by the real tagger, all the way into batches.
+//! Real photos with their captions, tagged by the default tagger, from shard to batch.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use common::{TarFile, content};
+use crate::common::{TarFile, content};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Extractor, Matching, TaggerKind};
 use loader::crop::{View, draws};
@@ -19,17 +17,17 @@ use loader::shard::sidecar_path;
 use loader::tar::Archive;
 use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings};
 
-/// The test data beside the checkout, if there.
+/// The folder of test data next to the checkout, if it exists.
 fn photos() -> Option<PathBuf> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/coco");
     let present = data.join("captions.jsonl").exists();
     if !present {
-        println!("skipped: no photographs in {}", data.display());
+        println!("skipped: there are no photos in {}", data.display());
     }
     present.then_some(data)
 }
 
-/// (file, captions) of every photograph.
+/// (file, captions) of every photo.
 fn captions(data: &Path) -> Vec<(String, Vec<String>)> {
     let lines = fs::read_to_string(data.join("captions.jsonl")).unwrap();
     lines
@@ -44,7 +42,7 @@ fn captions(data: &Path) -> Vec<(String, Vec<String>)> {
 }
 
 #[test]
-fn photographs_become_batches() {
+fn photos_become_batches() {
     let Some(data) = photos() else { return };
     let folder = tempfile::tempdir().unwrap();
     let extractor = Extractor::new(TaggerKind::default()).unwrap();
@@ -97,12 +95,12 @@ fn photographs_become_batches() {
             let words = &caption[mention.span.start as usize..mention.span.end as usize];
             let name = bank.name(mention.label);
             let singular = words.strip_suffix('s').unwrap_or(words).replace("men", "man");
-            assert!(words == name || singular.starts_with(&name[..2]), "{words:?} is not {name:?}");
+            assert!(words == name || singular.starts_with(&name[..2]), "{words:?} does not match {name:?}");
             assert!(!mention.positions.is_empty());
         }
         mentions += batch.mentions.len();
     }
-    assert_eq!(seen, expected, "13 batches of 30 are all 390 photographs");
+    assert_eq!(seen, expected, "13 batches of 30 are all 390 photos");
     assert!(mentions > 100, "{mentions} mentions");
 
     let again: Vec<_> = Loader::open(Settings { threads: 1, ..settings })
@@ -114,13 +112,13 @@ fn photographs_become_batches() {
     assert!(batches[11..].iter().map(content).eq(again.iter().map(content)));
 }
 
-/// The documented distance of fast from exact decoding, on crops as in training.
+/// The documented difference between fast and exact decoding, on crops as in training.
 #[test]
-fn fast_photographs_are_close_to_exact_ones() {
+fn fast_decoding_of_photos_is_close_to_exact() {
     let Some(data) = photos() else { return };
     let crop = Crop::RandomResized { size: 224, scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
     let settings = ImageSettings { crop, flip: 0.5 };
-    let mut painter = Painter::default();
+    let mut preprocessor = Painter::default();
     let mut found: Vec<f64> = Vec::new();
     for (number, (file, _)) in captions(&data).iter().take(150).enumerate() {
         let bytes = fs::read(data.join("images").join(file)).unwrap();
@@ -128,14 +126,14 @@ fn fast_photographs_are_close_to_exact_ones() {
         let [exact, fast] = [Decoding::Exact, Decoding::Fast].map(|decoding| {
             let mut row = vec![0; 224 * 224 * 3];
             let choose = |width, height| View::choose(&settings, draws, width, height);
-            painter.paint(&bytes, decoding, 224, choose, &mut row).unwrap();
+            preprocessor.paint(&bytes, decoding, 224, choose, &mut row).unwrap();
             row
         });
         let squares: f64 = exact.iter().zip(&fast).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();
         found.push(10.0 * (255.0_f64.powi(2) * exact.len() as f64 / squares.max(1e-9)).log10());
     }
     found.sort_by(f64::total_cmp);
-    let (lowest, median) = (found[0], found[found.len() / 2]);
-    println!("fast beside exact: {lowest:.1} dB at worst, {median:.1} dB in the median");
-    assert!(lowest > 25.0 && median > 35.0, "{lowest} dB at worst, {median} dB in the median");
+    let (min, median) = (found[0], found[found.len() / 2]);
+    println!("PSNR of fast against exact decoding: minimum {min:.1} dB, median {median:.1} dB");
+    assert!(min > 25.0 && median > 35.0, "PSNR: minimum {min} dB, median {median} dB");
 }

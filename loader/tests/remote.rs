@@ -1,15 +1,13 @@
-//! Shards behind http: what is read, and what faults of the network do.
+//! Shards on an http server: which bytes are read, and how network failures are handled.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use common::server::{Answer, Server};
-use common::{content, settings, write_shards};
+use crate::common::server::{Answer, Server};
+use crate::common::{content, settings, write_shards};
 use loader::{Batch, Cache, Error, Loader, Position, Settings, source};
 
 fn batches(settings: &Settings, count: usize) -> Vec<Batch> {
@@ -22,10 +20,10 @@ fn urls(server: &Server, shards: &[PathBuf]) -> Vec<PathBuf> {
 }
 
 #[test]
-fn batches_over_http_are_those_of_local_files() {
+fn batches_over_http_equal_those_of_local_files() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[30, 7, 41], |_, _| None);
-    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let local = batches(&settings(shards.clone(), 8), 20);
     let remote = batches(&settings(urls(&server, &shards), 8), 20);
     for (local, remote) in local.iter().zip(&remote) {
@@ -35,19 +33,19 @@ fn batches_over_http_are_those_of_local_files() {
     }
 }
 
-/// Dropped connections, answers of 503 and slow pieces, all over the place: the batches are the same.
+/// Dropped connections, the status 503 and slow transfers do not change the batches.
 #[test]
 fn a_bad_network_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[30, 30], |_, sample| {
-        // Large enough to be cut anywhere: noise does not compress.
+        // Large enough to be cut anywhere, because noise does not compress.
         Some(noise(sample))
     });
     let server = Server::new(folder.path(), |number, _| match number % 7 {
         1 => Answer::Status(503),
         3 => Answer::Drop(number * 37 % 900),
         5 => Answer::Slow(400, Duration::from_millis(2)),
-        _ => Answer::Well,
+        _ => Answer::Normal,
     });
     let local = batches(&settings(shards.clone(), 10), 6);
     let remote = batches(&settings(urls(&server, &shards), 10), 6);
@@ -68,16 +66,16 @@ fn noise(seed: usize) -> Vec<u8> {
     png
 }
 
-/// An outage is waited for, and nothing is left out or comes twice after it.
+/// The loader waits until an outage is over; no sample is lost or repeated after it.
 #[test]
-fn an_outage_is_waited_for() {
+fn an_outage_delays_batches_but_does_not_change_them() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[40], |_, _| None);
     let expected = batches(&settings(shards.clone(), 8), 5);
     let started = Instant::now();
     let outage = Duration::from_secs(3);
     let server = Server::new(folder.path(), move |number, _| {
-        if number > 6 && started.elapsed() < outage { Answer::Status(503) } else { Answer::Well }
+        if number > 6 && started.elapsed() < outage { Answer::Status(503) } else { Answer::Normal }
     });
     let got = batches(&settings(urls(&server, &shards), 8), 5);
     assert!(started.elapsed() >= outage);
@@ -87,7 +85,7 @@ fn an_outage_is_waited_for() {
 }
 
 #[test]
-fn what_cannot_be_had_is_told_at_once() {
+fn permanent_failures_are_reported_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[8], |_, _| None);
     fs::copy(&shards[0], folder.path().join("secret.tar")).unwrap();
@@ -95,15 +93,15 @@ fn what_cannot_be_had_is_told_at_once() {
     let server = Server::new(folder.path(), |_, path| match path {
         "/secret.tar" => Answer::Status(403),
         "/whole.tar" => Answer::Whole,
-        _ => Answer::Well,
+        _ => Answer::Normal,
     });
     let started = Instant::now();
     let missing = source::read(&server.url("none.tar")).unwrap_err();
     assert!(matches!(&missing, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound));
     let text = missing.to_string();
-    assert!(text.contains("none.tar") && text.contains("no such file"), "{text}");
+    assert!(text.ends_with("none.tar does not exist"), "{text}");
     let text = source::read(&server.url("secret.tar")).unwrap_err().to_string();
-    assert!(text.contains("secret.tar") && text.contains("refuses access"), "{text}");
+    assert!(text.contains("secret.tar") && text.contains("denies access"), "{text}");
     let opened = source::Source::open(&server.url("whole.tar")).unwrap();
     let text = opened.read(512, 10).unwrap_err().to_string();
     assert!(text.contains("whole.tar") && text.contains("range"), "{text}");
@@ -111,7 +109,7 @@ fn what_cannot_be_had_is_told_at_once() {
     assert!(text.contains("query"), "{text}");
     let text = Loader::open(settings(vec![server.url("00009.tar")], 4)).unwrap_err().to_string();
     assert!(text.contains("00009.tar"), "{text}");
-    assert!(started.elapsed() < source::RETRY_FOR / 2, "these must not be tried again");
+    assert!(started.elapsed() < source::RETRY_FOR / 2, "these failures must not be retried");
 }
 
 #[test]
@@ -120,7 +118,7 @@ fn whole_files_are_read_and_written() {
     let data: Vec<u8> = (0..100_000_u32).map(|i| (i * 7 / 3) as u8).collect();
     fs::write(folder.path().join("data"), &data).unwrap();
     let server =
-        Server::new(folder.path(), |number, _| if number == 1 { Answer::Drop(5000) } else { Answer::Well });
+        Server::new(folder.path(), |number, _| if number == 1 { Answer::Drop(5000) } else { Answer::Normal });
     let url = server.url("data");
     assert_eq!(source::length(&url).unwrap(), 100_000);
     assert!(source::read(&url).unwrap() == data, "after a dropped connection");
@@ -136,14 +134,14 @@ fn whole_files_are_read_and_written() {
     assert!(server.was_put("/copy").unwrap() == data);
 }
 
-/// Eight ranks read the set once, between them: each only the bytes of its own samples.
+/// Eight ranks together read the dataset once: each reads only the bytes of its own samples.
 #[test]
-fn ranks_share_the_bytes_of_the_set() {
+fn ranks_share_the_bytes_of_the_dataset() {
     let folder = tempfile::tempdir().unwrap();
     let counts = [128; 8];
     let shards = write_shards(folder.path(), &counts, |_, sample| Some(noise(sample)));
     for (shard, count) in shards.iter().zip(counts) {
-        common::write_table(shard, 0);
+        crate::common::write_table(shard, 0);
         assert_eq!(Loader::open(settings(vec![shard.clone()], 1)).unwrap().samples(), count as u64);
     }
     let images: u64 = shards
@@ -151,7 +149,7 @@ fn ranks_share_the_bytes_of_the_set() {
         .flat_map(|shard| loader::tar::Archive::open(shard).unwrap().samples().unwrap())
         .map(|sample| sample.image().unwrap().length)
         .sum();
-    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let mut used = 0;
     for rank in 0..8 {
         let settings = Settings { rank, world_size: 8, prefetch: 0, ..settings(urls(&server, &shards), 16) };
@@ -163,41 +161,41 @@ fn ranks_share_the_bytes_of_the_set() {
             loader.batches(Position::default()).take(steps).map(|batch| batch.unwrap().counters.bytes).sum();
         used += read;
         let sent = server.sent(".tar") - before;
-        assert!(sent as f64 <= 1.05 * images as f64 / 8.0, "rank {rank} was sent {sent} of {images} bytes");
+        assert!(sent as f64 <= 1.05 * images as f64 / 8.0, "rank {rank} got {sent} of {images} bytes");
     }
     assert_eq!(used, images, "every image once");
     let sent = server.sent(".tar");
     assert!(sent >= images && sent as f64 <= 1.05 * images as f64, "{sent} bytes sent of {images}");
 }
 
-/// A run that goes on from a position reads the samples from there on: what came before is not read again.
+/// A run that resumes from a position reads only the samples from there on.
 #[test]
 fn resuming_seeks() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[128; 4], |_, sample| Some(noise(sample)));
     for shard in &shards {
-        common::write_table(shard, 0);
+        crate::common::write_table(shard, 0);
     }
-    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let settings = Settings { prefetch: 1, ..settings(urls(&server, &shards), 16) };
     let loader = Loader::open(settings).unwrap();
     let before = server.sent(".tar");
     let mut batches = loader.batches(Position { epoch: 3, step: 20 });
     let read: u64 = (0..2).map(|_| batches.next().unwrap().unwrap().counters.bytes).sum();
     drop(batches);
-    // These two batches, at most two more in the making, and the blocks that are checked of each shard.
+    // These two batches, at most two more in the queue, and the blocks that are checked in each shard.
     let largest = 16 * noise(0).len() as u64 + 2048;
     let sent = server.sent(".tar") - before;
     assert!(sent >= read && sent <= read + 2 * largest + 4 * 2 * 512, "{sent} bytes sent, {read} used");
 }
 
-/// With a cache a shard is fetched once, whatever the ranks and epochs.
+/// With a cache, a shard is downloaded once, whatever the number of ranks and epochs.
 #[test]
 fn a_cache_is_shared_by_ranks() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[24, 24], |_, sample| Some(noise(sample)));
     let stored: u64 = shards.iter().map(|shard| fs::metadata(shard).unwrap().len()).sum();
-    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let cache = Some(Cache { folder: folder.path().join("cache"), limit: 2 * stored });
     for rank in 0..2 {
         let remote =
@@ -215,7 +213,7 @@ fn a_compressed_shard_is_read_from_a_server() {
     let expected = batches(&settings(shards.clone(), 4), 3);
     let packed = zstd::encode_all(&*fs::read(&shards[0]).unwrap(), 1).unwrap();
     fs::write(folder.path().join("00000.tar.zst"), packed).unwrap();
-    let server = Server::new(folder.path(), |_, _| Answer::Well);
+    let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let got = batches(&settings(vec![server.url("00000.tar.zst")], 4), 3);
     assert!(expected.iter().map(content).eq(got.iter().map(content)));
     assert!(server.requests() > 0);

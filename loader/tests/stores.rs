@@ -1,11 +1,10 @@
-//! Shards in S3, Google's and Azure's stores: a small server that speaks as much of each as reading needs.
+//! Shards in the object stores of S3, Google and Azure: a small server implements as much of each protocol as reading
+//! needs.
 //!
-//! The stores take endpoint and credentials from the environment, so each runs in a process of its own: this program
-//! again, told to run one test.
+//! The stores take endpoint and credentials from the environment, so each test runs in a separate process: this program
+//! again, with the arguments to run one test.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,14 +13,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{env, fs};
 
-use common::server::{Answer, Server};
-use common::{content, settings, write_shards};
+use crate::common::server::{Answer, Server};
+use crate::common::{content, settings, write_shards};
 use loader::{Batch, Cache, Loader, Position, Settings};
 
-/// Says which shards the process reads, and where it writes what it found.
+/// Environment variables: the shards that the process reads, and the file that it writes its result to.
 const SHARDS: &str = "LOADER_TEST_SHARDS";
 const FOUND: &str = "LOADER_TEST_FOUND";
-/// The cache's folder, if there is one.
+/// The folder of the cache, if there is one.
 const CACHE: &str = "LOADER_TEST_CACHE";
 
 fn found(shards: &Path) -> String {
@@ -33,18 +32,18 @@ fn found(shards: &Path) -> String {
     batches.iter().map(|batch| format!("{:?} {:?}\n", content(batch), &*batch.images)).collect()
 }
 
-/// What the other process does.
+/// The work of the other process.
 #[test]
 fn child() {
     let Some(shards) = env::var_os(SHARDS) else {
-        println!("skipped: runs as a part of the other tests");
+        println!("skipped: runs only as a part of the other tests");
         return;
     };
     fs::write(env::var_os(FOUND).unwrap(), found(Path::new(&shards))).unwrap();
 }
 
 /// Batches from a store that answers 503 now and then and breaks off in the middle of ranges.
-fn a_set_in_a_store_is_the_set_on_a_disk(
+fn batches_from_a_store_equal_those_from_a_disk(
     scheme: &str,
     environment: impl Fn(&str) -> Vec<(&'static str, String)>,
 ) {
@@ -58,15 +57,15 @@ fn a_set_in_a_store_is_the_set_on_a_disk(
         let answer = match number % 9 {
             2 => Answer::Status(503),
             6 => Answer::Drop(50),
-            _ => Answer::Well,
+            _ => Answer::Normal,
         };
-        counted.fetch_add(usize::from(!matches!(answer, Answer::Well)), Ordering::Relaxed);
+        counted.fetch_add(usize::from(!matches!(answer, Answer::Normal)), Ordering::Relaxed);
         answer
     });
     let endpoint = server.url("").to_str().unwrap().trim_end_matches('/').to_owned();
     let result = folder.path().join("found");
     let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", "stores::child", "--nocapture"])
         .env(SHARDS, format!("{scheme}://b/set/{{00000..00001}}.tar"))
         .env(FOUND, &result)
         .envs(environment(&endpoint))
@@ -78,7 +77,7 @@ fn a_set_in_a_store_is_the_set_on_a_disk(
     assert!(server.sent(".tar") > 0 && failures.load(Ordering::Relaxed) > 5);
 }
 
-/// Processes that start at the same moment fetch every shard once between them.
+/// Processes that start at the same moment together download every shard once.
 #[test]
 fn processes_share_a_cache() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,7 +87,7 @@ fn processes_share_a_cache() {
     let children: Vec<_> = (0..3)
         .map(|number| {
             Command::new(env::current_exe().unwrap())
-                .args(["--exact", "child", "--nocapture"])
+                .args(["--exact", "stores::child", "--nocapture"])
                 .env(SHARDS, server.url("{00000..00001}.tar"))
                 .env(FOUND, folder.path().join(format!("found{number}")))
                 .env(CACHE, folder.path().join("cache"))
@@ -108,7 +107,7 @@ fn processes_share_a_cache() {
 
 #[test]
 fn s3() {
-    a_set_in_a_store_is_the_set_on_a_disk("s3", |endpoint| {
+    batches_from_a_store_equal_those_from_a_disk("s3", |endpoint| {
         vec![
             ("AWS_ACCESS_KEY_ID", "key".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
@@ -120,7 +119,7 @@ fn s3() {
 
 #[test]
 fn google() {
-    a_set_in_a_store_is_the_set_on_a_disk("gs", |endpoint| {
+    batches_from_a_store_equal_those_from_a_disk("gs", |endpoint| {
         let account = serde_json::json!({
             "gcs_base_url": endpoint, "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": "",
         });
@@ -130,7 +129,7 @@ fn google() {
 
 #[test]
 fn azure() {
-    a_set_in_a_store_is_the_set_on_a_disk("az", |endpoint| {
+    batches_from_a_store_equal_those_from_a_disk("az", |endpoint| {
         vec![
             ("AZURE_STORAGE_ACCOUNT_NAME", "account".to_owned()),
             ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5".to_owned()),

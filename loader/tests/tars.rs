@@ -1,13 +1,11 @@
-//! Which samples a tar has: what Python wrote, what webdataset found in it, and damaged tars.
+//! The samples of a tar: of tars that Python wrote, compared with webdataset's reader, and of damaged tars.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::{TarFile, damage};
+use crate::common::{TarFile, damage};
 use loader::Error;
 use loader::tar::{self, Archive};
 
@@ -15,7 +13,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// Keys, extensions and bytes of every sample, as webdataset's own reader lists them.
+/// Keys, extensions and bytes of every sample, compared with webdataset's own reader.
 #[test]
 fn python_tars_have_the_samples_that_webdataset_finds() {
     let json = fs::read_to_string(fixtures().join("webdataset_tars.json")).unwrap();
@@ -55,7 +53,7 @@ fn python_tars_have_the_samples_that_webdataset_finds() {
 /// A sample's key and caption.
 type Captioned = (String, Option<Vec<u8>>);
 
-/// Those of every sample, from one pass.
+/// The keys and captions of all samples, read in one pass.
 fn captions(path: &Path) -> Result<Vec<Captioned>, Error> {
     let mut all = Vec::new();
     let samples = tar::captions(path, |key, caption| -> Result<(), Error> {
@@ -77,7 +75,7 @@ fn tar_with(folder: &Path, members: &[(&str, &[u8])]) -> PathBuf {
 }
 
 #[test]
-fn damaged_tars_are_refused_by_name() {
+fn damaged_tars_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let write = || tar_with(folder.path(), &[("a.jpg", &[1; 2000]), ("a.txt", b"x"), ("b.jpg", &[2; 2000])]);
     let error = |path: &Path| Archive::open(path).unwrap().samples().unwrap_err().to_string();
@@ -89,17 +87,18 @@ fn damaged_tars_are_refused_by_name() {
         }
     };
     // a.jpg: header, 4 blocks; a.txt: header, 1 block; b.jpg: header at block 7.
-    refused(|bytes| bytes.truncate(8 * 512 + 100), "ends inside b.jpg");
+    refused(|bytes| bytes.truncate(8 * 512 + 100), "truncated inside b.jpg");
     refused(|bytes| bytes.truncate(7 * 512 + 100), "damaged after a.txt");
     refused(|bytes| bytes[7 * 512] = b'X', "damaged after a.txt");
     refused(|bytes| bytes[0] = b'X', "damaged at its start");
 
     let path = tar_with(folder.path(), &[("a.jpg", b"1"), ("a.JPG", b"2")]);
-    assert!(error(&path).contains("sample a has two members jpg"));
-    assert!(captions(&path).unwrap_err().to_string().contains("sample a has two members jpg"));
+    let twice = "sample a has two members with the extension jpg";
+    assert!(error(&path).contains(twice));
+    assert!(captions(&path).unwrap_err().to_string().contains(twice));
 }
 
-/// A tar that ends after its last member, without the closing blocks, is whole: Python reads it too.
+/// A tar that ends after its last member, without the closing blocks, is complete: Python reads it, too.
 #[test]
 fn closing_blocks_may_be_missing() {
     let folder = tempfile::tempdir().unwrap();
@@ -107,16 +106,16 @@ fn closing_blocks_may_be_missing() {
     damage(&path, |bytes| bytes.truncate(5 * 512));
     assert_eq!(Archive::open(&path).unwrap().samples().unwrap().len(), 1);
     damage(&path, Vec::clear);
-    // Not even a tar without members: these have closing blocks.
+    // An empty file is not even a tar without members, which has closing blocks.
     let error = Archive::open(&path).unwrap().samples().unwrap_err().to_string();
-    assert!(error.contains("00000.tar: has no bytes"), "{error}");
-    assert!(captions(&path).unwrap_err().to_string().contains("has no bytes"));
+    assert!(error.contains("00000.tar: it is empty"), "{error}");
+    assert!(captions(&path).unwrap_err().to_string().contains("it is empty"));
     damage(&path, |bytes| bytes.resize(1024, 0));
     assert!(Archive::open(&path).unwrap().samples().unwrap().is_empty());
 }
 
 #[test]
-fn damaged_compression_is_refused_by_name() {
+fn damaged_compression_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let plain = tar_with(folder.path(), &[("a.jpg", &[1; 2000])]);
     let packed = folder.path().join("00000.tar.zst");
@@ -127,14 +126,14 @@ fn damaged_compression_is_refused_by_name() {
     assert!(error.contains("00000.tar.zst") && error.contains("decompressed"), "{error}");
     let error = captions(&packed).unwrap_err().to_string();
     assert!(error.contains("00000.tar.zst"), "{error}");
-    // The same when what is packed ends early.
+    // The same when the compressed tar itself is truncated.
     let cut = &fs::read(&plain).unwrap()[..1000];
     fs::write(&packed, zstd::encode_all(cut, 1).unwrap()).unwrap();
     assert!(captions(&packed).unwrap_err().to_string().contains("00000.tar.zst"));
 }
 
 #[test]
-fn reads_beyond_the_end_are_refused() {
+fn reads_beyond_the_end_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let archive = Archive::open(&tar_with(folder.path(), &[("a.jpg", &[1; 10])])).unwrap();
     assert_eq!(archive.read(512, 10).unwrap(), [1; 10]);

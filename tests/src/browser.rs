@@ -1,4 +1,4 @@
-//! A headless Chromium, driven through chromedriver by the `WebDriver` protocol.
+//! A headless Chromium, driven through chromedriver with the `WebDriver` protocol.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-/// One session of a browser; it ends with this value.
+/// One browser session; it ends when this value is dropped.
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
@@ -19,7 +19,7 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// None where chromedriver or chromium is not installed.
+    /// `None` if chromedriver or chromium is not installed.
     pub fn start() -> Option<Self> {
         let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
             std::env::split_paths(&std::env::var_os("PATH")?)
@@ -39,8 +39,8 @@ impl Browser {
                     .strip_prefix("ChromeDriver was started successfully on port ")
                     .map(str::to_owned)
             })
-            .expect("chromedriver says its port");
-        // Read on, or the driver stops when the pipe is full.
+            .expect("chromedriver prints its port");
+        // Keep reading, otherwise the driver blocks when the pipe is full.
         std::thread::spawn(move || lines.for_each(drop));
         let mut browser = Self {
             driver,
@@ -78,17 +78,17 @@ impl Browser {
         self.visit(&format!("file://{}", page.display()));
     }
 
-    /// Opens an address.
+    /// Opens a URL.
     pub fn visit(&mut self, url: &str) {
         self.ask("POST", "/url", &json!({ "url": url }));
     }
 
-    /// What the script returns.
+    /// Runs a script and returns its result.
     pub fn run(&mut self, script: &str) -> Value {
         self.ask("POST", "/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Types text into an element, or names a file for one that takes files.
+    /// Types text into an element; for a file input, `text` is the path of the file.
     pub fn type_into(&mut self, selector: &str, text: &str) {
         let element = self.element(selector);
         self.ask("POST", &format!("/element/{element}/value"), &json!({"text": text}));
@@ -100,7 +100,7 @@ impl Browser {
         self.ask("POST", &format!("/element/{element}/click"), &json!({}));
     }
 
-    /// Moves the mouse to these pixels of the page's window.
+    /// Moves the mouse to this position in the page's window, pixels.
     pub fn point(&mut self, x: i64, y: i64) {
         let moved = json!({"type": "pointerMove", "duration": 0, "x": x, "y": y, "origin": "viewport"});
         self.ask(
@@ -110,7 +110,7 @@ impl Browser {
         );
     }
 
-    /// Presses and releases a key, wherever the focus is.
+    /// Presses and releases a key; the focused element receives it.
     pub fn press(&mut self, key: &str) {
         let actions = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
         self.ask(
@@ -120,7 +120,7 @@ impl Browser {
         );
     }
 
-    /// Whether pages are to be dark.
+    /// Sets whether the browser prefers dark pages.
     pub fn dark(&mut self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
@@ -128,7 +128,7 @@ impl Browser {
         self.ask("POST", "/goog/cdp/execute", &command);
     }
 
-    /// What is to be seen, as a PNG in base64.
+    /// The visible part of the page, as PNG in base64.
     pub fn screenshot(&mut self) -> String {
         self.ask("GET", "/screenshot", &Value::Null).as_str().unwrap_or_default().to_owned()
     }
@@ -136,7 +136,7 @@ impl Browser {
     /// Waits until a script returns true.
     ///
     /// # Panics
-    /// When it does not within half a minute.
+    /// If it does not within 30 seconds.
     pub fn until(&mut self, script: &str) {
         for _ in 0..300 {
             if self.run(script) == true {
@@ -144,17 +144,17 @@ impl Browser {
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        panic!("never true: {script}");
+        panic!("the script never returned true: {script}");
     }
 
-    /// A screen of this size, however small: windows have a least width.
+    /// Sets the size of the screen, pixels. It may be smaller than the minimum width of a window.
     pub fn resize(&mut self, width: u32, height: u32) {
         let size = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600});
         let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
         self.ask("POST", "/goog/cdp/execute", &command);
     }
 
-    /// Errors of scripts and refusals of the content security policy since the last call.
+    /// Script errors and violations of the content security policy since the last call.
     pub fn errors(&mut self) -> Vec<String> {
         let entries = self.ask("POST", "/se/log", &json!({"type": "browser"}));
         let severe = |entry: &&Value| entry["level"] == "SEVERE";
@@ -166,7 +166,7 @@ impl Browser {
         found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned()
     }
 
-    /// One request of the protocol.
+    /// Sends one request of the protocol and returns the value of its response.
     fn ask(&mut self, method: &str, path: &str, body: &Value) -> Value {
         let mut address = "/session".to_owned();
         if !self.session.is_empty() {
@@ -203,7 +203,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends the browser too, also when a test fails.
+        // Ends the browser, too, even if a test fails.
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
             let _ = write!(stream, "DELETE /session/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", self.session);
             let _ = stream.read(&mut [0]);

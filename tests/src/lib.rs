@@ -1,4 +1,4 @@
-//! What the whole-pipeline tests share: where the programs and the real data are, and how to run them.
+//! Helpers for the end-to-end tests: find and run the programs, find real data, serve files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,25 +8,54 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 
-/// A built program, from the folder that this test was built into. `cargo build --workspace --bins` makes them.
+/// One of the programs, built from the sources as they are now.
 ///
 /// # Panics
-/// When the program has not been built.
+/// When the programs do not compile.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap_or_default();
-    // target/release/deps/test-1234 -> target/release/name
-    let path = test.parent().and_then(Path::parent).unwrap_or(Path::new(".")).join(name);
-    assert!(path.exists(), "{} is not built; run cargo build --workspace --bins first", path.display());
-    path
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(build).join(name)
 }
 
-/// Folder of real data beside the checkout; none where it is missing, with the reason printed.
+/// Builds the programs into the target folder and with the profile that this test was built with; returns the folder
+/// they are in. Cargo builds a package's own programs before its tests, but not those of other packages: without this a
+/// test could run yesterday's program.
+fn build() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    // target/release/deps/test-1234
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") | None => "dev",
+        Some(name) => name,
+    };
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // What cargo tells this test about its package. Some build scripts look at these variables: with them cargo would
+    // take their crates, and whatever depends on those, for changed.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            cargo.env_remove(&name);
+        }
+    }
+    let status = cargo
+        .args(["build", "--quiet", "--locked", "--bins", "--profile", profile])
+        .arg("--target-dir")
+        .arg(folder.parent().unwrap())
+        .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+        .status()
+        .unwrap();
+    assert!(status.success(), "the programs do not compile");
+    folder.to_owned()
+}
+
+/// The folder of real data next to the checkout; `None` if it is missing, with a message.
 ///
 /// # Panics
-/// In continuous integration, where it must be there.
+/// If it is missing in continuous integration.
 pub fn real_data() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     if folder.exists() {
@@ -37,10 +66,10 @@ pub fn real_data() -> Option<PathBuf> {
     None
 }
 
-/// Runs a program and returns what it did.
+/// Runs a program and returns its output.
 ///
 /// # Panics
-/// When it cannot be started.
+/// If it cannot be started.
 pub fn run(name: &str, arguments: &[&str]) -> Output {
     match Command::new(program(name)).args(arguments).output() {
         Ok(output) => output,
@@ -51,34 +80,34 @@ pub fn run(name: &str, arguments: &[&str]) -> Output {
 /// Runs a program that must succeed, with `--json`, and returns its summary.
 ///
 /// # Panics
-/// When it fails or its last line is no JSON.
+/// If it fails, or if its last line is not JSON.
 pub fn summary(name: &str, arguments: &[&str]) -> Value {
     let output = run(name, &[arguments, &["--json"]].concat());
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{name} {arguments:?}: {}\n{stdout}\n{stderr}", output.status);
     match stdout.lines().last().map(serde_json::from_str) {
         Some(Ok(value)) => value,
-        _ => panic!("{name} {arguments:?}: the last line is no JSON\n{stdout}\n{stderr}"),
+        _ => panic!("{name} {arguments:?}: the last line is not JSON\n{stdout}\n{stderr}"),
     }
 }
 
-/// Runs a program that must fail with `code`, and returns its error: one line.
+/// Runs a program that must fail with exit code `code`, and returns its error message, which must be one line.
 ///
 /// # Panics
-/// When it ends otherwise or says more than one line of error.
+/// If it ends with another exit code, or prints not exactly one line of error.
 pub fn refused(name: &str, arguments: &[&str], code: i32) -> String {
     let output = run(name, arguments);
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{name} {arguments:?}: {stderr}");
     let errors: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error")).collect();
-    assert_eq!(errors.len(), 1, "{name} {arguments:?}: one line of error, not\n{stderr}");
+    assert_eq!(errors.len(), 1, "{name} {arguments:?}: expected one line of error, not\n{stderr}");
     errors[0].to_owned()
 }
 
-/// A path as an argument.
+/// A path as a command-line argument.
 ///
 /// # Panics
-/// When it is not UTF-8.
+/// If it is not UTF-8.
 pub fn text(path: &Path) -> &str {
     match path.to_str() {
         Some(text) => text,
@@ -86,11 +115,11 @@ pub fn text(path: &Path) -> &str {
     }
 }
 
-/// Serves the files of a folder over HTTP on a free port of this machine until the process ends; returns the address
-/// with a slash at its end.
+/// Serves the files of a folder over HTTP on a free port of this machine until the process ends. Returns the URL, with
+/// a slash at its end.
 ///
 /// # Panics
-/// When no port can be had.
+/// If no port is available.
 pub fn serve(folder: &Path) -> String {
     let listener = match TcpListener::bind("127.0.0.1:0") {
         Ok(listener) => listener,
@@ -126,10 +155,11 @@ fn answer(mut stream: TcpStream, folder: &Path) -> Option<()> {
     stream.write_all(&body).ok()
 }
 
-/// Rendered scenes in `folder`, downloaded into shards of 40 and tagged: returns the shards' folder.
+/// Renders scenes in `folder`, downloads them into shards of 40 samples and tags them. Returns the folder of the
+/// shards.
 ///
 /// # Panics
-/// When a program fails or loses a scene.
+/// If a program fails or a scene is missing.
 pub fn scene_shards(folder: &Path, count: u64) -> PathBuf {
     let url = serve(folder);
     let scenes = folder.join("scenes");

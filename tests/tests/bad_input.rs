@@ -1,4 +1,4 @@
-//! What a user gets wrong: one line that names it, the right exit code, nothing half-written.
+//! Mistakes of users: the error is one line that names the mistake, the exit code is right, no partial output is left.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -17,7 +17,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn picture(path: &Path) {
-    // The smallest scene there is, rendered by the program itself.
+    // A small scene, rendered by `tools`.
     let scenes = path.with_extension("scenes");
     assert!(
         run("tools", &["scenes", "--out", text(&scenes), "--count", "1", "--size", "32"]).status.success()
@@ -48,17 +48,17 @@ fn tables_and_folders() {
     fs::write(at("header.csv"), "file,caption\n").unwrap();
     assert!(shard("header.csv", 1).contains("header.csv"));
     fs::write(at("columns.csv"), "picture,words\na.jpg,a cat\n").unwrap();
-    let message = shard("columns.csv", 1);
+    let message = shard("columns.csv", 2);
     assert!(
         message.contains("columns.csv") && message.contains("words"),
-        "names the columns there are: {message}"
+        "the error lists the columns that exist: {message}"
     );
 
-    // A wrong use is told from a failure.
+    // Wrong use has another exit code than a failure.
     refused("ingest", &["shard"], 2);
     refused("trainer", &["segment", "x.jpg", "--classes", ",", "--out", "y.png", "--checkpoint", "z"], 2);
 
-    // No shards to read.
+    // Folders without shards.
     fs::create_dir(at("nothing")).unwrap();
     let nothing = at("nothing");
     assert!(refused("ingest", &["tag", text(&nothing)], 1).contains("nothing"));
@@ -69,11 +69,11 @@ fn tables_and_folders() {
 }
 
 #[test]
-fn broken_samples_are_counted_not_lost() {
+fn damaged_samples_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     picture(&at("good.jpg"));
-    fs::write(at("broken.jpg"), b"no picture").unwrap();
+    fs::write(at("broken.jpg"), b"not an image").unwrap();
     let mut table = b"file,caption\ngood.jpg,a cat\nbroken.jpg,a dog\ngone.jpg,a bird\ngood.jpg,".to_vec();
     table.extend(b"caf\xe9\n");
     fs::write(at("table.csv"), table).unwrap();
@@ -81,14 +81,14 @@ fn broken_samples_are_counted_not_lost() {
     let arguments = ["shard", text(&input), "--images", text(folder.path()), "--out", text(&out)];
     let done = summary("ingest", &arguments);
     assert_eq!((done["samples"].clone(), done["successes"].clone()), (4.into(), 1.into()), "{done}");
-    // The same with a limit on losses: exit code 3, and the set is there all the same.
+    // The same with a limit on failed samples: exit code 3, and the shards are written as before.
     let again = at("again");
     let arguments = ["shard", text(&input), "--images", text(folder.path()), "--out", text(&again)];
     let output = run("ingest", &[arguments.as_slice(), &["--max-failures", "1"]].concat());
     assert_eq!(output.status.code(), Some(3));
     assert_eq!(fs::read(out.join("00000.tar")).unwrap(), fs::read(again.join("00000.tar")).unwrap());
 
-    // Another set does not go into the same folder.
+    // Another dataset is not written into the same folder.
     fs::write(at("other.csv"), "file,caption\ngood.jpg,a horse\n").unwrap();
     let other = at("other.csv");
     let before = fs::read(out.join("00000.tar")).unwrap();
@@ -104,18 +104,18 @@ fn outputs_that_cannot_be_written() {
     let at = |name: &str| folder.path().join(name);
     picture(&at("good.jpg"));
     fs::write(at("good.txt"), "a cat").unwrap();
-    fs::write(at("file"), "in the way").unwrap();
+    fs::write(at("file"), "not a folder").unwrap();
     let (below, inside) = (at("file"), at("file/below"));
     for out in [&below, &inside] {
         let message = refused("ingest", &["shard", text(folder.path()), "--out", text(out)], 1);
         assert!(message.contains("file"), "{message}");
         refused("tools", &["scenes", "--out", text(out), "--count", "1"], 1);
     }
-    assert_eq!(fs::read(at("file")).unwrap(), b"in the way");
+    assert_eq!(fs::read(at("file")).unwrap(), b"not a folder");
 }
 
 #[test]
-fn the_trainer_refuses_before_it_writes() {
+fn the_trainer_fails_before_it_writes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let pictures = at("pictures");
@@ -131,7 +131,9 @@ fn the_trainer_refuses_before_it_writes() {
 
     let train = |change: &str| {
         fs::write(&config, format!("out = '{}'\n{change}", out.display())).unwrap();
-        let message = refused("trainer", &["train", "--config", text(&config)], 1);
+        // Without shards, or with a value of the wrong type, this is wrong use.
+        let code = if change.contains("data.shards") { 1 } else { 2 };
+        let message = refused("trainer", &["train", "--config", text(&config)], code);
         assert!(!out.exists(), "nothing is written: {message}");
         message
     };
@@ -145,23 +147,26 @@ fn the_trainer_refuses_before_it_writes() {
     assert!(train("").contains("data.shards"));
     assert!(train("steps = 'many'").contains("run.toml"));
     let message = train(&settings(&shards, &tower, ""));
-    assert!(message.contains("00000.concepts.parquet"), "the shards are not tagged: {message}");
+    assert!(message.contains("00000.concepts.parquet"), "untagged shards: {message}");
     summary("ingest", &["tag", text(&shards)]);
     let message = train(&settings(&shards, &tower, ""));
-    assert!(message.contains("tower.safetensors"), "there is no tower: {message}");
+    assert!(message.contains("tower.safetensors"), "missing vision tower: {message}");
     let message = refused("trainer", &pretrain, 1);
     assert!(
         message.contains("batch") || message.contains("samples"),
-        "4 images are no batch of 8: {message}"
+        "4 images are fewer than a batch of 8: {message}"
     );
 
     fs::write(&tower, b"no weights").unwrap();
     assert!(train(&settings(&shards, &tower, "")).contains("tower.safetensors"));
     fs::write(at("bank.txt"), "zebra\n").unwrap();
     let bank = format!("bank.names = '{}'", at("bank.txt").display());
-    assert!(train(&settings(&shards, &tower, &bank)).contains("bank"), "no caption mentions a zebra");
+    assert!(
+        train(&settings(&shards, &tower, &bank)).contains("bank"),
+        "no caption mentions the concept of the bank"
+    );
 
-    // A sidecar of another shard is refused by name.
+    // A sidecar of another shard is rejected; the error names it.
     let sidecar = shards.join("00000.concepts.parquet");
     let tar = shards.join("00000.tar");
     let mut longer = fs::read(&tar).unwrap();

@@ -1,4 +1,4 @@
-//! The same programs on real photographs: 390 of COCO with 1,951 captions, from files to a segmented picture.
+//! End-to-end test on 390 real photographs of COCO with 1,951 captions, from files to a segmented image.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 use tests::{real_data, summary, text};
 
 #[test]
-fn from_photographs_to_a_segmented_picture() {
+fn from_photographs_to_a_segmented_image() {
     let Some(data) = real_data() else { return };
     let (table, images) = (data.join("coco/captions.jsonl"), data.join("coco/images"));
     let captions: Vec<String> = fs::read_to_string(&table)
@@ -40,15 +40,15 @@ fn from_photographs_to_a_segmented_picture() {
             "128",
         ],
     );
-    assert_eq!(sharded["successes"], 1951, "one sample a caption: {sharded}");
+    assert_eq!(sharded["successes"], 1951, "one sample per caption: {sharded}");
     let tagged = summary("ingest", &["tag", text(&shards)]);
     assert_eq!(tagged["captions"], 1951);
     let statistics = summary("tools", &["stats", text(&shards), "--out", text(&at("statistics"))]);
     assert_eq!(statistics["samples"], 1951);
-    assert_eq!(statistics["mentions"], tagged["mentions"], "the statistics count what the tagger found");
+    assert_eq!(statistics["mentions"], tagged["mentions"], "the statistics have the mentions of the tagger");
     assert!(
         tagged["mentions"].as_u64().unwrap() > 3 * 1951,
-        "captions mention more than three things each: {tagged}"
+        "captions have more than three mentions on average: {tagged}"
     );
 
     summary("trainer", &["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0"]);

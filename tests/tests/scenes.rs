@@ -1,4 +1,4 @@
-//! The whole way on rendered scenes, as `./demo` goes it, with fewer of them: render, serve, download, tag, count,
+//! End-to-end test on rendered scenes: the steps of `./demo` on fewer scenes: render, serve, download, tag, count,
 //! pretrain, cache, train, evaluate, segment.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
@@ -16,7 +16,7 @@ fn number(value: &Value, name: &str) -> f64 {
 }
 
 #[test]
-fn from_urls_to_a_segmented_picture() {
+fn from_urls_to_a_segmented_image() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let shards = scene_shards(folder.path(), SCENES);
@@ -67,7 +67,7 @@ fn from_urls_to_a_segmented_picture() {
         assert_eq!(number(&trained, "steps"), 6.0);
         assert_eq!(number(&trained, "captions"), 6.0 * 32.0);
         assert!(number(&trained, "last_loss").is_finite());
-        // LiT needs no mentions, and loads none.
+        // LiT does not need mentions and does not load them.
         assert_eq!(number(&trained, "mentions") > 0.0, objective == "simzss", "{trained}");
 
         let data = ["eval", "segmentation", "--data", text(&held_out), "--checkpoint", text(&run_folder)];
@@ -77,7 +77,7 @@ fn from_urls_to_a_segmented_picture() {
         assert_eq!(number(&scores, "images"), 6.0);
     }
 
-    // The cache holds what the tower says, in bfloat16: the same run without it comes to nearly the same loss.
+    // The cache has the tower's features in bfloat16, so the same run without the cache has nearly the same loss.
     let loss = |name: &str| -> f64 {
         let log = fs::read_to_string(at(name).join("log.jsonl")).unwrap();
         let last: Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
@@ -105,7 +105,7 @@ fn from_urls_to_a_segmented_picture() {
     assert!((classes.iter().map(|class| number(class, "share")).sum::<f64>() - 1.0).abs() < 1e-9);
     assert_eq!(&fs::read(&overlay).unwrap()[..8], b"\x89PNG\r\n\x1a\n");
 
-    // The other pictures, of several and of a training sample.
+    // The other visualisations: similarity and PCA of several images, attention of training samples.
     let (pattern, shard) = (held_out.join("images/00000[0-2].jpg"), shards.join("00001.tar"));
     let sheet = |name: &str, arguments: &[&str]| {
         let out = at(name);
@@ -121,7 +121,7 @@ fn from_urls_to_a_segmented_picture() {
     assert_eq!(number(&sheet("pca.png", &["pca", text(&pattern)]), "pictures"), 3.0);
     let told = sheet("attention.png", &["attention", text(&shard), "--samples", "0,3"]);
     let concepts = told["samples"][0]["concepts"].as_array().unwrap();
-    // 14 x 14 patches, over which a mention spreads from one to all.
+    // A mention attends to between one and all of the 14 x 14 patches.
     assert!(
         !concepts.is_empty() && concepts.iter().all(|c| (1.0..=196.001).contains(&number(c, "patches"))),
         "{told}"

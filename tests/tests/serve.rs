@@ -1,4 +1,4 @@
-//! `trainer serve` as a browser, a crowd and an attacker meet it.
+//! `trainer serve` with a browser, with many requests at once, and with hostile requests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,16 +8,14 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::tiny::trained;
 use base64::Engine;
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::{program, summary, text};
-use tiny::trained;
 
-mod tiny;
-
-/// The running server; it is interrupted when this is dropped.
+/// The running server. It is killed on drop.
 struct Server {
     child: Child,
     address: String,
@@ -37,10 +35,10 @@ impl Server {
         Self { child, address }
     }
 
-    /// Status and body of the answer to raw bytes.
+    /// Sends raw bytes; returns status and body of the response.
     fn raw(&self, request: &[u8]) -> (u16, Vec<u8>) {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        // A refusal may come, and the connection end, before all is sent.
+        // The server may reject the request and close the connection before everything is sent.
         let _ = stream.write_all(request);
         answer(stream)
     }
@@ -54,14 +52,14 @@ impl Server {
         self.raw(&[head.as_bytes(), body].concat())
     }
 
-    /// A picture that must be taken.
+    /// Uploads an image, which must be accepted.
     fn send(&self, picture: &[u8]) -> Value {
         let (status, body) = self.ask("POST", "/pictures", "image/jpeg", picture);
         assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
         serde_json::from_slice(&body).unwrap()
     }
 
-    /// Scores that must be given, class by class.
+    /// The scores of each class; the request must succeed.
     fn scores(&self, picture: &Value, classes: &[&str]) -> Vec<Vec<f32>> {
         let question = json!({"picture": picture["id"], "classes": classes}).to_string();
         let (status, body) = self.ask("POST", "/scores", "application/json", question.as_bytes());
@@ -72,7 +70,7 @@ impl Server {
         values.chunks(patches).map(<[f32]>::to_vec).collect()
     }
 
-    /// Ctrl-C; the exit code.
+    /// Sends SIGINT, as Ctrl-C does; returns the exit code.
     fn interrupt(&mut self) -> Option<i32> {
         Command::new("kill").args(["-INT", &self.child.id().to_string()]).status().unwrap();
         self.child.wait().unwrap().code()
@@ -106,7 +104,7 @@ fn refusal((status, body): (u16, Vec<u8>)) -> (u16, String) {
 }
 
 #[test]
-fn what_means_harm_is_refused_with_a_message() {
+fn hostile_requests_are_rejected_with_a_message() {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(folder.path());
     let mut server = Server::start(&run, &["--max-mb", "2"]);
@@ -116,20 +114,20 @@ fn what_means_harm_is_refused_with_a_message() {
 
     let mut bomb = png.clone();
     bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
-    // Some hundred kilobytes that are 81 million pixels.
+    // A file below 1 MiB with 81 million pixels.
     let mut flat = std::io::Cursor::new(Vec::new());
     GrayImage::new(9_000, 9_000).write_to(&mut flat, ImageFormat::Png).unwrap();
     let flat = flat.into_inner();
     assert!(flat.len() < 1 << 20);
     let narrow = encoded(&RgbImage::new(900, 3), ImageFormat::Png);
     for (bytes, part) in [
-        (&b""[..], "no jpeg"),
-        (b"<html>hello</html>", "no jpeg"),
+        (&b""[..], "not a jpeg"),
+        (b"<html>hello</html>", "not a jpeg"),
         (&jpeg[..jpeg.len() / 2], "truncated"),
         (&png[..png.len() / 2], "cannot be shown"),
         (&bomb, "cannot be shown"),
-        (&flat, "9000 x 9000 pixels are 81 million"),
-        (&narrow, "too long and narrow"),
+        (&flat, "9000 x 9000 pixels, 81 million"),
+        (&narrow, "too narrow"),
     ] {
         let (status, why) = picture("image/png", bytes);
         assert!(status == 422 && why.contains(part), "{part}: {status} {why}");
@@ -137,7 +135,7 @@ fn what_means_harm_is_refused_with_a_message() {
     let (status, why) = picture("text/plain", &jpeg);
     assert!(status == 415 && why.contains("text/plain"), "{status} {why}");
 
-    // A gigabyte is refused for what it announces, before any of it is sent ...
+    // A request body of 1 GiB is rejected because of its Content-Length, before any of it is sent ...
     let head = |length: &str| {
         format!(
             "POST /pictures HTTP/1.1\r\nHost: {}\r\nContent-Type: image/png\r\n{length}\r\n\r\n",
@@ -147,7 +145,7 @@ fn what_means_harm_is_refused_with_a_message() {
     let announced = head("Content-Length: 1073741824\r\nExpect: 100-continue\r\nConnection: close");
     let (status, why) = refusal(server.raw(announced.as_bytes()));
     assert!(status == 413 && why.contains("2 MB"), "{status} {why}");
-    // ... and one of unknown length once it is too long.
+    // ... and one of unknown length as soon as it is too long.
     let mut stream = TcpStream::connect(&server.address).unwrap();
     stream.write_all(head("Transfer-Encoding: chunked\r\nConnection: close").as_bytes()).unwrap();
     let chunk = [&b"10000\r\n"[..], &vec![7; 1 << 16], b"\r\n"].concat();
@@ -155,7 +153,7 @@ fn what_means_harm_is_refused_with_a_message() {
     while sent < 1 << 30 && stream.write_all(&chunk).is_ok() {
         sent += 1 << 16;
     }
-    assert!(sent < 64 << 20, "{sent} bytes were taken");
+    assert!(sent < 64 << 20, "{sent} bytes were accepted");
 
     let question = |body: &str| refusal(server.ask("POST", "/scores", "application/json", body.as_bytes()));
     assert_eq!(question("{\"picture\": \"00\", \"classes\": [\"cat\"]}").0, 410);
@@ -167,9 +165,9 @@ fn what_means_harm_is_refused_with_a_message() {
     let long = long.replace("/pictures", "/scores").replace("image/png", "application/json");
     assert_eq!(server.raw(long.as_bytes()).0, 413);
     let other = "GET /model HTTP/1.1\r\nHost: example.org\r\nConnection: close\r\n\r\n";
-    assert_eq!(server.raw(other.as_bytes()).0, 403, "a name of elsewhere that points here");
+    assert_eq!(server.raw(other.as_bytes()).0, 403, "a foreign host name that resolves to this machine");
 
-    // It lives, and ends when told to.
+    // The server still works, and stops at Ctrl-C.
     let told = server.send(&jpeg);
     assert_eq!(
         (&told["width"], &told["height"], &told["rows"], &told["columns"]),
@@ -178,8 +176,8 @@ fn what_means_harm_is_refused_with_a_message() {
     assert_eq!(server.interrupt(), Some(0));
 }
 
-/// Best class of each pixel from similarities a patch, by the definition of bilinear up-sampling (half-pixel centres,
-/// clamped at the rim), in float64.
+/// The best class of each pixel from similarities per patch, by the definition of bilinear up-sampling (half-pixel
+/// centres, clamped at the edges), in float64.
 fn best(scores: &[Vec<f32>], grid: usize, side: usize) -> GrayImage {
     let place =
         |at: usize| ((at as f64 + 0.5) * grid as f64 / side as f64 - 0.5).clamp(0.0, grid as f64 - 1.0);
@@ -207,7 +205,7 @@ fn share_alike(a: &GrayImage, b: &GrayImage) -> f64 {
 
 const CLASSES: [&str; 4] = ["grass", "ball", "fish", "a ball on the grass"];
 
-/// Masks and scores of `trainer segment` for the first scene.
+/// Scores and mask that `trainer segment` writes for the first scene.
 fn segmented(folder: &Path, run: &Path, classes: &str, more: &[&str]) -> (Value, GrayImage) {
     let (image, out) = (folder.join("scenes/images/000000.jpg"), folder.join("out.png"));
     let arguments = [
@@ -225,13 +223,13 @@ fn segmented(folder: &Path, run: &Path, classes: &str, more: &[&str]) -> (Value,
     let told = summary("trainer", &[&arguments[..], more].concat());
     let told = told["pictures"][0].clone();
     let mask = image::open(folder.join("out.mask.png")).unwrap();
-    assert!(matches!(mask, image::DynamicImage::ImageLuma8(_)), "a mask has class numbers, not colours");
+    assert!(matches!(mask, image::DynamicImage::ImageLuma8(_)), "a mask has class indices, not colours");
     assert_eq!(serde_json::from_slice::<Value>(&fs::read(folder.join("out.json")).unwrap()).unwrap(), told);
     (told, mask.into_luma8())
 }
 
 #[test]
-fn the_page_and_the_command_see_the_same_and_a_crowd_is_served() {
+fn the_server_agrees_with_the_command_and_serves_many_requests_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let run = trained(folder.path());
     let server = Server::start(&run, &[]);
@@ -247,13 +245,13 @@ fn the_page_and_the_command_see_the_same_and_a_crowd_is_served() {
         assert!((class["share"].as_f64().unwrap() - count as f64 / (112.0 * 112.0)).abs() < 1e-9, "{class}");
     }
 
-    // A class with two words is as like as the liker of them; company changes nothing.
+    // The score of a class with two words is the higher of the two, whatever other classes are requested.
     let both = server.scores(&picture, &["fish|ball"]);
     let greater: Vec<f32> = scores[1].iter().zip(&scores[2]).map(|(a, b)| a.max(*b)).collect();
     let apart = both[0].iter().zip(&greater).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(apart < 1e-5, "{apart}");
 
-    // Nothing is as like as 2; everything is at least as like as -2.
+    // No cosine similarity reaches 2, and all are above -2.
     let (none, mask) = segmented(folder.path(), &run, "grass,ball", &["--threshold", "2"]);
     assert!(none["background"] == 1.0 && mask.pixels().all(|p| p.0[0] == 255));
     let (all, _) = segmented(folder.path(), &run, "grass,ball", &["--threshold", "-2"]);
@@ -278,7 +276,7 @@ fn the_page_and_the_command_see_the_same_and_a_crowd_is_served() {
     });
 }
 
-/// Keeps a screenshot where `SCREENSHOTS` names a folder, for people to look at.
+/// Saves a screenshot in the folder that the environment variable `SCREENSHOTS` names, if it is set.
 fn keep(browser: &mut Browser, name: &str) {
     if let Some(folder) = std::env::var_os("SCREENSHOTS") {
         let png = base64::engine::general_purpose::STANDARD.decode(browser.screenshot()).unwrap();
@@ -286,7 +284,7 @@ fn keep(browser: &mut Browser, name: &str) {
     }
 }
 
-/// Replaces all the words, as a user would: by hand at the end of the field.
+/// Clears the text field and types these words.
 fn write_words(browser: &mut Browser, words: &str) {
     browser.run("const box = document.getElementById('words'); box.value = ''; box.dispatchEvent(new Event('input')); document.body.dataset.took = ''");
     browser.type_into("#words", words);
@@ -304,7 +302,7 @@ fn works_in_a_browser() {
         return println!("skipped: no chromedriver and chromium here");
     };
     let folder = tempfile::tempdir().unwrap();
-    // A trained model for looking at the page; any will do for the test.
+    // SERVE_CHECKPOINT can name a trained model for useful screenshots; the test works with any model.
     let run = std::env::var_os("SERVE_CHECKPOINT").map(PathBuf::from);
     let own = trained(folder.path());
     let run = run.unwrap_or(own);
@@ -316,14 +314,14 @@ fn works_in_a_browser() {
     assert_eq!(browser.run("return classes.map(each => each.name)"), json!(["grass", "ball"]));
     assert_eq!(browser.run("return document.querySelectorAll('#examples img').length"), 16);
 
-    // What is drawn changes as words are typed.
+    // The canvas changes when words are typed.
     let pixels = "const canvas = document.getElementById('canvas'); return canvas.toDataURL()";
     let before = browser.run(pixels);
     write_words(&mut browser, &CLASSES.join(", "));
     assert_ne!(browser.run(pixels), before);
     keep(&mut browser, "serve-segments");
 
-    // The mask that is saved is what the command writes.
+    // The downloaded mask is equal to that of the command.
     browser.run("window.saved = []; download = (blob, name) => saved.push({blob, name})");
     browser.click("#mask");
     browser.until("return saved.length === 1");
@@ -338,7 +336,7 @@ fn works_in_a_browser() {
     browser.until("return saved.length === 2");
     assert_eq!(browser.run("return saved[1].blob.type"), "image/png");
 
-    // Shares are those of the mask; a hidden class has none, and comes back by its key.
+    // A click hides a class, and its number key shows it again.
     let share = "return [...document.querySelectorAll('#classes button')].map(button => button.getAttribute('aria-pressed'))";
     let shown = browser.run(pixels);
     browser.click("#classes li:nth-child(2) button");
@@ -360,7 +358,7 @@ fn works_in_a_browser() {
     assert!(values.len() == 4 && values.is_sorted_by(|a, b| a >= b), "{values:?}");
     keep(&mut browser, "serve-scores");
 
-    // Every pixel is below the highest threshold but those that reach it.
+    // At the maximum threshold nearly all pixels are background.
     let covered = "return visible(labels).filter(label => label !== 255).length / labels.label.length";
     assert_eq!(browser.run(covered), 1.0);
     browser.run("const slider = document.getElementById('threshold'); slider.value = 100; slider.dispatchEvent(new Event('input'))");
@@ -373,7 +371,7 @@ fn works_in_a_browser() {
     browser.press("0");
     assert_eq!(browser.run("return view()"), "segments");
 
-    // Another example by its key, a dropped photograph, one from the file dialog.
+    // The next example by key, a dropped photograph, and a file from the file dialog.
     browser.press("\u{E014}");
     browser.until("return picture.name === '000001.jpg' && !!labels && !asking");
     browser.run("return fetch('examples/3').then(answer => answer.blob()).then(blob => {
@@ -394,8 +392,8 @@ fn works_in_a_browser() {
     browser.until("return document.getElementById('status').classList.contains('wrong')");
     let status = browser.run("return document.getElementById('status').textContent");
     assert!(status.as_str().unwrap().contains("notes.txt: this cannot be shown"), "{status}");
-    assert_eq!(browser.run("return picture.name"), "wide.png", "what was there stays");
-    // Chromium itself notes the refusal.
+    assert_eq!(browser.run("return picture.name"), "wide.png", "the image shown before stays");
+    // Chromium logs the status 422 itself.
     assert!(browser.errors().iter().all(|error| error.contains("422")));
 
     browser.run("example(0)");
@@ -403,11 +401,11 @@ fn works_in_a_browser() {
     for (width, height) in [(1280, 900), (768, 1024), (390, 844), (320, 640)] {
         browser.resize(width, height);
         let fits = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
-        assert_eq!(browser.run(fits), 0, "wider than a screen of {width}");
+        assert_eq!(browser.run(fits), 0, "the page is wider than a screen of {width} px");
         browser.dark(width == 390);
         keep(&mut browser, &format!("serve-{width}"));
     }
-    // Markup in words stays text.
+    // HTML in words stays text.
     write_words(&mut browser, "<img src=x onerror=window.harmed=1>, \"quotes\" & more");
     assert_eq!(browser.run("return window.harmed ?? null"), Value::Null);
     assert_eq!(browser.errors(), Vec::<String>::new());

@@ -1,4 +1,4 @@
-//! What a trained model leaves behind: export, class vectors, model card.
+//! Outputs of a trained model for use elsewhere: export, class embeddings, model card.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -8,33 +8,31 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::{refused, summary, text};
 
-mod tiny;
-
 #[test]
-fn files_to_take_away() {
+fn export_class_embeddings_and_model_card() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let run = tiny::trained(folder.path());
+    let run = crate::tiny::trained(folder.path());
 
     let (out, classes) = (at("export"), at("classes.safetensors"));
     let told = summary("trainer", &["export", "--checkpoint", text(&run), "--out", text(&out)]);
     assert_eq!(told["files"].as_array().unwrap().len(), 4);
     let config: Value = serde_json::from_slice(&fs::read(out.join("config.json")).unwrap()).unwrap();
-    // The demo's towers.
+    // The sizes of the demo's towers.
     assert_eq!((&config["vision"]["embed_dim"], &config["vision"]["depth"]), (&json!(128), &json!(4)));
     assert_eq!((&config["text"]["width"], &config["text"]["layers"]), (&json!(128), &json!(3)));
     let arguments =
         ["classes", "--classes", "ball|sphere, grass", "--checkpoint", text(&run), "--out", text(&classes)];
     let told = summary("trainer", &arguments);
     assert_eq!((&told["classes"], &told["words"], &told["width"]), (&json!(2), &json!(3), &json!(128)));
-    // safetensors: eight bytes of length, then JSON.
+    // A safetensors file starts with eight bytes for the header's length, then the header as JSON.
     let bytes = fs::read(&classes).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
     assert_eq!(header["weight"]["shape"], json!([3, 128]));
     assert_eq!(header["__metadata__"]["classes"], "[\"ball\",\"grass\"]");
 
-    // Scored on the very concepts of the captions, and on others.
+    // Results on the concepts of the training captions, and on other classes.
     let (same, other, card) = (at("same.json"), at("other.json"), at("README.md"));
     let classes =
         |names: &[&str]| names.iter().map(|name| json!({"class": name, "iou": 0.5})).collect::<Vec<_>>();
@@ -49,22 +47,22 @@ fn files_to_take_away() {
     for part in [
         "---\nlicense: \"mit\"\n",
         "16 image-caption pairs in 1 shards",
-        "3 concepts took part: every concept mentioned at least 1 times",
-        "- `same`: **the bank is the evaluation vocabulary**",
-        "- `others: \"2\"`: the bank is not the evaluation vocabulary; it holds 1 of its 2 classes among 3 concepts.",
+        "has 3 concepts: every concept that the training captions mention at least 1 times",
+        "- `same`: **the vocabulary is exactly the list of evaluation classes**",
+        "- `others: \"2\"`: the vocabulary contains 1 of the 2 evaluation classes, and 3 concepts in total.",
         "| `same` | 6 | mIoU | 54.25 |",
         "batch_size = 8",
         "frozen vision tower | SHA-256 `",
     ] {
         assert!(page.contains(part), "{part:?} is missing in\n{page}");
     }
-    assert!(!page.contains(text(folder.path())), "folders of this machine are nobody's business");
+    assert!(!page.contains(text(folder.path())), "the card contains a path of this machine");
     fs::write(&other, "{}").unwrap();
     let message = refused("trainer", &[&arguments[..], &["--results", text(&other)]].concat(), 1);
     assert!(message.contains("other.json"), "{message}");
 
     let Ok(python) = std::env::var("TRAINER_PYTHON") else {
-        return println!("skipped the rest: TRAINER_PYTHON names no Python with huggingface_hub");
+        return println!("skipped the rest: set TRAINER_PYTHON to a Python with huggingface_hub");
     };
     let program = r"
 import json, sys

@@ -1,4 +1,4 @@
-//! Training as a user runs it: stopped, killed and resumed, on several processes, with what can go wrong.
+//! `trainer train` as a user runs it: stopped, killed and resumed, with several processes, and with errors.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tests::{program, scene_shards, summary, text};
 
-/// A set, a tower, and a folder for runs.
+/// A dataset, a vision tower, and a folder for runs.
 struct Place {
     folder: tempfile::TempDir,
     shards: PathBuf,
@@ -32,7 +32,7 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// `trainer train` into the folder `out`, with more options, not started.
+    /// The command `trainer train` with the run folder `out` and more options, not started.
     fn train(&self, out: &str, more: &[&str]) -> Command {
         let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
         let mut command = Command::new(program("trainer"));
@@ -44,7 +44,7 @@ impl Place {
             "data.batch_size=16".to_owned(),
             "steps=8".to_owned(),
             "log_every=2".to_owned(),
-            // One thread, so that sums are taken in the same order.
+            // One thread, so that sums are always computed in the same order.
             "threads=1".to_owned(),
         ] {
             command.args(["--set", &setting]);
@@ -81,14 +81,14 @@ fn wait_for_step(run: &Path, step: u64, child: &mut Child) {
     }
 }
 
-/// However a run is stopped, once it is resumed it ends with the same weights, byte for byte, as one that was not.
+/// A run that was stopped in any way and resumed ends with the same weights, byte for byte, as an uninterrupted one.
 #[test]
-fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
+fn a_resumed_run_has_the_weights_of_an_uninterrupted_one() {
     let place = Place::new();
     done(&place.train("whole", &[]).output().unwrap());
     let undisturbed = place.weights("whole");
 
-    // Killed at twenty moments, each a little later into the run than the last, and resumed until it is done.
+    // Killed twenty times, each time a little later after the start, then resumed until it is done.
     let options = ["--resume", "--set", "checkpoint.every=1", "--set", "checkpoint.keep=2"];
     let mut kills = 0;
     for milliseconds in (0..20).map(|i| 150 + 83 * i) {
@@ -100,7 +100,7 @@ fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
         }
         child.wait().unwrap();
     }
-    assert!(kills > 0, "every start ran to its end");
+    assert!(kills > 0, "every run finished before it was killed");
     done(&place.train("killed", &options).output().unwrap());
     assert!(place.weights("killed") == undisturbed, "killed {kills} times");
     let kept = fs::read_dir(place.at("killed"))
@@ -108,7 +108,7 @@ fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("step-"));
     assert_eq!(kept.count(), 2, "the two newest checkpoints");
 
-    // From a copy that was made while another went on.
+    // Resumed from a copy that `checkpoint.copy_to` made.
     let copy = place.at("copy");
     let copied = format!("checkpoint.copy_to={}", copy.display());
     done(&place.train("copied", &["--set", "checkpoint.every=5", "--set", &copied]).output().unwrap());
@@ -117,7 +117,7 @@ fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
     done(&place.train("copy", &["--resume"]).output().unwrap());
     assert!(place.weights("copy") == undisturbed);
 
-    // Asked to stop: what schedulers send, and how they expect a process to end.
+    // Stopped by a signal: schedulers send these signals and expect these exit codes.
     for (signal, code) in [("TERM", 143), ("USR1", 138), ("INT", 130)] {
         let mut child = place.train(signal, &["--set", "checkpoint.every=2"]).spawn().unwrap();
         wait_for_step(&place.at(signal), 2, &mut child);
@@ -130,7 +130,7 @@ fn a_resumed_run_cannot_be_told_from_an_undisturbed_one() {
     }
 }
 
-/// Starts a rank of several.
+/// Starts one of several ranks.
 fn start_rank(place: &Place, out: &str, rank: usize, world: usize, port: u16, more: &[&str]) -> Child {
     place
         .train(out, more)
@@ -157,10 +157,10 @@ fn losses(run: &Path) -> Vec<f64> {
 }
 
 #[test]
-fn two_processes_train_as_one_and_a_lost_one_ends_both() {
+fn two_processes_train_as_one_and_stop_when_one_is_lost() {
     let place = Place::new();
     done(&place.train("one", &[]).output().unwrap());
-    // Half on two ranks, the rest on one: resumed on another number of ranks.
+    // The first half on two ranks, the second half on one: resumed with another number of ranks.
     for output in ranks(&place, "two", 2, &["--set", "checkpoint.every=4"]) {
         assert_eq!(done(&output)["ranks"], 2);
     }
@@ -174,11 +174,11 @@ fn two_processes_train_as_one_and_a_lost_one_ends_both() {
     let (one, two) = (losses(&place.at("one")), losses(&place.at("two")));
     assert_eq!((one.len(), two.len()), (4, 4));
     for (one, two) in one.iter().zip(&two) {
-        // Rounding grows a little from step to step.
+        // Rounding differences grow a little from step to step.
         assert!((one - two).abs() < 1e-3 * one, "{one} {two}");
     }
 
-    // A rank is killed: the other ends with an error that names it.
+    // One rank is killed: the other ends with an error that names it.
     let port = free_port();
     let options = ["--set", "steps=100000", "--set", "checkpoint.every=2", "--set", "checkpoint.keep=2"];
     let mut children: Vec<Child> =
@@ -190,25 +190,25 @@ fn two_processes_train_as_one_and_a_lost_one_ends_both() {
     assert_eq!(output.status.code(), Some(1));
     assert!(told(&output).contains("rank 1 is gone"), "{}", told(&output));
 
-    // 3 ranks do not divide the streams.
+    // The number of streams is not divisible by 3 ranks.
     for output in ranks(&place, "three", 3, &[]) {
         assert_eq!(output.status.code(), Some(1), "{}", told(&output));
         assert!(told(&output).contains("error:"), "{}", told(&output));
     }
-    assert!(!place.at("three").exists(), "refused before the run's folder is made");
+    assert!(!place.at("three").exists(), "the error comes before the run folder is made");
 }
 
 #[test]
-fn what_cannot_go_on_is_refused_or_kept() {
+fn runs_that_cannot_continue_end_with_an_error() {
     let place = Place::new();
     done(&place.train("run", &[]).output().unwrap());
     let again = place.train("run", &[]).output().unwrap();
-    assert_eq!(again.status.code(), Some(1), "a folder that holds a run is not written over");
+    assert_eq!(again.status.code(), Some(1), "the folder of a run is not overwritten");
     let other = place.train("run", &["--resume", "--set", "optimizer.lr=0.5"]).output().unwrap();
-    assert_eq!(other.status.code(), Some(1));
+    assert_eq!(other.status.code(), Some(2));
     assert!(told(&other).contains("optimizer.lr"), "{}", told(&other));
 
-    // Half of the set tagged by another tagger.
+    // Half of the dataset is tagged by another tagger.
     let other = place.at("other");
     fs::create_dir(&other).unwrap();
     for entry in fs::read_dir(&place.shards).unwrap() {
@@ -225,7 +225,7 @@ fn what_cannot_go_on_is_refused_or_kept() {
     assert!(told(&mixed).contains("perceptron") && told(&mixed).contains("brill"), "{}", told(&mixed));
     assert!(!place.at("mixed").exists());
 
-    // A learning rate that blows the weights up: the batch is kept, and no checkpoint of the ruins is made.
+    // A learning rate that makes the loss NaN: the batch is saved, and no checkpoint is written.
     let options = ["--set", "optimizer.lr=1e30", "--set", "optimizer.warmup=0", "--set", "log_every=4"];
     let blown = place.train("blown", &options).output().unwrap();
     assert_eq!(blown.status.code(), Some(1));
@@ -243,7 +243,7 @@ fn what_cannot_go_on_is_refused_or_kept() {
     assert_eq!(samples["keys"].as_array().unwrap().len(), 16);
     assert!(!place.at("blown/latest").exists());
 
-    // A dry run writes a picture and nothing else.
+    // A dry run writes an image and nothing else.
     let picture = place.at("first.png");
     let needs = done(&place.train("dry", &["--dry-run", text(&picture)]).output().unwrap());
     assert!(needs["seconds_per_step"].as_f64().unwrap() > 0.0 && needs["memory"].as_u64().unwrap() > 1 << 20);
@@ -251,9 +251,10 @@ fn what_cannot_go_on_is_refused_or_kept() {
     assert!(!place.at("dry").exists());
 }
 
-/// CLIP's own tower is trained, scored at every checkpoint, and opened again.
+/// The objective `clip` trains its own vision tower; it is evaluated at every checkpoint, and its checkpoint can be
+/// opened.
 #[test]
-fn clip_trains_its_own_tower() {
+fn clip_trains_its_own_vision_tower() {
     let place = Place::new();
     let held_out = place.at("held-out");
     summary("tools", &["scenes", "--out", text(&held_out), "--count", "4", "--seed", "9"]);
@@ -271,13 +272,13 @@ fn clip_trains_its_own_tower() {
         "trainer",
         &["eval", "segmentation", "--checkpoint", text(&run.join(best.trim())), "--data", text(&held_out)],
     );
-    assert_eq!(again["miou"], scores["miou"], "the same score as while it was trained");
+    assert_eq!(again["miou"], scores["miou"], "the score differs from that during training");
     let out = place.at("export");
     let refused = tests::refused("trainer", &["export", "--checkpoint", text(&run), "--out", text(&out)], 1);
     assert!(refused.contains("no frozen vision tower"), "{refused}");
 }
 
-/// The table of what objectives cost, on made-up data and on a run's own.
+/// The speed of each objective, on synthetic data and on the data of a run.
 #[test]
 fn bench_measures_every_objective() {
     let options = ["--model", "s", "--batch", "2", "--steps", "1", "--warm-up", "0", "--threads", "1"];
@@ -292,7 +293,7 @@ fn bench_measures_every_objective() {
         let number = |name: &str| row[name].as_f64().unwrap();
         assert!(number("milliseconds") > number("vision_milliseconds"), "{row}");
         assert!((number("images_per_second") * number("milliseconds") / 2000.0 - 1.0).abs() < 1e-6, "{row}");
-        // More than the text tower's weights, gradients and moments: 40 M numbers of 4 bytes, 4 times.
+        // At least the text tower's weights, gradients and two moments: 4 times about 40 million numbers of 4 bytes.
         assert!(number("memory") > 4.0 * 4.0 * 38e6, "{row}");
     }
 
@@ -313,7 +314,7 @@ fn bench_measures_every_objective() {
     let table = summary("trainer", &arguments);
     assert_eq!(table["measured"][0]["batch"], 16);
     assert!(table["measured"][0]["data_wait"].as_f64().unwrap() < 1.0, "{table}");
-    assert!(!place.at("bench").exists(), "writes nothing of a run");
+    assert!(!place.at("bench").exists(), "bench wrote a run folder");
     let trace: Value = serde_json::from_slice(&fs::read(traces.join("simzss.json")).unwrap()).unwrap();
     let operators = trace["traceEvents"].as_array().unwrap().iter();
     assert!(operators.filter(|event| event["name"] == "aten::linear").count() > 10);

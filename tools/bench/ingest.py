@@ -1,18 +1,20 @@
 #!/usr/bin/env python3
-"""Downloading beside img2dataset: the same photographs from the same nginx, on the same two cores.
+"""Compares the download speed of `ingest` with img2dataset: the same photographs from the same nginx, on the same two cores.
 
     tools/bench/ingest.py PHOTOS.. [--copies 8] [--runs 3] [--keep FOLDER]
 
-PHOTOS are JPEG files or folders of them; each is listed `--copies` times under a URL of its own. Both programs make 256 px
-keep_ratio JPEGs of quality 95 in shards of 1,000, with sha256 of each original and EXIF tags. They take turns; the figures
-are each program's best run by the clock, start-up and writing included. `cpu` is user and system time of the program and
-all its processes, `MB` the largest sum of their proportional set sizes (shared pages counted once). `steady` leaves the
-start-up out: it subtracts a run over 8 photographs.
+PHOTOS are JPEG files or folders of them. Each photograph is listed `--copies` times, under different URLs. Both programs
+write 256 px keep_ratio JPEGs of quality 95 in shards of 1,000, with the SHA-256 and the EXIF tags of each original. Their
+runs alternate. The figures are of each program's fastest run in wall-clock time, including start-up and writing:
 
-Needs nginx (apt-get install nginx-light), python3.11 (the newest that img2dataset runs on) and, once, the Python index
-for img2dataset, which goes into a virtual environment under ~/.cache/ingest-bench. INGEST in the environment names a built
-program; without it, it is built. Prints a table and, as the last line, JSON. `ingest_equality.py` beside this compares
-what both programs write.
+- `cpu` is the user and system time of the program and all its processes;
+- `MB` is the maximum sum of their proportional set sizes (shared pages count once);
+- `steady` excludes the start-up: the figures of a run over 8 photographs are subtracted.
+
+Needs nginx (apt-get install nginx-light), python3.11 (the newest version that img2dataset 1.47 runs on) and, once, a Python
+package index, from which it installs img2dataset into a virtual environment in ~/.cache/ingest-bench. The environment
+variable INGEST is the path of a built `ingest` program; without it, the script builds it. Prints a table and, as the last
+line, JSON. `ingest_equality.py` compares what both programs write.
 """
 
 import argparse
@@ -42,7 +44,7 @@ http {{
     types {{ image/jpeg jpg; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
-        # The copy's number is a folder in the URL alone.
+        # The copy's number is a folder in the URL only, not on disk.
         location ~ ^/[0-9]+/(.+)$ {{ alias {photos}/$1; }}
     }}
 }}
@@ -50,18 +52,18 @@ http {{
 
 
 def environment():
-    """Python of a virtual environment that has img2dataset."""
+    """The Python of a virtual environment with img2dataset; makes it if necessary."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "ingest-bench"
     python = folder / "bin/python"
     if not (folder / "bin/img2dataset").exists():
-        base = shutil.which("python3.11") or sys.exit("img2dataset needs python3.11")
+        base = shutil.which("python3.11") or sys.exit("img2dataset needs python3.11; install it")
         subprocess.run([base, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", VERSION, "pillow"], check=True)
     return python
 
 
 def build():
-    """The program of this checkout, or the built one that INGEST names."""
+    """The path of `ingest`: that in INGEST, or that of this checkout, which is built."""
     if "INGEST" in os.environ:
         return Path(os.environ["INGEST"]).resolve()
     subprocess.run(["cargo", "build", "--release", "--locked", "-p", "ingest"], cwd=ROOT, check=True)
@@ -69,8 +71,10 @@ def build():
 
 
 def serve(photos, folder):
-    """A running nginx and its address."""
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
+    """Starts nginx; returns its process and its URL."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not nginx:
+        sys.exit("nginx is not installed: run apt-get install nginx-light")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -82,11 +86,11 @@ def serve(photos, folder):
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return server, f"http://127.0.0.1:{port}"
         time.sleep(0.05)
-    sys.exit("nginx does not answer")
+    sys.exit("nginx did not start within 5 seconds")
 
 
 def tree(pid):
-    """The process and its descendants."""
+    """The process id and those of all its descendants."""
     found, waiting = [], [pid]
     while waiting:
         pid = waiting.pop()
@@ -100,7 +104,7 @@ def tree(pid):
 
 
 def memory(pid):
-    """Sum of proportional set sizes, bytes."""
+    """Sum of the proportional set sizes of the process and its descendants, bytes."""
     total = 0
     for process in tree(pid):
         try:
@@ -113,7 +117,7 @@ def memory(pid):
 
 
 def run(command, log):
-    """Wall and CPU seconds and the peak of memory of a command on the two cores."""
+    """Wall-clock seconds, CPU seconds and peak memory of a command on the two cores."""
     started = time.perf_counter()
     with open(log, "wb") as out:
         process = subprocess.Popen(
@@ -147,7 +151,7 @@ def main():
     arguments.add_argument("photos", nargs="+", type=Path)
     arguments.add_argument("--copies", type=int, default=8)
     arguments.add_argument("--runs", type=int, default=3)
-    arguments.add_argument("--keep", type=Path, help="leaves the last outputs in this folder")
+    arguments.add_argument("--keep", type=Path, help="copy the last outputs to this folder")
     arguments = arguments.parse_args()
 
     python = environment()
@@ -215,7 +219,7 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
 
     images = len(lists["all"])
-    print(f"{images} images; load before: {os.getloadavg()[0]:.2f}")
+    print(f"{images} images; load average of the last minute: {os.getloadavg()[0]:.2f}")
     print(f"{'':<16}{'images/s':>10}{'cpu ms/image':>14}{'MB':>7}{'steady images/s':>17}{'steady cpu ms':>15}")
     rows = []
     for name in programs:

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Whether ingest's shards are what img2dataset's are: keys, columns, statuses, captions, JSON members, pixels.
+"""Checks that `ingest` writes the same shards as img2dataset: keys, columns, statuses, captions, JSON members, pixels.
 
     tools/bench/ingest_equality.py PHOTOS..
 
-Both programs download the same list from a local server: the photographs (JPEG), the same as PNG and WebP, with alpha, grey,
-cut short, and what is no picture, missing or empty. ingest runs as `--exact --ignore-orientation`, once for each resize
-mode and for PNG, where pixels can be compared without the loss of another JPEG. Fails with the first difference beyond
-2/255 on average. Needs what `ingest.py` needs; runs itself again in the virtual environment that that makes.
+Both programs download the same list from a local server: the photographs as JPEG, PNG and WebP, in grey, smaller, with
+alpha, and files that are not images or do not exist. `ingest` runs with `--exact --ignore-orientation`, once per resize
+mode with PNG output, where JPEG compression does not hide differences, and once with JPEG output. Fails at the first
+image whose values (0 to 255) differ by more than 2 on average, and at any other difference. Needs what `ingest.py` needs;
+restarts itself in the virtual environment of `ingest.py`.
 """
 
 import functools
@@ -24,7 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import ingest as bench
 
-# Mean difference of values from 0 to 255 that is allowed in a picture.
+# Maximum mean difference of an image's values (0 to 255).
 TOLERANCE = 2.0
 
 
@@ -36,7 +37,7 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 def variants(photos, folder):
-    """Writes the pictures that are listed; returns their names."""
+    """Writes the images to download; returns their file names."""
     from PIL import Image
 
     names = []
@@ -44,14 +45,14 @@ def variants(photos, folder):
         shutil.copyfile(photo, folder / f"{number}.jpg")
         names.append(f"{number}.jpg")
     for number, photo in enumerate(photos[:20]):
-        picture = Image.open(photo).convert("RGB")
-        picture.save(folder / f"{number}.png")
-        picture.save(folder / f"{number}.webp", quality=80)
-        picture.convert("L").save(folder / f"grey{number}.jpg", quality=90)
-        picture.convert("L").save(folder / f"grey{number}.png")
-        picture.resize((200, 150)).save(folder / f"small{number}.jpg", quality=90)
-        alpha = picture.copy()
-        alpha.putalpha(Image.linear_gradient("L").resize(picture.size))
+        image = Image.open(photo).convert("RGB")
+        image.save(folder / f"{number}.png")
+        image.save(folder / f"{number}.webp", quality=80)
+        image.convert("L").save(folder / f"grey{number}.jpg", quality=90)
+        image.convert("L").save(folder / f"grey{number}.png")
+        image.resize((200, 150)).save(folder / f"small{number}.jpg", quality=90)
+        alpha = image.copy()
+        alpha.putalpha(Image.linear_gradient("L").resize(image.size))
         alpha.save(folder / f"alpha{number}.png")
         names += [f"{number}.png", f"{number}.webp", f"grey{number}.jpg", f"grey{number}.png"]
         names += [f"small{number}.jpg", f"alpha{number}.png"]
@@ -62,7 +63,7 @@ def variants(photos, folder):
 
 
 def read(folder):
-    """Members by key and extension, and rows of the tables by key, with their columns."""
+    """The tars' members by file name, the tables' rows by key, and the tables' columns with their types."""
     import pyarrow.parquet
 
     members, rows, columns = {}, {}, None
@@ -82,16 +83,16 @@ def same(one, other, what):
         sys.exit(f"{what}: img2dataset has {one!r}, ingest {other!r}")
 
 
-def compare(theirs, ours, extension):
+def compare(theirs, ours):
     import numpy
     from PIL import Image
 
     (members, rows, columns), (our_members, our_rows, our_columns) = read(theirs), read(ours)
     own = [("offset", "int64"), ("length", "int64")]
     same(columns, [column for column in our_columns if column not in own], "columns")
-    same(sorted(rows), sorted(our_rows), "keys of the tables")
+    same(sorted(rows), sorted(our_rows), "keys in the tables")
     for key, row in rows.items():
-        # The words for what went wrong are each program's own, as are those for tags of cameras.
+        # Each program has its own wording of errors and its own names of EXIF tags.
         for name in set(row) - {"error_message", "exif"}:
             same(row[name], our_rows[key][name], f"{name} of {key} ({row['url']})")
         same(row["error_message"] is None, our_rows[key]["error_message"] is None, f"error_message of {key}")
@@ -106,10 +107,10 @@ def compare(theirs, ours, extension):
             for field in set(their_json) - {"exif"}:
                 same(their_json[field], our_json[field], f"{field} of {name}")
         else:
-            picture, our_picture = (Image.open(io.BytesIO(d)) for d in (data, our_members[name]))
-            same(picture.mode, our_picture.mode, f"mode of {name}")
-            same(picture.size, our_picture.size, f"size of {name}")
-            difference = numpy.asarray(picture, dtype=float) - numpy.asarray(our_picture, dtype=float)
+            image, our_image = (Image.open(io.BytesIO(d)) for d in (data, our_members[name]))
+            same(image.mode, our_image.mode, f"mode of {name}")
+            same(image.size, our_image.size, f"size of {name}")
+            difference = numpy.asarray(image, dtype=float) - numpy.asarray(our_image, dtype=float)
             differences.append(numpy.abs(difference).mean())
             if differences[-1] > TOLERANCE:
                 sys.exit(f"{name}: pixels differ by {differences[-1]:.2f} on average")
@@ -144,7 +145,7 @@ def main():
             "caption": [f"the caption of {name}" for name in names],
             "number": list(range(len(names))),
         }
-        # Parquet has types; those of a csv's columns each program guesses for itself.
+        # A Parquet file has types. In a CSV file each program would guess them in its own way.
         pyarrow.parquet.write_table(pyarrow.table(columns), folder / "list.parquet")
         results = []
         for mode, extension, quality in [
@@ -165,10 +166,10 @@ def main():
                 "--shard-size", "200", "--save-additional-columns", "number", "--exact", "--ignore-orientation",
                 *[option.replace("_", "-") if option.startswith("--") else option for option in common],
             ], folder / "log")
-            rows, pictures, worst, mean = compare(theirs, ours, extension)
-            results.append({"mode": mode, "type": extension, "rows": rows, "pictures": pictures, "worst": worst, "mean": mean})
-            print(f"{mode:<20}{extension:<5}{rows:>5} rows alike, {pictures} pictures: mean difference "
-                  f"{mean:.3f} of 255, the worst picture {worst:.3f}", flush=True)
+            rows, images, worst, mean = compare(theirs, ours)
+            results.append({"mode": mode, "type": extension, "rows": rows, "images": images, "worst": worst, "mean": mean})
+            print(f"{mode:<20}{extension:<5}{rows:>5} rows are equal; {images} images: mean difference {mean:.3f} "
+                  f"of 255, largest of one image {worst:.3f}", flush=True)
         print(json.dumps(results))
     finally:
         shutil.rmtree(folder, ignore_errors=True)

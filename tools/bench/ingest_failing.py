@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""100,000 URLs of which 30 % lead to hosts that fail: how long it takes, whether memory stays flat, whether every row is
-accounted for.
+"""Downloads 100,000 URLs, 30 % of them from hosts that fail; measures the time, checks that memory does not grow and that
+every row is in the output exactly once.
 
     tools/bench/ingest_failing.py [--urls 100000] [--hosts 700] [--shard-size 10000]
 
-70 % of the URLs are served by a local nginx, from 700 hosts (addresses of 127/8; --hosts takes up to 65,536). The others
-are spread over 300 hosts: a third refuse connections, a third take them and never answer, a sixth have no name, a sixth
-answer 503. Prints the figures, memory as the largest resident size in each tenth of the run, and, as the last line, JSON.
-Needs nginx, and pyarrow to count the rows of the tables (pip install pyarrow).
+70 % of the URLs are served by a local nginx under 700 host addresses (in 127.0.0.0/8; --hosts allows up to 65,536). The
+others are on 300 hosts: a third refuse connections, a third accept them and never answer, a sixth have host names that do
+not resolve, a sixth answer with HTTP status 503. Prints the figures, the maximum resident memory in each tenth of the run
+and, as the last line, JSON. Needs nginx, and pyarrow to read the tables (pip install pyarrow).
 """
 
 import argparse
@@ -28,7 +28,7 @@ import pyarrow.parquet
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import ingest
 
-# The smallest picture that is one: a GIF of one pixel.
+# A GIF image of one pixel.
 PIXEL = bytes.fromhex("47494638396101000100800000ff0000ffffff21f90400000000002c00000000010001000002024401003b")
 NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr crit;
@@ -47,7 +47,7 @@ http {{
 
 
 def url(number, port, silent, hosts):
-    """The URL of a row, and what has to become of it."""
+    """The URL of a row, and the status it must get."""
     host = number // 10 % 100
     kind = number % 10
     if kind < 7:
@@ -69,7 +69,9 @@ def main():
     arguments.add_argument("--shard-size", type=int, default=10_000)
     arguments = arguments.parse_args()
     program = ingest.build()
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or sys.exit("apt-get install nginx-light")
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if not nginx:
+        sys.exit("nginx is not installed: run apt-get install nginx-light")
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     server = None
@@ -120,7 +122,7 @@ def main():
                 number = int(row["caption"])
                 assert (row["url"], row["status"]) == rows[number], row
                 found[number] += 1
-        assert len(found) == arguments.urls and set(found.values()) == {1}, "a row is missing or there twice"
+        assert len(found) == arguments.urls and set(found.values()) == {1}, "a row is missing or duplicated"
     finally:
         if server:
             server.terminate()
@@ -128,10 +130,11 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
 
     tenths = [max(sizes[i * len(sizes) // 10 : (i + 1) * len(sizes) // 10] or [0]) for i in range(10)]
-    print(f"{arguments.urls} URLs in {seconds:.1f} s, {usage.ru_utime + usage.ru_stime:.1f} s of CPU; every row is there once")
+    cpu = usage.ru_utime + usage.ru_stime
+    print(f"{arguments.urls} URLs in {seconds:.1f} s, {cpu:.1f} s of CPU time; every row is in the output exactly once")
     for cause, count in summary["causes"].items():
         print(f"{count:>8}  {cause}")
-    print("MB in each tenth of the run: " + " ".join(f"{size:.0f}" for size in tenths))
+    print("maximum memory in each tenth of the run, MB: " + " ".join(f"{size:.0f}" for size in tenths))
     print(json.dumps({"seconds": seconds, "mb": tenths, "causes": summary["causes"], "successes": summary["successes"]}))
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Whether others read ingest's shards: webdataset, and open_clip's training pipeline on top of it.
+"""Checks that other programs read ingest's shards: webdataset, and the training pipeline of open_clip, which uses it.
 
     tools/bench/ingest_readers.py FOLDER
 
-FOLDER holds shards that `ingest download` or `ingest shard` made, with captions, as .tar. Every sample that the tables call a
-success must come out of webdataset in the order of the tables, with its caption and a picture of the size in the table,
-and all of them must come out of open_clip's loader as batches of pixels and tokens. Needs webdataset, pyarrow and
-open_clip_torch (pip install webdataset pyarrow open_clip_torch pandas).
+FOLDER has .tar shards with captions that `ingest download` or `ingest shard` wrote. webdataset must read every sample with
+status "success" in the order of the tables, with its caption and an image of the size in the table. open_clip's loader must
+return all of them as batches of pixels and tokens. Needs webdataset, pyarrow and open_clip_torch
+(pip install webdataset pyarrow open_clip_torch pandas).
 """
 
 import sys
@@ -28,13 +28,13 @@ def main():
 
     count = 0
     samples = webdataset.WebDataset(tars, shardshuffle=False).decode("pil").to_tuple("__key__", "jpg;png;webp", "txt", "json")
-    for (key, picture, text, about), row in zip(samples, rows, strict=True):
-        found = (key, picture.size, text, about["url"], about["sha256"])
+    for (key, image, text, about), row in zip(samples, rows, strict=True):
+        found = (key, image.size, text, about["url"], about["sha256"])
         wanted = (row["key"], (row["width"], row["height"]), row["caption"], row["url"], row["sha256"])
         if found != wanted:
             sys.exit(f"webdataset reads {found}, the table has {wanted}")
         count += 1
-    print(f"webdataset {version('webdataset')}: {count} samples, as in the tables")
+    print(f"webdataset {version('webdataset')}: {count} samples, equal to the tables")
 
     import open_clip
     from open_clip_train.data import get_wds_dataset
@@ -48,7 +48,7 @@ def main():
     count = 0
     for pixels, tokens in data.dataloader:
         if pixels.shape[1:] != (3, 64, 64) or tokens.shape != (len(pixels), 77):
-            sys.exit(f"open_clip makes a batch of {tuple(pixels.shape)} and {tuple(tokens.shape)}")
+            sys.exit(f"open_clip returns a batch of shapes {tuple(pixels.shape)} and {tuple(tokens.shape)}")
         count += len(pixels)
     if count != len(rows):
         sys.exit(f"open_clip reads {count} samples, the tables have {len(rows)}")

@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# Speed of the loader beside webdataset + Pillow + torchvision, as a table and as one line of JSON.
+# Compares the speed of the loader with webdataset + Pillow + torchvision; prints a table and one line of JSON.
 #
 #     tools/bench/loader.sh PHOTOS.. [-- TIMES]
 #
-# PHOTOS are folders of jpg files, or such files. They are written into 8 shards, TIMES times each (8). Both sides make
-# random resized crops of 224 x 224 (bicubic, mirrored half the time) in batches of 64 with 2 workers. Every figure is
-# the best of three passes; ours and theirs take turns, so that other work on the machine slows both.
-# - TOOLS names a built `tools`; without it, it is built.
-# - PYTHON names a Python that has torch, torchvision and webdataset; without it a virtual environment is made (torch
-#   is large).
-# - DATAGO names a Python that has datago and numpy; it is then measured too: centre crops resized to 224 x 224, from
-#   photos as files, as it reads shards from web servers alone.
+# PHOTOS are .jpg files or folders of them. They are written into 8 shards, every photo TIMES times (default: 8). Both
+# sides make random resized crops of 224 x 224 px (bicubic, flipped with probability 0.5) in batches of 64 with 2
+# workers. Every figure is the best of three passes. The passes of the two sides alternate, so that other work on the
+# machine slows both. Environment variables:
+# - TOOLS: path of a built `tools` program; without it, the script builds it.
+# - PYTHON: path of a Python with torch, torchvision and webdataset; without it, the script makes a virtual environment
+#   (torch is large).
+# - DATAGO: path of a Python with datago and numpy; datago is then measured too, with centre crops resized to
+#   224 x 224 px, on the photos as files (datago reads shards only from web servers).
 set -euo pipefail
 photos=() times=8
 while [ $# -gt 0 ]; do
     if [ "$1" = -- ]; then times=$2; shift; else photos+=("$(realpath "$1")"); fi
     shift
 done
-[ ${#photos[@]} -gt 0 ] || { sed -n '2,5p' "$0" >&2; exit 2; }
+[ ${#photos[@]} -gt 0 ] || { sed -n '2,6p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/../.."
 if [ -z "${TOOLS:-}" ]; then
     cargo build --release --locked -p tools
@@ -54,18 +55,17 @@ runs = [json.loads(line)["measured"] for line in open(folder + "/all_ours")]
 ours = {name: max(run[name]["value"] for run in runs) for name in runs[0]}
 theirs = max(float(line) for line in open(folder + "/all_theirs"))
 datago = max((float(line) for line in open(folder + "/all_datago")), default=None)
-bare = ours["bare loop: decode, resize"]
 ratios = {
     "exact over webdataset": ours["exact"] / theirs,
     "fast over webdataset": ours["fast"] / theirs,
-    "unpacking alone over webdataset": ours["bare loop: unpacking alone"] / theirs,
-    "exact over a bare loop": ours["exact"] / bare,
-    "exact over a bare loop of parts": ours["exact"] / ours["bare loop: part, exact"],
-    "fast over a bare loop of parts": ours["fast"] / ours["bare loop: part, fast"],
+    "Huffman codes only over webdataset": ours["loop: Huffman codes only"] / theirs,
+    "exact over loop: decode, resize": ours["exact"] / ours["loop: decode, resize"],
+    "exact over loop: crop, exact": ours["exact"] / ours["loop: crop, exact"],
+    "fast over loop: crop, fast": ours["fast"] / ours["loop: crop, fast"],
 }
 if datago:
     ratios["exact over datago"] = ours["exact"] / datago
 for name, ratio in ratios.items():
-    print(f"{name:<34}{ratio:6.2f}")
+    print(f"{name:<38}{ratio:6.2f}")
 print(json.dumps({"ours": ours, "webdataset": theirs, "datago": datago, "ratios": ratios}))
 PY

@@ -1,9 +1,9 @@
-"""The peers of tools/bench/loader.sh: webdataset, Pillow and torchvision in torch's DataLoader; datago.
+"""The programs that tools/bench/loader.sh compares with: webdataset, Pillow and torchvision in torch's DataLoader; datago.
 
     loader_peer.py shards FOLDER TIMES PHOTOS..    writes FOLDER/shards/00000.tar .. 00007.tar, and links to the photos
                                                    as FOLDER/files/NUMBER.jpg
-    loader_peer.py read SHARDS                     reads them once and prints images a second
-    loader_peer.py datago FILES                    the same with datago, of the files
+    loader_peer.py read SHARDS                     reads the shards once and prints images per second
+    loader_peer.py datago FILES                    reads the files once with datago and prints images per second
 """
 
 import io
@@ -57,7 +57,7 @@ def read(shards):
         webdataset.batched(64, partial=False),
     )
     loader = torch.utils.data.DataLoader(pipeline, batch_size=None, num_workers=2, prefetch_factor=2)
-    # From the first batch on: starting processes is not what is measured.
+    # The clock starts after the first batch, so that starting the worker processes is not measured.
     images, started = 0, None
     for pixels, _ in loader:
         if started is None:
@@ -73,7 +73,7 @@ def datago(files):
     config = {
         "source_type": "file",
         "source_config": {"root_path": str(files), "random_sampling": False, "rank": 0, "world_size": 1},
-        # One shape, the square.
+        # Only square images.
         "image_config": {
             "crop_and_resize": True,
             "default_image_size": 224,

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""A training step beside PyTorch's eager mode: frozen ViT forward, and text tower with losses and AdamW.
+"""Compares the time of a training step with PyTorch in eager mode: the forward pass of the frozen ViT, and the text tower with
+losses and AdamW.
 
     tools/bench/step.py [--model s] [--batch 16] [--tokens 77] [--turns 3] [--threads 2] [--trainer target/release/trainer]
     tools/bench/step.py --device cuda --model b --batch 1024 --tokens 13
 
-The peer is timm's ViT and open_clip's text transformer (random weights; float32 on a CPU, autocast to bfloat16 on a GPU)
-with SimZSS's losses and PyTorch's fused AdamW, on the same shapes: as many captions, tokens, mentions and patches. Both take
-turns; the best median of each counts. Needs a Python with torch 2.11, timm and open_clip. Prints a table and, as the last line, JSON.
+The PyTorch side is timm's ViT and open_clip's text transformer (random weights; float32 on a CPU, autocast to bfloat16 on a
+GPU) with SimZSS's losses and PyTorch's fused AdamW, on the same shapes: the same numbers of captions, tokens, mentions and
+patches. The two sides alternate for --turns turns; the figure of each is its lowest median time per step. Needs a Python
+with torch 2.11, timm and open_clip. Prints a table and, as the last line, JSON.
 """
 
 import argparse
@@ -111,10 +113,10 @@ def main():
                       "simzss": simzss[2], "lit": lit[2], "lit rest": lit[1]})
     best = {name: min(turn[name] for turn in turns) for name in turns[0]}
     ratios = {
-        "frozen forward over PyTorch": best["vision"] / best["torch vision"],
+        "frozen vision tower over PyTorch": best["vision"] / best["torch vision"],
         "text tower and losses over PyTorch": best["rest"] / best["torch rest"],
         "simzss over lit": best["simzss"] / best["lit"],
-        "simzss over lit, without the frozen tower": best["rest"] / best["lit rest"],
+        "simzss over lit, without the vision tower": best["rest"] / best["lit rest"],
     }
     for name, value in best.items():
         print(f"{name:<42}{value:10.1f} ms")

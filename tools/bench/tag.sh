@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Speed of tagging and counting, as a table and as one line of JSON.
+# Measures the speed of tagging and counting; prints a table and one line of JSON.
 #
 #     tools/bench/tag.sh CAPTIONS.txt [LINES]
 #
-# CAPTIONS.txt has one caption a line; it is repeated to LINES lines (1,000,000). Every figure is the best of three runs
-# of the whole program, start-up and writing included; `cpu` is user and system time, which says more than the wall
-# clock on a machine with other work. What is measured:
+# CAPTIONS.txt has one caption per line; it is repeated up to LINES lines (default: 1,000,000). Every figure is the best
+# of three runs of the whole program, including start-up and writing. `cpu` is user and system time in seconds, which
+# other work on the machine influences less than wall-clock time. The measurements:
 #
-#     parquet 1, 2     ingest tag --table, on one core and on two, to sidecars
-#     json 1, 2        ingest tag --text, likewise, to JSON lines
-#     TAGGER           the same as parquet 1 with another tagger that is built in, and nlprule, of fewer lines
-#     start            ingest tag --text of one caption: what loading takes
+#     parquet 1, 2     ingest tag --table, on one core and on two; writes sidecars
+#     json 1, 2        ingest tag --text, on one core and on two; writes JSON lines
+#     brill, nlprule   as parquet 1, with these taggers instead of the default, on LINES / 50 lines
+#     start            ingest tag --text of a single caption: the start-up time
 #     statistics       tools stats of 10,000,000 mentions with the frequencies of CAPTIONS.txt
 set -euo pipefail
 [ $# -ge 1 ] && [ -f "$1" ] || { sed -n '2,6p' "$0" >&2; exit 2; }
@@ -32,11 +32,11 @@ with open(target, "wb") as file:
 PY
 head -n $((lines / 50)) "$folder/captions.txt" > "$folder/few.txt"
 
-# run NAME CPUS UNITS COMMAND..: best of three; $folder/out is new each time.
+# run NAME CPUS UNITS COMMAND..: the best of three runs; $folder/out is removed before each.
 run() {
     local name=$1 cpus=$2 units=$3
     shift 3
-    taskset -c "$cpus" true 2> /dev/null || { echo "skipped: $name needs the CPUs $cpus" >&2; return 0; }
+    taskset -c "$cpus" true 2> /dev/null || { echo "skipped: $name needs CPU $cpus" >&2; return 0; }
     python3 - "$name" "$cpus" "$units" "$folder" "$@" <<'PY' || echo "skipped: $name" >&2
 import json, os, resource, shutil, subprocess, sys, time
 name, cpus, units, folder, *command = sys.argv[1:]
@@ -63,7 +63,7 @@ PY
 }
 
 table() { echo "$ingest tag --table $1 --out $folder/out"; }
-# shellcheck disable=SC2046 # the words of a command
+# shellcheck disable=SC2046 # word splitting is intended: the output is a command
 {
     run "parquet 1" 0 "$lines" $(table "$folder/captions.txt") --threads 1
     run "parquet 2" 0,1 "$lines" $(table "$folder/captions.txt") --threads 2

@@ -1,4 +1,4 @@
-//! An output folder that appears whole or not at all.
+//! An output folder that appears complete or not at all.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use concepts::files;
 use loader::program::UsageError;
 
-/// A folder under its temporary name beside the target; removed again unless published.
+/// A folder under a temporary name next to the target. It is removed when dropped, unless it was published.
 #[derive(Debug)]
 pub(crate) struct NewFolder {
     temporary: PathBuf,
@@ -16,45 +16,44 @@ pub(crate) struct NewFolder {
 }
 
 impl NewFolder {
-    /// Refuses a target that holds anything already: one set never mixes with another.
+    /// Fails when the target is not empty, so that two datasets never mix in one folder.
     pub(crate) fn create(target: &Path) -> Result<Self> {
         if target.file_name().is_none() {
-            let line = format!("--out {} does not name a folder that can be created", target.display());
+            let line = format!("--out {} is not the name of a folder that can be created", target.display());
             return Err(UsageError(line).into());
         }
         match fs::read_dir(target).map(Iterator::count) {
             Ok(0) => {}
-            Ok(_) => bail!("{} exists and is not empty; choose another --out or remove it", target.display()),
+            Ok(_) => bail!("{} exists and is not empty; remove it or choose another --out", target.display()),
             Err(error) if error.kind() == ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(error)
-                    .with_context(|| format!("cannot use {} as the output folder", target.display()));
+                return Err(error).with_context(|| format!("cannot read {}", target.display()));
             }
         }
         let temporary = files::temporary_path(target);
-        // Left by a killed process that had the same id.
+        // A process with the same id that was killed may have left it.
         let _ = fs::remove_dir_all(&temporary);
         fs::create_dir_all(&temporary)
             .with_context(|| format!("cannot create the folder {}", temporary.display()))?;
         Ok(Self { temporary, target: target.to_owned() })
     }
 
-    /// Where to write until the folder is whole.
+    /// Where to write until the folder is complete.
     pub(crate) fn path(&self) -> &Path {
         &self.temporary
     }
 
-    /// Gives the folder its name.
+    /// Renames the folder to its target.
     pub(crate) fn publish(self) -> Result<()> {
         fs::rename(&self.temporary, &self.target)
             .and_then(|()| files::sync_parent(&self.target))
-            .with_context(|| format!("cannot move the finished folder to {}", self.target.display()))
+            .with_context(|| format!("cannot rename the finished folder to {}", self.target.display()))
     }
 }
 
 impl Drop for NewFolder {
     fn drop(&mut self) {
-        // After publishing there is nothing under this name.
+        // After publishing, nothing exists under this name.
         let _ = fs::remove_dir_all(&self.temporary);
     }
 }
@@ -64,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn appears_whole_or_not_at_all() {
+    fn appears_complete_or_not_at_all() {
         let place = tempfile::tempdir().unwrap();
         let target = place.path().join("set");
         let folder = NewFolder::create(&target).unwrap();
@@ -73,7 +72,7 @@ mod tests {
         drop(folder);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 
-        // An empty folder may be there already.
+        // An empty target folder is allowed.
         fs::create_dir(&target).unwrap();
         let folder = NewFolder::create(&target).unwrap();
         fs::write(folder.path().join("a"), "whole").unwrap();

@@ -1,7 +1,9 @@
-//! Synthetic scenes, concept statistics, SQL, and a look into shards.
+//! Render synthetic scenes; count, query, report and list the samples and concepts of shards; measure the loader.
 
 mod bench;
+mod classes;
 mod folder;
+mod input;
 mod report;
 mod scenes;
 mod show;
@@ -12,7 +14,7 @@ mod table;
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(version, about, propagate_version = true)]
@@ -29,12 +31,15 @@ enum Command {
     Report(report::Arguments),
     Show(show::Arguments),
     Sql(sql::Arguments),
-    /// Measures: figures as a table and, with --json, as an object.
+    /// Measure speed: a table, and with --json one line of JSON
     #[command(subcommand)]
     Bench(bench::Command),
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Arguments::command) {
+        return code;
+    }
     let arguments = Arguments::parse();
     loader::program::run(|| match &arguments.command {
         Command::Scenes(arguments) => scenes::run(arguments),
@@ -47,7 +52,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Prints to standard output. A reader that has seen enough, such as `head`, is no failure.
+/// Prints to standard output. That the reader closes the pipe early, as `head` does, is not an error.
 fn screen(text: &str) -> anyhow::Result<()> {
     match std::io::stdout().lock().write_all(text.as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -1,39 +1,51 @@
-//! `tools show`: the samples of a shard, with their captions and mentions.
+//! `tools show`: lists the samples of a shard with their captions and mentions.
 
 use std::io::Cursor;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use image::ImageReader;
-use loader::program::{self, Outcome};
-use loader::shard;
+use loader::program::{self, Outcome, UsageError};
 use loader::tar::{Archive, Sample};
+use loader::{shard, source};
 use serde_json::{Value, json};
 
+use crate::input::{folder_of, must_exist};
 use crate::stats::sidecar_of;
 
-/// List a shard's samples: key, image, caption, mentions with their concepts
+/// List the samples of a shard: key, image, caption and mentions
+///
+/// Prints, per sample, the key, the image's type and size, the caption, and one line per mention: its concept, then its
+/// phrase. The mentions come from the sidecar (NNNNN.concepts.parquet) that `ingest tag` wrote; a shard without one is
+/// listed too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Shard: a .tar or .tar.zst file
+    /// The shard, a .tar or .tar.zst file
     #[arg(value_name = "SHARD")]
     shard: PathBuf,
-    /// Only the sample with this key
+    /// Show only the sample with this key
     #[arg(long, conflicts_with = "limit")]
     key: Option<String>,
-    /// Only the first N samples
+    /// Show only the first N samples
     #[arg(long, value_name = "N", default_value_t = 10)]
     limit: usize,
-    /// Print the same as one line of JSON
+    /// Print the samples as one line of JSON instead
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.shard;
-    if shard::stem(path).is_none() || path.is_dir() {
-        bail!("{}: not a shard; shards end in .tar or .tar.zst", path.display());
+    if path.is_dir() {
+        let (folder, example) = (path.display(), path.join("00000.tar"));
+        let line = format!("{folder} is a folder; give one of its shards, such as {}", example.display());
+        return Err(UsageError(line).into());
     }
+    if shard::stem(path).is_none() {
+        let line = format!("{} is not a shard: shards end in .tar or .tar.zst", path.display());
+        return Err(UsageError(line).into());
+    }
+    must_exist(path)?;
     let archive = Archive::open(path)?;
     let samples = archive.samples()?;
     let tagged = shard::sidecar_path(path).exists();
@@ -43,10 +55,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         None => (0..).zip(&samples).take(arguments.limit).collect(),
     };
     if let (Some(key), true) = (&arguments.key, chosen.is_empty()) {
-        bail!("{}: no sample has the key {key}; the first is {}", path.display(), first_key(&samples));
+        match samples.first() {
+            Some(first) => bail!("{} has no sample {key}; its first key is {}", path.display(), first.key),
+            None => bail!("{} has no samples", path.display()),
+        }
     }
     let mut shown = Vec::new();
-    for (place, sample) in chosen {
+    for (position, sample) in chosen {
         let mentions = sidecar.as_ref().map(|sidecar| {
             let mention = |row: concepts::sidecar::MentionRow<'_>| {
                 json!({
@@ -55,10 +70,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                     "concept_span": [row.concept_span.start, row.concept_span.end],
                 })
             };
-            sidecar.mentions(place).map(mention).collect::<Vec<_>>()
+            sidecar.mentions(position).map(mention).collect::<Vec<_>>()
         });
         shown.push(json!({
-            "sample": place,
+            "sample": position,
             "key": sample.key,
             "image": image(&archive, sample)?,
             "caption": caption(&archive, sample)?,
@@ -80,17 +95,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     for sample in &shown {
         text += &describe(sample);
     }
-    let note = if tagged { "" } else { "; not tagged: `ingest tag` finds the mentions" };
-    text += &format!("{} of {} samples{note}\n", shown.len(), samples.len());
+    text += &format!("{} of {} samples", shown.len(), samples.len());
+    if !tagged && !source::is_remote(path) {
+        text += &format!("; without mentions: run `ingest tag {}` to find them", folder_of(path).display());
+    }
+    text += "\n";
     crate::screen(&text)?;
     Ok(Outcome::Done)
 }
 
-fn first_key(samples: &[Sample]) -> &str {
-    samples.first().map_or("missing: the shard is empty", |sample| sample.key.as_str())
-}
-
-/// Type, size in bytes and in pixels; null without an image, no pixels when it cannot be read.
+/// Type, bytes, width and height; null without an image. Width and height are null when the image cannot be decoded.
 fn image(archive: &Archive, sample: &Sample) -> Result<Value> {
     let Some(member) = sample.image() else { return Ok(Value::Null) };
     let bytes = archive.read(member.offset, member.length)?;
@@ -109,7 +123,7 @@ fn caption(archive: &Archive, sample: &Sample) -> Result<Option<String>> {
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// A sample for a person: a line of facts, the caption, a line a mention.
+/// A sample as text: a line about the image, the caption, one line per mention.
 fn describe(sample: &Value) -> String {
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let image = &sample["image"];
@@ -118,7 +132,7 @@ fn describe(sample: &Value) -> String {
         (Some(width), Some(height)) => {
             format!("{} {width} x {height}, {} bytes", word(&image["type"]), image["bytes"])
         }
-        _ => format!("{} that cannot be read, {} bytes", word(&image["type"]), image["bytes"]),
+        _ => format!("{} that cannot be decoded, {} bytes", word(&image["type"]), image["bytes"]),
     };
     let mut text = format!("{}  ({size})\n", word(&sample["key"]));
     text += &match sample["caption"].as_str() {

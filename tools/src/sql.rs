@@ -1,95 +1,44 @@
-//! `tools sql`: one query over a folder of shards and its statistics, answered by DataFusion.
+//! `tools sql` hands over to the program `tools-sql`, as git does with its subcommands.
+//!
+//! The SQL engine takes longer to compile than everything else here together, so it is a program of its own.
 
-mod engine;
-mod files;
-mod folder;
-mod output;
-mod shards;
-
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::process::Command;
 
-use anyhow::Result;
-use loader::program::{self, Outcome};
-use serde_json::json;
+use anyhow::{Error, Result, anyhow};
+use loader::program::Outcome;
 
-use engine::Engine;
-use folder::Folder;
-use output::{Format, Printer};
+const PROGRAM: &str = "tools-sql";
 
 /// Query shards, mentions and statistics with SQL
 ///
-/// Reads only: SELECT, EXPLAIN, SHOW and DESCRIBE.
+/// Handled by the program `tools-sql` (`tools sql --help` shows its options).
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = HELP)]
+#[command(disable_help_flag = true)]
 pub(crate) struct Arguments {
-    /// One statement
-    #[arg(value_name = "QUERY")]
-    query: String,
-    /// Folders of shards; one may be the folder that `tools stats` wrote [default: the one inside, if there is one]
-    #[arg(value_name = "DIR", required = true)]
-    folders: Vec<PathBuf>,
-    /// How rows are printed
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
-    /// Memory the query may use before it goes to temporary files or gives up, in MB
-    #[arg(long, value_name = "MB", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(16..))]
-    memory: u32,
-    /// Print a summary as one line of JSON after the rows
-    #[arg(long)]
-    json: bool,
+    /// Arguments of `tools-sql`
+    #[arg(value_name = "ARGUMENTS", trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
-const HELP: &str = "\
-Tables:
-  samples   one row an attempted sample (NNNNN.parquet of complete shards): shard, key, url, caption,
-            status, error_message, width, height, original_width, original_height, exif, sha256,
-            \"offset\", length, and the columns that were carried through
-  mentions  one row a concept mention (NNNNN.concepts.parquet, by `ingest tag`): shard, key, sample,
-            phrase, concept, head, phrase_start, phrase_end, concept_start, concept_end, tags
-  shards    one row a shard: shard, count (attempted), successes, mentions,
-            captions_without_mention, bytes (of the tar)
-  concepts  statistics (`tools stats`): concept, mentions, samples, shards, share, example_shards,
-            example_keys
-  pairs     statistics: a, b, samples, pmi
-`shard` is the file name without its ending, 00012; the whole path where two folders have the same.
-`DESCRIBE samples` shows the columns of this set.
-
-Examples:
-  tools sql \"SELECT concept, mentions, samples FROM concepts
-    ORDER BY mentions DESC, concept LIMIT 10\" shards
-  tools sql \"SELECT phrase, count(*) AS times FROM mentions WHERE head = 'dog'
-    GROUP BY phrase ORDER BY times DESC, phrase LIMIT 10\" shards
-  tools sql --format csv \"SELECT error_message, count(*) AS samples FROM samples
-    WHERE status <> 'success' GROUP BY error_message ORDER BY samples DESC\" shards
-
-tools/queries.sql has more; they run in DuckDB too, over the views of tools/duckdb.sql.";
-
+/// Becomes `tools-sql`: returns only when it cannot be started.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let started = Instant::now();
-    let folder = Folder::open(&arguments.folders)?;
-    let engine = Engine::new(arguments.memory)?;
-    let mut rows = engine.query(&arguments.query, &folder)?;
-    let mut printer = Printer::new(arguments.format, rows.schema());
-    while let Some(batch) = rows.next()? {
-        if printer.print(&batch)?.is_break() {
-            break;
-        }
+    let program = next_to_this().unwrap_or_else(|| PROGRAM.into());
+    let error = Command::new(&program).args(&arguments.arguments).exec();
+    if error.kind() == ErrorKind::NotFound {
+        return Err(anyhow!(
+            "`tools sql` needs the program {PROGRAM}, which is neither next to `tools` nor on PATH; build it with \
+             `cargo build --release -p simzss-tools-sql` (about 20 minutes on two cores)"
+        ));
     }
-    let printed = printer.finish()?;
-    if arguments.json {
-        let columns: Vec<_> = rows
-            .schema()
-            .fields()
-            .iter()
-            .map(|field| json!({"name": field.name(), "type": field.data_type().to_string()}))
-            .collect();
-        program::print_json(&json!({
-            "columns": columns,
-            "rows": printed.rows,
-            "complete": printed.complete,
-            "seconds": started.elapsed().as_secs_f64(),
-        }))?;
-    }
-    Ok(Outcome::Done)
+    Err(Error::new(error).context(format!("cannot start {}", program.display())))
+}
+
+/// The engine that was built or installed together with this program.
+fn next_to_this() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?.with_file_name(PROGRAM);
+    program.is_file().then_some(program)
 }

@@ -1,5 +1,5 @@
-//! `tools stats` and `tools merge`: what a set's captions speak of. The counting is [`concepts::statistics`]; here are
-//! its inputs, the table on the screen, and the coverage of a list of classes.
+//! `tools stats` and `tools merge`: how often the captions of a dataset mention each concept. [`concepts::statistics`]
+//! does the counting; this module has its inputs, the printed table, and the coverage of a list of classes.
 
 mod sources;
 
@@ -10,60 +10,61 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
+use concepts::files;
 use concepts::sidecar::{ConceptReader, Sidecar};
-use concepts::statistics::{Counts, Totals};
-use concepts::{Bank, Matching, files};
+use concepts::statistics::{CONCEPTS, Counts, PAIRS, TOTALS, Totals};
 use loader::program::{self, Outcome, Progress, UsageError};
 use serde::Serialize;
 use serde_json::json;
 
 use self::sources::Source;
 pub(crate) use self::sources::sidecar_of;
+use crate::classes::{ClassArguments, Classes};
 use crate::folder::NewFolder;
+use crate::input::{self, unreadable};
 
-/// File beside the statistics that says how often each class of `--classes` is mentioned.
+/// File next to the statistics that has the number of mentions of each class.
 const COVERAGE: &str = "coverage.json";
 
-/// Concepts printed.
+/// Number of concepts printed.
 const TOP: usize = 20;
 
-/// A class named by less than one sample in this many is called rare.
+/// A class that fewer than one sample in this many mentions is called rare.
 pub(crate) const RARE: u64 = 1000;
 
 /// Count the concepts of tagged shards
 ///
-/// Reads the sidecars that `ingest tag` wrote and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json.
+/// Reads the sidecars (NNNNN.concepts.parquet) that `ingest tag` wrote. Prints the totals and the most frequent
+/// concepts, and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json. With classes, it also counts how
+/// often each class is mentioned, and writes OUT/coverage.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArguments {
-    /// Folder of tagged shards, or of the sidecars that `ingest tag --table` made
+    /// Folder of tagged shards, or of the sidecars that `ingest tag --table` wrote
     #[arg(value_name = "DIR")]
     shards: PathBuf,
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Class names, one a line: also counts the mentions of each (OUT/coverage.json)
-    #[arg(long, value_name = "FILE")]
-    classes: Option<PathBuf>,
-    /// How mentions are matched with class names: longest or strict
-    #[arg(long, default_value = "longest")]
-    matching: Matching,
-    /// Threads, each with counts of its own [default: all cores, at most 8]
-    #[arg(long)]
-    threads: Option<usize>,
+    #[command(flatten)]
+    classes: ClassArguments,
+    /// Number of threads; each keeps its own counts in memory [default: number of cores, at most 8]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    threads: Option<u32>,
     /// Print a summary as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Add up statistics folders, exactly
+/// Add up the statistics of parts of a dataset
 ///
-/// The parts must not share shards. Coverage of classes is not merged: it belongs to the list it was made with.
+/// The sums equal the statistics of the whole dataset exactly, if no shard is in two parts. The coverage of classes
+/// (coverage.json) is not merged: count it again with `tools stats`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeArguments {
     /// Folders that `tools stats` or `tools merge` wrote
     #[arg(value_name = "DIR", required = true)]
     parts: Vec<PathBuf>,
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print a summary as one line of JSON
@@ -71,21 +72,29 @@ pub(crate) struct MergeArguments {
     json: bool,
 }
 
-/// Threads by default: every one of them counts its own pairs, which takes memory, and the counts are added up by one.
-const MOST_THREADS: usize = 8;
+/// Maximum number of threads by default: each keeps its own counts of pairs in memory, and one thread adds them up.
+const MAX_DEFAULT_THREADS: usize = 8;
 
 pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     let folder = NewFolder::create(&arguments.out)?;
-    let bank = arguments.classes.as_deref().map(Bank::from_file).transpose()?;
-    let coverage = bank.as_ref().map(|bank| Coverage::new(bank, arguments.matching));
+    let classes = arguments.classes.read()?;
+    let coverage = classes.as_ref().map(Coverage::new);
     let sources = sources::list(&arguments.shards)?;
-    let cores = || thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS);
-    let threads = arguments.threads.unwrap_or_else(cores).clamp(1, sources.len().max(1));
+    let cores = || thread::available_parallelism().map_or(1, usize::from).min(MAX_DEFAULT_THREADS);
+    let threads = arguments.threads.map_or_else(cores, |threads| threads as usize);
+    let threads = threads.clamp(1, sources.len().max(1));
     let counted = count(&sources, coverage.as_ref(), threads);
     if program::interrupted() {
         bail!("interrupted; {} was not written", arguments.out.display());
     }
     let (counts, coverage) = counted?;
+    if counts.totals().samples == 0 {
+        bail!(
+            "{} contains no samples, so there is nothing to count; if downloads failed, the column error_message of \
+             its NNNNN.parquet files says why",
+            arguments.shards.display()
+        );
+    }
     counts.write(folder.path())?;
     if let Some(coverage) = &coverage {
         coverage.write(&folder.path().join(COVERAGE))?;
@@ -98,7 +107,7 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Counts every source once. Sums do not depend on their order, so neither does the outcome on the threads.
+/// Counts every source once. The result does not depend on the number of threads, as sums do not depend on order.
 fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize) -> Result<Counted<'a>> {
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
@@ -119,7 +128,7 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut sum = work();
         for other in others {
-            let other = other.join().map_err(|_| anyhow!("a counting thread broke down"))?;
+            let other = other.join().map_err(|_| anyhow!("a counting thread panicked"))?;
             sum = match (sum, other) {
                 (Ok(sum), Ok(other)) => Ok(added_up(sum, other)),
                 (Err(error), _) | (_, Err(error)) => Err(error),
@@ -144,34 +153,31 @@ fn added_up<'a>((mut counts, mut coverage): Counted<'a>, (more, covered): Counte
 fn add(source: &Source, counts: &mut Counts, coverage: Option<&mut Coverage<'_>>) -> Result<()> {
     if let Some(coverage) = coverage {
         let sidecar = Sidecar::open(source.sidecar())?;
-        source.refuse_unless_it_is_its(&sidecar.metadata)?;
+        source.check(&sidecar.metadata)?;
         counts.add_shard(&sidecar);
         coverage.add(&sidecar);
     } else {
         let sidecar = ConceptReader::open(source.sidecar())?;
-        source.refuse_unless_it_is_its(&sidecar.metadata)?;
+        source.check(&sidecar.metadata)?;
         counts.add_file(sidecar)?;
     }
     Ok(())
 }
 
 pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
-    // The same folder twice would count its samples twice.
+    // A folder given twice would count its samples twice.
     let mut seen = Vec::new();
     for part in &arguments.parts {
-        let path =
-            fs::canonicalize(part).with_context(|| format!("cannot read the part {}", part.display()))?;
+        let path = fs::canonicalize(part).map_err(|error| unreadable(part, error))?;
         if seen.contains(&path) {
-            return Err(
-                UsageError(format!("{} is named twice; every part counts once", part.display())).into()
-            );
+            return Err(UsageError(format!("{} is given twice; give every part once", part.display())).into());
         }
         seen.push(path);
     }
     let folder = NewFolder::create(&arguments.out)?;
     let mut counts = Counts::new();
     for part in &arguments.parts {
-        counts.merge(&Counts::read(part)?);
+        counts.merge(&input::statistics(part)?);
     }
     counts.write(folder.path())?;
     folder.publish()?;
@@ -185,9 +191,8 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
 /// How often the classes of a list are mentioned.
 #[derive(Debug, Clone)]
 pub(crate) struct Coverage<'a> {
-    bank: &'a Bank,
-    pub(crate) matching: Matching,
-    /// By label.
+    pub(crate) list: &'a Classes,
+    /// In the order of the list.
     pub(crate) classes: Vec<ClassCoverage>,
     samples: u64,
 }
@@ -201,26 +206,26 @@ pub(crate) struct ClassCoverage {
 }
 
 impl<'a> Coverage<'a> {
-    pub(crate) fn new(bank: &'a Bank, matching: Matching) -> Self {
+    pub(crate) fn new(list: &'a Classes) -> Self {
         let class = |name: &String| ClassCoverage { class: name.clone(), mentions: 0, samples: 0 };
-        let classes = bank.names().iter().map(class).collect();
-        Self { bank, matching, classes, samples: 0 }
+        let classes = list.names.iter().map(class).collect();
+        Self { list, classes, samples: 0 }
     }
 
     pub(crate) fn add(&mut self, sidecar: &Sidecar) {
-        let mut labels = Vec::new();
+        let mut of_sample = Vec::new();
         for sample in 0..sidecar.metadata.samples {
-            labels.clear();
+            of_sample.clear();
             for row in sidecar.mentions(sample) {
-                if let Some((label, _)) = self.bank.find(self.matching, &row) {
-                    self.classes[label as usize].mentions += 1;
-                    labels.push(label);
+                for &class in self.list.of(&row) {
+                    self.classes[class].mentions += 1;
+                    of_sample.push(class);
                 }
             }
-            labels.sort_unstable();
-            labels.dedup();
-            for &label in &labels {
-                self.classes[label as usize].samples += 1;
+            of_sample.sort_unstable();
+            of_sample.dedup();
+            for &class in &of_sample {
+                self.classes[class].samples += 1;
             }
         }
         self.samples += u64::from(sidecar.metadata.samples);
@@ -239,7 +244,7 @@ impl<'a> Coverage<'a> {
         self.classes.iter().filter(|class| class.mentions == 0)
     }
 
-    /// Classes with some mentions, in fewer samples than one in [`RARE`].
+    /// Classes that are mentioned, but in fewer than one sample in [`RARE`].
     pub(crate) fn rare(&self) -> impl Iterator<Item = &ClassCoverage> {
         self.classes.iter().filter(|class| class.mentions > 0 && class.samples * RARE < self.samples)
     }
@@ -248,7 +253,7 @@ impl<'a> Coverage<'a> {
         let names =
             |classes: Vec<&ClassCoverage>| classes.into_iter().map(|c| c.class.clone()).collect::<Vec<_>>();
         json!({
-            "matching": self.matching.to_string(),
+            "matching": self.list.matching.to_string(),
             "samples": self.samples,
             "absent": names(self.absent().collect()),
             "rare": names(self.rare().collect()),
@@ -277,7 +282,7 @@ fn summary(counts: &Counts, coverage: Option<&Coverage<'_>>) -> serde_json::Valu
     summary
 }
 
-/// The totals, the most frequent concepts and the classes that lack mentions, for a person.
+/// Prints the totals, the most frequent concepts, and the classes with few mentions or none.
 fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Path) -> Result<()> {
     let Totals { shards, samples, samples_without_mention, mentions, concepts, pairs, .. } = counts.totals();
     let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
@@ -285,12 +290,12 @@ fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Path) -> Result
     for (what, value) in [
         ("shards", shards),
         ("samples", samples),
-        ("without a mention", samples_without_mention),
+        ("samples without a concept", samples_without_mention),
         ("mentions", mentions),
         ("distinct concepts", concepts),
         ("pairs of concepts", pairs),
     ] {
-        text += &format!("{what:<20}{value:>12}\n");
+        text += &format!("{what:<28}{value:>12}\n");
     }
     if concepts > 0 {
         text += &format!("\n{:<32}{:>10}{:>10}{:>9}\n", "concept", "mentions", "samples", "share");
@@ -302,19 +307,26 @@ fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Path) -> Result
     if let Some(coverage) = coverage {
         let (absent, rare) = (coverage.absent().count(), coverage.rare().count());
         let total = coverage.classes.len();
-        text += &format!("\nclasses: {total}, mentioned {}, rare {rare}, absent {absent}\n", total - absent);
+        text += &format!(
+            "\n{total} classes: {} mentioned ({rare} of them rare: in fewer than 1 in {RARE} samples), {absent} absent\n",
+            total - absent
+        );
         let list = |classes: Vec<String>| match classes.len() {
             0..=12 => classes.join(", "),
             more => format!("{} and {} more (see {COVERAGE})", classes[..12].join(", "), more - 12),
         };
         if rare > 0 {
             let rare = coverage.rare().map(|c| format!("{} ({})", c.class, c.samples)).collect();
-            text += &format!("rare (under one sample in {RARE}): {}\n", list(rare));
+            text += &format!("rare classes, with their number of samples: {}\n", list(rare));
         }
         if absent > 0 {
-            text += &format!("absent: {}\n", list(coverage.absent().map(|c| c.class.clone()).collect()));
+            text += &format!(
+                "absent classes, never mentioned: {}\n",
+                list(coverage.absent().map(|c| c.class.clone()).collect())
+            );
         }
     }
-    text += &format!("\nwritten to {}\n", out.display());
+    let coverage = if coverage.is_some() { format!(", {COVERAGE}") } else { String::new() };
+    text += &format!("\nwritten to {} ({CONCEPTS}, {PAIRS}, {TOTALS}{coverage})\n", out.display());
     crate::screen(&text)
 }

@@ -1,15 +1,15 @@
-//! Writing a Parquet table that appears whole or not at all.
+//! Writing a Parquet file that appears complete or not at all.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use concepts::files::AtomicFile;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-/// Writes one batch as a table.
+/// Writes one record batch as a Parquet file.
 pub(crate) fn write(path: &Path, batch: &RecordBatch) -> Result<()> {
     let written = || -> Result<()> {
         let file = AtomicFile::create(path)?;

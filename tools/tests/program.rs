@@ -1,4 +1,4 @@
-//! The program as a user runs it.
+//! The `tools` program as a user runs it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,7 +14,7 @@ fn tools(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tools")).args(arguments).output().unwrap()
 }
 
-/// The JSON on the last line of standard output of a run that must succeed.
+/// Runs the program, which must succeed; returns the JSON on the last line of its standard output.
 fn summary(arguments: &[&str]) -> serde_json::Value {
     let output = tools(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -22,7 +22,7 @@ fn summary(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
-/// Exit code and the error line, which must be the only one.
+/// Exit code and the error line of a run that must fail; there must be exactly one such line.
 fn failure(arguments: &[&str]) -> (i32, String) {
     let output = tools(arguments);
     let text = String::from_utf8(output.stderr).unwrap();
@@ -31,7 +31,7 @@ fn failure(arguments: &[&str]) -> (i32, String) {
     (output.status.code().unwrap(), lines[0].to_owned())
 }
 
-/// Every file below a folder, by relative path.
+/// All files below a folder, by relative path.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -54,7 +54,7 @@ fn text(path: &Path) -> &str {
 }
 
 #[test]
-fn scenes_are_the_same_whatever_the_threads() {
+fn scenes_do_not_depend_on_the_number_of_threads() {
     let place = tempfile::tempdir().unwrap();
     let (one, four) = (place.path().join("one"), place.path().join("four"));
     for (out, threads) in [(&one, "1"), (&four, "4")] {
@@ -62,15 +62,17 @@ fn scenes_are_the_same_whatever_the_threads() {
             ["scenes", "--count", "12", "--seed", "9", "--size", "48", "--captions-per-image", "3"];
         let output = tools(&[&arguments[..], &["--threads", threads, "--out", text(out)]].concat());
         assert!(output.status.success());
+        let line = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(line, format!("written to {} (12 scenes)\n", out.display()));
     }
     let files = contents(&one);
     assert_eq!(files.len(), 12 * 2 + 3);
     assert!(files == contents(&four));
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "nothing temporary is left");
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "a temporary folder was left");
 }
 
 #[test]
-fn a_scene_does_not_depend_on_the_range_it_is_in() {
+fn a_scene_depends_only_on_seed_and_index() {
     let place = tempfile::tempdir().unwrap();
     let (all, tail) = (place.path().join("all"), place.path().join("tail"));
     assert!(tools(&["scenes", "--count", "6", "--size", "32", "--out", text(&all)]).status.success());
@@ -82,7 +84,7 @@ fn a_scene_does_not_depend_on_the_range_it_is_in() {
 }
 
 #[test]
-fn masks_hold_classes_and_the_summary_counts_them() {
+fn masks_contain_class_indices_and_the_summary_counts_them() {
     let place = tempfile::tempdir().unwrap();
     let out = place.path().join("set");
     let sheet = place.path().join("sheet.png");
@@ -102,8 +104,8 @@ fn masks_hold_classes_and_the_summary_counts_them() {
         fs::read_to_string(out.join("classes.txt")).unwrap().lines().map(str::to_owned).collect();
     let mut counts = vec![0_u64; names.len()];
     for index in 0..20 {
-        let picture = image::open(out.join(format!("images/{index:06}.jpg"))).unwrap();
-        assert_eq!((picture.width(), picture.height()), (40, 40));
+        let image = image::open(out.join(format!("images/{index:06}.jpg"))).unwrap();
+        assert_eq!((image.width(), image.height()), (40, 40));
         let mask = image::open(out.join(format!("masks/{index:06}.png"))).unwrap();
         let image::DynamicImage::ImageLuma8(mask) = mask else { panic!("the mask is not 8-bit grey") };
         for pixel in mask.pixels() {
@@ -113,9 +115,9 @@ fn masks_hold_classes_and_the_summary_counts_them() {
     let total: u64 = counts.iter().sum();
     assert_eq!(total, 20 * 40 * 40);
     for (class, count) in counts.iter().enumerate() {
-        let told = &summary["classes"][class];
-        assert_eq!(told["name"], names[class]);
-        assert!((told["pixel_share"].as_f64().unwrap() - *count as f64 / total as f64).abs() < 1e-12);
+        let counted = &summary["classes"][class];
+        assert_eq!(counted["name"], names[class]);
+        assert!((counted["pixel_share"].as_f64().unwrap() - *count as f64 / total as f64).abs() < 1e-12);
     }
     let written: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join("scenes.json")).unwrap()).unwrap();
@@ -124,7 +126,7 @@ fn masks_hold_classes_and_the_summary_counts_them() {
 }
 
 #[test]
-fn scenes_refuse_what_they_cannot_do() {
+fn scenes_with_impossible_options_fail() {
     let place = tempfile::tempdir().unwrap();
     let full = place.path().join("full");
     fs::create_dir(&full).unwrap();
@@ -143,7 +145,7 @@ fn scenes_refuse_what_they_cannot_do() {
     let (code, line) = failure(&["scenes", "--count", "1", "--out", text(&out), "--sheet", text(&sheet)]);
     assert_eq!(code, 1);
     assert!(line.contains("no/sheet.png"), "{line}");
-    assert!(!out.exists(), "no set without the sheet that was asked for");
+    assert!(!out.exists(), "no dataset without the sheet that was requested");
 
     for wrong in [&["scenes", "--out", "x", "--count", "0"][..], &["scenes", "--count", "1"], &["paint"]] {
         assert_eq!(tools(wrong).status.code(), Some(2), "{wrong:?}");
@@ -151,7 +153,7 @@ fn scenes_refuse_what_they_cannot_do() {
     assert_eq!(failure(&["scenes", "--count", "1", "--out", "/"]).0, 2);
 }
 
-/// A mention of the last `words` words before byte `end` of `caption`, whose last word is the head.
+/// The mention of `phrase` in `caption`; the concept's words end the phrase, and the last one is the head.
 fn mention(caption: &str, phrase: &str, concept_words: &str, concept: &str) -> Mention {
     let start = caption.find(phrase).unwrap();
     let at = start + phrase.find(concept_words).unwrap();
@@ -166,10 +168,10 @@ fn mention(caption: &str, phrase: &str, concept_words: &str, concept: &str) -> M
     }
 }
 
-/// A caption and its mentions: phrase, the concept's words in it, concept.
+/// A caption and its mentions: phrase, the words of the concept in the phrase, concept.
 type Captioned = (&'static str, &'static [(&'static str, &'static str, &'static str)]);
 
-/// A shard and its sidecar.
+/// Writes a shard and its sidecar.
 fn write_shard(folder: &Path, name: &str, samples: &[Captioned]) {
     fs::create_dir_all(folder).unwrap();
     let path = folder.join(name);
@@ -206,7 +208,7 @@ const SECOND: &[Captioned] = &[
 ];
 
 #[test]
-fn statistics_count_and_parts_add_up() {
+fn statistics_are_counted_and_merged() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     write_shard(&at("whole"), "00000.tar", FIRST);
@@ -220,11 +222,11 @@ fn statistics_count_and_parts_add_up() {
         text(&at("whole")),
         "--out",
         text(&at("stats")),
-        "--classes",
+        "--class-file",
         text(&at("classes")),
         "--json",
     ]);
-    // By hand from the two lists above.
+    // Counted by hand in the two lists above.
     for (name, value) in [
         ("shards", 2),
         ("samples", 5),
@@ -237,7 +239,7 @@ fn statistics_count_and_parts_add_up() {
     }
     assert_eq!(counted["top"][0], serde_json::json!({"concept": "crate", "mentions": 4, "samples": 3}));
     assert_eq!(counted["coverage"]["absent"], serde_json::json!(["umbrella"]));
-    // "pine tree" is not a class, its head is.
+    // "pine tree" is not a class, but its head "tree" is.
     assert_eq!(
         counted["coverage"]["classes"][1],
         serde_json::json!({"class": "tree", "mentions": 2, "samples": 2})
@@ -251,7 +253,7 @@ fn statistics_count_and_parts_add_up() {
     assert!(tools(&["merge", text(&parts[1]), text(&parts[0]), "--out", text(&merged)]).status.success());
     let (mut whole, merged) = (contents(&at("stats")), contents(&merged));
     assert!(whole.remove("coverage.json").is_some());
-    assert!(whole == merged, "the parts' statistics do not add up to the whole's");
+    assert!(whole == merged, "the statistics of the parts do not add up to those of the whole");
 
     assert_eq!(failure(&["merge", text(&parts[0]), text(&parts[0]), "--out", text(&at("x"))]).0, 2);
     let (code, line) = failure(&["merge", text(&at("a")), "--out", text(&at("x"))]);
@@ -260,7 +262,7 @@ fn statistics_count_and_parts_add_up() {
 }
 
 #[test]
-fn statistics_refuse_sidecars_that_do_not_match() {
+fn statistics_reject_missing_and_wrong_sidecars() {
     let place = tempfile::tempdir().unwrap();
     let (shards, out) = (place.path().join("shards"), place.path().join("out"));
     write_shard(&shards, "00000.tar", FIRST);
@@ -270,14 +272,12 @@ fn statistics_refuse_sidecars_that_do_not_match() {
     assert!(code == 1 && line.contains("00001.concepts.parquet"), "{line}");
     fs::remove_file(shards.join("00001.concepts.parquet")).unwrap();
     let (code, line) = failure(&["stats", text(&shards), "--out", text(&out)]);
-    assert!(code == 1 && line.contains("00001.tar has no sidecar") && line.contains("ingest tag"), "{line}");
-    let nowhere = place.path().join("nowhere");
-    let (code, line) = failure(&["stats", text(&nowhere), "--out", text(&out)]);
-    assert!(code == 1 && line.contains("nowhere"), "{line}");
+    let command = format!("`ingest tag {}`", shards.display());
+    assert!(code == 1 && line.contains("00001.tar has no sidecar") && line.contains(&command), "{line}");
     assert!(!out.exists());
 }
 
-/// The parts of a table of FIRST's and SECOND's captions, three captions each.
+/// Writes the sidecars of a table with the captions of FIRST and SECOND, in parts of three captions.
 fn write_parts(folder: &Path) -> Parts {
     fs::create_dir_all(folder).unwrap();
     let tagger = TaggerDescription { name: "hand".into(), hash: "0".into(), grammar: 1 };
@@ -298,7 +298,7 @@ fn write_parts(folder: &Path) -> Parts {
 }
 
 #[test]
-fn statistics_of_captions_without_shards() {
+fn statistics_of_sidecars_without_shards() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     write_shard(&at("shards"), "00000.tar", FIRST);
@@ -310,39 +310,40 @@ fn statistics_of_captions_without_shards() {
         let counted = summary(&[&["stats", text(&of), "--out", text(&out), "--json"], more].concat());
         (counted, contents(&out))
     };
-    // One shard by its own name, too.
+    // A single shard instead of a folder.
     assert_eq!(count("shards/00001.tar", "of-one", &[]).0["samples"], 2);
-    // The same captions, so the same counts.
+    // The captions are the same, so the counts must be.
     let (of_parts, one_thread) = count("parts", "one", &["--threads", "1"]);
     assert_eq!(of_parts, count("shards", "of-shards", &[]).0);
     assert!(one_thread == count("parts", "four", &["--threads", "4"]).1);
-    // Counting for classes reads whole sidecars; what it counts of concepts is the same.
+    // With classes, the whole sidecars are read. The counts of concepts must be the same.
     let classes = at("classes");
-    let (_, mut with_classes) = count("parts", "classed", &["--threads", "2", "--classes", text(&classes)]);
+    let (_, mut with_classes) =
+        count("parts", "classed", &["--threads", "2", "--class-file", text(&classes)]);
     assert!(with_classes.remove("coverage.json").is_some());
     assert!(with_classes == one_thread);
 
-    let refused = |what: &str| {
+    let fails_with = |what: &str| {
         let (code, line) = failure(&["stats", text(&at("parts")), "--out", text(&at("x"))]);
         assert!(code == 1 && line.contains(what), "{line}");
         line
     };
-    // A part of another table, of another cut, a missing one, and a run that is not through.
+    // A sidecar of other rows, of another tagger, a missing one, and a run that was not finished.
     let (first, second) = (Parts::path(&at("parts"), 0), Parts::path(&at("parts"), 1));
     fs::copy(&first, &second).unwrap();
-    refused("00001.concepts.parquet: was made from 3 captions of captions.txt (120 bytes) from row 0 on");
+    fails_with("00001.concepts.parquet: was made from 3 captions of captions.txt (120 bytes) from row 0 on");
     let mut other = parts.clone();
     other.tagger = "other".into();
     other.write(&at("parts")).unwrap();
-    refused("00000.concepts.parquet");
+    fails_with("00000.concepts.parquet");
     parts.write(&at("parts")).unwrap();
     fs::remove_file(&second).unwrap();
-    assert!(refused("00001.concepts.parquet is missing").contains("ingest tag --table"));
+    assert!(fails_with("00001.concepts.parquet does not exist").contains("ingest tag --table"));
     fs::remove_file(at("parts").join("captions.json")).unwrap();
-    assert!(refused("captions.json").contains("to its end"));
-    // Nor does such a part pass for a shard's.
+    assert!(fails_with("captions.json").contains("which finishes it"));
+    // A sidecar of a table is not accepted as the sidecar of a shard.
     fs::copy(at("shards/00000.tar"), at("parts/00000.tar")).unwrap();
-    refused("was made from captions.txt, not from 00000.tar");
+    fails_with("was made from captions.txt, not from 00000.tar");
 }
 
 #[test]
@@ -365,7 +366,194 @@ fn show_lists_samples() {
     );
 
     let (code, line) = failure(&["show", text(&shard), "--key", "7777"]);
-    assert!(code == 1 && line.contains("7777"), "{line}");
+    assert!(code == 1 && line.contains("has no sample 7777; its first key is 0000"), "{line}");
     let (code, line) = failure(&["show", text(&place.path().join("none.tar"))]);
-    assert!(code == 1 && line.contains("none.tar"), "{line}");
+    assert!(code == 1 && line.ends_with("none.tar does not exist"), "{line}");
+    let (code, line) = failure(&["show", text(place.path())]);
+    assert!(code == 2 && line.contains("is a folder") && line.contains("00000.tar"), "{line}");
+
+    fs::remove_file(place.path().join("00000.concepts.parquet")).unwrap();
+    let listing = String::from_utf8(tools(&["show", text(&shard)]).stdout).unwrap();
+    let command = format!("run `ingest tag {}` to find them", place.path().display());
+    assert!(listing.ends_with(&format!("3 of 3 samples; without mentions: {command}\n")), "{listing}");
+}
+
+/// Mentions and samples of each class in a summary of `tools stats`.
+fn coverage(counted: &serde_json::Value) -> Vec<(&str, u64, u64)> {
+    let classes = counted["coverage"]["classes"].as_array().unwrap().iter();
+    let number = |class: &serde_json::Value, name: &str| class[name].as_u64().unwrap();
+    classes
+        .map(|class| (class["class"].as_str().unwrap(), number(class, "mentions"), number(class, "samples")))
+        .collect()
+}
+
+#[test]
+fn classes_are_a_list_or_a_file() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    write_shard(&at("shards"), "00000.tar", FIRST);
+    write_shard(&at("shards"), "00001.tar", SECOND);
+    // One class per line, in the three forms of a line.
+    fs::write(at("file"), "crate\ntennis ball | soccer ball\n\nPlant = tree | flower\numbrella\n").unwrap();
+    let count = |name: &str, options: &[&str]| {
+        let (shards, out) = (at("shards"), at(name));
+        summary(&[&["stats", text(&shards), "--out", text(&out), "--json"], options].concat())
+    };
+    // Counted by hand: four mentions of "crate" in three samples, one of "tennis balls", two of "pine tree".
+    let of_file = count("of-file", &["--class-file", text(&at("file"))]);
+    assert_eq!(
+        coverage(&of_file),
+        [("crate", 4, 3), ("tennis ball", 1, 1), ("plant", 2, 2), ("umbrella", 0, 0)]
+    );
+    let of_list = count("of-list", &["--classes", "crate, soccer ball|tennis ball,umbrella,"]);
+    assert_eq!(coverage(&of_list), [("crate", 4, 3), ("soccer ball", 1, 1), ("umbrella", 0, 0)]);
+    // A word of two classes counts for both.
+    let shared = count("shared", &["--classes", "crate, thing|crate"]);
+    assert_eq!(coverage(&shared), [("crate", 4, 3), ("thing", 4, 3)]);
+    // The path of a file, as earlier versions expected it.
+    assert_eq!(count("as-before", &["--classes", text(&at("file"))]), of_file);
+
+    let fail = |options: &[&str]| {
+        let (shards, out) = (at("shards"), at("failed"));
+        let failed = failure(&[&["stats", text(&shards), "--out", text(&out)], options].concat());
+        assert!(!out.exists());
+        failed
+    };
+    let (code, line) = fail(&["--classes", " ,|"]);
+    assert!(code == 2 && line.contains("cat|kitten, sofa"), "{line}");
+    let (code, line) = fail(&["--classes", "classes.txt"]);
+    assert!(code == 2 && line.contains("classes.txt") && line.contains("--class-file"), "{line}");
+    let (code, line) = fail(&["--class-file", text(&at("nothing"))]);
+    assert!(code == 1 && line.ends_with("nothing does not exist"), "{line}");
+    fs::write(at("empty"), "\n \n").unwrap();
+    let (code, line) = fail(&["--class-file", text(&at("empty"))]);
+    assert!(code == 1 && line.contains("empty has no classes"), "{line}");
+    let (shards, out) = (at("shards"), at("failed"));
+    for wrong in [&["--classes", "a", "--class-file", "b"][..], &["--matching", "loose"], &["--threads", "0"]]
+    {
+        let output = tools(&[&["stats", text(&shards), "--out", text(&out)], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn strict_matching_compares_the_whole_concept() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    write_shard(&at("shards"), "00000.tar", FIRST);
+    write_shard(&at("shards"), "00001.tar", SECOND);
+    let count = |name: &str, matching: &str, classes: &str| {
+        let (shards, out) = (at("shards"), at(name));
+        let options = ["--json", "--classes", classes, "--matching", matching];
+        let counted = summary(&[&["stats", text(&shards), "--out", text(&out)], &options[..]].concat());
+        assert_eq!(counted["coverage"]["matching"], matching);
+        let classes = coverage(&counted);
+        classes.into_iter().map(|(class, mentions, _)| (class.to_owned(), mentions)).collect::<Vec<_>>()
+    };
+    let pairs =
+        |pairs: [(&str, u64); 2]| pairs.map(|(class, mentions)| (class.to_owned(), mentions)).to_vec();
+    // "a pine tree" ends with "tree", but its concept is "pine tree".
+    assert_eq!(count("longest", "longest", "tree, crate"), pairs([("tree", 2), ("crate", 4)]));
+    assert_eq!(count("strict", "strict", "tree, crate"), pairs([("tree", 0), ("crate", 4)]));
+    // Where both are classes, the longer one counts.
+    assert_eq!(count("both", "longest", "tree, pine tree"), pairs([("tree", 0), ("pine tree", 2)]));
+}
+
+#[test]
+fn the_summary_says_that_rare_classes_are_mentioned() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    // "pine tree" is in 1 of 1,001 samples, "crate" in all of them.
+    let crate_only: Captioned = ("a crate", &[("a crate", "crate", "crate")]);
+    let mut samples = vec![crate_only; 1000];
+    samples.push(SECOND[1]);
+    write_shard(&at("shards"), "00000.tar", &samples);
+    let (shards, out) = (at("shards"), at("statistics"));
+    let classes = ["--classes", "crate, tree, umbrella, sofa"];
+    let output = tools(&[&["stats", text(&shards), "--out", text(&out)], &classes[..]].concat());
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (_, summary) = printed.split_once("\n4 classes: ").unwrap();
+    assert_eq!(
+        summary,
+        format!(
+            "2 mentioned (1 of them rare: in fewer than 1 in 1000 samples), 2 absent\n\
+             rare classes, with their number of samples: tree (1)\n\
+             absent classes, never mentioned: umbrella, sofa\n\n\
+             written to {} (concepts.parquet, pairs.parquet, stats.json, coverage.json)\n",
+            out.display()
+        )
+    );
+    let totals = printed.lines().nth(1).unwrap().split_whitespace();
+    assert_eq!(totals.collect::<Vec<_>>(), ["samples", "1001"]);
+}
+
+#[test]
+fn inputs_without_data_are_errors_that_name_the_command_to_run() {
+    let place = tempfile::tempdir().unwrap();
+    let at = |name: &str| place.path().join(name);
+    let (out, page) = (at("out"), at("page.html"));
+    let commands = |input: &Path| {
+        let input = text(input).to_owned();
+        [
+            vec!["stats".to_owned(), input.clone(), "--out".to_owned(), text(&out).to_owned()],
+            vec!["report".to_owned(), input.clone(), "--out".to_owned(), text(&page).to_owned()],
+            vec!["bench".to_owned(), "loader".to_owned(), input],
+        ]
+    };
+    let fails = |input: &str, parts: &[&str], commands: &[Vec<String>]| {
+        for command in commands {
+            let arguments: Vec<&str> = command.iter().map(String::as_str).collect();
+            let (code, line) = failure(&arguments);
+            assert_eq!(code, 1, "{command:?}: {line}");
+            assert!(
+                line.contains(input) && parts.iter().all(|part| line.contains(part)),
+                "{command:?}: {line}"
+            );
+        }
+        assert!(!out.exists() && !page.exists(), "{input}: something was written");
+    };
+    fails("nowhere", &["nowhere does not exist"], &commands(&at("nowhere")));
+    fs::create_dir(at("empty")).unwrap();
+    fails("empty", &["has no shards", "`ingest download`", "`ingest shard`"], &commands(&at("empty")));
+    fs::create_dir(at("other")).unwrap();
+    fs::write(at("other/photo.jpg"), "no shard").unwrap();
+    // What a killed writer leaves is not a shard.
+    fs::write(at("other/.tmp-1-00000.tar"), "").unwrap();
+    fails("other", &["has no shards"], &commands(&at("other")));
+
+    write_shard(&at("untagged"), "00000.tar", FIRST);
+    fs::remove_file(at("untagged/00000.concepts.parquet")).unwrap();
+    let command = format!("`ingest tag {}`", at("untagged").display());
+    fails("untagged", &["00000.tar has no sidecar", &command], &commands(&at("untagged"))[..2]);
+
+    write_shard(&at("hollow"), "00000.tar", &[]);
+    fails("hollow", &["no samples"], &commands(&at("hollow"))[..2]);
+
+    // `ingest tag --table` writes sidecars without shards: they have statistics, but no images to report.
+    write_parts(&at("parts"));
+    fails("parts", &["has no shards", "`ingest tag --table`"], &commands(&at("parts"))[1..2]);
+
+    for (part, what) in [("nowhere", "does not exist"), ("empty", "`tools stats`")] {
+        let (code, line) = failure(&["merge", text(&at(part)), "--out", text(&out)]);
+        assert!(code == 1 && line.contains(part) && line.contains(what), "{line}");
+    }
+    for wrong in [&["--scale", "0"][..], &["--scale", "1.5"], &["--threads", "0"], &["--passes", "0"]] {
+        let output = tools(&[&["bench", "loader", text(&at("untagged"))], wrong].concat());
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn incomplete_shards_are_skipped_with_a_note() {
+    let place = tempfile::tempdir().unwrap();
+    let (shards, out) = (place.path().join("shards"), place.path().join("out"));
+    write_shard(&shards, "00000.tar", FIRST);
+    write_shard(&shards, "00001.tar", SECOND);
+    fs::write(shards.join("00000_stats.json"), r#"{"count": 3, "successes": 3}"#).unwrap();
+    let output = tools(&["stats", text(&shards), "--out", text(&out), "--json"]);
+    let note = String::from_utf8(output.stderr).unwrap();
+    assert!(note.contains("note: skipped") && note.contains("it has no 00001_stats.json"), "{note}");
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let counted: serde_json::Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(counted["samples"], 3);
 }

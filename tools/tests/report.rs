@@ -1,4 +1,5 @@
-//! `tools report` on a small set whose texts mean harm: counted by hand, opened in a browser, its metadata checked.
+//! `tools report` on a small dataset with hostile texts: compared with counts by hand, opened in a browser, and its
+//! metadata validated.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use concepts::sidecar::{self, Metadata, Writer};
 use concepts::{Mention, TaggerDescription, canonical};
 use image::{Rgb, RgbImage};
@@ -25,7 +26,7 @@ fn summary(arguments: &[&str]) -> Value {
     serde_json::from_str(text.lines().last().unwrap()).unwrap()
 }
 
-/// Exit code and the error line.
+/// Exit code and the error line of a run.
 fn failure(arguments: &[&str]) -> (i32, String) {
     let output = tools(arguments);
     let text = String::from_utf8(output.stderr).unwrap();
@@ -37,20 +38,20 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A test that cannot run here says why; where everything is installed on purpose, it fails instead.
+/// Prints why a test cannot run here. In CI, where everything must be installed, the test fails instead.
 fn skip(why: &str) {
     assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "{why}");
     println!("skipped: {why}");
 }
 
-/// A sample: picture, caption, and its mentions as (phrase in the canonical caption, concept).
+/// A sample: image, caption, and mentions as (phrase in the canonical caption, concept).
 struct Sample {
-    picture: Vec<u8>,
+    image: Vec<u8>,
     caption: &'static str,
     mentions: Vec<(&'static str, &'static str)>,
 }
 
-fn picture(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
+fn jpeg(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     RgbImage::from_pixel(width, height, Rgb(colour)).write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
     bytes.into_inner()
@@ -59,7 +60,7 @@ fn picture(width: u32, height: u32, colour: [u8; 3]) -> Vec<u8> {
 fn write_shard(path: &Path, samples: &[Sample]) {
     let mut archive = tar::Builder::new(fs::File::create(path).unwrap());
     for (at, sample) in samples.iter().enumerate() {
-        for (extension, bytes) in [("jpg", sample.picture.as_slice()), ("txt", sample.caption.as_bytes())] {
+        for (extension, bytes) in [("jpg", sample.image.as_slice()), ("txt", sample.caption.as_bytes())] {
             let mut header = tar::Header::new_ustar();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
@@ -91,7 +92,7 @@ fn write_shard(path: &Path, samples: &[Sample]) {
     writer.finish().unwrap();
 }
 
-/// A row of a table: key, status, error message, caption, width and height.
+/// A row of a shard's table: key, status, error message, caption, (width, height).
 type Row = (&'static str, &'static str, Option<&'static str>, &'static str, Option<(i32, i32)>);
 
 fn write_table(path: &Path, rows: &[Row]) {
@@ -102,7 +103,7 @@ fn write_table(path: &Path, rows: &[Row]) {
         Arc::new(rows.iter().map(|row| row.4.map(of)).collect::<Int32Array>())
     };
     let batch = RecordBatch::try_from_iter_with_nullable([
-        // A column whose name is no part of a web address.
+        // A column name with characters that are not allowed in a URL.
         ("page title \"x\"", texts(|row| Some(row.0)), true),
         ("caption", texts(|row| Some(row.3)), true),
         ("key", texts(|row| Some(row.0)), true),
@@ -120,24 +121,24 @@ fn write_table(path: &Path, rows: &[Row]) {
 const BREAKS_OUT: &str =
     "A crate </script><script>window.harmed = 1</script> & \"a pine tree\" {{data}} ' <!--";
 const TURNS: &str = "a crate \u{202e}and more";
-/// Also a concept.
+/// HTML as a concept.
 const ELEMENT: &str = "<img src=x onerror=window.harmed=2>";
 const NAMES_ELEMENT: &str = "the <img src=x onerror=window.harmed=2> again";
 const CAUSE: &str = "no answer <script>window.harmed = 3</script>";
 
-/// Two shards; the second has no table.
+/// Two shards with hostile texts; the second one has no table.
 fn hostile_set(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     write_shard(
         &folder.join("00000.tar"),
         &[
             Sample {
-                picture: picture(64, 48, [200, 30, 30]),
+                image: jpeg(64, 48, [200, 30, 30]),
                 caption: BREAKS_OUT,
                 mentions: vec![("a crate", "crate"), ("a pine tree", "pine tree")],
             },
-            Sample { picture: b"no picture".to_vec(), caption: TURNS, mentions: vec![("a crate", "crate")] },
-            Sample { picture: picture(48, 64, [30, 30, 200]), caption: "so it goes", mentions: vec![] },
+            Sample { image: b"not an image".to_vec(), caption: TURNS, mentions: vec![("a crate", "crate")] },
+            Sample { image: jpeg(48, 64, [30, 30, 200]), caption: "so it goes", mentions: vec![] },
         ],
     );
     let success = |key, caption, size| (key, "success", None, caption, Some(size));
@@ -156,12 +157,12 @@ fn hostile_set(folder: &Path) {
         &folder.join("00001.tar"),
         &[
             Sample {
-                picture: picture(50, 50, [30, 200, 30]),
+                image: jpeg(50, 50, [30, 200, 30]),
                 caption: NAMES_ELEMENT,
                 mentions: vec![(ELEMENT, ELEMENT)],
             },
             Sample {
-                picture: picture(80, 40, [90, 90, 10]),
+                image: jpeg(80, 40, [90, 90, 10]),
                 caption: "a crate by a pine tree",
                 mentions: vec![("a crate", "crate"), ("a pine tree", "pine tree")],
             },
@@ -177,20 +178,20 @@ fn report(folder: &Path, more: &[&str]) -> (Value, String) {
     (summary, fs::read_to_string(page).unwrap())
 }
 
-/// The table's data as the page's script gets them.
+/// The data of the concept table that the page's script reads.
 fn data(page: &str) -> Value {
     let json = page.split("id=\"data\">").nth(1).unwrap().split("</script>").next().unwrap();
     serde_json::from_str(json).unwrap()
 }
 
 #[test]
-fn the_page_tells_what_the_set_holds() {
+fn the_page_shows_the_counts_of_the_dataset() {
     let place = tempfile::tempdir().unwrap();
     hostile_set(&place.path().join("set"));
     let classes = place.path().join("classes");
     fs::write(&classes, "crate\ntree\numbrella\n<b>bold</b>\n").unwrap();
-    let (summary, page) = report(place.path(), &["--classes", text(&classes)]);
-    // By hand from the shards above.
+    let (summary, page) = report(place.path(), &["--class-file", text(&classes)]);
+    // Counted by hand in the shards above.
     for (name, value) in [
         ("shards", 2),
         ("samples", 5),
@@ -199,10 +200,10 @@ fn the_page_tells_what_the_set_holds() {
         ("mentions", 6),
         ("samples_without_mention", 1),
         ("concepts", 3),
-        // Two of the crate, two of the tree, one of the element; the one that is no picture counts once.
-        ("pictures", 5),
-        ("pictures_skipped", 1),
-        // "tree" ends "a pine tree", so it is mentioned.
+        // Two of "crate", two of "pine tree", one of the HTML element; the damaged image counts once.
+        ("images", 5),
+        ("images_skipped", 1),
+        // "tree" is the last word of "a pine tree", so it is mentioned.
         ("classes_absent", 2),
         ("classes_rare", 0),
         ("bytes", page.len()),
@@ -220,14 +221,14 @@ fn the_page_tells_what_the_set_holds() {
     for part in [
         "<title>Mine &lt;&amp; yours&gt; ",
         "<dt>failed attempts</dt><dd>3<small>37.5%</small></dd>",
-        "<dt>samples without a mention</dt><dd>1<small>20.0%</small></dd>",
+        "<dt>samples without a concept</dt><dd>1<small>20.0%</small></dd>",
         // log2(2 * 5 / (3 * 2)) = 0.74
         "<bdi>crate</bdi><span class=\"plus\">+</span><bdi>pine tree</bdi></th><td class=\"number\">2</td><td class=\"number\">0.7</td>",
         "<bdi>no answer &lt;script&gt;window.harmed = 3&lt;/script&gt;</bdi></th><td class=\"number\">2</td><td class=\"number\">25.0%</td>",
         "hand, grammar 7",
         "<bdi>umbrella</bdi>",
         "<bdi>&lt;b&gt;bold&lt;/b&gt;</bdi>",
-        "1 picture was skipped",
+        "1 image was skipped",
         // 3, 4, 5, 6 and 12 words.
         "<dt>half have at most</dt><dd>5 words</dd>",
         "<dt>longest</dt><dd>12 words</dd>",
@@ -235,7 +236,7 @@ fn the_page_tells_what_the_set_holds() {
         assert!(page.contains(part), "{part:?} is missing");
     }
     assert!(!page.contains('\u{202e}'), "a character turns the text after it");
-    // Its own two, and the data; nothing that a text brought along.
+    // Only the page's own two scripts (code and data), none from a text.
     assert_eq!(page.matches("<script").count(), 2);
     assert_eq!(page.matches("</script").count(), 2);
     assert_eq!(page.matches("<img ").count(), 5);
@@ -246,28 +247,30 @@ fn the_page_tells_what_the_set_holds() {
 }
 
 #[test]
-fn statistics_save_counting_and_have_to_fit() {
+fn given_statistics_are_used_and_checked() {
     let place = tempfile::tempdir().unwrap();
     let (shards, statistics) = (place.path().join("set"), place.path().join("statistics"));
     hostile_set(&shards);
     assert!(tools(&["stats", text(&shards), "--out", text(&statistics)]).status.success());
     let (_, counted) = report(place.path(), &[]);
     let (_, read) = report(place.path(), &["--statistics", text(&statistics)]);
-    assert!(counted == read, "the page depends on who counted");
+    assert!(counted == read, "the pages differ");
 
     fs::remove_file(shards.join("00001.tar")).unwrap();
     let page = place.path().join("other.html");
     let (code, line) =
         failure(&["report", text(&shards), "--out", text(&page), "--statistics", text(&statistics)]);
     assert!(
-        code == 1 && line.contains("statistics counts 5 samples") && line.contains("tools stats"),
+        code == 1
+            && line.contains("statistics has the statistics of other shards (5 samples")
+            && line.contains("tools stats"),
         "{line}"
     );
     assert!(!page.exists());
 }
 
 #[test]
-fn refuses_by_name_and_leaves_nothing() {
+fn errors_name_the_file_and_nothing_is_written() {
     let place = tempfile::tempdir().unwrap();
     let shards = place.path().join("set");
     let out = place.path().join("out");
@@ -276,7 +279,7 @@ fn refuses_by_name_and_leaves_nothing() {
     hostile_set(&shards);
     let run = || failure(&["report", text(&shards), "--out", text(&page)]);
 
-    // A table of other samples.
+    // A table of a different number of samples.
     let table = fs::read(shards.join("00000.parquet")).unwrap();
     write_table(&shards.join("00000.parquet"), &[("0000", "success", None, "a", Some((1, 1)))]);
     let (code, line) = run();
@@ -294,51 +297,50 @@ fn refuses_by_name_and_leaves_nothing() {
     fs::remove_file(shards.join("00001.concepts.parquet")).unwrap();
     let (code, line) = run();
     assert!(code == 1 && line.contains("00001.tar has no sidecar") && line.contains("ingest tag"), "{line}");
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "something was left");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "a file was written");
 
     hostile_set(&shards);
     fs::write(out.join("croissant.json"), "{\"name\": \"precious\"}").unwrap();
     let (code, line) = run();
-    assert!(code == 1 && line.contains("croissant.json was not written by a report"), "{line}");
+    assert!(code == 1 && line.contains("croissant.json was not written by `tools report`"), "{line}");
     assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
     fs::remove_file(out.join("croissant.json")).unwrap();
     for _ in 0..2 {
         assert!(
             tools(&["report", text(&shards), "--out", text(&page)]).status.success(),
-            "its own it replaces"
+            "an earlier report is replaced"
         );
     }
     assert_eq!(failure(&["report", text(&shards), "--out", text(&out)]).0, 2);
     let (code, line) = failure(&["report", text(&shards), "--out", text(&place.path().join("no/page.html"))]);
-    assert!(code == 1 && line.contains("there is no folder"), "{line}");
+    assert!(code == 1 && line.contains("no does not exist"), "{line}");
 }
 
-/// One sample that mentions this many things, once each.
+/// A dataset of one sample that mentions this many concepts, once each.
 fn set_of_many(folder: &Path, concepts: usize) {
     fs::create_dir_all(folder).unwrap();
     let caption: &'static str =
-        (0..concepts).map(|at| format!("thing{at:05}")).collect::<Vec<_>>().join(" ").leak();
+        (0..concepts).map(|at| format!("object{at:05}")).collect::<Vec<_>>().join(" ").leak();
     let mentions = caption.split(' ').map(|word| (word, word)).collect();
-    write_shard(
-        &folder.join("00000.tar"),
-        &[Sample { picture: picture(9, 9, [1, 2, 3]), caption, mentions }],
-    );
+    write_shard(&folder.join("00000.tar"), &[Sample { image: jpeg(9, 9, [1, 2, 3]), caption, mentions }]);
 }
 
 #[test]
-fn the_table_is_bounded_and_says_so() {
+fn the_number_of_concepts_in_the_table_is_limited() {
     let place = tempfile::tempdir().unwrap();
     set_of_many(&place.path().join("set"), 5_003);
     let (summary, page) = report(place.path(), &[]);
     assert_eq!(summary["concepts"], 5_003);
     assert_eq!(data(&page)["rows"].as_array().unwrap().len(), 5_000);
-    assert!(page.contains("The 5,000 most mentioned of 5,003 concepts; the other 3, each mentioned 1 time"));
+    assert!(page.contains(
+        "The 5,000 most mentioned of 5,003 concepts. The other 3 are mentioned 1 time or less each"
+    ));
 }
 
 #[test]
 fn works_in_a_browser() {
     let Some(mut browser) = tests::browser::Browser::start() else {
-        return skip("no chromedriver and chromium here");
+        return skip("chromedriver and chromium are not installed");
     };
     let place = tempfile::tempdir().unwrap();
     hostile_set(&place.path().join("set"));
@@ -354,11 +356,11 @@ fn works_in_a_browser() {
 
     browser.type_into("#search", "PINE");
     assert_eq!(browser.run(rows), json!(["pine tree"]));
-    assert_eq!(browser.run("return document.getElementById('status').textContent"), "1 of 3 match");
+    assert_eq!(browser.run("return document.getElementById('status').textContent"), "1 of 3 concepts match");
     browser.type_into("#search", " x");
     assert_eq!(browser.run(rows), json!([]));
     browser.run("const box = document.getElementById('search'); box.value = ''; box.dispatchEvent(new Event('input'))");
-    // First the largest, then the smallest; names from a to z.
+    // Numbers are sorted from the largest first, then from the smallest; names from a to z.
     for (order, wanted) in [
         ("mentions", json!(["crate", "pine tree", ELEMENT])),
         ("mentions", json!([ELEMENT, "pine tree", "crate"])),
@@ -374,11 +376,15 @@ fn works_in_a_browser() {
     for (width, height) in [(1280, 900), (390, 844), (320, 640)] {
         browser.resize(width, height);
         let fits = "return document.documentElement.scrollWidth - document.documentElement.clientWidth";
-        assert_eq!(browser.run(fits), 0, "wider than a screen of {width}");
+        assert_eq!(browser.run(fits), 0, "the page is wider than a screen of {width} px");
     }
     assert_eq!(browser.errors(), Vec::<String>::new());
-    assert_eq!(browser.run("return window.harmed ?? null"), Value::Null, "a text of the set was run");
-    // Even markup that got in would not run.
+    assert_eq!(
+        browser.run("return window.harmed ?? null"),
+        Value::Null,
+        "a text of the dataset was executed"
+    );
+    // The Content Security Policy blocks scripts even if they were inserted.
     browser.run("document.body.append(Object.assign(document.createElement('script'), {textContent: 'window.harmed = 4'}))");
     assert_eq!(browser.run("return window.harmed ?? null"), Value::Null);
     let refused = browser.errors();
@@ -396,12 +402,12 @@ fn works_in_a_browser() {
     }
     assert_eq!(json!(counts), json!([50, 100, 130]));
     assert_eq!(browser.run("return document.getElementById('more').hidden"), true);
-    browser.type_into("#search", "thing0001");
+    browser.type_into("#search", "object0001");
     assert_eq!(browser.run(count), 10);
     assert_eq!(browser.errors(), Vec::<String>::new());
 }
 
-/// A folder with Croissant's own checker, installed once a build folder.
+/// A folder with mlcroissant, the reference validator; installed once per target folder.
 fn checker() -> Option<PathBuf> {
     const PACKAGE: &str = "mlcroissant[parquet]==1.1.1";
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mlcroissant");
@@ -423,7 +429,7 @@ fn checker() -> Option<PathBuf> {
 
 #[test]
 fn croissant_is_valid_and_loads() {
-    let Some(checker) = checker() else { return skip("python3 with pip cannot install mlcroissant here") };
+    let Some(checker) = checker() else { return skip("pip cannot install mlcroissant here") };
     let place = tempfile::tempdir().unwrap();
     hostile_set(&place.path().join("set"));
     report(place.path(), &["--license", "https://spdx.org/licenses/CC0-1.0.html", "--creator", "me"]);
@@ -446,9 +452,9 @@ print(json.dumps({
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let loaded: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(
-        told,
+        loaded,
         json!({
             "errors": [],
             "name": "Mine <& yours>",

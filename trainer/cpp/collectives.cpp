@@ -16,14 +16,14 @@ using Work = c10::intrusive_ptr<c10d::Work>;
 static Store& as_store(void* store) { return *static_cast<Store*>(store); }
 static Group& as_group(void* group) { return *static_cast<Group*>(group); }
 
-// Operations on many tensors are begun together, so that they share the wire, and then waited for.
+// Operations on several tensors are all started first, so that they overlap, and then waited for.
 static void wait_all(std::vector<Work>& begun) {
   for (auto& work : begun) work->wait();
 }
 
 extern "C" {
 
-// Joins the store at host:port, or opens it there when `serve`. Keys of all its users begin with `prefix`.
+// Connects to the store at host:port, or serves it there if `serve`. All keys begin with `prefix`.
 char* torch_shim_store(const char* host, uint16_t port, int serve, const char* prefix, int64_t timeout_ms,
                        void** out) {
   TRY({
@@ -41,7 +41,7 @@ char* torch_shim_store_set(void* store, const char* key, const char* value) {
   TRY({ as_store(store)->set(key, std::string(value)); })
 }
 
-// The value of a key as a string to be freed, or null when there is none; does not wait for it.
+// The value of a key as a string that the caller frees, or null if the key is not set. Does not wait for it.
 char* torch_shim_store_get(void* store, const char* key, char** out) {
   TRY({
     *out = nullptr;
@@ -54,7 +54,7 @@ char* torch_shim_store_get(void* store, const char* key, char** out) {
 
 void torch_shim_store_free(void* store) { delete static_cast<Store*>(store); }
 
-// Meets the other ranks over the store; every later operation fails when it takes longer than the time-out.
+// Connects to the other ranks through the store. Every later operation fails if it takes longer than the timeout.
 char* torch_shim_gloo(void* store, int rank, int world, int64_t timeout_ms, void** out) {
   TRY({
     Store keys = c10::make_intrusive<c10d::PrefixStore>("gloo/", as_store(store));
@@ -75,7 +75,7 @@ char* torch_shim_gloo_sum(void* group, size_t count, at::Tensor* const* tensors)
   })
 }
 
-// Gives every rank the tensors of rank 0, in place.
+// Broadcast: overwrites the tensors with those of rank 0.
 char* torch_shim_gloo_broadcast(void* group, size_t count, at::Tensor* const* tensors) {
   TRY({
     std::vector<Work> begun;
@@ -87,12 +87,12 @@ char* torch_shim_gloo_broadcast(void* group, size_t count, at::Tensor* const* te
   })
 }
 
-// Rows of all ranks, one rank's after the other's: `out` has world times the rows of `in`.
+// All-gather: the rows of all ranks in the order of the ranks; `out` has world_size times the rows of `in`.
 char* torch_shim_gloo_gather(void* group, at::Tensor* out, at::Tensor* in) {
   TRY({ as_group(group)->_allgather_base(*out, *in)->wait(); })
 }
 
-// Sums `in` over the ranks; each keeps its own part of the rows in `out`.
+// Reduce-scatter: sums `in` over the ranks; each rank gets its own part of the rows in `out`.
 char* torch_shim_gloo_scatter(void* group, at::Tensor* out, at::Tensor* in) {
   TRY({ as_group(group)->_reduce_scatter_base(*out, *in)->wait(); })
 }

@@ -1,5 +1,5 @@
-// What a GPU needs beside kernels: its stream's handle, copies on a stream of their own, memory figures. Written against
-// libtorch's device-independent interface, so nothing here links CUDA.
+// GPU functions: the current stream, copies on a separate stream, memory statistics. They use the device-independent interface of
+// libtorch, so nothing here links CUDA.
 #include <ATen/DeviceAccelerator.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/Event.h>
@@ -8,9 +8,9 @@
 
 #include "shim.h"
 
-// One buffer's way to the device: copied on `stream`, read on the current stream after `ready`, written again only after
-// `consumed`.
-struct Lane {
+// Synchronization of a staging buffer: it is copied on `stream`, read on the current stream after `ready`, and overwritten only
+// after `consumed`.
+struct StagingBuffer {
   c10::Stream stream;
   c10::Event ready;
   c10::Event consumed;
@@ -22,23 +22,23 @@ static c10::Stream current(c10::Device device) {
 
 extern "C" {
 
-// The handle (a cudaStream_t) of the stream that libtorch runs kernels on.
+// The handle (a cudaStream_t) of the current stream of libtorch.
 char* torch_shim_current_stream(int device, void** out) {
   TRY({ *out = at::accelerator::getCurrentStream(device).native_handle(); })
 }
 
-// Makes a GPU the one that libraries without a device argument, such as NCCL, work on.
+// Sets the current GPU, which libraries without a device argument, such as NCCL, use.
 char* torch_shim_set_device(int device) {
   TRY({ at::accelerator::setDeviceIndex(static_cast<c10::DeviceIndex>(device)); })
 }
 
-// A copy of a tensor on the host in memory that a GPU can copy from by itself. (tch's call names the device, of which
-// libtorch 2.11 complains each time.)
+// A copy of a tensor on the host in pinned memory. (tch's call passes the device, for which libtorch 2.11 prints a warning each
+// time.)
 char* torch_shim_pin(at::Tensor* tensor, at::Tensor** out) {
   TRY({ *out = new at::Tensor(tensor->pin_memory()); })
 }
 
-// Most bytes that tensors held on the device at a time.
+// Peak memory of tensors on the device, in bytes.
 char* torch_shim_peak_memory(int device, int64_t* out) {
   TRY({
     auto stats = at::accelerator::getDeviceStats(device);
@@ -46,38 +46,38 @@ char* torch_shim_peak_memory(int device, int64_t* out) {
   })
 }
 
-char* torch_shim_lane_new(at::Tensor* buffer, void** out) {
+char* torch_shim_staging_new(at::Tensor* buffer, void** out) {
   TRY({
     auto device = buffer->device();
     auto stream = c10::impl::VirtualGuardImpl(device.type()).getStreamFromGlobalPool(device, /*isHighPriority=*/false);
-    *out = new Lane{stream, c10::Event(device.type()), c10::Event(device.type())};
+    *out = new StagingBuffer{stream, c10::Event(device.type()), c10::Event(device.type())};
   })
 }
 
-// Begins the copy of pinned memory into the lane's buffer, once what reads the buffer's last contents is done.
-char* torch_shim_lane_send(void* lane, at::Tensor* buffer, at::Tensor* pinned) {
+// Starts the copy of pinned memory to the buffer, after the kernels that read its previous content.
+char* torch_shim_staging_send(void* staging, at::Tensor* buffer, at::Tensor* pinned) {
   TRY({
-    auto& l = *static_cast<Lane*>(lane);
-    if (l.consumed.was_marked_for_recording()) l.consumed.block(l.stream);
-    c10::StreamGuard guard(l.stream);
+    auto& s = *static_cast<StagingBuffer*>(staging);
+    if (s.consumed.was_marked_for_recording()) s.consumed.block(s.stream);
+    c10::StreamGuard guard(s.stream);
     buffer->copy_(*pinned, /*non_blocking=*/true);
-    l.ready.record(l.stream);
+    s.ready.record(s.stream);
   })
 }
 
-// Lets the current stream wait for the copy, and the host too: from then on the pinned memory may be written again.
-char* torch_shim_lane_receive(void* lane, at::Tensor* buffer) {
+// Lets the current stream and the host wait for the copy; after that the pinned memory may be overwritten.
+char* torch_shim_staging_receive(void* staging, at::Tensor* buffer) {
   TRY({
-    auto& l = *static_cast<Lane*>(lane);
-    l.ready.block(current(buffer->device()));
-    l.ready.synchronize();
+    auto& s = *static_cast<StagingBuffer*>(staging);
+    s.ready.block(current(buffer->device()));
+    s.ready.synchronize();
   })
 }
 
-// Says that everything that reads the buffer has been given to the current stream.
-char* torch_shim_lane_release(void* lane, at::Tensor* buffer) {
-  TRY({ static_cast<Lane*>(lane)->consumed.record(current(buffer->device())); })
+// Declares that all kernels that read the buffer are in the current stream.
+char* torch_shim_staging_release(void* staging, at::Tensor* buffer) {
+  TRY({ static_cast<StagingBuffer*>(staging)->consumed.record(current(buffer->device())); })
 }
 
-void torch_shim_lane_free(void* lane) { delete static_cast<Lane*>(lane); }
+void torch_shim_staging_free(void* staging) { delete static_cast<StagingBuffer*>(staging); }
 }

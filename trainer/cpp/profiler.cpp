@@ -1,4 +1,4 @@
-// libtorch's profiler: kernels and operators of a stretch of time as a Chrome trace.
+// libtorch's profiler: records kernels and operators and writes a Chrome trace.
 #include <ATen/Context.h>
 #include <torch/csrc/autograd/profiler_kineto.h>
 
@@ -18,7 +18,7 @@ char* torch_shim_profiler_start() {
   })
 }
 
-// Ends the profile and writes it to `path`, which may end in .gz for a smaller file.
+// Stops recording and writes the trace to `path`, which may end in .gz for a smaller file.
 char* torch_shim_profiler_stop(const char* path) {
   TRY({ profiler::disableProfiler()->save(path); })
 }

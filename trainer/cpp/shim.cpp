@@ -1,4 +1,4 @@
-// What tch lacks, as thin C functions over libtorch. Each returns null, or a message to be freed.
+// Functions of libtorch that tch does not offer, as C functions. Each returns null, or an error message that the caller frees.
 #include <ATen/ATen.h>
 #include <ATen/ops/_foreach_add.h>
 #include <ATen/ops/_fused_adamw.h>
@@ -7,8 +7,8 @@
 
 extern "C" {
 
-// One AdamW step over `count` parameters with shared settings, in place, without a host sync. The kernel wants the
-// number of the step it takes, from 1, so that is counted first.
+// One AdamW step over `count` parameters with the same hyperparameters, in place, without synchronization with the host. The kernel
+// needs the number of the step, from 1, so the step counts are incremented first.
 char* torch_shim_fused_adamw(size_t count, at::Tensor* const* parameters, at::Tensor* const* gradients,
                              at::Tensor* const* first_moments, at::Tensor* const* second_moments,
                              at::Tensor* const* steps, double lr, double beta1, double beta2,
@@ -23,7 +23,7 @@ char* torch_shim_fused_adamw(size_t count, at::Tensor* const* parameters, at::Te
   })
 }
 
-// Scales the gradients so that their joint 2-norm is at most `max_norm`; no host sync.
+// Scales the gradients so that the L2 norm of all of them together is at most `max_norm`, without synchronization with the host.
 char* torch_shim_clip_gradients(size_t count, at::Tensor* const* gradients, double max_norm) {
   TRY({
     c10::AutoGradMode no_grad(false);
@@ -33,14 +33,13 @@ char* torch_shim_clip_gradients(size_t count, at::Tensor* const* gradients, doub
   })
 }
 
-// gelu(x Wᵀ + b) as one operation; on a GPU GELU is its tanh form. (tch's call hands its flag over as the factor on b, and
+// gelu(x Wᵀ + b) as one operation; on a GPU with the tanh approximation of GELU. (tch's call passes the flag as the factor of b, and
 // applies ReLU.)
 char* torch_shim_linear_gelu(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
   TRY({ *out = new at::Tensor(at::_addmm_activation(*bias, *x, weight->t(), 1, 1, /*use_gelu=*/true)); })
 }
 
-// Makes products and convolutions of float32 on a GPU keep float32's precision; convolutions would round their inputs to
-// TF32 otherwise.
+// Full precision for float32 matrix products and convolutions on a GPU; by default, convolutions round their inputs to TF32.
 char* torch_shim_full_float32() {
   TRY({
     at::globalContext().setFloat32MatmulPrecision("highest");

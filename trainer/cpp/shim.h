@@ -1,4 +1,4 @@
-// How every function of the shim reports: null when done, or what libtorch said, to be freed by the caller.
+// The return value of all functions of the shim: null on success, or the message of libtorch, which the caller frees.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <cstring>

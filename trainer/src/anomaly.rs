@@ -1,4 +1,4 @@
-//! What is kept of a step whose loss is no number: its batch, as the towers were given it.
+//! Saves the batch of a step whose loss is NaN or infinite, as it was given to the towers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,15 +7,16 @@ use loader::{Loader, Position};
 use serde_json::json;
 use tch::Tensor;
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, writing};
 use crate::vision_source::pixels;
 use crate::weights;
 
-/// Writes the batch at `position` into `run/anomaly-step-NNNNNNNN/`: `batch.safetensors` (pixels [B, H, W, 3], tokens
-/// [B, context]) and `samples.json` (keys, captions, mentions). It is loaded again: batches depend on their position alone.
+/// Writes the batch at `position` to `run/anomaly-step-NNNNNNNN/`: `batch.safetensors` (pixels [B, H, W, 3], tokens
+/// [B, context]) and `samples.json` (keys, captions, mentions). The batch is loaded again, which gives the same batch: it depends
+/// only on its position.
 pub fn save(run: &Path, step: u64, position: Position, loader: &Loader) -> Result<PathBuf> {
     let folder = run.join(format!("anomaly-step-{step:08}"));
-    fs::create_dir_all(&folder).map_err(at(&folder))?;
+    fs::create_dir_all(&folder).map_err(writing(&folder))?;
     let Some(batch) = loader.batches(position).next().transpose()? else { return Ok(folder) };
     let tokens = Tensor::from_slice(&batch.tokens).view([batch.size as i64, -1]);
     let mut tensors = vec![("tokens".to_owned(), tokens)];
@@ -40,6 +41,6 @@ pub fn save(run: &Path, step: u64, position: Position, loader: &Loader) -> Resul
     let path = folder.join("samples.json");
     let text = serde_json::to_vec_pretty(&samples)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    concepts::files::write_atomic(&path, &text).map_err(at(&path))?;
+    concepts::files::write_atomic(&path, &text).map_err(writing(&path))?;
     Ok(folder)
 }

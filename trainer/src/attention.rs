@@ -1,4 +1,4 @@
-//! What the mentions of a training sample attend to: the weights with which concept pooling averages its patches.
+//! The attention weights of a training sample: the weights with which concept pooling averages its patches for each mention.
 
 use std::path::{Path, PathBuf};
 
@@ -15,12 +15,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision};
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 use crate::pooling::{Mention, Mentions};
 use crate::towers::{CaptionTokens, TextTower, unit};
-use crate::vision_source::{self, FrozenVision};
+use crate::vision_source::{self, ImageEncoder};
 
-/// A tagged shard, to take single samples from.
+/// A tagged shard, from which single samples are read.
 #[derive(Debug)]
 pub struct TaggedShard {
     path: PathBuf,
@@ -29,31 +29,31 @@ pub struct TaggedShard {
     sidecar: Sidecar,
 }
 
-/// A training sample as it is in the shard.
+/// A training sample as it is stored in the shard.
 #[derive(Debug, Clone)]
 pub struct Sample {
     /// Its key.
     pub key: String,
-    /// Canonical text of its caption.
+    /// Its normalized caption.
     pub caption: String,
-    /// Its picture.
+    /// Its image.
     pub picture: RgbImage,
-    /// Concept, and the bytes of its words in the caption.
+    /// Per mention: the concept, and the byte range of its words in the caption.
     pub mentions: Vec<(String, std::ops::Range<u32>)>,
 }
 
 impl TaggedShard {
-    /// Opens a shard that has its sidecar.
+    /// Opens a shard that has a sidecar.
     pub fn open(path: &Path) -> Result<Self> {
         let archive = Archive::open(path)?;
         let index = Index::load(&archive)?;
         let sidecar = Sidecar::open(&sidecar::path_for(path))?;
-        let bytes = std::fs::metadata(path).map_err(at(path))?.len();
+        let bytes = std::fs::metadata(path).map_err(reading(path))?.len();
         sidecar.refuse_unless_for(path, bytes, index.len() as u32)?;
         Ok(Self { path: path.to_owned(), archive, index, sidecar })
     }
 
-    /// The sample with this key, or at this position from 0.
+    /// The sample with this key, or at this position, counted from 0.
     pub fn sample(&self, name: &str) -> Result<Sample> {
         let invalid = |problem: String| Error::Invalid { path: self.path.clone(), problem };
         let count = self.index.len() as u32;
@@ -61,7 +61,10 @@ impl TaggedShard {
             .find(|&number| self.index.key(number) == name)
             .or_else(|| name.parse().ok().filter(|&number| number < count))
             .ok_or_else(|| {
-                invalid(format!("has no sample {name:?}; name a key or a position below {count}"))
+                invalid(format!(
+                    "has no sample {name:?}; give a key, or a position from 0 to {}",
+                    count.saturating_sub(1)
+                ))
             })?;
         let key = self.index.key(number).to_owned();
         let raw = match self.index.caption(number) {
@@ -72,7 +75,7 @@ impl TaggedShard {
             None => String::new(),
         };
         let (offset, length) =
-            self.index.image(number).ok_or_else(|| invalid(format!("sample {key} has no picture")))?;
+            self.index.image(number).ok_or_else(|| invalid(format!("sample {key} has no image")))?;
         let picture = pixels::decode(&self.archive.read(offset, length)?)
             .map_err(|problem| invalid(format!("sample {key}: {problem}")))?;
         let mentions = self
@@ -84,27 +87,27 @@ impl TaggedShard {
     }
 }
 
-/// What one mention attends to.
+/// The attention of one mention.
 #[derive(Debug)]
 pub struct Attention {
     /// The concept.
     pub concept: String,
-    /// Weight of each patch, [side, side]; they add up to 1.
+    /// Weight of each patch, [side, side]; the sum is 1.
     pub weights: Tensor,
 }
 
 impl Attention {
-    /// How many patches it spreads over: exp of the weights' entropy, 1 for one patch, N for all alike.
+    /// Effective number of patches: exp of the entropy of the weights; 1 if one patch has all the weight, N for equal weights.
     pub fn patches(&self) -> f64 {
         let entropy = -(&self.weights * self.weights.clamp_min(1e-30).log()).sum(Kind::Double);
         entropy.double_value(&[]).exp()
     }
 }
 
-/// Both towers as they are in training.
+/// Both towers, as they are used in training.
 #[derive(Debug)]
 pub struct Pooling {
-    vision: FrozenVision,
+    vision: ImageEncoder,
     text: TextTower,
     kind: Kind,
     device: Device,
@@ -120,15 +123,14 @@ impl Pooling {
         let settings = &checkpoint.state.settings;
         let mut vision_settings = settings.vision.clone();
         vision_settings.weights = checkpoint.vision_path()?;
-        let vision = FrozenVision::open(&vision_settings, kind, device)?;
+        let vision = ImageEncoder::open(&vision_settings, kind, device)?;
         let text = checkpoint.text(vision.tower.width, device)?;
         let temperature = settings.objective.pooling_temperature;
         Ok(Self { vision, text, kind, device, size: settings.data.size, temperature })
     }
 
-    /// The centre crop that training sees, and what each mention attends to in it: the softmax over the patches of
-    /// their similarity to the mention's mean token, over the run's temperature. Mentions that the context cuts off
-    /// are left out.
+    /// The centre crop of the sample, and the attention of each mention: softmax over the patches of (similarity to the mean token of
+    /// the mention / temperature of the run). Mentions in the truncated part of a caption are left out.
     pub fn attention(&self, sample: &Sample) -> Result<(RgbImage, Vec<Attention>)> {
         let crop = self.crop(&sample.picture)?;
         let tokenizer = concepts::bpe::Tokenizer::clip();
@@ -170,9 +172,7 @@ impl Pooling {
         let unused = draws(0, 0, SampleId { shard: 0, sample: 0 });
         let view = View::choose(&settings, unused, picture.width(), picture.height());
         let mut crop = RgbImage::new(size, size);
-        Scaler::default()
-            .resize(picture, view, size, &mut crop)
-            .map_err(|problem| Error::Setting { name: "data.size".to_owned(), problem })?;
+        Scaler::default().resize(picture, view, size, &mut crop).map_err(Error::Failed)?;
         Ok(crop)
     }
 }

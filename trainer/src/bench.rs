@@ -1,5 +1,5 @@
-//! The speed of a step on data made up in memory: what the towers and the losses cost, without any loading. (For a run's own
-//! data see [`crate::train::measure`].)
+//! The speed of a training step on synthetic data in memory: the cost of the towers and the losses without any data loading. (For
+//! the data of a run see [`crate::train::measure`].)
 
 use std::path::Path;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
-use crate::data::{self, Fed, VisionSource};
+use crate::data::{self, DeviceBatch, VisionSource};
 use crate::device;
 use crate::error::Result;
 use crate::group::Group;
@@ -20,46 +20,46 @@ use crate::objective::Objective;
 use crate::settings::Settings;
 use crate::torch::Profiler;
 use crate::towers::{VisionShape, VisionTower};
-use crate::vision_source::FrozenVision;
+use crate::vision_source::ImageEncoder;
 
-/// What the made-up captions are like.
+/// Properties of the synthetic captions.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Captions {
-    /// Tokens, start and end included; COCO's captions have 13 in the mean.
+    /// Tokens per caption, including the start and end tokens. The mean of COCO's captions is 13.
     pub tokens: usize,
-    /// Mentions, of two tokens each.
+    /// Mentions per caption, of two tokens each.
     pub mentions: usize,
-    /// Concepts that the mentions are drawn from.
+    /// Number of concepts in the vocabulary.
     pub concepts: u32,
 }
 
-/// What was measured of one objective.
+/// The measurements of one objective.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measured {
     /// `simzss`, `lit` or `clip`.
     pub objective: String,
-    /// Samples a step.
+    /// Samples per step.
     pub batch: usize,
-    /// The median step.
+    /// Median time of a step.
     pub milliseconds: f64,
-    /// Of it, the frozen tower; 0 for `clip`, whose tower is trained, and where it is not measured apart.
+    /// The part of the frozen tower; 0 for `clip`, whose tower is trained, and for runs with their own data.
     pub vision_milliseconds: f64,
-    /// Share of the time spent waiting for batches; 0 for data made up in memory.
+    /// Fraction of the time that was spent waiting for batches; 0 for synthetic data.
     pub data_wait: f64,
-    /// Samples a second.
+    /// Samples per second.
     pub images_per_second: f64,
-    /// Bytes in use at their most: of tensors on a GPU, of the process on a CPU.
+    /// Peak memory in bytes: of tensors on a GPU, of the process on a CPU.
     pub memory: u64,
-    /// Operations of the towers, 10^12 a second.
+    /// Floating-point operations of the towers, 10^12 per second.
     pub tflops: f64,
-    /// What the device did in a product of two large matrices in the towers' precision, 10^12 operations a second.
+    /// Speed of the device in a product of two large matrices in the same precision, 10^12 operations per second.
     pub device_tflops: f64,
-    /// The one over the other: model FLOPs utilization.
+    /// Model FLOPs utilization: `tflops` / `device_tflops`.
     pub utilization: f64,
 }
 
-/// Takes `warm_up` and then `steps` steps of the objective in `settings`, whose frozen tower is a random one of this shape;
-/// one more for a profile, written to `trace` as a Chrome trace.
+/// Takes `warm_up` and then `steps` timed steps of the objective in `settings` with a random frozen tower of this shape. With
+/// `trace`, one more step is profiled and written as a Chrome trace.
 pub fn measure(
     settings: &Settings,
     vision: VisionShape,
@@ -77,8 +77,8 @@ pub fn measure(
         (VisionSource::to_train(settings, device), settings.clip.output)
     } else {
         let tower = VisionTower::random(vision, device).computing_in(kind);
-        tower.check_size("size", size)?;
-        let frozen = FrozenVision::new(tower, &settings.vision, kind, device);
+        tower.check_size("--size", size)?;
+        let frozen = ImageEncoder::new(tower, &settings.vision, kind, device);
         (VisionSource::Frozen(frozen, size), vision.width)
     };
     let mut learner = Learner::new(settings, source, width, device);
@@ -90,11 +90,11 @@ pub fn measure(
     let mut seen = Vec::new();
     let mut operations = 0.0;
     let mut take = |step: usize| -> Result<(f64, f64)> {
-        let batch = made_up(rows, settings.text.context as usize, captions, &mut random);
-        let fed = Fed { batch, pixels: Some(pixels.shallow_clone()) };
+        let batch = synthetic(rows, settings.text.context as usize, captions, &mut random);
+        let batch = DeviceBatch { batch, pixels: Some(pixels.shallow_clone()) };
         wait(device);
         let started = Instant::now();
-        let input = data::step_input(&fed, &learner.source, settings, device)?;
+        let input = data::step_input(&batch, &learner.source, settings, device)?;
         wait(device);
         let vision = started.elapsed();
         operations = operations_of(&learner.text, &learner.source, &input);
@@ -114,7 +114,7 @@ pub fn measure(
     Ok(Measured::new(settings, device, times, vision, operations, 0.0))
 }
 
-/// One more step under the profiler, if its trace is wanted.
+/// Takes one more step under the profiler if `trace` is given.
 pub(crate) fn traced<T>(trace: Option<&Path>, step: impl FnOnce() -> Result<T>) -> Result<()> {
     let Some(path) = trace else { return Ok(()) };
     let profiler = Profiler::start()?;
@@ -123,7 +123,7 @@ pub(crate) fn traced<T>(trace: Option<&Path>, step: impl FnOnce() -> Result<T>) 
 }
 
 impl Measured {
-    /// From the times of steps, in milliseconds, and the operations of one.
+    /// From the times of steps in milliseconds and the operations of one step.
     pub(crate) fn new(
         settings: &Settings,
         device: Device,
@@ -151,8 +151,8 @@ impl Measured {
     }
 }
 
-/// A batch as the loader gives it, without its images.
-fn made_up(rows: usize, context: usize, captions: Captions, random: &mut ChaCha8Rng) -> Batch {
+/// A batch as from the loader, without images.
+fn synthetic(rows: usize, context: usize, captions: Captions, random: &mut ChaCha8Rng) -> Batch {
     const START: i64 = 49_406;
     const END: i64 = 49_407;
     let words = captions.tokens.clamp(4, context) - 2;
@@ -197,7 +197,7 @@ fn median(mut times: Vec<f64>) -> f64 {
     times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// 10^12 operations a second in products of two square matrices, the best of several.
+/// Speed of products of two square matrices, 10^12 operations per second: the best of several.
 fn product_rate(kind: Kind, device: Device) -> f64 {
     let side: i64 = if device.is_cuda() { 8192 } else { 1536 };
     let matrix = || Tensor::randn([side, side], (Kind::Float, device)).to_kind(kind);

@@ -1,4 +1,4 @@
-//! `trainer cache`: the frozen tower's features of a set, computed once.
+//! `trainer cache`: computes the features of the frozen vision tower for a dataset once.
 
 use std::path::{Path, PathBuf};
 
@@ -10,37 +10,38 @@ use crate::data;
 use crate::device::{self, Precision};
 use crate::error::{Error, Result};
 use crate::settings::VisionSettings;
-use crate::vision_source::{CacheHeader, CacheWriter, FrozenVision, pixels};
+use crate::vision_source::{CacheHeader, CacheWriter, ImageEncoder, pixels};
 
-/// Images that go through the tower together.
+/// Images per forward pass.
 const BATCH: usize = 64;
 
-/// What to compute, of what.
+/// Settings of `trainer cache`.
 #[derive(Debug, Clone)]
 pub struct CacheSettings {
-    /// Folders of shards, shards or brace lists.
+    /// Shards: folders, tar files or brace lists.
     pub shards: Vec<PathBuf>,
     /// The frozen tower.
     pub vision: VisionSettings,
     /// Side of the centre crop in pixels.
     pub size: u32,
-    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    /// `auto`, `cpu`, `cuda` or `cuda:N`, as for [`device::open`].
     pub device: String,
-    /// What the tower computes in.
+    /// Number format in which the tower computes.
     pub precision: Precision,
-    /// CPU threads of libtorch and of the decoder; 0 for one a core.
+    /// CPU threads of libtorch and of the decoder; 0 = one per core.
     pub threads: usize,
 }
 
-/// Writes class and patch tokens of every sample's centre crop to the folder `out`, in the order of the shards.
+/// Writes the class and patch tokens of the centre crop of every sample to the folder `out`, in the order of the shards.
 ///
-/// A sample whose image cannot be read is an error: its features would be another sample's.
+/// A sample whose image cannot be read is an error: the loader would replace it, and the features would belong to another
+/// sample.
 pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
-    let vision = FrozenVision::open(&settings.vision, settings.precision.kind(device), device)?;
+    let vision = ImageEncoder::open(&settings.vision, settings.precision.kind(device), device)?;
     let size = i64::from(settings.size);
-    vision.tower.check_size("size", size)?;
+    vision.tower.check_size("--size", size)?;
     let shards = loader::shard::list(&settings.shards)?;
     let loader = data::image_loader(shards, settings.size, settings.threads)?;
     let header = CacheHeader::new(&settings.vision, &vision.tower, settings.size, &loader)?;
@@ -49,7 +50,7 @@ pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
 
     let mut batches = loader.batches(Position { epoch: 0, step: 0 }).take(header.samples as usize);
     let mut waiting: Vec<Tensor> = Vec::with_capacity(BATCH);
-    // The loader permutes the shards even when it is told to shuffle nothing else.
+    // The loader permutes the shards even with a shuffle window of one sample.
     let mut numbers: Vec<i64> = Vec::new();
     loop {
         let batch = batches.next().transpose()?;
@@ -57,7 +58,7 @@ pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
         if let Some(batch) = batch {
             if let Some(broken) = batch.counters.skipped.first() {
                 let problem = format!(
-                    "sample {} cannot be read ({}); leave it out of the shard or train without cached features",
+                    "sample {} cannot be read ({}); remove it from the shard, or train without cached features",
                     broken.key, broken.cause
                 );
                 return Err(Error::Invalid { path: broken.shard.clone(), problem });
@@ -77,8 +78,7 @@ pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
             break;
         }
         if interrupted() {
-            let problem = "not written: interrupted".to_owned();
-            return Err(Error::Invalid { path: out.to_owned(), problem });
+            return Err(Error::Interrupted(format!("{} is not written", out.display())));
         }
     }
     writer.finish()?;

@@ -1,4 +1,4 @@
-//! The model card of a run, in the format of Hugging Face's hub: YAML between dashes, then Markdown.
+//! The model card of a run, in the format of the Hugging Face Hub: YAML between dashes, then Markdown.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -10,21 +10,21 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::data;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 use crate::objective::Objective;
 
-/// What a card says that the run does not know.
+/// The parts of a card that do not come from the run.
 #[derive(Debug, Clone, Default)]
 pub struct CardSettings {
     /// Name of the model.
     pub name: String,
-    /// Licence by its identifier on the hub, as `mit` or `cc-by-4.0`.
+    /// Licence: its identifier on the hub, such as `mit` or `cc-by-4.0`.
     pub license: Option<String>,
-    /// Summaries of `trainer eval`, as `--json` prints them.
+    /// Files with summaries of `trainer eval .. --json`.
     pub results: Vec<PathBuf>,
 }
 
-/// Numbers of a summary that go on the card: as they are called there, on the hub, and for people.
+/// The metrics on the card: key in the summary, name on the hub, name in the text.
 const METRICS: [(&str, &str, &str); 12] = [
     ("miou", "mean_iou", "mIoU"),
     ("pixel_accuracy", "accuracy", "pixel accuracy"),
@@ -40,21 +40,21 @@ const METRICS: [(&str, &str, &str); 12] = [
     ("text_to_image_r10", "recall", "text to image, R@10"),
 ];
 
-/// One summary of an evaluation.
+/// The summary of an evaluation.
 struct Scores {
     dataset: String,
     task: &'static str,
-    /// Index into [`METRICS`], and the value, a fraction of 1.
+    /// Index into [`METRICS`], and value, as a fraction of 1.
     metrics: Vec<(usize, f64)>,
     images: Option<u64>,
-    /// Names of its classes, where it lists them.
+    /// Class names, if the summary lists them.
     classes: Vec<String>,
 }
 
 impl Scores {
-    /// The last line of the file that is JSON, so that a program's whole output may be given.
+    /// Reads the last line that is JSON, so that the file may contain the whole output of the program.
     fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(at(path))?;
+        let text = fs::read_to_string(path).map_err(reading(path))?;
         let whole = serde_json::from_str(&text).ok();
         let last = || text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
         let value: Value = whole.or_else(last).unwrap_or_default();
@@ -64,7 +64,7 @@ impl Scores {
             .filter_map(|(i, (name, _, _))| Some((i, value.get(name)?.as_f64()?)))
             .collect();
         if metrics.is_empty() {
-            let problem = "is no summary of trainer eval (as --json prints it)".to_owned();
+            let problem = "is not a summary of trainer eval .. --json".to_owned();
             return Err(Error::Invalid { path: path.to_owned(), problem });
         }
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
@@ -82,7 +82,7 @@ impl Scores {
     }
 }
 
-/// What the training captions are, as far as it can still be read.
+/// The training data, if it can still be read.
 struct Data {
     shards: usize,
     samples: u64,
@@ -102,7 +102,7 @@ fn data(checkpoint: &Checkpoint) -> Option<Data> {
     Some(data)
 }
 
-/// The names of the bank, if its file or the shards are still there and give as many as the run had.
+/// The concept vocabulary (bank), if its file or the shards still exist and give as many concepts as the run had.
 fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     let settings = &checkpoint.state.settings;
     let shards = loader::shard::list(&settings.data.shards).unwrap_or_default();
@@ -116,32 +116,34 @@ fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     (bank.len() == checkpoint.state.bank).then(|| bank.names().iter().cloned().collect())
 }
 
-/// How the bank stands to the classes that a model is scored on: what a reader of a score has to know.
-fn against(bank: Option<&BTreeSet<String>>, scores: &Scores) -> String {
+/// The overlap of the training vocabulary and the evaluation classes, which a reader needs to interpret a score.
+fn overlap(bank: Option<&BTreeSet<String>>, scores: &Scores) -> String {
     let dataset = code(&scores.dataset);
     if scores.classes.is_empty() {
-        return format!("{dataset}: the summary lists no classes, so the bank is not compared with them.");
+        return format!(
+            "{dataset}: the summary lists no classes, so they are not compared with the vocabulary."
+        );
     }
     let Some(bank) = bank else {
         return format!(
-            "{dataset}: the bank cannot be read any more, so it is not compared with the classes."
+            "{dataset}: the vocabulary cannot be read any more, so it is not compared with the classes."
         );
     };
     let classes: BTreeSet<String> = scores.classes.iter().map(|name| concepts::canonical(name)).collect();
     let known = classes.intersection(bank).count();
     if *bank == classes {
         return format!(
-            "{dataset}: **the bank is the evaluation vocabulary**, all {known} classes and nothing else."
+            "{dataset}: **the vocabulary is exactly the list of evaluation classes**, all {known} of them."
         );
     }
     format!(
-        "{dataset}: the bank is not the evaluation vocabulary; it holds {known} of its {} classes among {} concepts.",
+        "{dataset}: the vocabulary contains {known} of the {} evaluation classes, and {} concepts in total.",
         classes.len(),
         bank.len()
     )
 }
 
-/// The card's text.
+/// The text of the card.
 pub fn write(checkpoint: &Checkpoint, settings: &CardSettings) -> Result<String> {
     let results: Vec<Scores> =
         settings.results.iter().map(|path| Scores::read(path)).collect::<Result<_>>()?;
@@ -195,17 +197,17 @@ fn body(
     let settings = &state.settings;
     let method = match settings.objective.name {
         Objective::Simzss => {
-            "SimZSS: captions and the concepts in them are aligned with whole pictures and with patches"
+            "SimZSS: captions are aligned with whole images, and the concepts in them with patches"
         }
-        Objective::Lit => "LiT: captions are aligned with whole pictures",
+        Objective::Lit => "LiT: captions are aligned with whole images",
         Objective::Clip => {
-            "CLIP: captions are aligned with whole pictures, and the vision tower is trained too"
+            "CLIP: captions are aligned with whole images, and the vision tower is trained too"
         }
     };
     writeln!(out, "# {}\n", card.name.replace(['\n', '\r'], " "))?;
     writeln!(
         out,
-        "A text tower trained beside a frozen vision tower ({method}). Any list of words segments any picture.\n"
+        "A text tower trained to match a vision tower ({method}). The model labels the pixels of an image with classes that are named in text.\n"
     )?;
 
     writeln!(out, "## Data\n")?;
@@ -214,41 +216,46 @@ fn body(
             let taggers = data.taggers.into_iter().collect::<Vec<_>>().join(", ");
             writeln!(
                 out,
-                "{} image-caption pairs in {} shards, with {} mentions of concepts, tagged by {taggers}. ",
+                "{} image-caption pairs in {} shards, with {} concept mentions, tagged by {taggers}. ",
                 data.samples, data.shards, data.mentions
             )?;
         }
-        None => writeln!(out, "The training shards are not where this card was written.")?,
+        None => writeln!(out, "The training shards could not be read when this card was written.")?,
     }
     let seen = state.step * settings.data.batch_size as u64;
     writeln!(
         out,
-        "The run saw {seen} pairs, repetitions included, in {} steps of {} at {} px.\n",
+        "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
         state.step, settings.data.batch_size, settings.data.size
     )?;
+    let lr = settings.optimizer.describe_lr(settings.data.batch_size);
+    writeln!(out, "Maximum learning rate: {lr}.\n")?;
 
-    writeln!(out, "## Bank of concepts\n")?;
+    writeln!(out, "## Concept vocabulary\n")?;
     let named = match &settings.bank.names {
         Some(path) => {
-            format!("the names of {}", code(&path.file_name().unwrap_or_default().to_string_lossy()))
+            format!(
+                "the concepts in the file {}",
+                code(&path.file_name().unwrap_or_default().to_string_lossy())
+            )
         }
         None => format!(
-            "every concept mentioned at least {} times in the training captions",
+            "every concept that the training captions mention at least {} times",
             settings.bank.min_mentions
         ),
     };
-    writeln!(out, "{} concepts took part: {named}.", state.bank)?;
+    writeln!(out, "The vocabulary (concept bank) of the training has {} concepts: {named}.", state.bank)?;
     let bank = bank(checkpoint);
     for scores in results {
-        writeln!(out, "- {}", against(bank.as_ref(), scores))?;
+        writeln!(out, "- {}", overlap(bank.as_ref(), scores))?;
     }
     writeln!(out)?;
 
     writeln!(out, "## Results\n")?;
     if results.is_empty() {
-        writeln!(out, "None were given.\n")?;
+        writeln!(out, "There are no results.\n")?;
     } else {
-        writeln!(out, "| data set | images | metric | % |\n|---|---|---|---|")?;
+        writeln!(out, "| dataset | images | metric | % |\n|---|---|---|---|")?;
         for scores in results {
             let images = scores.images.map_or(String::new(), |images| images.to_string());
             for &(metric, value) in &scores.metrics {
@@ -271,11 +278,11 @@ fn body(
     writeln!(out, "| trained by | trainer {} |", state.program)?;
     writeln!(out, "| card written by | trainer {} |", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "| libtorch | 2.11 |")?;
-    writeln!(out, "| checkpoint | step {}, layout {} |", state.step, state.version)?;
+    writeln!(out, "| checkpoint | step {}, format version {} |", state.step, state.version)?;
     writeln!(out, "| frozen vision tower | SHA-256 `{}` |", state.vision)
 }
 
-/// The settings without the folders of the machine they were used on.
+/// The settings without folder names of the machine on which the run was made.
 fn public(settings: &crate::settings::Settings) -> crate::settings::Settings {
     let name = |path: &Path| PathBuf::from(path.file_name().unwrap_or_default());
     let mut out = settings.clone();
@@ -287,12 +294,12 @@ fn public(settings: &crate::settings::Settings) -> crate::settings::Settings {
     out
 }
 
-/// A string as YAML: JSON's double-quoted strings are YAML's too.
+/// A string as YAML: double-quoted JSON strings are valid YAML.
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-/// A name as Markdown code, on one line, without what would end the code or a table's cell.
+/// A name as Markdown code, on one line, without characters that would end the code or the cell of a table.
 fn code(text: &str) -> String {
     format!("`{}`", text.replace(['`', '|', '\n', '\r'], " "))
 }
@@ -313,15 +320,15 @@ mod tests {
     }
 
     #[test]
-    fn a_bank_that_is_the_vocabulary_is_said_to_be() {
+    fn the_overlap_with_the_evaluation_classes_is_stated() {
         let bank: BTreeSet<String> = ["cat".to_owned(), "traffic cone".to_owned()].into();
         assert!(
-            against(Some(&bank), &scores(&["Traffic  Cone", "cat"])).contains("**the bank is the evaluation")
+            overlap(Some(&bank), &scores(&["Traffic  Cone", "cat"])).contains("**the vocabulary is exactly")
         );
-        let more = against(Some(&bank), &scores(&["cat", "dog", "fish"]));
-        assert!(more.contains("is not") && more.contains("1 of its 3 classes among 2 concepts"), "{more}");
-        assert!(against(None, &scores(&["cat"])).contains("cannot be read"));
-        assert!(against(Some(&bank), &scores(&[])).contains("lists no classes"));
+        let more = overlap(Some(&bank), &scores(&["cat", "dog", "fish"]));
+        assert!(more.contains("contains 1 of the 3 evaluation classes, and 2 concepts"), "{more}");
+        assert!(overlap(None, &scores(&["cat"])).contains("cannot be read"));
+        assert!(overlap(Some(&bank), &scores(&[])).contains("lists no classes"));
     }
 
     #[test]

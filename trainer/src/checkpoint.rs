@@ -1,13 +1,14 @@
-//! The folder of a run: its settings, the frozen tower, and checkpoints that appear whole or not at all.
+//! The run folder: the settings, the frozen vision tower, and checkpoints. A checkpoint appears under its final name only when it
+//! is complete.
 //!
 //! ```text
-//! run/settings.toml          what the run was told
-//! run/vision.safetensors     the frozen tower, so that the folder is all that is needed to use the result
-//! run/log.jsonl              one line a logged step
+//! run/settings.toml          all settings of the run
+//! run/vision.safetensors     the frozen vision tower, so that the folder contains all that is needed to use the model
+//! run/log.jsonl              the training log, one line per `log_every` steps
 //! run/tensorboard/           the same for TensorBoard
-//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json; evaluation.json where it is scored
+//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json; evaluation.json if it was evaluated
 //! run/latest                 name of the newest checkpoint
-//! run/best                   name of the one with the highest mIoU, where checkpoints are scored
+//! run/best                   name of the checkpoint with the highest mIoU, if checkpoints are evaluated
 //! ```
 
 use std::fs::{self, File};
@@ -17,7 +18,7 @@ use loader::source;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading, writing};
 use crate::objective::Objective;
 use crate::optimizer::Optimizer;
 use crate::settings::Settings;
@@ -33,31 +34,31 @@ const EVALUATION: &str = "evaluation.json";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
-/// What names of a trained vision tower begin with, as open_clip's.
+/// Prefix of the state-dict keys of a trained vision tower, as in open_clip.
 const VISUAL: &str = "visual.";
 
-/// What a checkpoint knows beside its tensors. Nothing random is drawn after the first step but by sample
-/// number, so there is no generator to save.
+/// The content of `state.json`. There is no state of a random generator: after the initialization, all random numbers follow
+/// from the seed and the number of a sample.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
-    /// Version of this layout.
+    /// Version of this format.
     pub version: u32,
     /// Version of the program.
     pub program: String,
-    /// Optimiser steps taken.
+    /// Optimizer steps taken.
     pub step: u64,
-    /// Where the next batch is: epoch and step within it.
+    /// Position of the next batch: epoch, and step within the epoch.
     pub position: (u64, u64),
-    /// SHA-256 of the frozen tower's file; empty for `clip`, which has none.
+    /// SHA-256 of the weights file of the frozen vision tower; empty for `clip`, which has none.
     pub vision: String,
-    /// Concepts in the bank.
+    /// Number of concepts in the vocabulary (bank).
     pub bank: usize,
-    /// The run's settings.
+    /// The settings of the run.
     pub settings: Settings,
 }
 
 impl State {
-    /// After `step` steps of a run.
+    /// The state of a run after `step` steps.
     pub fn new(settings: &Settings, step: u64, position: (u64, u64), vision: &str, bank: usize) -> Self {
         Self {
             version: VERSION,
@@ -71,58 +72,58 @@ impl State {
     }
 }
 
-/// The frozen tower's file inside a run.
+/// The file of the frozen vision tower in a run folder.
 pub fn vision_path(run: &Path) -> PathBuf {
     run.join(VISION)
 }
 
-/// Makes the run's folder, with its settings and the frozen tower; refuses one that holds anything else.
+/// Creates the run folder with the settings and the frozen vision tower; an error if it contains anything else already.
 pub fn create_run(settings: &Settings) -> Result<()> {
     let run = &settings.out;
-    // What a start that was killed leaves is written again.
+    // Files that a killed start left behind are overwritten.
     let left_over = |name: &str| name == VISION || name.starts_with(concepts::files::TEMPORARY);
-    let mut entries = if run.exists() { Some(fs::read_dir(run).map_err(at(run))?) } else { None };
+    let mut entries = if run.exists() { Some(fs::read_dir(run).map_err(reading(run))?) } else { None };
     if entries.iter_mut().flatten().flatten().any(|entry| !left_over(&entry.file_name().to_string_lossy())) {
         return Err(Error::Invalid {
             path: run.clone(),
-            problem: "holds a run or something else already; go on with --resume or choose another out"
+            problem: "is not empty: to continue the run in it add --resume, otherwise choose another `out`"
                 .to_owned(),
         });
     }
     let frozen = settings.objective.name != Objective::Clip;
     if frozen {
-        File::open(&settings.vision.weights).map_err(at(&settings.vision.weights))?;
+        File::open(&settings.vision.weights).map_err(reading(&settings.vision.weights))?;
     }
-    fs::create_dir_all(run).map_err(at(run))?;
+    fs::create_dir_all(run).map_err(writing(run))?;
     if frozen {
         settings.vision.copy_to(&vision_path(run))?;
     }
-    // Last: a folder with settings is a run, whole.
+    // Last, because a folder with settings counts as a complete run folder.
     let text = toml::to_string(settings)
         .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
     let path = run.join(SETTINGS);
-    concepts::files::write_atomic(&path, text.as_bytes()).map_err(at(&path))
+    concepts::files::write_atomic(&path, text.as_bytes()).map_err(writing(&path))
 }
 
-/// Whether a run was begun in this folder.
+/// Whether this folder is a run folder.
 pub fn exists(run: &Path) -> bool {
     run.join(SETTINGS).exists()
 }
 
-/// Writes a checkpoint aside, renames it into the run and points `latest` at it.
+/// Writes a checkpoint under a temporary name, renames it, and makes `latest` point to it.
 pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &Optimizer) -> Result<PathBuf> {
     let name = format!("step-{:08}", state.step);
     let target = run.join(&name);
     let temporary = concepts::files::temporary_path(&target);
     let written = write_parts(&temporary, state, named, optimizer).and_then(|()| {
         if target.exists() {
-            // Left by a run that was killed before it pointed `latest` here.
-            fs::remove_dir_all(&target).map_err(at(&target))?;
+            // A run was killed between the renaming and the update of `latest`.
+            fs::remove_dir_all(&target).map_err(writing(&target))?;
         }
-        fs::rename(&temporary, &target).map_err(at(&target))?;
-        concepts::files::sync_parent(&target).map_err(at(run))?;
+        fs::rename(&temporary, &target).map_err(writing(&target))?;
+        concepts::files::sync_parent(&target).map_err(writing(run))?;
         let latest = run.join(LATEST);
-        concepts::files::write_atomic(&latest, name.as_bytes()).map_err(at(&latest))
+        concepts::files::write_atomic(&latest, name.as_bytes()).map_err(writing(&latest))
     });
     if written.is_err() {
         let _ = fs::remove_dir_all(&temporary);
@@ -136,19 +137,18 @@ fn write_parts(
     named: &[(String, Tensor)],
     optimizer: &Optimizer,
 ) -> Result<()> {
-    fs::create_dir_all(folder).map_err(at(folder))?;
+    fs::create_dir_all(folder).map_err(writing(folder))?;
     weights::write(&folder.join(MODEL), named)?;
     optimizer.save(&folder.join(OPTIMIZER))?;
     write_json(&folder.join(STATE), state)
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::Io { path: path.to_owned(), source: e.into() })?;
-    concepts::files::write_atomic(path, &text).map_err(at(path))
+    let text = serde_json::to_vec_pretty(value).map_err(|e| writing(path)(e.into()))?;
+    concepts::files::write_atomic(path, &text).map_err(writing(path))
 }
 
-/// Writes a checkpoint's scores beside it and, when its mIoU is the highest of the run, points `best` at it.
+/// Writes the scores of a checkpoint to its folder and, if its mIoU is the highest of the run, makes `best` point to it.
 pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> Result<()> {
     write_json(&checkpoint.join(EVALUATION), scores)?;
     let (Some(run), Some(name)) = (checkpoint.parent(), checkpoint.file_name()) else { return Ok(()) };
@@ -158,18 +158,18 @@ pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> R
     });
     if best.is_none_or(|best| miou > best) {
         let path = run.join(BEST);
-        concepts::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(at(&path))?;
+        concepts::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(writing(&path))?;
     }
     Ok(())
 }
 
-/// Copies a checkpoint of `run` to `target`, a folder or an address in an object store, and before it whatever of the run is
-/// not there yet. As on disk, `latest` comes last: the copy is a run at any moment.
+/// Copies a checkpoint of `run` to `target`, a folder or an address in an object store, after the other files of the run that
+/// are not there yet. As on disk, `latest` comes last, so that the copy is a usable run folder at any time.
 pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
     let name = checkpoint.file_name().unwrap_or_default();
     if !source::is_remote(target) {
         let folder = target.join(name);
-        fs::create_dir_all(&folder).map_err(at(&folder))?;
+        fs::create_dir_all(&folder).map_err(writing(&folder))?;
     }
     for once in [VISION, SETTINGS] {
         let (from, to) = (run.join(once), target.join(once));
@@ -192,24 +192,25 @@ pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes all checkpoints of a run but the `keep` newest, the best and the one to go on from; 0 keeps all.
+/// Removes the checkpoints of a run except the `keep` newest, the best, and the one from which the run would resume; 0 keeps
+/// all.
 pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
     if keep == 0 {
         return Ok(());
     }
-    // The newest by name may be one that a killed run left before it pointed `latest` there.
+    // The newest by name may be one that a killed run wrote before it updated `latest`.
     let named = [BEST, LATEST].map(|pointer| fs::read_to_string(run.join(pointer)).unwrap_or_default());
     let mut names: Vec<String> = fs::read_dir(run)
-        .map_err(at(run))?
+        .map_err(reading(run))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| name.strip_prefix("step-").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
         .collect();
-    // By number: beyond 99,999,999 steps names have more digits.
+    // By number: from step 100,000,000 on, names have more digits.
     names.sort_by_key(|name| (name.len(), name.clone()));
     names.truncate(names.len().saturating_sub(keep));
     for name in names.iter().filter(|name| named.iter().all(|kept| kept.trim() != name.as_str())) {
         let folder = run.join(name);
-        fs::remove_dir_all(&folder).map_err(at(&folder))?;
+        fs::remove_dir_all(&folder).map_err(writing(&folder))?;
     }
     Ok(())
 }
@@ -218,33 +219,33 @@ pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
 #[derive(Debug)]
 pub struct Checkpoint {
     folder: PathBuf,
-    /// What it knows beside its tensors.
+    /// The content of its `state.json`.
     pub state: State,
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint's folder, or the newest one of a run's.
+    /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder.
     pub fn open(path: &Path) -> Result<Self> {
         let folder = match fs::read_to_string(path.join(LATEST)) {
             Ok(name) => path.join(name.trim()),
             Err(_) if path.join(STATE).exists() => path.to_owned(),
             Err(_) => {
                 let problem = if path.exists() {
-                    "holds no finished checkpoint (no `latest`, no state.json)"
+                    "contains no finished checkpoint (neither `latest` nor state.json)"
                 } else {
-                    "does not exist; it must be a run's folder or one of its checkpoints"
+                    "does not exist; give a run folder or one of its checkpoints"
                 };
-                return Err(Error::Invalid { path: path.to_owned(), problem: problem.to_owned() });
+                return Err(Error::Failed(format!("{} {problem}", path.display())));
             }
         };
         let file = folder.join(STATE);
-        let text = fs::read(&file).map_err(at(&file))?;
+        let text = fs::read(&file).map_err(reading(&file))?;
         let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
         let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
-        // First: settings of another version may not even have the same names.
+        // Checked first: the settings of another version may have other keys.
         if state["version"] != VERSION {
             return Err(invalid(format!(
-                "is of version {}, and this program reads {VERSION}",
+                "has version {} of the checkpoint format, but this program reads version {VERSION}",
                 state["version"]
             )));
         }
@@ -252,36 +253,38 @@ impl Checkpoint {
         Ok(Self { folder, state })
     }
 
-    /// The newest checkpoint of a run, or none when it was stopped before its first.
+    /// The newest checkpoint of a run; `None` if it was stopped before its first checkpoint.
     pub fn latest(run: &Path) -> Result<Option<Self>> {
         if run.join(LATEST).exists() { Self::open(run).map(Some) } else { Ok(None) }
     }
 
-    /// The frozen tower's file beside this checkpoint.
+    /// The file of the frozen vision tower of this run.
     ///
     /// # Errors
-    /// A run of `clip`, which has none.
+    /// For a run of `clip`, which has none.
     pub fn vision_path(&self) -> Result<PathBuf> {
         if self.trains_vision() {
-            let problem = "is a run of clip, which has no frozen vision tower; this needs one".to_owned();
+            let problem =
+                "is a run of objective clip and has no frozen vision tower, which this command needs"
+                    .to_owned();
             return Err(Error::Invalid { path: self.folder.clone(), problem });
         }
         Ok(vision_path(self.folder.parent().unwrap_or(Path::new("."))))
     }
 
-    /// Whether the vision tower was trained too, and is thus part of the checkpoint.
+    /// Whether the vision tower was trained too and is therefore in the checkpoint.
     pub fn trains_vision(&self) -> bool {
         self.state.settings.objective.name == Objective::Clip
     }
 
-    /// The trained text tower, for a vision tower of this width.
+    /// The text tower, for a vision tower of this width.
     pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
         let mut weights = Weights::read(&self.folder.join(MODEL), device)?;
         let _ = weights.take_below(VISUAL);
         TextTower::from_weights(weights, self.state.settings.text.heads, vision_width, Activation::default())
     }
 
-    /// The vision tower that `clip` trained, to compute in `kind`.
+    /// The vision tower that `clip` trained, which computes in `kind`.
     pub fn trained_vision(&self, kind: Kind, device: Device) -> Result<ClipVisionTower> {
         let mut weights = Weights::read(&self.folder.join(MODEL), device)?.take_below(VISUAL);
         let tower = ClipVisionTower::take(&mut weights, Dense::Tokens, Activation::default(), kind)?;
@@ -289,15 +292,15 @@ impl Checkpoint {
         Ok(tower)
     }
 
-    /// Puts the saved moments into `optimizer`.
+    /// Loads the saved moments into `optimizer`.
     pub fn load_optimizer(&self, optimizer: &mut Optimizer, device: Device) -> Result<()> {
         optimizer.load(&self.folder.join(OPTIMIZER), device)
     }
 
-    /// Refuses to go on with settings that would make another run of it.
-    pub fn refuse_unless_same(&self, settings: &Settings) -> Result<()> {
+    /// An error if `settings` differ from those of the run in a value that influences the result.
+    pub fn check_same_settings(&self, settings: &Settings) -> Result<()> {
         let table = |settings: &Settings| {
-            // What may change between a stop and a resume: where and how often, never what is computed.
+            // These may change between a stop and a resume: paths, speed and logging, but nothing that influences the result.
             let neutral = Settings::default();
             let mut same = settings.clone();
             same.out.clone_from(&neutral.out);
@@ -312,16 +315,22 @@ impl Checkpoint {
             same.checkpoint.clone_from(&neutral.checkpoint);
             same.evaluation.clone_from(&neutral.evaluation);
             (same.data.threads, same.data.prefetch) = (neutral.data.threads, neutral.data.prefetch);
+            // What counts is the learning rate, whichever setting it comes from. (A run of an earlier version has `lr` alone.)
+            same.optimizer.lr = Some(same.optimizer.max_lr(same.data.batch_size));
+            same.optimizer.lr_per_256 = neutral.optimizer.lr_per_256;
             toml::Table::try_from(&same).map(flatten).unwrap_or_default()
         };
         let (ours, theirs) = (table(settings), table(&self.state.settings));
         for (name, value) in &ours {
             let saved = theirs.get(name);
             if saved != Some(value) {
-                let saved = saved.map_or("unset".to_owned(), ToString::to_string);
+                let saved = saved.map_or("no value".to_owned(), ToString::to_string);
                 return Err(Error::Setting {
                     name: name.clone(),
-                    problem: format!("is {value}, but the run in {} has {saved}", self.folder.display()),
+                    problem: format!(
+                        "is {value}, but the run in {} was started with {saved}; resume with the same value or start a new run",
+                        self.folder.display()
+                    ),
                 });
             }
         }

@@ -1,4 +1,4 @@
-//! Class vectors of a text tower: names in templates, embedded and averaged.
+//! Class embeddings: class names are inserted into prompt templates, embedded by the text tower, and averaged.
 
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -13,21 +13,21 @@ use crate::objective::Objective;
 use crate::pooling::{Mention, Mentions};
 use crate::towers::{CaptionTokens, TextTower, unit};
 
-/// Captions of class names embedded together.
+/// Prompts per forward pass.
 const TEXT_BATCH: usize = 256;
 
-/// Which embedding of a class name is its vector.
+/// Which embedding of the prompts represents a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClassVectors {
-    /// The caption's, from its end-of-text token: what L_g aligns with class tokens, and the published protocol.
+    /// The embedding of the whole prompt, as in CLIP. The contrastive loss trains it to match whole images; the published protocol.
     Caption,
-    /// The name's own words', as mentions are embedded in training: what L_l aligns with patches.
+    /// The mean of the tokens of the class name in the prompt. The concept loss of simzss trains it to match patches.
     Concept,
 }
 
 impl ClassVectors {
-    /// What the objective aligns directly: the words for `simzss`, the caption for the others.
+    /// The embedding that the objective trains to match image regions best: `concept` for simzss, `caption` for the others.
     pub fn of(objective: Objective) -> Self {
         match objective {
             Objective::Simzss => Self::Concept,
@@ -36,7 +36,7 @@ impl ClassVectors {
     }
 }
 
-/// Class vectors: the mean over the templates of unit-length embeddings of each name, of unit length, [C, d_v].
+/// Class embeddings, [C, d_v]: for each name the mean over the templates of its L2-normalized embeddings, L2-normalized again.
 pub fn class_vectors(
     text: &TextTower,
     names: &[String],
@@ -47,7 +47,7 @@ pub fn class_vectors(
     if names.iter().any(|name| name.trim().is_empty()) {
         return Err(Error::Setting {
             name: "classes".to_owned(),
-            problem: "one of the names is empty".to_owned(),
+            problem: "contains an empty name".to_owned(),
         });
     }
     let captions: Vec<(String, Range<u32>)> =
@@ -58,7 +58,7 @@ pub fn class_vectors(
     Ok(unit(&all.mean_dim([1i64].as_slice(), false, Kind::Float)))
 }
 
-/// Unit-length embeddings of whole captions, [n, d_v].
+/// L2-normalized embeddings of whole captions, [n, d_v].
 pub fn caption_vectors(text: &TextTower, captions: &[String], kind: Kind) -> Tensor {
     let captions: Vec<(String, Range<u32>)> =
         captions.iter().map(|caption| (concepts::canonical(caption), 0..0)).collect();
@@ -68,7 +68,7 @@ pub fn caption_vectors(text: &TextTower, captions: &[String], kind: Kind) -> Ten
     Tensor::cat(&embedded, 0)
 }
 
-/// A name in a template, as canonical text, with the bytes that the name takes.
+/// A name in a template as normalized text, with the byte range of the name.
 fn worded(template: &str, name: &str) -> (String, Range<u32>) {
     let caption = concepts::canonical(&template.replace("{}", name.trim()));
     let name = concepts::canonical(name);
@@ -77,9 +77,9 @@ fn worded(template: &str, name: &str) -> (String, Range<u32>) {
     (caption, start as u32..(start + name.len()) as u32)
 }
 
-/// Unit-length embeddings of captions or of the names in them, [n, d_v].
+/// L2-normalized embeddings of captions, or of the names in them, [n, d_v].
 fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
-    // Making one takes longer than embedding a word.
+    // Creating a tokenizer takes longer than embedding a name.
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
     let context = text.shape.context as usize;
     let device = text.logit_scale().device();

@@ -1,4 +1,4 @@
-//! From shards to what a step takes: the bank, the loader, the frozen tower's features.
+//! From shards to the input of a step: the concept vocabulary, the loader, the features of the frozen vision tower.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use crate::objective::{Images, Objective, StepInput};
 use crate::operations;
 use crate::pooling::Mention;
 use crate::settings::{CropKind, DataSettings, Settings};
-use crate::torch::{Lane, PinnedSlot};
+use crate::torch::{PinnedSlot, StagingBuffer};
 use crate::towers::{CaptionTokens, ClipVisionTower, VisionFeatures, unit};
-use crate::vision_source::{CacheHeader, FeatureCache, FrozenVision, pixels};
+use crate::vision_source::{CacheHeader, FeatureCache, ImageEncoder, pixels};
 
-/// The bank of a run: the names of its file, or every concept that the sidecars mention often enough. None for objectives
-/// without concepts, whose shards need no sidecars.
+/// The concept vocabulary (bank) of a run: the concepts in its file, or every concept that the sidecars mention often enough.
+/// `None` for objectives without a concept loss, whose shards need no sidecars.
 pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     if settings.objective.name != Objective::Simzss {
         return Ok(None);
@@ -45,18 +45,16 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
         !matched
     })?;
     if !matched {
-        return Err(Error::Setting {
-            name: "bank".to_owned(),
-            problem: format!(
-                "none of its {} concepts is mentioned in the shards' sidecars, so the concept loss has nothing to align",
-                bank.len()
-            ),
-        });
+        return Err(Error::Failed(format!(
+            "the sidecars of the shards mention none of the {} concepts of the vocabulary, so the concept loss has nothing to align; \
+             check bank.names and bank.min_mentions",
+            bank.len()
+        )));
     }
     Ok(Some(bank))
 }
 
-/// Calls `visit` with every mention of the shards' sidecars until it says to stop.
+/// Calls `visit` with every mention in the sidecars of the shards until it returns `false`.
 fn for_each_mention(
     shards: &[PathBuf],
     mut visit: impl FnMut(concepts::sidecar::MentionRow<'_>) -> bool,
@@ -70,8 +68,9 @@ fn for_each_mention(
         match &tagged_by {
             Some((first, other)) if *other != by => {
                 let first = first.display();
-                let problem =
-                    format!("was tagged by {by}, and {first} by {other}; tag all shards with one tagger");
+                let problem = format!(
+                    "was tagged by {by}, but {first} by {other}; tag all shards with the same tagger"
+                );
                 return Err(Error::Invalid { path: shard.clone(), problem });
             }
             Some(_) => {}
@@ -89,7 +88,7 @@ fn for_each_mention(
     Ok(())
 }
 
-/// Opens the loader that a run's settings describe, for one of its ranks.
+/// Opens the loader that the settings of a run describe, for one of its ranks.
 pub fn loader(
     settings: &Settings,
     shards: Vec<PathBuf>,
@@ -124,7 +123,7 @@ pub fn loader(
     Ok(Loader::open(to_load)?)
 }
 
-/// A loader of images alone, one by one, in an order without gaps: what the feature cache is made from.
+/// A loader that gives only images, one by one, each exactly once: for the feature cache.
 pub fn image_loader(shards: Vec<PathBuf>, size: u32, threads: usize) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, 1);
     to_load.streams = 1;
@@ -138,7 +137,7 @@ pub fn image_loader(shards: Vec<PathBuf>, size: u32, threads: usize) -> Result<L
     Ok(Loader::open(to_load)?)
 }
 
-/// A loader of images alone, shuffled and now and then mirrored: what a tower is pretrained on.
+/// A loader that gives only images, shuffled and randomly flipped: for pretraining a tower.
 pub fn pretraining_loader(
     shards: Vec<PathBuf>,
     batch_size: usize,
@@ -170,20 +169,20 @@ fn image_settings(data: &DataSettings) -> ImageSettings {
     ImageSettings { crop, flip: data.flip }
 }
 
-/// Where the embeddings of a batch's images come from.
+/// Where the embeddings of the images of a batch come from.
 #[derive(Debug)]
 pub enum VisionSource {
-    /// The frozen tower, on images of this size.
-    Frozen(FrozenVision, i64),
-    /// Its features on disk.
+    /// The frozen tower, for images of this size.
+    Frozen(ImageEncoder, i64),
+    /// Its features, stored on disk.
     Cache(FeatureCache),
-    /// CLIP's own tower, which is trained.
-    Trained(Box<FrozenVision<ClipVisionTower>>, i64),
+    /// CLIP's vision tower, which is trained, for images of this size.
+    Trained(Box<ImageEncoder<ClipVisionTower>>, i64),
 }
 
 impl VisionSource {
-    /// What a run's settings name: the frozen tower, its cache, or a new tower of `clip`'s. Returns the width d_v too. A new
-    /// tower draws from libtorch's generator.
+    /// The source that the settings of a run describe: the frozen tower, its cached features, or a new tower for `clip`. Also
+    /// returns the width d_v. A new tower uses libtorch's random generator.
     pub fn open(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
         match settings.objective.name {
             Objective::Clip => Ok((Self::to_train(settings, device), settings.clip.output)),
@@ -191,17 +190,17 @@ impl VisionSource {
         }
     }
 
-    /// A new tower of `clip`'s.
+    /// A new tower for `clip`.
     pub fn to_train(settings: &Settings, device: Device) -> Self {
         let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.size));
         let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
-        let vision = FrozenVision::around(tower.trainable(), &settings.vision, kind, device);
+        let vision = ImageEncoder::around(tower.trainable(), &settings.vision, kind, device);
         Self::Trained(Box::new(vision), size)
     }
 
     fn frozen(settings: &Settings, loader: &Loader, device: Device) -> Result<(Self, i64)> {
         let kind = settings.precision.kind(device);
-        let vision = FrozenVision::open(&settings.vision, kind, device)?;
+        let vision = ImageEncoder::open(&settings.vision, kind, device)?;
         vision.tower.check_size("data.size", i64::from(settings.data.size))?;
         let width = vision.tower.width;
         let source = match &settings.data.features {
@@ -214,7 +213,7 @@ impl VisionSource {
         Ok((source, width))
     }
 
-    /// Side of the images, and none where no image is needed.
+    /// Side of the images; `None` if no images are needed.
     fn size(&self) -> Option<i64> {
         match self {
             Self::Frozen(_, size) | Self::Trained(_, size) => Some(*size),
@@ -222,10 +221,10 @@ impl VisionSource {
         }
     }
 
-    /// Floating-point operations of a step for one image.
+    /// Floating-point operations per image in a step.
     pub fn operations(&self) -> f64 {
         match self {
-            Self::Frozen(FrozenVision { tower, .. }, size) => {
+            Self::Frozen(ImageEncoder { tower, .. }, size) => {
                 operations::vision(*size, tower.patch, tower.width, tower.depth(), tower.extra_tokens())
             }
             Self::Trained(vision, size) => {
@@ -236,7 +235,7 @@ impl VisionSource {
         }
     }
 
-    /// Every parameter that is trained, under open_clip's name for it.
+    /// All parameters that are trained, with their state-dict keys in open_clip.
     pub fn trained(&self) -> Vec<(String, Tensor)> {
         match self {
             Self::Trained(vision, _) => vision.tower.named(),
@@ -245,77 +244,78 @@ impl VisionSource {
     }
 }
 
-/// A batch and its pixels, [B, H, W, 3] uint8, on the device; none where features come from a cache.
+/// A batch whose pixels are on the device.
 #[derive(Debug)]
-pub struct Fed {
-    /// What the loader gave.
+pub struct DeviceBatch {
+    /// The batch from the loader.
     pub batch: Batch,
-    /// On the device.
+    /// [B, H, W, 3] uint8, on the device; `None` if features come from a cache.
     pub pixels: Option<Tensor>,
 }
 
-/// Batches that are on the device when they are asked for.
+/// Copies batches to the device ahead of time.
 ///
-/// On a GPU two batches are ahead: their pixels travel from pinned memory on a stream of their own while kernels run.
+/// On a GPU, two batches are in preparation: their pixels are copied from pinned memory on a separate CUDA stream while kernels
+/// run.
 #[derive(Debug)]
-pub struct Feed {
+pub struct Prefetcher {
     batches: Batches,
     device: Device,
     size: Option<i64>,
-    /// Buffers on the GPU: one that is read, and one for each batch ahead. None on a CPU.
-    lanes: Vec<Lane>,
+    /// On the GPU: one that is being read, and one per batch in preparation. Empty on a CPU.
+    buffers: Vec<StagingBuffer>,
     ahead: VecDeque<(Batch, usize)>,
-    /// Number of batches sent, and of batches handed out.
+    /// Number of batches whose copy was started, and number of batches returned.
     sent: usize,
     given: usize,
 }
 
-/// Batches whose pixels are on their way while one is computed.
+/// Batches whose pixels are being copied while one is computed.
 const AHEAD: usize = 2;
 
-impl Feed {
-    /// From a position on.
+impl Prefetcher {
+    /// Starts at a position.
     pub fn new(loader: &Loader, from: Position, source: &VisionSource, device: Device) -> Result<Self> {
-        let mut lanes = Vec::new();
+        let mut buffers = Vec::new();
         if let (Device::Cuda(_), Some(size)) = (device, source.size()) {
             for _ in 0..=AHEAD {
                 let shape = [loader.rows() as i64, size, size, 3];
-                lanes.push(Lane::new(Tensor::zeros(shape, (Kind::Uint8, device)))?);
+                buffers.push(StagingBuffer::new(Tensor::zeros(shape, (Kind::Uint8, device)))?);
             }
         }
-        let batches = if lanes.is_empty() {
+        let batches = if buffers.is_empty() {
             loader.batches(from)
         } else {
             let pinned = |bytes| Ok(Box::new(PinnedSlot::new(bytes)?) as Box<dyn Slot>);
             loader.batches_in(from, Box::new(pinned))
         };
-        Ok(Self { batches, device, size: source.size(), lanes, ahead: VecDeque::new(), sent: 0, given: 0 })
+        Ok(Self { batches, device, size: source.size(), buffers, ahead: VecDeque::new(), sent: 0, given: 0 })
     }
 
-    /// The next batch. Kernels that read the last one's pixels must have been started.
-    pub fn next_batch(&mut self) -> Result<Fed> {
-        let Some(size) = self.size else { return Ok(Fed { batch: self.load()?, pixels: None }) };
-        if self.lanes.is_empty() {
+    /// The next batch. All kernels that read the pixels of the previous batch must have been launched.
+    pub fn next_batch(&mut self) -> Result<DeviceBatch> {
+        let Some(size) = self.size else { return Ok(DeviceBatch { batch: self.load()?, pixels: None }) };
+        if self.buffers.is_empty() {
             let batch = self.load()?;
             let pixels = pixels(&batch.images, size).to_device(self.device);
-            return Ok(Fed { batch, pixels: Some(pixels) });
+            return Ok(DeviceBatch { batch, pixels: Some(pixels) });
         }
-        let count = self.lanes.len();
+        let count = self.buffers.len();
         if self.given > 0 {
-            self.lanes[(self.given - 1) % count].release()?;
+            self.buffers[(self.given - 1) % count].release()?;
         }
         while self.ahead.len() <= AHEAD {
             let batch = self.load()?;
-            let lane = self.sent % count;
+            let buffer = self.sent % count;
             let slot = batch.images.slot::<PinnedSlot>().ok_or_else(no_batch)?;
-            self.lanes[lane].send(slot.tensor(&[batch.size as i64, size, size, 3]))?;
+            self.buffers[buffer].send(slot.tensor(&[batch.size as i64, size, size, 3]))?;
             self.sent += 1;
-            self.ahead.push_back((batch, lane));
+            self.ahead.push_back((batch, buffer));
         }
-        let (batch, lane) = self.ahead.pop_front().ok_or_else(no_batch)?;
+        let (batch, buffer) = self.ahead.pop_front().ok_or_else(no_batch)?;
         self.given += 1;
-        let pixels = Some(self.lanes[lane].receive()?.shallow_clone());
-        Ok(Fed { batch, pixels })
+        let pixels = Some(self.buffers[buffer].receive()?.shallow_clone());
+        Ok(DeviceBatch { batch, pixels })
     }
 
     fn load(&mut self) -> Result<Batch> {
@@ -324,24 +324,24 @@ impl Feed {
 }
 
 fn no_batch() -> Error {
-    Error::Setting { name: "data.shards".to_owned(), problem: "gave no batch".to_owned() }
+    Error::Failed("the loader gave no batch".to_owned())
 }
 
-/// Images that the frozen tower sees at once where no micro-batch is set: enough to fill a GPU. It keeps nothing for a
-/// backward pass, so pieces cost nothing.
+/// Images per forward pass of the frozen tower if `micro_batch` is not set: enough to fill a GPU. It keeps no activations for
+/// a backward pass, so splitting the batch costs nothing.
 const SEEN_AT_ONCE: i64 = 1024;
 
-/// What a step takes of a batch, its images seen by the frozen tower in pieces.
+/// The input of a step from a batch; the frozen tower processes the images in pieces.
 pub fn step_input<'a>(
-    fed: &Fed,
+    device_batch: &DeviceBatch,
     source: &'a VisionSource,
     settings: &Settings,
     device: Device,
 ) -> Result<StepInput<'a>> {
     let kind = settings.precision.kind(device);
     let with_patches = settings.objective.name == Objective::Simzss;
-    let batch = &fed.batch;
-    let images = match (source, &fed.pixels) {
+    let batch = &device_batch.batch;
+    let images = match (source, &device_batch.pixels) {
         (VisionSource::Trained(vision, _), Some(pixels)) => {
             Images::ToTrain(&vision.tower, vision.normalise(pixels))
         }
@@ -370,7 +370,7 @@ pub fn step_input<'a>(
     Ok(StepInput { images, captions, mentions })
 }
 
-/// Features of unit length, patches in the precision of the towers.
+/// L2-normalized features; patches in the precision of the towers.
 pub fn seen(features: &VisionFeatures, with_patches: bool, kind: Kind) -> VisionFeatures {
     tch::no_grad(|| VisionFeatures {
         class: unit(&features.class),

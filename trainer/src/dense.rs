@@ -1,4 +1,4 @@
-//! Features of whole pictures, computed once: what pictures of features and the page of `trainer serve` are made of.
+//! Patch features of whole images, computed once per image: for heat maps, colours of features, and `trainer serve`.
 
 use image::RgbImage;
 use tch::{Kind, Tensor};
@@ -8,31 +8,31 @@ use crate::device;
 use crate::error::Result;
 use crate::segmenter::SegmentSettings;
 use crate::towers::unit;
-use crate::vision_source::FrozenVision;
+use crate::vision_source::ImageEncoder;
 
-/// Windows that go through the tower together.
+/// Windows per forward pass.
 const WINDOW_BATCH: usize = 16;
 
-/// The frozen tower of a checkpoint, for pictures of any size.
+/// The frozen tower of a checkpoint, for images of any size.
 #[derive(Debug)]
 pub struct DenseVision {
-    vision: FrozenVision,
-    /// Short side of the picture and side of the window, pixels.
+    vision: ImageEncoder,
+    /// Short side of the resized image and side of the window, in pixels.
     size: i64,
-    /// Step of the window, patches.
+    /// Step of the window, in patches.
     stride: i64,
 }
 
 impl DenseVision {
-    /// Opens the tower beside the checkpoint; of the settings, device, precision, size and stride matter.
+    /// Opens the frozen tower of a run. Of the settings, `device`, `precision`, `size` and `stride` are used.
     pub fn open(checkpoint: &Checkpoint, settings: &SegmentSettings) -> Result<Self> {
         let device = device::open(&settings.device)?;
         let trained = &checkpoint.state.settings;
         let mut vision_settings = trained.vision.clone();
         vision_settings.weights = checkpoint.vision_path()?;
-        let vision = FrozenVision::open(&vision_settings, settings.precision.kind(device), device)?;
+        let vision = ImageEncoder::open(&vision_settings, settings.precision.kind(device), device)?;
         let size = i64::from(if settings.size == 0 { trained.data.size } else { settings.size });
-        vision.tower.check_size("size", size)?;
+        vision.tower.check_size("--size", size)?;
         let stride = if settings.stride == 0 { size / 2 } else { i64::from(settings.stride) };
         let stride = (stride / vision.tower.patch).max(1);
         Ok(Self { vision, size, stride })
@@ -43,12 +43,12 @@ impl DenseVision {
         self.vision.tower.width
     }
 
-    /// Unit-length features of the picture's patches, [rows, columns, d_v], float32 on the CPU.
+    /// L2-normalized patch features of an image, [rows, columns, d_v], float32 on the CPU.
     ///
-    /// The short side becomes `size` pixels and the long side keeps the ratio, to whole patches. A square window
-    /// slides over the long side in whole patches; where windows overlap, their unit-length features are averaged
-    /// (so these are a little shorter than 1). Products with class vectors are then the averages of the windows'
-    /// similarities: what [`crate::segmenter::Segmenter`] computes, which up-samples before it averages.
+    /// The short side is resized to `size` pixels, the long side in proportion, rounded to whole patches. A square window slides over
+    /// the image in whole patches. Where windows overlap, their L2-normalized features are averaged (so the averages are a little
+    /// shorter than 1). The product with a class embedding is then the average of the similarities in the windows. This is what
+    /// [`crate::segmenter::Segmenter`] computes too, except that it upsamples before it averages.
     pub fn features(&self, picture: &RgbImage) -> Tensor {
         tch::no_grad(|| {
             let patch = self.vision.tower.patch;
@@ -80,7 +80,7 @@ impl DenseVision {
         })
     }
 
-    /// Pixels 0..255 as float32, [1, h, w, 3], both sides whole patches; bilinear, as the segmenter does.
+    /// Pixels 0..255 as float32, [1, h, w, 3], resized bilinearly as in the segmenter; both sides are a multiple of the patch size.
     fn resized(&self, picture: &RgbImage) -> Tensor {
         let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
         let pixels = Tensor::from_slice(picture.as_raw()).view([1, height, width, 3]);
@@ -98,7 +98,7 @@ impl DenseVision {
     }
 }
 
-/// Offsets of windows along a side: every `stride`, the last flush with the end.
+/// Offsets of windows along a side: every `stride`, and the last one at the end of the side.
 fn offsets(length: i64, window: i64, stride: i64) -> Vec<i64> {
     let mut out: Vec<i64> = (0..=length - window).step_by(stride as usize).collect();
     if out.last() != Some(&(length - window)) {
@@ -107,14 +107,14 @@ fn offsets(length: i64, window: i64, stride: i64) -> Vec<i64> {
     out
 }
 
-/// Values of a grid of patches as one a pixel of a picture of `height` x `width`, row by row; bilinear.
+/// Upsamples a grid of patch values bilinearly to one value per pixel of an image of `height` x `width` pixels, row by row.
 pub fn per_pixel(grid: &Tensor, height: u32, width: u32) -> Vec<f32> {
     let size = [i64::from(height), i64::from(width)];
     let grid = grid.to_kind(Kind::Float).unsqueeze(0).unsqueeze(0);
     numbers(&grid.upsample_bilinear2d(size, false, None, None))
 }
 
-/// A tensor's values in order.
+/// The values of a tensor, in order.
 pub fn numbers(tensor: &Tensor) -> Vec<f32> {
     let tensor = tensor.detach().to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
     let mut out = vec![0.0; tensor.numel()];

@@ -1,13 +1,14 @@
-//! Where tensors live and in which precision the towers compute.
+//! The device on which tensors are stored, and the precision in which the towers compute.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::torch;
 
-/// What towers compute in. Weights of the trained tower, losses and softmaxes are float32 either way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+/// Number format in which the towers compute. The weights of trained towers, losses and softmaxes are always float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// bfloat16 on a GPU, float32 on a CPU.
@@ -20,7 +21,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The kind for `device`.
+    /// The tensor kind on `device`.
     pub fn kind(self, device: Device) -> Kind {
         match self {
             Self::Bfloat16 => Kind::BFloat16,
@@ -30,18 +31,23 @@ impl Precision {
     }
 }
 
-/// The device of that name: `auto` (a GPU where there is one), `cpu`, `cuda`, `cuda:N`.
+/// Why there is no CUDA, and how to get it.
+const CPU_ONLY: &str = "this libtorch is CPU-only. Install PyTorch 2.11 with CUDA and link .torch to it: \
+    python3 -m venv cuda && cuda/bin/pip install 'torch==2.11.*' && rm -r .torch && \
+    ln -s \"$PWD\"/cuda/lib/python3.*/site-packages .torch";
+
+/// The device called `name`: `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
 ///
-/// Call before any tensor is made: libtorch remembers whether it saw a GPU when first asked.
+/// Call this before any tensor is created: libtorch looks for GPUs only once, when first asked.
 pub fn open(name: &str) -> Result<Device> {
     let refuse = |problem: String| Error::Device { device: name.to_owned(), problem };
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
         "auto" | "cuda" => 0,
-        _ => name
-            .strip_prefix("cuda:")
-            .and_then(|n| n.parse().ok())
-            .ok_or_else(|| refuse("unknown; use auto, cpu, cuda or cuda:N".to_owned()))?,
+        _ => name.strip_prefix("cuda:").and_then(|n| n.parse().ok()).ok_or_else(|| Error::Setting {
+            name: "device".to_owned(),
+            problem: format!("is {name}; it must be auto, cpu, cuda or cuda:N"),
+        })?,
     };
     let loaded = torch::load_cuda();
     let count = if loaded.is_ok() { Cuda::device_count() } else { 0 };
@@ -51,14 +57,15 @@ pub fn open(name: &str) -> Result<Device> {
     }
     match (name, loaded) {
         ("auto", _) => Ok(Device::Cpu),
-        (_, Err(why)) => Err(refuse(format!(
-            "libtorch's CUDA half cannot be loaded ({why}); link .torch to a full torch 2.11"
-        ))),
-        (_, Ok(())) => Err(refuse(format!("there are {count} GPUs here"))),
+        (_, Err(why)) => Err(refuse(format!("{CPU_ONLY} ({why})"))),
+        (_, Ok(())) if count == 0 => {
+            Err(refuse("libtorch finds no GPU; check the driver with nvidia-smi".to_owned()))
+        }
+        (_, Ok(())) => Err(refuse(format!("this machine has {count} GPUs, numbered from 0"))),
     }
 }
 
-/// The device of that name for a process that shares its machine with others: without a number, its own GPU.
+/// The same for one of several processes on a machine: without a number, the GPU with the number `local_rank`.
 pub fn open_for_rank(name: &str, local_rank: usize) -> Result<Device> {
     match name {
         "cuda" => open(&format!("cuda:{local_rank}")),
@@ -70,20 +77,20 @@ pub fn open_for_rank(name: &str, local_rank: usize) -> Result<Device> {
     }
 }
 
-/// Brings a tensor to the device without waiting for the kernels that are under way there, as a copy from memory that is
-/// not pinned would.
+/// Copies a tensor to the device without waiting for the kernels that are running there; a copy from memory that is not pinned
+/// would wait for them.
 pub fn send(tensor: &Tensor, device: Device) -> Tensor {
     if !device.is_cuda() {
         return tensor.shallow_clone();
     }
     match torch::pin(&tensor.contiguous()) {
         Ok(pinned) => pinned.to_device_(device, tensor.kind(), true, false),
-        // Without memory to pin there is still the slow way.
+        // If no memory can be pinned, the slower copy still works.
         Err(_) => tensor.to_device(device),
     }
 }
 
-/// Limits libtorch to `threads` CPU threads; 0 leaves its choice, one a core.
+/// Limits libtorch to `threads` CPU threads; 0 keeps its default, one per core.
 pub fn limit_threads(threads: usize) {
     if threads > 0 {
         tch::set_num_threads(threads as i32);

@@ -5,9 +5,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::error::{Result, at};
+use crate::error::{Result, writing};
 
-/// A file of events, appended to.
+/// An event file, to which events are appended.
 #[derive(Debug)]
 pub struct Events {
     file: File,
@@ -15,12 +15,12 @@ pub struct Events {
 }
 
 impl Events {
-    /// A new file in `folder`, which is made; TensorBoard joins the files of a folder.
+    /// A new file in `folder`, which is created. TensorBoard joins all event files of a folder.
     pub fn create(folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder).map_err(at(folder))?;
+        fs::create_dir_all(folder).map_err(writing(folder))?;
         let (seconds, process) = (now() as u64, std::process::id());
         let path = folder.join(format!("events.out.tfevents.{seconds}.{process}"));
-        let file = File::create(&path).map_err(at(&path))?;
+        let file = File::create(&path).map_err(writing(&path))?;
         let mut events = Self { file, path };
         let mut event = Vec::new();
         put_double(&mut event, 1, now());
@@ -47,7 +47,7 @@ impl Events {
 
     fn append(&mut self, event: &[u8]) -> Result<()> {
         let record = record(event);
-        self.file.write_all(&record).map_err(at(&self.path))
+        self.file.write_all(&record).map_err(writing(&self.path))
     }
 }
 
@@ -55,7 +55,7 @@ fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
 
-/// A TFRecord: length, its checksum, the bytes, their checksum.
+/// A TFRecord: length, checksum of the length, content, checksum of the content.
 fn record(bytes: &[u8]) -> Vec<u8> {
     let length = (bytes.len() as u64).to_le_bytes();
     let mut out = length.to_vec();
@@ -65,12 +65,12 @@ fn record(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// TFRecord's checksum: CRC-32C, rotated and offset so that a checksum of checksums stays one.
+/// TFRecord's masked checksum: CRC-32C, rotated and offset, because the CRC of data that contains CRCs is problematic.
 fn masked(bytes: &[u8]) -> u32 {
     crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
-/// CRC-32 of Castagnoli, reflected, a bit at a time: a log line is a few hundred bytes.
+/// CRC-32C (Castagnoli), reflected, bit by bit: fast enough for a few hundred bytes per log line.
 fn crc32c(bytes: &[u8]) -> u32 {
     let mut crc = !0u32;
     for &byte in bytes {
@@ -82,7 +82,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
     !crc
 }
 
-// Fields of protocol buffers: the field's number and wire type, then the value.
+// Protocol buffer fields: field number and wire type, then the value.
 
 fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -117,14 +117,14 @@ fn put_float(out: &mut Vec<u8>, field: u64, value: f32) {
 mod tests {
     use super::*;
 
-    /// The check value of the CRC catalogues, and RFC 3720's for 32 zeros.
+    /// The check value in CRC catalogues, and the one of RFC 3720 for 32 zero bytes.
     #[test]
     fn the_checksum_is_crc32c() {
         assert_eq!(crc32c(b"123456789"), 0xe306_9283);
         assert_eq!(crc32c(&[0; 32]), 0x8a91_36aa);
     }
 
-    /// A scalar written by TensorFlow's own protocol buffers (tensorboard 2.20): `Event(wall_time=1.5, step=300,
+    /// The bytes of a scalar as TensorFlow's own protocol buffers write it (tensorboard 2.20): `Event(wall_time=1.5, step=300,
     /// summary=Summary(value=[Summary.Value(tag="loss", simple_value=0.25)]))`.
     #[test]
     fn an_event_has_tensorflows_bytes() {

@@ -1,4 +1,4 @@
-//! Towers and class vectors as files that other programs load.
+//! Exports towers and class embeddings to files for other programs.
 
 use std::collections::HashMap;
 use std::fs;
@@ -11,16 +11,16 @@ use tch::{Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::dense::numbers;
 use crate::device;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, writing};
 use crate::settings::VisionSettings;
 use crate::towers::{TextTower, VisionTower};
 use crate::weights;
 use crate::words::WordList;
 
-/// The lines that load an export, with timm and `open_clip` alone.
+/// The Python script that loads an export with timm and open_clip.
 pub const LOAD: &str = include_str!("export/load.py");
 
-/// Writes both towers of a checkpoint into a folder: see [`towers`].
+/// Writes both towers of a checkpoint to a folder; see [`towers`].
 pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let device = device::open("cpu")?;
     let settings = &checkpoint.state.settings;
@@ -36,11 +36,11 @@ pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     towers(&vision, &text, &settings.vision, &about, out)
 }
 
-/// Writes `vision.safetensors` in timm's names, `text.safetensors` in `open_clip`'s, `config.json` with the arguments
-/// that build both there, and `load.py`, which does so.
+/// Writes `vision.safetensors` with the state-dict keys of timm, `text.safetensors` with those of open_clip, `config.json` with the
+/// constructor arguments of both, and `load.py`, which loads them.
 ///
-/// With registers timm adds the position embedding before it prepends them and gives the class token none; its own
-/// conversion of DINOv2 adds the class token's position to the class token, and so does this.
+/// For towers with registers, timm has no position embedding for the class token. As in timm's own conversion of DINOv2, it is
+/// added to the class token.
 pub fn towers(
     vision: &VisionTower,
     text: &TextTower,
@@ -48,9 +48,10 @@ pub fn towers(
     about: &Value,
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(out).map_err(at(out))?;
+    fs::create_dir_all(out).map_err(writing(out))?;
     if vision.is_denoised() {
-        let problem = "this tower has a denoiser, and timm has none: its features would be others there";
+        let problem =
+            "the tower has a denoiser, which timm does not support: its features would differ there";
         return Err(Error::Weights { path: settings.weights.clone(), problem: problem.to_owned() });
     }
     let named: Vec<(String, Tensor)> =
@@ -96,13 +97,13 @@ pub fn towers(
     weights::write(&files[0], &named)?;
     weights::write(&files[1], &text_named)?;
     let config = format!("{config:#}\n");
-    concepts::files::write_atomic(&files[2], config.as_bytes()).map_err(at(&files[2]))?;
-    concepts::files::write_atomic(&files[3], LOAD.as_bytes()).map_err(at(&files[3]))?;
+    concepts::files::write_atomic(&files[2], config.as_bytes()).map_err(writing(&files[2]))?;
+    concepts::files::write_atomic(&files[3], LOAD.as_bytes()).map_err(writing(&files[3]))?;
     Ok(files.to_vec())
 }
 
-/// Writes class vectors for use without a text tower: `weight`, unit-length float32 [words, d_v]; `class`, int64
-/// [words], the class each word means; and as metadata the names, words and what they were made by, as JSON.
+/// Writes class embeddings, to use the model without its text tower: `weight`, float32 [names, d_v] of unit length; `class`, int64
+/// [names], the class of each name; and as metadata (JSON) the classes, all names, and how they were made.
 pub fn classes(list: &WordList, vectors: &Tensor, about: &Value, out: &Path) -> Result<()> {
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let weight = bytes(&numbers(vectors));
@@ -126,5 +127,5 @@ pub fn classes(list: &WordList, vectors: &Tensor, about: &Value, out: &Path) -> 
         ("made_by".to_owned(), about.to_string()),
     ]);
     let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
-    concepts::files::write_atomic(out, &file).map_err(at(out))
+    concepts::files::write_atomic(out, &file).map_err(writing(out))
 }

@@ -1,4 +1,4 @@
-//! The first batch of a run as people should see it before they start the run: crops, captions, mentions.
+//! An image of the first batch of a run, to inspect before the run is started: crops, captions, mentions.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -6,14 +6,14 @@ use std::path::Path;
 use image::RgbImage;
 use loader::{Batch, Loader};
 
-use crate::error::{Result, at, image_at};
+use crate::error::{Result, encoding, writing};
 use crate::picture::{Captioned, captions};
 
-/// Rows that are drawn.
+/// Number of rows that are drawn.
 const SHOWN: usize = 16;
 
-/// Draws the first rows of a batch: the crops that the tower sees, their captions, and under each mention that takes part
-/// its concept. Without images (as from a feature cache) the pictures stay empty.
+/// Draws the first rows of a batch: the crops that the tower processes, their captions, and under each mention of the vocabulary
+/// its concept. If the batch has no images (with cached features), the crops are black.
 pub fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
     let settings = loader.settings();
     let side = settings.image.size();
@@ -41,6 +41,6 @@ pub fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
         })
         .collect();
     let mut png = Cursor::new(Vec::new());
-    captions(&rows)?.write_to(&mut png, image::ImageFormat::Png).map_err(image_at(out))?;
-    concepts::files::write_atomic(out, png.get_ref()).map_err(at(out))
+    captions(&rows)?.write_to(&mut png, image::ImageFormat::Png).map_err(encoding(out))?;
+    concepts::files::write_atomic(out, png.get_ref()).map_err(writing(out))
 }

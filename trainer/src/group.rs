@@ -1,7 +1,7 @@
-//! The processes of one run: who they are, and what they tell each other. A run of one process needs none of it.
+//! The process group of a run: ranks, and collective operations between them. A run with a single process needs none of it.
 //!
-//! Tensors on GPUs travel by NCCL, everything else by Gloo. Both follow the same rule: every rank calls the same
-//! operations in the same order.
+//! NCCL is used for tensors on GPUs (tested with a single rank only), Gloo for everything else. In both, every rank must call the
+//! same operations in the same order.
 
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,10 @@ use crate::error::{Error, Result};
 use crate::launch::Launch;
 use crate::torch::{Gloo, Id, Nccl, ShimError, Store};
 
-/// How long ranks that lost one wait to hear of it before they say which it was.
+/// After a failed operation, how long the ranks wait for a sign of life of the others before they report which one is missing.
 const ROLL_CALL: Duration = Duration::from_secs(3);
 
-/// This process among those of its run.
+/// This process as one of the processes of its run.
 #[derive(Debug)]
 pub struct Group {
     rank: usize,
@@ -22,7 +22,7 @@ pub struct Group {
     links: Option<Links>,
 }
 
-/// Dropped in this order: the store outlives those who met over it.
+/// Dropped in this order: the store must outlive the connections that were made through it.
 #[derive(Debug)]
 struct Links {
     device: Option<Nccl>,
@@ -32,17 +32,17 @@ struct Links {
 }
 
 impl Group {
-    /// A run of one process.
+    /// A run with a single process.
     pub fn alone() -> Self {
         Self { rank: 0, world: 1, links: None }
     }
 
-    /// Meets the other processes that were launched with this one; operations that take longer than `timeout` fail.
+    /// Connects to the other processes that were launched with this one. Operations that take longer than `timeout` fail.
     pub fn join(launch: &Launch, device: Device, timeout: Duration) -> Result<Self> {
         let Launch { rank, world, .. } = *launch;
         let address = format!("{}:{}", launch.host, launch.port);
         let meet = |source: ShimError| Error::Group {
-            problem: format!("rank {rank} of {world} did not meet the others at {address}: {source}"),
+            problem: format!("rank {rank} of {world} could not connect to the others at {address}: {source}"),
         };
         let store = Store::connect(&launch.host, launch.port, launch.serves_store(), &launch.prefix, timeout)
             .map_err(meet)?;
@@ -64,7 +64,7 @@ impl Group {
         Ok(Self { rank, world, links: Some(Links { device, host, store, address }) })
     }
 
-    /// This process's number, from 0.
+    /// The rank of this process, from 0.
     pub fn rank(&self) -> usize {
         self.rank
     }
@@ -74,12 +74,12 @@ impl Group {
         self.world
     }
 
-    /// Whether this is the process that writes the run's folder and speaks for it.
+    /// Whether this is rank 0, which writes the run folder and the log.
     pub fn is_first(&self) -> bool {
         self.rank == 0
     }
 
-    /// The numbers of every rank, of which each may give any number.
+    /// Gathers the numbers of all ranks; the ranks may give different amounts.
     pub fn gather_numbers(&self, numbers: &[i64]) -> Result<Vec<Vec<i64>>> {
         if self.world == 1 {
             return Ok(vec![numbers.to_vec()]);
@@ -100,7 +100,7 @@ impl Group {
         Ok(rows.map(|(row, count)| row[..count as usize].to_vec()).collect())
     }
 
-    /// The rows of every rank, one rank's after the other's; all give as many.
+    /// Concatenates the rows of all ranks in the order of the ranks. All must have the same number of rows.
     pub fn gather(&self, rows: &Tensor) -> Result<Tensor> {
         let Some(links) = &self.links else { return Ok(rows.shallow_clone()) };
         let rows = rows.detach().contiguous();
@@ -115,7 +115,8 @@ impl Group {
         Ok(out)
     }
 
-    /// The sum over the ranks of `rows`, of which each rank keeps its own part: the way back of [`Group::gather`].
+    /// Reduce-scatter: sums `rows` over the ranks, and each rank keeps its own part of the rows. This is the backward pass of
+    /// [`Group::gather`].
     pub fn scatter_sum(&self, rows: &Tensor) -> Result<Tensor> {
         let Some(links) = &self.links else { return Ok(rows.shallow_clone()) };
         let rows = rows.detach().contiguous();
@@ -135,7 +136,7 @@ impl Group {
         self.in_place(tensors, Gloo::sum, Nccl::sum)
     }
 
-    /// Overwrites the tensors with rank 0's.
+    /// Overwrites the tensors with those of rank 0.
     pub fn broadcast(&self, tensors: &[Tensor]) -> Result<()> {
         self.in_place(tensors, Gloo::broadcast, Nccl::broadcast)
     }
@@ -147,7 +148,7 @@ impl Group {
         on_device: impl Fn(&Nccl, &[Tensor]) -> std::result::Result<(), ShimError>,
     ) -> Result<()> {
         let Some(links) = &self.links else { return Ok(()) };
-        // Collectives write behind autograd's back.
+        // Collective operations write to the memory without autograd.
         let detached: Vec<Tensor> = tensors.iter().map(Tensor::detach).collect();
         let done = match (&links.device, detached.first().map(Tensor::device)) {
             (_, None) => Ok(()),
@@ -157,12 +158,12 @@ impl Group {
         done.map_err(|e| self.lost(links, &e))
     }
 
-    /// Tells the others why this rank is about to end. They find out that it did; this is how they learn the reason.
-    pub fn say_why(&self, error: &Error) {
+    /// Tells the other ranks why this rank is about to end. They notice by themselves that it ended, but not why.
+    pub fn announce_failure(&self, error: &Error) {
         if let Some(links) = &self.links
             && !matches!(error, Error::Group { .. })
         {
-            // Nothing can be done where the store is gone too.
+            // If the store is gone too, nothing can be done.
             let _ = links.store.set(&format!("stopped/{}", self.rank), &error.to_string());
             if self.is_first() {
                 std::thread::sleep(ROLL_CALL);
@@ -170,8 +171,8 @@ impl Group {
         }
     }
 
-    /// The error for a failed operation, which names the rank that is missing. Ranks that are left say so in the store;
-    /// whoever has not after a while is the lost one.
+    /// The error for a failed operation, which says which rank is missing. The remaining ranks set a key in the store; a rank that
+    /// has not done so after a while is the missing one.
     fn lost(&self, links: &Links, source: &ShimError) -> Error {
         let started = Instant::now();
         let here = |rank: usize| links.store.get(&format!("left over/{rank}"));
@@ -191,21 +192,21 @@ impl Group {
             if problem.is_none() && (missing.is_none() || started.elapsed() > ROLL_CALL) {
                 problem = Some(match missing {
                     Some(rank) => format!("rank {rank} is gone or does not answer"),
-                    None => format!("an exchange between the ranks failed: {source}"),
+                    None => format!("a collective operation of the ranks failed: {source}"),
                 });
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         if self.is_first() {
-            // The others ask this rank's store for another moment.
+            // The other ranks still read the store, which ends with this process.
             std::thread::sleep(ROLL_CALL);
         }
         let problem = problem.filter(|text| !text.is_empty()).unwrap_or_else(|| {
             format!(
-                "the store at {} is gone, so rank 0's process has ended; its own output says why",
+                "rank 0 has ended, because its store at {} is gone; see the output of rank 0 for the reason",
                 links.address
             )
         });
-        Error::Group { problem: format!("{problem} (seen by rank {} of {})", self.rank, self.world) }
+        Error::Group { problem: format!("{problem} (reported by rank {} of {})", self.rank, self.world) }
     }
 }

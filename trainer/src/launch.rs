@@ -1,39 +1,39 @@
-//! How this process was launched: alone, or as one of several by torchrun, srun or plain variables.
+//! How this process was launched: alone, or as one of several processes by torchrun, srun or environment variables.
 
 use crate::error::{Error, Result};
 
-/// This process among those that were launched together.
+/// This process as one of those that were launched together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Launch {
-    /// Its number, from 0.
+    /// Its rank, from 0.
     pub rank: usize,
-    /// How many there are.
+    /// Number of processes.
     pub world: usize,
-    /// Its number on its machine: the GPU it uses.
+    /// Its number on its machine, which is also the number of the GPU that it uses.
     pub local_rank: usize,
-    /// Where the ranks' store is.
+    /// Host of the key-value store through which the ranks find each other.
     pub host: String,
-    /// Its port.
+    /// Port of the store.
     pub port: u16,
-    /// What its keys begin with: torchrun keeps one store over restarts.
+    /// Prefix of the keys of this launch: torchrun keeps one store over several restarts.
     pub prefix: String,
-    /// Whether torchrun keeps the store; otherwise rank 0 does.
-    pub store_is_kept: bool,
+    /// Whether torchrun serves the store; otherwise rank 0 does.
+    pub store_is_external: bool,
 }
 
 impl Launch {
-    /// From the process's environment; none for a process alone.
+    /// From the environment of the process; `None` for a single process.
     pub fn from_environment() -> Result<Option<Self>> {
         Self::from(&|name| std::env::var(name).ok())
     }
 
-    /// Whether this process opens the store.
+    /// Whether this process serves the store.
     pub fn serves_store(&self) -> bool {
-        self.rank == 0 && !self.store_is_kept
+        self.rank == 0 && !self.store_is_external
     }
 
     fn from(variable: &dyn Fn(&str) -> Option<String>) -> Result<Option<Self>> {
-        // The first launcher whose rank and world are both set; torchrun's win inside a SLURM job.
+        // The first launcher whose rank and world size are both set: inside a SLURM job, torchrun comes first.
         let families =
             [["RANK", "WORLD_SIZE", "LOCAL_RANK"], ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"]];
         let Some([rank_name, world_name, local_name]) = families
@@ -45,7 +45,7 @@ impl Launch {
         let number = |name: &str| -> Result<Option<usize>> {
             let Some(text) = variable(name) else { return Ok(None) };
             text.trim().parse().map(Some).map_err(|_| Error::Group {
-                problem: format!("the environment has {name}={text:?}, which is no number"),
+                problem: format!("the environment variable {name}={text:?} is not a number"),
             })
         };
         let (rank, world) = (number(rank_name)?.unwrap_or(0), number(world_name)?.unwrap_or(1));
@@ -53,7 +53,8 @@ impl Launch {
             return Ok(None);
         }
         if rank >= world {
-            let problem = format!("the environment has {rank_name}={rank} of {world_name}={world}");
+            let problem =
+                format!("the environment variable {rank_name}={rank} must be less than {world_name}={world}");
             return Err(Error::Group { problem });
         }
         let wanted = |name: &str, how: &str| {
@@ -65,13 +66,13 @@ impl Launch {
         };
         let host = wanted(
             "MASTER_ADDR",
-            "set it to rank 0's host, as MASTER_ADDR=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | head -n 1)",
+            "set it to the host of rank 0, for example MASTER_ADDR=$(scontrol show hostnames \"$SLURM_JOB_NODELIST\" | head -n 1)",
         )?;
-        let port = wanted("MASTER_PORT", "set it to a free port of that host, the same for all ranks")?;
+        let port = wanted("MASTER_PORT", "set it to a free port of that host, the same on all ranks")?;
         let port = port.trim().parse().map_err(|_| Error::Group {
-            problem: format!("the environment has MASTER_PORT={port:?}, which is no port"),
+            problem: format!("the environment variable MASTER_PORT={port:?} is not a port number"),
         })?;
-        let store_is_kept = variable("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
+        let store_is_external = variable("TORCHELASTIC_USE_AGENT_STORE").as_deref() == Some("True");
         let attempt = variable("TORCHELASTIC_RESTART_COUNT").unwrap_or_else(|| "0".to_owned());
         Ok(Some(Self {
             rank,
@@ -80,7 +81,7 @@ impl Launch {
             host,
             port,
             prefix: format!("trainer/attempt {attempt}/"),
-            store_is_kept,
+            store_is_external,
         }))
     }
 }
@@ -107,9 +108,9 @@ mod tests {
         let srun = [("SLURM_PROCID", "0"), ("SLURM_NTASKS", "4"), ("SLURM_LOCALID", "0")];
         let found = launch(&[&srun[..], &MASTER].concat()).unwrap().unwrap();
         assert_eq!((found.rank, found.world), (0, 4));
-        assert!(found.serves_store(), "nobody keeps one");
+        assert!(found.serves_store(), "no other process does");
 
-        // torchrun inside a SLURM job of one task a node.
+        // torchrun inside a SLURM job with one task per node.
         let both = [&torchrun[..], &[("SLURM_PROCID", "1"), ("SLURM_NTASKS", "2")], &MASTER].concat();
         assert_eq!(launch(&both).unwrap().unwrap().world, 8);
     }

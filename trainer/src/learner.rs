@@ -1,51 +1,51 @@
-//! What learns: the towers of a run, their optimiser, and one step of both.
+//! The towers of a run, their optimizer, and one training step.
 
 use tch::{Device, Tensor};
 
 use crate::checkpoint::Checkpoint;
-use crate::data::{self, Fed, VisionSource};
+use crate::data::{self, DeviceBatch, VisionSource};
 use crate::error::Result;
 use crate::group::Group;
 use crate::objective::{self, StepInput, StepReport};
 use crate::operations;
-use crate::optimizer::{Optimizer, learning_rate};
+use crate::optimizer::Optimizer;
 use crate::settings::Settings;
 use crate::towers::TextTower;
-use crate::vision_source::FrozenVision;
+use crate::vision_source::ImageEncoder;
 
-/// What a step leaves behind.
+/// The result of a step.
 #[derive(Debug)]
-pub struct Taken {
+pub struct StepOutput {
     /// Its number, from 1.
     pub step: u64,
-    /// This rank's part of what was measured.
+    /// This rank's part of the measurements.
     pub report: StepReport,
-    /// The learning rate it took.
+    /// The learning rate of the step.
     pub lr: f64,
-    /// This rank's part of the batch.
+    /// This rank's part of the global batch.
     pub batch: loader::Batch,
-    /// Floating-point operations of this rank's towers.
+    /// Floating-point operations of the towers on this rank.
     pub operations: f64,
 }
 
-/// Towers and optimiser of a run.
+/// Towers and optimizer of a run.
 #[derive(Debug)]
 pub struct Learner<'a> {
-    /// What the run was told.
+    /// The settings of the run.
     pub settings: &'a Settings,
-    /// Where its tensors are.
+    /// The device of its tensors.
     pub device: Device,
-    /// The images' side.
+    /// The vision side.
     pub source: VisionSource,
     pub(crate) text: TextTower,
-    /// AdamW over all that is trained.
+    /// AdamW over all trained parameters.
     pub optimizer: Optimizer,
-    /// Steps taken.
+    /// Number of steps taken.
     pub step: u64,
 }
 
 impl<'a> Learner<'a> {
-    /// With a new text tower for a vision tower of width d_v = `width`. Draws from libtorch's generator.
+    /// With a new text tower for a vision tower of width d_v = `width`. Uses libtorch's random generator.
     pub fn new(settings: &'a Settings, source: VisionSource, width: i64, device: Device) -> Self {
         let text = TextTower::random(settings.text, width, device);
         let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
@@ -54,14 +54,14 @@ impl<'a> Learner<'a> {
         learner
     }
 
-    /// Goes on from a checkpoint of the same settings.
+    /// Resumes from a checkpoint of the same settings.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         self.text = checkpoint.text(self.text.output(), self.device)?;
         if let VisionSource::Trained(_, size) = &self.source {
             let size = *size;
             let kind = self.settings.precision.kind(self.device);
             let tower = checkpoint.trained_vision(kind, self.device)?.trainable();
-            let vision = FrozenVision::around(tower, &self.settings.vision, kind, self.device);
+            let vision = ImageEncoder::around(tower, &self.settings.vision, kind, self.device);
             self.source = VisionSource::Trained(Box::new(vision), size);
         }
         self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());
@@ -70,7 +70,7 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    /// Everything that is trained, under open_clip's names.
+    /// All trained parameters, with their state-dict keys in open_clip.
     pub fn parameters(&self) -> Vec<(String, Tensor)> {
         let mut named = self.text.named();
         named.extend(self.source.trained());
@@ -82,17 +82,17 @@ impl<'a> Learner<'a> {
         self.text.logit_scale()
     }
 
-    /// One optimiser step on a batch.
-    pub fn step(&mut self, fed: Fed, group: &Group) -> Result<Taken> {
-        let input = data::step_input(&fed, &self.source, self.settings, self.device)?;
+    /// One optimizer step on a batch.
+    pub fn step(&mut self, batch: DeviceBatch, group: &Group) -> Result<StepOutput> {
+        let input = data::step_input(&batch, &self.source, self.settings, self.device)?;
         let operations = operations_of(&self.text, &self.source, &input);
         let (report, lr) = learn(self.settings, &self.text, &mut self.optimizer, self.step, &input, group)?;
         self.step += 1;
-        Ok(Taken { step: self.step, report, lr, batch: fed.batch, operations })
+        Ok(StepOutput { step: self.step, report, lr, batch: batch.batch, operations })
     }
 }
 
-/// Gradients of a batch, and the optimiser's step from them. Returns the learning rate too.
+/// Computes the gradients of a batch and takes an optimizer step. Also returns the learning rate.
 pub(crate) fn learn(
     settings: &Settings,
     text: &TextTower,
@@ -103,7 +103,7 @@ pub(crate) fn learn(
 ) -> Result<(StepReport, f64)> {
     let kind = settings.precision.kind(text.logit_scale().device());
     let report = objective::gradients(text, &settings.objective, input, group, settings.micro_batch, kind)?;
-    let lr = learning_rate(&settings.optimizer, step, settings.steps);
+    let lr = settings.optimizer.lr_at(settings.data.batch_size, step, settings.steps);
     optimizer.step(lr)?;
     text.clamp_logit_scale();
     Ok((report, lr))

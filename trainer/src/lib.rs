@@ -1,9 +1,8 @@
-//! The trainer: a frozen vision tower, a text tower trained beside it, concept pooling and the losses that
-//! align them; evaluation and pictures of the result.
+//! Trains a text tower to match a frozen vision tower (SimZSS, LiT), evaluates the model, and segments images with it.
 //!
-//! Read in this order: [`settings`] (what a run is told), [`towers`], [`pooling`] and [`losses`] (the method),
-//! [`objective`] (one step), [`train`] (the loop), [`segmenter`] and [`evaluation`] (what comes out), [`picture`] and
-//! [`serve`] (what people look at), [`export`] and [`card`] (what they take away).
+//! Read in this order: [`settings`] (of a run), [`towers`], [`pooling`] and [`losses`] (the method), [`objective`] (one step),
+//! [`train`] (the loop), [`segmenter`] and [`evaluation`] (the results), [`picture`] and [`serve`] (visualization), [`export`] and
+//! [`card`] (files for others).
 
 pub mod anomaly;
 pub mod attention;

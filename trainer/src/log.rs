@@ -1,4 +1,4 @@
-//! What a run says of itself: a progress line, `log.jsonl`, TensorBoard. Rank 0 speaks for all.
+//! The log of a run: progress lines, `log.jsonl` and TensorBoard. Rank 0 writes it for all ranks.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,16 +10,16 @@ use loader::program::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, writing};
 use crate::events::Events;
 use crate::group::Group;
-use crate::learner::Taken;
+use crate::learner::StepOutput;
 use crate::objective::StepReport;
 use crate::settings::Settings;
 use crate::torch;
 use crate::train::Summary;
 
-/// One line of `log.jsonl`: means over the steps since the last line, over all ranks.
+/// One line of `log.jsonl`: means over all ranks and over the steps since the previous line.
 #[derive(Debug, Serialize)]
 struct Line {
     step: u64,
@@ -32,19 +32,19 @@ struct Line {
     logit_scale: f64,
     lr: f64,
     images_per_second: f64,
-    /// Share of rank 0's time.
+    /// Fraction of the time that rank 0 waited for batches.
     data_wait: f64,
-    /// Of rank 0, at its most: tensors on a GPU, the whole process on a CPU.
+    /// Peak memory of rank 0: of tensors on a GPU, of the whole process on a CPU.
     memory_gb: f64,
-    /// Operations of the towers, 10^12 a second and rank.
+    /// Floating-point operations of the towers, 10^12 per second and rank.
     tflops: f64,
-    /// Share of `peak_tflops` in use (MFU).
+    /// Model FLOPs utilization (MFU): `tflops` / `peak_tflops`.
     #[serde(skip_serializing_if = "Option::is_none")]
     utilization: Option<f64>,
     seconds_left: f64,
 }
 
-/// A step that is not in the log yet; its scalars are still on the device.
+/// A step that is not logged yet; its scalars are still on the device.
 #[derive(Debug)]
 struct Pending {
     report: StepReport,
@@ -53,10 +53,10 @@ struct Pending {
     first_keys: Vec<String>,
 }
 
-/// Counts, sums and writes what the steps report.
+/// Collects the measurements of the steps and writes them.
 #[derive(Debug)]
 pub struct Log {
-    /// Rank 0's.
+    /// Only on rank 0.
     file: Option<File>,
     path: PathBuf,
     events: Option<Events>,
@@ -82,12 +82,12 @@ pub struct Log {
 }
 
 impl Log {
-    /// Appends to the log of a run that has taken `step` steps.
+    /// Opens the log of a run that has taken `step` steps; new lines are appended.
     pub fn open(settings: &Settings, step: u64, device: Device, group: &Group) -> Result<Self> {
         let path = settings.out.join("log.jsonl");
         let (mut file, mut events, mut progress) = (None, None, None);
         if group.is_first() {
-            file = Some(OpenOptions::new().create(true).append(true).open(&path).map_err(at(&path))?);
+            file = Some(OpenOptions::new().create(true).append(true).open(&path).map_err(writing(&path))?);
             if settings.tensorboard {
                 events = Some(Events::create(&settings.out.join("tensorboard"))?);
             }
@@ -121,12 +121,12 @@ impl Log {
         })
     }
 
-    /// Takes in one step, and writes a line when it is time.
+    /// Adds a step, and writes a line every `log_every` steps.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when a line finds that a step's loss is no number.
-    pub fn record(&mut self, taken: Taken, logit_scale: &Tensor, group: &Group) -> Result<()> {
-        let Taken { step, report, lr, batch, operations } = taken;
+    /// [`Error::NotFinite`] if the loss of a step since the previous line is NaN or infinite.
+    pub fn record(&mut self, taken: StepOutput, logit_scale: &Tensor, group: &Group) -> Result<()> {
+        let StepOutput { step, report, lr, batch, operations } = taken;
         if report.concept.is_some() {
             let mut mentioned: Vec<u32> = batch.mentions.iter().map(|m| m.sample).collect();
             mentioned.dedup();
@@ -136,7 +136,12 @@ impl Log {
         self.mentions_left_out += u64::from(batch.counters.mentions_left_out);
         for broken in &batch.counters.skipped {
             self.replaced += 1;
-            eprintln!("replaced {} of {}: {}", broken.key, broken.shard.display(), broken.cause);
+            eprintln!(
+                "cannot read sample {} of {}, replaced by another: {}",
+                broken.key,
+                broken.shard.display(),
+                broken.cause
+            );
         }
         self.images += batch.size as u64;
         self.pending_images += batch.size as u64;
@@ -152,13 +157,13 @@ impl Log {
         };
         let loss = self.last_loss;
         let Some(progress) = &mut self.progress else { return Ok(()) };
-        progress.advance(1, || line.map_or_else(|| format!("loss {loss:.3}"), |line| line.for_people()));
+        progress.advance(1, || line.map_or_else(|| last_loss(loss), |line| line.message()));
         Ok(())
     }
 
-    /// Means since the last line: the only place where the host waits for the device.
+    /// Means since the previous line. Only here does the host wait for the device.
     fn line(&mut self, step: u64, lr: f64, logit_scale: &Tensor, group: &Group) -> Result<Line> {
-        // [quantities, steps], summed over the ranks at once.
+        // [quantities, steps], summed over the ranks in one call.
         let column = |part: &dyn Fn(&StepReport) -> Option<&Tensor>| {
             let values: Option<Vec<Tensor>> =
                 self.pending.iter().map(|p| Some(part(&p.report)?.to_kind(Kind::Double))).collect();
@@ -215,7 +220,7 @@ impl Log {
         if let Some(file) = &mut self.file {
             let mut text = serde_json::to_string(&line).unwrap_or_default();
             text.push('\n');
-            file.write_all(text.as_bytes()).map_err(at(&self.path))?;
+            file.write_all(text.as_bytes()).map_err(writing(&self.path))?;
         }
         if let Some(events) = &mut self.events {
             events.scalars(step, &line.scalars())?;
@@ -223,19 +228,19 @@ impl Log {
         Ok(line)
     }
 
-    /// Takes in a checkpoint's scores.
+    /// Adds the scores of a checkpoint.
     pub fn scored(&mut self, step: u64, miou: f64, pixel_accuracy: f64) -> Result<()> {
         eprintln!("step {step}: mIoU {:.2} %, pixel accuracy {:.2} %", 100.0 * miou, 100.0 * pixel_accuracy);
         if let Some(events) = &mut self.events {
             events
                 .scalars(step, &[("evaluation/miou", miou), ("evaluation/pixel_accuracy", pixel_accuracy)])?;
         }
-        // Not the training's time.
+        // The time of the evaluation does not count as training time.
         self.pending_since = Instant::now();
         Ok(())
     }
 
-    /// The run's summary.
+    /// Ends the log and returns the summary of the run.
     pub fn finish(
         mut self,
         settings: &Settings,
@@ -246,7 +251,9 @@ impl Log {
     ) -> Summary {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
         if let Some(progress) = self.progress.take() {
-            progress.finish(&format!("loss {:.3}, {}", self.last_loss, checkpoint.display()));
+            let loss = last_loss(self.last_loss);
+            let separator = if loss.is_empty() { "" } else { ", " };
+            progress.finish(&format!("{loss}{separator}{}", checkpoint.display()));
         }
         Summary {
             objective: settings.objective.name.to_string(),
@@ -269,14 +276,14 @@ impl Log {
 }
 
 impl Line {
-    fn for_people(&self) -> String {
+    fn message(&self) -> String {
         let concept = self.concept.map_or(String::new(), |loss| {
-            format!(" (concept {loss:.3}, accuracy {:.2})", self.concept_accuracy.unwrap_or(0.0))
+            format!(" (concept loss {loss:.3}, concept accuracy {:.2})", self.concept_accuracy.unwrap_or(0.0))
         });
         let used = self.utilization.map_or(String::new(), |used| format!(", MFU {:.0} %", 100.0 * used));
         let left = Duration::from_secs(self.seconds_left as u64);
         format!(
-            "loss {:.3}{concept}, scale {:.1}, lr {:.1e}, {:.0} img/s, waits {:.0} %, {:.1} GB{used}, {} left",
+            "loss {:.3}{concept}, logit scale {:.1}, lr {:.1e}, {:.0} images/s, waiting for data {:.0} %, {:.1} GB{used}, {} left",
             self.loss,
             self.logit_scale,
             self.lr,
@@ -305,7 +312,12 @@ impl Line {
     }
 }
 
-/// Bytes in use at their most: of tensors on a GPU, of the whole process on a CPU. 0 where the system does not say.
+/// The progress message between two lines: empty until there is a first loss.
+fn last_loss(loss: f64) -> String {
+    if loss.is_nan() { String::new() } else { format!("loss {loss:.3}") }
+}
+
+/// Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU. 0 if the system does not tell.
 pub fn memory(device: Device) -> u64 {
     if let Device::Cuda(index) = device {
         return torch::peak_memory(index).unwrap_or(0);
@@ -314,4 +326,37 @@ pub fn memory(device: Device) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
     kilobytes.unwrap_or(0) * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_no_loss_before_the_first_line() {
+        assert_eq!(last_loss(f64::NAN), "");
+        assert_eq!(last_loss(6.1416), "loss 6.142");
+    }
+
+    #[test]
+    fn the_message_names_its_figures() {
+        let line = Line {
+            step: 15,
+            loss: 6.142,
+            contrastive: 6.0,
+            concept: Some(2.21),
+            concept_accuracy: Some(0.37),
+            logit_scale: 14.1,
+            lr: 6.4e-4,
+            images_per_second: 217.0,
+            data_wait: 0.0,
+            memory_gb: 0.5,
+            tflops: 0.1,
+            utilization: None,
+            seconds_left: 4.0,
+        };
+        let expected = "loss 6.142 (concept loss 2.210, concept accuracy 0.37), logit scale 14.1, lr 6.4e-4, 217 images/s, \
+                        waiting for data 0 %, 0.5 GB, 4 seconds left";
+        assert_eq!(line.message(), expected);
+    }
 }

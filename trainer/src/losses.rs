@@ -1,7 +1,7 @@
-//! The two losses of the method, on embeddings of unit length, in float32 (or the float64 of the tests).
+//! The two losses of the method, on embeddings of unit length, in float32 (float64 in the tests).
 //!
-//! Each takes the rows of the whole global batch and computes the part of the loss that belongs to `own` rows. The parts
-//! of all ranks add up to the loss, and so do their gradients; a process alone owns every row.
+//! Each takes the rows of the whole global batch and computes the part of the loss that belongs to the rows `own` of this rank.
+//! The sum of the parts over all ranks is the loss, and the same holds for the gradients. A single process owns all rows.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,10 +12,10 @@ use tch::{Device, Kind, Reduction, Tensor};
 use crate::device::send;
 use crate::towers::unit;
 
-/// Image-caption contrast L_g: symmetric InfoNCE over the batch.
+/// Image-caption contrastive loss L_g: symmetric InfoNCE over the batch.
 ///
-/// `images`, `captions`: [B, d_v] of unit length, row i of one belongs to row i of the other; `scale`: the
-/// factor on their similarities, a scalar.
+/// `images`, `captions`: [B, d_v] of unit length; row i of one belongs to row i of the other. `scale`: the scale of the
+/// logits, a scalar.
 pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor, own: Range<i64>) -> Tensor {
     let (first, count) = (own.start, own.end - own.start);
     let target = Tensor::arange_start(own.start, own.end, (Kind::Int64, images.device()));
@@ -26,14 +26,14 @@ pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor, own: Rang
     (side(images, captions) + side(captions, images)) / (2 * images.size()[0]) as f64
 }
 
-/// Which concept a mention's pooled patches are to be nearest to.
+/// The target class of the concept loss for the pooled patches of a mention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Target {
-    /// The concept it mentions, q: the paper's.
+    /// The concept that is mentioned, q: as in the paper.
     #[default]
     Label,
-    /// The one they are nearest to already: the released code's.
+    /// The concept that is most similar already: as in the authors' code.
     Argmax,
 }
 
@@ -42,12 +42,12 @@ pub enum Target {
 pub struct Concepts {
     /// For each mention, the row of its concept.
     rows: Tensor,
-    /// Distinct concepts k.
+    /// Number of distinct concepts k.
     count: i64,
 }
 
 impl Concepts {
-    /// Of the labels of all mentions. Rows are in order of label, so that they do not depend on the order of mentions.
+    /// From the labels of all mentions. Rows are sorted by label, so that they do not depend on the order of mentions.
     pub fn new(labels: &[u32], device: Device) -> Self {
         let mut rows: BTreeMap<u32, i64> = labels.iter().map(|&label| (label, 0)).collect();
         for (row, value) in rows.values_mut().enumerate() {
@@ -57,41 +57,42 @@ impl Concepts {
         Self { rows: send(&Tensor::from_slice(&of_mentions), device), count: rows.len() as i64 }
     }
 
-    /// Distinct concepts k.
+    /// Number of distinct concepts k.
     pub fn count(&self) -> i64 {
         self.count
     }
 
-    /// Mentions b.
+    /// Number of mentions b.
     pub fn mentions(&self) -> i64 {
         self.rows.size()[0]
     }
 
-    /// h: the unit-length sum of each concept's mentions; `texts`: c~_t, [b, d_v]; returns [k, d_v].
+    /// h: for each concept the L2-normalized sum of its mentions. `texts`: c~_t, [b, d_v]; returns [k, d_v].
     pub fn vectors(&self, texts: &Tensor) -> Tensor {
         let sums = Tensor::zeros([self.count, texts.size()[1]], (texts.kind(), texts.device()));
         unit(&sums.index_add(0, &self.rows, texts))
     }
 
-    /// For each of the `own` mentions the row of its concept in [`Concepts::vectors`].
+    /// For each of the mentions `own`, the row of its concept in [`Concepts::vectors`].
     pub fn rows(&self, own: &Range<i64>) -> Tensor {
         self.rows.narrow(0, own.start, own.end - own.start)
     }
 }
 
-/// A rank's part of the concept loss.
+/// This rank's part of the concept loss.
 #[derive(Debug)]
 pub struct ConceptLoss {
-    /// L_l, a scalar; 0 without mentions.
+    /// L_l, a scalar; 0 if there are no mentions.
     pub loss: Tensor,
-    /// Share of the batch's mentions that are this rank's and nearest to their own concept, a scalar.
+    /// Number of this rank's mentions whose most similar concept is their own, divided by all mentions of the batch: a scalar.
     pub accuracy: Tensor,
 }
 
-/// Concept alignment L_l: every mention's pooled patches are to be nearest to its concept among the batch's.
+/// Concept loss L_l: cross-entropy that makes the pooled patches of a mention most similar to its concept among all concepts of
+/// the batch.
 ///
-/// `pooled`: c_v of the `own` mentions, [.., d_v]; `vectors`: h, [k, d_v], both of unit length; `scale`: alpha, the fixed
-/// factor on the similarities.
+/// `pooled`: c_v of the mentions `own`, [.., d_v]; `vectors`: h, [k, d_v]; both of unit length. `scale`: alpha, the fixed
+/// scale of the logits.
 pub fn concept(
     pooled: &Tensor,
     vectors: &Tensor,
@@ -112,7 +113,7 @@ pub fn concept(
     ConceptLoss { loss: cross_entropy(&logits, &wanted) / mentions, accuracy: hits / mentions }
 }
 
-/// Summed over the rows; 0 for none.
+/// Cross-entropy summed over the rows; 0 if there are none.
 fn cross_entropy(logits: &Tensor, target: &Tensor) -> Tensor {
     logits.cross_entropy_loss::<Tensor>(target, None, Reduction::Sum, -100, 0.0)
 }

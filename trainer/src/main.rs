@@ -1,110 +1,113 @@
-//! `trainer`: trains, evaluates and segments.
+//! `trainer`: trains and evaluates models, and segments images with them.
 
 mod commands;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
-use loader::program::{self, Outcome};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use commands::DeviceArgs;
+use loader::program::{self, Outcome, UsageError};
 use trainer::cache::{self, CacheSettings};
-use trainer::checkpoint::Checkpoint;
 use trainer::device::Precision;
 use trainer::evaluation::command::Eval;
 use trainer::pretrain::{self, PretrainSettings};
-use trainer::segmenter::{ClassVectors, SegmentSettings, Segmenter};
 use trainer::settings::{Settings, VisionSettings};
 use trainer::train;
 
-/// Trains a text tower beside a frozen vision tower (SimZSS, LiT), evaluates it and segments pictures with it.
+/// Train a text tower to match a frozen vision tower (SimZSS, LiT), evaluate the model, and segment images with it.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110)]
+#[command(version, max_term_width = 110, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print one machine-readable summary as the last line of standard output.
+    /// Print a machine-readable summary as the last line of standard output.
     #[arg(long, global = true)]
     json: bool,
 }
 
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong use (options, settings); 128 + signal: training was stopped by \
+                          that signal and saved, add --resume to continue.";
+
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Train as a settings file says.
+    /// Train a model.
     Train(TrainArgs),
-    /// Make a small vision tower of one's own, where no pretrained one is at hand.
+    /// Pretrain a small vision tower from images alone, for tests and demos without DINOv2.
     Pretrain(PretrainArgs),
-    /// Compute the frozen tower's features of a set once, for runs without augmentation.
+    /// Compute the features of the frozen vision tower for a dataset once, for training without augmentation.
     Cache(CacheArgs),
-    /// Measure a step of each objective: time, memory, images a second, share of what the device can do.
+    /// Measure a training step of each objective: time, memory, images/s, and FLOPs utilization.
     Bench(commands::BenchArgs),
-    /// Score a model.
+    /// Evaluate a model: segmentation, classification, retrieval.
     #[command(subcommand)]
     Eval(Eval),
-    /// Segment pictures into the classes of a list: overlay with a legend, mask, scores.
+    /// Segment images into classes that you name: overlay with legend, mask, scores.
     Segment(commands::SegmentArgs),
-    /// Show where pictures are like a phrase.
+    /// Draw heat maps of the similarity between images and phrases.
     Similarity(commands::SimilarityArgs),
-    /// Show what the frozen tower tells apart, as colours.
+    /// Draw the patch features of images as colours (principal component analysis).
     Pca(commands::PcaArgs),
-    /// Show what the concepts of training samples are pooled from.
+    /// Draw which patches each concept of a training sample attends to.
     Attention(commands::AttentionArgs),
-    /// Open a page on this machine to try words on pictures.
+    /// Start a local web page that segments images into classes as you type them.
     Serve(commands::ServeArgs),
-    /// Fetch published weights.
+    /// List or download published weights.
     Weights(commands::WeightsArgs),
-    /// Write weights in the names of DINOv2, timm, Hugging Face, open_clip or SimZSS.
+    /// Convert weights to the state-dict keys of DINOv2, timm, Hugging Face, open_clip or SimZSS.
     Convert(commands::ConvertArgs),
-    /// Write what the towers make of pictures and captions, to hold against other implementations.
+    /// Write image and text embeddings to a file, for example to compare them with another implementation.
     Embed(commands::EmbedArgs),
-    /// Write both towers as files that timm and open_clip load.
+    /// Export both towers as files that timm and open_clip load.
     Export(commands::ExportArgs),
-    /// Write the vectors of classes as a file, for use without a text tower.
+    /// Write class embeddings to a file, to use the model without its text tower.
     Classes(commands::ClassesArgs),
-    /// Write the model card of a run.
+    /// Write a model card for a run.
     Card(commands::CardArgs),
 }
 
 #[derive(Debug, Args)]
 struct TrainArgs {
-    /// Settings of the run, TOML; every value is documented in trainer/src/settings.rs. May be repeated: later files
-    /// replace values of earlier ones.
-    #[arg(long, required = true)]
+    /// Settings file (TOML). May be repeated: later files replace values of earlier ones. See docs/settings.md and the presets in
+    /// trainer/presets.
+    #[arg(long, required = true, value_name = "FILE")]
     config: Vec<PathBuf>,
-    /// Replace a value of the settings, as `optimizer.lr=1e-3`; may be repeated.
-    #[arg(long = "set", value_name = "NAME=VALUE")]
+    /// Replace one setting, for example `--set optimizer.lr=1e-3`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
     overrides: Vec<String>,
-    /// Go on from the newest checkpoint of the run's folder, or begin where there is none.
+    /// Resume from the newest checkpoint in the run folder; start from the beginning if there is none.
     #[arg(long)]
     resume: bool,
-    /// Only take a few steps and say what the run would need; writes nothing but the first batch as this picture (a PNG).
+    /// Take 4 steps, print the time and memory that the run would need, and write an image of the first batch to this file.
+    /// Nothing else is written.
     #[arg(long, value_name = "PNG", conflicts_with = "resume")]
     dry_run: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct PretrainArgs {
-    /// Folders of shards, shards or brace lists whose images are used.
-    #[arg(long, required = true, num_args = 1..)]
+    /// Shards whose images are used: folders, tar files or brace lists. Captions are not read.
+    #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
     shards: Vec<PathBuf>,
-    /// The tower's safetensors file, in DINOv2's names.
-    #[arg(long)]
+    /// Weights file to write: safetensors with DINOv2's state-dict keys.
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Optimiser steps; 0 leaves the weights random.
+    /// Number of optimizer steps; 0 = keep the random initial weights.
     #[arg(long, default_value_t = 300)]
     steps: u64,
-    /// Side of the images in pixels, a multiple of the patch.
+    /// Side of the square images in pixels; must be a multiple of the patch size.
     #[arg(long, default_value_t = 112)]
     size: u32,
     /// Side of a patch in pixels.
     #[arg(long, default_value_t = 8)]
     patch: i64,
-    /// Token width, a multiple of 64.
+    /// Embedding width of a token; must be a multiple of 64.
     #[arg(long, default_value_t = 128)]
     width: i64,
-    /// Number of blocks.
+    /// Number of transformer blocks.
     #[arg(long, default_value_t = 4)]
     depth: i64,
-    /// Seed of weights, order and augmentation.
+    /// Random seed of weights, order of images and augmentation.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
@@ -113,107 +116,67 @@ struct PretrainArgs {
 
 #[derive(Debug, Args)]
 struct CacheArgs {
-    /// Folders of shards, shards or brace lists.
-    #[arg(long, required = true, num_args = 1..)]
+    /// Shards of the dataset: folders, tar files or brace lists.
+    #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
     shards: Vec<PathBuf>,
-    /// The frozen tower's safetensors file.
-    #[arg(long)]
+    /// Weights file of the frozen vision tower, PyTorch (.pth, .pt, .bin) or safetensors.
+    #[arg(long, value_name = "FILE")]
     vision: PathBuf,
-    /// Side of the centre crop in pixels.
+    /// Side of the centre crop in pixels, the same as `data.size` in training.
     #[arg(long, default_value_t = 224)]
     size: u32,
-    /// Folder to write.
-    #[arg(long)]
+    /// Folder to write; `data.features` of the training.
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
-#[derive(Debug, Args)]
-struct DeviceArgs {
-    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
-    #[arg(long, default_value = "auto")]
-    device: String,
-    /// CPU threads; 0 for one a core.
-    #[arg(long, default_value_t = 0)]
-    threads: usize,
-}
-
-#[derive(Debug, Args)]
-struct ModelArgs {
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long)]
-    checkpoint: PathBuf,
-    /// Short side the images are brought to, and side of the window, in pixels; 0 for the training size.
-    #[arg(long, default_value_t = 0)]
-    size: u32,
-    /// Step of the sliding window in pixels; 0 for half the window.
-    #[arg(long, default_value_t = 0)]
-    stride: u32,
-    /// Sentences for the class names: `imagenet` (CLIP's 80), `simple` ("a photo of a {}.") or a file.
-    #[arg(long, default_value = "imagenet")]
-    templates: String,
-    /// Which embedding of a class name is its vector: the whole caption's (the published protocol) or the name's own
-    /// words' [default: concept for simzss, caption for lit: what each aligns with images].
-    #[arg(long, value_enum)]
-    class_vectors: Option<ClassVectors>,
-    #[command(flatten)]
-    device: DeviceArgs,
-}
-
-impl ModelArgs {
-    /// What the library wants to know of it; limits the threads too.
-    fn settings(&self) -> SegmentSettings {
-        trainer::device::limit_threads(self.device.threads);
-        SegmentSettings {
-            device: self.device.device.clone(),
-            precision: Precision::Auto,
-            size: self.size,
-            stride: self.stride,
-            templates: self.templates.clone(),
-            vectors: self.class_vectors,
-        }
-    }
-
-    fn segmenter(&self, names: &[String]) -> anyhow::Result<Segmenter> {
-        Ok(Segmenter::open(&Checkpoint::open(&self.checkpoint)?, names, &self.settings())?)
-    }
-}
-
 fn main() -> ExitCode {
+    if let Some(code) = pages::requested(Cli::command) {
+        return code;
+    }
     let cli = Cli::parse();
-    program::run(|| {
-        let mut outcome = Outcome::Done;
-        let summary = match cli.command {
-            Command::Train(args) if args.dry_run.is_some() => run_dry(&args)?,
-            Command::Train(args) => {
-                let summary = run_train(&args)?;
-                if summary.interrupted {
-                    outcome = Outcome::Stopped;
-                }
-                serde_json::to_value(summary)?
+    program::run(|| run(cli).map_err(wrong_use))
+}
+
+/// Marks errors about options and settings as wrong use, for exit code 2.
+fn wrong_use(error: anyhow::Error) -> anyhow::Error {
+    let wrong_use = error.downcast_ref::<trainer::Error>().is_some_and(trainer::Error::is_wrong_use);
+    if wrong_use { UsageError::from_error(error).into() } else { error }
+}
+
+fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let mut outcome = Outcome::Done;
+    let summary = match cli.command {
+        Command::Train(args) if args.dry_run.is_some() => run_dry(&args)?,
+        Command::Train(args) => {
+            let summary = run_train(&args)?;
+            if summary.interrupted {
+                outcome = Outcome::Stopped;
             }
-            Command::Pretrain(args) => run_pretrain(args)?,
-            Command::Cache(args) => run_cache(args)?,
-            Command::Bench(args) => commands::bench(&args)?,
-            Command::Eval(eval) => eval.run(cli.json)?,
-            Command::Segment(args) => commands::segment(&args)?,
-            Command::Similarity(args) => commands::similarity(&args)?,
-            Command::Pca(args) => commands::pca(&args)?,
-            Command::Attention(args) => commands::attention(&args)?,
-            Command::Serve(args) => commands::serve(args)?,
-            Command::Weights(args) => commands::weights(&args)?,
-            Command::Convert(args) => commands::run_convert(&args)?,
-            Command::Embed(args) => commands::embed(&args)?,
-            Command::Export(args) => commands::export(&args)?,
-            Command::Classes(args) => commands::run_classes(&args)?,
-            Command::Card(args) => commands::card(&args)?,
-        };
-        if cli.json {
-            program::print_json(&summary)?;
+            serde_json::to_value(summary)?
         }
-        Ok(outcome)
-    })
+        Command::Pretrain(args) => run_pretrain(args)?,
+        Command::Cache(args) => run_cache(args)?,
+        Command::Bench(args) => commands::bench(&args)?,
+        Command::Eval(eval) => eval.run(cli.json)?,
+        Command::Segment(args) => commands::segment(&args)?,
+        Command::Similarity(args) => commands::similarity(&args)?,
+        Command::Pca(args) => commands::pca(&args)?,
+        Command::Attention(args) => commands::attention(&args)?,
+        Command::Serve(args) => commands::serve(args)?,
+        Command::Weights(args) => commands::weights(&args)?,
+        Command::Convert(args) => commands::run_convert(&args)?,
+        Command::Embed(args) => commands::embed(&args)?,
+        Command::Export(args) => commands::export(&args)?,
+        Command::Classes(args) => commands::run_classes(&args)?,
+        Command::Card(args) => commands::card(&args)?,
+    };
+    if cli.json {
+        program::print_json(&summary)?;
+    }
+    Ok(outcome)
 }
 
 fn run_train(args: &TrainArgs) -> anyhow::Result<train::Summary> {
@@ -221,7 +184,7 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<train::Summary> {
     let summary = train::train(&settings, args.resume)?;
     if summary.interrupted {
         eprintln!(
-            "stopped at step {}, saved in {}; go on with --resume",
+            "stopped at step {}; the checkpoint is saved in {}. Add --resume to the same command to continue",
             summary.steps,
             summary.checkpoint.display()
         );
@@ -231,21 +194,22 @@ fn run_train(args: &TrainArgs) -> anyhow::Result<train::Summary> {
 
 fn run_dry(args: &TrainArgs) -> anyhow::Result<serde_json::Value> {
     let settings = Settings::read(&args.config, &args.overrides)?;
-    let picture = args.dry_run.clone().unwrap_or_default();
-    let needs = train::dry_run(&settings, &picture)?;
+    let image = args.dry_run.clone().unwrap_or_default();
+    let needs = train::dry_run(&settings, &image)?;
     println!(
-        "{} steps of {} samples ({} an epoch of {}), {:.2} s each: {:.1} h; {:.1} GB; {} trained numbers; {} concepts",
-        settings.steps,
-        settings.data.batch_size,
-        needs.steps_per_epoch,
-        needs.samples,
+        "{} steps of {} samples; an epoch is {} samples in {} steps",
+        settings.steps, settings.data.batch_size, needs.samples, needs.steps_per_epoch
+    );
+    println!("maximum learning rate: {}", settings.optimizer.describe_lr(settings.data.batch_size));
+    println!(
+        "{:.2} s per step, {:.1} h in total; {:.1} GB of memory; {} trained parameters; {} concepts in the vocabulary",
         needs.seconds_per_step,
         needs.hours,
         needs.memory as f64 / 1e9,
         needs.parameters,
         needs.bank
     );
-    println!("first batch: {}", picture.display());
+    println!("image of the first batch: {}", image.display());
     Ok(serde_json::to_value(needs)?)
 }
 

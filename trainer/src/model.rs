@@ -1,4 +1,4 @@
-//! The two towers of a trained model as evaluation and pictures use them: a run's checkpoint, or a CLIP of open_clip.
+//! The two towers of a trained model for evaluation and visualization: from a checkpoint, or a CLIP.
 
 use std::path::Path;
 
@@ -10,26 +10,26 @@ use crate::device::Precision;
 use crate::error::Result;
 use crate::settings::VisionSettings;
 use crate::towers::{Activation, ClipVisionTower, Dense, TextTower, VisionFeatures};
-use crate::vision_source::FrozenVision;
+use crate::vision_source::ImageEncoder;
 use crate::weights::Weights;
 
-/// OpenAI's image normalisation, which CLIPs are trained with.
+/// Image normalization of OpenAI's CLIP.
 const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-/// Every ViT CLIP has heads of this width, in both towers.
+/// All CLIPs with a ViT have attention heads of this width, in both towers.
 const CLIP_HEAD_WIDTH: i64 = 64;
 
-/// A vision tower with the normalisation of its images.
+/// A vision tower with the normalization of its images.
 #[derive(Debug)]
 pub enum Vision {
     /// The frozen tower of LiT and SimZSS.
-    Frozen(FrozenVision),
-    /// CLIP's own, boxed as it is the rarer one.
-    Clip(Box<FrozenVision<ClipVisionTower>>),
+    Frozen(ImageEncoder),
+    /// The tower of a CLIP; boxed, because it is used less often.
+    Clip(Box<ImageEncoder<ClipVisionTower>>),
 }
 
 impl Vision {
-    /// Features of pixels 0..255, [B, H, W, 3], in the space of the text tower's projection.
+    /// Features of pixels 0..255, [B, H, W, 3], in the embedding space shared with the text tower.
     pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
         match self {
             Self::Frozen(vision) => vision.features(pixels),
@@ -45,7 +45,7 @@ impl Vision {
         }
     }
 
-    /// The pixel that normalisation turns into 0, of 0..255, [3].
+    /// The pixel value, 0..255, that normalization maps to 0, [3].
     pub fn mean_pixel(&self) -> Tensor {
         match self {
             Self::Frozen(vision) => vision.mean_pixel(),
@@ -54,20 +54,20 @@ impl Vision {
     }
 }
 
-/// A vision tower and the text tower in whose space its features lie.
+/// A vision tower and a text tower with a shared embedding space.
 #[derive(Debug)]
 pub struct Model {
-    /// The images' tower.
+    /// The vision tower.
     pub vision: Vision,
-    /// The words' tower.
+    /// The text tower.
     pub text: TextTower,
-    /// What the towers compute in.
+    /// Number format in which the towers compute.
     pub kind: Kind,
-    /// Which embedding of a class name the training aligned with images.
+    /// The class embedding that suits the objective of the training.
     pub vectors: ClassVectors,
     /// Side of the training images in pixels.
     pub size: i64,
-    /// What it is, for results: `simzss step 2500`, `clip`.
+    /// Description for results, such as `simzss step 2500` or `clip`.
     pub description: String,
 }
 
@@ -80,10 +80,10 @@ impl Model {
         let (vision, width) = if checkpoint.trains_vision() {
             let tower = checkpoint.trained_vision(kind, device)?;
             let width = tower.output();
-            (Vision::Clip(Box::new(FrozenVision::around(tower, &settings, kind, device))), width)
+            (Vision::Clip(Box::new(ImageEncoder::around(tower, &settings, kind, device))), width)
         } else {
             settings.weights = checkpoint.vision_path()?;
-            let vision = FrozenVision::open(&settings, kind, device)?;
+            let vision = ImageEncoder::open(&settings, kind, device)?;
             let width = vision.tower.width;
             (Vision::Frozen(vision), width)
         };
@@ -97,7 +97,7 @@ impl Model {
         })
     }
 
-    /// A CLIP in open_clip's, OpenAI's or Hugging Face's names; `dense` says how its patches are read.
+    /// A CLIP with the state-dict keys of open_clip, OpenAI or Hugging Face; `dense` selects its patch features.
     pub fn open_clip(
         path: &Path,
         dense: Dense,
@@ -122,14 +122,14 @@ impl Model {
         Ok(Self {
             text,
             size: tower.grid * tower.patch,
-            vision: Vision::Clip(Box::new(FrozenVision::around(tower, &settings, kind, device))),
+            vision: Vision::Clip(Box::new(ImageEncoder::around(tower, &settings, kind, device))),
             kind,
             vectors: ClassVectors::Caption,
             description: name.to_owned(),
         })
     }
 
-    /// Where its tensors are.
+    /// The device of its tensors.
     pub fn device(&self) -> Device {
         self.text.logit_scale().device()
     }

@@ -1,4 +1,5 @@
-//! Which losses a run minimises, and its step: embed, loss on the embeddings of all ranks, back through the towers.
+//! Which losses a run minimizes, and the forward and backward pass of one step: embed the batch, compute the losses on the
+//! embeddings of all ranks, propagate the gradients back through the towers.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
@@ -14,12 +15,12 @@ use crate::towers::{CaptionTokens, ClipVisionTower, TextTower, VisionFeatures, u
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Objective {
-    /// Image-caption contrast and concept alignment.
+    /// Image-caption contrastive loss and concept loss.
     #[default]
     Simzss,
-    /// Image-caption contrast alone.
+    /// Image-caption contrastive loss only, with a frozen vision tower.
     Lit,
-    /// Image-caption contrast alone, and CLIP's own vision tower is trained too.
+    /// Image-caption contrastive loss only; CLIP's own vision tower is trained too.
     Clip,
 }
 
@@ -33,32 +34,35 @@ impl std::fmt::Display for Objective {
     }
 }
 
-/// What a mention's patches are pooled with.
+/// The query with which a mention pools the patches of its image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Query {
-    /// Its own words, c~_t: the paper's.
+    /// The embedding of its own words, c~_t: as in the paper.
     #[default]
     Mention,
-    /// The mean of all mentions of its concept in the global batch, h: the released code's.
+    /// The mean over all mentions of its concept in the global batch, h: as in the authors' code.
     Concept,
 }
 
-/// Settings of the losses; the defaults are the paper's.
+/// Settings of the losses. The defaults are those of the paper.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveSettings {
-    /// `simzss`, `lit` or `clip`.
+    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only) or `clip` (contrastive loss only, and the vision
+    /// tower is trained too).
     pub name: Objective,
-    /// tau: temperature of the softmax over patches.
+    /// Temperature of the softmax over patches in concept pooling (tau in the paper).
     pub pooling_temperature: f64,
-    /// alpha: fixed scale of the concept logits, 1 / 0.07.
+    /// Fixed scale of the logits in the concept loss (alpha in the paper): 1 / 0.07.
     pub concept_scale: f64,
-    /// lambda: weight of the concept loss.
+    /// Weight of the concept loss (lambda in the paper).
     pub concept_weight: f64,
-    /// What the concept loss wants to be nearest: `label` (the paper) or `argmax` (the released code).
+    /// Target class of the concept loss for a mention: `label` (the concept that is mentioned, as in the paper) or `argmax` (the
+    /// concept that is most similar already, as in the authors' code).
     pub target: Target,
-    /// What patches are pooled with: `mention` (the paper) or `concept` (the released code).
+    /// Query of concept pooling: `mention` (the embedding of the mention's own words, as in the paper) or `concept` (the mean over
+    /// all mentions of the concept in the batch, as in the authors' code).
     pub query: Query,
 }
 
@@ -78,7 +82,7 @@ impl Default for ObjectiveSettings {
 /// The images of a batch.
 #[derive(Debug)]
 pub enum Images<'a> {
-    /// As a frozen tower sees them: class tokens and patches of unit length. `lit` needs no patches.
+    /// Features of a frozen tower: class tokens and patches of unit length. `lit` needs no patches.
     Seen(VisionFeatures),
     /// Normalised pixels, [B, 3, H, W], and the tower that is trained on them.
     ToTrain(&'a ClipVisionTower, Tensor),
@@ -89,51 +93,51 @@ pub enum Images<'a> {
 pub struct StepInput<'a> {
     /// The images.
     pub images: Images<'a>,
-    /// Captions, row i of image i.
+    /// Captions; row i belongs to image i.
     pub captions: CaptionTokens,
-    /// Mentions of concepts, sorted by row.
+    /// Concept mentions, sorted by row.
     pub mentions: Vec<Mention>,
 }
 
-/// What a step measured: this rank's part, which adds up over the ranks. Scalars on the device, so that only those that
-/// are shown are waited for.
+/// The measurements of a step: this rank's part; the sum over the ranks is the total. They are scalars on the device, so
+/// that the host waits only for the ones that are shown.
 #[derive(Debug)]
 pub struct StepReport {
-    /// L, what was minimised.
+    /// The minimized loss L.
     pub loss: Tensor,
-    /// L_g.
+    /// The contrastive loss L_g.
     pub contrastive: Tensor,
-    /// L_l; none without the concept loss.
+    /// The concept loss L_l; `None` for objectives without it.
     pub concept: Option<Tensor>,
-    /// Share of mentions nearest to their own concept; none without the concept loss.
+    /// Fraction of the mentions whose most similar concept is their own; `None` without the concept loss.
     pub concept_accuracy: Option<Tensor>,
-    /// Distinct concepts in the global batch.
+    /// Number of distinct concepts in the global batch.
     pub concepts: i64,
 }
 
-/// What phase 1 makes of (a part of) a batch: rows of unit length.
+/// The result of phase 1 for (a part of) a batch: rows of unit length.
 struct Embeddings {
     /// [B, d_v].
     captions: Tensor,
-    /// [B, d_v]; needs a gradient only where the vision tower is trained.
+    /// [B, d_v]; needs a gradient only if the vision tower is trained.
     images: Tensor,
-    /// c~_t, [b, d_v]; none without the concept loss.
+    /// c~_t, [b, d_v]; `None` without the concept loss.
     concepts: Option<Tensor>,
 }
 
-/// The losses' gradients with respect to a rank's own embeddings.
+/// Gradients of the losses with respect to a rank's own embeddings.
 struct Gradients {
     captions: Tensor,
     images: Option<Tensor>,
     concepts: Option<Tensor>,
 }
 
-/// Computes the losses of one global batch and leaves their gradients, the same on every rank, in the towers' parameters.
+/// Computes the losses of one global batch. Their gradients, the same on every rank, are then in the parameters of the towers.
 ///
-/// Phase 1 embeds this rank's captions. Phase 2 gathers the embeddings of all ranks as fresh leaves, computes the rows of
-/// the losses that are this rank's, and brings each rank the gradients of its own embeddings. Phase 3 goes back through
-/// phase 1 from those. With `micro_batch` > 0 phase 1 keeps no activations and phase 3 repeats it in pieces of that many
-/// rows: the same gradients in the memory of one piece.
+/// Phase 1 embeds this rank's captions. Phase 2 gathers the embeddings of all ranks as detached leaf tensors, computes this rank's
+/// rows of the losses, and returns to each rank the gradients of its own embeddings. Phase 3 propagates these back through phase 1.
+/// With `micro_batch` > 0 (as GradCache), phase 1 keeps no activations, and phase 3 repeats it in micro-batches of that many rows:
+/// the gradients are the same, but only the activations of one micro-batch are in memory.
 pub fn gradients(
     text: &TextTower,
     settings: &ObjectiveSettings,
@@ -147,7 +151,7 @@ pub fn gradients(
     let starts: Vec<i64> = (0..batch).step_by(piece as usize).collect();
     let embed = |start: i64| embed(text, settings, input, start, piece.min(batch - start), kind);
 
-    // Phase 1. A single piece keeps its graph; several are embedded again in phase 3.
+    // Phase 1. A single micro-batch keeps its graph; several are embedded again in phase 3.
     let mut whole = None;
     let own = if starts.len() == 1 {
         let embeddings = whole.insert(embed(0));
@@ -187,7 +191,7 @@ pub fn gradients(
     Ok(report)
 }
 
-/// Phase 1 for `count` rows from `start` on.
+/// Phase 1 for the rows `start .. start + count`.
 fn embed(
     text: &TextTower,
     settings: &ObjectiveSettings,
@@ -214,7 +218,7 @@ fn embed(
     Embeddings { captions: embedded, images, concepts }
 }
 
-/// The mentions of `count` rows from `start` on, rows counted from there.
+/// The mentions of the rows `start .. start + count`; their row numbers are relative to `start`.
 fn rows(mentions: &[Mention], start: i64, count: i64) -> Vec<Mention> {
     let (start, end) = (start as u32, (start + count) as u32);
     let first = mentions.partition_point(|m| m.row < start);
@@ -222,7 +226,7 @@ fn rows(mentions: &[Mention], start: i64, count: i64) -> Vec<Mention> {
     mentions[first..last].iter().map(|m| Mention { row: m.row - start, ..m.clone() }).collect()
 }
 
-/// The embeddings of all pieces, cut from the graph that made them.
+/// The embeddings of all micro-batches, detached from the graph that computed them.
 fn join(parts: &[Embeddings]) -> Embeddings {
     let cat = |tensors: Vec<&Tensor>| Tensor::cat(&tensors, 0).detach();
     let concepts: Option<Vec<&Tensor>> = parts.iter().map(|part| part.concepts.as_ref()).collect();
@@ -252,7 +256,7 @@ fn losses(
     let contrastive = losses::contrastive(&images, &captions, &text.logit_scale(), own_rows);
     let mut loss = contrastive.shallow_clone();
 
-    // Ranks differ in their mentions: rows are padded to the most of any rank for the exchange.
+    // Ranks have different numbers of mentions: for the exchange, rows are padded to the largest number.
     let mut concept = None;
     let mut concept_leaf = None;
     let mut count = 0;
@@ -293,9 +297,9 @@ fn losses(
     Ok((report, gradients))
 }
 
-/// The concept loss's part of this rank, and the number of distinct concepts.
+/// This rank's part of the concept loss, and the number of distinct concepts.
 ///
-/// `texts`: c~_t of all ranks, [ranks · most, d_v], of which rank r has `labels[r]` from row r · most on.
+/// `texts`: c~_t of all ranks, [ranks · most, d_v]; the rows of rank r, `labels[r].len()` of them, start at row r · most.
 fn concept_part(
     settings: &ObjectiveSettings,
     seen: &VisionFeatures,

@@ -1,4 +1,4 @@
-//! AdamW with moments that can be saved, and the learning rate's course.
+//! AdamW with moments that can be saved, and the learning rate schedule.
 
 use std::f64::consts::PI;
 use std::path::Path;
@@ -7,87 +7,124 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
-use crate::torch::{self, AdamW, Slot};
+use crate::torch::{self, AdamW, ParameterState};
 use crate::weights::{self, Weights};
 
-/// Settings of the optimiser; the defaults are the published recipe's.
+/// Settings of AdamW and the learning rate schedule. The defaults are those of the published recipe.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSettings {
-    /// Highest learning rate, reached after the warm-up.
-    pub lr: f64,
-    /// Weight decay of matrices; biases, norms and the logit scale have none.
+    /// Maximum learning rate, reached at the end of the warm-up. Leave it out to use `lr_per_256`.
+    pub lr: Option<f64>,
+    /// Maximum learning rate for a batch of 256 samples. It is multiplied by `data.batch_size` / 256, as in the authors'
+    /// code: 3e-5 becomes 1.92e-3 with a batch of 16,384. Not used if `lr` is set.
+    pub lr_per_256: f64,
+    /// Weight decay of parameters with two or more dimensions. Biases, LayerNorm parameters and the logit scale have none.
     pub weight_decay: f64,
-    /// Decay rate of the gradient's mean.
+    /// Decay rate of the running mean of the gradient.
     pub beta1: f64,
-    /// Decay rate of the squared gradient's mean.
+    /// Decay rate of the running mean of the squared gradient.
     pub beta2: f64,
-    /// Added to the root of the second moment.
+    /// Added to the denominator of the update for numerical stability.
     pub eps: f64,
-    /// Share of the steps over which the learning rate rises from 0; after it, a cosine to 0.
+    /// Fraction of the steps over which the learning rate rises linearly from 0; after that it follows a cosine down to 0.
     pub warmup: f64,
-    /// Largest joint 2-norm of the gradients; 0 for none.
+    /// Gradient clipping: maximum L2 norm of all gradients together; 0 = no clipping.
     pub clip: f64,
 }
 
 impl Default for OptimizerSettings {
     fn default() -> Self {
-        Self { lr: 3e-5, weight_decay: 0.2, beta1: 0.9, beta2: 0.98, eps: 1e-6, warmup: 0.1, clip: 0.0 }
+        Self {
+            lr: None,
+            lr_per_256: 3e-5,
+            weight_decay: 0.2,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-6,
+            warmup: 0.1,
+            clip: 0.0,
+        }
     }
 }
 
-/// The learning rate of `step` (from 0) of `steps`: linear warm-up, then cosine to zero.
-pub fn learning_rate(settings: &OptimizerSettings, step: u64, steps: u64) -> f64 {
-    let warmup = (settings.warmup * steps as f64).round();
-    let step = step as f64;
-    if step < warmup {
-        return settings.lr * (step + 1.0) / warmup;
+impl OptimizerSettings {
+    /// The maximum learning rate for a batch of this many samples, over all processes.
+    pub fn max_lr(&self, batch_size: usize) -> f64 {
+        self.lr.unwrap_or(self.lr_per_256 * batch_size as f64 / 256.0)
     }
-    let progress = (step - warmup) / (steps as f64 - warmup).max(1.0);
-    settings.lr * 0.5 * (1.0 + (PI * progress).cos())
+
+    /// The same in words, with the setting that it comes from.
+    pub fn describe_lr(&self, batch_size: usize) -> String {
+        let max = self.max_lr(batch_size);
+        match self.lr {
+            Some(_) => format!("{max:.3e} (optimizer.lr)"),
+            None => format!(
+                "{max:.3e} (optimizer.lr_per_256 = {:e}, times the batch of {batch_size} / 256)",
+                self.lr_per_256
+            ),
+        }
+    }
+
+    /// The learning rate of step `step` (counted from 0) of `steps` with batches of `batch_size` samples: linear
+    /// warm-up, then cosine decay to zero.
+    pub fn lr_at(&self, batch_size: usize, step: u64, steps: u64) -> f64 {
+        let max = self.max_lr(batch_size);
+        let warmup = (self.warmup * steps as f64).round();
+        let step = step as f64;
+        if step < warmup {
+            return max * (step + 1.0) / warmup;
+        }
+        let progress = (step - warmup) / (steps as f64 - warmup).max(1.0);
+        max * 0.5 * (1.0 + (PI * progress).cos())
+    }
 }
 
 /// AdamW over named parameters.
 #[derive(Debug)]
 pub struct Optimizer {
     settings: OptimizerSettings,
-    slots: Vec<(String, Slot)>,
+    states: Vec<(String, ParameterState)>,
 }
 
 impl Optimizer {
-    /// Fresh moments for `parameters`.
+    /// With moments of zero for `parameters`.
     pub fn new(settings: &OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Self {
-        let slot = |parameter: Tensor| Slot {
+        let state = |parameter: Tensor| ParameterState {
             first_moment: parameter.zeros_like().detach(),
             second_moment: parameter.zeros_like().detach(),
             step: Tensor::zeros([] as [i64; 0], (Kind::Float, parameter.device())),
             parameter,
         };
-        let slots = parameters.into_iter().map(|(name, parameter)| (name, slot(parameter))).collect();
-        Self { settings: settings.clone(), slots }
+        let states = parameters.into_iter().map(|(name, parameter)| (name, state(parameter))).collect();
+        Self { settings: settings.clone(), states }
     }
 
-    /// One step at learning rate `lr` from the accumulated gradients, which are then cleared.
+    /// One step with learning rate `lr` from the accumulated gradients, which are then cleared.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        let with_gradient: Vec<&Slot> =
-            self.slots.iter().map(|(_, slot)| slot).filter(|slot| slot.parameter.grad().defined()).collect();
+        let with_gradient: Vec<&ParameterState> = self
+            .states
+            .iter()
+            .map(|(_, state)| state)
+            .filter(|state| state.parameter.grad().defined())
+            .collect();
         if self.settings.clip > 0.0 {
-            let gradients: Vec<Tensor> = with_gradient.iter().map(|slot| slot.parameter.grad()).collect();
+            let gradients: Vec<Tensor> = with_gradient.iter().map(|state| state.parameter.grad()).collect();
             torch::clip_gradients(&gradients, self.settings.clip)?;
         }
-        let (decayed, plain): (Vec<&Slot>, Vec<&Slot>) =
-            with_gradient.into_iter().partition(|slot| slot.parameter.dim() > 1);
-        for (slots, weight_decay) in [(decayed, self.settings.weight_decay), (plain, 0.0)] {
+        let (decayed, plain): (Vec<&ParameterState>, Vec<&ParameterState>) =
+            with_gradient.into_iter().partition(|state| state.parameter.dim() > 1);
+        for (states, weight_decay) in [(decayed, self.settings.weight_decay), (plain, 0.0)] {
             let settings = AdamW {
                 lr,
                 betas: (self.settings.beta1, self.settings.beta2),
                 weight_decay,
                 eps: self.settings.eps,
             };
-            torch::fused_adamw(&slots, &settings)?;
+            torch::fused_adamw(&states, &settings)?;
         }
-        for (_, slot) in &mut self.slots {
-            slot.parameter.zero_grad();
+        for (_, state) in &mut self.states {
+            state.parameter.zero_grad();
         }
         Ok(())
     }
@@ -95,24 +132,26 @@ impl Optimizer {
     /// Writes moments and step counts as a safetensors file.
     pub fn save(&self, path: &Path) -> Result<()> {
         let mut named = Vec::new();
-        for (name, slot) in &self.slots {
-            for (part, tensor) in
-                [("exp_avg", &slot.first_moment), ("exp_avg_sq", &slot.second_moment), ("step", &slot.step)]
-            {
+        for (name, state) in &self.states {
+            for (part, tensor) in [
+                ("exp_avg", &state.first_moment),
+                ("exp_avg_sq", &state.second_moment),
+                ("step", &state.step),
+            ] {
                 named.push((format!("{name}.{part}"), tensor.shallow_clone()));
             }
         }
         weights::write(path, &named)
     }
 
-    /// Continues with the moments of [`Optimizer::save`].
+    /// Continues with the moments that [`Optimizer::save`] wrote.
     pub fn load(&mut self, path: &Path, device: Device) -> Result<()> {
         let mut saved = Weights::read(path, device)?;
-        for (name, slot) in &mut self.slots {
-            let size = slot.parameter.size();
-            slot.first_moment = saved.take(&format!("{name}.exp_avg"), &size)?;
-            slot.second_moment = saved.take(&format!("{name}.exp_avg_sq"), &size)?;
-            slot.step = saved.take(&format!("{name}.step"), &[])?;
+        for (name, state) in &mut self.states {
+            let size = state.parameter.size();
+            state.first_moment = saved.take(&format!("{name}.exp_avg"), &size)?;
+            state.second_moment = saved.take(&format!("{name}.exp_avg_sq"), &size)?;
+            state.step = saved.take(&format!("{name}.step"), &[])?;
         }
         saved.finish(&[])
     }
@@ -124,8 +163,8 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_then_falls_to_zero() {
-        let settings = OptimizerSettings { lr: 1.0, warmup: 0.1, ..Default::default() };
-        let at = |step| learning_rate(&settings, step, 100);
+        let settings = OptimizerSettings { lr: Some(1.0), warmup: 0.1, ..Default::default() };
+        let at = |step| settings.lr_at(512, step, 100);
         assert!((at(0) - 0.1).abs() < 1e-12);
         assert!((at(9) - 1.0).abs() < 1e-12);
         assert!((at(10) - 1.0).abs() < 1e-12, "the cosine starts at its top");
@@ -133,7 +172,17 @@ mod tests {
         assert!(at(99) < 0.001);
     }
 
-    /// Against AdamW written out: decoupled decay, bias-corrected moments.
+    /// The arguments and batches of the authors' two published runs.
+    #[test]
+    fn a_rate_per_256_samples_grows_with_the_batch() {
+        let settings = OptimizerSettings::default();
+        assert!((settings.max_lr(16_384) - 1.92e-3).abs() < 1e-12);
+        assert!((settings.max_lr(512) - 6e-5).abs() < 1e-12);
+        let fixed = OptimizerSettings { lr: Some(1e-3), ..settings };
+        assert_eq!((fixed.max_lr(16_384), fixed.max_lr(512)), (1e-3, 1e-3));
+    }
+
+    /// Compared with AdamW written out by hand: decoupled decay, bias-corrected moments.
     #[test]
     fn a_step_is_adamw() {
         let settings = OptimizerSettings { weight_decay: 0.1, ..Default::default() };

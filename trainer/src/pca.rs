@@ -1,15 +1,16 @@
-//! Patch features as colours: their three principal components as red, green and blue.
+//! Patch features as colours: the first three principal components are red, green and blue.
 
 use tch::{Kind, Tensor};
 
-/// Share of the values at each end that the colours do not reach: outliers would leave the rest grey.
+/// Fraction of the values at each end that is clipped: otherwise outliers would make all other colours grey.
 const TAIL: f64 = 0.02;
 
-/// Colours of the patches of several pictures, in one basis: [rows, columns, d] each -> [rows, columns, 3] in 0..1.
+/// Colours of the patches of several images, with the same components for all: [rows, columns, d] each -> [rows, columns, 3],
+/// 0..1.
 ///
-/// The basis is that of the covariance of all patches, in float64; each component is stretched from its 2nd to its
-/// 98th percentile. A component's sign means nothing; the direction in which its largest weight is positive is taken,
-/// so that the same pictures always come out the same.
+/// The components are eigenvectors of the covariance of all patches, in float64; each is scaled from its 2nd to its 98th
+/// percentile. The sign of a component is arbitrary; it is chosen so that the largest weight is positive, which makes the result
+/// reproducible.
 pub fn colours(pictures: &[Tensor]) -> Vec<Tensor> {
     tch::no_grad(|| {
         let flat = |picture: &Tensor| picture.flatten(0, 1).to_kind(Kind::Double);
@@ -17,7 +18,7 @@ pub fn colours(pictures: &[Tensor]) -> Vec<Tensor> {
         let mean = all.mean_dim([0i64].as_slice(), true, Kind::Double);
         let centred = &all - &mean;
         let covariance = centred.transpose(0, 1).matmul(&centred);
-        // Eigenvalues ascend.
+        // Eigenvalues are in ascending order.
         let (_, vectors) = covariance.linalg_eigh("L");
         let width = vectors.size()[1];
         let first: Vec<Tensor> = (0..3.min(width))
@@ -50,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_direction_of_most_variance_comes_first_and_is_shared() {
-        // Features along (0, 3, 0, 0), with little else: the first component orders them.
+        // Features vary mainly along (0, 3, 0, 0): the first component orders them.
         let along = |values: &[f64]| {
             let rows: Vec<f64> = values.iter().flat_map(|&v| [0.01 * v * v, 3.0 * v, 0.5, 0.0]).collect();
             Tensor::from_slice(&rows).view([1, -1, 4])

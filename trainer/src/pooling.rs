@@ -1,42 +1,42 @@
-//! Concept pooling: what of the image a mention's words attend to (method, "Concept-pooled visual features").
+//! Concept pooling: the mean of the patches of an image, weighted by the attention of a mention.
 
 use tch::{Device, Tensor};
 
 use crate::device::send;
 use crate::towers::{full_precision, unit};
 
-/// Where the mentions of a batch are, flat over the batch, in the order of its captions.
+/// The positions of all mentions of a batch, in the order of its captions.
 #[derive(Debug)]
 pub struct Mentions {
-    /// Row of each mention's caption and image, [b].
+    /// Row of the caption and image of each mention, [b].
     rows: Tensor,
-    /// Place of each mention among its caption's, [b]: 0, 1, ..
+    /// Index of each mention within its caption, [b]: 0, 1, ..
     places: Tensor,
-    /// Rows into the flattened [B * T] tokens, all mentions' positions one after the other.
+    /// Indices into the flattened [B * T] tokens: the token positions of all mentions, one mention after the other.
     token_rows: Tensor,
-    /// Which mention each of `token_rows` belongs to.
+    /// The mention to which each entry of `token_rows` belongs.
     token_mentions: Tensor,
     /// 1 / number of tokens of each mention, [b, 1].
     weights: Tensor,
-    /// Most mentions of one caption.
+    /// Maximum number of mentions in one caption.
     most: i64,
     /// Concept of each mention.
     labels: Vec<u32>,
 }
 
-/// One mention: its caption's row, its concept and its words' token positions.
+/// One mention: the row of its caption, its concept, and the token positions of its words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mention {
     /// Row in the batch.
     pub row: u32,
-    /// The concept's label in the bank.
+    /// Index of the concept in the vocabulary (bank).
     pub label: u32,
-    /// Token positions S_l; start-of-text is position 0.
+    /// Token positions S_l; the start token is at position 0.
     pub positions: std::ops::Range<u32>,
 }
 
 impl Mentions {
-    /// From mentions sorted by row; `tokens` is T, the length of the batch's token rows.
+    /// From mentions sorted by row. `tokens` is T, the number of tokens per row of the batch.
     pub fn new(mentions: &[Mention], tokens: i64, device: Device) -> Self {
         let (mut rows, mut places, mut labels, mut weights) = (vec![], vec![], vec![], vec![]);
         let (mut token_rows, mut token_mentions) = (vec![], vec![]);
@@ -71,7 +71,7 @@ impl Mentions {
         self.labels.len()
     }
 
-    /// Whether no caption of the batch mentions a concept.
+    /// Whether there are no mentions.
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -81,7 +81,7 @@ impl Mentions {
         &self.labels
     }
 
-    /// c_t: the mean of each mention's tokens; [B, T, d_t] -> [b, d_t].
+    /// c_t: the mean of the tokens of each mention; [B, T, d_t] -> [b, d_t].
     pub fn mean_tokens(&self, tokens: &Tensor) -> Tensor {
         let width = tokens.size()[2];
         let picked = tokens.reshape([-1, width]).index_select(0, &self.token_rows);
@@ -89,11 +89,11 @@ impl Mentions {
         sums.index_add(0, &self.token_mentions, &picked) * self.weights.to_kind(tokens.kind())
     }
 
-    /// c_v: for each mention the image's patches, weighted by a softmax over their similarity to the mention.
+    /// c_v: for each mention, the mean of the patches of its image, weighted by a softmax over their similarity to the mention.
     ///
-    /// `patches`: z_v of unit length, [B, N, d_v]; `queries`: c~_t of unit length, [b, d_v]; returns rows of
-    /// unit length, [b, d_v]. Mentions are padded to the most of any caption, so that one batched product
-    /// does the work and no patch is copied per mention.
+    /// `patches`: z_v of unit length, [B, N, d_v]; `queries`: c~_t of unit length, [b, d_v]. Returns rows of unit length,
+    /// [b, d_v]. Mentions are padded to the maximum number per caption, so that one batched matrix product computes everything and
+    /// no patches are copied per mention.
     pub fn pool(&self, patches: &Tensor, queries: &Tensor, temperature: f64) -> Tensor {
         let size = patches.size();
         let (batch, width) = (size[0], size[2]);

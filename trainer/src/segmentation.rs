@@ -1,50 +1,50 @@
-//! One picture's segmentation as files: index mask and scores a class.
+//! The segmentation of an image: the label of each pixel, and a summary per class.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use crate::dense::numbers;
 
-/// Label of pixels where no class is likely enough.
+/// Label of background pixels, where no class reaches the threshold.
 pub const NO_CLASS: u8 = 255;
 
-/// What a picture holds of a class; shares are fractions of 1, similarities cosines.
+/// Summary of a class in an image. Similarities are cosines.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClassSummary {
-    /// Its name, the first of its synonyms.
+    /// Its name.
     pub class: String,
     /// Its value in the mask.
     pub index: usize,
-    /// Its share of the picture's pixels.
+    /// Fraction of the pixels that have this class.
     pub share: f64,
-    /// Mean similarity over its own pixels; none when it has none.
+    /// Mean similarity over its own pixels; `None` if it has none.
     pub similarity: Option<f64>,
-    /// Mean similarity over the whole picture.
+    /// Mean similarity over the whole image.
     pub mean: f64,
-    /// Highest similarity anywhere.
+    /// Maximum similarity.
     pub highest: f64,
 }
 
-/// The likeliest class of each pixel.
+/// The most similar class of each pixel.
 #[derive(Debug, Clone)]
 pub struct Segmentation {
     /// Rows.
     pub height: u32,
     /// Columns.
     pub width: u32,
-    /// One class a pixel, row by row, [`NO_CLASS`] where none is likely enough.
+    /// One class per pixel, row by row; [`NO_CLASS`] for background.
     pub labels: Vec<u8>,
-    /// Share of the pixels where no class is likely enough.
+    /// Fraction of the pixels that are background.
     pub background: f64,
-    /// Class by class, in order.
+    /// The summary per class, in order.
     pub classes: Vec<ClassSummary>,
 }
 
 impl Segmentation {
-    /// From similarities [C, h, w] to a picture of `height` x `width` pixels: bilinear, the highest class of each
-    /// pixel where that is at least `threshold`.
+    /// From similarities [C, h, w]: upsamples them bilinearly to `height` x `width` pixels and takes the most similar class of each
+    /// pixel if its similarity is at least `threshold`.
     ///
-    /// One class is up-sampled at a time, so that a large picture takes the memory of a few classes, not of all.
+    /// Classes are upsampled one at a time, so that a large image needs memory for a few classes only.
     pub fn new(scores: &Tensor, names: &[String], height: u32, width: u32, threshold: Option<f32>) -> Self {
         let size = [i64::from(height), i64::from(width)];
         let pixels = (height as usize * width as usize).max(1);
@@ -55,7 +55,7 @@ impl Segmentation {
             let one = scores.get(index as i64).to_kind(Kind::Float).unsqueeze(0).unsqueeze(0);
             let values = numbers(&one.upsample_bilinear2d(size, false, None, None));
             for ((best, label), &value) in best.iter_mut().zip(&mut labels).zip(&values) {
-                // At the threshold itself the first class wins; later ones have to be better.
+                // For equal similarities, also at the threshold itself, the first class is taken.
                 if value > *best || (*label == NO_CLASS && value == *best) {
                     (*best, *label) = (value, index as u8);
                 }
@@ -86,7 +86,7 @@ impl Segmentation {
         Self { height, width, labels, background, classes }
     }
 
-    /// The labels of a picture of another size, nearest neighbour.
+    /// The labels for an image of another size, by nearest neighbour.
     pub fn labels_at(&self, height: u32, width: u32) -> Vec<u8> {
         let from = |to: u32, of: u32, at: u32| (u64::from(at) * u64::from(of) / u64::from(to)) as usize;
         (0..height)

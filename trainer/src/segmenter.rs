@@ -1,4 +1,4 @@
-//! A model as a segmenter for any list of words: class vectors, sliding window, scores at every pixel.
+//! Segmentation with any list of classes: class embeddings, sliding window, and scores for every pixel.
 
 use std::ops::Range;
 
@@ -15,42 +15,42 @@ use crate::templates;
 use crate::towers::unit;
 use crate::window::{Cut, Window};
 
-/// Windows that go through the tower together, unless told otherwise.
+/// Default number of windows per forward pass.
 pub const WINDOW_BATCH: usize = 16;
-/// Labels are bytes, and 255 means "none".
+/// Labels are bytes, and 255 means background.
 const CLASS_LIMIT: usize = 255;
 
-/// How images are cut and classes are worded.
+/// How images are cut into windows, and how class names become embeddings.
 #[derive(Debug, Clone)]
 pub struct SegmentSettings {
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// What the towers compute in.
+    /// Number format in which the towers compute.
     pub precision: Precision,
-    /// The image's short side is brought to this many pixels; 0 for the training size.
+    /// The short side of the image is resized to this many pixels; 0 = the image size in training.
     pub size: u32,
-    /// Step of the sliding window in pixels; the window is a square of `size`. 0 for half the window.
+    /// Step of the sliding window in pixels; 0 = half of the window. The window is a square with side `size`.
     pub stride: u32,
-    /// Templates of the class names: `imagenet`, `simple` or a file.
+    /// Prompt templates: `imagenet`, `simple` or a file.
     pub templates: String,
-    /// Which embedding of a name is its vector; none for what the checkpoint's objective aligns.
+    /// Which embedding represents a class; `None` = the one that suits the objective of the checkpoint.
     pub vectors: Option<ClassVectors>,
 }
 
-/// Towers, class vectors and window.
+/// Towers, class embeddings and window.
 #[derive(Debug)]
 pub struct Segmenter {
     /// The towers.
     pub model: Model,
-    /// Unit length, a row a word, [W, d].
+    /// Embeddings of all names, L2-normalized, [W, d].
     words: Tensor,
-    /// The rows of each class.
+    /// The rows of `words` that belong to each class.
     classes: Vec<Range<i64>>,
     window: Window,
 }
 
 impl Segmenter {
-    /// From a checkpoint and the names of the classes, in order; `cat|kitten` is one class with two words.
+    /// From a checkpoint and the class names, in order; `cat|kitten` is one class with two names.
     pub fn open(checkpoint: &Checkpoint, names: &[String], settings: &SegmentSettings) -> Result<Self> {
         let model = Model::open(checkpoint, settings.precision, device::open(&settings.device)?)?;
         let short = if settings.size == 0 { model.size } else { i64::from(settings.size) };
@@ -61,7 +61,7 @@ impl Segmenter {
         Self::new(model, &words, &templates::read(&settings.templates)?, by, window)
     }
 
-    /// From a model and the words of each class; a pixel's score for a class is the best of its words'.
+    /// From a model and the names of each class. The score of a pixel for a class is the maximum over its names.
     pub fn new(
         model: Model,
         classes: &[Vec<String>],
@@ -71,10 +71,10 @@ impl Segmenter {
     ) -> Result<Self> {
         let refuse = |problem: String| Err(Error::Setting { name: "classes".to_owned(), problem });
         if classes.is_empty() || classes.len() > CLASS_LIMIT {
-            return refuse(format!("{} names; it takes 1 to {CLASS_LIMIT}", classes.len()));
+            return refuse(format!("has {} classes; it must have 1 to {CLASS_LIMIT}", classes.len()));
         }
         if classes.iter().any(Vec::is_empty) {
-            return refuse("one of the names is empty".to_owned());
+            return refuse("has a class without a name".to_owned());
         }
         let words: Vec<String> = classes.iter().flatten().cloned().collect();
         let vectors = class_vectors(&model.text, &words, templates, by, model.kind)?;
@@ -90,22 +90,21 @@ impl Segmenter {
         Ok(Self { classes, ..Self::with_vectors(model, vectors, window)? })
     }
 
-    /// From ready class vectors, unit length, [C, d].
+    /// From L2-normalized class embeddings, [C, d].
     pub fn with_vectors(model: Model, vectors: Tensor, window: Window) -> Result<Self> {
         window.check(model.vision.patch())?;
         let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
         Ok(Self { model, words: vectors, classes, window })
     }
 
-    /// Similarity of every class at every pixel of the resized image, [C, h, w], float32; where windows overlap
-    /// their similarities are averaged.
+    /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are
+    /// averaged.
     pub fn scores(&self, image: &RgbImage) -> Tensor {
         let (cuts, grids) = self.windows_scored(&[image], WINDOW_BATCH);
         self.blended(&cuts[0], &grids)
     }
 
-    /// The same for several images, one after the other; their windows go through the tower together, `batch` at a
-    /// time, whichever image they are of.
+    /// The same for several images, one after the other. Their windows are processed `batch` at a time, also across images.
     pub fn scores_of<'a>(
         &'a self,
         images: &[&RgbImage],
@@ -113,14 +112,14 @@ impl Segmenter {
     ) -> impl Iterator<Item = Tensor> + use<'a> {
         let (cuts, grids) = self.windows_scored(images, batch);
         let mut grids = grids.into_iter();
-        // At the size of the image the scores of many classes are large: only one image's are there at a time.
+        // Full-size scores of many classes are large, so they exist for one image at a time.
         cuts.into_iter().map(move |cut| {
             let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
             self.blended(&cut, &own)
         })
     }
 
-    /// The images cut, and the scores of all their windows' patches, [W, grid, grid] each.
+    /// The windows of the images, and the patch scores of all windows, [W, grid, grid] each.
     fn windows_scored(&self, images: &[&RgbImage], batch: usize) -> (Vec<Cut>, Vec<Tensor>) {
         tch::no_grad(|| {
             let filling = self.model.vision.mean_pixel();
@@ -135,27 +134,27 @@ impl Segmenter {
         })
     }
 
-    /// Scores of an image's classes from those of its windows.
+    /// Scores of the classes of an image from those of its windows.
     fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
         tch::no_grad(|| self.of_classes(&cut.blend(grids)))
     }
 
-    /// Windows an image is cut into.
+    /// Number of windows of an image.
     pub fn windows(&self, image: &RgbImage) -> usize {
         self.window.count(i64::from(image.height()), i64::from(image.width()))
     }
 
-    /// The image as it is cut, pixels 0..255, [1, h, w, 3], on the model's device.
+    /// The resized image, pixels 0..255, [1, h, w, 3], on the device of the model.
     pub fn resized(&self, image: &RgbImage) -> Tensor {
         self.window.resized(image, self.model.device())
     }
 
-    /// The likeliest class of each pixel of an image of `height` x `width`, uint8 [height, width], on the CPU.
+    /// The most similar class of each pixel, for an image of `height` x `width` pixels: uint8 [height, width], on the CPU.
     pub fn labels(&self, image: &RgbImage, height: i64, width: i64) -> Tensor {
-        labels::decide(&self.scores(image), height, width, labels::Rule::Likeliest)
+        labels::decide(&self.scores(image), height, width, labels::Rule::HighestScore)
     }
 
-    /// [n, side, side, 3] pixels -> similarity of every word at every patch, [n, W, grid, grid].
+    /// [n, side, side, 3] pixels -> similarity of every name at every patch, [n, W, grid, grid].
     fn patch_scores(&self, pixels: &Tensor) -> Tensor {
         let patches = unit(&self.model.vision.features(pixels).patches);
         let side = self.window.side / self.model.vision.patch();
@@ -163,7 +162,7 @@ impl Segmenter {
         scores.reshape([-1, self.words.size()[0], side, side])
     }
 
-    /// Scores of words, [W, h, w] -> of classes, [C, h, w].
+    /// Scores of names, [W, h, w] -> scores of classes, [C, h, w].
     fn of_classes(&self, scores: &Tensor) -> Tensor {
         if self.classes.len() as i64 == self.words.size()[0] {
             return scores.shallow_clone();

@@ -1,5 +1,12 @@
-//! The settings of a run: one TOML file, each value documented where it is defined, any of them replaced on the
-//! command line by `--set section.name=value`.
+//! The settings of a run: TOML files, of which later ones replace values of earlier ones, and `--set section.key=value` on
+//! the command line, which replaces any of them.
+//!
+//! The comments below are also the reference page `docs/settings.md`; after a change, renew it with
+//! `UPDATE=1 cargo test -p trainer settings_page`.
+
+#[cfg(test)]
+mod page;
+mod read;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,56 +15,58 @@ use loader::{Cache, CaptionSource, Decoding};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading, writing};
 use crate::objective::{Objective, ObjectiveSettings};
 use crate::optimizer::OptimizerSettings;
 use crate::towers::{ClipShape, PositionResize, TextShape};
 use crate::weights::convert::convert;
 use crate::weights::{self, Family};
 
-/// Everything a training run depends on.
+/// All settings of a training run.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Folder of the run: its checkpoints, log and a copy of the frozen tower.
+    /// Required. Run folder: gets the checkpoints, the log, the settings and a copy of the frozen vision tower.
     pub out: PathBuf,
-    /// Seed of the initial weights, the order of samples and their crops.
+    /// Random seed of the initial weights, the order of samples and their crops.
     pub seed: u64,
-    /// Optimiser steps.
+    /// Number of optimizer steps.
     pub steps: u64,
-    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+    /// `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// What the towers compute in: `auto` (bfloat16 on a GPU), `float32` or `bfloat16`.
+    /// Number format in which the towers compute: `auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`.
     pub precision: Precision,
-    /// CPU threads of libtorch; 0 for one a core.
+    /// CPU threads of libtorch; 0 = one per core.
     pub threads: usize,
-    /// Rows of a process computed at a time, for batches that do not fit; 0 for all of them.
+    /// Memory saver, as GradCache: each process embeds its part of the batch in pieces of this many samples. The loss still
+    /// compares the whole global batch, and the gradients are the same. 0 = all samples at once.
     pub micro_batch: usize,
-    /// Steps between lines of the log.
+    /// Steps between two lines of the log.
     pub log_every: u64,
-    /// Write TensorBoard's event files beside the log.
+    /// Write TensorBoard event files to `tensorboard/` in the run folder.
     pub tensorboard: bool,
-    /// What the device can do at most, in 10^12 operations a second, to show what share of it is used; 0 to show none.
+    /// Peak speed of the device in TFLOP/s (10^12 operations per second). With it the log shows the model FLOPs utilization
+    /// (MFU). 0 = not shown.
     pub peak_tflops: f64,
-    /// Seconds that ranks wait for each other before they give the run up.
+    /// Seconds that the processes (ranks) of a run wait for each other before the run fails.
     pub timeout: u64,
-    /// When the run's state is saved.
+    /// When checkpoints are written and which are kept. SIGINT, SIGTERM and SIGUSR1 always write one before the run stops.
     pub checkpoint: CheckpointSettings,
-    /// What every checkpoint is scored on.
+    /// Evaluation of every checkpoint during training: segmentation, as by `trainer eval segmentation` without options.
     pub evaluation: EvaluationSettings,
-    /// Shards and how batches are made of them.
+    /// The training shards, and how batches are made of them.
     pub data: DataSettings,
-    /// Which concepts take part.
+    /// The concept vocabulary (the paper's concept bank): which concepts take part in the concept loss of `simzss`.
     pub bank: BankSettings,
-    /// The frozen tower; of `clip`, which has none, only the normalisation.
+    /// The frozen vision tower. With `objective.name = "clip"`, which has none, only `mean` and `std` are used.
     pub vision: VisionSettings,
-    /// The vision tower that `clip` trains.
+    /// Size of the vision tower that `objective.name = "clip"` trains.
     pub clip: ClipShape,
-    /// The trained text tower.
+    /// Size of the text tower, which is trained.
     pub text: TextShape,
     /// The losses.
     pub objective: ObjectiveSettings,
-    /// AdamW and the learning rate's course.
+    /// AdamW and the learning rate schedule: linear warm-up, then cosine decay to 0.
     pub optimizer: OptimizerSettings,
 }
 
@@ -88,31 +97,30 @@ impl Default for Settings {
     }
 }
 
-/// When the run's state is saved, and what is kept of it. A stop by SIGINT, SIGTERM or SIGUSR1 always saves.
+/// When checkpoints are written and which are kept.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct CheckpointSettings {
-    /// Steps between checkpoints; 0 for none but at the end.
+    /// Steps between two checkpoints; 0 = only one, at the end.
     pub every: u64,
-    /// Minutes between checkpoints; 0 for none but at the end.
+    /// Minutes between two checkpoints; 0 = only one, at the end.
     pub minutes: f64,
-    /// Newest checkpoints that are kept, and the best one by the evaluation; 0 for all.
+    /// How many checkpoints to keep: the newest, and in addition the best one if checkpoints are evaluated. 0 = all.
     pub keep: usize,
-    /// A folder, or an address such as `s3://bucket/run`, that gets a copy of every checkpoint and of what else the run needs.
-    /// When a copy fails the run goes on, and says so.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Folder or address, such as `s3://bucket/run`, that gets a copy of every checkpoint and of the other files that are
+    /// needed to use it. If a copy fails, a message is printed and the run continues.
     pub copy_to: Option<PathBuf>,
 }
 
-/// What every checkpoint is scored on; see `trainer eval segmentation`.
+/// Evaluation of every checkpoint during training.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationSettings {
-    /// Folder of the set; without it nothing is scored.
+    /// Folder of the evaluation dataset; if not set, checkpoints are not evaluated.
     pub data: Option<PathBuf>,
-    /// A published set's name, or `folder`.
+    /// Name of a published dataset, such as `voc20`, or `folder`; see `trainer eval segmentation --help`.
     pub dataset: String,
-    /// Score only the first images; 0 for all.
+    /// Use only the first N images; 0 = all.
     pub limit: usize,
 }
 
@@ -122,45 +130,49 @@ impl Default for EvaluationSettings {
     }
 }
 
-/// Shards and how batches are made of them.
+/// The training shards, and how batches are made of them.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct DataSettings {
-    /// Folders of shards, shards, or brace lists such as `set/{00000..00295}.tar`.
+    /// Required. Training shards: folders, tar files, brace lists such as `coco/{00000..00295}.tar`, or addresses such as
+    /// `s3://bucket/coco/{00000..00295}.tar`.
     pub shards: Vec<PathBuf>,
-    /// Weight of each entry of `shards` as a set of its own: its share of every batch. Empty: all are one set.
+    /// Mix several datasets: one weight per entry of `shards`; each entry then fills its share of every batch. Empty = all
+    /// entries are one dataset.
     pub weights: Vec<f64>,
-    /// Where captions come from: `"text"` (the .txt), or `{ json = { key = "captions", choice = "random" } }`.
+    /// Where captions come from: `"text"` (the sample's .txt), or `{ json = { key = "captions", choice = "random" } }` (a
+    /// string or a list of strings in the sample's .json; `choice` is `first` or `random`).
     pub captions: CaptionSource,
-    /// `exact` (Pillow's pixels) or `fast`.
+    /// JPEG decoder: `exact` (the pixels of Pillow) or `fast` (less exact, for images several times as large as `size`).
     pub decoding: Decoding,
-    /// Where remote shards are kept as they are fetched; without it just the samples are read:
-    /// `{ folder = "..", limit = BYTES }`.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Keep remote shards on a local disk: `{ folder = "DIR", limit = BYTES }`. If not set, only the bytes of the needed
+    /// samples are fetched.
     pub cache: Option<Cache>,
-    /// Features of the frozen tower for these shards, written by `trainer cache`; images are then not read.
+    /// Folder that `trainer cache` wrote: features of the frozen vision tower for these shards, used instead of the images.
+    /// Needs `crop = "centre"` and `flip = 0`.
     pub features: Option<PathBuf>,
-    /// Samples a step, over all ranks.
+    /// Samples per step, over all processes.
     pub batch_size: usize,
-    /// Side of the training image in pixels.
+    /// Side of the square training images, in pixels; must be a multiple of the patch size.
     pub size: u32,
-    /// `centre` (short side to `size`, centre crop) or `random` (random resized crop).
+    /// `random` (torchvision's RandomResizedCrop) or `centre` (resize the short side to `size`, then crop the centre).
     pub crop: CropKind,
-    /// Share of the image's area a random crop covers, least and most.
+    /// For `crop = "random"`: minimum and maximum fraction of the image's area that the crop covers.
     pub scale: [f32; 2],
-    /// Chance of a mirrored image.
+    /// Probability that an image is flipped horizontally.
     pub flip: f32,
-    /// Streams that batches are drawn from; every rank owns some.
+    /// The dataset is read as this many parallel streams, and every batch takes the same number of samples from each. The
+    /// number in use is the greatest common divisor with `batch_size`; the number of processes must divide it.
     pub streams: usize,
-    /// Samples of a stream shuffled together.
+    /// Samples of a stream that are shuffled together (the size of the shuffle buffer).
     pub window: usize,
-    /// Mentions a caption at most.
+    /// Maximum number of concept mentions per caption; further mentions are left out.
     pub max_mentions: usize,
-    /// Tokens a mention at most; longer mentions are left out.
+    /// Maximum length of a mention in tokens; longer mentions are left out.
     pub max_mention_tokens: usize,
-    /// Threads that read and decode; 0 for one a core.
+    /// Threads that read and decode; 0 = one per core.
     pub threads: usize,
-    /// Batches made ahead.
+    /// Batches that are prepared in advance.
     pub prefetch: usize,
 }
 
@@ -188,26 +200,29 @@ impl Default for DataSettings {
     }
 }
 
-/// How the training image is cut out.
+/// How the training image is cropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum CropKind {
-    /// Short side to the image size, centre crop.
+    /// Resize the short side to the image size, then crop the centre.
     Centre,
     /// Random resized crop.
     #[default]
     Random,
 }
 
-/// Which concepts take part.
+/// The concept vocabulary (the paper's concept bank).
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct BankSettings {
-    /// File with one concept a line; without it, every concept of the sidecars mentioned often enough.
+    /// File with one concept per line. If not set, the vocabulary is every concept that the sidecars of the shards mention
+    /// at least `min_mentions` times.
     pub names: Option<PathBuf>,
-    /// Without names: mentions a concept needs to take part.
+    /// Without `names`: minimum number of mentions of a concept.
     pub min_mentions: u64,
-    /// `longest` (longest run of words that ends at the head) or `strict` (the released code's rule).
+    /// How a mention is matched with the vocabulary: `longest` (the longest run of its words that ends at the head noun and
+    /// is in the vocabulary: "leather couch" matches "couch") or `strict` (as the authors' code: the whole concept must be in
+    /// the vocabulary: "leather couch" does not match "couch", "two red couches" does).
     pub matching: concepts::Matching,
 }
 
@@ -217,21 +232,22 @@ impl Default for BankSettings {
     }
 }
 
-/// The frozen tower.
+/// The frozen vision tower.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionSettings {
-    /// safetensors or PyTorch file in DINOv2's, timm's, Hugging Face's or SimZSS's names; its size follows from its
-    /// tensors.
+    /// Required unless `objective.name = "clip"`. Weights file, PyTorch (.pth, .pt, .bin) or safetensors, with the state-dict
+    /// keys of DINOv2, timm, Hugging Face or the SimZSS release. Width, depth and patch size follow from the tensors.
     pub weights: PathBuf,
-    /// DVT's denoiser behind it: a file of DVT or SimZSS. A tower whose own file holds one keeps that.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Weights file of a DVT denoiser (from DVT or the SimZSS release), which is applied to the patch features. Leave it out
+    /// if the file of `weights` already contains a denoiser.
     pub denoiser: Option<PathBuf>,
-    /// How the position embedding is fitted to the image size: `dinov2`, `timm` or `huggingface`.
+    /// How the position embedding is resized to another image size: as in `dinov2`, `timm` or `huggingface`.
     pub position: PositionResize,
-    /// Mean of the three channels that is taken off, of values 0..1. The default is ImageNet's, as DINOv2.
+    /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. The default is ImageNet's, as
+    /// in DINOv2.
     pub mean: [f64; 3],
-    /// What the channels are divided by after that.
+    /// Standard deviation per channel, by which the image is divided after that.
     pub std: [f64; 3],
 }
 
@@ -248,7 +264,7 @@ impl Default for VisionSettings {
 }
 
 impl VisionSettings {
-    /// What tells this tower from another: SHA-256 of its file, of its denoiser's too where that is another file.
+    /// Identifies the tower: SHA-256 of its file, and of its denoiser's file if that is a separate one.
     pub fn sha256(&self) -> Result<String> {
         let tower = weights::sha256(&self.weights)?;
         match &self.denoiser {
@@ -257,75 +273,63 @@ impl VisionSettings {
         }
     }
 
-    /// Writes the tower, and its denoiser with it, as the one file that a run keeps; whole or not at all.
+    /// Writes the tower, with its denoiser, as the one file that a run folder keeps. The file appears under its final name
+    /// only when it is complete.
     pub fn copy_to(&self, target: &Path) -> Result<()> {
         if let Some(denoiser) = &self.denoiser {
             let parts = [self.weights.clone(), denoiser.clone()];
             return convert(&parts, Family::Dinov2, target).map(drop);
         }
         let temporary = concepts::files::temporary_path(target);
-        fs::copy(&self.weights, &temporary).map_err(at(&self.weights))?;
-        File::open(&temporary).and_then(|file| file.sync_all()).map_err(at(&temporary))?;
-        fs::rename(&temporary, target).map_err(at(target))
+        fs::copy(&self.weights, &temporary).map_err(reading(&self.weights))?;
+        File::open(&temporary).and_then(|file| file.sync_all()).map_err(writing(&temporary))?;
+        fs::rename(&temporary, target).map_err(writing(target))
     }
 }
 
 impl Settings {
-    /// Reads settings files, of which later ones replace values of earlier ones, and applies `overrides` of the form
-    /// `section.name=value`.
-    pub fn read(paths: &[PathBuf], overrides: &[String]) -> Result<Self> {
-        let mut table = toml::Table::new();
-        for path in paths {
-            let text = fs::read_to_string(path).map_err(at(path))?;
-            let invalid = |problem: String| Error::Invalid { path: path.clone(), problem };
-            let one: toml::Table = text.parse().map_err(|e| invalid(one_line(&e)))?;
-            // Each by itself first, so that a wrong name is told with its file.
-            one.clone().try_into::<Self>().map_err(|e| invalid(one_line(&e)))?;
-            merge(&mut table, one);
-        }
-        for change in overrides {
-            set(&mut table, change)?;
-        }
-        let settings: Self = table
-            .try_into()
-            .map_err(|e| Error::Setting { name: overrides.join(" "), problem: one_line(&e) })?;
-        settings.check()?;
-        Ok(settings)
-    }
-
-    /// Refuses values that no run could use, before anything is read or written.
+    /// Rejects values that no run could use, before anything is read or written.
     fn check(&self) -> Result<()> {
         let refuse = |name: &str, problem: &str| {
             Err(Error::Setting { name: name.to_owned(), problem: problem.to_owned() })
         };
         if self.out.as_os_str().is_empty() {
-            return refuse("out", "is empty; it names the folder of the run");
+            return refuse("out", "(run folder) is missing; add --set out=DIR");
         }
         if self.data.shards.is_empty() {
-            return refuse("data.shards", "is empty; it names the shards, as [\"folder\"]");
+            return refuse("data.shards", "(training shards) is missing; add --set data.shards=\"['DIR']\"");
         }
         let clip = self.objective.name == Objective::Clip;
         if clip && self.data.features.is_some() {
-            return refuse("data.features", "holds features of a frozen tower, and clip trains its own");
-        }
-        if clip
-            && (self.clip.patch < 1
-                || self.clip.width % 64 != 0
-                || i64::from(self.data.size) % self.clip.patch != 0)
-        {
             return refuse(
-                "clip",
-                "needs a width that is a multiple of 64 and a patch that divides data.size",
+                "data.features",
+                "holds features of a frozen vision tower, but objective clip trains its vision tower; remove one of both",
             );
         }
+        if clip && (self.clip.width < 64 || self.clip.width % 64 != 0) {
+            return refuse("clip.width", "must be a multiple of 64");
+        }
+        if clip && (self.clip.patch < 1 || i64::from(self.data.size) % self.clip.patch != 0) {
+            return refuse("clip.patch", "must divide data.size");
+        }
         if !clip && self.vision.weights.as_os_str().is_empty() {
-            return refuse("vision.weights", "is empty; it names the frozen tower's safetensors file");
+            return refuse(
+                "vision.weights",
+                "(weights of the frozen vision tower) is missing; add --set vision.weights=FILE (.pth, .pt, .bin or \
+                 .safetensors)",
+            );
         }
         if !self.data.weights.is_empty() && self.data.weights.len() != self.data.shards.len() {
-            return refuse("data.weights", "must have one weight for each entry of data.shards");
+            return refuse("data.weights", "must have one weight per entry of data.shards");
         }
-        if self.steps == 0 || self.data.batch_size == 0 || self.log_every == 0 {
-            return refuse("steps, data.batch_size, log_every", "must be at least 1");
+        for (name, value) in [
+            ("steps", self.steps),
+            ("data.batch_size", self.data.batch_size as u64),
+            ("log_every", self.log_every),
+        ] {
+            if value == 0 {
+                return refuse(name, "must be at least 1");
+            }
         }
         if self.text.heads < 1 || self.text.width % self.text.heads != 0 {
             return refuse("text.heads", "must divide text.width");
@@ -334,117 +338,17 @@ impl Settings {
             && self.data.scale[0] <= self.data.scale[1]
             && self.data.scale[1] <= 1.0)
         {
-            return refuse("data.scale", "must be two shares of the area, 0 < least <= most <= 1");
+            return refuse(
+                "data.scale",
+                "must be two fractions of the area, minimum and maximum: 0 < minimum <= maximum <= 1",
+            );
         }
         if self.data.features.is_some() && (self.data.crop == CropKind::Random || self.data.flip > 0.0) {
             return refuse(
                 "data.features",
-                "holds features of centre crops: set data.crop=\"centre\" and data.flip=0",
+                "holds features of centre crops; add --set data.crop=centre --set data.flip=0",
             );
         }
         Ok(())
-    }
-}
-
-fn one_line(error: &dyn std::fmt::Display) -> String {
-    error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Replaces values by those of `other`, section by section.
-fn merge(table: &mut toml::Table, other: toml::Table) {
-    for (name, value) in other {
-        match (table.get_mut(&name), value) {
-            (Some(toml::Value::Table(mine)), toml::Value::Table(theirs)) => merge(mine, theirs),
-            (_, value) => drop(table.insert(name, value)),
-        }
-    }
-}
-
-/// Puts `a.b=value` into the table; the value is TOML, or a string when it is none.
-fn set(table: &mut toml::Table, change: &str) -> Result<()> {
-    let problem = |problem: &str| Error::Setting { name: change.to_owned(), problem: problem.to_owned() };
-    let (name, value) = change.split_once('=').ok_or_else(|| problem("is not of the form name=value"))?;
-    let value = format!("value = {value}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut parsed| parsed.remove("value"))
-        .unwrap_or_else(|| toml::Value::String(value.to_owned()));
-    let mut path: Vec<&str> = name.split('.').collect();
-    let last = path.pop().ok_or_else(|| problem("has no name"))?;
-    let mut section = table;
-    for part in path {
-        let entry = section.entry(part).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-        section =
-            entry.as_table_mut().ok_or_else(|| problem("names a value inside a value that is no section"))?;
-    }
-    section.insert(last.to_owned(), value);
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str, overrides: &[&str]) -> Result<Settings> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run.toml");
-        fs::write(&path, text).unwrap();
-        Settings::read(&[path], &overrides.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
-    }
-
-    const BASE: &str = "out = 'run'\ndata.shards = ['shards']\nvision.weights = 'tower.safetensors'\n";
-
-    #[test]
-    fn values_are_replaced_by_name() {
-        let changed = read(
-            BASE,
-            &["text.width=64", "objective.name=lit", "optimizer.lr=1e-3", "data.scale=[0.25, 1.0]"],
-        )
-        .unwrap();
-        assert_eq!(changed.text.width, 64);
-        assert_eq!(changed.objective.name, Objective::Lit);
-        assert_eq!(changed.optimizer.lr, 1e-3);
-        assert_eq!(changed.data.scale, [0.25, 1.0]);
-        assert_eq!(changed.data.window, DataSettings::default().window, "the rest keeps its default");
-    }
-
-    /// Every ready-made file, and the combinations that its comments name.
-    #[test]
-    fn presets_can_be_laid_over_each_other() {
-        let preset = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("presets/{name}.toml"));
-        let more =
-            ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"].map(str::to_owned);
-        for method in ["paper", "released", "lit", "clip"] {
-            for size in ["vit-s", "vit-b"] {
-                for set in ["coco", "laion"] {
-                    let settings =
-                        Settings::read(&[preset(set), preset(size), preset(method)], &more).unwrap();
-                    assert_eq!(settings.text.width, if size == "vit-s" { 384 } else { 512 });
-                    assert_eq!(settings.clip.output, settings.text.width, "{method}");
-                    assert_eq!(settings.optimizer.beta2, 0.98);
-                }
-            }
-        }
-        let released = Settings::read(&[preset("coco"), preset("released")], &more).unwrap();
-        assert_eq!(released.objective.target, crate::losses::Target::Argmax);
-        assert_eq!(released.bank.matching, concepts::Matching::Strict);
-        assert_eq!(released.data.scale, [0.25, 1.0]);
-        // 10 epochs of 400,000 samples.
-        assert_eq!(released.steps, 10 * 400_000 / released.data.batch_size as u64);
-    }
-
-    #[test]
-    fn wrong_settings_are_named() {
-        for (changes, named) in [
-            (vec!["text.widht=64"], "widht"),
-            (vec!["objective.name=clap"], "clap"),
-            (vec!["text.heads=7"], "text.heads"),
-            (vec!["seed"], "name=value"),
-            (vec!["data.scale=[0.0, 1.0]"], "data.scale"),
-            (vec!["out.deep=1"], "no section"),
-        ] {
-            let message = read(BASE, &changes).unwrap_err().to_string();
-            assert!(message.contains(named) && !message.contains('\n'), "{changes:?}: {message}");
-        }
     }
 }

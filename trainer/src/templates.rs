@@ -1,18 +1,18 @@
-//! Sentences that class names are put into: a class's vector is the mean over them.
+//! Prompt templates for class names; the embedding of a class is the mean over the templates.
 
 use std::path::Path;
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 
-/// The 80 ImageNet templates of OpenAI's CLIP, one a line, `{}` for the name.
+/// The 80 ImageNet templates of OpenAI's CLIP, one per line, with `{}` for the name.
 const IMAGENET: &str = include_str!("../data/imagenet_templates.txt");
 
-/// Templates by name (`imagenet`: the 80 of CLIP; `simple`: "a photo of a {}.") or from a file with one a line.
+/// Templates by name (`imagenet`: the 80 of CLIP; `simple`: "a photo of a {}.") or from a file with one per line.
 pub fn read(name: &str) -> Result<Vec<String>> {
     let text = match name {
         "imagenet" => IMAGENET.to_owned(),
         "simple" => "a photo of a {}.".to_owned(),
-        path => std::fs::read_to_string(path).map_err(at(Path::new(path)))?,
+        path => std::fs::read_to_string(path).map_err(reading(Path::new(path)))?,
     };
     let templates: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
@@ -20,7 +20,8 @@ pub fn read(name: &str) -> Result<Vec<String>> {
         None if !templates.is_empty() => Ok(templates),
         without => Err(Error::Invalid {
             path: name.into(),
-            problem: without.map_or("has no template".to_owned(), |t| format!("template {t:?} has no {{}}")),
+            problem: without
+                .map_or("contains no template".to_owned(), |t| format!("template {t:?} has no {{}}")),
         }),
     }
 }

@@ -11,78 +11,78 @@ use tch::{Device, Tensor};
 
 use crate::bench::{self, Measured};
 use crate::checkpoint::{self, Checkpoint, State};
-use crate::data::{self, Feed, VisionSource};
+use crate::data::{self, Prefetcher, VisionSource};
 use crate::error::{Error, Result};
-use crate::evaluation::SegmentationSet;
+use crate::evaluation::SegmentationDataset;
 use crate::evaluation::periodic;
 use crate::group::Group;
 use crate::launch::Launch;
-use crate::learner::{Learner, Taken};
+use crate::learner::{Learner, StepOutput};
 use crate::log::{Log, memory};
 use crate::objective::Objective;
 use crate::settings::Settings;
 use crate::{anomaly, device, first_batch};
 
-/// What a run did, for people and for `--json`.
+/// Summary of a run, as `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
     /// `simzss`, `lit` or `clip`.
     pub objective: String,
-    /// Steps taken by the end of the run.
+    /// Steps taken when the run ended.
     pub steps: u64,
-    /// Whether the run was interrupted before its last step.
+    /// Whether the run was stopped before its last step.
     pub interrupted: bool,
-    /// Processes that trained together.
+    /// Number of processes.
     pub ranks: usize,
-    /// Over all ranks, since the start of this process.
+    /// Images per second over all ranks, since the start of this process.
     pub images_per_second: f64,
-    /// Share of the time spent waiting for batches.
+    /// Fraction of the time that was spent waiting for batches.
     pub data_wait: f64,
-    /// Loss of the first step taken.
+    /// Loss of the first step of this process.
     pub first_loss: f64,
-    /// Mean loss since the last line of the log.
+    /// Mean loss in the last line of the log.
     pub last_loss: f64,
-    /// Captions that this rank saw, with repetitions.
+    /// Captions that this rank has processed, with repetitions.
     pub captions: u64,
-    /// Of these, captions without a mention that takes part.
+    /// Of these, captions without a mention of the vocabulary.
     pub captions_without_mention: u64,
-    /// Mentions that took part.
+    /// Mentions that were used.
     pub mentions: u64,
-    /// Mentions of bank concepts left out: too many, too long, or cut off with the caption.
+    /// Mentions of the vocabulary that were not used: too many in a caption, too long, or in the truncated part of the caption.
     pub mentions_left_out: u64,
-    /// Samples that could not be read and were replaced.
+    /// Samples that could not be read and were replaced by others.
     pub replaced: u64,
-    /// Concepts in the bank.
+    /// Number of concepts in the vocabulary (bank).
     pub bank: usize,
     /// The newest checkpoint.
     pub checkpoint: PathBuf,
 }
 
-/// What a run would need, measured on its first steps.
+/// Time and memory that a run would need, measured on its first steps.
 #[derive(Debug, Clone, Serialize)]
 pub struct Estimate {
-    /// Seconds a step, after the first.
+    /// Seconds per step, after the first step.
     pub seconds_per_step: f64,
-    /// Hours the whole run would take.
+    /// Hours of the whole run.
     pub hours: f64,
-    /// Bytes in use at their most: of tensors on a GPU, of the process on a CPU.
+    /// Peak memory in bytes: of tensors on a GPU, of the process on a CPU.
     pub memory: u64,
-    /// Numbers that are trained.
+    /// Number of trained parameters.
     pub parameters: usize,
-    /// Samples of the set, and steps of an epoch.
+    /// Number of samples in the dataset.
     pub samples: u64,
-    /// Steps of an epoch.
+    /// Steps per epoch.
     pub steps_per_epoch: u64,
-    /// Concepts in the bank.
+    /// Number of concepts in the vocabulary (bank).
     pub bank: usize,
     /// Loss of the first step.
     pub first_loss: f64,
 }
 
-/// Steps of a dry run; the first one warms up and is not timed.
+/// Steps of a dry run; the first one is a warm-up and is not timed.
 const DRY_STEPS: u64 = 4;
 
-/// Takes a few steps of a run, writes nothing but its first batch as a picture, and says what the run would need.
+/// Takes a few steps of a run and returns what the run would need. Writes nothing except an image of the first batch.
 pub fn dry_run(settings: &Settings, picture: &Path) -> Result<Estimate> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
@@ -111,7 +111,8 @@ pub fn dry_run(settings: &Settings, picture: &Path) -> Result<Estimate> {
     })
 }
 
-/// Times `steps` steps of a run on its own data, after `warm_up`; writes nothing but one more step's profile to `trace`.
+/// Times `steps` steps of a run on its own data after `warm_up` steps. Writes nothing except the profile of one more step, to
+/// `trace`.
 pub fn measure(settings: &Settings, warm_up: usize, steps: usize, trace: Option<&Path>) -> Result<Measured> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
@@ -138,7 +139,8 @@ pub fn measure(settings: &Settings, warm_up: usize, steps: usize, trace: Option<
     Ok(Measured::new(settings, device, times, 0.0, operations, waited))
 }
 
-/// Trains as `settings` say; `resume` goes on from the newest checkpoint in `settings.out`, or begins where there is none.
+/// Trains with `settings`. With `resume` it continues from the newest checkpoint in `settings.out`; if there is none, it starts
+/// from the beginning.
 pub fn train(settings: &Settings, resume: bool) -> Result<Summary> {
     let launch = Launch::from_environment()?;
     let device = match &launch {
@@ -152,40 +154,40 @@ pub fn train(settings: &Settings, resume: bool) -> Result<Summary> {
     };
     let trained = Run::open(settings, &group, device, resume).and_then(|run| run.train(&group));
     if let Err(error) = &trained {
-        group.say_why(error);
+        group.announce_failure(error);
     }
     trained
 }
 
-/// A run between its steps.
+/// The state of a run.
 #[derive(Debug)]
 struct Run<'a> {
     loader: Loader,
     bank: usize,
-    /// What checkpoints are scored on.
-    scored_on: Option<SegmentationSet>,
+    /// The dataset on which checkpoints are evaluated.
+    scored_on: Option<SegmentationDataset>,
     vision_hash: String,
     position: Position,
     learner: Learner<'a>,
 }
 
 impl<'a> Run<'a> {
-    /// Opens everything a run needs, new or from its newest checkpoint, and makes the folder of a new one. Whatever can
-    /// refuse the run does so before that.
+    /// Opens everything that a run needs, new or from its newest checkpoint. Creates the run folder of a new run, after all checks
+    /// that can reject the run.
     fn open(settings: &'a Settings, group: &Group, device: Device, resume: bool) -> Result<Self> {
         let mut run = Self::prepare(settings, group, device)?;
         let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
         if let Some(checkpoint) = &checkpoint {
-            checkpoint.refuse_unless_same(settings)?;
+            checkpoint.check_same_settings(settings)?;
             if checkpoint.state.vision != run.vision_hash {
-                let problem = "is another tower than the run's".to_owned();
+                let problem = "is not the vision tower with which this run was started".to_owned();
                 return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
             }
             run.learner.restore(checkpoint)?;
             let (epoch, step) = checkpoint.state.position;
             run.position = Position { epoch, step };
         }
-        // Ranks agree that the run can begin before its folder is made, and that it is made before anyone goes on.
+        // A barrier: no rank has rejected the run. The broadcast below is another: rank 0 has created the run folder.
         group.gather_numbers(&[])?;
         if group.is_first() && (!resume || !checkpoint::exists(&settings.out)) {
             checkpoint::create_run(settings)?;
@@ -196,7 +198,7 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Everything a new run needs, with its first weights; writes nothing.
+    /// Everything that a new run needs, with initial weights. Writes nothing.
     fn prepare(settings: &'a Settings, group: &Group, device: Device) -> Result<Self> {
         let shards = loader::shard::list(&settings.data.shards)?;
         let bank = data::bank(settings, &shards)?.map(Arc::new);
@@ -220,11 +222,11 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn feed(&self) -> Result<Feed> {
-        Feed::new(&self.loader, self.position, &self.learner.source, self.learner.device)
+    fn feed(&self) -> Result<Prefetcher> {
+        Prefetcher::new(&self.loader, self.position, &self.learner.source, self.learner.device)
     }
 
-    fn step(&mut self, feed: &mut Feed, group: &Group) -> Result<Taken> {
+    fn step(&mut self, feed: &mut Prefetcher, group: &Group) -> Result<StepOutput> {
         let taken = self.learner.step(feed.next_batch()?, group)?;
         self.position = taken.batch.position.next(self.loader.steps_per_epoch());
         Ok(taken)
@@ -233,11 +235,16 @@ impl<'a> Run<'a> {
     fn train(mut self, group: &Group) -> Result<Summary> {
         let settings = self.learner.settings;
         let mut log = Log::open(settings, self.learner.step, self.learner.device, group)?;
+        if group.is_first() {
+            let (batch, lr) =
+                (settings.data.batch_size, settings.optimizer.describe_lr(settings.data.batch_size));
+            eprintln!("training: {} steps of {batch} samples, maximum learning rate {lr}", settings.steps);
+        }
         let mut feed = self.feed()?;
         let mut saved = None;
         let mut saved_at = Instant::now();
         while self.learner.step < settings.steps {
-            // All ranks stop at the same step, whichever was told to.
+            // All ranks stop at the same step, whichever of them received the signal.
             let stop = group.gather_numbers(&[i64::from(interrupted())])?;
             if stop.iter().flatten().any(|&stop| stop != 0) {
                 break;
@@ -262,7 +269,8 @@ impl<'a> Run<'a> {
         Ok(log.finish(settings, self.learner.step, self.bank, checkpoint, group))
     }
 
-    /// When a loss was no number, keeps this rank's part of its batch. What else went wrong on the way matters less.
+    /// If the loss was not finite, saves this rank's part of the batch. If that fails too, the first error is still the one that is
+    /// returned.
     fn with_batch_saved(&self, error: Error, group: &Group) -> Error {
         if let Error::NotFinite { step, position, .. } = &error {
             let run = if group.world() == 1 {
@@ -271,14 +279,14 @@ impl<'a> Run<'a> {
                 self.learner.settings.out.join(format!("rank-{}", group.rank()))
             };
             match anomaly::save(&run, *step, *position, &self.loader) {
-                Ok(folder) => eprintln!("the batch is in {}", folder.display()),
-                Err(error) => eprintln!("the batch could not be saved: {error}"),
+                Ok(folder) => eprintln!("the batch is saved in {}", folder.display()),
+                Err(error) => eprintln!("cannot save the batch: {error}"),
             }
         }
         error
     }
 
-    /// Writes a checkpoint, scores it if the run does that, and removes old ones. Rank 0 does so for all.
+    /// Writes a checkpoint, evaluates it if the settings say so, and removes old ones. Rank 0 does this for all ranks.
     fn save(&self, group: &Group, log: &mut Log) -> Result<PathBuf> {
         let settings = self.learner.settings;
         if !group.is_first() {
@@ -296,7 +304,11 @@ impl<'a> Run<'a> {
         if let Some(target) = &settings.checkpoint.copy_to
             && let Err(error) = checkpoint::copy(&settings.out, &folder, target)
         {
-            eprintln!("step {} is not copied to {}: {error}", self.learner.step, target.display());
+            eprintln!(
+                "cannot copy the checkpoint of step {} to {}: {error}; the run continues",
+                self.learner.step,
+                target.display()
+            );
         }
         checkpoint::remove_old(&settings.out, settings.checkpoint.keep)?;
         Ok(folder)

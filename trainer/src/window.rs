@@ -1,6 +1,6 @@
-//! How an image is cut for a tower of square windows, and how the windows' scores become the image's.
+//! Cuts an image into square windows for a tower, and joins the scores of the windows.
 //!
-//! The published protocol's steps: resize keeping the ratio, slide a window, up-sample each window's patch scores
+//! The steps of the published protocol: resize with the same aspect ratio, slide a window, upsample the patch scores of each window
 //! bilinearly to its pixels, average where windows overlap.
 
 use image::RgbImage;
@@ -13,9 +13,9 @@ use crate::evaluation::labels::upsample;
 /// Sizes of the sliding window, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Window {
-    /// The image's short side is brought to this.
+    /// The short side of the image is resized to this.
     pub short: i64,
-    /// The image's long side is at most this, if it takes a smaller short side; 0 for no limit.
+    /// Maximum long side of the image; the short side becomes smaller if necessary. 0 = no limit.
     pub long: i64,
     /// Side of the window.
     pub side: i64,
@@ -27,22 +27,32 @@ impl Window {
     /// The published protocol.
     pub const PUBLISHED: Self = Self { short: 448, long: 2048, side: 448, stride: 224 };
 
-    /// Refuses sizes that no image could be cut by.
+    /// Rejects sizes with which no image could be cut.
     pub fn check(&self, patch: i64) -> Result<()> {
         let refuse = |name: &str, problem: String| Err(Error::Setting { name: name.to_owned(), problem });
         if self.side < 1 || self.side % patch != 0 {
-            return refuse("window", format!("{} px does not divide into patches of {patch} px", self.side));
+            let option = if self.side == self.short { "--size" } else { "--window" };
+            return refuse(
+                option,
+                format!("is {} px; it must be a multiple of the patch size, {patch} px", self.side),
+            );
         }
         if self.short < 1 || self.long < 0 || (self.long > 0 && self.long < self.short) {
-            return refuse("size", format!("short side {} px, long side {} px", self.short, self.long));
+            return refuse(
+                "--long-side",
+                format!("is {} px; it must be at least the short side, {} px, or 0", self.long, self.short),
+            );
         }
         if self.stride < 1 || self.stride > self.side {
-            return refuse("stride", format!("{} px; it takes 1 to the window's {}", self.stride, self.side));
+            return refuse(
+                "--stride",
+                format!("is {} px; it must be 1 to {}, the window", self.stride, self.side),
+            );
         }
         Ok(())
     }
 
-    /// Height and width of the resized image, rounded as the published resize rounds.
+    /// Height and width of the resized image, rounded as in the published protocol.
     pub fn fit(&self, height: i64, width: i64) -> (i64, i64) {
         let (short, long) = (height.min(width) as f64, height.max(width) as f64);
         let mut scale = self.short as f64 / short;
@@ -53,14 +63,14 @@ impl Window {
         (side(height), side(width))
     }
 
-    /// Windows that an image of this size is cut into.
+    /// Number of windows for an image of this size.
     pub fn count(&self, height: i64, width: i64) -> usize {
         let (height, width) = self.fit(height, width);
         let along = |length: i64| offsets(length.max(self.side), self.side, self.stride).len();
         along(height) * along(width)
     }
 
-    /// The image resized, bilinear without antialiasing, pixels 0..255 as float32, [1, h, w, 3].
+    /// The image, resized bilinearly without antialiasing, pixels 0..255 as float32, [1, h, w, 3].
     pub fn resized(&self, image: &RgbImage, device: Device) -> Tensor {
         let (width, height) = (i64::from(image.width()), i64::from(image.height()));
         let pixels = Tensor::from_slice(image.as_raw()).view([1, height, width, 3]).to_device(device);
@@ -69,7 +79,7 @@ impl Window {
         upsample(&pixels.permute([0, 3, 1, 2]), h, w).permute([0, 2, 3, 1])
     }
 
-    /// Cuts a resized image; sides shorter than the window are filled up with `filling`, [3].
+    /// Cuts a resized image into windows. Sides shorter than the window are padded with the pixel value `filling`, [3].
     pub fn cut(&self, pixels: &Tensor, filling: &Tensor) -> Cut {
         let (height, width) = (pixels.size()[1], pixels.size()[2]);
         let (full_height, full_width) = (height.max(self.side), width.max(self.side));
@@ -90,13 +100,13 @@ impl Window {
     }
 }
 
-/// An image in windows.
+/// The windows of an image.
 #[derive(Debug)]
 pub struct Cut {
     side: i64,
-    /// Rows of the resized image.
+    /// Height of the resized image.
     pub height: i64,
-    /// Its columns.
+    /// Width of the resized image.
     pub width: i64,
     full: (i64, i64),
     corners: Vec<(i64, i64)>,
@@ -105,7 +115,7 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Scores of the resized image, [C, h, w], from those of its windows' patches, [C, grid, grid] each.
+    /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, grid, grid] each.
     pub fn blend(&self, grids: &[Tensor]) -> Tensor {
         let classes = grids[0].size()[0];
         let options = (Kind::Float, grids[0].device());
@@ -122,7 +132,7 @@ impl Cut {
     }
 }
 
-/// Offsets of windows of `size` along a side of `length` >= `size`: every `stride`, the last flush with the end.
+/// Offsets of windows of `size` along a side of `length` >= `size`: every `stride`, and the last one at the end of the side.
 fn offsets(length: i64, size: i64, stride: i64) -> Vec<i64> {
     let mut out: Vec<i64> = (0..=length - size).step_by(stride.max(1) as usize).collect();
     if out.last() != Some(&(length - size)) {
@@ -166,7 +176,7 @@ mod tests {
         let grids = [1.0, 3.0].map(|v| Tensor::full([2, 4, 4], v, (Kind::Float, Device::Cpu)));
         let scores = cut.blend(&grids);
         assert_eq!(scores.size(), [2, 20, 40]);
-        // Columns 0..8 see the first window, 8..32 both, 32..40 the second.
+        // Columns 0..8 are in the first window only, 8..32 in both, 32..40 in the second only.
         assert_eq!([0, 20, 39].map(|x| scores.double_value(&[0, 5, x])), [1.0, 2.0, 3.0]);
     }
 }

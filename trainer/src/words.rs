@@ -1,4 +1,4 @@
-//! Lists of words as people write them, and their vectors.
+//! Lists of classes as users write them, and the embeddings of their names.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,49 +7,53 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
 use crate::device;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
+use crate::evaluation::classes::synonyms;
 use crate::segmenter::{ClassVectors, SegmentSettings, class_vectors};
 use crate::templates;
 use crate::towers::TextTower;
 
-/// Most classes of a list: a mask's byte has 255 values for them and one for none.
-pub const MOST_CLASSES: usize = 255;
+/// Maximum number of classes in a list: a byte of a mask has 255 values for classes and one for background.
+pub const MAX_CLASSES: usize = 255;
 
-/// Classes, each with the words that mean it.
+/// Classes, each with one or several names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WordList {
-    /// The first word of each class, which stands for it.
+    /// The name of each class that is shown.
     pub names: Vec<String>,
-    /// All words, class by class.
+    /// The names for the prompts of all classes, class by class.
     pub words: Vec<String>,
-    /// How many of `words` each class has.
+    /// Number of entries of `words` per class.
     pub counts: Vec<usize>,
 }
 
 impl WordList {
-    /// From classes whose synonyms are separated by `|`, as `["cat|kitten", "wooden floor"]`; empty ones are left out.
+    /// From classes with synonyms separated by `|`, as `["cat|kitten", "wooden floor"]`. `name = prompt | prompt` shows one name and
+    /// uses others in the prompts. Empty entries are left out.
     ///
     /// # Errors
-    /// No class, or more than a mask can hold, as a phrase.
+    /// No class, or more than a mask can hold, as the rest of a sentence.
     pub fn new<'a>(classes: impl IntoIterator<Item = &'a str>) -> std::result::Result<Self, String> {
         let mut list = Self { names: Vec::new(), words: Vec::new(), counts: Vec::new() };
         for class in classes {
-            let words: Vec<String> =
-                class.split('|').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect();
-            if let Some(name) = words.first() {
-                list.names.push(name.clone());
+            let (name, words) =
+                class.split_once(" = ").map_or((None, class), |(name, words)| (Some(name), words));
+            let words = synonyms(words);
+            if let Some(first) = words.first() {
+                let name = name.map(str::trim).filter(|name| !name.is_empty()).unwrap_or(first);
+                list.names.push(name.to_owned());
                 list.counts.push(words.len());
                 list.words.extend(words);
             }
         }
         match list.names.len() {
-            0 => Err("names nothing; write it as \"cat|kitten, sofa, wooden floor\"".to_owned()),
-            1..=MOST_CLASSES => Ok(list),
-            more => Err(format!("names {more} classes, and at most {MOST_CLASSES} fit into a mask")),
+            0 => Err("contains no class; write it as \"cat|kitten, sofa, wooden floor\"".to_owned()),
+            1..=MAX_CLASSES => Ok(list),
+            more => Err(format!("has {more} classes, but a mask can hold at most {MAX_CLASSES}")),
         }
     }
 
-    /// From a line of classes separated by commas.
+    /// From one line, with classes separated by commas.
     ///
     /// # Errors
     /// As [`WordList::new`].
@@ -57,13 +61,23 @@ impl WordList {
         Self::new(line.split(','))
     }
 
-    /// From a file with a class a line.
+    /// From a file with one class per line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(at(path))?;
+        let text = std::fs::read_to_string(path).map_err(reading(path))?;
         Self::new(text.lines()).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
     }
 
-    /// Scores of the classes from those of all words, the best of its words for each: [words, ..] -> [classes, ..].
+    /// The classes as one line, separated by commas, as [`WordList::parse`] reads it.
+    pub fn line(&self) -> String {
+        let mut words = self.words.iter();
+        let classes = self
+            .counts
+            .iter()
+            .map(|&count| words.by_ref().take(count).map(String::as_str).collect::<Vec<_>>().join("|"));
+        classes.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Scores of the classes from those of all names, the maximum over its names for each: [names, ..] -> [classes, ..].
     pub fn best(&self, scores: &Tensor) -> Tensor {
         let mut first = 0;
         let classes = self.counts.iter().map(|&count| {
@@ -75,7 +89,7 @@ impl WordList {
     }
 }
 
-/// The text tower of a checkpoint, with the vectors of the words it was asked for.
+/// The text tower of a checkpoint, with a cache of embeddings.
 #[derive(Debug)]
 pub struct WordVectors {
     text: TextTower,
@@ -85,8 +99,8 @@ pub struct WordVectors {
     known: HashMap<String, Tensor>,
 }
 
-/// Vectors kept; typing goes through every beginning of a word, so they are forgotten when there are more.
-const MOST_KNOWN: usize = 20_000;
+/// Maximum size of the cache; when it is full, it is emptied. (While a user types, every prefix of a name is embedded.)
+const MAX_CACHED: usize = 20_000;
 
 impl WordVectors {
     /// Opens the text tower for a vision tower of this width.
@@ -102,14 +116,14 @@ impl WordVectors {
         })
     }
 
-    /// Which embedding of a word is its vector.
+    /// Which embedding represents a class.
     pub fn by(&self) -> ClassVectors {
         self.by
     }
 
-    /// Unit-length vectors of the words, [n, d_v], float32 on the CPU; words asked for before cost nothing.
+    /// L2-normalized embeddings of the names, [n, d_v], float32 on the CPU. Those that are in the cache are not computed again.
     pub fn of(&mut self, words: &[String]) -> Result<Tensor> {
-        if self.known.len() > MOST_KNOWN {
+        if self.known.len() > MAX_CACHED {
             self.known.clear();
         }
         let mut new: Vec<String> =
@@ -139,6 +153,11 @@ mod tests {
         let best = list.best(&Tensor::from_slice2(&[[1.0, 5.0], [4.0, 2.0], [0.0, 1.0], [7.0, 8.0]]));
         assert_eq!(best, Tensor::from_slice2(&[[4.0, 5.0], [0.0, 1.0], [7.0, 8.0]]));
         assert!(WordList::parse(" , |").is_err());
+        assert_eq!(list.line(), "cat|kitten, sofa, wooden floor");
+        assert_eq!(WordList::parse(&list.line()).unwrap(), list);
+        let list = WordList::new(["pottedplant = potted plant | houseplant", "wall-brick"]).unwrap();
+        assert_eq!(list.names, ["pottedplant", "wall-brick"]);
+        assert_eq!(list.words, ["potted plant", "houseplant", "wall-brick"]);
         assert!(WordList::parse(&vec!["a"; 256].join(",")).unwrap_err().contains("256"));
     }
 }

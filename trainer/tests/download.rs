@@ -1,4 +1,4 @@
-//! `trainer weights` against a server on this machine that drops connections, lies and changes its mind.
+//! `trainer weights` with a local server that drops connections, sends wrong data and changes its file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,19 +13,19 @@ use std::thread;
 use sha2::{Digest, Sha256};
 use trainer::weights::download::download;
 
-/// What the server does with one connection.
+/// The response to one connection.
 #[derive(Clone, Copy)]
 enum Answer {
-    /// The range asked for, of which only so many bytes arrive.
+    /// The requested range, truncated to this many bytes.
     Ranges(usize),
-    /// The whole file whatever is asked for, of which only so many bytes arrive.
+    /// The whole file regardless of the request, truncated to this many bytes.
     Whole(usize),
     Status(&'static str),
-    /// More bytes than the length it gives.
+    /// More bytes than the length in the header.
     TooMany,
-    /// Another part of the file than the one asked for.
+    /// Another part of the file than the requested one.
     Elsewhere,
-    /// The range asked for is beyond the end.
+    /// The requested range is beyond the end of the file.
     Beyond,
 }
 
@@ -33,11 +33,11 @@ const ALL: usize = usize::MAX;
 
 struct Server {
     address: String,
-    /// The request heads, in order.
+    /// The headers of the requests, in order.
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-/// Serves `versions[i]` of the file with `answers[i]` to the i-th connection, then no more.
+/// Responds to the i-th connection with `answers[i]`: the response, and the content of the file.
 fn serve(answers: Vec<(Answer, Vec<u8>)>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/models/tower.pth", listener.local_addr().unwrap());
@@ -111,7 +111,7 @@ fn respond(mut stream: TcpStream, answer: Answer, file: &[u8], head: &str) -> st
     }
 }
 
-/// 300,000 bytes without a pattern.
+/// 300,000 pseudo-random bytes.
 fn file(seed: u8) -> Vec<u8> {
     (0..300_000u64).map(|i| ((i.wrapping_mul(6_364_136_223_846_793_005) >> 33) as u8) ^ seed).collect()
 }
@@ -179,12 +179,12 @@ fn a_later_call_goes_on_and_a_third_fetches_nothing() {
     assert_eq!((done.resumed_from, done.bytes, done.was_there), (120_000, 300_000, false));
     assert!(fs::read(&here.out).unwrap() == bytes);
 
-    // No server is left to ask.
+    // The server accepts no further connection.
     let again = download(&server.address, &here.out, None).unwrap();
     assert!(again.was_there);
     fs::write(&here.out, b"edited").unwrap();
     let error = download(&server.address, &here.out, None).unwrap_err().to_string();
-    assert!(error.contains("is there already and is another file"), "{error}");
+    assert!(error.contains("exists already and is a different file"), "{error}");
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn a_server_without_ranges_is_asked_for_the_whole_again() {
 fn what_is_not_the_file_leaves_nothing() {
     let bytes = file(5);
     for (answer, reason) in [
-        (Answer::Whole(ALL), "sha256 is"),
+        (Answer::Whole(ALL), "the SHA-256 of the downloaded file is"),
         (Answer::Status("404 Not Found"), "404 Not Found"),
         (Answer::Elsewhere, "another part of the file"),
     ] {
@@ -238,7 +238,7 @@ fn bytes_beyond_the_length_are_not_taken() {
     let bytes = file(6);
     let here = folder();
     let server = serve(vec![(Answer::TooMany, bytes.clone())]);
-    // HTTP ends the body at its length: half a file, which the hash tells from the whole.
+    // HTTP ends the body at the given length; the hash shows that half of the file is missing.
     assert!(download(&server.address, &here.out, Some(&hash(&bytes))).is_err());
     assert!(!here.out.exists());
 }

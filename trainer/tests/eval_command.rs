@@ -1,10 +1,11 @@
-//! `trainer eval` from its command line to its files, with a narrow CLIP of random weights as the model.
+//! The command line of `trainer`: `trainer eval` from its options to its files, with a narrow CLIP with random weights as the model;
+//! exit codes and help of all commands.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::process::Command;
 
 use clap::Parser;
 use image::{GrayImage, Luma, Rgb, RgbImage};
@@ -29,12 +30,9 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// A CLIP with patches of 8 px for images of 32 px, in open_clip's names.
+/// A CLIP with patches of 8 px for images of 32 px, with the state-dict keys of open_clip.
 fn clip(folder: &Path) -> PathBuf {
-    // The generator is the process's, and tests run side by side.
-    static DRAWING: Mutex<()> = Mutex::new(());
-    let _alone = DRAWING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    tch::manual_seed(11);
+    let _turn = crate::random(11);
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/evaluation/cases.json");
     let cases: Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
     let shapes = cases["clip"][0]["shapes"].as_object().unwrap();
@@ -43,7 +41,7 @@ fn clip(folder: &Path) -> PathBuf {
     for (name, shape) in shapes {
         let shape: Vec<i64> = shape.as_array().unwrap().iter().map(|n| n.as_i64().unwrap()).collect();
         let values = Tensor::randn(shape.as_slice(), (Kind::Float, Device::Cpu));
-        // Patches must differ for labels to: by where they are, and with norms that keep it.
+        // Patches must have different features for labels to differ: large position embeddings, and norms that keep them.
         let values = match name.as_str() {
             "positional_embedding" => values,
             name if name.starts_with("ln_") && name.ends_with("weight") => values * 0.1 + 1.0,
@@ -56,13 +54,13 @@ fn clip(folder: &Path) -> PathBuf {
     path
 }
 
-/// A photograph that differs from every other.
+/// A different image for each number.
 fn photo(number: u32, width: u32, height: u32) -> RgbImage {
     let wave = |v: u32, by: u32| ((v * (by + number % 7) + number * 37) % 256) as u8;
     RgbImage::from_fn(width, height, |x, y| Rgb([wave(x, 3), wave(y, 5), wave(x + y, 2)]))
 }
 
-/// PASCAL VOC as it is unpacked, with `count` images of two classes and a border.
+/// The folder layout of PASCAL VOC, with `count` images of two classes and a border.
 fn voc(root: &Path, count: u32) {
     let root = root.join("VOCdevkit/VOC2012");
     for folder in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"] {
@@ -99,7 +97,7 @@ fn a_published_set_becomes_scores_table_and_pictures() {
         run(&[&data, ["--templates", "simple", "--size", "32"].as_slice(), rest].concat())
     };
     let scores = args(&["--dataset", "voc20", "--worst", "2"]).unwrap();
-    // Foreground only: of 44 rows, the columns from 22 on count, the background and the border do not.
+    // Foreground only: in all 44 rows, the columns from 22 on count; the background and the border do not.
     assert_eq!(scores["pixels"], 44 * (28 + 35 + 42));
     assert_eq!(scores["ignored"], 44 * 22 * 3);
     assert_eq!((&scores["images"], &scores["published_images"]), (&json!(3), &json!(1449)));
@@ -128,7 +126,7 @@ fn a_published_set_becomes_scores_table_and_pictures() {
     assert!(maskclip["model"]["description"].as_str().unwrap().contains("MaskCLIP"));
     assert_ne!(maskclip["classes"], scores["classes"]);
 
-    // However many windows go together, all but pixels on the brink between two classes get the same label.
+    // The labels do not depend on the number of windows per batch, except for pixels with almost equal scores.
     let accuracy = |scores: &Value| scores["pixel_accuracy"].as_f64().unwrap();
     for batch in ["1", "64"] {
         let found = args(&["--dataset", "voc20", "--batch", batch, "--threads", "1"]).unwrap();
@@ -155,12 +153,97 @@ fn what_is_missing_is_named_before_anything_is_computed() {
     let context = ["segmentation", "--dataset", "context59", "--data", text(folder.path()), "--check"];
     let error = run(&context).unwrap_err();
     assert!(error.contains("SegmentationClassContext"), "{error}");
-    let error = run(&[&data, ["--background", "threshold"].as_slice()].concat()).unwrap_err();
+    let error = run(&[&data, ["--check", "--background", "threshold"].as_slice()].concat()).unwrap_err();
     assert!(error.contains("background"), "{error}");
     fs::write(folder.path().join("words.txt"), "cat\ndog\n").unwrap();
     let words = folder.path().join("words.txt");
-    let error = run(&[&data, ["--classes", text(&words)].as_slice()].concat()).unwrap_err();
-    assert!(error.contains("2 classes") && error.contains("20"), "{error}");
+    // A file after `--classes`, and `--words`, are the former spellings.
+    for list in [["--class-file", text(&words)], ["--classes", text(&words)], ["--classes", "cat, dog"]] {
+        let former = ["--check", "--words", "synonyms"];
+        let error = run(&[&data[..], &list, &former].concat()).unwrap_err();
+        assert!(error.contains("has 2 classes") && error.contains("has 20"), "{error}");
+    }
+}
+
+/// The exit code of the program, and all it prints.
+fn trainer(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_trainer")).args(arguments).output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
+}
+
+#[test]
+fn wrong_use_ends_with_exit_code_2_and_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = folder.path().join("run.toml");
+    fs::write(&settings, "steps = 3\n").unwrap();
+    let (here, settings) = (text(folder.path()), text(&settings));
+    let no_model = "error: missing --checkpoint or --clip\n";
+    for (arguments, message) in [
+        (vec!["eval", "segmentation", "--data", here, "--dataset", "voc20"], no_model),
+        (vec!["eval", "classification", "--data", here], no_model),
+        (vec!["eval", "retrieval", "--data", here], no_model),
+        (vec!["eval", "retrieval", "--data", settings, "--clip", "x"], "add --images DIR"),
+        (
+            vec!["eval", "segmentation", "--data", here, "--dataset", "voc", "--check"],
+            "option `dataset` is voc; it must be one of folder, voc20",
+        ),
+        (
+            vec!["train", "--config", settings],
+            "error: option `out` (run folder) is missing; add --set out=DIR\n",
+        ),
+        (
+            vec!["train", "--config", settings, "--set", "seed=1", "--set", "text.widht=64"],
+            "error: option `text.widht` is unknown; did you mean `text.width`?",
+        ),
+        (vec!["bench", "--config", settings, "--set", "stepz=1"], "did you mean `steps`?"),
+        (vec!["bench", "--objectives", "clip", "--size", "100"], "needs a multiple of its patch size, 16 px"),
+        (vec!["bench", "--precision", "float16"], "[possible values: auto, float32, bfloat16]"),
+        (vec!["bench", "--device", "gpu"], "option `device` is gpu; it must be auto, cpu, cuda or cuda:N"),
+        (vec!["segment", "x.jpg", "--out", "y", "--checkpoint", "z"], "--classes <LIST>|--class-file <FILE>"),
+        (
+            vec!["pretrain", "--shards", here, "--out", "y", "--width", "65"],
+            "option `--width` must be a multiple of 64",
+        ),
+        (vec!["embed", "--text", "a cat", "--out", "y"], "error: missing --checkpoint or --text-tower"),
+    ] {
+        let (code, printed) = trainer(&arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {printed}");
+        assert!(printed.contains(message), "{arguments:?}: {printed}");
+    }
+    // What cannot be read is a failure, not wrong use.
+    for (arguments, message) in [
+        (vec!["train", "--config", "gone.toml"], "error: gone.toml does not exist\n"),
+        (
+            vec!["serve", "--checkpoint", "gone", "--words", "cat"],
+            "error: gone does not exist; give a run folder",
+        ),
+        (vec!["eval", "table", "gone.json"], "error: gone.json does not exist\n"),
+    ] {
+        let (code, printed) = trainer(&arguments);
+        assert_eq!((code, printed.contains(message)), (Some(1), true), "{arguments:?}: {printed}");
+    }
+}
+
+#[test]
+fn help_lists_only_options_that_have_an_effect() {
+    for (command, listed, absent) in [
+        ("pca", "--stride", "--templates"),
+        ("pca", "--size", "--class-vectors"),
+        ("classes", "--templates", "--stride"),
+        ("classes", "--class-file", "--size"),
+        ("similarity", "--templates", "--classes"),
+        ("eval retrieval", "--captions", "--templates"),
+        ("eval classification", "--templates", "--captions"),
+        ("eval segmentation", "--class-names", "--words"),
+        ("serve", "--classes", "--words"),
+        ("segment", "--class-file", "--words"),
+    ] {
+        let (code, help) = trainer(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat());
+        assert_eq!(code, Some(0), "{command}: {help}");
+        let option = |name: &str| help.lines().any(|line| line.trim_start().starts_with(&format!("{name} ")));
+        assert!(option(listed) && !option(absent), "{command}: {help}");
+    }
 }
 
 /// A WebDataset shard: (key, extension, bytes).
@@ -182,7 +265,7 @@ fn png(image: &RgbImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// The same twelve photographs of three classes in both layouts: WebDataset's and a folder a class.
+/// The same twelve images of three classes in both layouts: WebDataset, and one folder per class.
 fn classified(root: &Path) -> (PathBuf, PathBuf) {
     let (shards, folders) = (root.join("wds_animals"), root.join("animals"));
     for part in 0..2u32 {
@@ -218,7 +301,7 @@ fn both_layouts_of_classified_images_score_the_same() {
     let own = run(&[&data, [text(&shards), "--out", text(&out)].as_slice()].concat()).unwrap();
     let both = [text(&shards), text(&folders), "--templates", text(&templates), "--batch", "5"];
     let both = run(&[&data, both.as_slice()].concat()).unwrap();
-    assert_eq!(own["results"][0]["protocol"]["templates"], "the set's own");
+    assert_eq!(own["results"][0]["protocol"]["templates"], "of the dataset");
     assert_eq!(own["results"][0]["scores"]["images"], 12);
     assert_eq!(own["results"][0]["scores"]["top5"], 1.0, "three classes are all among the first five");
     for score in ["top1", "top5", "mean_per_class"] {
@@ -227,7 +310,7 @@ fn both_layouts_of_classified_images_score_the_same() {
         assert_eq!(first, &both["results"][1]["scores"][score], "{score}");
         assert_eq!(first, &both["mean"][score]);
     }
-    // Classes of equal size: the mean over classes is the mean over images.
+    // The classes have the same size, so the mean over classes is the mean over images.
     let (top1, mean) = (&own["mean"]["top1"], &own["mean"]["mean_per_class"]);
     assert!((top1.as_f64().unwrap() - mean.as_f64().unwrap()).abs() < 1e-12);
     assert!(

@@ -1,11 +1,10 @@
-//! The evaluation code against other implementations: `tests/fixtures/evaluation/make.py` says which.
+//! Compares the evaluation code with other implementations, which `tests/fixtures/evaluation/make.py` lists.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod wave;
-
 use std::path::{Path, PathBuf};
 
+use crate::wave::{fill, wave};
 use image::RgbImage;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -23,10 +22,9 @@ use trainer::settings::VisionSettings;
 use trainer::towers::{
     Activation, Dense, PositionResize, TextShape, TextTower, VisionShape, VisionTower, unit,
 };
-use trainer::vision_source::FrozenVision;
+use trainer::vision_source::ImageEncoder;
 use trainer::weights;
 use trainer::window::Window;
-use wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
@@ -90,7 +88,7 @@ fn the_confusion_matrix_is_torchmetrics() {
     same_scores("random", &confusion, case);
 }
 
-/// The test data beside the checkout, if there.
+/// The folder of real test data, if it exists.
 fn real_data() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     if !folder.exists() {
@@ -161,7 +159,7 @@ fn class_lists_and_conversions_are_the_published_ones() {
             "{}",
             set.name
         );
-        // A list that people write for themselves is read as ours are.
+        // A class list of a user is read like ours.
         let path = folder.path().join("classes.txt");
         std::fs::write(&path, names.join("\n")).unwrap();
         assert_eq!(classes::read(&path).unwrap().len(), names.len());
@@ -187,7 +185,7 @@ fn upsampling_is_pytorchs() {
     close("up-sampled", &found, &case["values"], 1e-6);
 }
 
-/// A model whose towers are narrow and follow from the formula, computing in float32 on the CPU.
+/// A model with narrow towers whose weights follow from the formula, in float32 on the CPU.
 fn narrow_model() -> Model {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tower.safetensors");
@@ -196,7 +194,7 @@ fn narrow_model() -> Model {
     weights::write(&path, &tower.named()).unwrap();
     let settings =
         VisionSettings { weights: path, position: PositionResize::Timm, ..VisionSettings::default() };
-    let vision = FrozenVision::open(&settings, Kind::Float, Device::Cpu).unwrap();
+    let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 16 }, 64, Device::Cpu);
     fill(text.named());
     Model {
@@ -229,7 +227,7 @@ fn the_sliding_window_is_the_plain_one() {
         assert!(expected == 255 || i64::from(*found) == expected, "label {at}");
     }
 
-    // Windows of several images in one batch, whatever its size, are each image's own.
+    // The scores of an image do not depend on the other images in the batch, for any batch size.
     let turned = image::imageops::rotate90(&photo);
     let alone = [&photo, &turned, &photo].map(|image| segmenter.scores(image));
     for batch in [1, 4, 64] {
@@ -323,13 +321,13 @@ fn refinement_is_that_of_dilated_convolutions() {
     let masks = masks.softmax(0, Kind::Double).to_kind(Kind::Float);
     let pamr = Pamr { iterations: int(&case["iterations"]) as usize, dilations: ints(&case["dilations"]) };
     close("refined", &pamr.refine(&image, &masks), &case["masks"], TOLERANCE);
-    // Probabilities stay probabilities, and labels follow from them.
+    // The sum of the probabilities stays 1, and the labels follow from them.
     let refined = pamr.refine(&image, &masks);
     assert!(
         (refined.sum_dim_intlist([0i64].as_slice(), false, Kind::Float) - 1.0).abs().max().double_value(&[])
             < 1e-5
     );
-    assert_eq!(bytes(&decide(&refined, height, width, Rule::Likeliest)), bytes(&refined.argmax(0, false)));
+    assert_eq!(bytes(&decide(&refined, height, width, Rule::HighestScore)), bytes(&refined.argmax(0, false)));
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! What is exported, loaded by timm and `open_clip` with the lines that lie beside it, computes what it does here.
+//! An exported model, loaded by timm and open_clip with the exported `load.py`, computes the same features as the trainer.
 //!
-//! Needs a Python with `open_clip_torch`, timm and safetensors (3 GB with torch), which `TRAINER_PYTHON` names.
+//! `TRAINER_PYTHON` must be the path of a Python with open_clip_torch, timm and safetensors (3 GB with torch).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,12 +19,12 @@ use trainer::{export, templates, weights};
 fn python() -> Option<String> {
     let python = std::env::var("TRAINER_PYTHON").ok();
     if python.is_none() {
-        println!("skipped: TRAINER_PYTHON names no Python with open_clip_torch, timm and safetensors");
+        println!("skipped: TRAINER_PYTHON is not set to a Python with open_clip_torch, timm and safetensors");
     }
     python
 }
 
-/// What a script prints as JSON, run in a folder.
+/// Runs a Python script in a folder and returns the JSON that it prints.
 fn told(python: &str, folder: &Path, script: &str) -> Value {
     let output = Command::new(python).args(["-c", script]).current_dir(folder).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -40,7 +40,7 @@ fn close(what: &str, ours: &Tensor, theirs: &Value, tolerance: f32) {
     assert!(apart < tolerance, "{what}: off by {apart:e}");
 }
 
-/// A tower of random weights, with registers or without, as read from a file.
+/// A tower with random weights, with or without registers, as read from a file.
 fn vision(folder: &Path, registers: i64) -> VisionTower {
     let random = VisionTower::random(VisionShape { width: 128, depth: 3, patch: 8, grid: 6 }, Device::Cpu);
     let mut named = random.named();
@@ -58,14 +58,14 @@ const CAPTIONS: [&str; 3] = ["a photo of a cat.", "two rubber ducks and a soccer
 #[test]
 fn timm_and_open_clip_compute_the_same() {
     let Some(python) = python() else { return };
-    tch::manual_seed(3);
+    let _turn = crate::random(3);
     let shape = TextShape { width: 64, depth: 3, heads: 4, context: 32 };
     let text = TextTower::random(shape, 128, Device::Cpu);
     for registers in [0, 4] {
         let folder = tempfile::tempdir().unwrap();
         let vision = vision(folder.path(), registers);
         export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
-        // At the tower's own size and at another shape.
+        // At the image size of the tower, and at another shape.
         for (height, width) in [(48, 48), (64, 96)] {
             let script = format!(
                 r"
@@ -109,7 +109,7 @@ print(json.dumps({{
 #[test]
 fn class_vectors_are_those_of_open_clips_zero_shot_classifier() {
     let Some(python) = python() else { return };
-    tch::manual_seed(4);
+    let _turn = crate::random(4);
     let folder = tempfile::tempdir().unwrap();
     let shape = TextShape { width: 64, depth: 2, heads: 2, context: 77 };
     let text = TextTower::random(shape, 128, Device::Cpu);

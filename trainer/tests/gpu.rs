@@ -1,4 +1,4 @@
-//! What only a GPU can show. Without one these tests say so and pass.
+//! Tests that need a GPU. Without one they print that they are skipped, and pass.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,19 +9,19 @@ use loader::{Loader, Position};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
-use trainer::data::{Feed, VisionSource, seen};
+use trainer::data::{Prefetcher, VisionSource, seen};
 use trainer::device;
 use trainer::group::Group;
 use trainer::objective::{Images, ObjectiveSettings, StepInput, gradients};
 use trainer::pooling::Mention;
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionShape, VisionTower};
-use trainer::vision_source::FrozenVision;
+use trainer::vision_source::ImageEncoder;
 
 fn gpu() -> Option<Device> {
     let device = device::open("auto").unwrap();
     if !device.is_cuda() {
-        eprintln!("skipped: no GPU here");
+        eprintln!("skipped: there is no GPU");
         return None;
     }
     Some(device)
@@ -29,14 +29,14 @@ fn gpu() -> Option<Device> {
 
 const SIZE: i64 = 224;
 
-/// A tower of ViT-S/14's size; a seed's weights are the same on every device.
-fn vision(kind: Kind, device: Device) -> FrozenVision {
+/// A tower with the size of a ViT-S/14. The weights for a seed are the same on every device.
+fn vision(kind: Kind, device: Device) -> ImageEncoder {
     tch::manual_seed(1);
     let tower = VisionTower::random(VisionShape { width: 384, depth: 12, patch: 14, grid: 16 }, device);
-    FrozenVision::new(tower.computing_in(kind), &VisionSettings::default(), kind, device)
+    ImageEncoder::new(tower.computing_in(kind), &VisionSettings::default(), kind, device)
 }
 
-/// The largest difference, and the difference over the whole, of `found` from `expected`.
+/// The largest absolute difference, and the relative L2 error, of `found` compared with `expected`.
 fn apart(found: &Tensor, expected: &Tensor) -> (f64, f64) {
     let found = found.to_device(Device::Cpu).to_kind(Kind::Double);
     let expected = expected.to_device(Device::Cpu).to_kind(Kind::Double);
@@ -61,7 +61,9 @@ fn the_vision_tower_sees_what_it_sees_on_a_cpu() {
             [("class", &found.class, &expected.class), ("patches", &found.patches, &expected.patches)]
         {
             let (largest, relative) = apart(found, expected);
-            eprintln!("{what} in {kind:?}: at most {largest:.1e} apart, {relative:.1e} of the whole");
+            eprintln!(
+                "{what} in {kind:?}: maximum difference {largest:.1e}, relative L2 error {relative:.1e}"
+            );
             assert!(relative < most, "{what} in {kind:?}: {relative:e}");
         }
     }
@@ -107,12 +109,14 @@ fn a_steps_gradients_are_those_of_a_cpu() {
         let (found_loss, found) = step(kind, gpu, micro_batch);
         let (_, relative) = apart(&found, &expected);
         let losses = (found_loss - loss).abs() / loss;
-        eprintln!("{kind:?}, pieces of {micro_batch}: loss {losses:.1e} apart, gradient {relative:.1e}");
+        eprintln!(
+            "{kind:?}, micro-batch {micro_batch}: relative error of the loss {losses:.1e}, of the gradient {relative:.1e}"
+        );
         assert!(losses < most && relative < most, "{kind:?}: {losses:e}, {relative:e}");
     }
 }
 
-/// A shard of photographs of noise.
+/// A shard with images of noise.
 fn shard(path: &Path) {
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let mut tar = tar::Builder::new(File::create(path).unwrap());
@@ -131,8 +135,8 @@ fn shard(path: &Path) {
     tar.finish().unwrap();
 }
 
-/// Pixels travel through pinned memory on a stream of their own while kernels read the batch before: a copy that came too
-/// early or too late would show as another batch's pixels.
+/// Pixels are copied through pinned memory on a separate stream while kernels read the previous batch. A copy that came too early or
+/// too late would give the pixels of another batch.
 #[test]
 fn batches_arrive_whole_and_in_order() {
     let Some(gpu) = gpu() else { return };
@@ -146,13 +150,13 @@ fn batches_arrive_whole_and_in_order() {
     let start = Position { epoch: 0, step: 0 };
     let source = VisionSource::Frozen(vision(Kind::BFloat16, gpu), SIZE);
     let VisionSource::Frozen(tower, _) = &source else { unreachable!() };
-    let mut feed = Feed::new(&loader, start, &source, gpu).unwrap();
+    let mut feed = Prefetcher::new(&loader, start, &source, gpu).unwrap();
     for expected in loader.batches(start).take(40) {
         let expected = expected.unwrap();
         let fed = feed.next_batch().unwrap();
         assert_eq!(fed.batch.keys, expected.keys);
         let pixels = fed.pixels.unwrap();
-        // Kernels that are still busy with these pixels when the next batches are sent.
+        // These kernels still use the pixels when the next batches are copied.
         let _ = tower.features(&pixels);
         let sums = pixels.to_kind(Kind::Int64).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Int64);
         let found = Vec::<i64>::try_from(sums.to_device(Device::Cpu)).unwrap();

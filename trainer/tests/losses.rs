@@ -1,5 +1,5 @@
-//! Concept pooling and both losses, values and gradients, against a float64 reference written independently in
-//! Python (`tests/fixtures/losses/make.py`).
+//! Compares concept pooling and both losses, values and gradients, with an independent float64 implementation in Python
+//! (`tests/fixtures/losses/make.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -9,7 +9,7 @@ use trainer::losses::{self, Concepts, Target};
 use trainer::pooling::{Mention, Mentions};
 use trainer::towers::unit;
 
-/// Both sides compute in float64; what is left is the order of summation.
+/// Both sides compute in float64; the remaining difference comes from the order of summation.
 const TOLERANCE: f64 = 1e-10;
 
 fn numbers(value: &Value) -> Vec<f64> {

@@ -1,4 +1,4 @@
-//! The step's phases: gradients do not depend on how the batch is cut, and a batch without mentions works.
+//! The phases of a step: gradients do not depend on the size of micro-batches, and a batch without mentions works.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,8 +11,7 @@ use trainer::towers::{
     CaptionTokens, ClipShape, ClipVisionTower, TextShape, TextTower, VisionFeatures, unit,
 };
 
-/// libtorch's generator is the process's: tests that draw from it take turns.
-static DRAWS: std::sync::Mutex<()> = std::sync::Mutex::new(());
+use crate::random;
 
 const CAPTIONS: [&str; 5] =
     ["a red ball on the grass", "snow", "two small boats and a ball", "the ball near a boat", "grass"];
@@ -27,10 +26,10 @@ fn input(mentions: Vec<Mention>) -> StepInput<'static> {
     let ids: Vec<i64> =
         CAPTIONS.iter().flat_map(|caption| tokenizer.encode(caption, 16).ids).map(i64::from).collect();
     tch::manual_seed(4);
-    let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
+    let normal = |size: &[i64]| Tensor::randn(size, (Kind::Float, Device::Cpu));
     StepInput {
         images: Images::Seen(seen(
-            &VisionFeatures { class: random(&[5, 24]), patches: random(&[5, 9, 24]) },
+            &VisionFeatures { class: normal(&[5, 24]), patches: normal(&[5, 9, 24]) },
             true,
             Kind::Float,
         )),
@@ -50,9 +49,9 @@ fn mentions() -> Vec<Mention> {
     ]
 }
 
-/// Loss and every gradient, by name.
+/// The loss and all gradients, by name.
 fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f64, Vec<(String, Tensor)>) {
-    let _turn = DRAWS.lock();
+    let _turn = random(3);
     let text = tower();
     let settings = ObjectiveSettings { name: objective, concept_weight: 0.5, ..Default::default() };
     let report =
@@ -61,7 +60,7 @@ fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f6
     (report.loss.double_value(&[]), named)
 }
 
-/// The largest difference in terms of the largest value, if that is above 1.
+/// The largest difference, divided by the largest value if that is above 1.
 fn apart(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]).max(1.0)
 }
@@ -95,10 +94,10 @@ fn the_concept_loss_reaches_the_tower_and_a_batch_without_mentions_is_lits() {
     assert!(!lit_gradients.iter().zip(&empty_gradients).any(differs));
 }
 
-/// CLIP's vision tower gets its gradients through the same phases, whole or in pieces, as from one graph for everything.
+/// The gradients of CLIP's vision tower from the same phases, with and without micro-batches, are those of a single graph.
 #[test]
 fn clip_trains_both_towers() {
-    let _turn = DRAWS.lock();
+    let _turn = random(3);
     let draw = || {
         tch::manual_seed(7);
         let shape = ClipShape { width: 64, depth: 2, patch: 8, output: 24 };

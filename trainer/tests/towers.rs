@@ -1,19 +1,17 @@
-//! Both towers against timm, transformers and open_clip, with narrow towers whose weights follow from a formula
+//! Compares both towers with timm, transformers and open_clip, with narrow towers whose weights follow from a formula
 //! (`tests/fixtures/towers/make.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod wave;
-
 use std::collections::BTreeMap;
 
+use crate::wave::{fill, wave};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
-use trainer::vision_source::FrozenVision;
+use trainer::vision_source::ImageEncoder;
 use trainer::weights;
-use wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
@@ -74,7 +72,7 @@ fn the_text_tower_is_open_clips() {
     close("captions", &embedded, &case["embeddings"]);
 }
 
-/// A file with the names and sizes that the family's library saved, filled by the formula.
+/// A file with the keys and shapes that the library of the family saves, filled by the formula.
 fn theirs(case: &Value, path: &std::path::Path) {
     let named: Vec<(String, Tensor)> = case["tensors"]
         .as_array()
@@ -131,7 +129,7 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
             .collect()
     };
     weights::write(&tower, &below("visual.vit.model.", "-")).unwrap();
-    // What DVT's own files hold.
+    // The content of DVT's own files.
     weights::write(&denoiser, &below("visual.", "visual.vit.")).unwrap();
     let read = |path| VisionTower::read(path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap();
     let (whole, plain) = (read(&whole), read(&tower));
@@ -143,7 +141,7 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
     assert_eq!((joined - &expected).abs().max().double_value(&[]), 0.0);
     assert!((bare - &expected).abs().max().double_value(&[]) > 0.1);
 
-    // As settings name it, and as the run keeps it once the file of its own is gone.
+    // As separate files in the settings, and as the one file in a run folder after the denoiser's file is gone.
     let mut settings = VisionSettings {
         weights: tower,
         denoiser: Some(denoiser.clone()),
@@ -155,7 +153,7 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
     assert_ne!(settings.sha256().unwrap(), weights::sha256(&settings.weights).unwrap());
     for path in [settings.weights.clone(), kept] {
         settings.weights = path;
-        let vision = FrozenVision::open(&settings, Kind::Float, Device::Cpu).unwrap();
+        let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
         assert_eq!((patches(&vision.tower) - &expected).abs().max().double_value(&[]), 0.0);
         let _ = std::fs::remove_file(&denoiser);
     }
@@ -167,7 +165,7 @@ fn hugging_faces_clip_is_read_as_open_clips() {
     let path = folder.path().join("clip.safetensors");
     let cases = cases();
     theirs(&cases["clip_text"], &path);
-    // The text tower alone: the vision tower's tensors belong to no part of it.
+    // The text tower reports the tensors of the vision tower as unexpected.
     let whole = weights::Weights::read(&path, Device::Cpu).unwrap().into_open_clip().unwrap();
     let mut text = whole;
     let vision = text.take_below("visual.");
@@ -193,16 +191,16 @@ fn weights_that_do_not_fit_are_named() {
     assert!(refused(without("blocks.0.mlp.fc1.bias")).contains("blocks.0.mlp.fc1.bias is missing"));
     let mut misshapen = without("norm.bias");
     misshapen.push(("norm.bias".to_owned(), Tensor::zeros([63], (Kind::Float, Device::Cpu))));
-    assert!(refused(misshapen).contains("norm.bias is [63] and must be [64]"));
+    assert!(refused(misshapen).contains("norm.bias has the shape [63]; it must have [64]"));
     let mut extra = tower.named();
     extra.push(("head.weight".to_owned(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
-    assert!(refused(extra).contains("head.weight belongs to no part"));
+    assert!(refused(extra).contains("unexpected tensor head.weight"));
     std::fs::write(&path, b"not safetensors").unwrap();
     let read = VisionTower::read(&path, PositionResize::Dinov2, Kind::Float, Device::Cpu);
     assert!(read.unwrap_err().to_string().contains("tower.safetensors"));
 }
 
-/// Runs `trainer embed`; what it writes, or what it says on standard error.
+/// Runs `trainer embed`; returns the tensors that it writes, or its error message.
 fn embed(folder: &std::path::Path, arguments: &[&str]) -> Result<BTreeMap<String, Tensor>, String> {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_trainer"))
         .args(["embed", "--device", "cpu", "--threads", "1", "--out", "features.safetensors"])
@@ -231,7 +229,7 @@ fn the_program_embeds_pixels_pictures_and_captions() {
     close("class", &found["class"], &case["class"]);
     close("patch 5", &found["patches"].select(1, 5), &case["patch_5"]);
 
-    // A picture is normalised as DINOv2's are, and otherwise taken as it is.
+    // An image is normalized as for DINOv2, and not changed otherwise.
     let picture = image::RgbImage::from_fn(48, 32, |x, y| image::Rgb([(5 * x) as u8, (7 * y) as u8, 90]));
     picture.save(folder.join("picture.png")).unwrap();
     let channels = |values: [f64; 3]| Tensor::from_slice(&values).view([1, 3, 1, 1]);
@@ -269,8 +267,11 @@ fn the_program_embeds_pixels_pictures_and_captions() {
         (vec!["--text", "a cat"], "--text-tower"),
         (vec!["--vision", "tower"], "--image"),
         (vec!["--vision", "tower", "--position", "nearest", "--pixels", "pixels"], "nearest"),
-        (vec!["--vision", "tower", "--image", "picture.png", "--size", "30"], "30 px does not divide"),
-        (vec!["--vision", "text", "--image", "picture.png"], "holds no vision tower"),
+        (
+            vec!["--vision", "tower", "--image", "picture.png", "--size", "30"],
+            "option `--size` is 30 px; it must be a multiple of the patch size, 8 px",
+        ),
+        (vec!["--vision", "text", "--image", "picture.png"], "contains no vision tower"),
         (
             vec!["--vision", "tower", "--denoiser", "tower", "--pixels", "pixels"],
             "denoiser.pos_embed is missing",

@@ -1,14 +1,13 @@
-//! Ten optimiser steps against PyTorch (`tests/fixtures/training/make.py`), in one process and in several, whose gradients
-//! are those of one; and what becomes of a group that loses a rank.
+//! Compares ten optimizer steps with PyTorch (`tests/fixtures/training/make.py`), in one and in several processes; and tests what
+//! happens when a rank is lost.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod wave;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::wave::{fill, wave};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::Error;
@@ -17,19 +16,18 @@ use trainer::group::Group;
 use trainer::launch::Launch;
 use trainer::losses::Target;
 use trainer::objective::{Images, Objective, ObjectiveSettings, Query, StepInput, gradients};
-use trainer::optimizer::{Optimizer, OptimizerSettings, learning_rate};
+use trainer::optimizer::{Optimizer, OptimizerSettings};
 use trainer::pooling::Mention;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
-use wave::{fill, wave};
 
 const SIZE: i64 = 32;
 const CONTEXT: usize = 16;
-/// The part of `in_proj_bias` that is the keys'. It shifts all similarities of a query alike, which a softmax does not see:
-/// its gradient is rounding alone, and Adam makes steps of rounding.
+/// The part of `in_proj_bias` for the keys. It adds the same value to all similarities of a query, which does not change a softmax, so
+/// its gradient is only rounding error, from which Adam makes full steps.
 const KEYS: std::ops::Range<i64> = 32..64;
 const OUTPUT: i64 = 64;
 
-/// Where the tests compute: the CPU, or what TRAINER_TEST_DEVICE names.
+/// The device of the tests: the CPU, or the value of TRAINER_TEST_DEVICE.
 fn device() -> Device {
     trainer::device::open(&std::env::var("TRAINER_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
 }
@@ -52,7 +50,7 @@ fn vision() -> VisionTower {
 fn text() -> TextTower {
     let shape = TextShape { width: 32, depth: 2, heads: 2, context: CONTEXT as i64 };
     let tower = TextTower::random(shape, OUTPUT, device());
-    // The logit scale starts as CLIP's does.
+    // The logit scale keeps its initial value, that of CLIP.
     fill(tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect());
     tower
 }
@@ -82,7 +80,7 @@ fn input(all: &Value, vision: &VisionTower, step: usize, group: &Group) -> StepI
         pixels.push(wave((3 * SIZE * SIZE) as usize, sample).view([3, SIZE, SIZE]).to_kind(Kind::Float));
         for mention in caption["mentions"].as_array().unwrap() {
             let [first, end, label] = [0, 1, 2].map(|i| mention[i].as_u64().unwrap() as u32);
-            // Word i is token i + 1, after the start of the text.
+            // Word i is token i + 1, after the start token.
             mentions.push(Mention { row: row as u32, label, positions: first + 1..end + 1 });
         }
     }
@@ -94,14 +92,14 @@ fn input(all: &Value, vision: &VisionTower, step: usize, group: &Group) -> StepI
     }
 }
 
-/// Takes the ten steps and holds every loss and the weights to PyTorch's.
+/// Takes ten steps and compares all losses and the weights with those of PyTorch.
 fn ten_steps(name: &str, group: &Group, micro_batch: usize) {
     let all = cases();
     let case = &all[name];
     let (vision, text) = (vision(), text());
     let settings = objective(case, &all);
     let optimizer_settings = OptimizerSettings {
-        lr: all["lr"].as_f64().unwrap(),
+        lr: all["lr"].as_f64(),
         clip: case["clip"].as_f64().unwrap(),
         ..OptimizerSettings::default()
     };
@@ -116,7 +114,7 @@ fn ten_steps(name: &str, group: &Group, micro_batch: usize) {
             let apart = (found - expected).abs() / expected;
             assert!(apart < 1e-4, "{name}, step {step}: {what} {found}, not {expected}");
         }
-        optimizer.step(learning_rate(&optimizer_settings, step as u64, 10)).unwrap();
+        optimizer.step(optimizer_settings.lr_at(0, step as u64, 10)).unwrap();
         text.clamp_logit_scale();
     }
     let named = text.named();
@@ -150,7 +148,7 @@ fn ten_steps_are_pytorchs() {
     }
 }
 
-/// Loss and gradients of one batch.
+/// The loss and the gradients of one batch.
 fn one_step(
     all: &Value,
     name: &str,
@@ -171,16 +169,16 @@ fn norm(x: &Tensor) -> f64 {
     x.to_kind(Kind::Double).norm().double_value(&[])
 }
 
-/// What one of several processes does; the test's process starts it and looks at how it ends.
+/// Runs in one of several processes. The process of the test starts it and checks how it ends.
 fn as_rank(role: &str, group: &Group) {
-    // All have met before one leaves.
+    // All ranks have connected before one leaves.
     group.gather_numbers(&[]).unwrap();
     match role {
         "compare" => {
             let all = cases();
             let mut worst: f64 = 0.0;
-            // One process computes in pieces of the ranks' size, so that products of matrices are rounded alike.
-            // All ranks mention concepts; only the first; none.
+            // The single process uses micro-batches of the size of a rank's batch, so that matrix products are rounded in the same way.
+            // Cases: all ranks have mentions; only the first; none.
             for (name, step) in
                 [("paper", 0), ("paper", 3), ("paper", 5), ("released", 1), ("released", 3), ("lit", 0)]
             {
@@ -203,11 +201,15 @@ fn as_rank(role: &str, group: &Group) {
                     size += norm(&a).powi(2);
                 }
                 let apart = (apart / size).sqrt();
-                // Logits of up to 14 carry an error of 14 · 6e-8 into every gradient.
+                // Logits of up to 14 cause an error of 14 · 6e-8 in every gradient.
                 assert!(apart < 3e-6, "{name} {step}: the gradient is off by {apart:e}");
                 worst = worst.max(apart);
             }
-            eprintln!("rank {} of {}: gradients differ by {worst:e}", group.rank(), group.world());
+            eprintln!(
+                "rank {} of {}: maximum relative error of gradients {worst:e}",
+                group.rank(),
+                group.world()
+            );
         }
         "train" => {
             for name in CASES {
@@ -217,16 +219,15 @@ fn as_rank(role: &str, group: &Group) {
         }
         "leave" if group.rank() == 1 => {}
         "fail" if group.rank() == 1 => {
-            group.say_why(&Error::Setting { name: "x".to_owned(), problem: "the dog ate it".to_owned() });
+            group.announce_failure(&Error::Failed("the dog ate it".to_owned()));
         }
         "hang" if group.rank() == 1 => std::thread::sleep(Duration::from_secs(12)),
         "leave" | "fail" | "hang" => {
             let tensors = [Tensor::ones([4], (Kind::Float, device()))];
-            // The first exchange may still be under way when the other rank ends.
+            // The first operation may still succeed before the other rank ends.
             let error = (0..1000).find_map(|_| group.sum(&tensors).err()).expect("rank 1 takes no part");
             let message = error.to_string();
-            let told =
-                if role == "fail" { "rank 1 stopped: setting x: the dog ate it" } else { "rank 1 is gone" };
+            let told = if role == "fail" { "rank 1 stopped: the dog ate it" } else { "rank 1 is gone" };
             assert!(message.contains(told), "{message}");
         }
         other => panic!("no role {other}"),
@@ -235,7 +236,7 @@ fn as_rank(role: &str, group: &Group) {
 
 const ROLE: &str = "TRAINER_TEST_ROLE";
 
-/// In a process that [`ranks`] started: plays its part. Does nothing otherwise.
+/// Does the work of a process that [`ranks`] started; does nothing otherwise.
 #[test]
 fn part_of_another_test() {
     let Ok(role) = std::env::var(ROLE) else { return };
@@ -245,16 +246,16 @@ fn part_of_another_test() {
     as_rank(&role, &group);
 }
 
-/// Starts `world` processes that play `role`, and waits for them; panics with the output of one that failed.
+/// Starts `world` processes with `role` and waits for them; panics with the output of one that failed.
 fn ranks(world: usize, role: &str) {
     if world > 1 && device().is_cuda() {
-        eprintln!("skipped: {role} with {world} ranks, as NCCL takes one a GPU");
+        eprintln!("skipped: {role} with {world} ranks, because NCCL needs one GPU per rank");
         return;
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let start = |rank: usize| -> Child {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "part_of_another_test", "--nocapture", "--test-threads=1"])
+            .args(["--exact", "training::part_of_another_test", "--nocapture", "--test-threads=1"])
             .envs([(ROLE, role.to_owned()), ("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
             .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
             .env("OMP_NUM_THREADS", "1")
@@ -286,7 +287,7 @@ fn ten_steps_of_two_ranks_are_pytorchs() {
     ranks(2, "train");
 }
 
-/// One rank by itself goes through every exchange too, on a GPU by NCCL.
+/// A group with a single rank uses all collective operations too, on a GPU those of NCCL.
 #[test]
 fn ten_steps_of_a_group_of_one_are_pytorchs() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -297,7 +298,7 @@ fn ten_steps_of_a_group_of_one_are_pytorchs() {
         host: "127.0.0.1".to_owned(),
         port,
         prefix: String::new(),
-        store_is_kept: false,
+        store_is_external: false,
     };
     let group = Group::join(&launch, device(), Duration::from_mins(1)).unwrap();
     as_rank("train", &group);

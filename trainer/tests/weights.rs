@@ -1,20 +1,18 @@
-//! Files of weights: PyTorch's, honest and hostile (`tests/fixtures/towers/make_pth.py`), and conversions between the
-//! names of all families.
+//! Weights files: valid and hostile PyTorch files (`tests/fixtures/towers/make_pth.py`), and conversions between all families of
+//! state-dict keys.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
-
-mod wave;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::wave::fill;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::towers::{TextShape, TextTower, VisionShape, VisionTower};
 use trainer::weights::convert::convert;
 use trainer::weights::{self, Family};
-use wave::fill;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/towers")
@@ -60,19 +58,19 @@ fn pytorchs_files_hold_what_torch_load_says() {
 fn hostile_pytorch_files_are_refused_with_the_reason() {
     for (file, reason) in [
         ("malicious", "posix.system"),
-        ("offset", "tensor w: size [3], stride [1] at 4 is outside its storage of 6"),
-        ("stride", "tensor w: size [2, 3], stride [4, 1] at 0 is outside"),
+        ("offset", "tensor w: size [3], stride [1], offset 4 exceed its storage of 6"),
+        ("stride", "tensor w: size [2, 3], stride [4, 1], offset 0 exceed"),
         ("overflow", "tensor w: "),
         ("negative", "offset -1"),
         ("repeated", "tensor w: size [1048576, 1048576]"),
-        ("short", "tensor w: storage 0 has 24 bytes, not 1099511627776 numbers"),
-        ("elsewhere", "tensor w: has a storage storage ../data.pkl"),
+        ("short", "tensor w: storage 0 has 24 bytes instead of 1099511627776 numbers"),
+        ("elsewhere", "tensor w: has an unknown kind of storage, storage ../data.pkl"),
         ("missing", "tensor w: archive/data/1"),
         ("compressed", "compressed"),
-        ("shared", "share storages so often"),
-        ("endless", "nested without end"),
-        ("exploding", "nested without end"),
-        ("nothing", "no tensors"),
+        ("shared", "more than 8 times as large as the file"),
+        ("endless", "nested too deeply"),
+        ("exploding", "nested too deeply"),
+        ("nothing", "no named tensors"),
     ] {
         let path = fixtures().join(format!("pth/{file}.pth"));
         let error = weights::tensors(&path).unwrap_err().to_string();
@@ -115,7 +113,7 @@ fn same(left: &Named, right: &Named, what: &str) {
     }
 }
 
-/// Names and sizes in which the families' libraries save the narrow towers of make.py.
+/// The keys and shapes with which the libraries save the narrow towers of make.py.
 fn case(name: &str) -> Named {
     let cases = json("cases.json");
     let clip = &cases["clip_text"];
@@ -139,7 +137,7 @@ fn written(path: &Path, named: &Named) {
     weights::write(path, &named).unwrap();
 }
 
-/// There and back gives the same tensors, in half precision too; what a family's library saves is what is written.
+/// Converting there and back gives the same tensors, also in half precision; the keys are those that the library saves.
 #[test]
 fn every_family_is_written_and_read_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -171,11 +169,11 @@ fn every_family_is_written_and_read_back() {
 fn both_towers_become_a_simzss_file_and_come_apart_again() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    tch::manual_seed(5);
+    let _turn = crate::random(5);
     let vision = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 3 }, Device::Cpu);
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 8 }, 64, Device::Cpu);
     let mut denoised = vision.named();
-    // Its denoiser is a block of the tower's, without LayerScale.
+    // The denoiser is a block of the tower, without LayerScale.
     denoised.extend(vision.named().into_iter().filter_map(|(name, tensor)| {
         let name = name.strip_prefix("blocks.1.").filter(|name| !name.starts_with("ls"))?;
         Some((format!("denoiser.{name}"), tensor))
@@ -205,7 +203,7 @@ fn both_towers_become_a_simzss_file_and_come_apart_again() {
     same(&named, &weights::tensors(&at("text again")).unwrap(), "text");
 
     let twice = convert(&[at("vision"), at("joined")], Family::Dinov2, &at("twice")).unwrap_err().to_string();
-    assert!(twice.contains("is in another of the files too"), "{twice}");
+    assert!(twice.contains("is in two of the files"), "{twice}");
 }
 
 #[test]
@@ -225,11 +223,11 @@ fn a_conversion_names_what_does_not_fit_and_writes_nothing() {
     assert!(missing.contains("blocks.1.attn.qkv.weight is missing"), "{missing}");
     let misshapen =
         refused(&|named| drop(named.insert("layernorm.bias".to_owned(), Tensor::from(1.0))), Family::Timm);
-    assert!(misshapen.contains("norm.bias is [] and must be [64]"), "{misshapen}");
+    assert!(misshapen.contains("norm.bias has the shape []; it must have [64]"), "{misshapen}");
     let extra =
         refused(&|named| drop(named.insert("classifier.weight".to_owned(), Tensor::from(1.0))), Family::Timm);
-    assert!(extra.contains("classifier.weight belongs to no part"), "{extra}");
+    assert!(extra.contains("unexpected tensor classifier.weight"), "{extra}");
     assert!(refused(&|_| (), Family::OpenClip).contains("no text tower"));
     let unknown = refused(&|named| *named = [("w".to_owned(), Tensor::from(1.0))].into(), Family::Timm);
-    assert!(unknown.contains("its names are not"), "{unknown}");
+    assert!(unknown.contains("its state-dict keys are not"), "{unknown}");
 }

@@ -1,31 +1,34 @@
-//! The three columns that counting needs, a row group at a time: memory does not grow with the sidecar.
+//! Reads the three columns that statistics need, one row group at a time, so that memory does not grow with the
+//! sidecar.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{AsArray, DictionaryArray, StringArray, UInt32Array};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type, UInt32Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_array::{DictionaryArray, StringArray, UInt32Array};
+use arrow_cast::cast;
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::{Metadata, reader, writer};
 use crate::Error;
 
-/// Reads the concepts of a sidecar's mentions from its start to its end.
+/// Reads the concepts of a sidecar's mentions from start to end.
 #[derive(Debug)]
 pub struct ConceptReader {
-    /// What the sidecar was made from and by.
+    /// What the sidecar was made from, and with which tagger.
     pub metadata: Metadata,
     path: PathBuf,
     batches: ParquetRecordBatchReader,
-    /// Rows handed out.
+    /// Number of rows read so far.
     rows: u64,
-    /// Sample of the last of them.
+    /// Sample of the last row read.
     sample: u32,
 }
 
-/// Some mentions, in tar order: column by column, as long as each other, without nulls.
+/// Some mentions in tar order, as columns of the same length without nulls.
 pub(crate) struct ConceptBatch {
     pub(crate) sample: UInt32Array,
     pub(crate) key: StringArray,
@@ -48,7 +51,7 @@ impl ConceptReader {
         Ok(Self { metadata, path: path.to_owned(), batches, rows: 0, sample: 0 })
     }
 
-    /// The next mentions; none at the end. Fails on what is not a whole sidecar.
+    /// The next mentions; `None` at the end. Returns an error if the file is not a complete sidecar.
     pub(crate) fn next_batch(&mut self) -> Result<Option<ConceptBatch>, Error> {
         match self.batches.next() {
             Some(batch) => batch
@@ -57,16 +60,16 @@ impl ConceptReader {
                 .map(Some)
                 .map_err(|e| broken(&self.path, e)),
             None if self.rows == self.metadata.mentions => Ok(None),
-            None => Err(broken(&self.path, "its footer counts other rows than it has")),
+            None => Err(broken(&self.path, "its number of rows differs from the count in its footer")),
         }
     }
 
-    fn checked(&mut self, batch: &arrow::record_batch::RecordBatch) -> Result<ConceptBatch, String> {
+    fn checked(&mut self, batch: &arrow_array::RecordBatch) -> Result<ConceptBatch, String> {
         let sample = reader::numbers(batch, "sample")?.as_primitive::<UInt32Type>().clone();
         for &sample in sample.values() {
             if sample < self.sample || sample >= self.metadata.samples {
                 let samples = self.metadata.samples;
-                return Err(format!("sample {sample} of {samples} after sample {}", self.sample));
+                return Err(format!("sample {sample} (of {samples}) comes after sample {}", self.sample));
             }
             self.sample = sample;
         }
@@ -78,5 +81,5 @@ impl ConceptReader {
 }
 
 fn broken(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::table(path, format!("not a readable sidecar: {what}; tag the shard again"))
+    Error::table(path, format!("it is not a valid sidecar: {what}; tag the shard again"))
 }

@@ -1,6 +1,6 @@
-//! The sidecars of captions that lie in tables: `00000.concepts.parquet`, `00001.concepts.parquet`, .. with a fixed number
-//! of rows each, every table starting a new one. `captions.json` beside them, written last, says what all of them are
-//! made from: it stands where the shards stand for other sidecars.
+//! The sidecars of captions that were tagged directly from tables: `00000.concepts.parquet`, `00001.concepts.parquet`
+//! and so on, with a fixed number of rows each; every table starts a new part. `captions.json` next to them is written
+//! last and says what they were made from, as the shards do for other sidecars.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -12,19 +12,19 @@ use super::{Cut, Metadata, RowsOfTable, VERSION};
 use crate::files::write_atomic;
 use crate::{Error, TaggerDescription};
 
-/// File name of [`Parts`].
+/// File name of [`Parts`] in its folder.
 pub const PARTS: &str = "captions.json";
 
-/// What the parts of a folder were made from and by.
+/// What the parts of a folder were made from, and with which tagger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// [`VERSION`] of the layout.
+    /// [`VERSION`](super::VERSION) of the columns and metadata.
     pub version: u32,
     /// Name of the tagger.
     pub tagger: String,
-    /// SHA-256 of the tagger's data, hexadecimal.
+    /// SHA-256 of the tagger's model or data, hexadecimal.
     pub tagger_hash: String,
-    /// Version of the grammar and the concept rule.
+    /// Version of the grammar and of the rule for concepts.
     pub grammar: u32,
     /// How the tables were read.
     #[serde(flatten)]
@@ -38,14 +38,14 @@ pub struct Parts {
 pub struct Table {
     /// File name.
     pub name: String,
-    /// Size, bytes.
+    /// File size, bytes.
     pub bytes: u64,
-    /// Rows.
+    /// Number of rows.
     pub rows: u64,
 }
 
 impl Parts {
-    /// No table yet.
+    /// A description without tables.
     pub fn new(tagger: &TaggerDescription, cut: Cut) -> Self {
         Self {
             version: VERSION,
@@ -57,7 +57,7 @@ impl Parts {
         }
     }
 
-    /// Reads a folder's `captions.json`; none when it has no such file, or is no folder.
+    /// Reads `captions.json` of a folder; `None` if it does not exist or if `folder` is not a folder.
     pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join(PARTS);
         let json = match fs::read(&path) {
@@ -68,27 +68,30 @@ impl Parts {
             Err(error) => return Err(Error::io(&path, "read")(error)),
         };
         let parts: Self = serde_json::from_slice(&json)
-            .map_err(|e| Error::table(&path, format!("not a list of tagged tables: {e}")))?;
+            .map_err(|e| Error::table(&path, format!("it is not a list of tagged tables: {e}")))?;
         if parts.version != VERSION || parts.cut.part_size == 0 {
-            let what = format!("has version {}, this program reads {VERSION}; tag again", parts.version);
+            let what = format!(
+                "it has version {}, but this program reads version {VERSION}; tag again",
+                parts.version
+            );
             return Err(Error::table(&path, what));
         }
         Ok(Some(parts))
     }
 
-    /// Writes the folder's `captions.json`.
+    /// Writes `captions.json` into a folder.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(PARTS);
-        let json = serde_json::to_string_pretty(self).map_err(|e| Error::table(&path, e))?;
+        let json = serde_json::to_string_pretty(self).map_err(|e| Error::write(&path, e))?;
         write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
     }
 
-    /// Where a part lies.
+    /// Path of a part.
     pub fn path(folder: &Path, number: u32) -> PathBuf {
         folder.join(format!("{number:05}.concepts.parquet"))
     }
 
-    /// What the parts' footers must say, in order; the counts of mentions are left at zero.
+    /// The metadata that the parts' footers must have, in order; their counts of mentions are 0.
     pub fn footers(&self) -> impl Iterator<Item = Metadata> {
         let size = u64::from(self.cut.part_size.max(1));
         let mut first = 0;
@@ -110,7 +113,7 @@ impl Parts {
         })
     }
 
-    /// Fails, by name, when the part at `path`, whose footer is `found`, is not the one that `footer` describes.
+    /// Returns an error if the part at `path`, whose footer is `found`, is not the one that `footer` describes.
     pub fn refuse_unless(footer: &Metadata, found: &Metadata, path: &Path) -> Result<(), Error> {
         if footer.uncounted() == found.uncounted() && footer.samples == found.samples {
             return Ok(());
@@ -118,9 +121,9 @@ impl Parts {
         let said = |it: &Metadata| {
             let first = it.rows.as_ref().map_or(String::new(), |rows| format!(" from row {} on", rows.first));
             let Metadata { samples, shard, shard_bytes, tagger, .. } = it;
-            format!("{samples} captions of {shard} ({shard_bytes} bytes){first}, tagger {tagger}")
+            format!("{samples} captions of {shard} ({shard_bytes} bytes){first}, with the tagger {tagger}")
         };
-        let what = format!("was made from {}, {PARTS} beside it speaks of {}", said(found), said(footer));
+        let what = format!("was made from {}, but {PARTS} describes {}", said(found), said(footer));
         Err(Error::Stale { path: path.to_owned(), what })
     }
 }
@@ -130,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_table_starts_a_part() {
+    fn every_table_starts_a_new_part() {
         let tagger = TaggerDescription { name: "hand".into(), hash: "00".into(), grammar: 7 };
         let mut parts = Parts::new(&tagger, Cut { part_size: 10, caption: None, key: None });
         for (name, rows) in [("a.csv", 25), ("empty.csv", 0), ("b.csv", 10)] {

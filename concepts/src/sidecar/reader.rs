@@ -1,13 +1,15 @@
-//! Reading a sidecar: a whole shard's mentions in memory, every distinct string once.
+//! Reads a sidecar: all mentions of a shard in memory, with every distinct string stored once.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow::array::{Array, ArrayRef, AsArray, DictionaryArray};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type, UInt32Type};
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_array::{Array, ArrayRef, DictionaryArray};
+use arrow_cast::cast;
+use arrow_schema::DataType;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::file::reader::ChunkReader;
@@ -15,21 +17,21 @@ use parquet::file::reader::ChunkReader;
 use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, writer};
 use crate::Error;
 
-/// The mentions of one shard.
+/// The mentions of one shard, in memory.
 #[derive(Debug)]
 pub struct Sidecar {
-    /// What it was made from and by.
+    /// What the sidecar was made from, and with which tagger.
     pub metadata: Metadata,
     path: PathBuf,
     strings: Strings,
     rows: Vec<Row>,
-    /// Numbers into `strings`, in the order of first mention.
+    /// The distinct concepts, as ids of `strings`, in the order of their first mention.
     concepts: Vec<u32>,
-    /// Rows of sample i are `starts[i]..starts[i + 1]`.
+    /// The rows of sample i are `starts[i]..starts[i + 1]`.
     starts: Vec<u32>,
 }
 
-/// Strings are numbers into [`Strings`], the concept a number into [`Sidecar::concepts`].
+/// A mention. Strings are ids of [`Strings`]; the concept is an index into [`Sidecar::concepts`].
 #[derive(Debug, Clone, Copy)]
 struct Row {
     key: u32,
@@ -41,19 +43,22 @@ struct Row {
 }
 
 impl Sidecar {
-    /// Reads the sidecar at `path`. Fails on anything that is not a whole sidecar of this version.
+    /// Reads the sidecar at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or it is not a complete sidecar of this [`VERSION`].
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::from_chunks(path, File::open(path).map_err(Error::io(path, "read"))?)
     }
 
-    /// The same from the bytes of a sidecar that was fetched; `path` names it in errors.
+    /// The same from the bytes of a sidecar; `path` is its name in errors.
     pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, Error> {
         Self::from_chunks(path, bytes)
     }
 
     fn from_chunks(path: &Path, chunks: impl ChunkReader + 'static) -> Result<Self, Error> {
         let broken = |e: &dyn std::fmt::Display| {
-            Error::table(path, format!("not a readable sidecar: {e}; tag the shard again"))
+            Error::table(path, format!("it is not a valid sidecar: {e}; tag the shard again"))
         };
         let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(|e| broken(&e))?;
         let metadata = metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))?;
@@ -71,17 +76,17 @@ impl Sidecar {
             sidecar.add(&batch, &mut interner).map_err(|e| broken(&e))?;
         }
         if sidecar.rows.len() as u64 != sidecar.metadata.mentions {
-            return Err(broken(&"its footer counts other rows than it has"));
+            return Err(broken(&"its number of rows differs from the count in its footer"));
         }
         sidecar.starts.resize(sidecar.metadata.samples as usize + 1, sidecar.rows.len() as u32);
         Ok(sidecar)
     }
 
-    /// The metadata alone, from the footer.
+    /// Reads only the metadata, from the footer.
     pub fn read_metadata(path: &Path) -> Result<Metadata, Error> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
         let broken = |e: &dyn std::fmt::Display| {
-            Error::table(path, format!("not a readable sidecar: {e}; tag the shard again"))
+            Error::table(path, format!("it is not a valid sidecar: {e}; tag the shard again"))
         };
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
         metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))
@@ -101,7 +106,10 @@ impl Sidecar {
         for row in 0..batch.num_rows() {
             let sample = sample.value(row);
             if sample >= self.metadata.samples {
-                return Err(format!("sample {sample} lies beyond the shard's {}", self.metadata.samples));
+                return Err(format!(
+                    "it has sample {sample}, but the shard has {} samples",
+                    self.metadata.samples
+                ));
             }
             if sample as usize + 1 < self.starts.len() {
                 return Err(format!("its rows are not in tar order at sample {sample}"));
@@ -113,7 +121,7 @@ impl Sidecar {
             if u64::from(spans[0]) + phrase_bytes != u64::from(spans[1])
                 || !(spans[0] <= spans[2] && spans[2] <= spans[3] && spans[3] <= spans[1])
             {
-                return Err(format!("the spans of a row of sample {sample} do not fit its phrase"));
+                return Err(format!("a row of sample {sample} has offsets that do not match its phrase"));
             }
             let concept = *interner.concepts.entry(concept).or_insert_with(|| {
                 self.concepts.push(concept);
@@ -124,7 +132,7 @@ impl Sidecar {
         Ok(())
     }
 
-    /// The mentions of the sample at this position in the tar, from left to right; none beyond the shard.
+    /// The mentions of the sample at this position in the tar, from left to right; empty if there is no such sample.
     pub fn mentions(&self, sample: u32) -> impl Iterator<Item = MentionRow<'_>> {
         self.rows_of(sample).iter().map(move |row| MentionRow {
             key: self.strings.get(row.key),
@@ -138,17 +146,17 @@ impl Sidecar {
         })
     }
 
-    /// The key of a sample; none when it has no mention.
+    /// The key of a sample; `None` if the sample has no mention.
     pub fn key(&self, sample: u32) -> Option<&str> {
         self.rows_of(sample).first().map(|row| self.strings.get(row.key))
     }
 
-    /// The distinct concepts, in the order of first mention.
+    /// The distinct concepts, in the order of their first mention.
     pub(crate) fn concept_names(&self) -> impl Iterator<Item = &str> {
         self.concepts.iter().map(|&id| self.strings.get(id))
     }
 
-    /// The concepts of a sample's mentions, as positions in [`Sidecar::concept_names`].
+    /// The concepts of a sample's mentions, as indices into [`Sidecar::concept_names`].
     pub(crate) fn concept_ids(&self, sample: u32) -> impl Iterator<Item = u32> {
         self.rows_of(sample).iter().map(|row| row.concept)
     }
@@ -161,7 +169,7 @@ impl Sidecar {
         }
     }
 
-    /// Fails, by name, when this sidecar was not made from that shard as it is now.
+    /// Returns an error if this sidecar was not made from this shard, with this size and number of samples.
     pub fn refuse_unless_for(&self, shard: &Path, shard_bytes: u64, samples: u32) -> Result<(), Error> {
         self.metadata.refuse_unless_for(&self.path, shard, shard_bytes, samples)
     }
@@ -172,11 +180,11 @@ pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Res
         .key_value_metadata()
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
         .and_then(|pair| pair.value.as_deref())
-        .ok_or_else(|| format!("its footer has no {FOOTER_KEY:?}"))?;
+        .ok_or_else(|| format!("its footer has no key {FOOTER_KEY:?}"))?;
     let json: serde_json::Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
     let version = json.get("version").and_then(serde_json::Value::as_u64);
     if version != Some(u64::from(VERSION)) {
-        return Err(format!("its layout has version {version:?}, this program reads {VERSION}"));
+        return Err(format!("it has version {version:?}, but this program reads version {VERSION}"));
     }
     serde_json::from_value(json).map_err(|e| e.to_string())
 }
@@ -192,7 +200,7 @@ pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a Array
 pub(super) fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
     let array = cast(column(batch, name)?, &DataType::UInt32).map_err(|e| e.to_string())?;
     if array.null_count() > 0 {
-        return Err(format!("column {name:?} has numbers that are not uint32"));
+        return Err(format!("column {name:?} has values that are not uint32"));
     }
     Ok(array)
 }
@@ -203,15 +211,15 @@ pub(super) fn dictionary(batch: &RecordBatch, name: &str) -> Result<DictionaryAr
     array.as_dictionary_opt::<Int32Type>().cloned().ok_or_else(|| format!("column {name:?} is not text"))
 }
 
-/// What is known of the strings while reading.
+/// Used while reading: the ids of the strings and concepts seen so far.
 #[derive(Default)]
 struct Interner {
     strings: HashMap<String, u32>,
-    /// Number of a string -> number of the concept.
+    /// From string id to concept index.
     concepts: HashMap<u32, u32>,
 }
 
-/// Every distinct string once, in one block.
+/// Distinct strings in one allocation.
 #[derive(Debug, Default)]
 struct Strings {
     text: String,
@@ -225,7 +233,7 @@ impl Strings {
         &self.text[start..self.ends[id] as usize]
     }
 
-    /// The id of every row's string.
+    /// The string id of every row.
     fn intern(
         &mut self,
         array: &DictionaryArray<Int32Type>,
@@ -240,7 +248,7 @@ impl Strings {
             } else {
                 let id = self.ends.len() as u32;
                 self.text.push_str(value);
-                self.ends.push(u32::try_from(self.text.len()).map_err(|_| "its text is beyond 4 GiB")?);
+                self.ends.push(u32::try_from(self.text.len()).map_err(|_| "its text is longer than 4 GiB")?);
                 ids.insert(value.to_owned(), id);
                 id
             });

@@ -1,11 +1,12 @@
-//! Writing a sidecar: rows are gathered for a few pages at a time, so memory stays flat.
+//! Writes a sidecar. Rows are buffered for a few pages only, so memory does not grow with the shard.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, DictionaryArray, Int32Array, StringBuilder, UInt32Builder};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
+use arrow_array::builder::{StringBuilder, UInt32Builder};
+use arrow_array::{ArrayRef, DictionaryArray, Int32Array};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -16,23 +17,23 @@ use super::{FOOTER_KEY, Metadata};
 use crate::files::AtomicFile;
 use crate::{Error, Extractor, Mention, MentionView};
 
-/// Rows of a row group: what DuckDB scans as one unit.
+/// Rows per row group: DuckDB's unit of scanning.
 pub(super) const ROW_GROUP: usize = 122_880;
 
-/// Rows handed to the encoder at a time.
+/// Rows that are buffered before they are passed to the encoder.
 const ROWS: usize = 16_384;
 
-/// Columns of numbers. They rise and fall little from row to row, so differences take fewer bits than a dictionary's
-/// indices, and no value is hashed.
+/// Columns of numbers. They change little from row to row, so differences take fewer bits than the indices of a
+/// dictionary, and no value has to be hashed.
 const NUMBERS: [&str; 5] = ["sample", "phrase_start", "phrase_end", "concept_start", "concept_end"];
 
-/// Rows are in the order of `sample`, the second column.
+/// Rows are sorted by `sample`, the second column.
 const SAMPLE_ORDER: SortingColumn = SortingColumn { column_idx: 1, descending: false, nulls_first: false };
 
-/// Zstandard level: beyond 3 the files hardly shrink and writing slows down.
+/// Zstandard level: higher levels are slower and hardly make the files smaller.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Writes one sidecar; it exists under its name only after [`Writer::finish`].
+/// Writes one sidecar. The file appears under its name only when [`Writer::finish`] is called.
 pub struct Writer {
     path: PathBuf,
     metadata: Metadata,
@@ -50,11 +51,11 @@ impl std::fmt::Debug for Writer {
 }
 
 impl Writer {
-    /// Starts the sidecar at `path` (its folder must exist). The metadata's counts are taken over by the writer.
+    /// Starts the sidecar at `path`, in an existing folder. The counts in `metadata` are ignored; the writer counts.
     pub fn create(path: &Path, metadata: Metadata) -> Result<Self, Error> {
         let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
         let mut properties = WriterProperties::builder()
-            // Smallest and largest values help to find samples, not phrases in the order of captions.
+            // Minimum and maximum values help to find samples; for phrases, in the order of captions, they would not.
             .set_statistics_enabled(EnabledStatistics::None)
             .set_column_statistics_enabled(ColumnPath::from("key"), EnabledStatistics::Chunk)
             .set_column_statistics_enabled(ColumnPath::from("sample"), EnabledStatistics::Chunk)
@@ -68,15 +69,15 @@ impl Writer {
                 .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
         }
         let parquet = ArrowWriter::try_new(file, schema(), Some(properties.build()))
-            .map_err(|e| write_error(path, e))?;
+            .map_err(|e| Error::write(path, e))?;
         let metadata = Metadata { samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
         Ok(Self { path: path.to_owned(), metadata, parquet, columns: Columns::default() })
     }
 
-    /// Adds a sample's mentions. Called once for every sample of the shard, in tar order, also for those without
-    /// a caption (empty text) or without a mention.
+    /// Adds the mentions of a sample. Call it once for every sample of the shard, in tar order, including samples
+    /// without a caption (empty text) or without a mention.
     ///
-    /// `sample` is its position in the tar, from 0; a position left out counts as a sample without a caption.
+    /// `sample` is the position in the tar, from 0. Positions that are left out count as samples without a caption.
     pub fn push(
         &mut self,
         sample: u32,
@@ -91,7 +92,7 @@ impl Writer {
         self.end(mentions.len() as u64)
     }
 
-    /// [`Writer::push`] of the mentions that `extractor` finds; returns their number.
+    /// As [`Writer::push`], with the mentions that `extractor` finds in `canonical`. Returns their number.
     pub fn tag(
         &mut self,
         sample: u32,
@@ -109,7 +110,7 @@ impl Writer {
         Ok(mentions)
     }
 
-    /// Samples so far: the position of the next one.
+    /// Number of samples so far, which is the position of the next one.
     pub fn samples(&self) -> u32 {
         self.metadata.samples
     }
@@ -129,12 +130,12 @@ impl Writer {
         if self.columns.rows >= ROWS { self.write_columns() } else { Ok(()) }
     }
 
-    /// Writes what is left and the footer, and puts the file in place.
+    /// Writes the remaining rows and the footer, and renames the file into place. Returns the metadata with the counts.
     pub fn finish(mut self) -> Result<Metadata, Error> {
         self.write_columns()?;
-        let json = serde_json::to_string(&self.metadata).map_err(|e| write_error(&self.path, e))?;
+        let json = serde_json::to_string(&self.metadata).map_err(|e| Error::write(&self.path, e))?;
         self.parquet.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), json));
-        let file = self.parquet.into_inner().map_err(|e| write_error(&self.path, e))?;
+        let file = self.parquet.into_inner().map_err(|e| Error::write(&self.path, e))?;
         file.commit().map_err(Error::io(&self.path, "write"))?;
         Ok(self.metadata)
     }
@@ -143,13 +144,9 @@ impl Writer {
         if self.columns.rows == 0 {
             return Ok(());
         }
-        let batch = self.columns.take().map_err(|e| write_error(&self.path, e))?;
-        self.parquet.write(&batch).map_err(|e| write_error(&self.path, e))
+        let batch = self.columns.take().map_err(|e| Error::write(&self.path, e))?;
+        self.parquet.write(&batch).map_err(|e| Error::write(&self.path, e))
     }
-}
-
-fn write_error(path: &Path, source: impl std::fmt::Display) -> Error {
-    Error::table(path, format!("cannot write the table: {source}"))
 }
 
 /// The table's columns, in order.
@@ -169,7 +166,7 @@ pub(super) fn schema() -> SchemaRef {
     ]))
 }
 
-/// Rows in the making. The dictionaries are left to the Parquet writer, which makes its own in any case.
+/// Buffered rows. Dictionaries are left to the Parquet writer, which makes its own in any case.
 #[derive(Default)]
 struct Columns {
     rows: usize,
@@ -199,10 +196,10 @@ impl Columns {
         self.tags.append_value(mention.tags);
     }
 
-    fn take(&mut self) -> Result<RecordBatch, arrow::error::ArrowError> {
+    fn take(&mut self) -> Result<RecordBatch, arrow_schema::ArrowError> {
         let each = Int32Array::from_iter_values(0..self.rows as i32);
         self.rows = 0;
-        let dictionary = |column: &mut StringBuilder| -> Result<ArrayRef, arrow::error::ArrowError> {
+        let dictionary = |column: &mut StringBuilder| -> Result<ArrayRef, arrow_schema::ArrowError> {
             Ok(Arc::new(DictionaryArray::try_new(each.clone(), Arc::new(column.finish()))?))
         };
         let mut columns: Vec<ArrayRef> = vec![

@@ -1,16 +1,17 @@
-//! The statistics on disk: two Parquet tables and a JSON file.
+//! Writes and reads the statistics: two Parquet tables and a JSON file.
 
 use std::cmp::Reverse;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, ListBuilder, StringArray, StringBuilder, UInt64Array,
-};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt64Type};
-use arrow::record_batch::RecordBatch;
+use arrow_array::RecordBatch;
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::cast::AsArray;
+use arrow_array::types::UInt64Type;
+use arrow_array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
+use arrow_cast::cast;
+use arrow_schema::DataType;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
@@ -25,34 +26,37 @@ use crate::files::{AtomicFile, write_atomic};
 pub const CONCEPTS: &str = "concepts.parquet";
 /// File name of the table of pairs.
 pub const PAIRS: &str = "pairs.parquet";
-/// File name of the totals; written last, so that its presence means the folder is whole.
+/// File name of the totals. Written last, so its presence means that the folder is complete.
 pub const TOTALS: &str = "stats.json";
 
-/// Footer key of both tables: [`Totals`] as JSON, so that a table taken elsewhere still says what it counts.
+/// Key of [`Totals`] as JSON in the footer of both tables, so that a copied table still says what it counts.
 pub const FOOTER_KEY: &str = "statistics";
 
-/// Rows of a row group.
+/// Rows per row group.
 const ROW_GROUP: usize = 122_880;
 
 impl Counts {
-    /// Writes the folder's three files; the folder must exist.
+    /// Writes the three files into an existing folder.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
-        let footer = serde_json::to_string(&self.totals()).map_err(|e| Error::table(folder, e))?;
+        let footer = serde_json::to_string(&self.totals()).map_err(|e| Error::write(folder, e))?;
         // Column numbers: by mentions, then by concept; by samples, then by a and b.
         write_table(&folder.join(CONCEPTS), &footer, &[1, 0], self.concept_batches())?;
         write_table(&folder.join(PAIRS), &footer, &[2, 0, 1], self.pair_batches())?;
         let path = folder.join(TOTALS);
-        let json = serde_json::to_string_pretty(&self.totals()).map_err(|e| Error::table(&path, e))?;
+        let json = serde_json::to_string_pretty(&self.totals()).map_err(|e| Error::write(&path, e))?;
         write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
     }
 
-    /// Reads the counts that [`Counts::write`] wrote.
+    /// Reads the statistics that [`Counts::write`] wrote.
     pub fn read(folder: &Path) -> Result<Self, Error> {
         let path = folder.join(TOTALS);
         let json = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
         let totals: Totals = serde_json::from_slice(&json).map_err(|e| Error::table(&path, e))?;
         if totals.version != VERSION {
-            let what = format!("version {}, this program reads {VERSION}; count again", totals.version);
+            let what = format!(
+                "it has version {}, but this program reads version {VERSION}; count the statistics again",
+                totals.version
+            );
             return Err(Error::table(&path, what));
         }
         let mut counts = Self { totals, ..Self::default() };
@@ -61,7 +65,7 @@ impl Counts {
         if counts.names.len() as u64 != counts.totals.concepts {
             return Err(Error::table(
                 &path,
-                format!("does not have the concepts {TOTALS} speaks of; count again"),
+                format!("it does not have the number of concepts in {TOTALS}; count the statistics again"),
             ));
         }
         let path = folder.join(PAIRS);
@@ -69,13 +73,13 @@ impl Counts {
         if counts.pairs.len() as u64 != counts.totals.pairs {
             return Err(Error::table(
                 &path,
-                format!("does not have the pairs {TOTALS} speaks of; count again"),
+                format!("it does not have the number of pairs in {TOTALS}; count the statistics again"),
             ));
         }
         Ok(counts)
     }
 
-    fn concept_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
+    fn concept_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>> {
         let all = self.concepts();
         let samples = self.totals.samples.max(1) as f64;
         let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
@@ -110,27 +114,27 @@ impl Counts {
         })
     }
 
-    fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>> {
-        // Places in the order of names stand for the names, so that millions of pairs are sorted as numbers.
+    fn pair_batches(&self) -> impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>> {
+        // Names are replaced by their rank in sort order, so that millions of pairs are sorted as numbers.
         let mut by_name: Vec<u32> = (0..self.names.len() as u32).collect();
         by_name.sort_unstable_by_key(|&number| &self.names[number as usize]);
-        let mut places = vec![0; by_name.len()];
-        for (place, &number) in (0..).zip(&by_name) {
-            places[number as usize] = place;
+        let mut ranks = vec![0; by_name.len()];
+        for (rank, &number) in (0..).zip(&by_name) {
+            ranks[number as usize] = rank;
         }
         let mut all: Vec<(Reverse<u64>, u32, u32)> = Vec::with_capacity(self.pairs.len());
         for (pair, &samples) in &self.pairs {
             let (a, b) = pair.numbers();
-            let (a, b): (u32, u32) = (places[a as usize], places[b as usize]);
+            let (a, b): (u32, u32) = (ranks[a as usize], ranks[b as usize]);
             all.push((Reverse(samples), a.min(b), a.max(b)));
         }
         all.sort_unstable();
         let starts: Vec<usize> = (0..all.len().max(1)).step_by(ROW_GROUP).collect();
         starts.into_iter().map(move |start| {
             let rows = &all[start..(start + ROW_GROUP).min(all.len())];
-            let number = |place: u32| by_name[place as usize] as usize;
-            let name = |place: u32| self.names[number(place)].as_str();
-            let count = |place: u32| self.concepts[number(place)].samples as f64;
+            let number = |rank: u32| by_name[rank as usize] as usize;
+            let name = |rank: u32| self.names[number(rank)].as_str();
+            let count = |rank: u32| self.concepts[number(rank)].samples as f64;
             let pmi = rows.iter().map(|&(Reverse(samples), a, b)| {
                 (samples as f64 * self.totals.samples as f64 / (count(a) * count(b))).log2()
             });
@@ -177,14 +181,14 @@ impl Counts {
     }
 }
 
-/// The rows are sorted by the columns `order`, the first from high to low, the others from low to high.
+/// Writes a table whose rows are sorted by the columns `order`: by the first one descending, by the others ascending.
 fn write_table(
     path: &Path,
     footer: &str,
     order: &[i32],
-    batches: impl Iterator<Item = Result<RecordBatch, arrow::error::ArrowError>>,
+    batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
 ) -> Result<(), Error> {
-    let failed = |e: &dyn std::fmt::Display| Error::table(path, format!("cannot write the table: {e}"));
+    let failed = |e: &dyn std::fmt::Display| Error::write(path, e);
     let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
     let order = order.iter().enumerate().map(|(place, &column_idx)| SortingColumn {
         column_idx,
@@ -213,7 +217,7 @@ fn write_table(
 
 fn read_table(path: &PathBuf, mut add: impl FnMut(&RecordBatch) -> Result<(), String>) -> Result<(), Error> {
     let failed =
-        |e: &dyn std::fmt::Display| Error::table(path, format!("not a readable table of statistics: {e}"));
+        |e: &dyn std::fmt::Display| Error::table(path, format!("it is not a table of statistics: {e}"));
     let file = File::open(path).map_err(Error::io(path, "read"))?;
     let reader =
         ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);

@@ -1,9 +1,9 @@
-//! Transformation-based tagging (Brill 1995): every word first gets its usual tag, then an ordered list of rules
-//! "change tag A to B where the context is so" is applied, each rule to the whole text before the next.
+//! Transformation-based tagging (Brill 1995). First, every word gets its most frequent tag. Then an ordered list of
+//! rules of the form "change tag A to B in this context" is applied, each rule to the whole text before the next.
 //!
-//! A word takes only tags that the lexicon has seen it with, so most words are settled by the lexicon alone. For the
-//! others an index finds the rules that can fire, and a queue keeps them in order: the time is that of the
-//! few changes, not of the list of rules.
+//! A word only gets tags that the lexicon has seen it with, so the lexicon alone decides most words. For the other
+//! words, an index finds the rules that match, and a queue keeps these in order: the time depends on the few changes,
+//! not on the length of the list of rules.
 
 mod guess;
 mod rule;
@@ -17,20 +17,20 @@ use std::collections::{BinaryHeap, HashMap};
 
 pub(crate) use guess::{Guesser, GuesserBuilder};
 pub(crate) use rule::{Index, Rule};
-use template::{Look, TEMPLATES, WIDTH};
+use template::{Feature, TEMPLATES, WIDTH};
 pub(crate) use template::{REACH, View};
 
 use super::{Form, Lexicon, ModelReader, ModelWriter, RARE, Tag, Tagger};
 use crate::words::Word;
 
-/// Name in model files.
+/// Name of this kind of model in model files.
 const KIND: &str = "brill";
-/// Stands for the tag of what lies beyond the text.
+/// The tag of the positions beyond the text.
 pub(crate) const EDGE: Tag = Tag(Tag::COUNT as u8);
-/// The number of no rule.
+/// Stands for "no rule".
 const NEVER: u32 = u32::MAX;
 
-/// Sets of tags, one bit each.
+/// A set of tags, one bit per tag.
 pub(crate) type TagSet = u64;
 
 const fn set(tags: &[Tag]) -> TagSet {
@@ -42,7 +42,7 @@ const fn set(tags: &[Tag]) -> TagSet {
     set
 }
 
-/// What unknown words can be: the open classes.
+/// The tags that an unknown word can have: those of the open word classes.
 const OPEN: TagSet = set(&[
     Tag::CD,
     Tag::FW,
@@ -64,11 +64,11 @@ const OPEN: TagSet = set(&[
     Tag::VBZ,
 ]);
 
-/// What the tagger knows of single words: the first tag, and the tags that a word can take.
+/// What the tagger knows about single words: the first tag, and the tags that a word can get.
 #[derive(Debug)]
 pub(crate) struct Vocabulary {
     pub(crate) lexicon: Lexicon,
-    /// The lexicon's classes, from number 1 on.
+    /// The sets of tags of the lexicon's classes, from class 1 on.
     pub(crate) classes: Vec<TagSet>,
     pub(crate) guesser: Guesser,
 }
@@ -81,7 +81,7 @@ impl Vocabulary {
         (form, if unknown { self.guesser.guess(&form) } else { form.entry.tag })
     }
 
-    /// The tags that a word can take; none where the first tag stays.
+    /// The tags that a word can get; an empty set if the first tag is final.
     pub(crate) fn tags(&self, form: &Form) -> TagSet {
         match form.entry.class {
             _ if form.entry.certain => 0,
@@ -100,12 +100,12 @@ pub(crate) struct Brill {
     vocabulary: Vocabulary,
     rules: Vec<Rule>,
     index: Index,
-    /// The words that rules ask for, by hash.
+    /// The words that occur in rules, by hash.
     words: HashMap<u32, String>,
 }
 
 impl Brill {
-    /// From a model file's bytes.
+    /// Reads the bytes of a model file.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let mut model = ModelReader::new(bytes, KIND)?;
         let lexicon = Lexicon::read(&mut model)?;
@@ -121,10 +121,10 @@ impl Brill {
         for _ in 0..count {
             let template = model.u8()?;
             let mut rule = Rule { template, from: model.tag()?, to: model.tag()?, values: [0; WIDTH] };
-            let looks = TEMPLATES.get(usize::from(template)).ok_or("a rule is of no known template")?;
-            for (look, value) in looks.iter().zip(&mut rule.values) {
-                *value = match look {
-                    Look::Nothing => 0,
+            let features = TEMPLATES.get(usize::from(template)).ok_or("a rule has an unknown template")?;
+            for (feature, value) in features.iter().zip(&mut rule.values) {
+                *value = match feature {
+                    Feature::Nothing => 0,
                     _ => model.u32()?,
                 }
             }
@@ -134,7 +134,7 @@ impl Brill {
         Ok(Self { vocabulary: Vocabulary { lexicon, classes, guesser }, rules, index, words })
     }
 
-    /// A model file's bytes; `words` has those that rules ask for.
+    /// The bytes of a model file; `words` are the words that occur in rules.
     pub(crate) fn to_bytes<'a>(
         vocabulary: &Vocabulary,
         rules: &[Rule],
@@ -163,7 +163,7 @@ impl Brill {
         model.into_bytes()
     }
 
-    /// The first rule from number `from` on that fires at a place; [`NEVER`] where none does.
+    /// The first rule from number `from` on that matches at a position; [`NEVER`] if none does.
     fn first(&self, text: &Tagged, at: usize, from: u32) -> u32 {
         let Some(view) = View::of(&text.forms, &text.tags, at) else { return NEVER };
         let mut first = NEVER;
@@ -179,7 +179,7 @@ impl Brill {
     }
 }
 
-/// A text while rules are applied, with [`REACH`] edges before and after it.
+/// A text to which rules are applied, with [`REACH`] edges before and after it.
 struct Tagged {
     forms: Vec<Form>,
     tags: Vec<Tag>,
@@ -217,7 +217,8 @@ impl Tagged {
 impl Tagger for Brill {
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>) {
         let mut text = Tagged::new(&self.vocabulary, text, words);
-        // The rule that each place waits for, and all of them in the order in which they are due.
+        // For each position, the rule that matches there next; and all of these, in the order in which they are
+        // applied.
         let mut next = vec![NEVER; text.tags.len()];
         let mut due = BinaryHeap::new();
         for (at, next) in next.iter_mut().enumerate().skip(REACH).take(words.len()) {
@@ -229,7 +230,7 @@ impl Tagger for Brill {
             }
         }
         while let Some(Reverse((number, at))) = due.pop() {
-            // Another rule has changed what this one looked at.
+            // Another rule has changed the context of this one.
             if next[at] != number {
                 continue;
             }
@@ -238,7 +239,7 @@ impl Tagger for Brill {
                 if text.allowed[near] == 0 {
                     continue;
                 }
-                // The rule itself has yet to come to the places on the right.
+                // The rule goes from left to right, so it has not reached the positions on the right yet.
                 let first = self.first(&text, near, if near > at { number } else { number + 1 });
                 if first != *next {
                     *next = first;

@@ -1,23 +1,23 @@
-//! What the perceptron looks at: hashes of (template, value), grouped by what the value depends on.
+//! The features of the perceptron: hashes of (template, value), grouped by what the value depends on.
 
 use super::Tag;
 use super::lexicon::{Entry, Lexicon};
 
-/// The forms of a word that features look at, computed once a word.
+/// What features need of a word, computed once per word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Form {
-    /// Hash of the word, digits as 0.
+    /// Hash of the word, with digits replaced by 0.
     pub(crate) word: u32,
-    /// The last four bytes, digits as 0; zeros at the top when the word is shorter.
+    /// The last four bytes, with digits replaced by 0; the upper bytes are 0 if the word is shorter.
     pub(crate) suffix: u32,
-    /// The first two bytes, the kinds of characters and the length up to eight.
+    /// The first two bytes, the kinds of characters, and the length up to eight.
     pub(crate) shape: u32,
-    /// What the lexicon knows.
+    /// The word's entry in the lexicon.
     pub(crate) entry: Entry,
 }
 
 impl Form {
-    /// What stands before the first and after the last word.
+    /// The form of the positions before the first and after the last word.
     pub(crate) const EDGE: Self = Self {
         word: 0,
         suffix: 0,
@@ -25,7 +25,7 @@ impl Form {
         entry: Entry { class: u16::MAX, certain: true, ..Entry::UNKNOWN },
     };
 
-    /// The form of a word; the lexicon is asked for its entry.
+    /// The form of a word, with its entry in the lexicon.
     pub(crate) fn new(word: &str, lexicon: &Lexicon) -> Self {
         let mut form = Self::bare(word);
         form.entry = match Tag::of_mark(word) {
@@ -35,7 +35,7 @@ impl Form {
         form
     }
 
-    /// The form of a word that no lexicon was asked about.
+    /// The form of a word, without an entry.
     pub(crate) fn bare(word: &str) -> Self {
         let bytes = word.as_bytes();
         let (mut hash, mut last, mut kinds) = (0u64, 0u64, 0u32);
@@ -68,10 +68,10 @@ impl Form {
     }
 }
 
-/// Classes of marks start here, above those of words.
+/// The first class number of marks; classes of words are below.
 pub(crate) const MARK_CLASS: u16 = 0x8000;
 
-/// A word and the words beside it.
+/// A word, and the words before and after it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Neighbours {
     pub(crate) previous: Form,
@@ -115,7 +115,7 @@ pub(crate) fn tags(before: [Tag; 2]) -> [u32; 2] {
     [hash(10, tag), hash(11, tag << 8 | u64::from(before[1].0))]
 }
 
-/// Features that join two of them.
+/// Features that combine several of these.
 pub(crate) fn joint(words: &Neighbours, before: Tag) -> [u32; 3] {
     let Neighbours { own, next, .. } = words;
     let tag = u64::from(before.0);
@@ -127,10 +127,10 @@ pub(crate) fn joint(words: &Neighbours, before: Tag) -> [u32; 3] {
     ]
 }
 
-/// Number of features of a word.
+/// Number of features of one word.
 pub(crate) const FEATURES: usize = 6 + 1 + 2 + 2 + 3;
 
-/// All features of the word at `at`, as training needs them.
+/// All features of the word at `at`; used in training.
 pub(crate) fn all(forms: &[Form], at: usize, before: [Tag; 2]) -> [u32; FEATURES] {
     let words = Neighbours::of(forms, at);
     let mut features = [0; FEATURES];
@@ -153,7 +153,7 @@ fn mix(hash: u64, value: u64) -> u64 {
     (hash.rotate_left(23) ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-/// 32 bits that depend on every bit of the hash.
+/// Reduces a hash to 32 bits that depend on all of its bits.
 fn fold(hash: u64) -> u32 {
     (hash ^ (hash >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9).wrapping_shr(32) as u32
 }

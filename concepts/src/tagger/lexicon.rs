@@ -1,35 +1,35 @@
-//! What the training data says about single words: their usual tag and the class of tags they were seen with.
+//! The lexicon: for single words, the most frequent tag and the set of tags in the training data.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::features::Form;
 use super::{ModelReader, ModelWriter, Tag};
 
-/// What the lexicon knows of a word.
+/// The lexicon's entry for a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Entry {
     /// Its most frequent tag.
     pub(crate) tag: Tag,
-    /// Whether the tag needs no context.
+    /// Whether the tag is final, independent of the context.
     pub(crate) certain: bool,
-    /// Number of its set of tags; 0 = unknown word.
+    /// Number of its set of tags; 0 for an unknown word.
     pub(crate) class: u16,
-    /// Place among the frequent words; [`Entry::RARE`] for others.
+    /// Rank among the frequent words; [`Entry::RARE`] for other words.
     pub(crate) rank: u16,
 }
 
 impl Entry {
-    /// The rank of words that are not frequent.
+    /// The rank of words that are not among the frequent ones.
     const RARE: u16 = u16::MAX;
 
-    /// What is known of an unknown word.
+    /// The entry of an unknown word.
     pub(crate) const UNKNOWN: Self = Self { tag: Tag::NN, certain: false, class: 0, rank: Self::RARE };
 }
 
-/// Word -> entry. Words are known by hash, so that the table holds no text; the frequent ones by name as well.
+/// Maps words to entries. Words are stored as hashes to save memory; the frequent ones are also stored as text.
 #[derive(Debug)]
 pub(crate) struct Lexicon {
-    /// Open addressing by the hash's low bits; empty slots have class 0.
+    /// Open addressing by the low bits of the hash; empty slots have class 0.
     slots: Vec<(u32, Entry)>,
     frequent: Vec<String>,
 }
@@ -53,7 +53,7 @@ impl Lexicon {
         lexicon
     }
 
-    /// The slot of a word, or the empty slot where the search for it ends.
+    /// The slot of a word, or the empty slot at which the search for it ends.
     fn slot(&self, hash: u32) -> usize {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
@@ -70,7 +70,7 @@ impl Lexicon {
         self.slots[self.slot(hash)].1
     }
 
-    /// The most frequent words that need context, most frequent first.
+    /// The most frequent words whose tag depends on the context, in descending order of frequency.
     pub(crate) fn frequent(&self) -> &[String] {
         &self.frequent
     }
@@ -99,40 +99,40 @@ impl Lexicon {
             let (class, certain) = (model.u16()?, tag & 0x80 != 0);
             let tag = Tag(tag & 0x7f);
             if class == 0 || usize::from(tag.0) >= Tag::COUNT {
-                return Err("a lexicon entry is impossible".to_owned());
+                return Err("a lexicon entry has an invalid class or tag".to_owned());
             }
             entries.push((hash, Entry { tag, certain, class, rank: Entry::RARE }));
         }
         let count = model.count(1)?;
         if count >= usize::from(Entry::RARE) {
-            return Err("more frequent words than a model may have".to_owned());
+            return Err("it has more frequent words than the format allows".to_owned());
         }
         let frequent = (0..count).map(|_| model.text()).collect::<Result<_, _>>()?;
         Ok(Self::new(&entries, frequent))
     }
 }
 
-/// A word enters the lexicon from this many sightings on.
+/// Minimum number of occurrences for a word to enter the lexicon.
 const MIN_COUNT: u32 = 2;
-/// A word is certain from this many sightings on, ..
+/// Minimum number of occurrences for a word to be certain.
 const CERTAIN_COUNT: u32 = 20;
-/// .. with at most one other tag in this many.
+/// A certain word has at most one occurrence in this many with another tag.
 const CERTAIN_RATIO: u32 = 200;
-/// In the sets of classes: its words are so rare that they may well have other tags.
+/// Bit in the set of tags of a class: its words are so rare that they may well have other tags.
 pub(crate) const RARE: u64 = 1 << 63;
 
-/// What a tagger wants of its lexicon.
+/// Options for building a lexicon.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LexiconOptions {
-    /// A tag joins a word's class when it has at least one sighting in this many.
+    /// A tag belongs to a word's class if the word has it in at least one occurrence in this many.
     pub(crate) class_ratio: u32,
-    /// Words with fewer sightings are of classes of their own, marked with [`RARE`].
+    /// Words with fewer occurrences get separate classes, marked with [`RARE`].
     pub(crate) rare: u32,
-    /// How many words are kept by name.
+    /// Number of words that are also stored as text.
     pub(crate) frequent: usize,
 }
 
-/// Counts words and tags.
+/// Counts the tags of words.
 #[derive(Debug, Default)]
 pub(crate) struct LexiconBuilder {
     counts: HashMap<String, [u32; Tag::COUNT]>,
@@ -149,9 +149,9 @@ impl LexiconBuilder {
         }
     }
 
-    /// The lexicon and, from class 1 on, each class's set of tags: one bit a tag.
+    /// The lexicon and, from class 1 on, each class's set of tags: one bit per tag.
     pub(crate) fn build(&self, options: LexiconOptions) -> (Lexicon, Vec<u64>) {
-        // "1999" and "2004" are one word here.
+        // Digits are replaced by 0, so "1999" and "2004" are counted as one word.
         let mut by_hash: BTreeMap<u32, [u32; Tag::COUNT]> = BTreeMap::new();
         for (word, counts) in &self.counts {
             let sums = by_hash.entry(Form::bare(word).word).or_insert([0; Tag::COUNT]);

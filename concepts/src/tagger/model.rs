@@ -1,16 +1,16 @@
-//! The bytes of model files: a magic word, a version, then little-endian numbers.
+//! The format of model files: magic bytes, a version, then little-endian numbers.
 
 use super::Tag;
 
-/// First bytes of a model file; the last one is the version.
+/// The first bytes of a model file; the last of them is the version.
 const MAGIC: [u8; 8] = *b"POSTAG\0\x01";
 
-/// Appends numbers.
+/// Writes a model file.
 #[derive(Debug)]
 pub(crate) struct ModelWriter(Vec<u8>);
 
 impl ModelWriter {
-    /// A model of a kind, e.g. "perceptron".
+    /// Starts a model of a kind, e.g. "perceptron".
     pub(crate) fn new(kind: &str) -> Self {
         let mut writer = Self(MAGIC.to_vec());
         writer.text(kind);
@@ -33,7 +33,7 @@ impl ModelWriter {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    /// A text of less than 256 bytes.
+    /// Appends a text of less than 256 bytes.
     pub(crate) fn text(&mut self, text: &str) {
         self.u8(text.len() as u8);
         self.0.extend_from_slice(text.as_bytes());
@@ -44,25 +44,25 @@ impl ModelWriter {
     }
 }
 
-/// Takes them back; an error names what a damaged file lacks.
+/// Reads a model file. Errors say what is wrong with a damaged file.
 #[derive(Debug)]
 pub(crate) struct ModelReader<'a>(&'a [u8]);
 
 impl<'a> ModelReader<'a> {
-    /// Checks the header.
+    /// Checks the magic bytes, the version and the kind.
     pub(crate) fn new(bytes: &'a [u8], kind: &str) -> Result<Self, String> {
         let mut reader = Self(bytes);
         if reader.take(MAGIC.len())? != MAGIC {
-            return Err("not a model of this version".to_owned());
+            return Err("it is not a model of this version".to_owned());
         }
         if reader.text()? != kind {
-            return Err(format!("not a {kind} model"));
+            return Err(format!("it is not a {kind} model"));
         }
         Ok(reader)
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let (head, tail) = self.0.split_at_checked(count).ok_or("ends too early")?;
+        let (head, tail) = self.0.split_at_checked(count).ok_or("it is truncated")?;
         self.0 = tail;
         Ok(head)
     }
@@ -92,21 +92,21 @@ impl<'a> ModelReader<'a> {
     pub(crate) fn tag(&mut self) -> Result<Tag, String> {
         match self.u8()? {
             number if usize::from(number) < Tag::COUNT => Ok(Tag(number)),
-            _ => Err("a tag is impossible".to_owned()),
+            _ => Err("it has an invalid tag".to_owned()),
         }
     }
 
     pub(crate) fn text(&mut self) -> Result<String, String> {
         let length = usize::from(self.u8()?);
-        String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a text is not UTF-8".to_owned())
+        String::from_utf8(self.take(length)?.to_vec()).map_err(|_| "a text in it is not UTF-8".to_owned())
     }
 
-    /// A count of items of at least `bytes_each`, so that a damaged count cannot ask for more memory than the
-    /// file could fill.
+    /// Reads a count of items that take at least `bytes_each` bytes. Rejects counts that exceed the rest of the file,
+    /// so that a damaged count cannot allocate much memory.
     pub(crate) fn count(&mut self, bytes_each: usize) -> Result<usize, String> {
         let count = self.u32()? as usize;
         if count.checked_mul(bytes_each).is_none_or(|bytes| bytes > self.0.len()) {
-            return Err("ends too early".to_owned());
+            return Err("it is truncated".to_owned());
         }
         Ok(count)
     }

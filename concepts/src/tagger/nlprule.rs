@@ -1,7 +1,8 @@
-//! The dictionary, chunker and disambiguation rules of LanguageTool 5.2, through the crate `nlprule`.
+//! Tagging with the dictionary, chunker and disambiguation rules of LanguageTool 5.2, through the crate `nlprule`.
 //!
-//! They answer with sets of tags and with chunks, on tokens of their own. Here they are asked about our words, joined
-//! by spaces, and [`reading::choose`] makes one tag of each set; grammar and concept rule are those of every tagger.
+//! The library returns sets of tags, and chunks, for its own tokens. Here it gets the words of this crate, joined by
+//! spaces, and [`reading::choose`] picks one tag from each set. Grammar and rule for concepts are those of every
+//! tagger.
 
 mod data;
 mod reading;
@@ -18,37 +19,37 @@ use self::reading::Reading;
 use super::{Tag, Tagger};
 use crate::words::Word;
 
-/// Bytes handed to the library at a time, at most, because its chunker takes time by their square. Captions are
-/// shorter; longer texts are cut between words.
-const LONGEST_TEXT: usize = 500;
+/// Maximum number of bytes passed to the library at a time, because the time of its chunker grows with their square.
+/// Captions are shorter; longer texts are split between words.
+const MAX_TEXT: usize = 500;
 
-/// Bytes of a word that the library sees: no word of its dictionary is longer.
-const LONGEST_WORD: usize = 64;
+/// Maximum number of bytes of a word passed to the library; no word of its dictionary is longer.
+const MAX_WORD: usize = 64;
 
 /// The tagger.
 pub(crate) struct Nlprule {
     tokenizer: Tokenizer,
-    /// Pools of one thread that nobody uses at the moment; as many are made as captions are tagged at once.
+    /// Thread pools of one thread each that are not in use; there are as many as captions tagged at the same time.
     ///
-    /// The library spreads the rules over rayon's pool, sentence by sentence, which makes it three times slower than
-    /// without. All that turns this off is an environment variable, or a pool of one thread to run in.
+    /// The library distributes the rules for each sentence over rayon's pool, which makes it three times slower. Only
+    /// an environment variable or running it inside a pool of one thread turns this off.
     pools: SegQueue<ThreadPool>,
 }
 
 impl Nlprule {
-    /// Finds and loads the data; also returns its SHA-256, hexadecimal.
+    /// Finds and loads the data. Also returns the SHA-256 of the data, hexadecimal.
     pub(crate) fn load() -> Result<(Self, &'static str), String> {
         let bytes = data::read(&data::locate()?)?;
         let tokenizer = Tokenizer::from_reader(bytes.as_slice()).map_err(|error| error.to_string())?;
         Ok((Self { tokenizer, pools: SegQueue::new() }, data::SHA256))
     }
 
-    /// Tags as many of the words as are handed over at a time; returns their number.
+    /// Tags the first words, as many as fit one call of the library; returns their number.
     fn tag_first(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>) -> usize {
         let (joined, spans) = join(text, words);
         let words = &words[..spans.len()];
         let read = || self.read(&joined, &spans);
-        // The library asserts much about its own state, and nothing bounds what a caption can be.
+        // The library asserts much about its own state, and captions can contain anything.
         let readings = panic::catch_unwind(AssertUnwindSafe(|| {
             let pool = self.pools.pop().or_else(|| ThreadPoolBuilder::new().num_threads(1).build().ok());
             let Some(pool) = pool else { return read() };
@@ -58,13 +59,13 @@ impl Nlprule {
         }));
         match readings {
             Ok(readings) => reading::choose(text, words, &readings, tags),
-            // Nothing of which a phrase can be made.
+            // A tag that no phrase can contain.
             Err(_) => tags.extend(words.iter().map(|_| Tag::SYM)),
         }
         words.len()
     }
 
-    /// What the library says about the words that lie at `spans` of `text`.
+    /// The library's tags and chunks for the words at `spans` of `text`.
     fn read(&self, text: &str, spans: &[Range<usize>]) -> Vec<Reading> {
         let mut readings = vec![Reading::default(); spans.len()];
         let mut at = 0;
@@ -98,20 +99,20 @@ impl fmt::Debug for Nlprule {
     }
 }
 
-/// The words, separated by spaces, and where they lie; at least one.
+/// Joins words with spaces, as many as fit, but at least one; also returns their byte ranges.
 fn join(text: &str, words: &[Word]) -> (String, Vec<Range<usize>>) {
     let (mut joined, mut spans) = (String::new(), Vec::new());
     for word in words {
-        // Its rules know the pronoun by the capital letter that canonical text lacks.
+        // The library's rules recognise the pronoun by its capital letter, which canonical text lacks.
         let word = if word.of(text) == "i" { "I" } else { clip(word.of(text)) };
         if !spans.is_empty() {
-            if joined.len() + word.len() >= LONGEST_TEXT {
+            if joined.len() + word.len() >= MAX_TEXT {
                 break;
             }
             joined.push(' ');
         }
         let start = joined.len();
-        // The library reads ' alone as an apostrophe, and takes control characters for parts of words.
+        // The library recognises only ' as an apostrophe, and treats control characters as parts of words.
         joined.extend(word.chars().map(|c| match c {
             '’' => '\'',
             c if c.is_control() => '-',
@@ -122,12 +123,13 @@ fn join(text: &str, words: &[Word]) -> (String, Vec<Range<usize>>) {
     (joined, spans)
 }
 
-/// As much of a word as the library needs to see: of a run of marks the first.
+/// The part of a word that the library needs: the first character of a run of marks, otherwise at most [`MAX_WORD`]
+/// bytes.
 fn clip(word: &str) -> &str {
     let mut chars = word.char_indices();
     let run = matches!((chars.next(), chars.next()), (Some((_, a)), Some((_, b))) if a == b && !a.is_alphanumeric());
-    let longest = if run { 1 } else { LONGEST_WORD };
-    let end = word.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= longest).last();
+    let max = if run { 1 } else { MAX_WORD };
+    let end = word.char_indices().map(|(at, c)| at + c.len_utf8()).take_while(|end| *end <= max).last();
     &word[..end.or_else(|| word.chars().next().map(char::len_utf8)).unwrap_or_default()]
 }
 
@@ -136,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_joined_as_the_library_reads_them() {
+    fn words_are_joined_as_the_library_expects() {
         let mut words = Vec::new();
         let text = "men’s “shoes”, 1.5 mm...\u{7f}";
         crate::words::split(text, &mut words);
@@ -148,12 +150,12 @@ mod tests {
 
     #[test]
     fn long_words_and_texts_are_cut() {
-        assert_eq!(clip(&"é".repeat(100)).len(), LONGEST_WORD);
+        assert_eq!(clip(&"é".repeat(100)).len(), MAX_WORD);
         assert_eq!(clip("———"), "—");
         let text = "word ".repeat(1000);
         let mut words = Vec::new();
         crate::words::split(&text, &mut words);
         let (joined, spans) = join(&text, &words);
-        assert!(joined.len() <= LONGEST_TEXT && spans.len() == LONGEST_TEXT / 5, "{}", spans.len());
+        assert!(joined.len() <= MAX_TEXT && spans.len() == MAX_TEXT / 5, "{}", spans.len());
     }
 }

@@ -1,41 +1,41 @@
-//! The averaged perceptron (Collins 2002): every tag's score is a sum of weights of features of the word, its
-//! neighbours and the two tags before it; the best tag wins, from left to right.
+//! The averaged perceptron (Collins 2002): the score of a tag is the sum of the weights of features of the word, its
+//! neighbours and the two tags before it. The tag with the highest score is chosen, from left to right.
 //!
-//! Features are hashes of (template, value). For the most frequent words the weights of all features that
-//! look at one word alone are added up when the model is loaded.
+//! Features are hashes of (template, value). For the most frequent words, the weights of all features that depend on
+//! that word alone are summed when the model is loaded.
 
 use super::features::{self, Form};
 use super::{Lexicon, ModelReader, ModelWriter, Tag, Tagger};
 use crate::words::Word;
 
-/// Name in model files.
+/// Name of this kind of model in model files.
 pub(crate) const KIND: &str = "perceptron";
 
-/// The weights of one feature, or of several added up: one a tag.
+/// The weights of one feature, or the sum over several: one per tag.
 type Row = [i16; Tag::COUNT];
 
-/// The model's weights, by feature.
+/// The weights of a model: for each feature, the tags with a weight other than 0.
 pub(crate) type SparseRows = Vec<(u32, Vec<(u8, i16)>)>;
 
-/// No weight of a model is larger, so that sums of a word's own features fit 16 bits.
-pub(crate) const LARGEST_WEIGHT: i16 = 4000;
+/// Maximum absolute weight, so that the sums over a word's features fit 16 bits.
+pub(crate) const MAX_WEIGHT: i16 = 4000;
 
-/// One tag's weight in a feature.
+/// The weight of one tag in a feature.
 #[derive(Debug, Clone, Copy)]
 struct Weight {
     tag: u8,
     value: i16,
 }
 
-/// A feature's weights are `weights[start..start + count]`.
+/// The position of a feature's weights: `weights[start..start + count]`.
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
     feature: u32,
-    /// Start in the upper 24 bits, count in the lower 8; 0 = empty slot.
+    /// Start in the upper 24 bits, count in the lower 8; 0 marks an empty slot.
     place: u32,
 }
 
-/// The weights of a frequent word, by where it stands.
+/// The summed weights of a frequent word, by its position relative to the word to be tagged.
 #[derive(Debug)]
 struct WordRows {
     own: Row,
@@ -48,14 +48,14 @@ struct WordRows {
 pub(crate) struct Perceptron {
     lexicon: Lexicon,
     weights: Weights,
-    /// Of the lexicon's frequent words, by rank.
+    /// For the lexicon's frequent words, by rank.
     words: Vec<WordRows>,
-    /// Of the tag before, and of the two tags before.
+    /// For the two tags before the word.
     tags: Vec<Row>,
 }
 
 impl Perceptron {
-    /// From a model file's bytes.
+    /// Reads the bytes of a model file.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
         let mut model = ModelReader::new(bytes, KIND)?;
         let lexicon = Lexicon::read(&mut model)?;
@@ -79,7 +79,7 @@ impl Perceptron {
         Ok(Self { lexicon, weights, words, tags })
     }
 
-    /// A model file's bytes; `weights` has the features in rising order, each with its tags in rising order.
+    /// The bytes of a model file. The features in `weights`, and the tags of each, must be in ascending order.
     pub(crate) fn to_bytes(lexicon: &Lexicon, weights: &SparseRows) -> Vec<u8> {
         let mut model = ModelWriter::new(KIND);
         lexicon.write(&mut model);
@@ -95,7 +95,7 @@ impl Perceptron {
         model.into_bytes()
     }
 
-    /// Every tag's score for the word at `at`.
+    /// The score of every tag for the word at `at`.
     fn scores(&self, forms: &[Form], at: usize, before: [Tag; 2]) -> [i32; Tag::COUNT] {
         let mut scores = [0; Tag::COUNT];
         let neighbours = features::Neighbours::of(forms, at);
@@ -141,13 +141,13 @@ fn add(scores: &mut [i32; Tag::COUNT], row: &Row) {
     }
 }
 
-/// The tag with the highest score; the lower number where two are equal.
+/// The tag with the highest score; if several have it, the one with the lowest number.
 pub(crate) fn best(scores: &[i32; Tag::COUNT]) -> Tag {
     let highest = scores.iter().copied().max().unwrap_or_default();
     Tag(scores.iter().position(|score| *score == highest).unwrap_or_default() as u8)
 }
 
-/// Feature -> weights: a table with open addressing by the hash's low bits.
+/// Maps features to weights: a table with open addressing by the low bits of the hash.
 #[derive(Debug)]
 struct Weights {
     slots: Vec<Slot>,
@@ -164,15 +164,13 @@ impl Weights {
             let feature = model.u32()?;
             let size = u32::from(model.u8()?);
             if weights.len() >= 1 << 24 {
-                return Err("more weights than a model may have".to_owned());
+                return Err("it has more weights than the format allows".to_owned());
             }
             let place = (weights.len() as u32) << 8 | size;
             for _ in 0..size {
                 let weight = Weight { tag: model.u8()?, value: model.u16()? as i16 };
-                if usize::from(weight.tag) >= Tag::COUNT
-                    || weight.value.unsigned_abs() > LARGEST_WEIGHT as u16
-                {
-                    return Err("a weight is impossible".to_owned());
+                if usize::from(weight.tag) >= Tag::COUNT || weight.value.unsigned_abs() > MAX_WEIGHT as u16 {
+                    return Err("a weight has an invalid tag or value".to_owned());
                 }
                 weights.push(weight);
             }
@@ -209,11 +207,11 @@ impl Weights {
         }
     }
 
-    /// The sum of a few features' weights.
+    /// The sum of the weights of a few features.
     fn row(&self, features: &[u32]) -> Row {
         let mut scores = [0; Tag::COUNT];
         self.add(&mut scores, features);
-        // Eight features at most, each of at most 4,000.
+        // At most eight features, each with a weight of at most 4,000.
         scores.map(|score| score as i16)
     }
 }

@@ -1,4 +1,4 @@
-//! The Penn Treebank's tags as numbers.
+//! The Penn Treebank tags as numbers.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ macro_rules! tags {
         enum Number { $($ident),* }
 
         impl Tag {
-            /// The names, by number.
+            /// The names of all tags, by number.
             pub const NAMES: &'static [&'static str] = &[$($name),*];
             $(#[doc = concat!("`", $name, "`")] pub const $ident: Self = Self(Number::$ident as u8);)*
         }
@@ -31,15 +31,15 @@ tags! {
 }
 
 impl Tag {
-    /// How many there are.
+    /// Number of tags.
     pub const COUNT: usize = Self::NAMES.len();
 
-    /// The tag's name.
+    /// The Penn Treebank name of the tag.
     pub fn name(self) -> &'static str {
         Self::NAMES.get(self.0 as usize).copied().unwrap_or("NN")
     }
 
-    /// The tag of this name, also under the other names that corpora use.
+    /// The tag with this name. Other names that corpora use are also accepted.
     pub fn from_name(name: &str) -> Option<Self> {
         let name = match name {
             "(" | "LRB" => "-LRB-",
@@ -56,7 +56,7 @@ impl Tag {
         Self::NAMES.iter().position(|known| *known == name).map(|index| Self(index as u8))
     }
 
-    /// What a mark that is no word must be; none for words and for marks that need context.
+    /// The tag of a mark that does not depend on context; `None` for words, and for marks whose tag depends on it.
     pub(crate) fn of_mark(mark: &str) -> Option<Self> {
         Some(match mark.chars().next()? {
             '.' | '!' | '?' | '…' => Self::STOP,

@@ -1,9 +1,9 @@
-//! Transformation-based learning (Brill 1995): of all rules that templates make, the one that mends most is applied to
-//! the whole corpus and becomes the next of the list, until no rule mends enough.
+//! Transformation-based learning (Brill 1995): of all rules that the templates can make, the one that corrects most
+//! tags is applied to the whole corpus and appended to the list of rules, until no rule corrects enough.
 //!
-//! Candidates come from the wrong tags. The gain of each is kept up to date: after a change only the places
-//! around it are counted again (Ngai and Florian 2001). Changes also make new candidates; those are gathered
-//! whenever the best gain has fallen by a part.
+//! Candidate rules are made at the wrong tags. The gain of each is kept up to date: after a change, only the positions
+//! around it are counted again (Ngai and Florian 2001). Changes also create new candidates; these are gathered whenever
+//! the best gain has dropped by the factor `FALL`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -13,12 +13,12 @@ use crate::grammar;
 use crate::tagger::brill::{Brill, EDGE, GuesserBuilder, Index, REACH, Rule, TagSet, View, Vocabulary};
 use crate::tagger::{Form, LexiconBuilder, LexiconOptions, Tag};
 
-/// How rules are learned.
+/// Options of rule learning.
 #[derive(Debug, Clone, Copy)]
 pub struct BrillOptions {
-    /// Rules that mend less than this are not learned. A tag that spoils a phrase counts 3, another 1.
+    /// Rules with a lower gain are not learned. A corrected tag counts 3 if it changes the phrases, otherwise 1.
     pub min_gain: i32,
-    /// Rules at most.
+    /// Maximum number of rules.
     pub max_rules: usize,
 }
 
@@ -28,14 +28,15 @@ impl Default for BrillOptions {
     }
 }
 
-/// A word takes no other tags than those of its class: rare tags belong to it, and rare words are left open.
+/// A word may only get the tags of its class. Rare tags belong to the class; rare words may get any open-class tag.
 const LEXICON: LexiconOptions = LexiconOptions { class_ratio: 100, rare: 6, frequent: 0 };
-/// Words that are seen at most so often teach what unknown words are.
+/// Words with at most this many occurrences train the guesser for unknown words.
 const RARE: u32 = 3;
-/// Candidates are gathered again when the best gain has fallen to this part of what it was then.
+/// Candidates are gathered again when the best gain is below this fraction of the best gain after the last gathering.
 const FALL: f64 = 0.5;
 
-/// What a wrong tag costs. The grammar reads roles, so a tag of another role spoils a phrase.
+/// The cost of a wrong tag. The grammar reads roles, so a tag with another role costs more, because it changes the
+/// phrases.
 fn cost(tag: Tag, truth: Tag) -> i32 {
     if tag == truth {
         0
@@ -46,7 +47,7 @@ fn cost(tag: Tag, truth: Tag) -> i32 {
     }
 }
 
-/// The training sentences, one after the other with edges between them.
+/// The training sentences, one after another, with edges between them.
 struct Corpus {
     forms: Vec<Form>,
     truths: Vec<Tag>,
@@ -90,7 +91,7 @@ impl Corpus {
         self.allowed[at] >> tag.0 & 1 == 1
     }
 
-    /// What changing the tag at a place to another mends there.
+    /// The gain of changing the tag at a position to `to`.
     fn gain(&self, at: usize, to: Tag) -> i32 {
         cost(self.tags[at], self.truths[at]) - cost(to, self.truths[at])
     }
@@ -102,7 +103,7 @@ impl Corpus {
     }
 }
 
-/// Rules that may be learned, with what each would mend now.
+/// Candidate rules, with the current gain of each.
 struct Candidates {
     rules: Vec<Rule>,
     gains: Vec<i32>,
@@ -110,9 +111,9 @@ struct Candidates {
 }
 
 impl Candidates {
-    /// Every rule that mends at least `min_gain` before what it spoils is taken off.
+    /// All rules whose gain is at least `min_gain`, before what they make wrong is subtracted.
     fn gather(corpus: &Corpus, min_gain: i32) -> Self {
-        let mut mended: HashMap<Rule, i32, BuildHasherDefault<RuleHasher>> = HashMap::default();
+        let mut gains: HashMap<Rule, i32, BuildHasherDefault<RuleHasher>> = HashMap::default();
         for at in 0..corpus.tags.len() {
             let truth = corpus.truths[at];
             if corpus.tags[at] != truth
@@ -120,12 +121,12 @@ impl Candidates {
                 && let Some(view) = corpus.view(at)
             {
                 for rule in Rule::all(&view, corpus.tags[at], truth) {
-                    *mended.entry(rule).or_default() += corpus.gain(at, truth);
+                    *gains.entry(rule).or_default() += corpus.gain(at, truth);
                 }
             }
         }
-        mended.retain(|_, gain| *gain >= min_gain);
-        let mut rules: Vec<_> = mended.into_keys().collect();
+        gains.retain(|_, gain| *gain >= min_gain);
+        let mut rules: Vec<_> = gains.into_keys().collect();
         rules.sort_unstable();
         let index = Index::new(&rules);
         let mut candidates = Self { gains: vec![0; rules.len()], rules, index };
@@ -135,7 +136,7 @@ impl Candidates {
         candidates
     }
 
-    /// Adds what the candidates would mend at a place, `times` over.
+    /// Adds the gains of the candidates at a position, multiplied by `times`.
     fn count(&mut self, corpus: &Corpus, at: usize, times: i32) {
         if corpus.allowed[at] == 0 {
             return;
@@ -150,14 +151,14 @@ impl Candidates {
         });
     }
 
-    /// The candidate that mends most; the first of equals.
+    /// The candidate with the highest gain; the first one if several have it.
     fn best(&self) -> Option<(Rule, i32)> {
         let highest = *self.gains.iter().max()?;
         let at = self.gains.iter().position(|gain| *gain == highest)?;
         Some((self.rules[at], highest))
     }
 
-    /// Applies a rule to the corpus from left to right, and counts anew around every change.
+    /// Applies a rule to the corpus from left to right, and updates the gains around every change.
     fn apply(&mut self, corpus: &mut Corpus, rule: &Rule) {
         for at in REACH..corpus.tags.len() - REACH {
             let fires = corpus.tags[at] == rule.from()
@@ -172,7 +173,7 @@ impl Candidates {
     }
 }
 
-/// A quick hash of a few numbers; nobody chooses rules to make them collide.
+/// A fast hash of a few numbers. Nobody chooses rules in order to make them collide.
 #[derive(Default)]
 struct RuleHasher(u64);
 
@@ -200,8 +201,8 @@ impl Hasher for RuleHasher {
     }
 }
 
-/// Trains the transformation-based tagger; returns its model file's bytes. `report` is told, now and then, the
-/// number of rules and the share of words that are tagged wrongly.
+/// Trains the transformation-based tagger and returns the bytes of its model file. `report` is called now and then with
+/// the number of rules so far and the fraction of words that are tagged wrongly.
 pub fn brill(sentences: &[Sentence], options: BrillOptions, mut report: impl FnMut(usize, f64)) -> Vec<u8> {
     let vocabulary = vocabulary(sentences);
     let mut corpus = Corpus::new(sentences, &vocabulary);
@@ -251,7 +252,7 @@ fn vocabulary(sentences: &[Sentence]) -> Vocabulary {
     Vocabulary { lexicon, classes, guesser: guesser.build() }
 }
 
-/// The words that rules ask for, digits as 0.
+/// The words that occur in the rules, with digits replaced by 0.
 fn words(sentences: &[Sentence], rules: &[Rule]) -> BTreeSet<String> {
     let mut texts = BTreeMap::new();
     for (word, _) in sentences.iter().flatten() {

@@ -2,18 +2,19 @@
 
 use std::collections::HashMap;
 
-use crate::tagger::perceptron::{LARGEST_WEIGHT, Perceptron, SparseRows, best};
+use crate::tagger::perceptron::{MAX_WEIGHT, Perceptron, SparseRows, best};
 use crate::tagger::{FEATURES, Form, LexiconBuilder, LexiconOptions, Tag, all_features};
 
 use super::Sentence;
-/// How the perceptron is trained.
+
+/// Options for training the perceptron.
 #[derive(Debug, Clone, Copy)]
 pub struct PerceptronOptions {
-    /// Passes over the sentences.
+    /// Number of passes over the sentences.
     pub epochs: usize,
-    /// Order of the sentences.
+    /// Seed of the order of the sentences.
     pub seed: u64,
-    /// Features that were not part of at least this many updates are left out of the model.
+    /// Features with fewer updates than this are left out of the model.
     pub min_updates: u32,
 }
 
@@ -23,7 +24,7 @@ impl Default for PerceptronOptions {
     }
 }
 
-/// A feature's weights while training.
+/// The weights of a feature during training.
 #[derive(Clone)]
 struct Row {
     weights: [i32; Tag::COUNT],
@@ -33,15 +34,15 @@ struct Row {
     updates: u32,
 }
 
-/// The words kept by name make up 19 in 20 of the words of captions, and their sums 3 MB.
+/// The words stored by name are 19 in 20 of the words in captions, and their precomputed sums take 3 MB.
 const LEXICON: LexiconOptions = LexiconOptions { class_ratio: 20, rare: 0, frequent: 8192 };
-/// Steps of a model's weights to one update: finer ones decide nothing.
+/// Weights are stored in units of 1 / `SCALE` of an update; a finer resolution changes no decision.
 const SCALE: f64 = 64.0;
-/// Weights below this many steps are left out.
-const SMALLEST: i16 = 4;
+/// Weights below this many units are left out.
+const MIN_WEIGHT: i16 = 4;
 
-/// Trains the averaged perceptron; returns its model file's bytes. `report` is told the share of words that were
-/// tagged wrongly in every epoch.
+/// Trains the averaged perceptron and returns the bytes of its model file. `report` is called after every epoch with
+/// its number and the fraction of words that were tagged wrongly.
 pub fn perceptron(
     sentences: &[Sentence],
     options: PerceptronOptions,
@@ -126,7 +127,7 @@ fn update(
     }
 }
 
-/// The weights' averages over all steps, in steps of [`SCALE`]; what rounds to nothing is left out.
+/// The averages of the weights over all steps, in units of 1 / [`SCALE`]; small ones are left out.
 fn average(rows: &[Row], index: &HashMap<u32, u32>, now: u32, min_updates: u32) -> SparseRows {
     let mut averages = Vec::new();
     for (&feature, &row) in index {
@@ -137,10 +138,10 @@ fn average(rows: &[Row], index: &HashMap<u32, u32>, now: u32, min_updates: u32) 
         let weight = |tag: usize| {
             let total = row.totals[tag] + i64::from(row.weights[tag]) * i64::from(now - row.since[tag]);
             let steps = (total as f64 / f64::from(now.max(1)) * SCALE).round();
-            steps.clamp(f64::from(-LARGEST_WEIGHT), f64::from(LARGEST_WEIGHT)) as i16
+            steps.clamp(f64::from(-MAX_WEIGHT), f64::from(MAX_WEIGHT)) as i16
         };
         let weights = (0..Tag::COUNT).map(|tag| (tag as u8, weight(tag)));
-        let weights: Vec<_> = weights.filter(|(_, weight)| weight.abs() >= SMALLEST).collect();
+        let weights: Vec<_> = weights.filter(|(_, weight)| weight.abs() >= MIN_WEIGHT).collect();
         if !weights.is_empty() {
             averages.push((feature, weights));
         }
@@ -149,7 +150,7 @@ fn average(rows: &[Row], index: &HashMap<u32, u32>, now: u32, min_updates: u32) 
     averages
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a generator of a few lines, the same everywhere.
+/// SplitMix64 (Steele, Lea, Flood 2014): a short random generator that gives the same numbers everywhere.
 struct SplitMix(u64);
 
 impl SplitMix {

@@ -1,12 +1,15 @@
-//! Tables of tagged words.
+//! Reads tables of tagged words.
 
 use crate::tagger::Tag;
 
 /// A sentence: words in lower case, each with its tag.
 pub type Sentence = Vec<(String, Tag)>;
 
-/// The sentences of a table that has one word a line, word TAB tag (more columns are ignored), an empty line after a
-/// sentence. Hyphenated words are made whole; an error names the line.
+/// Reads the sentences of a table with one word per line: word, TAB, tag (further columns are ignored), with an empty
+/// line after each sentence. The parts of hyphenated words are joined.
+///
+/// # Errors
+/// The line number of a word without a known tag.
 pub fn sentences(table: &str) -> Result<Vec<Sentence>, String> {
     let mut sentences = Vec::new();
     let mut sentence: Sentence = Vec::new();
@@ -20,8 +23,8 @@ pub fn sentences(table: &str) -> Result<Vec<Sentence>, String> {
             continue;
         }
         let name = columns.next().unwrap_or_default();
-        let tag = Tag::from_name(name).ok_or_else(|| format!("line {}: no tag {name:?}", number + 1))?;
-        // "Gore- Bush" is one word of ours.
+        let tag = Tag::from_name(name).ok_or_else(|| format!("line {}: unknown tag {name:?}", number + 1))?;
+        // The corpora split hyphenated words ("gore- bush"); here they are one word.
         let joins = word.starts_with(char::is_alphanumeric);
         match sentence.last_mut() {
             Some((last, last_tag))
@@ -42,7 +45,7 @@ pub fn sentences(table: &str) -> Result<Vec<Sentence>, String> {
     Ok(sentences)
 }
 
-/// Mends what the corpora tag against their own rules.
+/// Corrects tags for which the corpora break their own rules.
 fn correct(word: &str, tag: Tag) -> Tag {
     match word {
         "'s" | "’s" if tag != Tag::VBZ => Tag::POS,

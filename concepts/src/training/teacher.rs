@@ -1,4 +1,4 @@
-//! Sentences tagged by another tagger, to learn from it.
+//! Replaces the tags of sentences by those of another tagger, to learn from it.
 
 use super::Sentence;
 use crate::Error;
@@ -6,10 +6,10 @@ use crate::tagger::Tagger;
 use crate::tagger::perceptron::{KIND, Perceptron};
 use crate::words::Word;
 
-/// Gives every sentence the tags of a perceptron; `model` is its model file's bytes.
+/// Replaces the tags of every sentence by those of a perceptron; `model` is the bytes of its model file.
 ///
-/// Rules cannot tell the mistakes in their data from its regularities as well as sums of weights can. A perceptron that
-/// was trained on the data gives cleaner tags than the data had.
+/// Sums of weights are better than rules at telling mistakes in the training data from regularities. So a perceptron
+/// that was trained on the data gives cleaner tags than the data has.
 pub fn retag(sentences: &mut [Sentence], model: &[u8]) -> Result<(), Error> {
     let damaged = |what| Error::Tagger { tagger: KIND.to_owned(), what };
     let teacher = Perceptron::from_bytes(model).map_err(damaged)?;

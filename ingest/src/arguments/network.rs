@@ -1,4 +1,4 @@
-//! Manners and bounds of the network side.
+//! Options of the network: limits, retries, opt-outs, allowed addresses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,53 +9,53 @@ use ingest::download::{self, Allowed, DIRECTIVES};
 
 #[derive(Args)]
 pub(crate) struct Network {
-    /// Requests at a time.
+    /// Maximum number of requests at a time.
     #[arg(long, default_value_t = 256, value_parser = at_least_one)]
     concurrency: usize,
-    /// Requests at a time to one host.
+    /// Maximum number of requests at a time to one host.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     per_host: usize,
-    /// Seconds for a connection, for the response to begin, and for a silence in its body.
+    /// Connect, first-byte and read timeout, in seconds each.
     #[arg(long, default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     timeout: Duration,
-    /// Seconds for a whole attempt.
+    /// Maximum duration of one attempt, redirects included, in seconds.
     #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS")]
     deadline: Duration,
-    /// Bytes a second below which a body is given up, once --timeout has passed.
+    /// Minimum transfer rate of a response, in bytes per second, checked after --timeout seconds.
     #[arg(long, default_value_t = 1024, value_name = "BYTES")]
     min_speed: u64,
-    /// Largest body, in bytes.
+    /// Maximum size of a response, in bytes.
     #[arg(long, default_value_t = 50_000_000, value_name = "BYTES")]
     max_bytes: u64,
-    /// Attempts after the first; only time-outs, broken connections, 408, 425, 429 and 5xx are tried again.
+    /// Maximum number of attempts after the first. Only timeouts, temporary DNS failures, broken connections and HTTP 408,
+    /// 425, 429, 500, 502-504 and 520-524 are retried.
     #[arg(long, default_value_t = 2)]
     retries: u32,
-    /// Seconds before the first of them; doubles each time, half of it at random.
+    /// Wait before the first retry, in seconds: exponential backoff with jitter, at most 60 seconds.
     #[arg(long, default_value = "1", value_parser = seconds, value_name = "SECONDS")]
     backoff: Duration,
-    /// Longest Retry-After, in seconds, that is waited for.
+    /// Maximum Retry-After to wait for, in seconds. A sample whose host asks for more fails.
     #[arg(long, default_value = "60", value_parser = seconds, value_name = "SECONDS")]
     max_retry_after: Duration,
-    /// Redirects followed.
+    /// Maximum number of redirects to follow.
     #[arg(long, default_value_t = 10)]
     max_redirects: usize,
-    /// Name under which owners of pictures can address this robot; becomes part of the user agent.
+    /// Name of your crawler, added to the User-Agent header. X-Robots-Tag directives for this name are obeyed.
     #[arg(long, value_name = "NAME")]
     user_agent_token: Option<String>,
-    /// X-Robots-Tag directives to disregard, each spelled out: noai, noimageai, noindex, noimageindex, noml. Without
-    /// it all of them are honoured.
+    /// X-Robots-Tag directives to ignore, as a list: noai, noimageai, noindex, noimageindex, noml [default: obey all]
     #[arg(long, value_delimiter = ',', value_name = "DIRECTIVES")]
     ignore_opt_out: Vec<String>,
-    /// Allows addresses that are not public, as of this machine or network: all of them, or those of these hosts only
-    /// (--allow-private=127.0.0.1,mirror.local), as they are written in the URLs: a stranger's name that leads to an
-    /// address named here stays refused.
+    /// Allow addresses that are not public, such as localhost and private networks: all of them, or with a list only these
+    /// hosts, as the URLs spell them (--allow-private=127.0.0.1,mirror.local). Other host names that resolve to private
+    /// addresses stay blocked (DNS rebinding).
     #[arg(long, num_args = 0.., require_equals = true, value_delimiter = ',', value_name = "HOSTS")]
     allow_private: Option<Vec<String>>,
-    /// Certificates of authorities (PEM) to trust besides the system's, as for a mirror of one's own.
+    /// PEM file of CA certificates to trust in addition to the system's, for example of your own mirror.
     #[arg(long, value_name = "FILE")]
     ca_certificates: Option<PathBuf>,
-    /// Proxy for all requests (http://host:port). It looks up the names itself. Proxies named in the environment are not
-    /// used.
+    /// Proxy for all requests (http://host:port). It also resolves the host names, so --allow-private does not apply to
+    /// them. HTTP_PROXY and similar environment variables are ignored.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
 }
@@ -64,17 +64,19 @@ impl Network {
     pub(crate) fn settings(&self) -> Result<download::Settings, Error> {
         if let Some(unknown) = self.ignore_opt_out.iter().find(|name| !DIRECTIVES.contains(&name.as_str())) {
             let known = DIRECTIVES.join(", ");
-            return Err(Error::Usage(format!("--ignore-opt-out {unknown}: the directives are {known}")));
+            return Err(Error::Usage(format!(
+                "--ignore-opt-out {unknown}: unknown directive; known are {known}"
+            )));
         }
         let plain =
             |token: &str| token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if let Some(token) = self.user_agent_token.as_ref().filter(|token| token.is_empty() || !plain(token))
         {
             return Err(Error::Usage(format!(
-                "--user-agent-token {token:?}: letters, digits, - _ and . only"
+                "--user-agent-token {token:?}: use letters, digits, \"-\", \"_\" and \".\" only"
             )));
         }
-        let honoured = DIRECTIVES.iter().map(|&name| name.to_owned());
+        let obeyed = DIRECTIVES.iter().map(|&name| name.to_owned());
         Ok(download::Settings {
             in_flight: self.concurrency,
             per_host: self.per_host,
@@ -84,15 +86,15 @@ impl Network {
             max_bytes: self.max_bytes,
             retries: self.retries,
             backoff: self.backoff,
-            longest_retry_after: self.max_retry_after,
-            redirects: self.max_redirects,
+            max_retry_after: self.max_retry_after,
+            max_redirects: self.max_redirects,
             user_agent_token: self.user_agent_token.clone(),
-            opt_outs: honoured.filter(|name| !self.ignore_opt_out.contains(name)).collect(),
+            opt_outs: obeyed.filter(|name| !self.ignore_opt_out.contains(name)).collect(),
             allow_private: Allowed {
                 everything: self.allow_private.as_ref().is_some_and(Vec::is_empty),
                 hosts: self.allow_private.clone().unwrap_or_default(),
             },
-            authorities: self.ca_certificates.clone(),
+            ca_certificates: self.ca_certificates.clone(),
             proxy: self.proxy.clone(),
         })
     }
@@ -104,5 +106,5 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "not a number of 1 or more".to_owned())
+    text.parse().ok().filter(|&number| number > 0).ok_or_else(|| "not a whole number of 1 or more".to_owned())
 }

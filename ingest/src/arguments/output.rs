@@ -1,4 +1,4 @@
-//! Where the shards go, which of them this process makes, and how many losses are too many.
+//! Options of the output: the folder, the shards that this process makes, and the number of failures that is accepted.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -7,28 +7,28 @@ use std::thread::available_parallelism;
 
 use clap::Args;
 use ingest::Error;
+use ingest::dataset::Dataset;
 use ingest::image;
 use ingest::part::Part;
-use ingest::set::Set;
 use ingest::stats::Totals;
 
 #[derive(Args)]
 pub(crate) struct PartArguments {
-    /// Which part of the shards this process makes, of --count [default: SLURM_ARRAY_TASK_ID, SLURM_PROCID or
-    /// JOB_COMPLETION_INDEX, else everything]
+    /// Index of this job (from 0) of --count parallel jobs; it makes the shards whose number modulo --count is the index
+    /// [default: SLURM_ARRAY_TASK_ID, SLURM_PROCID or JOB_COMPLETION_INDEX if set, else one job makes all shards]
     #[arg(long, requires = "count")]
     pub(crate) index: Option<u32>,
-    /// Number of parts [default: SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or JOB_COMPLETIONS]
+    /// Number of parallel jobs [default: SLURM_ARRAY_TASK_COUNT, SLURM_NTASKS or JOB_COMPLETIONS]
     #[arg(long, requires = "index")]
     pub(crate) count: Option<u32>,
 }
 
 impl PartArguments {
-    /// The part, told to the user when a scheduler decided it.
+    /// The part of this job. Prints it when it comes from the scheduler's environment rather than from the command line.
     pub(crate) fn part(&self) -> Result<Part, Error> {
         let part = Part::new(self.index, self.count)?;
         if let (Some((index, count)), None) = (part.several(), self.index) {
-            eprintln!("part {index} of {count}, as the scheduler's variables say");
+            eprintln!("job {index} of {count} (counted from 0), from the scheduler's environment variables");
         }
         Ok(part)
     }
@@ -36,43 +36,44 @@ impl PartArguments {
 
 #[derive(Args)]
 pub(crate) struct Output {
-    /// Folder for the shards, or an s3:// or gs:// address (credentials from the environment: AWS_ACCESS_KEY_ID,
-    /// AWS_ENDPOINT_URL, GOOGLE_SERVICE_ACCOUNT ..; shards are then made in TMPDIR first). A finished or interrupted run
-    /// of the same set is continued there.
+    /// Folder for the shards, or an s3:// or gs:// address (credentials from environment variables such as
+    /// AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and GOOGLE_SERVICE_ACCOUNT; each shard is first written to TMPDIR). If the folder
+    /// holds shards of an earlier run with the same input and options, that run is resumed.
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// Samples a shard.
+    /// Maximum number of samples per shard, failed ones included.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) shard_size: u32,
-    /// Writes .tar.zst instead of .tar.
+    /// Write .tar.zst (Zstandard) instead of .tar.
     #[arg(long)]
     pub(crate) compress: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Run")]
     pub(crate) run: RunArguments,
 }
 
-/// What `download`, `shard` and `retry` have in common: how they run and what they tell.
+/// The options that `download`, `shard` and `retry` share.
 #[derive(Args)]
 pub(crate) struct RunArguments {
     #[command(flatten)]
     pub(crate) part: PartArguments,
-    /// Threads that decode and encode [default: all cores]
+    /// Threads that decode, resize and encode images [default: all cores]
     #[arg(long)]
     pub(crate) threads: Option<usize>,
-    /// Ends with exit code 3 when more samples than this are missing: a number, a fraction (0.05) or percent (5%).
+    /// Exit with code 3 if more samples than this failed: a count (100), a fraction (0.05) or a percentage (5%)
+    /// [default: no limit, but exit with code 1 if every sample failed]
     #[arg(long, value_name = "LIMIT")]
     pub(crate) max_failures: Option<MaxFailures>,
-    /// Serves the run's figures to Prometheus at this address, such as 127.0.0.1:9464.
+    /// Serve Prometheus metrics of this run at this address, for example 127.0.0.1:9464.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) metrics: Option<SocketAddr>,
-    /// Prints one JSON object with the counts as the last line.
+    /// Print the counts as one JSON object, as the last line of standard output.
     #[arg(long)]
     pub(crate) json: bool,
 }
 
 impl Output {
-    pub(crate) fn set(&self, image: image::Settings) -> Result<Set, Error> {
-        Ok(Set {
+    pub(crate) fn dataset(&self, image: image::Settings) -> Result<Dataset, Error> {
+        Ok(Dataset {
             folder: self.out.clone(),
             shard_size: self.shard_size,
             compress: self.compress,
@@ -84,12 +85,12 @@ impl Output {
     }
 }
 
-/// As many as asked for, else as many as there are cores.
-pub(crate) fn threads(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| available_parallelism().map_or(1, Into::into)).max(1)
+/// The given number of threads, or one per core.
+pub(crate) fn threads(given: Option<usize>) -> usize {
+    given.unwrap_or_else(|| available_parallelism().map_or(1, Into::into)).max(1)
 }
 
-/// How many samples may be missing.
+/// How many samples may fail.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum MaxFailures {
     Count(u64),
@@ -99,8 +100,8 @@ pub(crate) enum MaxFailures {
 impl MaxFailures {
     pub(crate) fn exceeded(self, totals: &Totals) -> bool {
         match self {
-            Self::Count(most) => totals.failures() > most,
-            Self::Fraction(most) => totals.failures() as f64 > most * totals.stats.count as f64,
+            Self::Count(limit) => totals.failures() > limit,
+            Self::Fraction(limit) => totals.failures() as f64 > limit * totals.stats.count as f64,
         }
     }
 }
@@ -119,7 +120,7 @@ impl FromStr for MaxFailures {
         let valid = fraction.ok().filter(|fraction| (0.0..=1.0).contains(fraction));
         valid
             .map(Self::Fraction)
-            .ok_or_else(|| "a number (100), a fraction (0.05) or percent (5%)".to_owned())
+            .ok_or_else(|| "give a count (100), a fraction (0.05) or a percentage (5%)".to_owned())
     }
 }
 
@@ -128,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failures_are_counts_or_shares() {
+    fn the_limit_is_a_count_a_fraction_or_a_percentage() {
         assert_eq!("100".parse(), Ok(MaxFailures::Count(100)));
         assert_eq!("0.05".parse(), Ok(MaxFailures::Fraction(0.05)));
         assert_eq!("5%".parse(), Ok(MaxFailures::Fraction(0.05)));

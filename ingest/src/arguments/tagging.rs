@@ -1,4 +1,4 @@
-//! `ingest tag`: which captions, which tagger, where the sidecars go.
+//! Options of `ingest tag`: the captions, the tagger, the output.
 
 use std::path::{Path, PathBuf};
 
@@ -12,16 +12,16 @@ use super::PartArguments;
 
 #[derive(Args)]
 pub(crate) struct Tag {
-    /// Folder of shards (or a tar, or names with brace lists such as {00000..00009}.tar).
+    /// Shards to tag: a folder, a .tar or .tar.zst file, or a name with a brace list such as {00000..00009}.tar. Any
+    /// WebDataset shard with .txt captions works.
     #[arg(required_unless_present_any = ["text", "table"], conflicts_with_all = ["text", "table"])]
     pub(crate) shards: Option<PathBuf>,
-    /// File of captions, one a line ("-": standard input); prints one JSON object a line instead of writing sidecars:
-    /// {"text", "mentions": [{phrase, concept, head, start, end, ..}]}, offsets in characters of the canonical text.
-    #[arg(long, value_name = "FILE", conflicts_with = "table")]
+    /// Text file with one caption per line ("-" for standard input). Prints one JSON object per line instead of writing
+    /// sidecars: {"text", "mentions": [{phrase, concept, head, start, end, ..}]}. Positions are in characters of "text", the
+    /// normalised caption.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["table", "index", "count"])]
     pub(crate) text: Option<PathBuf>,
-    #[command(flatten)]
-    pub(crate) captions: Captions,
-    /// brill, perceptron or nlprule.
+    /// Part-of-speech tagger: perceptron, brill or nlprule (nlprule needs its data, see tools/nlprule-data.sh).
     #[arg(long, default_value_t)]
     pub(crate) tagger: TaggerKind,
     /// Threads [default: all cores]
@@ -29,37 +29,39 @@ pub(crate) struct Tag {
     pub(crate) threads: Option<usize>,
     #[command(flatten)]
     pub(crate) part: PartArguments,
-    /// Prints one JSON object with the counts as the last line.
+    /// Print the counts as one JSON object, as the last line of standard output.
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten, next_help_heading = "Tables of captions")]
+    pub(crate) captions: Captions,
 }
 
-/// Captions without pictures.
+/// Options for captions without images.
 #[derive(Args)]
 pub(crate) struct Captions {
-    /// Table of captions, no pictures needed: parquet, csv, tsv, json (COCO's, too), jsonl, or txt with one caption a
-    /// line (also .gz, .zst), or a folder of such files. Writes numbered sidecars, and captions.json, to --out.
+    /// Table of captions; no images are needed: parquet, csv, tsv, json (also COCO captions), jsonl, or txt with one caption
+    /// per line (also .gz and .zst), or a folder of such files. Writes numbered sidecars and captions.json to --out.
     #[arg(long, value_name = "INPUT", requires = "out")]
     pub(crate) table: Option<PathBuf>,
-    /// Folder for the sidecars of --table; a finished or interrupted run of the same table is continued there.
+    /// Folder for the sidecars of --table. If it holds sidecars of the same table, the run is resumed.
     #[arg(long, requires = "table")]
     pub(crate) out: Option<PathBuf>,
-    /// How the table is written [default: by its name]
+    /// Format of the table [default: from the file extension]
     #[arg(long, requires = "table")]
     pub(crate) input_format: Option<Format>,
-    /// Column of captions, text or lists of texts [default: caption, captions or text, whatever its case]
-    #[arg(long, requires = "table")]
+    /// Column of captions: text, or lists of texts [default: caption, captions or text, in upper or lower case]
+    #[arg(long, requires = "table", value_name = "COLUMN")]
     pub(crate) caption_col: Option<String>,
-    /// Column of keys [default: the key is the caption's number in the whole input, from 0, in nine digits]
-    #[arg(long, requires = "table")]
+    /// Column of sample keys [default: the number of the caption in the whole input, from 0, with nine digits]
+    #[arg(long, requires = "table", value_name = "COLUMN")]
     pub(crate) key_col: Option<String>,
-    /// Rows of the table a sidecar.
+    /// Rows of the table per sidecar.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) part_size: u32,
 }
 
 impl Captions {
-    /// The tables of `input` and where their sidecars go.
+    /// The tables of `input` and the folder of their sidecars.
     pub(crate) fn tables(&self, input: &Path, out: &Path) -> Result<Tables, Error> {
         let wanted = Wanted {
             place: Where::Nowhere,

@@ -1,9 +1,9 @@
-//! Which addresses a stranger's URL may point at. A list from the web must not become a way into the network that the
-//! program runs in: not its loopback, its private ranges, or a cloud's metadata service.
+//! Which addresses an untrusted URL may point to. A list from the web must not give access to the network that the program
+//! runs in: not to loopback addresses, private ranges, or a cloud's metadata service (SSRF protection).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether `address` is one of the public internet (IANA's special-purpose registries, RFC 6890 and its updates).
+/// Whether `address` belongs to the public internet (IANA special-purpose address registries, RFC 6890 and its updates).
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),
@@ -17,13 +17,13 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         || a == 10
         || a == 127
         || a >= 224
-        // Shared address space of carriers; also the metadata service of one cloud (100.100.100.200).
+        // Carrier-grade NAT; also the metadata service of one cloud (100.100.100.200).
         || (a == 100 && (64..128).contains(&b))
         // Link-local; the metadata service of most clouds is 169.254.169.254.
         || (a == 169 && b == 254)
         || (a == 172 && (16..32).contains(&b))
         || (a == 192 && b == 168)
-        // Protocol assignments, documentation, benchmarking, the old 6to4 relay.
+        // Protocol assignments, documentation, benchmarking, the deprecated 6to4 relay.
         || (a == 192 && b == 0 && (c == 0 || c == 2))
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19))
@@ -38,14 +38,14 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
         is_public_v4(Ipv4Addr::new(a, b, c, d))
     };
     match segments {
-        // An IPv4 address in IPv6's clothes: mapped, NAT64, 6to4.
+        // IPv4 addresses embedded in IPv6: mapped, NAT64, 6to4.
         [0, 0, 0, 0, 0, 0xffff, high, low]
         | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
         | [0x2002, high, low, ..] => embedded(high, low),
-        // Teredo (its address is obfuscated), other protocol assignments, documentation.
+        // Teredo (whose IPv4 address is obfuscated), other protocol assignments, documentation.
         [0x2001, second, ..] if second < 0x200 || second == 0xdb8 => false,
         [0x3fff, second, ..] if second < 0x1000 => false,
-        // All that is handed out lies in 2000::/3; loopback, local, private and multicast addresses do not.
+        // All assigned public addresses are in 2000::/3; loopback, link-local, private and multicast addresses are not.
         [first, ..] => first & 0xe000 == 0x2000,
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_inside_is_refused() {
+    fn special_purpose_addresses_are_not_public() {
         for inside in [
             "0.0.0.0",
             "10.1.2.3",
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_is_not() {
+    fn other_addresses_are_public() {
         for outside in [
             "1.1.1.1",
             "8.8.8.8",

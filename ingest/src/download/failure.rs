@@ -1,25 +1,25 @@
-//! Why a picture did not arrive, in words that can be counted, and whether it could arrive later.
+//! Why a download failed, as one of a fixed set of texts that can be counted, and whether it may succeed later.
 
 use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
-/// The end of one attempt that brought no picture.
+/// Why an attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// The text is no URL, or not of http or https.
+    /// The text is not a URL, or its scheme is neither http nor https.
     #[error("not an http or https URL")]
     BadUrl,
     /// The host's name has no address.
     #[error("host name not found")]
     NameNotFound,
-    /// The name server did not answer, or did not know for now.
-    #[error("host name could not be looked up")]
+    /// The name server did not answer, or reported a temporary failure.
+    #[error("DNS lookup failed")]
     LookUpFailed,
-    /// The address is not of the public internet.
-    #[error("address is not public (--allow-private would allow it)")]
+    /// The address does not belong to the public internet.
+    #[error("address is not public (allow it with --allow-private)")]
     NotPublic,
-    /// Nobody listens there.
+    /// No server listens at the address.
     #[error("connection refused")]
     Refused,
     /// No connection in time.
@@ -28,60 +28,69 @@ pub enum Failure {
     /// No response headers in time.
     #[error("timed out: no response")]
     ResponseTimeout,
-    /// The body took longer than an attempt may.
-    #[error("timed out: body incomplete at the deadline")]
+    /// The response was not complete when the attempt had to end.
+    #[error("timed out: response incomplete at --deadline")]
     Deadline,
-    /// The body came slower than the floor.
-    #[error("timed out: body too slow")]
+    /// The response was slower than the minimum transfer rate, or stopped.
+    #[error("timed out: response slower than --min-speed")]
     TooSlow,
-    /// The connection broke, or the body ended before its declared length.
+    /// The connection broke, or the response ended before its declared length.
     #[error("connection broken")]
     Broken,
     /// The TLS handshake failed.
     #[error("TLS handshake failed")]
     Tls,
-    /// The other side does not speak HTTP.
+    /// The server did not answer in HTTP.
     #[error("not a valid HTTP response")]
     BadResponse,
     /// Any other failure to connect.
-    #[error("no connection")]
+    #[error("connection failed")]
     NoConnection,
     /// A status other than success.
     #[error("HTTP Error {status}: {}", reason(*status))]
     Http {
-        /// The code.
+        /// The status code.
         status: u16,
-        /// What a `Retry-After` header asked for.
+        /// The wait that a `Retry-After` header asks for.
         retry_after: Option<Duration>,
     },
-    /// A redirect leads to where it came from.
+    /// A redirect leads back to an earlier URL.
     #[error("redirect loop")]
     RedirectLoop,
     /// More redirects than allowed.
     #[error("too many redirects")]
     TooManyRedirects,
     /// A redirect without a usable target.
-    #[error("redirect to no http or https URL")]
+    #[error("redirect target is not an http or https URL")]
     BadRedirect,
-    /// The body is larger than allowed.
+    /// The response is larger than allowed.
     #[error("larger than --max-bytes")]
     TooLarge,
     /// The response has no bytes.
     #[error("empty response")]
     Empty,
-    /// The body is compressed though that was not asked for.
+    /// The response is compressed although the request did not allow it.
     #[error("unexpected content encoding")]
     Encoded,
-    /// The owner does not want it used.
+    /// The owner does not want it used. (The text is img2dataset's.)
     #[error("Use of image disallowed by X-Robots-Tag directive")]
     OptedOut,
-    /// Too many connections to the host failed in a row; it was not asked.
-    #[error("host is failing, not asked")]
+    /// Too many attempts at the host failed in a row (circuit open), so no request was sent.
+    #[error("host skipped after repeated failures")]
     HostFailing,
 }
 
+/// Causes as earlier versions wrote them into tables, whose samples can still be retried.
+const EARLIER_TEXTS: [&str; 5] = [
+    "host name could not be looked up",
+    "timed out: body incomplete at the deadline",
+    "timed out: body too slow",
+    "no connection",
+    "host is failing, not asked",
+];
+
 impl Failure {
-    /// Whether the same request can succeed later: only then is it sent again.
+    /// Whether the same request may succeed later: only then is it retried during a run.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::LookUpFailed
@@ -98,9 +107,12 @@ impl Failure {
         }
     }
 
-    /// Whether a failure of an earlier run, known by its cause alone, could end otherwise in another: the transient
-    /// ones, and those of a host that may be back.
-    pub(super) fn may_pass(cause: &str) -> bool {
+    /// Whether `ingest retry` tries a sample with this cause again by default: transient failures, and failures of a host
+    /// that may be back.
+    pub(super) fn is_worth_retrying(cause: &str) -> bool {
+        if EARLIER_TEXTS.contains(&cause) {
+            return true;
+        }
         if let Some(status) = cause.strip_prefix("HTTP Error ").and_then(|rest| rest.get(..3)?.parse().ok()) {
             return Self::Http { status, retry_after: None }.is_transient();
         }
@@ -121,12 +133,12 @@ impl Failure {
         .any(|failure| failure.to_string() == cause)
     }
 
-    /// Whether the host was waited for in vain.
+    /// Whether the host did not respond in time.
     pub(super) fn is_timeout(&self) -> bool {
         matches!(self, Self::ConnectTimeout | Self::ResponseTimeout)
     }
 
-    /// Whether it speaks against the host rather than the one URL.
+    /// Whether the host rather than the single URL is the cause.
     pub(super) fn blames_host(&self) -> bool {
         matches!(
             self,
@@ -140,7 +152,7 @@ impl Failure {
         )
     }
 
-    /// What the HTTP client's error means.
+    /// Classifies an error of the HTTP client.
     pub(super) fn of(error: &reqwest::Error) -> Self {
         if let Some(known) = error.source().and_then(|cause| Self::within(cause, error.is_connect())) {
             return known;
@@ -156,7 +168,7 @@ impl Failure {
         }
     }
 
-    /// What is known of an error, or of one inside it.
+    /// Classifies an error by itself or by its sources; None if none of them is known.
     fn within(cause: &(dyn std::error::Error + 'static), connecting: bool) -> Option<Self> {
         if let Some(known) = cause.downcast_ref::<Self>() {
             return Some(known.clone());
@@ -165,7 +177,7 @@ impl Failure {
             return Some(Self::Tls);
         }
         if let Some(cause) = cause.downcast_ref::<io::Error>() {
-            // A TLS or name error travels inside an io::Error, or inside one in one, whose source() skips it.
+            // TLS and DNS errors are wrapped in an io::Error (or in two), whose source() skips them.
             if let Some(known) = cause.get_ref().and_then(|inner| Self::within(inner, connecting)) {
                 return Some(known);
             }
@@ -182,16 +194,16 @@ impl Failure {
                 _ => {}
             }
         }
-        // hyper's error type is not public to us; what it says of a malformed head is stable.
-        let says = cause.to_string();
-        if says.contains("invalid HTTP") || says.contains("message head is too large") {
+        // hyper's error type is not accessible here; its text for malformed response headers is stable.
+        let text = cause.to_string();
+        if text.contains("invalid HTTP") || text.contains("message head is too large") {
             return Some(Self::BadResponse);
         }
         cause.source().and_then(|cause| Self::within(cause, connecting))
     }
 }
 
-/// The standard's words for a status code.
+/// The standard reason phrase of a status code.
 fn reason(status: u16) -> &'static str {
     reqwest::StatusCode::from_u16(status).ok().and_then(|code| code.canonical_reason()).unwrap_or("Unknown")
 }

@@ -1,4 +1,4 @@
-//! One URL to its bytes: politely, within bounds of time and size, again only when that can help.
+//! Downloads one URL: with limits of time, size and requests per host, and with retries where they can help.
 
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -21,23 +21,23 @@ use super::{Allowed, Settings};
 use crate::error::Error;
 use crate::watch::Network;
 
-/// Waits between attempts grow to this, whatever their number.
-const LONGEST_BACKOFF: Duration = Duration::from_mins(1);
-/// How long a connection is kept that nothing uses. A list of the web leads to a thousand hosts a second, and what is
-/// kept of each costs a file and some 20 kB (TLS more).
-const KEPT: Duration = Duration::from_secs(2);
-/// Bytes set aside for a body before any of them has arrived, at most: as many as most pictures have, so that they are
-/// not copied as the buffer grows. (The system hands memory over when it is written to, not when it is set aside.)
-const FIRST_BUFFER: u64 = 1 << 20;
+/// Maximum wait between attempts (unless the host asks for more with `Retry-After`).
+const MAX_BACKOFF: Duration = Duration::from_mins(1);
+/// How long an idle connection stays open. A list from the web leads to a thousand hosts per second, and each open
+/// connection costs a file descriptor and about 20 kB (more with TLS).
+const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Maximum initial capacity of a response's buffer: more than most images need, so that a growing buffer is rarely copied.
+/// (The system provides the memory only when it is written to.)
+const INITIAL_BUFFER: u64 = 1 << 20;
 
-/// What arrived, and the in-flight slot it still occupies: dropping it when the picture is made bounds how many bodies
-/// are in memory.
+/// The downloaded bytes, and the in-flight permit they still hold. It is dropped when the image is processed, which bounds
+/// the number of responses in memory.
 pub(crate) struct Fetched {
     pub(crate) bytes: Vec<u8>,
-    pub(crate) slot: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A client and its manners; shared by all tasks.
+/// The HTTP client and its limits, shared by all tasks.
 pub(crate) struct Fetcher {
     client: Client,
     settings: Settings,
@@ -50,7 +50,7 @@ pub(crate) struct Fetcher {
 
 impl Fetcher {
     pub(crate) fn new(settings: Settings) -> Result<Self, Error> {
-        // Fails only when one is installed already, which then serves as well.
+        // Fails only if a provider is installed already, which is then used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let network = Arc::new(Network::default());
         let mut allowed = settings.allow_private.clone();
@@ -58,23 +58,23 @@ impl Fetcher {
             .user_agent(settings.user_agent())
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(settings.timeout)
-            .pool_idle_timeout(KEPT)
+            .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(settings.per_host)
             .referer(false)
             .no_proxy();
         if let Some(proxy) = &settings.proxy {
             let bad = |error: &dyn std::fmt::Display| Error::Usage(format!("--proxy {proxy}: {error}"));
             let url = Url::parse(proxy).map_err(|error| bad(&error))?;
-            // The proxy is the user's own choice, wherever it is.
+            // The user chose the proxy, so its address may be private.
             allowed.hosts.extend(url.host_str().map(str::to_owned));
             client = client.proxy(Proxy::all(url).map_err(|error| bad(&error))?);
         }
-        if let Some(path) = &settings.authorities {
+        if let Some(path) = &settings.ca_certificates {
             let pem = std::fs::read(path).map_err(Error::file("read", path))?;
             let certificates = Certificate::from_pem_bundle(&pem)
                 .ok()
                 .filter(|certificates| !certificates.is_empty())
-                .ok_or_else(|| Error::input(path, "no certificates in PEM for --ca-certificates"))?;
+                .ok_or_else(|| Error::input(path, "has no PEM certificates for --ca-certificates"))?;
             client = client.tls_certs_merge(certificates);
         }
         let allowed = Arc::new(allowed);
@@ -93,12 +93,12 @@ impl Fetcher {
         })
     }
 
-    /// Counts of what the network side does.
+    /// The counters of the network side.
     pub(crate) fn network(&self) -> Arc<Network> {
         Arc::clone(&self.network)
     }
 
-    /// Fetches `url`, with as many attempts as the settings allow and the failures deserve.
+    /// Downloads `url`, with retries after transient failures.
     pub(crate) async fn fetch(&self, url: &str) -> Result<Fetched, Failure> {
         let start = Url::parse(url.trim()).map_err(|_| Failure::BadUrl)?;
         let mut attempt = 0;
@@ -117,17 +117,18 @@ impl Fetcher {
         }
     }
 
-    /// Exponential, between half and all of it; what the host asked for, if it did. None: it asked for too much.
+    /// The wait before the next attempt: what the host asks for with `Retry-After`, else exponential backoff with jitter
+    /// (between half and the whole wait). None if the host asks for too much.
     fn wait(&self, url: &str, attempt: u32, failure: &Failure) -> Option<Duration> {
         if let Failure::Http { retry_after: Some(wait), .. } = failure {
-            return (*wait <= self.settings.longest_retry_after).then_some(*wait);
+            return (*wait <= self.settings.max_retry_after).then_some(*wait);
         }
-        let full = self.settings.backoff.saturating_mul(1 << attempt.min(16)).min(LONGEST_BACKOFF);
+        let full = self.settings.backoff.saturating_mul(1 << attempt.min(16)).min(MAX_BACKOFF);
         let random = (self.jitter.hash_one((url, attempt)) >> 11) as f64 / (1u64 << 53) as f64;
         Some(full.mul_f64(0.5 + 0.5 * random))
     }
 
-    /// One attempt: the redirects, then the body.
+    /// One attempt, including redirects.
     async fn attempt(&self, start: &Url) -> Result<Fetched, Failure> {
         let mut url = start.clone();
         let mut seen = HashSet::new();
@@ -138,14 +139,14 @@ impl Fetcher {
             if !seen.insert(url.clone()) {
                 return Err(Failure::RedirectLoop);
             }
-            if seen.len() > self.settings.redirects + 1 {
+            if seen.len() > self.settings.max_redirects + 1 {
                 return Err(Failure::TooManyRedirects);
             }
             let host = self.hosts.get(url.host_str().unwrap_or_default());
             let _connection = host.enter().await?;
             // The semaphore is never closed.
-            let slot = Arc::clone(&self.in_flight).acquire_owned().await.ok();
-            // Waiting for a turn is not the host's fault: time counts from here.
+            let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
+            // The deadline starts here: waiting for a permit is not the host's fault.
             let started = Instant::now();
             self.network.in_flight.fetch_add(1, Ordering::Relaxed);
             let end = match timeout(left, self.exchange(&url, host.is_shared())).await {
@@ -157,20 +158,20 @@ impl Fetcher {
             if let Err(failure) = &end {
                 self.network.spend(&failure.to_string(), started.elapsed());
             }
-            host.learn(end.as_ref().err());
+            host.record(end.as_ref().err());
             if let Err(Failure::Http { retry_after: Some(wait), .. }) = &end
-                && *wait <= self.settings.longest_retry_after
+                && *wait <= self.settings.max_retry_after
             {
                 host.pause(*wait);
             }
             match end? {
-                Exchange::Body(bytes) => return Ok(Fetched { bytes, slot }),
+                Exchange::Complete(bytes) => return Ok(Fetched { bytes, permit }),
                 Exchange::Redirect(next) => url = next,
             }
         }
     }
 
-    /// Scheme, and the address where the URL spells one out; names are checked when they are looked up.
+    /// Checks the scheme, and the address if the URL has one instead of a host name. Host names are checked by the resolver.
     fn check(&self, url: &Url) -> Result<(), Failure> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Failure::BadUrl);
@@ -184,13 +185,13 @@ impl Fetcher {
         if is_public(address) || self.allowed.address(address) { Ok(()) } else { Err(Failure::NotPublic) }
     }
 
-    /// One request and its response. Unless its host is `shared`, nobody waits for the connection, which then ends with it.
+    /// One request and its response. The connection is kept open only if other requests to the host are pending (`shared`).
     async fn exchange(&self, url: &Url, shared: bool) -> Result<Exchange, Failure> {
         let mut request = self.client.get(url.clone());
         if !shared {
             request = request.header(CONNECTION, "close");
         }
-        // Connecting has its own bound, so headers get the sum of both.
+        // Connecting has its own timeout, so this one covers connecting and waiting for the headers.
         let response = match timeout(self.settings.timeout * 2, request.send()).await {
             Ok(response) => response.map_err(|error| Failure::of(&error))?,
             Err(_) => return Err(Failure::ResponseTimeout),
@@ -215,36 +216,36 @@ impl Fetcher {
         if is_opted_out(response.headers(), &self.settings.opt_outs, robot) {
             return Err(Failure::OptedOut);
         }
-        // Nothing was asked for compressed; a few bytes that unpack to gigabytes are not unpacked.
+        // The request did not allow compression. Refusing it protects against responses that decompress to gigabytes.
         if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(Failure::Encoded);
         }
-        self.body(response).await.map(Exchange::Body)
+        self.read(response).await.map(Exchange::Complete)
     }
 
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
-        let most = self.settings.max_bytes;
+    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
+        let limit = self.settings.max_bytes;
         let declared = response.content_length();
-        if declared.is_some_and(|length| length > most) {
+        if declared.is_some_and(|length| length > limit) {
             return Err(Failure::TooLarge);
         }
-        let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(FIRST_BUFFER) as usize);
+        let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER) as usize);
         let started = Instant::now();
         loop {
-            // Silence as long as the whole time-out is slower than any floor.
+            // A pause as long as the whole timeout is slower than any minimum rate.
             let chunk = match timeout(self.settings.timeout, response.chunk()).await {
                 Ok(chunk) => chunk.map_err(|error| Failure::of(&error))?,
                 Err(_) => return Err(Failure::TooSlow),
             };
             let Some(chunk) = chunk else { break };
-            if bytes.len() as u64 + chunk.len() as u64 > most {
+            if bytes.len() as u64 + chunk.len() as u64 > limit {
                 return Err(Failure::TooLarge);
             }
             self.network.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             bytes.extend_from_slice(&chunk);
             let elapsed = started.elapsed();
-            let floor = self.settings.min_speed as f64 * elapsed.as_secs_f64();
-            if elapsed > self.settings.timeout && (bytes.len() as f64) < floor {
+            let minimum = self.settings.min_speed as f64 * elapsed.as_secs_f64();
+            if elapsed > self.settings.timeout && (bytes.len() as f64) < minimum {
                 return Err(Failure::TooSlow);
             }
         }
@@ -253,6 +254,7 @@ impl Fetcher {
 }
 
 enum Exchange {
-    Body(Vec<u8>),
+    /// The bytes of the response.
+    Complete(Vec<u8>),
     Redirect(Url),
 }

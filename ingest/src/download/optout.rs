@@ -1,20 +1,20 @@
-//! `X-Robots-Tag`: owners' word, in a response header, that a picture is not to be used.
+//! `X-Robots-Tag`: a response header by which owners say that an image must not be used.
 //!
-//! A header is a list of directives separated by commas; a directive may be addressed to one robot
-//! (`robot: noai, noindex`), and some carry a value of their own (`max-snippet: 20`).
+//! The header is a list of directives separated by commas. Directives may be addressed to one crawler
+//! (`crawler: noai, noindex`), and some have a value (`max-snippet: 20`).
 
 use reqwest::header::HeaderMap;
 
-/// Directives that keep a picture out: those of img2dataset and `noml`.
+/// Directives that exclude an image: those of img2dataset and `noml`.
 pub const DIRECTIVES: [&str; 5] = ["noai", "noimageai", "noindex", "noimageindex", "noml"];
 
-/// Directives with a value after a colon, which is therefore not a robot's name before one.
+/// Directives with a value: the text before their colon is not the name of a crawler.
 const WITH_VALUE: [&str; 4] = ["unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"];
 
-/// Whether a header of the response holds one of `directives` that is addressed to all or to `robot`.
+/// Whether a header of the response has one of `directives`, addressed to all crawlers or to `robot`.
 pub(super) fn is_opted_out(headers: &HeaderMap, directives: &[String], robot: Option<&str>) -> bool {
     headers.get_all("x-robots-tag").iter().any(|value| {
-        // Directives are ASCII; whatever else is in the value cannot be one.
+        // Directives are ASCII, so replaced bytes cannot be part of one.
         disallows(&String::from_utf8_lossy(value.as_bytes()), directives, robot)
     })
 }
@@ -42,14 +42,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn directives_count_for_all_or_for_the_named_robot() {
+    fn directives_apply_to_all_crawlers_or_to_the_named_one() {
         let directives = DIRECTIVES.map(str::to_owned);
         let disallows = |value: &str, robot: Option<&str>| super::disallows(value, &directives, robot);
         assert!(disallows("noai", None));
         assert!(disallows("all, NoImageAI", None));
         assert!(!disallows("all", None));
         assert!(!disallows("nofollow, noarchive", None));
-        assert!(!disallows("otherbot: noindex, noai", None), "addressed to another");
+        assert!(!disallows("otherbot: noindex, noai", None), "addressed to another crawler");
         assert!(disallows("ourbot: nofollow, noai", Some("OurBot")));
         assert!(!disallows("otherbot: noai", Some("ourbot")));
         assert!(disallows("max-snippet: 20, noindex", None));

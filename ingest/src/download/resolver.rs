@@ -1,5 +1,5 @@
-//! Host names to addresses, remembered inside the program. Every answer passes [`is_public`] before a connection is
-//! made, so a name cannot lead where an address may not.
+//! A DNS cache. Every address passes [`is_public`] before a connection is made, so that a host name cannot lead to an
+//! address that is not allowed (DNS rebinding).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -14,35 +14,35 @@ use super::Allowed;
 use super::address::is_public;
 use super::failure::Failure;
 
-/// An answer is asked for again after this; the system's interface does not tell the record's own time.
-const REMEMBERED: Duration = Duration::from_mins(10);
-/// A failure is remembered for less: a name server may only be overloaded.
-const FAILURE_REMEMBERED: Duration = Duration::from_secs(30);
-/// Names remembered at most (about 100 bytes each).
-const MOST_NAMES: usize = 200_000;
+/// How long an answer is cached. (The system's interface does not report the TTL of the record.)
+const TTL: Duration = Duration::from_mins(10);
+/// Failures are cached for a shorter time, because the name server may only be overloaded.
+const FAILURE_TTL: Duration = Duration::from_secs(30);
+/// Maximum number of cached names (about 100 bytes each).
+const MAX_NAMES: usize = 200_000;
 
 type Answer = Result<Arc<[IpAddr]>, Failure>;
 
 struct Entry {
     asked: Instant,
-    /// Tasks that ask for the same name wait for one answer.
+    /// Tasks that need the same name share one lookup.
     answer: OnceCell<Answer>,
 }
 
 impl Entry {
     fn is_fresh(&self) -> bool {
         let lasts = match self.answer.get() {
-            Some(Err(_)) => FAILURE_REMEMBERED,
-            _ => REMEMBERED,
+            Some(Err(_)) => FAILURE_TTL,
+            _ => TTL,
         };
         self.asked.elapsed() < lasts
     }
 }
 
-/// Asks for the addresses of a name.
+/// Looks up the addresses of a name.
 type LookUp = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
-/// A caching resolver that knows which addresses are allowed.
+/// A caching resolver that returns only allowed addresses.
 pub(super) struct Resolver {
     look_up: LookUp,
     allowed: Arc<Allowed>,
@@ -63,9 +63,9 @@ impl Resolver {
         if let Some(entry) = names.get(name).filter(|entry| entry.is_fresh()) {
             return Arc::clone(entry);
         }
-        if names.len() >= MOST_NAMES {
+        if names.len() >= MAX_NAMES {
             names.retain(|_, entry| entry.is_fresh());
-            if names.len() >= MOST_NAMES {
+            if names.len() >= MAX_NAMES {
                 names.clear();
             }
         }
@@ -102,7 +102,7 @@ async fn look_up(name: String) -> Answer {
             let addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
             if addresses.is_empty() { Err(Failure::NameNotFound) } else { Ok(addresses.into()) }
         }
-        // The standard library keeps getaddrinfo's code only in the text.
+        // The standard library gives the error code of getaddrinfo only as text.
         Err(error) if error.to_string().contains("Temporary failure") => Err(Failure::LookUpFailed),
         Err(_) => Err(Failure::NameNotFound),
     }
@@ -114,7 +114,7 @@ mod tests {
 
     use super::*;
 
-    /// Knows one public name and one private; counts how often it is asked.
+    /// A resolver with one public and one private name, and the number of lookups.
     fn resolver(allowed: Allowed) -> (Resolver, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
@@ -142,11 +142,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_is_asked_for_once_whether_it_is_known_or_not() {
+    async fn every_name_is_looked_up_once_whether_it_exists_or_not() {
         let (resolver, asked) = resolver(Allowed::default());
         let both = futures_util::future::join_all((0..50).map(|_| addresses(&resolver, "public.example")));
         for found in both.await {
-            assert_eq!(found.unwrap(), ["9.9.9.9"], "the private address of a public name is left out");
+            assert_eq!(found.unwrap(), ["9.9.9.9"], "the private address of a public name is dropped");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
         for _ in 0..3 {
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_of_a_private_address_is_refused_unless_the_name_is_allowed() {
+    async fn a_name_with_a_private_address_is_blocked_unless_it_is_allowed() {
         let (strict, _) = resolver(Allowed::default());
         let error = addresses(&strict, "private.example").await.unwrap_err();
         assert_eq!(error, Failure::NotPublic.to_string());

@@ -1,38 +1,38 @@
-//! Downscaling by area: a target pixel is the mean of the rectangle of the source that it covers, edge pixels counted
-//! by the part that lies inside. The same as `OpenCV`'s `INTER_AREA`, which img2dataset uses.
+//! Downscaling by area: a target pixel is the mean of the source rectangle that it covers; pixels on the rectangle's edge are
+//! weighted by the fraction inside. The same as `INTER_AREA` of `OpenCV`, which img2dataset uses.
 //!
-//! The rectangle is a product of two intervals, so columns and rows are averaged one after the other, by the vector
-//! instructions of `fast_image_resize`: all it needs is the share of each source position.
+//! The filter is separable, so rows and columns are averaged one after the other, with the SIMD instructions of
+//! `fast_image_resize`, which needs only the weight of each source position.
 
 use std::cell::Cell;
 
-use fast_image_resize::images::Image;
-use fast_image_resize::{Filter, FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{Filter, FilterType, ResizeAlg, ResizeOptions, Resizer};
 
+use super::buffer_pool;
 use super::decode::Pixels;
-use super::memory;
+use super::resize::resample;
 use crate::sample::Problem;
 
 thread_local! {
-    /// Source positions for each target position; the filter's function cannot be told otherwise.
+    /// Source positions per target position. A thread local, because the filter function takes no other argument.
     static SCALE: Cell<f64> = const { Cell::new(1.0) };
-    /// Keeps its working memory from picture to picture.
+    /// Reused, because it keeps its working memory.
     static RESIZER: std::cell::RefCell<Resizer> = std::cell::RefCell::new(Resizer::new());
 }
 
-/// Part of a source pixel, whose middle is `distance` from the middle of the target pixel, that lies inside the latter.
+/// The fraction of a source pixel that is inside the target pixel; `distance` is that between their centres.
 fn covered(distance: f64) -> f64 {
     (f64::midpoint(SCALE.get(), 1.0) - distance.abs()).clamp(0.0, 1.0)
 }
 
-/// Shrinks `source` to `width` x `height`, neither larger than the source's.
+/// Reduces `source` to `width` x `height`, neither larger than the source.
 pub(super) fn shrink(source: Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
-    // Rows first: that is the quicker of the two, and leaves less for the other.
+    // The height first: it is the faster of the two passes, and leaves fewer pixels for the other.
     let low = along(source, |source| (source.width, height), |source| source.height)?;
     along(low, |low| (width, low.height), |low| low.width)
 }
 
-/// Shrinks one side to that of `size`.
+/// Reduces one side to that of `size`.
 fn along(
     source: Pixels,
     size: impl Fn(&Pixels) -> (u32, u32),
@@ -46,20 +46,16 @@ fn along(
     if scale <= 1.0 {
         return Ok(source);
     }
-    let failed = || Problem::resize("resizing failed");
-    let kind = if channels == 3 { PixelType::U8x3 } else { PixelType::U8 };
-    let source = Image::from_vec_u8(source.width, source.height, source.data, kind).map_err(|_| failed())?;
-    let target = memory::bytes(width as usize * height as usize * channels);
-    let mut target = Image::from_vec_u8(width, height, target, kind).map_err(|_| failed())?;
+    let data = buffer_pool::take(width as usize * height as usize * channels);
+    let mut target = Pixels { width, height, channels, data };
     SCALE.set(scale);
-    let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0)).map_err(|_| failed())?;
-    // Interpolation: distances are counted in source pixels.
+    let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0))
+        .map_err(|_| Problem::resize("resizing failed"))?;
+    // With `Interpolation`, distances are in source pixels.
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(FilterType::Custom(filter)));
-    RESIZER
-        .with_borrow_mut(|resizer| resizer.resize(&source, &mut target, &options))
-        .map_err(|_| failed())?;
-    memory::spend(source.into_vec());
-    Ok(Pixels { width, height, channels, data: target.into_vec() })
+    RESIZER.with_borrow_mut(|resizer| resample(resizer, &source, &mut target, &options))?;
+    buffer_pool::recycle(source.data);
+    Ok(target)
 }
 
 #[cfg(test)]
@@ -77,18 +73,18 @@ mod tests {
     }
 
     #[test]
-    fn edge_pixels_count_by_the_part_inside() {
+    fn edge_pixels_are_weighted_by_the_fraction_inside() {
         // 3 -> 2: the first target covers 0 and half of 1: (0 + 30 / 2) / 1.5 = 10; then (30 / 2 + 90) / 1.5 = 70.
         assert_eq!(shrink(grey(3, 1, &[0, 30, 90]), 2, 1).unwrap(), grey(2, 1, &[10, 70]));
     }
 
     #[test]
-    fn the_same_size_is_the_same_picture() {
+    fn the_same_size_gives_the_same_image() {
         let source = grey(3, 3, &[1, 2, 3, 4, 5, 6, 7, 8, 255]);
         assert_eq!(shrink(source.clone(), 3, 3).unwrap(), source);
     }
 
-    /// The definition, pixel by pixel.
+    /// The definition, for one pixel.
     fn mean(source: &Pixels, (width, height): (u32, u32), (x, y, channel): (u32, u32, usize)) -> f64 {
         let interval = |at: u32, from: u32, to: u32| {
             let scale = f64::from(from) / f64::from(to);
@@ -109,11 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn every_pixel_is_the_mean_of_what_it_covers() {
+    fn every_pixel_is_the_mean_of_its_source_rectangle() {
         for (from, to, channels) in
             [((37, 23), (11, 7), 3), ((64, 48), (63, 47), 1), ((50, 9), (3, 9), 3), ((9, 50), (9, 1), 1)]
         {
-            // Noise that any machine makes alike.
+            // Deterministic noise.
             let noise = |i: usize| (i.wrapping_mul(2_654_435_761) >> 13) as u8;
             let data = (0..(from.0 * from.1) as usize * channels).map(noise).collect();
             let source = Pixels { width: from.0, height: from.1, channels, data };
@@ -123,7 +119,7 @@ mod tests {
                     for channel in 0..channels {
                         let found = small.data[(y * to.0 + x) as usize * channels + channel];
                         let expected = mean(&source, to, (x, y, channel));
-                        // Means of rows are rounded before columns are averaged.
+                        // The means of the first pass are rounded before the second.
                         let error = (f64::from(found) - expected).abs();
                         assert!(error <= 1.1, "{from:?} -> {to:?} at {x}, {y}: {found}, not {expected}");
                     }

@@ -1,12 +1,12 @@
-//! Faces and other regions blurred, in the manner of ImageNet's face obfuscation (Yang et al. 2022), which img2dataset
-//! follows: boxes grow by a tenth of their longer side, the picture is blurred by a tenth of the longest side of all
-//! boxes, and the blurred picture shows through the likewise blurred mask of the boxes, so that no edge is seen.
+//! Blurs faces and other regions as in ImageNet's face obfuscation (Yang et al. 2022), which img2dataset also uses: boxes
+//! are enlarged by a tenth of their longer side, the image is blurred with a tenth of the longest side of all boxes as
+//! sigma, and the blurred image is blended in with the equally blurred mask of the boxes, so that there is no visible edge.
 
 use super::decode::Pixels;
 use crate::rows::Region;
 
-/// Share of a box's longer side by which it grows on each side, and of the longest by which the picture is blurred.
-const SHARE: f64 = 0.1;
+/// Fraction of a box's longer side by which it is enlarged on each side; fraction of the longest side that is the sigma.
+const FRACTION: f64 = 0.1;
 
 /// Blurs the regions. Nothing outside a box and its soft edge changes.
 pub(super) fn blur(pixels: &mut Pixels, regions: &[Region]) {
@@ -18,7 +18,7 @@ pub(super) fn blur(pixels: &mut Pixels, regions: &[Region]) {
         let (top, bottom) = (top * height as f64, bottom * height as f64);
         let side = (right - left).max(bottom - top);
         longest = longest.max(side);
-        let grow = SHARE * side;
+        let grow = FRACTION * side;
         let columns = span(left - grow, right + grow, width);
         for row in span(top - grow, bottom + grow, height) {
             mask[row * width + columns.start..row * width + columns.end].fill(1.0);
@@ -27,7 +27,7 @@ pub(super) fn blur(pixels: &mut Pixels, regions: &[Region]) {
     if longest == 0.0 {
         return;
     }
-    let radius = box_radius(SHARE * longest);
+    let radius = box_radius(FRACTION * longest);
     smooth(&mut mask, width, height, radius);
     let channels = pixels.channels;
     for channel in 0..channels {
@@ -35,25 +35,25 @@ pub(super) fn blur(pixels: &mut Pixels, regions: &[Region]) {
             pixels.data.iter().skip(channel).step_by(channels).map(|&value| f32::from(value)).collect();
         smooth(&mut plane, width, height, radius);
         let values = pixels.data.iter_mut().skip(channel).step_by(channels);
-        for ((value, blurred), share) in values.zip(plane).zip(&mask) {
-            *value = (f32::from(*value) * (1.0 - share) + blurred * share + 0.5) as u8;
+        for ((value, blurred), weight) in values.zip(plane).zip(&mask) {
+            *value = (f32::from(*value) * (1.0 - weight) + blurred * weight + 0.5) as u8;
         }
     }
 }
 
-/// Whole positions from `from` to `to`, inside the picture.
+/// Whole positions from `from` to `to`, clipped to the image.
 fn span(from: f64, to: f64, length: usize) -> std::ops::Range<usize> {
     let start = (from.floor().max(0.0) as usize).min(length);
     start..(to.ceil().max(0.0) as usize).clamp(start, length)
 }
 
-/// Three box filters of this radius have the variance of a Gaussian of `sigma`: each has (w^2 - 1) / 12, w = 2 r + 1.
+/// Radius for which three box filters have the variance of a Gaussian with `sigma`: each has (w^2 - 1) / 12, w = 2 r + 1.
 fn box_radius(sigma: f64) -> usize {
     let width = (4.0 * sigma * sigma + 1.0).sqrt();
     (((width - 1.0) / 2.0).round() as usize).max(1)
 }
 
-/// Three box filters along rows and columns: close to a Gaussian, at the same cost whatever the radius.
+/// Three box filters along rows and columns: close to a Gaussian, at a cost that does not depend on the radius.
 fn smooth(plane: &mut [f32], width: usize, height: usize, radius: usize) {
     let mut line = vec![0.0f32; width.max(height)];
     for _ in 0..3 {
@@ -66,7 +66,7 @@ fn smooth(plane: &mut [f32], width: usize, height: usize, radius: usize) {
     }
 }
 
-/// One box filter along a line that starts at `start`; beyond its ends the line goes on with its last values.
+/// One box filter along the line that starts at `start`; at its ends the line is extended with its first and last values.
 fn filter(plane: &mut [f32], start: usize, step: usize, line: &mut [f32], radius: usize) {
     let length = line.len();
     for (at, value) in line.iter_mut().enumerate() {
@@ -86,7 +86,7 @@ fn filter(plane: &mut [f32], start: usize, step: usize, line: &mut [f32], radius
 mod tests {
     use super::*;
 
-    /// A chessboard of single pixels: blurred it is grey, untouched it is black and white.
+    /// A chessboard of single pixels: grey where it is blurred, black and white where it is not.
     fn chessboard(width: u32, height: u32, channels: usize) -> Pixels {
         let data = (0..height)
             .flat_map(|y| {
@@ -97,13 +97,13 @@ mod tests {
     }
 
     #[test]
-    fn boxes_are_blurred_and_the_rest_is_as_it_was() {
+    fn boxes_are_blurred_and_the_rest_is_unchanged() {
         for channels in [1, 3] {
             let before = chessboard(100, 80, channels);
             let mut after = before.clone();
             blur(&mut after, &[[0.1, 0.1, 0.4, 0.5]]);
             let at = |pixels: &Pixels, x: usize, y: usize| pixels.data[(y * 100 + x) * channels];
-            // 10..40 x 8..40 grows by 3.2 and is blurred by 3.2.
+            // 10..40 x 8..40 is enlarged by 3.2 and blurred with sigma 3.2.
             assert!((i32::from(at(&after, 25, 24)) - 127).abs() < 12, "{}", at(&after, 25, 24));
             assert!(
                 (i32::from(at(&after, 12, 10)) - 127).abs() < 60,
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_picture_stays_flat_and_boxes_may_touch_every_edge() {
+    fn a_uniform_image_is_unchanged_and_boxes_may_touch_every_edge() {
         let mut flat = Pixels { width: 7, height: 5, channels: 3, data: vec![200; 7 * 5 * 3] };
         blur(&mut flat, &[[0.0, 0.0, 1.0, 1.0]]);
         assert!(flat.data.iter().all(|&value| value == 200));

@@ -1,4 +1,5 @@
-//! Header first, pixels later: what a file claims to be is known, and judged, before memory is spent on it.
+//! Reads the header of an image file first and decodes the pixels later, so that limits are checked before memory is
+//! allocated.
 
 use std::borrow::Cow;
 use std::cell::RefCell;
@@ -13,10 +14,10 @@ use loader::jpeg;
 
 use super::encode::Encoding;
 use super::segments::Segments;
-use super::{exif, memory};
+use super::{buffer_pool, exif};
 use crate::sample::Problem;
 
-/// Upright pixels, 8 bits a channel, rows from the top, without padding.
+/// Pixels with 8 bits per channel, rows from the top, without padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pixels {
     /// Columns.
@@ -29,23 +30,23 @@ pub struct Pixels {
     pub data: Vec<u8>,
 }
 
-/// A picture whose header has been read.
+/// An image file whose header has been read.
 pub(super) struct Header<'a> {
     format: ImageFormat,
-    /// As stored.
+    /// Width and height as stored, before applying the orientation.
     size: (u32, u32),
-    body: Body<'a>,
+    data: Encoded<'a>,
     orientation: Orientation,
     exif: Option<Cow<'a, [u8]>>,
 }
 
-/// What is left to decode.
-enum Body<'a> {
+/// The pixels to decode.
+enum Encoded<'a> {
     Jpeg { file: &'a [u8], grey: bool },
     Other(Box<dyn ImageDecoder + 'a>),
 }
 
-/// Pixels, and whether they are other than the file's own (turned, or put on white).
+/// Pixels, and whether they differ from those of the file (rotated, or blended onto white).
 pub(super) struct Decoded {
     pub(super) pixels: Pixels,
     pub(super) changed: bool,
@@ -54,9 +55,9 @@ pub(super) struct Decoded {
 impl<'a> Header<'a> {
     pub(super) fn read(bytes: &'a [u8], ignore_orientation: bool) -> Result<Self, Problem> {
         let format = format(bytes)?;
-        let (body, size, exif) = if format == ImageFormat::Jpeg {
+        let (data, size, exif) = if format == ImageFormat::Jpeg {
             let Segments { size, grey, exif } = Segments::read(bytes)?;
-            (Body::Jpeg { file: bytes, grey }, size, exif.map(Cow::Borrowed))
+            (Encoded::Jpeg { file: bytes, grey }, size, exif.map(Cow::Borrowed))
         } else {
             let file = Cursor::new(bytes);
             let mut decoder: Box<dyn ImageDecoder + 'a> = match format {
@@ -67,24 +68,24 @@ impl<'a> Header<'a> {
                 _ => Box::new(GifDecoder::new(file).map_err(undecodable)?),
             };
             let (size, exif) = (decoder.dimensions(), decoder.exif_metadata().ok().flatten());
-            (Body::Other(decoder), size, exif.map(Cow::Owned))
+            (Encoded::Other(decoder), size, exif.map(Cow::Owned))
         };
         if size.0 == 0 || size.1 == 0 {
-            return Err(Problem::resize("Image decoding error: no pixels"));
+            return Err(Problem::resize("Image decoding error: the image has no pixels"));
         }
         let mut orientation = Orientation::NoTransforms;
         if !ignore_orientation && let Some(exif) = &exif {
             orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);
         }
-        Ok(Self { format, size, body, orientation, exif })
+        Ok(Self { format, size, data, orientation, exif })
     }
 
-    /// Width and height once turned upright.
+    /// Width and height after applying the orientation.
     pub(super) fn upright_size(&self) -> (u32, u32) {
         self.turned(self.size)
     }
 
-    /// A size as it is on the other side of the turn, in either direction.
+    /// Swaps width and height if the orientation does.
     fn turned(&self, (width, height): (u32, u32)) -> (u32, u32) {
         match self.orientation {
             Orientation::Rotate90
@@ -107,13 +108,13 @@ impl<'a> Header<'a> {
         self.exif.as_deref().map_or_else(|| "{}".to_owned(), exif::json)
     }
 
-    /// Decodes; a JPEG that will be shrunk to `least` (upright) may come out smaller than it is, but not smaller than
-    /// that.
-    pub(super) fn decode(self, least: Option<(u32, u32)>) -> Result<Decoded, Problem> {
-        let least = least.map(|least| self.turned(least));
-        let mut image = match self.body {
-            Body::Jpeg { file, grey } => jpeg(file, self.size, grey, least)?,
-            Body::Other(decoder) => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
+    /// Decodes the pixels. A JPEG that will be reduced to `min_size` (after applying the orientation) may be decoded at a
+    /// reduced size, but not below `min_size`.
+    pub(super) fn decode(self, min_size: Option<(u32, u32)>) -> Result<Decoded, Problem> {
+        let min_size = min_size.map(|size| self.turned(size));
+        let mut image = match self.data {
+            Encoded::Jpeg { file, grey } => jpeg(file, self.size, grey, min_size)?,
+            Encoded::Other(decoder) => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
         };
         image.apply_orientation(self.orientation);
         let alpha = image.color().has_alpha();
@@ -122,17 +123,17 @@ impl<'a> Header<'a> {
     }
 }
 
-/// By the first bytes, whatever the name or content type said.
+/// Detects the format from the first bytes, ignoring the file name and content type.
 fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
-    let says = |what: &str| Err(Problem::resize(format!("Image decoding error: {what}")));
+    let fail = |what: &str| Err(Problem::resize(format!("Image decoding error: {what}")));
     if bytes.is_empty() {
-        return says("0 bytes");
+        return fail("0 bytes");
     }
     if bytes.get(4..8) == Some(b"ftyp") {
         return match bytes.get(8..12) {
-            Some(b"avif" | b"avis") => says("AVIF is not supported"),
-            Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1") => says("HEIC is not supported"),
-            _ => says("a video, not an image"),
+            Some(b"avif" | b"avis") => fail("AVIF is not supported"),
+            Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1") => fail("HEIC is not supported"),
+            _ => fail("a video, not an image"),
         };
     }
     match image::guess_format(bytes) {
@@ -140,37 +141,38 @@ fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
             Ok(known)
         }
         Ok(other) => {
-            says(&format!("{} is not supported", other.extensions_str().first().unwrap_or(&"its type")))
+            fail(&format!("{} is not supported", other.extensions_str().first().unwrap_or(&"its type")))
         }
         Err(_) => {
             let start = &bytes[..bytes.len().min(512)];
             match start.trim_ascii_start().first() {
-                Some(b'<') if start.windows(4).any(|word| word == b"<svg") => says("SVG is not supported"),
-                Some(b'<') => says("a web page, not an image"),
-                _ => says("not an image"),
+                Some(b'<') if start.windows(4).any(|word| word == b"<svg") => fail("SVG is not supported"),
+                Some(b'<') => fail("a web page, not an image"),
+                _ => fail("not an image"),
             }
         }
     }
 }
 
 thread_local! {
-    /// Keeps its working memory from picture to picture.
+    /// Reused, because it keeps its working memory.
     static JPEG: RefCell<jpeg::Decoder> = RefCell::default();
 }
 
-/// libjpeg-turbo's pixels, grey ones as grey.
+/// Decodes a JPEG with libjpeg-turbo; a grey image gets one channel.
 fn jpeg(
     bytes: &[u8],
     size: (u32, u32),
     grey: bool,
-    least: Option<(u32, u32)>,
+    min_size: Option<(u32, u32)>,
 ) -> Result<DynamicImage, Problem> {
-    let eighths = least.map_or(8, |least| eighths(size, least));
+    let eighths = min_size.map_or(8, |min_size| eighths(size, min_size));
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
-    let decoded = JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, memory::largest(), |_, _| request));
+    let decoded =
+        JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, buffer_pool::take_largest(), |_, _| request));
     let pixels = decoded.map_err(|problem| not_a_jpeg(&problem))?.pixels;
     let (width, height) = pixels.dimensions();
-    // The memory may have been longer than the picture.
+    // The reused buffer may be longer than the image.
     let mut pixels = pixels.into_raw();
     pixels.truncate(3 * width as usize * height as usize);
     let missing = || Problem::resize("Image decoding error");
@@ -178,22 +180,23 @@ fn jpeg(
         return RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8).ok_or_else(missing);
     }
     let grey = pixels.iter().step_by(3).copied().collect();
-    memory::spend(pixels);
+    buffer_pool::recycle(pixels);
     GrayImage::from_raw(width, height, grey).map(DynamicImage::ImageLuma8).ok_or_else(missing)
 }
 
-/// The smallest size, in eighths of the stored one, that is not below `least` on either side. Of the eight only the halves
-/// and the whole have vector instructions; the others are slower than decoding all.
-fn eighths((width, height): (u32, u32), least: (u32, u32)) -> u32 {
-    let enough =
-        |eighths: u32| jpeg::scaled(width, eighths) >= least.0 && jpeg::scaled(height, eighths) >= least.1;
+/// The smallest scale, in eighths of the stored size, at which neither side is below `min_size`. Only 1/8, 1/4, 1/2 and 1
+/// are used: the decoder has no SIMD code for the others, which makes them slower than decoding at full size.
+fn eighths((width, height): (u32, u32), min_size: (u32, u32)) -> u32 {
+    let enough = |eighths: u32| {
+        jpeg::scaled(width, eighths) >= min_size.0 && jpeg::scaled(height, eighths) >= min_size.1
+    };
     [1, 2, 4].into_iter().find(|&eighths| enough(eighths)).unwrap_or(8)
 }
 
-/// Of the library's words the kind of failure.
+/// The kind of failure, from the library's message.
 fn not_a_jpeg(problem: &str) -> Problem {
     let kind = if problem.contains("truncated") || problem.contains("Premature end") {
-        ": the file is cut short"
+        ": the file is truncated"
     } else if problem.contains("too large") {
         ": too large"
     } else {
@@ -202,12 +205,12 @@ fn not_a_jpeg(problem: &str) -> Problem {
     Problem::resize(format!("Image decoding error{kind}"))
 }
 
-/// The decoder's own words would make a cause of every file; what kind of failure it is does not.
+/// The kind of failure. The decoder's own messages contain details, so that they could not be counted by cause.
 fn undecodable(error: image::ImageError) -> Problem {
     use image::ImageError::{Decoding, IoError, Limits, Unsupported};
     let kind = match error {
-        Unsupported(_) => ": an unsupported variant of its format",
-        IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => ": the file is cut short",
+        Unsupported(_) => ": unsupported variant of the file format",
+        IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => ": the file is truncated",
         Limits(_) => ": too large",
         Decoding(_) => ": damaged",
         _ => "",
@@ -230,14 +233,14 @@ fn pixels(image: DynamicImage) -> Pixels {
     Pixels { width, height, channels, data }
 }
 
-/// Composes pixels of `N` channels, the last of them alpha, onto white.
+/// Blends pixels of `N` channels, the last of them alpha, onto white.
 fn on_white<const N: usize>(pixels: &[u8]) -> Vec<u8> {
     let (pixels, _) = pixels.as_chunks::<N>();
     let mut out = Vec::with_capacity(pixels.len() * (N - 1));
     for pixel in pixels {
         let alpha = u32::from(pixel[N - 1]);
         for &value in &pixel[..N - 1] {
-            // Rounded c * a / 255 + 255 - a.
+            // c * a / 255 + 255 - a, rounded.
             out.push((((u32::from(value) * alpha + (255 - alpha) * 255) + 127) / 255) as u8);
         }
     }
@@ -249,13 +252,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_jpeg_is_decoded_no_smaller_than_needed() {
+    fn a_jpeg_is_not_decoded_below_the_target_size() {
         assert_eq!(eighths((640, 480), (341, 256)), 8);
         assert_eq!(eighths((640, 480), (320, 240)), 4);
         assert_eq!(eighths((4000, 3000), (341, 256)), 1);
         assert_eq!(eighths((4000, 3000), (256, 256)), 1);
         assert_eq!(eighths((1600, 1200), (341, 256)), 2);
-        // 1001 / 8 is rounded up, as the library does.
+        // 1001 / 8 is rounded up, as in libjpeg-turbo.
         assert_eq!(eighths((1001, 1001), (126, 126)), 1);
         assert_eq!(eighths((10, 10), (16, 16)), 8);
     }

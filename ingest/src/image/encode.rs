@@ -1,4 +1,4 @@
-//! The file types written.
+//! The output file types.
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::codecs::webp::WebPEncoder;
@@ -8,20 +8,20 @@ use serde::{Deserialize, Serialize};
 use super::decode::Pixels;
 use crate::sample::Problem;
 
-/// File type of the pictures in a shard.
+/// File type of the images in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Encoding {
-    /// JPEG of quality 1 to 100.
+    /// JPEG with quality 1 to 100.
     Jpg(u8),
-    /// PNG, compressed at level 0 to 9.
+    /// PNG with compression level 0 to 9.
     Png(u8),
-    /// WebP without loss.
+    /// Lossless WebP.
     Webp,
 }
 
 impl Encoding {
-    /// Extension of the members in the tar.
+    /// File extension of the images in the tar.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Jpg(_) => "jpg",

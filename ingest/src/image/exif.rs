@@ -1,23 +1,23 @@
-//! EXIF tags as one JSON text, in the naming of img2dataset's column ("Image Make", "EXIF `FNumber`", "GPS `GPSLatitude`").
+//! EXIF tags as JSON text, named as in img2dataset's column ("Image Make", "EXIF `FNumber`", "GPS `GPSLatitude`").
 
 use exif::{Context, In, Reader, Tag};
 use serde_json::{Map, Value};
 
-/// Values longer than this are cut: makers hide whole files in them.
-const LONGEST: usize = 200;
-/// Bounds what a hostile header can cost.
-const MOST_TAGS: usize = 200;
+/// Longer values are truncated: some cameras embed whole files in them.
+const MAX_VALUE_CHARS: usize = 200;
+/// Bounds the cost of a malicious header.
+const MAX_TAGS: usize = 200;
 
-/// `{}` when the block cannot be read.
+/// The tags of an EXIF block; `{}` if it cannot be parsed.
 pub(super) fn json(block: &[u8]) -> String {
     let mut tags = Map::new();
     let mut reader = Reader::new();
     reader.continue_on_error(true);
     let parsed = reader.read_raw(block.to_vec()).or_else(|error| error.distill_partial_result(|_| ()));
     if let Ok(parsed) = parsed {
-        // Maker notes and comments are binary to everyone but their maker.
+        // Maker notes and user comments are binary data without a common format.
         let wanted = |tag: Tag| ![Tag::MakerNote, Tag::UserComment].contains(&tag);
-        for field in parsed.fields().filter(|field| wanted(field.tag)).take(MOST_TAGS) {
+        for field in parsed.fields().filter(|field| wanted(field.tag)).take(MAX_TAGS) {
             let place = match (field.tag.context(), field.ifd_num) {
                 (_, In::THUMBNAIL) => "Thumbnail",
                 (Context::Exif, _) => "EXIF",
@@ -25,7 +25,7 @@ pub(super) fn json(block: &[u8]) -> String {
                 (Context::Interop, _) => "Interoperability",
                 _ => "Image",
             };
-            let value: String = field.display_value().to_string().chars().take(LONGEST).collect();
+            let value: String = field.display_value().to_string().chars().take(MAX_VALUE_CHARS).collect();
             tags.insert(format!("{place} {}", field.tag), Value::String(value.trim().to_owned()));
         }
     }

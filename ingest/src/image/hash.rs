@@ -1,4 +1,4 @@
-//! Hashes of the files that were downloaded, before anything was done to them.
+//! Hashes of the original image files.
 
 use md5::Md5;
 use serde::{Deserialize, Serialize};
@@ -6,11 +6,11 @@ use sha2::{Digest, Sha256, Sha512};
 
 use super::hexadecimal;
 
-/// Which hash the tables hold, in a column of its name.
+/// The kind of hash in the tables, in a column of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Hash {
-    /// 128 bits; what old lists have.
+    /// 128 bits; used by older lists.
     Md5,
     /// 256 bits.
     Sha256,
@@ -21,7 +21,7 @@ pub enum Hash {
 }
 
 impl Hash {
-    /// Name of the column; None where there is none.
+    /// Name of the column; None if hashes are not computed.
     pub fn column(self) -> Option<&'static str> {
         match self {
             Self::Md5 => Some("md5"),
@@ -31,7 +31,7 @@ impl Hash {
         }
     }
 
-    /// In lower-case hexadecimal.
+    /// The hash in lower-case hexadecimal.
     pub(super) fn of(self, bytes: &[u8]) -> Option<String> {
         match self {
             Self::Md5 => Some(hexadecimal(&Md5::digest(bytes))),
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_are_those_of_the_standards() {
-        // RFC 1321, appendix A.5; FIPS 180-2, appendices B.1 and C.1 (the latter's first and last words).
+    fn hashes_match_the_examples_of_the_standards() {
+        // RFC 1321, appendix A.5; FIPS 180-2, appendices B.1 and C.1 (of the latter the first and last words).
         assert_eq!(Hash::Md5.of(b"abc").unwrap(), "900150983cd24fb0d6963f7d28e17f72");
         let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(Hash::Sha256.of(b"abc").unwrap(), sha256);

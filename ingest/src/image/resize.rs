@@ -1,46 +1,49 @@
-//! The resize modes of img2dataset: which size a picture gets, what is cut off, what is padded.
+//! The resize modes of img2dataset: the size of the resized image, padding and cropping.
 
-use fast_image_resize as fir;
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
 use super::area;
 use super::decode::Pixels;
 use crate::sample::Problem;
 
-/// Which side `size` bounds, and how the picture becomes a square, if it does.
+/// Which side is resized to `size`, and how the image becomes a square, if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[value(rename_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// Longer side to the size, padded with white to a square.
+    /// Resize the longer side to the target size, then pad with white to a square.
     Border,
-    /// Shorter side to the size.
+    /// Resize the shorter side to the target size.
     KeepRatio,
-    /// Longer side to the size.
+    /// Resize the longer side to the target size.
     KeepRatioLargest,
-    /// Shorter side to the size, then the square in the centre.
+    /// Resize the shorter side to the target size, then crop the central square.
     CenterCrop,
-    /// As it is.
+    /// Do not resize.
     No,
 }
 
-/// What will be done to one picture.
+/// How to resize one image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     scaled: (u32, u32),
     shrink: bool,
-    then: Then,
+    framing: Framing,
 }
 
+/// What follows the scaling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Then {
-    Nothing,
+enum Framing {
+    None,
     Pad(u32),
     Crop(u32),
 }
 
 impl Mode {
-    /// None: the picture stays as it is.
+    /// The plan for an image of this size; None if it stays unchanged.
     pub(super) fn plan(self, width: u32, height: u32, size: u32, only_if_bigger: bool) -> Option<Plan> {
         let bounded = match self {
             Self::No => return None,
@@ -52,33 +55,33 @@ impl Mode {
             return None;
         }
         let scale = f64::from(size) / f64::from(bounded);
-        // Halves to even, as Python rounds; never away.
+        // Half to even, as Python rounds; at least one pixel.
         let scaled = |side: u32| (f64::from(side) * scale).round_ties_even().max(1.0) as u32;
-        let then = match self {
-            Self::Border => Then::Pad(size),
-            Self::CenterCrop => Then::Crop(size),
-            _ => Then::Nothing,
+        let framing = match self {
+            Self::Border => Framing::Pad(size),
+            Self::CenterCrop => Framing::Crop(size),
+            _ => Framing::None,
         };
-        Some(Plan { scaled: (scaled(width), scaled(height)), shrink, then })
+        Some(Plan { scaled: (scaled(width), scaled(height)), shrink, framing })
     }
 }
 
 impl Plan {
-    /// The size that the picture is shrunk to, if it is.
+    /// The reduced size, if the image is reduced.
     pub(super) fn shrunk(&self) -> Option<(u32, u32)> {
         self.shrink.then_some(self.scaled)
     }
 
-    /// Pixels of the largest picture made on the way.
+    /// Number of pixels of the largest intermediate image.
     pub(super) fn largest(&self) -> u64 {
         let scaled = u64::from(self.scaled.0) * u64::from(self.scaled.1);
-        match self.then {
-            Then::Pad(size) => scaled.max(u64::from(size) * u64::from(size)),
+        match self.framing {
+            Framing::Pad(size) => scaled.max(u64::from(size) * u64::from(size)),
             _ => scaled,
         }
     }
 
-    /// To the size that the mode asks for.
+    /// Scales the image, before padding or cropping.
     pub(super) fn scale(&self, pixels: Pixels) -> Result<Pixels, Problem> {
         let (width, height) = self.scaled;
         if (pixels.width, pixels.height) == self.scaled {
@@ -90,32 +93,52 @@ impl Plan {
         }
     }
 
-    /// Padded or cropped to a square, where the mode says so.
+    /// Pads or crops the scaled image to a square, if the mode does.
     pub(super) fn frame(&self, scaled: Pixels) -> Pixels {
-        match self.then {
-            Then::Nothing => scaled,
-            Then::Pad(size) => pad(&scaled, size),
-            Then::Crop(size) => crop(&scaled, size),
+        match self.framing {
+            Framing::None => scaled,
+            Framing::Pad(size) => pad(&scaled, size),
+            Framing::Crop(size) => crop(&scaled, size),
         }
     }
 }
 
-/// Lanczos with three lobes.
+/// Enlarges with the Lanczos3 filter.
 fn enlarge(pixels: Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
-    let kind = if pixels.channels == 3 { fir::PixelType::U8x3 } else { fir::PixelType::U8 };
-    let failed = |_| Problem::resize("resizing failed");
-    let source =
-        fir::images::Image::from_vec_u8(pixels.width, pixels.height, pixels.data, kind).map_err(failed)?;
-    let mut target = fir::images::Image::new(width, height, kind);
-    let options =
-        fir::ResizeOptions::new().resize_alg(fir::ResizeAlg::Convolution(fir::FilterType::Lanczos3));
-    fir::Resizer::new()
-        .resize(&source, &mut target, &options)
-        .map_err(|_| Problem::resize("resizing failed"))?;
-    Ok(Pixels { width, height, channels: pixels.channels, data: target.into_vec() })
+    let data = vec![0; width as usize * height as usize * pixels.channels];
+    let mut target = Pixels { width, height, channels: pixels.channels, data };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
+    resample(&mut Resizer::new(), &pixels, &mut target, &options)?;
+    Ok(target)
 }
 
-/// White around, the odd pixel to the right and below.
+/// Fills `target`, of as many channels as `source`: one (grey) or three.
+pub(super) fn resample(
+    resizer: &mut Resizer,
+    source: &Pixels,
+    target: &mut Pixels,
+    options: &ResizeOptions,
+) -> Result<(), Problem> {
+    // For pixel types known at compile time: the compiler would write out every filter for thirteen types otherwise.
+    fn of<P: PixelTrait>(
+        resizer: &mut Resizer,
+        source: &Pixels,
+        target: &mut Pixels,
+        options: &ResizeOptions,
+    ) -> Option<()> {
+        let source = TypedImageRef::<P>::from_buffer(source.width, source.height, &source.data).ok()?;
+        let mut target = TypedImage::<P>::from_buffer(target.width, target.height, &mut target.data).ok()?;
+        resizer.resize_typed(&source, &mut target, options).ok()
+    }
+    let done = if source.channels == 3 {
+        of::<U8x3>(resizer, source, target, options)
+    } else {
+        of::<U8>(resizer, source, target, options)
+    };
+    done.ok_or_else(|| Problem::resize("resizing failed"))
+}
+
+/// Pads with white on all sides; an odd pixel goes to the right or bottom.
 fn pad(pixels: &Pixels, size: u32) -> Pixels {
     let channels = pixels.channels;
     let (left, top) = ((size - pixels.width.min(size)) / 2, (size - pixels.height.min(size)) / 2);
@@ -128,7 +151,7 @@ fn pad(pixels: &Pixels, size: u32) -> Pixels {
     Pixels { width: size, height: size, channels, data }
 }
 
-/// The square in the centre; of an odd margin the larger half is right and below.
+/// Crops the central square; of an odd margin the larger half is at the right or bottom.
 fn crop(pixels: &Pixels, size: u32) -> Pixels {
     let channels = pixels.channels;
     let (left, top) = ((pixels.width - size) / 2, (pixels.height - size) / 2);
@@ -165,10 +188,10 @@ mod tests {
 
     #[test]
     fn padding_is_white_and_centred_and_cropping_takes_the_centre() {
-        let picture = |width, height, data: &[u8]| Pixels { width, height, channels: 1, data: data.to_vec() };
-        assert_eq!(pad(&picture(2, 1, &[1, 2]), 2).data, [1, 2, 255, 255]);
-        assert_eq!(pad(&picture(3, 1, &[1, 2, 3]), 3).data, [255, 255, 255, 1, 2, 3, 255, 255, 255]);
-        assert_eq!(crop(&picture(4, 1, &[1, 2, 3, 4]), 1).data, [2]);
-        assert_eq!(crop(&picture(1, 3, &[1, 2, 3]), 1).data, [2]);
+        let image = |width, height, data: &[u8]| Pixels { width, height, channels: 1, data: data.to_vec() };
+        assert_eq!(pad(&image(2, 1, &[1, 2]), 2).data, [1, 2, 255, 255]);
+        assert_eq!(pad(&image(3, 1, &[1, 2, 3]), 3).data, [255, 255, 255, 1, 2, 3, 255, 255, 255]);
+        assert_eq!(crop(&image(4, 1, &[1, 2, 3, 4]), 1).data, [2]);
+        assert_eq!(crop(&image(1, 3, &[1, 2, 3]), 1).data, [2]);
     }
 }

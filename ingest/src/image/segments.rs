@@ -1,21 +1,21 @@
-//! What a JPEG says of itself before its pixels: size, whether it is grey, EXIF. Reads the markers as libjpeg does, which
-//! then decodes, and copies nothing.
+//! The header of a JPEG: size, number of channels, EXIF. Reads the markers as libjpeg does, which decodes the pixels later,
+//! and copies nothing.
 
 use crate::sample::Problem;
 
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
-/// "APP1", where EXIF is.
+/// "APP1", the segment of EXIF.
 const APPLICATION_1: u8 = 0xe1;
 
-/// What comes before the first scan.
+/// The header: what comes before the first scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segments<'a> {
     /// Width and height as stored.
     pub(super) size: (u32, u32),
-    /// One channel.
+    /// Whether the image has one channel.
     pub(super) grey: bool,
-    /// The first block of EXIF, from its TIFF header on.
+    /// The first EXIF block, starting with its TIFF header.
     pub(super) exif: Option<&'a [u8]>,
 }
 
@@ -26,8 +26,8 @@ impl<'a> Segments<'a> {
         let mut rest = jpeg.get(2..).unwrap_or_default();
         let (mut frame, mut exif) = (None, None);
         loop {
-            let Some((marker, after)) = next_marker(rest) else { return problem("the file is cut short") };
-            // These stand alone.
+            let Some((marker, after)) = next_marker(rest) else { return problem("the file is truncated") };
+            // These markers have no length.
             if matches!(marker, 0x01 | 0xd0..=0xd8) {
                 rest = after;
                 continue;
@@ -36,26 +36,26 @@ impl<'a> Segments<'a> {
                 return problem("damaged");
             }
             let Some((length, _)) = after.split_first_chunk() else {
-                return problem("the file is cut short");
+                return problem("the file is truncated");
             };
-            // Counts its own two bytes.
+            // The length includes its own two bytes.
             let length = usize::from(u16::from_be_bytes(*length)).max(2);
             let Some((segment, after)) = after.split_at_checked(length) else {
-                return problem("the file is cut short");
+                return problem("the file is truncated");
             };
-            let body = &segment[2..];
+            let content = &segment[2..];
             match marker {
                 START_OF_SCAN => {
-                    // Bytes that look like an end cannot stand inside a scan. (The decoder fills what is missing with
-                    // grey and calls it a success.)
+                    // The end marker cannot occur inside a scan, so a file without it is truncated. (The decoder would
+                    // fill the missing part with grey and report success.)
                     if !after.windows(2).rev().any(|pair| pair == [0xff, END_OF_IMAGE]) {
-                        return problem("the file is cut short");
+                        return problem("the file is truncated");
                     }
                     break;
                 }
-                APPLICATION_1 => exif = exif.or_else(|| body.strip_prefix(b"Exif\0\0")),
-                // "SOF"; of the numbers between, three mean tables.
-                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => frame = frame.or(Some(body)),
+                APPLICATION_1 => exif = exif.or_else(|| content.strip_prefix(b"Exif\0\0")),
+                // "SOF" (start of frame), except three numbers of the range that have other meanings.
+                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => frame = frame.or(Some(content)),
                 _ => {}
             }
             rest = after;
@@ -65,17 +65,17 @@ impl<'a> Segments<'a> {
                 let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
                 Ok(Self { size: (side(w1, w0), side(h1, h0)), grey: channels == 1, exif })
             }
-            Some(&[_, _, _, _, _, _, ..]) => problem("an unsupported variant of its format"),
+            Some(&[_, _, _, _, _, _, ..]) => problem("unsupported variant of the file format"),
             _ => problem("damaged"),
         }
     }
 }
 
-/// The next marker, passing over whatever else is there, and what follows it.
+/// The next marker, skipping other bytes, and the bytes after it.
 fn next_marker(mut rest: &[u8]) -> Option<(u8, &[u8])> {
     loop {
         let start = rest.iter().position(|&byte| byte == 0xff)?;
-        // Any number of 0xff may fill up.
+        // Any number of 0xff bytes may precede a marker.
         let code = start + rest[start..].iter().position(|&byte| byte != 0xff)?;
         let (marker, after) = (rest[code], &rest[code + 1..]);
         if marker != 0 {
@@ -89,13 +89,13 @@ fn next_marker(mut rest: &[u8]) -> Option<(u8, &[u8])> {
 mod tests {
     use super::*;
 
-    /// Start, one segment a marker, a scan of two bytes, end.
+    /// A file with the given segments and a scan of two bytes.
     fn jpeg(segments: &[(u8, &[u8])]) -> Vec<u8> {
         let mut file = vec![0xff, 0xd8];
-        for (marker, body) in segments {
+        for (marker, content) in segments {
             file.extend([0xff, *marker]);
-            file.extend((body.len() as u16 + 2).to_be_bytes());
-            file.extend(*body);
+            file.extend((content.len() as u16 + 2).to_be_bytes());
+            file.extend(*content);
         }
         file.extend([0xff, 0xda, 0, 2, 1, 2, 0xff, 0xd9]);
         file
@@ -116,7 +116,7 @@ mod tests {
         ]);
         let found = Segments::read(&file).unwrap();
         assert_eq!(found, Segments { size: (515, 256), grey: true, exif: Some(b"II") });
-        // Rubbish and fill bytes between segments.
+        // Garbage and fill bytes between segments.
         let mut odd = file[..2].to_vec();
         odd.extend([3, 0xff, 0, 7, 0xff, 0xff]);
         odd.extend(&file[2..]);
@@ -124,20 +124,20 @@ mod tests {
     }
 
     #[test]
-    fn any_part_is_cut_short() {
-        // An end inside a thumbnail is not that of the file.
+    fn every_truncated_file_is_detected() {
+        // The end marker of a thumbnail is not the end of the file.
         let file = jpeg(&[(0xe1, b"Exif\0\0\xff\xd8\xff\xd9"), (0xc0, &[8, 0, 1, 0, 1, 3])]);
         Segments::read(&file).unwrap();
         for length in 0..file.len() {
-            assert!(cause(&file[..length]).ends_with("cut short"), "{length} bytes");
+            assert!(cause(&file[..length]).ends_with("truncated"), "{length} bytes");
         }
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_said() {
+    fn undecodable_files_have_a_cause() {
         assert!(cause(&jpeg(&[(0xc4, &[8, 0, 1, 0, 1, 3])])).ends_with("damaged"), "no frame");
-        assert!(cause(&jpeg(&[(0xc0, &[8, 0, 1])])).ends_with("damaged"), "half a frame");
-        assert!(cause(&jpeg(&[(0xc0, &[12, 0, 1, 0, 1, 3])])).contains("unsupported"), "12 bits");
-        assert!(cause(&[0xff, 0xd8, 0xff, 0xd9]).ends_with("damaged"), "nothing");
+        assert!(cause(&jpeg(&[(0xc0, &[8, 0, 1])])).ends_with("damaged"), "incomplete frame");
+        assert!(cause(&jpeg(&[(0xc0, &[12, 0, 1, 0, 1, 3])])).contains("unsupported"), "12 bits per channel");
+        assert!(cause(&[0xff, 0xd8, 0xff, 0xd9]).ends_with("damaged"), "no segments");
     }
 }

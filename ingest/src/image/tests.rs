@@ -8,13 +8,13 @@ fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
-/// As it is, without loss.
+/// No resizing, lossless output.
 fn plain() -> Settings {
     Settings { mode: Mode::No, encoding: Encoding::Png(6), ..Settings::default() }
 }
 
-fn pixel(picture: &Picture, x: u32, y: u32) -> [u8; 3] {
-    ::image::load_from_memory(&picture.bytes).unwrap().to_rgb8().get_pixel(x, y).0
+fn pixel(image: &EncodedImage, x: u32, y: u32) -> [u8; 3] {
+    ::image::load_from_memory(&image.bytes).unwrap().to_rgb8().get_pixel(x, y).0
 }
 
 fn near(found: [u8; 3], expected: [u8; 3], tolerance: u8) {
@@ -22,32 +22,32 @@ fn near(found: [u8; 3], expected: [u8; 3], tolerance: u8) {
     assert!(close, "{found:?}, not {expected:?}");
 }
 
-/// The four colours of `quarters()` in make.py, at the middle of each quarter of a `width` x `height` picture.
-fn quarters(picture: &Picture, tolerance: u8) {
-    let (width, height) = (picture.width, picture.height);
-    near(pixel(picture, width / 4, height / 4), [200, 30, 30], tolerance);
-    near(pixel(picture, width * 3 / 4, height / 4), [30, 200, 30], tolerance);
-    near(pixel(picture, width / 4, height * 3 / 4), [30, 30, 200], tolerance);
-    near(pixel(picture, width * 3 / 4, height * 3 / 4), [200, 200, 30], tolerance);
+/// Checks the four colours of `quarters()` in make.py, at the centre of each quarter.
+fn quarters(image: &EncodedImage, tolerance: u8) {
+    let (width, height) = (image.width, image.height);
+    near(pixel(image, width / 4, height / 4), [200, 30, 30], tolerance);
+    near(pixel(image, width * 3 / 4, height / 4), [30, 200, 30], tolerance);
+    near(pixel(image, width / 4, height * 3 / 4), [30, 30, 200], tolerance);
+    near(pixel(image, width * 3 / 4, height * 3 / 4), [200, 200, 30], tolerance);
 }
 
 #[test]
-fn pictures_are_turned_upright() {
-    let picture = plain().process(&fixture("orientation.jpg"), &Row::default()).unwrap();
-    assert_eq!((picture.width, picture.height), (64, 32));
-    assert_eq!((picture.original_width, picture.original_height), (64, 32));
-    quarters(&picture, 8);
-    let exif: serde_json::Value = serde_json::from_str(&picture.exif).unwrap();
+fn the_exif_orientation_is_applied_unless_it_is_ignored() {
+    let image = plain().process(&fixture("orientation.jpg"), &Row::default()).unwrap();
+    assert_eq!((image.width, image.height), (64, 32));
+    assert_eq!((image.original_width, image.original_height), (64, 32));
+    quarters(&image, 8);
+    let exif: serde_json::Value = serde_json::from_str(&image.exif).unwrap();
     assert!(exif["Image Make"].as_str().unwrap().contains("Maker"), "{exif}");
     assert!(exif.get("Image Orientation").is_some(), "{exif}");
 
     let as_stored = Settings { ignore_orientation: true, ..plain() };
-    let picture = as_stored.process(&fixture("orientation.jpg"), &Row::default()).unwrap();
-    assert_eq!((picture.width, picture.height), (32, 64));
+    let image = as_stored.process(&fixture("orientation.jpg"), &Row::default()).unwrap();
+    assert_eq!((image.width, image.height), (32, 64));
 }
 
 #[test]
-fn inks_frames_and_depths_become_plain_pictures() {
+fn cmyk_progressive_animated_and_16_bit_images_become_8_bit_rgb_or_grey() {
     quarters(&plain().process(&fixture("cmyk.jpg"), &Row::default()).unwrap(), 8);
     quarters(&plain().process(&fixture("progressive.jpg"), &Row::default()).unwrap(), 8);
     quarters(&plain().process(&fixture("animated.gif"), &Row::default()).unwrap(), 8);
@@ -56,18 +56,18 @@ fn inks_frames_and_depths_become_plain_pictures() {
 }
 
 #[test]
-fn what_is_transparent_shows_white() {
-    let picture = plain().process(&fixture("alpha.png"), &Row::default()).unwrap();
-    assert_eq!(pixel(&picture, 0, 0), [200, 30, 30]);
+fn transparent_pixels_are_blended_onto_white() {
+    let image = plain().process(&fixture("alpha.png"), &Row::default()).unwrap();
+    assert_eq!(pixel(&image, 0, 0), [200, 30, 30]);
     // 128 / 255 of (0, 0, 200) on white: 255 - 128 = 127, and 200 * 128 / 255 + 127 = 227.4.
-    assert_eq!(pixel(&picture, 1, 0), [127, 127, 227]);
-    assert_eq!(pixel(&picture, 2, 0), [255; 3]);
-    let picture = plain().process(&fixture("palette.png"), &Row::default()).unwrap();
-    assert_eq!((pixel(&picture, 0, 0), pixel(&picture, 1, 0)), ([10, 20, 30], [255; 3]));
+    assert_eq!(pixel(&image, 1, 0), [127, 127, 227]);
+    assert_eq!(pixel(&image, 2, 0), [255; 3]);
+    let image = plain().process(&fixture("palette.png"), &Row::default()).unwrap();
+    assert_eq!((pixel(&image, 0, 0), pixel(&image, 1, 0)), ([10, 20, 30], [255; 3]));
 }
 
 #[test]
-fn bytes_are_kept_only_when_nothing_changes() {
+fn original_bytes_are_stored_only_if_nothing_changes() {
     let keep = |encoding| Settings { skip_reencode: true, encoding, ..plain() };
     let original = fixture("cmyk.jpg");
     assert_eq!(keep(Encoding::Jpg(95)).process(&original, &Row::default()).unwrap().bytes, original);
@@ -81,14 +81,17 @@ fn bytes_are_kept_only_when_nothing_changes() {
 }
 
 #[test]
-fn filters_turn_pictures_away_by_name() {
+fn every_filter_has_its_cause() {
     let cause =
         |settings: Settings| settings.process(&fixture("cmyk.jpg"), &Row::default()).unwrap_err().cause;
     assert_eq!(cause(Settings { min_side: 33, ..plain() }), "image too small");
     assert_eq!(cause(Settings { max_area: Some(2047), ..plain() }), "image area too large");
     assert_eq!(cause(Settings { max_aspect: Some(1.9), ..plain() }), "aspect ratio too large");
-    assert_eq!(cause(Settings { max_pixels: 2047, ..plain() }), "image claims more pixels than --max-pixels");
-    // 64 x 32 with its shorter side at 4096 would be 8192 x 4096.
+    assert_eq!(
+        cause(Settings { max_pixels: 2047, ..plain() }),
+        "image header declares more pixels than --max-pixels"
+    );
+    // 64 x 32 with its shorter side resized to 4096 would be 8192 x 4096.
     let enlarged = Settings { mode: Mode::KeepRatio, size: 4096, max_pixels: 1_000_000, ..plain() };
     assert_eq!(cause(enlarged), "aspect ratio too large");
     assert!(
@@ -99,7 +102,7 @@ fn filters_turn_pictures_away_by_name() {
 }
 
 #[test]
-fn a_file_cut_anywhere_or_changed_anywhere_never_panics() {
+fn truncated_and_modified_files_never_panic() {
     for name in ["orientation.jpg", "progressive.jpg", "alpha.png", "grey16.png", "animated.gif"] {
         let whole = fixture(name);
         for length in (0..whole.len()).step_by(whole.len() / 60 + 1) {
@@ -114,12 +117,12 @@ fn a_file_cut_anywhere_or_changed_anywhere_never_panics() {
     let cut = &fixture("progressive.jpg")[..300];
     assert_eq!(
         plain().process(cut, &Row::default()).unwrap_err().cause,
-        "Image decoding error: the file is cut short"
+        "Image decoding error: the file is truncated"
     );
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn unsupported_formats_are_named() {
     let cause = |bytes: &[u8]| plain().process(bytes, &Row::default()).unwrap_err().cause;
     // The first boxes of the formats: length, "ftyp", brand (ISO/IEC 14496-12; AVIF and HEIF specifications).
     assert_eq!(cause(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"), "Image decoding error: AVIF is not supported");

@@ -1,28 +1,28 @@
-//! The rows of the inputs, in order: which shard each belongs to, which shards are made here and now.
+//! Reads the rows of the inputs in order, assigns them to shards, and skips the shards of other jobs and complete shards.
 
 use crossbeam::channel::Sender;
 
 use super::{Event, Inputs, Run, Task};
+use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::rows::Rows;
 use crate::sample::{Problem, Sample};
-use crate::set::Set;
 use crate::shard::ShardWriter;
 use crate::stats::Totals;
 
-/// Hands out the rows of the inputs, shard by shard.
+/// Submits the rows of the inputs, shard by shard.
 pub(super) struct Feeder<'a> {
-    pub(super) set: &'a Set,
+    pub(super) dataset: &'a Dataset,
     pub(super) run: &'a Run,
     pub(super) events: Sender<Event>,
-    /// Full while as many shards as may be are open.
+    /// One message per open shard; full if the maximum number of shards is open.
     pub(super) opened: Sender<()>,
-    /// Of the shards that an earlier run finished.
+    /// Counts of the shards that were complete before this run.
     pub(super) finished: Totals,
 }
 
 impl Feeder<'_> {
-    /// Feeds all rows that are this process's, but those of finished shards.
+    /// Submits all rows of this job, except those of complete shards.
     pub(super) fn feed(
         &mut self,
         shards: Option<&[u32]>,
@@ -45,21 +45,21 @@ impl Feeder<'_> {
         Ok(())
     }
 
-    /// Feeds one shard's rows, or passes over them; false when there are none left.
+    /// Submits or skips the rows of one shard; false if no rows are left.
     fn feed_shard(
         &mut self,
         shard: u32,
         rows: &mut dyn Rows,
         submit: &mut dyn FnMut(Task) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        let size = self.set.shard_size;
+        let size = self.dataset.shard_size;
         if self.run.stopped() {
             return Err(Error::Interrupted);
         }
-        if !self.set.part.owns(shard) {
+        if !self.dataset.part.owns(shard) {
             return Ok(rows.skip(size as usize)? > 0);
         }
-        if let Some(stats) = self.set.finished(shard)? {
+        if let Some(stats) = self.dataset.finished(shard)? {
             self.finished.finished_shard(&stats);
             return Ok(rows.skip(size as usize)? > 0);
         }
@@ -72,12 +72,12 @@ impl Feeder<'_> {
         rows: &mut dyn Rows,
         submit: &mut dyn FnMut(Task) -> Result<(), Error>,
     ) -> Result<bool, Error> {
-        let size = self.set.shard_size;
+        let size = self.dataset.shard_size;
         let mut next = rows.next_row()?;
         if next.is_none() {
             return Ok(false);
         }
-        let writer = ShardWriter::create(self.set, shard, rows.extra(), rows.captioned())?;
+        let writer = ShardWriter::create(self.dataset, shard, rows.extra(), rows.captioned())?;
         self.opened.send(()).map_err(|_| Error::Interrupted)?;
         self.send(Event::Open(Box::new(writer)))?;
         let mut count = 0;
@@ -102,11 +102,11 @@ impl Feeder<'_> {
     }
 
     fn send(&self, event: Event) -> Result<(), Error> {
-        // Fails only when the writer has ended, whose own error then says why.
+        // Fails only if the writer has ended, whose own error gives the cause.
         self.events.send(event).map_err(|_| Error::Interrupted)
     }
 
-    /// Lets go of the channels, whose other ends wait for that; what was finished before.
+    /// Drops the channels, whose receivers wait for that, and returns the counts of the shards that were complete before.
     pub(super) fn close(self) -> Totals {
         self.finished
     }

@@ -1,5 +1,5 @@
-//! What a row says about its picture beyond URL and caption: the hash that its bytes should have, and boxes to blur. Every
-//! format reads these columns as carried ones; here they get their meaning.
+//! Annotations of images: the expected hash of the file, and boxes to blur. The readers of all formats treat these columns
+//! as additional columns; here they are parsed.
 
 use serde_json::Value;
 
@@ -7,13 +7,13 @@ use super::{Extra, Row, Rows, Wanted};
 use crate::error::Error;
 use crate::sample::Problem;
 
-/// `[left, top, right, bottom]`, each a share of the picture's width or height.
+/// `[left, top, right, bottom]`, as fractions of the image's width or height.
 pub type Region = [f64; 4];
 
-/// Rows whose hash column, the last carried one, has become [`Row::hash`], and whose boxes are known.
+/// Rows whose [`Row::hash`] (from the last additional column) and [`Row::boxes`] are filled in.
 pub(super) struct AnnotatedRows {
     rows: Box<dyn Rows>,
-    /// Without the hash column.
+    /// The additional columns without the hash.
     extra: Vec<Extra>,
     hashed: bool,
     /// Position of the column of boxes.
@@ -34,7 +34,7 @@ impl AnnotatedRows {
     }
 }
 
-/// The columns that a format's reader has to find: the hash is one more carried column.
+/// The columns that the reader of the format must find: the hash is one more additional column.
 pub(super) fn wanted_of_reader(wanted: &Wanted) -> Wanted {
     let mut wanted = wanted.clone();
     wanted.extra.extend(wanted.hash.clone());
@@ -78,10 +78,10 @@ impl Rows for AnnotatedRows {
     }
 }
 
-/// A picture whose boxes cannot be read must not go out unblurred.
+/// The cause of failure: an image whose boxes cannot be read must not be stored without blurring.
 const NOT_BOXES: &str = "boxes are not lists of left, top, right, bottom between 0 and 1";
 
-/// Boxes as a list of lists of numbers, or as such a list in JSON. Nothing at all is no boxes.
+/// Parses boxes: a list of lists of numbers, or the same as JSON text. Null and empty text mean no boxes.
 pub(crate) fn regions(value: &Value) -> Option<Vec<Region>> {
     let parsed;
     let list = match value {
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn boxes_are_lists_however_they_are_written() {
+    fn boxes_are_lists_or_json_text() {
         let two = vec![[0.0, 0.1, 0.5, 1.0], [0.2, 0.2, 0.3, 0.3]];
         assert_eq!(regions(&json!([[0, 0.1, 0.5, 1], [0.2, 0.2, 0.3, 0.3]])), Some(two.clone()));
         assert_eq!(regions(&json!("[[0.0, 0.1, 0.5, 1.0], [0.2, 0.2, 0.3, 0.3]]")), Some(two));

@@ -1,5 +1,5 @@
-//! COCO's captions file: one object with a list `images` (id, file_name, ..) and a list `annotations` (image_id,
-//! caption, ..). One row a caption, in the order of the annotations.
+//! COCO captions files: an object with a list `images` (id, file_name, ..) and a list `annotations` (image_id, caption,
+//! ..). One row per caption, in the order of the annotations.
 
 use std::collections::HashMap;
 use std::io::Read;
@@ -19,17 +19,18 @@ struct CocoFile {
 }
 
 pub(super) struct CocoRows {
-    /// By image id; ids are compared as JSON text, since some sets have strings.
+    /// By image id; ids are compared as JSON text, because some datasets have text ids.
     images: HashMap<String, Map<String, Value>>,
     annotations: std::vec::IntoIter<Map<String, Value>>,
     total: u64,
     url: String,
     extra: Vec<Extra>,
-    /// Whether nobody asks for the pictures.
-    captions_alone: bool,
+    /// Whether only the captions are needed, not the images.
+    captions_only: bool,
 }
 
-/// Whether the file is an object with the key "images" or "annotations" near its start (COCO's own begins with "info").
+/// Whether the file is an object with the key "images" or "annotations" near its start (the official files begin with
+/// "info").
 pub(super) fn is_coco(path: &Path, wanted: &Wanted) -> Result<bool, Error> {
     if wanted.place == Where::Web && wanted.url.is_none() {
         return Ok(false);
@@ -57,13 +58,13 @@ impl CocoRows {
             && !first.contains_key("caption")
         {
             let problem =
-                "its annotations have no \"caption\": give COCO's captions_*.json, not instances_*.json";
+                "its annotations have no \"caption\": use the captions_*.json of COCO, not instances_*.json";
             return Err(Error::input(path, problem));
         }
         let total = file.annotations.len() as u64;
         let annotations = file.annotations.into_iter();
-        let captions_alone = wanted.place == Where::Nowhere;
-        Ok(Self { images, annotations, total, url, extra: wanted.extra_text(), captions_alone })
+        let captions_only = wanted.place == Where::Nowhere;
+        Ok(Self { images, annotations, total, url, extra: wanted.extra_text(), captions_only })
     }
 }
 
@@ -77,8 +78,8 @@ impl Rows for CocoRows {
         let image = annotation.get("image_id").and_then(|id| self.images.get(&id.to_string()));
         let mut problem = None;
         let url = image.and_then(|image| image.get(&self.url)).and_then(Value::as_str).map(str::to_owned);
-        if url.is_none() && !self.captions_alone {
-            problem = Some(Problem::read("annotation of an image that is not in the file"));
+        if url.is_none() && !self.captions_only {
+            problem = Some(Problem::read("the annotation's image is not in the file"));
         }
         let caption = annotation.get("caption").and_then(Value::as_str).map(|text| text.trim().to_owned());
         let value = |name: &str| annotation.get(name).or_else(|| image.and_then(|image| image.get(name)));

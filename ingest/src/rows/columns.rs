@@ -1,41 +1,41 @@
-//! Which columns of an input hold the URL (or file), the caption, and what is carried through.
+//! Which columns of an input hold the URL (or file), the caption and the additional columns.
 
 use std::path::Path;
 
 use super::{Extra, Kind};
 use crate::error::Error;
 
-/// Where the pictures of a set are.
+/// Where the images are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Where {
     /// At URLs.
     Web,
     /// In a folder.
     Local,
-    /// Nowhere: only the captions are wanted.
+    /// Nowhere: only the captions are needed.
     Nowhere,
 }
 
-/// What the command line says about columns.
+/// The columns that the command line asks for.
 #[derive(Debug, Clone)]
 pub struct Wanted {
-    /// Decides the names that are looked for when none is given.
+    /// Decides which column names are tried by default.
     pub place: Where,
-    /// Column of URLs or files; None looks for the usual names.
+    /// Column of URLs or files; None tries the usual names.
     pub url: Option<String>,
-    /// Column of captions; None looks for the usual names.
+    /// Column of captions; None tries the usual names.
     pub caption: Option<String>,
-    /// The set has no captions, on purpose.
+    /// Whether the dataset is to have no captions.
     pub no_captions: bool,
-    /// Columns carried through.
+    /// Additional columns, copied into the output.
     pub extra: Vec<String>,
-    /// Column of the hashes that the pictures' bytes should have.
+    /// Column of the expected hashes of the image files.
     pub hash: Option<String>,
     /// Column of boxes to blur, one of `extra`.
     pub boxes: Option<String>,
 }
 
-/// Output columns that a carried column may not shadow.
+/// Output columns, whose names additional columns must not have.
 pub const RESERVED: [&str; 15] = [
     "key",
     "caption",
@@ -57,7 +57,7 @@ pub const RESERVED: [&str; 15] = [
 /// Positions of the columns in one file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
-    /// None when no pictures are wanted.
+    /// None when no images are needed.
     pub(super) url: Option<usize>,
     pub(super) caption: Option<usize>,
     pub(super) extra: Vec<usize>,
@@ -81,7 +81,7 @@ impl Wanted {
 
     const USUAL_CAPTIONS: &'static [&'static str] = &["caption", "captions", "text"];
 
-    /// Finds the columns among `names`, first exactly, then whatever the case.
+    /// Finds the columns among `names`: an exact match first, then one that ignores case.
     pub(super) fn find(&self, path: &Path, names: &[String]) -> Result<Found, Error> {
         let url = |what, option| {
             Self::column(path, names, self.url.as_deref(), self.usual_urls(), what, option).map(Some)
@@ -125,11 +125,11 @@ impl Wanted {
             path: path.to_owned(),
             wanted: given.map_or(format!("column of {what}"), |name| format!("column {name:?}")),
             columns: names.to_vec(),
-            mend: format!("name one of them with {option}"),
+            fix: format!("choose one of them with {option}"),
         })
     }
 
-    /// The carried columns of inputs that have no types.
+    /// The additional columns of untyped inputs.
     pub(super) fn extra_text(&self) -> Vec<Extra> {
         self.extra.iter().map(|name| Extra { name: name.clone(), kind: Kind::Text }).collect()
     }
@@ -156,20 +156,20 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_names_are_found_whatever_their_case() {
+    fn the_usual_names_are_found_in_any_case() {
         let found = wanted().find(Path::new("x.parquet"), &names(&["SAMPLE_ID", "URL", "TEXT"])).unwrap();
         assert_eq!(found, Found { url: Some(1), caption: Some(2), extra: vec![] });
     }
 
     #[test]
-    fn a_missing_column_is_named_with_those_there_are() {
+    fn the_error_for_a_missing_column_lists_the_existing_columns() {
         let mut wanted = wanted();
         wanted.caption = Some("alt".to_owned());
         let error = wanted.find(Path::new("x.csv"), &names(&["url", "title"])).unwrap_err();
         assert_eq!(
             error.to_string(),
             "x.csv has no column \"alt\"; its columns are url, title: \
-             name one of them with --caption-col (or --no-captions)"
+             choose one of them with --caption-col (or --no-captions)"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Comma- and tab-separated tables. A header names the columns; a first line that holds a URL is no header but a row,
-//! as in CC3M and CC12M, whose two columns are then told apart by which one it is.
+//! Comma- and tab-separated tables. The first line is the header, unless it is a URL and a caption in either order (as in
+//! CC3M and CC12M): then it is the first row, and the column with the URL is the column of URLs.
 
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -18,11 +18,11 @@ pub(super) struct DelimitedRows {
     from: Reader<Box<dyn BufRead + Send>>,
     found: Found,
     extra: Vec<Extra>,
-    /// Number of fields of the first line.
+    /// Number of fields in the first line.
     fields: usize,
     record: ByteRecord,
-    /// The first line, when it is a row.
-    waiting: VecDeque<ByteRecord>,
+    /// The first line, if it is a row.
+    queued: VecDeque<ByteRecord>,
 }
 
 impl DelimitedRows {
@@ -30,22 +30,22 @@ impl DelimitedRows {
         let mut from = Self::reader(path, delimiter, true)?;
         let mut first = ByteRecord::new();
         if !from.read_byte_record(&mut first).map_err(|error| csv_error(path, &error))? {
-            return Err(Error::input(path, "empty: not even a header"));
+            return Err(Error::input(path, "the file is empty: it has no rows and no header"));
         }
         let names: Vec<String> = first.iter().map(|field| text(field.trim_ascii()).0).collect();
-        let mut waiting = VecDeque::new();
+        let mut queued = VecDeque::new();
         let found = match headerless(&names) {
             Some(found) if wanted.place != Where::Local && wanted.url.is_none() => {
                 if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()) {
-                    return Err(Error::input(
-                        path,
-                        format!("the first line is a row, not a header naming {name:?}"),
-                    ));
+                    return Err(Error::Usage(format!(
+                        "{} has no column {name:?}: it has no header, its first line is a URL and a caption",
+                        path.display()
+                    )));
                 }
-                // Quotes mean nothing in these files: one in a caption must not swallow the lines after it.
+                // These files do not use quoting: a quote character in a caption must not merge it with the next lines.
                 from = Self::reader(path, delimiter, delimiter != b'\t')?;
                 if from.read_byte_record(&mut first).map_err(|error| csv_error(path, &error))? {
-                    waiting.push_back(first.clone());
+                    queued.push_back(first.clone());
                 }
                 found
             }
@@ -58,7 +58,7 @@ impl DelimitedRows {
             extra: wanted.extra_text(),
             fields: first.len(),
             record: ByteRecord::new(),
-            waiting,
+            queued,
         })
     }
 
@@ -73,7 +73,7 @@ impl DelimitedRows {
         let mut problem = None;
         if record.len() != self.fields {
             let (has, header) = (record.len(), self.fields);
-            problem = Some(Problem::read(format!("row has {has} fields, the header {header}")));
+            problem = Some(Problem::read(format!("row has {has} fields, header has {header}")));
         }
         let mut take = |value: Option<(String, bool)>, what: &str| {
             let (text, valid) = value.unwrap_or((String::new(), true));
@@ -96,7 +96,7 @@ impl DelimitedRows {
     }
 }
 
-/// The columns of a table without a header: two fields, exactly one of which is a URL.
+/// The columns of a table without a header: two fields, of which exactly one is a URL.
 fn headerless(first: &[String]) -> Option<Found> {
     let is_url = |field: &String| field.starts_with("http://") || field.starts_with("https://");
     match first {
@@ -111,7 +111,7 @@ fn headerless(first: &[String]) -> Option<Found> {
 }
 
 fn csv_error(path: &Path, error: &csv::Error) -> Error {
-    Error::input(path, format!("not a readable table: {error}"))
+    Error::input(path, format!("cannot parse this table: {error}"))
 }
 
 impl Rows for DelimitedRows {
@@ -124,7 +124,7 @@ impl Rows for DelimitedRows {
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
-        if let Some(record) = self.waiting.pop_front() {
+        if let Some(record) = self.queued.pop_front() {
             return Ok(Some(self.row(&record)));
         }
         let read = self.from.read_byte_record(&mut self.record);

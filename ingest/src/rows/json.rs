@@ -1,5 +1,5 @@
-//! JSON: one object a line, or an array of objects, or objects one after another. An object a row; a list of captions
-//! makes one row a caption.
+//! JSON: one object per line, an array of objects, or concatenated objects. Each object is a row; one with a list of
+//! captions becomes one row per caption.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
-use super::{Extra, LONGEST_LINE, Row, Rows, Wanted, expand, next_line, reader, text};
+use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, expand, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -20,8 +20,8 @@ pub(super) struct JsonRows {
     caption: Option<String>,
     extra: Vec<Extra>,
     line: Vec<u8>,
-    /// Objects before the first usable one, and rows of an object with several captions.
-    waiting: VecDeque<Row>,
+    /// Rows that were read ahead: those before the first usable object, and those of an object with several captions.
+    queued: VecDeque<Row>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,11 +31,11 @@ enum Layout {
     Stream,
 }
 
-/// One object of the file, or why there is none on this line.
+/// One object of the file, or why a line is not an object.
 enum Record {
-    /// With a problem when it is not UTF-8 all through.
+    /// With a problem if it is not valid UTF-8.
     Object(Map<String, Value>, Option<Problem>),
-    /// What is what cannot be known in such a line, so all of it stands in for the URL.
+    /// The line cannot be parsed, so the whole line takes the place of the URL.
     Broken(String, Problem),
 }
 
@@ -52,13 +52,15 @@ impl JsonRows {
                 Layout::Array { first: true }
             }
             Some(b'{') => Layout::Stream,
-            None => return Err(Error::input(path, "empty: no rows")),
-            Some(_) => return Err(Error::input(path, "neither an array of objects nor an object")),
+            None => return Err(Error::input(path, "the file is empty: it has no rows")),
+            Some(_) => {
+                return Err(Error::input(path, "not JSON objects: it begins with neither \"[\" nor \"{\""));
+            }
         };
         Self::open(path, from, layout, wanted)
     }
 
-    /// Finds the columns in the first object that can be read.
+    /// Finds the columns in the first valid object.
     fn open(
         path: &Path,
         from: Box<dyn BufRead + Send>,
@@ -73,7 +75,7 @@ impl JsonRows {
             caption: None,
             extra: wanted.extra_text(),
             line: Vec::new(),
-            waiting: VecDeque::new(),
+            queued: VecDeque::new(),
         };
         let mut broken = Vec::new();
         while let Some(record) = rows.next_record()? {
@@ -87,17 +89,22 @@ impl JsonRows {
                         column.name.clone_from(&names[index]);
                     }
                     broken.push(Record::Object(object, problem));
-                    rows.waiting = broken.into_iter().flat_map(|record| rows.rows(record)).collect();
+                    rows.queued = broken.into_iter().flat_map(|record| rows.rows(record)).collect();
                     return Ok(rows);
                 }
                 record @ Record::Broken(..) => broken.push(record),
             }
-            // A file whose first hundred lines are no objects is not JSON lines.
+            // A file whose first hundred lines are not objects is not a jsonl file.
             if broken.len() >= 100 {
                 break;
             }
         }
-        Err(Error::input(path, if broken.is_empty() { "empty: no rows" } else { "no JSON object in it" }))
+        let problem = if broken.is_empty() {
+            "the file is empty: it has no rows"
+        } else {
+            "not a jsonl file: no line is a JSON object"
+        };
+        Err(Error::input(path, problem))
     }
 
     fn next_record(&mut self) -> Result<Option<Record>, Error> {
@@ -119,20 +126,20 @@ impl JsonRows {
                     next = peek(&self.path, self.from.as_mut())?;
                 }
                 Some(_) if *first => {}
-                Some(_) => return Err(malformed("no comma between two objects of the array")),
-                None => return Err(malformed("the array is cut short")),
+                Some(_) => return Err(malformed("invalid JSON: no comma between two objects of the array")),
+                None => return Err(malformed("the file is truncated: its array has no end")),
             }
             *first = false;
         }
         match next {
             None if self.layout == Layout::Stream => return Ok(None),
             Some(b'{') => {}
-            _ => return Err(malformed("an element that is not an object")),
+            _ => return Err(malformed("not a list of JSON objects: one element is not an object")),
         }
-        // An object ends at its brace, so nothing after it is read ahead.
-        let mut one = serde_json::Deserializer::from_reader(self.from.as_mut().take(LONGEST_LINE));
+        // The parser stops at the closing brace, so nothing after the object is consumed.
+        let mut one = serde_json::Deserializer::from_reader(self.from.as_mut().take(MAX_LINE_BYTES));
         let object = Map::<String, Value>::deserialize(&mut one)
-            .map_err(|error| Error::input(&self.path, format!("not JSON: {error}")))?;
+            .map_err(|error| Error::input(&self.path, format!("invalid JSON: {error}")))?;
         Ok(Some(Record::Object(object, None)))
     }
 
@@ -190,7 +197,7 @@ fn parse_line(line: &[u8]) -> Record {
     }
 }
 
-/// First byte that is not white space, not consumed.
+/// The next byte that is not white space, without consuming it.
 fn peek(path: &Path, from: &mut dyn BufRead) -> Result<Option<u8>, Error> {
     loop {
         let buffer = from.fill_buf().map_err(Error::file("read", path))?;
@@ -213,12 +220,12 @@ impl Rows for JsonRows {
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
         loop {
-            if let Some(row) = self.waiting.pop_front() {
+            if let Some(row) = self.queued.pop_front() {
                 return Ok(Some(row));
             }
             let Some(record) = self.next_record()? else { return Ok(None) };
             let rows = self.rows(record);
-            self.waiting.extend(rows);
+            self.queued.extend(rows);
         }
     }
 }

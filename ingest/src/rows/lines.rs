@@ -1,4 +1,4 @@
-//! One URL a line; or, where only captions are wanted, one caption a line, empty ones too.
+//! Text files: one URL per line or, if only captions are needed, one caption per line (empty lines are empty captions).
 
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,10 @@ pub(super) struct TextRows {
 impl TextRows {
     pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
         if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()).or(wanted.url.as_ref()) {
-            let problem = format!("one text a line has no columns, so no {name:?}: use csv or jsonl");
-            return Err(Error::input(path, problem));
+            return Err(Error::Usage(format!(
+                "{} has no column {name:?}: a txt file has one text per line and no columns; use csv or jsonl",
+                path.display()
+            )));
         }
         let captions = wanted.place == Where::Nowhere;
         Ok(Self { path: path.to_owned(), from: reader(path)?, line: Vec::new(), captions })

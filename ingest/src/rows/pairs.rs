@@ -1,54 +1,71 @@
-//! A folder of pictures, each with its caption in a `.txt` of the same name beside it.
+//! A folder of images, each with its caption in a `.txt` file of the same name in the same folder.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
-/// Extensions of the pictures that are looked for.
-const PICTURES: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "avif", "heic", "heif"];
+/// Extensions of the images that are looked for.
+const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "avif", "heic", "heif"];
 
 pub(super) struct PairRows {
     folder: PathBuf,
     /// Paths relative to the folder, in sorted order.
-    pictures: std::vec::IntoIter<PathBuf>,
+    images: std::vec::IntoIter<PathBuf>,
     total: u64,
+    captioned: bool,
 }
 
 impl PairRows {
-    pub(super) fn open(folder: &Path) -> Result<Self, Error> {
-        let mut pictures = Vec::new();
+    /// Lists the images. `captioned`: whether their captions are read.
+    pub(super) fn open(folder: &Path, captioned: bool) -> Result<Self, Error> {
+        let mut images = Vec::new();
         let mut folders = vec![PathBuf::new()];
         while let Some(inside) = folders.pop() {
             let path = folder.join(&inside);
             for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
                 let entry = entry.map_err(Error::file("read", &path))?;
                 let relative = inside.join(entry.file_name());
-                // A link to a folder is not followed: it may lead back up.
+                // Symbolic links to folders are not followed, because they may form a cycle.
                 if entry.file_type().map_err(Error::file("read", &path))?.is_dir() {
                     folders.push(relative);
-                } else if is_picture(&relative) {
-                    pictures.push(relative);
+                } else if is_image(&relative) {
+                    images.push(relative);
                 }
             }
         }
-        if pictures.is_empty() {
+        if images.is_empty() {
             return Err(Error::input(
                 folder,
-                "no pictures (jpg, png, webp, gif) and no table in this folder",
+                "no images (jpg, png, webp, gif) in this folder; for a folder of tables give --images",
             ));
         }
-        pictures.sort();
-        let total = pictures.len() as u64;
-        Ok(Self { folder: folder.to_owned(), pictures: pictures.into_iter(), total })
+        images.sort();
+        let total = images.len() as u64;
+        Ok(Self { folder: folder.to_owned(), images: images.into_iter(), total, captioned })
+    }
+
+    /// The caption of an image, or why it has none.
+    fn caption(&self, image: &Path) -> (Option<String>, Option<Problem>) {
+        match fs::read(self.folder.join(image).with_extension("txt")) {
+            Ok(bytes) => {
+                let (caption, valid) = text(bytes.trim_ascii());
+                (Some(caption), (!valid).then(|| Problem::read("caption is not UTF-8")))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                (None, Some(Problem::read("no caption file (.txt with the same name)")))
+            }
+            Err(_) => (None, Some(Problem::read("caption file cannot be read"))),
+        }
     }
 }
 
-fn is_picture(path: &Path) -> bool {
+fn is_image(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    PICTURES.contains(&extension.as_str())
+    EXTENSIONS.contains(&extension.as_str())
 }
 
 impl Rows for PairRows {
@@ -56,18 +73,15 @@ impl Rows for PairRows {
         &[]
     }
 
+    fn captioned(&self) -> bool {
+        self.captioned
+    }
+
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
-        let Some(picture) = self.pictures.next() else { return Ok(None) };
-        let beside = self.folder.join(&picture).with_extension("txt");
-        let (caption, problem) = match fs::read(&beside) {
-            Ok(bytes) => {
-                let (caption, valid) = text(bytes.trim_ascii());
-                (Some(caption), (!valid).then(|| Problem::read("caption is not UTF-8")))
-            }
-            Err(_) => (None, Some(Problem::read("no caption file (.txt) beside the picture"))),
-        };
-        let Some(url) = picture.to_str() else {
-            let url = picture.to_string_lossy().into_owned();
+        let Some(image) = self.images.next() else { return Ok(None) };
+        let (caption, problem) = if self.captioned { self.caption(&image) } else { (None, None) };
+        let Some(url) = image.to_str() else {
+            let url = image.to_string_lossy().into_owned();
             let problem = Some(Problem::read("file name is not UTF-8"));
             return Ok(Some(Row { url, caption, problem, ..Row::default() }));
         };

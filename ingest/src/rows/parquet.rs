@@ -1,13 +1,15 @@
-//! Parquet tables, a batch of rows at a time. Text is read as bytes and checked here, so that one caption that is not
-//! UTF-8 costs its row and not the file.
+//! Parquet tables, read a batch of rows at a time. Text is read as bytes and checked here, so that a caption that is not
+//! UTF-8 fails its own row and not the whole file.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use arrow::util::display::array_value_to_string;
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float64Type, Int64Type};
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::display::array_value_to_string;
+use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
@@ -24,24 +26,24 @@ use super::{Extra, Kind, Row, Rows, Wanted, expand, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
-/// Rows decoded at a time: large enough to be fast, small enough to be nothing in memory.
+/// Rows decoded at a time: large enough to be fast, small enough to use little memory.
 const BATCH: usize = 1024;
 
 pub(super) struct ParquetRows {
     path: PathBuf,
     table: Table,
     metadata: ArrowReaderMetadata,
-    /// Positions in the table's schema, and in the columns that are read.
+    /// Positions of the columns to read in the table's schema.
     columns: Vec<usize>,
     found: Found,
     extra: Vec<Extra>,
     total: usize,
-    /// Table rows handed out or passed over.
+    /// Table rows returned or skipped.
     position: usize,
-    /// None until rows are needed, and after rows were passed over.
+    /// None until rows are needed, and after rows were skipped.
     reader: Option<ParquetRecordBatchReader>,
-    waiting: VecDeque<Row>,
-    /// Whether a table row can be several rows, so that positions must be counted one by one.
+    queued: VecDeque<Row>,
+    /// Whether a table row can become several rows, so that skipping must read them.
     lists: bool,
 }
 
@@ -63,8 +65,13 @@ impl ParquetRows {
                 kind => kind,
             };
             if !inner.is_binary() {
-                let problem = format!("column {:?} is {inner}, not text", names[index]);
-                return Err(Error::input(path, problem));
+                let problem = format!("column {:?} has type {inner}, not text", names[index]);
+                let given = if Some(index) == found.url { &wanted.url } else { &wanted.caption };
+                // Wrong use if the command line chose the column, a wrong file if it was found by its usual name.
+                return Err(match given {
+                    Some(_) => Error::Usage(format!("{}: {problem}", path.display())),
+                    None => Error::input(path, problem),
+                });
             }
         }
         let extra = wanted
@@ -88,7 +95,7 @@ impl ParquetRows {
             total,
             position: 0,
             reader: None,
-            waiting: VecDeque::new(),
+            queued: VecDeque::new(),
             lists,
         })
     }
@@ -152,7 +159,7 @@ impl ParquetRows {
                 extra_columns.iter().map(|(column, kind)| value(column.as_ref(), *kind, row)).collect();
             rows.extend(expand(url.trim(), captions, &extra, problem.as_ref()));
         }
-        self.waiting.extend(rows);
+        self.queued.extend(rows);
     }
 }
 
@@ -167,7 +174,7 @@ impl Rows for ParquetRows {
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
         loop {
-            if let Some(row) = self.waiting.pop_front() {
+            if let Some(row) = self.queued.pop_front() {
                 if !self.lists {
                     self.position += 1;
                 }
@@ -190,7 +197,7 @@ impl Rows for ParquetRows {
         let skipped = count.min(self.total.saturating_sub(self.position));
         self.position += skipped;
         self.reader = None;
-        self.waiting.clear();
+        self.queued.clear();
         Ok(skipped)
     }
 
@@ -199,7 +206,7 @@ impl Rows for ParquetRows {
     }
 }
 
-/// The same table with its text columns declared as bytes, so that the reader does not refuse a whole batch.
+/// The metadata with text columns declared as bytes, so that invalid UTF-8 does not make the reader reject a whole batch.
 fn text_as_bytes(metadata: &ParquetMetaData) -> ParquetResult<ArrowReaderMetadata> {
     let file = metadata.file_metadata();
     let root = without_text(file.schema_descr().root_schema())?;
@@ -207,7 +214,7 @@ fn text_as_bytes(metadata: &ParquetMetaData) -> ParquetResult<ArrowReaderMetadat
         file.version(),
         file.num_rows(),
         file.created_by().map(str::to_owned),
-        // The embedded Arrow schema would declare them text again.
+        // No embedded Arrow schema: it would declare them as text again.
         None,
         Arc::new(SchemaDescriptor::new(root)),
         None,
@@ -234,14 +241,14 @@ fn without_text(of: &Type) -> ParquetResult<TypePtr> {
         .with_converted_type(info.converted_type())
         .with_logical_type(info.logical_type_ref().cloned())
         .with_id(id);
-    // The root of a schema has no repetition.
+    // Only the root of a schema has no repetition.
     if info.has_repetition() {
         builder = builder.with_repetition(info.repetition());
     }
     Ok(Arc::new(builder.build()?))
 }
 
-/// The type that a carried column gets.
+/// The type of an additional column in the output.
 pub(crate) fn kind(of: &DataType) -> Kind {
     match of {
         DataType::Boolean => Kind::Boolean,
@@ -263,7 +270,7 @@ fn bytes(column: &dyn Array, row: usize) -> Option<&[u8]> {
     }
 }
 
-/// The row's list; None when the column holds no lists (or this one is null, which reads as one missing caption).
+/// The row's list; None if the column has no lists, or if this one is null, which counts as one missing caption.
 fn list(column: &dyn Array, row: usize) -> Option<ArrayRef> {
     if column.is_null(row) {
         return None;
@@ -280,7 +287,7 @@ fn value(column: &dyn Array, kind: Kind, row: usize) -> Value {
         return Value::Null;
     }
     let one = column.slice(row, 1);
-    let cast = |to: &DataType| arrow::compute::cast(&one, to).ok().filter(|cast| !cast.is_null(0));
+    let cast = |to: &DataType| arrow_cast::cast(&one, to).ok().filter(|cast| !cast.is_null(0));
     match kind {
         Kind::Boolean => Value::Bool(one.as_boolean().value(0)),
         Kind::Integer => cast(&DataType::Int64)
@@ -294,7 +301,7 @@ fn value(column: &dyn Array, kind: Kind, row: usize) -> Value {
     }
 }
 
-/// A carried value as it stands in a table of ours.
+/// A value of an additional column in a shard's table.
 pub(crate) fn plain_value(column: &dyn Array, row: usize) -> Value {
     value(column, kind(column.data_type()), row)
 }

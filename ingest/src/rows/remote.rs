@@ -1,4 +1,4 @@
-//! Input files wherever they are: local ones, and those behind http(s), s3 and gs, in pieces.
+//! Input files on disk or at http(s), s3 and gs addresses, which are read in pieces.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -13,10 +13,10 @@ use parquet::file::reader::{ChunkReader, Length};
 
 use crate::error::Error;
 
-/// Bytes asked for at a time of a remote file that is read from its start to its end.
+/// Bytes per request when a remote file is read from start to end.
 const PIECE: u64 = 4 << 20;
 
-/// A file's bytes, one after another.
+/// Opens a file for sequential reading.
 pub(super) fn stream(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
     if is_remote(path) {
         let source = Source::open(path)?;
@@ -27,9 +27,9 @@ pub(super) fn stream(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
 
 struct Stream {
     source: Source,
-    /// Where the piece in hand ends.
+    /// Position in the file where the current piece ends.
     position: u64,
-    /// What is left of it.
+    /// The unread rest of the current piece.
     piece: Bytes,
 }
 
@@ -46,17 +46,17 @@ impl Read for Stream {
     }
 }
 
-/// A parquet file, read at places.
+/// A parquet file with random access.
 #[derive(Clone)]
 pub(super) enum Table {
-    /// As it is.
+    /// An uncompressed file.
     Source(Arc<Source>),
-    /// Unpacked into a file without a name, which is gone when nobody reads it any more.
+    /// Decompressed into an unnamed temporary file, which disappears when it is closed, and its length.
     Unpacked(Arc<File>, u64),
 }
 
 impl Table {
-    /// A compressed table is unpacked into the system's temporary folder first.
+    /// A compressed table is first decompressed into the system's temporary folder.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         if extension != "gz" && extension != "zst" {
@@ -67,7 +67,7 @@ impl Table {
             file.flush()?;
             Ok(length)
         });
-        Ok(Self::Unpacked(Arc::new(file), length.map_err(Error::file("unpack", path))?))
+        Ok(Self::Unpacked(Arc::new(file), length.map_err(Error::file("decompress", path))?))
     }
 }
 
@@ -101,14 +101,14 @@ impl ChunkReader for Table {
     }
 }
 
-/// Reads a table from a place on.
+/// Reads a table from a given position.
 pub(super) struct Chunk {
     table: Table,
     position: u64,
     piece: Bytes,
 }
 
-/// Headers of pages are read this way: a few dozen bytes each.
+/// Bytes per read: page headers are read this way, and they have only a few dozen bytes.
 const CHUNK: u64 = 64 << 10;
 
 impl Read for Chunk {
@@ -125,14 +125,14 @@ impl Read for Chunk {
     }
 }
 
-/// First and last bytes of a file, at most `most` of each, and its length.
-pub(crate) fn ends(path: &Path, most: u64) -> Result<(Vec<u8>, u64), Error> {
+/// The first and last bytes of a file, at most `limit` of each, and its length.
+pub(crate) fn ends(path: &Path, limit: u64) -> Result<(Vec<u8>, u64), Error> {
     if is_remote(path) {
         let source = Source::open(path)?;
         let length = source.len();
-        let mut bytes = source.read(0, length.min(most))?.to_vec();
-        if length > most {
-            let start = (length - most).max(most);
+        let mut bytes = source.read(0, length.min(limit))?.to_vec();
+        if length > limit {
+            let start = (length - limit).max(limit);
             bytes.extend_from_slice(&source.read(start, length - start)?);
         }
         return Ok((bytes, length));
@@ -141,10 +141,10 @@ pub(crate) fn ends(path: &Path, most: u64) -> Result<(Vec<u8>, u64), Error> {
     let mut file = File::open(path).map_err(failed())?;
     let length = file.metadata().map_err(failed())?.len();
     let mut bytes = Vec::new();
-    Read::by_ref(&mut file).take(most).read_to_end(&mut bytes).map_err(failed())?;
-    if length > most {
-        file.seek(SeekFrom::Start((length - most).max(most))).map_err(failed())?;
-        file.take(most).read_to_end(&mut bytes).map_err(failed())?;
+    Read::by_ref(&mut file).take(limit).read_to_end(&mut bytes).map_err(failed())?;
+    if length > limit {
+        file.seek(SeekFrom::Start((length - limit).max(limit))).map_err(failed())?;
+        file.take(limit).read_to_end(&mut bytes).map_err(failed())?;
     }
     Ok((bytes, length))
 }

@@ -1,7 +1,7 @@
-//! `ingest tag --table`: captions straight from tables, without pictures; a numbered sidecar for every so many rows, and
-//! `captions.json` when all is done ([`concepts::sidecar::Parts`]).
+//! `ingest tag --table`: tags the captions of tables, without images. Writes a numbered sidecar for every `--part-size` rows
+//! and, when all are complete, `captions.json` ([`concepts::sidecar::Parts`]).
 //!
-//! A thread reads the rows of a whole part while it holds the input, lets go of it and tags them.
+//! A thread locks the input, reads the rows of a whole part, unlocks the input and tags the rows.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ use concepts::sidecar::{Cut, Metadata, Parts, RowsOfTable, Table, Writer};
 use loader::shard;
 use serde_json::Value;
 
-use super::{Board, Captions, Found, Stop, Totals, found, together};
+use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
 use crate::error::Error;
 use crate::rows::{self, Format, Row, Rows, Wanted};
 
-/// Bytes of captions that are read ahead of tagging; captions so long that a part has more are tagged as they come.
+/// Maximum number of bytes of captions that are read before tagging them. A part with more is tagged while it is read.
 const READ_AHEAD: usize = 16 << 20;
 
-/// Digits of a row's number where it is the key.
+/// Number of digits of a row number that is used as a key.
 const DIGITS: usize = 9;
 
-/// Tables of captions, and where their sidecars go.
+/// Tables of captions, and the folder of their sidecars.
 #[derive(Debug, Clone)]
 pub struct Tables {
-    /// The files and how they are written.
+    /// The files and their formats.
     pub files: Vec<(PathBuf, Format)>,
-    /// Which columns matter; the first carried column, if any, holds the keys.
+    /// Which columns are needed; the first additional column, if any, holds the keys.
     pub wanted: Wanted,
     /// Folder for the sidecars.
     pub out: PathBuf,
-    /// Rows a sidecar.
+    /// Rows per sidecar.
     pub part_size: u32,
 }
 
@@ -45,7 +45,8 @@ impl Tables {
     }
 }
 
-/// Writes the sidecars of the parts that `owns`, by number. Those that match the table and the extractor are left alone.
+/// Writes the sidecars of the parts for whose number `owns` is true. Sidecars that match the table and the extractor are
+/// kept.
 pub fn tag_tables(
     tables: &Tables,
     extractor: &Extractor,
@@ -54,7 +55,7 @@ pub fn tag_tables(
 ) -> Result<Totals, Error> {
     prepare(&tables.out)?;
     if tables.files.len() > 1 {
-        // A wrong column in the last file must not come to light a day later.
+        // Reports a wrong column in the last file now and not hours later.
         for (path, format) in &tables.files {
             rows::open(path, *format, &tables.wanted)?;
         }
@@ -66,35 +67,42 @@ pub fn tag_tables(
         number: 0,
         row: 0,
     });
-    let board = Board::new(Totals::default());
-    together(threads, |stop| work(&input, &board, stop, extractor, &owns))?;
+    let progress = SharedProgress::new(Totals::default());
+    run_parallel(threads, |stop| work(&input, &progress, stop, extractor, &owns))?;
     let input = input.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if input.number == 0 {
+        // Fails if the folder is not empty, which is intended.
+        let _ = fs::remove_dir(&tables.out);
+        let path = tables.files.first().map_or(Path::new("input"), |(path, _)| path);
+        return Err(Error::input(path, "no rows, so there are no captions to tag"));
+    }
     if Parts::read(&tables.out).ok().flatten().as_ref() != Some(&input.parts) {
         input.parts.write(&tables.out)?;
     }
     let beyond = Parts::path(&tables.out, input.number);
     if beyond.exists() {
-        eprintln!("{}: belongs to another table than the parts before it; delete it", beyond.display());
+        eprintln!("{}: belongs to another table than the sidecars before it; delete it", beyond.display());
     }
-    Ok(board.finish())
+    Ok(progress.finish())
 }
 
 fn prepare(out: &Path) -> Result<(), Error> {
     fs::create_dir_all(out).map_err(Error::file("create", out))?;
     for entry in fs::read_dir(out).map_err(Error::file("read", out))? {
         if shard::stem(&entry.map_err(Error::file("read", out))?.path()).is_some() {
-            let problem = "holds shards, whose sidecars have the same names: choose another folder for --out";
+            let problem =
+                "holds shards, whose sidecars would have the same names: choose another folder for --out";
             return Err(Error::input(out, problem));
         }
     }
     Ok(())
 }
 
-/// One thread: part after part until the tables end.
+/// The work of one thread: one part after another, until the tables end.
 fn work(
     input: &Mutex<Input<'_>>,
-    board: &Board,
-    stop: &Stop,
+    progress: &SharedProgress,
+    stop: &StopFlag,
     extractor: &Extractor,
     owns: &impl Fn(u32) -> bool,
 ) -> Result<(), Error> {
@@ -109,16 +117,17 @@ fn work(
             input.skip()?;
             continue;
         }
-        let before = match found(&path, &metadata)? {
-            Found::Current(metadata) => {
+        let before = match existing_sidecar(&path, &metadata)? {
+            Existing::Current(metadata) => {
                 let rows = input.skip()?;
                 if rows != metadata.samples as usize {
-                    let said = metadata.samples;
-                    let problem =
-                        format!("has {said} captions, the table {rows} there: delete it and run again");
+                    let problem = format!(
+                        "has {} captions, but the table has {rows} rows in this part: delete it and run again",
+                        metadata.samples
+                    );
                     return Err(Error::input(&path, problem));
                 }
-                board.found(&metadata);
+                progress.already_tagged(&metadata);
                 continue;
             }
             before => before,
@@ -129,7 +138,7 @@ fn work(
         }
         let mut part = Part { writer: Writer::create(&path, metadata)?, row: input.row, unreadable: 0 };
         while !whole {
-            // So much text that it must not pile up: the others wait.
+            // Too much text to hold in memory: tag it while the input is locked and the other threads wait.
             part.tag(&mut rows, &mut captions, stop)?;
             whole = input.read(&mut rows, part.writer.samples())?;
         }
@@ -138,24 +147,24 @@ fn work(
         part.tag(&mut rows, &mut captions, stop)?;
         let unreadable = part.unreadable;
         let metadata = part.writer.finish()?;
-        board.tagged(&path, &metadata, &before, captions.take_not_utf8());
-        board.update(0, |totals| totals.unreadable_rows += unreadable);
+        progress.tagged(&path, &metadata, &before, captions.take_not_utf8());
+        progress.update(0, |totals| totals.unreadable_rows += unreadable);
     }
 }
 
-/// The tables, read in turns by the threads.
+/// The tables, read by one thread at a time.
 struct Input<'a> {
     tables: &'a Tables,
-    /// What was read so far; the last table may be open.
+    /// The tables read so far; the last one may be open.
     parts: Parts,
     open: Option<Box<dyn Rows>>,
-    /// Number of the next part, and of its first row in the whole input.
+    /// Number of the next part, and number of its first row in the whole input.
     number: u32,
     row: u64,
 }
 
 impl Input<'_> {
-    /// What the next part's footer will say, counts aside; none at the end. The part may turn out to have no rows.
+    /// The footer of the next part without its counts; None at the end. The part may turn out to have no rows.
     fn next_part(&mut self) -> Result<Option<Metadata>, Error> {
         if self.open.is_none() {
             let Some((path, format)) = self.tables.files.get(self.parts.tables.len()) else {
@@ -181,7 +190,7 @@ impl Input<'_> {
         }))
     }
 
-    /// Reads on in the part of which `have` rows were taken. Returns whether that is all of it.
+    /// Reads more rows of the part, of which `have` rows were read before. Returns whether the part is complete.
     fn read(&mut self, rows: &mut Vec<Row>, have: u32) -> Result<bool, Error> {
         let mut bytes = 0;
         let Some(open) = &mut self.open else { return Ok(true) };
@@ -199,7 +208,7 @@ impl Input<'_> {
         Ok(true)
     }
 
-    /// Passes over a part; returns the number of its rows.
+    /// Skips a part; returns the number of its rows.
     fn skip(&mut self) -> Result<usize, Error> {
         let size = self.tables.part_size as usize;
         let Some(open) = &mut self.open else { return Ok(0) };
@@ -220,16 +229,21 @@ impl Input<'_> {
     }
 }
 
-/// A sidecar in the making.
+/// A sidecar that is being written.
 struct Part {
     writer: Writer,
-    /// Of its first row in the whole input.
+    /// Number of its first row in the whole input.
     row: u64,
     unreadable: u64,
 }
 
 impl Part {
-    fn tag(&mut self, rows: &mut Vec<Row>, captions: &mut Captions<'_>, stop: &Stop) -> Result<(), Error> {
+    fn tag(
+        &mut self,
+        rows: &mut Vec<Row>,
+        captions: &mut Captions<'_>,
+        stop: &StopFlag,
+    ) -> Result<(), Error> {
         for row in rows.drain(..) {
             stop.check()?;
             let key = match row.extra.into_iter().next() {
@@ -242,7 +256,7 @@ impl Part {
             let mut caption = row.caption.unwrap_or_default();
             match row.problem {
                 Some(problem) if problem.is_encoding() => captions.not_utf8 += 1,
-                // What stands where the caption should be may be anything.
+                // The caption of an invalid row may be any text.
                 Some(_) => {
                     self.unreadable += 1;
                     caption.clear();

@@ -1,4 +1,4 @@
-//! `ingest tag --text`: one caption a line in, one JSON object a line out, in the same order on all cores.
+//! `ingest tag --text`: reads one caption per line and writes one JSON object per line, in the same order, on all cores.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::sync::{Condvar, Mutex, PoisonError};
 
 use concepts::{Extractor, canonical_into};
 
-use super::{Totals, together};
+use super::{Totals, run_parallel};
 use crate::error::Error;
 
-/// Bytes read at a time.
+/// Bytes per read.
 const READ: usize = 1 << 18;
 
-/// What `--text` names: a file, or standard input for "-".
+/// Opens the input of `--text`: a file, or standard input for "-".
 pub fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin()));
@@ -20,9 +20,9 @@ pub fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
     Ok(Box::new(std::fs::File::open(path).map_err(Error::file("read", path))?))
 }
 
-/// Reads one caption a line and writes one JSON object a line: the canonical text and its mentions. Offsets are
-/// characters (Unicode scalar values) of the canonical text, those of `start`, `end` the phrase's. What one read brings
-/// is answered before the next, so another program may talk to this one line by line.
+/// Reads one caption per line and writes one JSON object per line: the canonical text (the normalised caption) and its
+/// mentions. Positions are in characters (Unicode scalar values) of the canonical text; `start` and `end` are those of the
+/// phrase. The lines of one read are answered before the next read, so that another program can wait for each answer.
 pub fn tag_text(
     path: &Path,
     from: Box<dyn Read + Send>,
@@ -34,7 +34,7 @@ pub fn tag_text(
     let output = Mutex::new(Output { to, turn: 0, failed: false, totals: Totals::default() });
     let turn = Condvar::new();
     let unwritable = Error::file("write", Path::new("standard output"));
-    let written = together(threads, |stop| {
+    let written = run_parallel(threads, |stop| {
         let (mut block, mut canonical, mut json) = (Vec::new(), String::new(), Vec::new());
         loop {
             stop.check()?;
@@ -73,13 +73,13 @@ pub fn tag_text(
 /// The input, cut into blocks of whole lines.
 struct Lines {
     from: Box<dyn Read + Send>,
-    /// The start of a line whose end was not read yet.
+    /// The beginning of a line whose end has not been read yet.
     rest: Vec<u8>,
     number: u64,
 }
 
 impl Lines {
-    /// Fills `block` with the next lines; returns its number, none at the end.
+    /// Fills `block` with the next lines; returns its number, or None at the end.
     fn next(&mut self, block: &mut Vec<u8>) -> io::Result<Option<u64>> {
         block.clear();
         block.append(&mut self.rest);
@@ -110,16 +110,16 @@ impl Lines {
     }
 }
 
-/// Where the blocks are put in order again.
+/// Restores the order of the blocks.
 struct Output<W> {
     to: W,
-    /// Number of the block to be written next.
+    /// Number of the next block to write.
     turn: u64,
     failed: bool,
     totals: Totals,
 }
 
-/// Appends a caption's line. Written by hand: a tree of values would take longer than the tagging.
+/// Appends the line of a caption. Written without a tree of JSON values, which would take longer than the tagging.
 fn write_line(to: &mut Vec<u8>, text: &str, extractor: &Extractor, counts: &mut Totals) -> io::Result<()> {
     to.extend_from_slice(b"{\"text\":");
     serde_json::to_writer(&mut *to, text)?;
@@ -128,7 +128,7 @@ fn write_line(to: &mut Vec<u8>, text: &str, extractor: &Extractor, counts: &mut 
     let mut mentions = 0;
     let mut written = Ok(());
     extractor.visit(text, |mention| {
-        // From left to right; all three end with the head.
+        // Positions in ascending order; phrase, concept and head end at the same place.
         let mut at = |byte| characters.before(byte);
         let (start, concept_start) = (at(mention.phrase.start), at(mention.concept_span.start));
         let (head_start, end) = (at(mention.head_span.start), at(mention.phrase.end));
@@ -171,7 +171,7 @@ fn write_name(to: &mut Vec<u8>, name: &str) {
     to.extend_from_slice(b"\":");
 }
 
-/// Counts the characters before bytes that are asked for in rising order.
+/// Counts the characters before given byte positions, which must be in ascending order.
 struct Characters<'a> {
     text: &'a str,
     byte: usize,

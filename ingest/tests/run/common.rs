@@ -1,4 +1,4 @@
-//! A web server that misbehaves on demand, pictures, and the program under test.
+//! A web server that misbehaves on demand, test images, and the program under test.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -13,31 +13,31 @@ use std::time::Duration;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 
-/// A photograph-like picture that depends on `seed` alone.
+/// A JPEG that depends on its size and `seed` alone.
 pub fn jpeg(width: u32, height: u32, seed: u32) -> Vec<u8> {
-    encoded(&picture(width, height, seed), ImageFormat::Jpeg)
+    encoded(&gradient(width, height, seed), ImageFormat::Jpeg)
 }
 
-pub fn picture(width: u32, height: u32, seed: u32) -> RgbImage {
+pub fn gradient(width: u32, height: u32, seed: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         Rgb([(x * 3 + seed * 40) as u8, (y * 2 + seed * 11) as u8, (u32::midpoint(x, y) + seed * 7) as u8])
     })
 }
 
-pub fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
+pub fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, format).unwrap();
+    image.write_to(&mut bytes, format).unwrap();
     bytes.into_inner()
 }
 
-/// A running server; every request's path is counted.
+/// A running server that counts the requests per path.
 pub struct Server {
     pub port: u16,
     counts: Arc<Mutex<HashMap<String, usize>>>,
 }
 
 impl Server {
-    /// Answers each request with `answer(path, how many times it was asked before, connection)`.
+    /// Answers each request with `answer(path, number of earlier requests for it, connection)`.
     pub fn start(answer: impl Fn(&str, usize, &mut TcpStream) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -68,7 +68,7 @@ fn serve(
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
-    // Whoever speaks TLS to this is no reader of text.
+    // A TLS handshake is not text.
     if reader.read_line(&mut line).is_err() {
         return;
     }
@@ -88,7 +88,7 @@ fn serve(
     answer(&path, before, &mut stream);
 }
 
-/// A whole response; the connection is closed after it.
+/// Sends a complete response and closes the connection.
 pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u8]) {
     let mut head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for header in headers {
@@ -101,7 +101,7 @@ pub fn respond(stream: &mut TcpStream, status: &str, headers: &[&str], body: &[u
         .and_then(|()| stream.write_all(body));
 }
 
-/// The start of a response without a length, in small pieces, until the other side gives up.
+/// Sends a response without a length in small pieces, until the client closes the connection.
 pub fn trickle(stream: &mut TcpStream, piece: &[u8], every: Duration) {
     let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
     while stream.write_all(piece).is_ok() {
@@ -117,7 +117,7 @@ pub fn ingest(arguments: &[&str]) -> Output {
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ingest"));
     command.args(arguments);
-    // The tests themselves may run as a scheduler's job.
+    // The tests themselves may run in a job of a scheduler.
     for name in ["SLURM_ARRAY_TASK_ID", "SLURM_PROCID", "JOB_COMPLETION_INDEX"] {
         command.env_remove(name);
     }
@@ -132,14 +132,14 @@ pub fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The summary: the last line of standard output.
+/// The JSON summary: the last line of standard output.
 pub fn summary(output: &Output) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().unwrap_or_else(|| panic!("no summary; errors: {}", errors(output)));
     serde_json::from_str(line).unwrap()
 }
 
-/// The one error line, checked to be one.
+/// The error line; there must be exactly one.
 pub fn error_line(output: &Output) -> String {
     let text = errors(output);
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -147,7 +147,7 @@ pub fn error_line(output: &Output) -> String {
     lines[0].to_owned()
 }
 
-/// Every file of a folder, the times in statistics left out.
+/// The files of a folder with their contents, without the times in the statistics.
 pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -166,7 +166,7 @@ pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     files
 }
 
-/// Members of a tar: name and bytes, in order.
+/// Names and bytes of a tar's members, in order.
 pub fn members(tar: &Path) -> Vec<(String, Vec<u8>)> {
     use std::io::Read;
     let mut archive = tar::Archive::new(fs::File::open(tar).unwrap());
@@ -182,9 +182,9 @@ pub fn members(tar: &Path) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
-/// Rows of a shard's table by column, as text.
+/// The rows of a shard's table: values as text, by column.
 pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
-    use arrow::array::Array;
+    use arrow_array::Array;
     let file = fs::File::open(path).unwrap();
     let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
         .unwrap()
@@ -197,7 +197,7 @@ pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
             let mut values = BTreeMap::new();
             for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
                 if column.is_valid(row) {
-                    let text = arrow::util::display::array_value_to_string(column, row).unwrap();
+                    let text = arrow_cast::display::array_value_to_string(column, row).unwrap();
                     values.insert(field.name().clone(), text);
                 }
             }

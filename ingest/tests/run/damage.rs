@@ -1,11 +1,11 @@
-//! Input tables cut anywhere and changed anywhere: rows or an error, never a panic, and never rows without end. (The fuzz
-//! target `table` goes on from here.)
+//! Truncated and modified input tables give rows or an error, never a panic, and never an endless number of rows. (The fuzz
+//! target `table` tests the same with random bytes.)
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray};
 use ingest::rows::{Format, Wanted, Where, open};
 
 const ROWS: usize = 40;
@@ -78,7 +78,7 @@ fn read(path: &Path, format: Format) -> Option<usize> {
     while let Ok(Some(row)) = rows.next_row() {
         assert_eq!(row.extra.len(), 2);
         count += 1;
-        assert!(count <= 10 * ROWS, "{}: rows without end", path.display());
+        assert!(count <= 10 * ROWS, "{}: too many rows", path.display());
     }
     Some(count)
 }
@@ -95,7 +95,7 @@ fn damaged_tables_give_rows_or_an_error() {
         assert_eq!(check(&whole), Some(ROWS), "{name}");
         for length in (0..whole.len()).step_by(whole.len() / 100 + 1) {
             let rows = check(&whole[..length]);
-            assert!(rows.unwrap_or(0) <= ROWS, "{name} cut to {length}");
+            assert!(rows.unwrap_or(0) <= ROWS, "{name} truncated to {length} bytes");
         }
         for at in (0..whole.len()).step_by(whole.len() / 300 + 1) {
             for change in [0xff, 0x01, 0x80] {

@@ -1,4 +1,4 @@
-//! A disk that is full: the run stops with one line, nothing half-written stays, and with room it goes on.
+//! A full disk: the run stops with one error line and leaves no partial files; with free space it resumes.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::process::Command;
 
 use crate::common::{Server, code, contents, error_line, errors, ingest, jpeg, respond, summary};
 
-/// A small file system in memory, unmounted when dropped.
+/// A small tmpfs, unmounted when dropped.
 struct Disk<'a>(&'a Path);
 
 impl<'a> Disk<'a> {
-    /// None, with the reason, where this may not be done.
+    /// None, with the reason printed, if mounting is not possible.
     fn mount(at: &'a Path, size: &str) -> Option<Self> {
         fs::create_dir(at).unwrap();
         let options = format!("size={size}");
@@ -18,11 +18,14 @@ impl<'a> Disk<'a> {
         match mount {
             Ok(output) if output.status.success() => Some(Self(at)),
             Ok(output) => {
-                eprintln!("skipped: no tmpfs: {}", String::from_utf8_lossy(&output.stderr).trim());
+                eprintln!(
+                    "skipped: cannot mount a tmpfs: {}",
+                    String::from_utf8_lossy(&output.stderr).trim()
+                );
                 None
             }
             Err(error) => {
-                eprintln!("skipped: no mount: {error}");
+                eprintln!("skipped: cannot run mount: {error}");
                 None
             }
         }
@@ -41,7 +44,7 @@ impl Drop for Disk<'_> {
 }
 
 #[test]
-fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
+fn a_full_disk_stops_the_run_and_free_space_resumes_it() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path().join("small");
     let Some(disk) = Disk::mount(&at, "400k") else { return };
@@ -59,11 +62,11 @@ fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
         arguments.extend(["--encode-format", "png", "--encode-quality", "1"]);
         ingest(&arguments)
     };
-    let undisturbed = folder.path().join("undisturbed");
-    assert_eq!(summary(&run(&undisturbed))["successes"], 60);
-    let expected = contents(&undisturbed);
+    let reference = folder.path().join("reference");
+    assert_eq!(summary(&run(&reference))["successes"], 60);
+    let expected = contents(&reference);
     let bytes: usize = expected.values().map(Vec::len).sum();
-    assert!(bytes > 600_000, "{bytes} bytes would fit");
+    assert!(bytes > 600_000, "{bytes} bytes would fit on the disk");
 
     let out = at.join("out");
     for _ in 0..2 {
@@ -72,8 +75,8 @@ fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
         let line = error_line(&full);
         assert!(line.contains("No space left") && line.contains("small"), "{line}");
         let left = contents(&out);
-        let half: Vec<&String> = left.keys().filter(|name| name.starts_with(".tmp-")).collect();
-        assert!(half.is_empty(), "{half:?}");
+        let partial: Vec<&String> = left.keys().filter(|name| name.starts_with(".tmp-")).collect();
+        assert!(partial.is_empty(), "{partial:?}");
         for (name, bytes) in &left {
             let stats = format!("{}_stats.json", &name[..5]);
             if left.contains_key(&stats) {
@@ -82,8 +85,8 @@ fn a_full_disk_stops_the_run_and_room_lets_it_go_on() {
         }
     }
     disk.resize("8m");
-    let continued = run(&out);
-    assert_eq!(code(&continued), 0, "{}", errors(&continued));
-    assert_eq!(summary(&continued)["successes"], 60);
+    let resumed = run(&out);
+    assert_eq!(code(&resumed), 0, "{}", errors(&resumed));
+    assert_eq!(summary(&resumed)["successes"], 60);
     assert!(contents(&out) == expected);
 }

@@ -1,4 +1,4 @@
-//! Hashes of the originals and boxes to blur: what the columns do, and what a retry still knows of them.
+//! Hashes of the original files and boxes to blur: the effect of the columns, also in a retry.
 
 use std::fs;
 use std::path::Path;
@@ -22,7 +22,7 @@ fn run(command: &str, folder: &Path, more: &[&str]) -> Output {
     ingest(&arguments)
 }
 
-/// MD5 as the system's own program has it.
+/// MD5 by the program `md5sum`.
 fn md5(bytes: &[u8]) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bytes");
@@ -32,7 +32,7 @@ fn md5(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn other_bytes_than_the_list_speaks_of_are_no_success_and_a_retry_still_compares() {
+fn a_wrong_hash_is_a_failure_also_in_a_retry() {
     let changed = Arc::new(AtomicBool::new(true));
     let seen = Arc::clone(&changed);
     let server = Server::start(move |path, _, stream| match path {
@@ -48,7 +48,7 @@ fn other_bytes_than_the_list_speaks_of_are_no_success_and_a_retry_still_compares
     let more = ["--verify-hash", "checksum", "--compute-hash", "md5"];
     let output = run("download", folder.path(), &more);
     assert_eq!(summary(&output)["causes"]["hash mismatch"], 1, "{}", errors(&output));
-    assert!(!errors(&output).contains("warning"), "one of two is no mistake in the list");
+    assert!(!errors(&output).contains("warning"), "one mismatch in two is no reason for a warning");
     let out = folder.path().join("out");
     let rows = table(&out.join("00000.parquet"));
     assert_eq!(rows[1]["status"], "failed_to_download");
@@ -57,7 +57,7 @@ fn other_bytes_than_the_list_speaks_of_are_no_success_and_a_retry_still_compares
     let json: Value = serde_json::from_slice(&members(&out.join("00000.tar"))[1].1).unwrap();
     assert_eq!(json["md5"], right.as_str());
 
-    // Still another picture: still refused. The right one: taken.
+    // While the image is still another one, the retry fails too; with the right image it succeeds.
     let again = run("retry", folder.path(), &["--causes", "hash mismatch"]);
     assert_eq!(summary(&again)["causes"]["hash mismatch"], 1, "{}", errors(&again));
     changed.store(false, Ordering::Relaxed);
@@ -66,11 +66,11 @@ fn other_bytes_than_the_list_speaks_of_are_no_success_and_a_retry_still_compares
     let retried = contents(&out);
     fs::remove_dir_all(&out).unwrap();
     run("download", folder.path(), &more);
-    assert!(contents(&out) == retried, "as if it had never been another");
+    assert!(contents(&out) == retried, "the result is that of a run without the mismatch");
 }
 
 #[test]
-fn a_list_of_the_wrong_hashes_is_warned_about() {
+fn a_list_of_wrong_hashes_gives_a_warning() {
     let server = Server::start(|_, _, stream| respond(stream, "200 OK", &[], &jpeg(60, 50, 1)));
     let folder = tempfile::tempdir().unwrap();
     let md5 = md5(&jpeg(60, 50, 1));
@@ -79,15 +79,15 @@ fn a_list_of_the_wrong_hashes_is_warned_about() {
     let output = run("download", folder.path(), &["--verify-hash", "md5"]);
     assert_eq!(summary(&output)["causes"]["hash mismatch"], 120);
     let text = errors(&output);
-    let early = text.find("warning: 100 of 100 pictures have another hash");
+    let early = text.find("warning: 100 of 100 images have another hash");
     assert!(early.is_some() && text.contains("warning: 120 of 120"), "{text}");
     let none = run("download", folder.path(), &["--verify-hash", "md5", "--compute-hash", "none"]);
     assert_eq!(code(&none), 2, "{}", errors(&none));
 }
 
 #[test]
-fn boxes_are_blurred_from_csv_and_parquet_and_bad_ones_keep_a_picture_out() {
-    // Single black and white pixels: what is blurred is grey.
+fn boxes_from_csv_and_parquet_are_blurred_and_invalid_boxes_fail() {
+    // Alternating black and white pixels: blurred regions are grey.
     let chessboard =
         image::GrayImage::from_fn(64, 64, |x, y| image::Luma([if (x + y) % 2 == 0 { 0 } else { 255 }]));
     let mut png = std::io::Cursor::new(Vec::new());
@@ -104,8 +104,8 @@ fn boxes_are_blurred_from_csv_and_parquet_and_bad_ones_keep_a_picture_out() {
     assert_eq!(summary(&output)["successes"], 2, "{}", errors(&output));
     let out = folder.path().join("out");
     let members = members(&out.join("00000.tar"));
-    let picture = |index: usize| image::load_from_memory(&members[index * 3].1).unwrap().to_luma8();
-    let (blurred, plain) = (picture(0), picture(1));
+    let stored = |index: usize| image::load_from_memory(&members[index * 3].1).unwrap().to_luma8();
+    let (blurred, plain) = (stored(0), stored(1));
     assert_eq!(plain, chessboard);
     assert!(blurred.get_pixel(50, 14).0[0].abs_diff(127) < 20, "inside: {:?}", blurred.get_pixel(50, 14));
     assert_eq!(blurred.get_pixel(5, 60), chessboard.get_pixel(5, 60), "outside");
@@ -128,7 +128,8 @@ fn boxes_are_blurred_from_csv_and_parquet_and_bad_ones_keep_a_picture_out() {
 
 /// One row with one box, as a list of lists.
 fn parquet(path: &Path, url: &str) {
-    use arrow::array::{ArrayRef, Float64Builder, ListBuilder, RecordBatch, StringArray};
+    use arrow_array::builder::{Float64Builder, ListBuilder};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let mut boxes = ListBuilder::new(ListBuilder::new(Float64Builder::new()));
     boxes.values().values().append_slice(&[0.5, 0.0, 1.0, 0.5]);
     boxes.values().append(true);

@@ -1,15 +1,16 @@
-//! The program as its users run it, grouped by what it is put through.
+//! Runs the program as a user does, grouped by topic.
 #![allow(missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-mod continuing;
 mod damage;
 mod disk;
 mod faults;
 mod hashes;
-mod many;
+mod local;
 mod network;
-mod sets;
+mod nlprule;
+mod resume;
+mod scale;
 mod stores;
 mod tables;
 mod tagging;

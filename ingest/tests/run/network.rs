@@ -1,4 +1,4 @@
-//! How the network side behaves: HTTP/2 and its connections, certificates, hosts that fail, the page for Prometheus.
+//! The network side: HTTP/2 and connection reuse, certificates, failing hosts, Prometheus metrics.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -28,8 +28,8 @@ struct Seen {
     requests: AtomicUsize,
 }
 
-/// A server that speaks nothing but HTTP/2 over TLS, and answers everything with `body`.
-fn http2_server(body: Vec<u8>) -> (u16, Arc<Seen>) {
+/// A server that supports only HTTP/2 over TLS and answers every request with `content`.
+fn http2_server(content: Vec<u8>) -> (u16, Arc<Seen>) {
     let certificate = CertificateDer::from_pem_file(certificates("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_file(certificates("server.key")).unwrap();
     let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
@@ -50,7 +50,7 @@ fn http2_server(body: Vec<u8>) -> (u16, Arc<Seen>) {
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let (acceptor, counts, body) = (acceptor.clone(), Arc::clone(&counts), body.clone());
+            let (acceptor, counts, content) = (acceptor.clone(), Arc::clone(&counts), content.clone());
             tokio::spawn(async move {
                 counts.connections.fetch_add(1, Ordering::Relaxed);
                 let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -59,7 +59,7 @@ fn http2_server(body: Vec<u8>) -> (u16, Arc<Seen>) {
                     counts.requests.fetch_add(1, Ordering::Relaxed);
                     let head = http::Response::builder().status(200).body(()).unwrap();
                     let mut stream = answer.send_response(head, false).unwrap();
-                    let _ = stream.send_data(body.clone().into(), true);
+                    let _ = stream.send_data(content.clone().into(), true);
                 }
             });
         }
@@ -94,22 +94,22 @@ fn http2_carries_many_requests_over_one_connection() {
     let output = download(folder.path(), &urls, &["--ca-certificates", authority.to_str().unwrap()]);
     assert_eq!(summary(&output)["successes"], 40, "{}", errors(&output));
     assert_eq!(seen.requests.load(Ordering::Relaxed), 40);
-    // Requests that start before the first handshake is over open connections of their own, which are then let go.
+    // Requests that start before the first handshake is complete open their own connections, which are closed afterwards.
     let connections = seen.connections.load(Ordering::Relaxed);
     assert!(connections <= 16, "{connections} connections");
 }
 
 #[test]
-fn http1_connections_are_used_again() {
+fn http1_connections_are_reused() {
     let connections = Arc::new(AtomicUsize::new(0));
-    let (count, picture) = (Arc::clone(&connections), jpeg(40, 30, 1));
+    let (count, image) = (Arc::clone(&connections), jpeg(40, 30, 1));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             count.fetch_add(1, Ordering::Relaxed);
-            let picture = picture.clone();
-            thread::spawn(move || keep_answering(stream, &picture));
+            let image = image.clone();
+            thread::spawn(move || keep_answering(stream, &image));
         }
     });
     let urls: Vec<String> = (0..60).map(|number| format!("http://127.0.0.1:{port}/{number}")).collect();
@@ -117,18 +117,18 @@ fn http1_connections_are_used_again() {
     let output = download(folder.path(), &urls, &["--per-host", "2"]);
     assert_eq!(summary(&output)["successes"], 60, "{}", errors(&output));
     let connections = connections.load(Ordering::Relaxed);
-    // Two at a time; a connection may be found busy a moment too long now and then.
+    // Two at a time; now and then a connection is not yet free when the next request needs one.
     assert!(connections <= 20, "{connections} connections for 60 requests");
 }
 
 /// Answers requests on one connection until it is closed.
-fn keep_answering(mut stream: TcpStream, body: &[u8]) {
+fn keep_answering(mut stream: TcpStream, content: &[u8]) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     while reader.read_line(&mut line).is_ok_and(|read| read > 0) {
         if line == "\r\n" {
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
-            if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).is_err() {
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", content.len());
+            if stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(content)).is_err() {
                 return;
             }
         }
@@ -137,9 +137,9 @@ fn keep_answering(mut stream: TcpStream, body: &[u8]) {
 }
 
 #[test]
-fn a_certificate_of_nobody_and_a_server_without_tls_fail_as_such() {
+fn an_untrusted_certificate_and_a_server_without_tls_fail_with_a_tls_error() {
     let (port, seen) = http2_server(jpeg(40, 30, 1));
-    // Answers whatever comes with a line of plain HTTP.
+    // Answers every connection in plain HTTP.
     let plain = TcpListener::bind("127.0.0.1:0").unwrap();
     let plain_port = plain.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -156,14 +156,14 @@ fn a_certificate_of_nobody_and_a_server_without_tls_fail_as_such() {
     let key = certificates("server.key");
     let output = download(folder.path(), &urls, &["--ca-certificates", key.to_str().unwrap()]);
     assert_eq!(code(&output), 1);
-    assert!(errors(&output).contains("server.key: no certificates"), "{}", errors(&output));
+    assert!(errors(&output).contains("server.key: has no PEM certificates"), "{}", errors(&output));
 }
 
 #[test]
-fn a_host_that_never_answers_is_asked_a_few_times_only() {
-    let picture = jpeg(40, 30, 1);
-    let server = Server::start(move |_, _, stream| respond(stream, "200 OK", &[], &picture));
-    // 127.0.0.2 is another host of this machine, where nobody listens.
+fn a_host_that_never_answers_gets_few_requests() {
+    let image = jpeg(40, 30, 1);
+    let server = Server::start(move |_, _, stream| respond(stream, "200 OK", &[], &image));
+    // 127.0.0.2 is another host, on which no server listens.
     let mut urls: Vec<String> = (0..300).map(|number| format!("http://127.0.0.2:9/{number}")).collect();
     urls.extend((0..20).map(|number| server.url(&format!("/{number}"))));
     let folder = tempfile::tempdir().unwrap();
@@ -175,18 +175,22 @@ fn a_host_that_never_answers_is_asked_a_few_times_only() {
         "{summary}"
     );
     let refused = summary["causes"]["connection refused"].as_u64().unwrap();
-    let not_asked = summary["causes"]["host is failing, not asked"].as_u64().unwrap();
+    let not_asked = summary["causes"]["host skipped after repeated failures"].as_u64().unwrap();
     assert_eq!(refused + not_asked, 300, "{summary}");
-    // 20 in a row, and those that were under way by then: at most 4 at a time where nothing ever answered.
+    // 20 in a row, and those that were in flight by then: at most 4 at a time to a host that has not answered.
     assert!((20..=24).contains(&refused), "{refused} requests were refused");
-    assert!(errors(&output).contains("1 hosts in trouble (127.0.0.2)"), "{}", errors(&output));
+    assert!(
+        errors(&output).contains("1 host skipped after repeated failures (127.0.0.2)"),
+        "{}",
+        errors(&output)
+    );
     let rows = table(&folder.path().join("out/00000.parquet"));
-    assert!(rows[300..].iter().all(|row| row["status"] == "success"), "other hosts do not suffer");
+    assert!(rows[300..].iter().all(|row| row["status"] == "success"), "other hosts are not affected");
 }
 
 #[test]
-fn a_speed_floor_gives_up_what_trickles_and_keeps_what_flows() {
-    // Both take their time and never fall silent: 40 bytes a second, and 20,000.
+fn the_minimum_speed_ends_slow_responses_and_keeps_others() {
+    // Both take some seconds and never pause for long: 40 bytes per second, and 20,000.
     let trickle = |stream: &mut TcpStream, piece: &[u8], pieces: usize| {
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
@@ -210,18 +214,18 @@ fn a_speed_floor_gives_up_what_trickles_and_keeps_what_flows() {
     let output =
         download(folder.path(), &urls, &["--timeout", "1", "--min-speed", "1000", "--deadline", "60"]);
     let causes = summary(&output)["causes"].clone();
-    assert_eq!(causes["timed out: body too slow"], 1, "{causes}");
-    assert_eq!(causes["Image decoding error: not an image"], 1, "it arrived: {causes}");
+    assert_eq!(causes["timed out: response slower than --min-speed"], 1, "{causes}");
+    assert_eq!(causes["Image decoding error: not an image"], 1, "the response arrived: {causes}");
 }
 
 #[test]
-fn prometheus_sees_the_figures_while_the_run_lasts() {
-    let picture = jpeg(40, 30, 1);
-    let length = picture.len();
+fn prometheus_metrics_are_served_during_the_run() {
+    let image = jpeg(40, 30, 1);
+    let length = image.len();
     let server = Server::start(move |path, _, stream| match path {
         "/slow" => thread::sleep(Duration::from_secs(30)),
         "/missing" => respond(stream, "404 Not Found", &[], b""),
-        _ => respond(stream, "200 OK", &[], &picture),
+        _ => respond(stream, "200 OK", &[], &image),
     });
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("urls.txt");

@@ -1,5 +1,5 @@
-//! Inputs and outputs behind addresses: a small S3, of one bucket in memory, on a port of this machine. Google's stores
-//! speak the same language but for signatures, which are switched off there.
+//! Remote inputs and outputs: a small S3 server with one bucket in memory, on a port of this machine. Google's stores use
+//! nearly the same protocol; their signatures are switched off here.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,19 +17,19 @@ use crate::common::{Server, code, command, contents, errors, jpeg, respond, summ
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
     written: Vec<String>,
-    /// Parts of uploads that are not complete, by key and number.
+    /// Parts of incomplete uploads, by key and number.
     parts: BTreeMap<(String, u32), Vec<u8>>,
-    /// Uploads in parts that were completed: key and number of parts.
+    /// Completed multipart uploads: key and number of parts.
     assembled: Vec<(String, usize)>,
-    /// Requests that are still to be answered with 503.
+    /// Number of next requests to answer with 503.
     failures: usize,
 }
 
-/// Path-style S3: GET (with ranges), HEAD, PUT, DELETE, ListObjectsV2 and uploads in parts of the bucket "b".
+/// Path-style S3 with the bucket "b": GET (with ranges), HEAD, PUT, DELETE, ListObjectsV2 and multipart uploads.
 struct Store {
     port: u16,
     bucket: Arc<Mutex<Bucket>>,
-    /// Google's settings, in which alone an endpoint can be named.
+    /// Google's account file, the only place where its endpoint can be set.
     account: tempfile::NamedTempFile,
 }
 
@@ -58,7 +58,7 @@ impl Store {
         self.bucket.lock().unwrap().objects.insert(key.to_owned(), bytes.to_vec());
     }
 
-    /// The objects of a folder by name, times in statistics left out.
+    /// The objects of a folder by name, without the times in the statistics.
     fn folder(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
         let copy = tempfile::tempdir().unwrap();
         for (key, bytes) in &self.bucket.lock().unwrap().objects {
@@ -186,7 +186,7 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
     }
 }
 
-/// Google's keys come with every sign encoded.
+/// Decodes a percent-encoded key, as Google's client sends it.
 fn decoded(path: &str) -> String {
     let mut parts = path.split('%');
     let mut text = parts.next().unwrap_or_default().to_owned();
@@ -205,7 +205,7 @@ fn send(mut stream: &TcpStream, status: &str, headers: &[&str], body: &[u8], len
     stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body)).ok()
 }
 
-/// A list of 20 pictures, of which the one at "/down" comes only when it is asked for the second time.
+/// A list of 20 images; the one at "/down" arrives only with the second request.
 fn list() -> (Server, String) {
     let server = Server::start(|path, before, stream| match path {
         "/down" if before == 0 => respond(stream, "503 Down", &[], b""),
@@ -233,7 +233,7 @@ const OPTIONS: [&str; 9] = [
 ];
 
 #[test]
-fn a_set_in_a_store_is_the_set_on_a_disk() {
+fn a_dataset_in_a_store_equals_the_dataset_on_disk() {
     let (_server, list) = list();
     let store = Store::start();
     store.put("lists/a.csv", list.as_bytes());
@@ -242,7 +242,7 @@ fn a_set_in_a_store_is_the_set_on_a_disk() {
     let run =
         |input: &str, out: &str| store.ingest(&[&["download", input, "--out", out], &OPTIONS[..]].concat());
 
-    // The first finds /down down.
+    // The first request for /down fails.
     let output = run("s3://b/lists/a.csv", "s3://b/sets/one");
     assert_eq!(code(&output), 0, "{}", errors(&output));
     assert_eq!(summary(&output)["successes"], 19);
@@ -255,13 +255,13 @@ fn a_set_in_a_store_is_the_set_on_a_disk() {
     assert_eq!(summary(&output)["successes"], 20, "{}", errors(&output));
     assert_eq!(store.folder("sets/one"), contents(&local));
 
-    // Statistics come last, so that a shard that lacks something is not complete.
+    // Statistics are written last, so that a partial shard is not complete.
     let bucket = store.bucket.lock().unwrap();
     let written: Vec<&String> = bucket.written.iter().filter(|key| key.contains("sets/one/00001")).collect();
     assert_eq!(written, ["sets/one/00001.tar", "sets/one/00001.parquet", "sets/one/00001_stats.json"]);
     drop(bucket);
 
-    // Again: nothing to do. Without one shard's statistics: that shard alone. Another list: refused.
+    // A second run has nothing to do; without the statistics of one shard it makes that shard; another list is an error.
     assert_eq!(summary(&run("s3://b/lists/a.csv", "s3://b/sets/one"))["shards_written"], 0);
     store.bucket.lock().unwrap().objects.remove("sets/one/00001_stats.json");
     assert_eq!(summary(&run("s3://b/lists/a.csv", "s3://b/sets/one"))["shards_written"], 1);
@@ -269,11 +269,11 @@ fn a_set_in_a_store_is_the_set_on_a_disk() {
     store.put("lists/a.csv", format!("{list}http://127.0.0.1:1/x,more\n").as_bytes());
     let refused = run("s3://b/lists/a.csv", "s3://b/sets/one");
     assert_eq!(code(&refused), 1);
-    assert!(errors(&refused).contains("already holds another set"), "{}", errors(&refused));
+    assert!(errors(&refused).contains("already holds another dataset"), "{}", errors(&refused));
 }
 
 #[test]
-fn a_compressed_set_in_a_store_is_retried_and_tagged_there() {
+fn a_compressed_dataset_in_a_store_is_retried_and_tagged_there() {
     let (_server, list) = list();
     let store = Store::start();
     let folder = tempfile::tempdir().unwrap();
@@ -281,7 +281,7 @@ fn a_compressed_set_in_a_store_is_retried_and_tagged_there() {
     fs::write(&input, &list).unwrap();
     let local = folder.path().join("out");
     for out in ["s3://b/set", local.to_str().unwrap()] {
-        // The first finds /down down.
+        // The first request for /down fails.
         let command = ["download", input.to_str().unwrap(), "--out", out, "--compress"];
         let output = store.ingest(&[&command, &OPTIONS[..]].concat());
         assert_eq!(code(&output), 0, "{}", errors(&output));
@@ -295,17 +295,17 @@ fn a_compressed_set_in_a_store_is_retried_and_tagged_there() {
     assert_eq!(store.folder("set"), contents(&local));
     let refused = store.ingest(&["verify", "s3://b/set"]);
     assert_eq!(code(&refused), 2);
-    assert!(errors(&refused).contains("copy the set to a disk"), "{}", errors(&refused));
+    assert!(errors(&refused).contains("copy the shards to a disk"), "{}", errors(&refused));
 }
 
 #[test]
-fn large_shards_are_sent_in_parts_to_either_kind_of_store() {
+fn large_shards_are_uploaded_in_parts_to_both_kinds_of_store() {
     let server =
         Server::start(|path, _, stream| respond(stream, "200 OK", &[], &jpeg(60, 50, path.len() as u32)));
     let store = Store::start();
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("a.csv");
-    // A caption is in the tar twice, as text and in the JSON: 18 MB, where a part has 8 MiB.
+    // A caption is in the tar twice, as text and in the JSON: 18 MB, with parts of 8 MiB.
     let lines: String = (0..7)
         .map(|number| format!("{},{}\n", server.url("/x"), format!("{number} words ").repeat(160_000)))
         .collect();
@@ -327,7 +327,7 @@ fn large_shards_are_sent_in_parts_to_either_kind_of_store() {
 }
 
 #[test]
-fn folders_of_tables_in_a_store_are_read_in_order_and_hiccups_are_forgiven() {
+fn folders_of_tables_in_a_store_are_read_in_order_despite_temporary_failures() {
     let (_server, list) = list();
     let store = Store::start();
     store.put("lists/b.csv", list.as_bytes());
@@ -345,7 +345,7 @@ fn folders_of_tables_in_a_store_are_read_in_order_and_hiccups_are_forgiven() {
 }
 
 #[test]
-fn tables_are_read_over_http_parquet_by_its_parts_and_compressed_ones_too() {
+fn tables_are_read_over_http_also_parquet_and_compressed_ones() {
     let (_server, list) = list();
     let store = Store::start();
     let rows: Vec<(&str, &str)> = list.lines().skip(1).map(|line| line.split_once(',').unwrap()).collect();
@@ -365,7 +365,7 @@ fn tables_are_read_over_http_parquet_by_its_parts_and_compressed_ones_too() {
     let folder = tempfile::tempdir().unwrap();
     let mut tars = Vec::new();
     for (name, bytes) in files {
-        // The small store speaks plain HTTP as well.
+        // The S3 server also answers plain HTTP requests.
         store.put(name, &bytes);
         fs::write(folder.path().join(name), bytes).unwrap();
         let local = folder.path().join(name);
@@ -391,7 +391,7 @@ fn tables_are_read_over_http_parquet_by_its_parts_and_compressed_ones_too() {
 }
 
 fn parquet(rows: &[(&str, &str)]) -> Vec<u8> {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let urls: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0)));
     let captions: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.1)));
     let batch = RecordBatch::try_from_iter([("URL", urls), ("TEXT", captions)]).unwrap();

@@ -1,4 +1,4 @@
-//! Captions straight from tables: what the parts hold, and that they are whole however the run went.
+//! Captions from tables: the contents of the sidecars, also when runs are killed, repeated or split over processes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::common::{code, command, contents, error_line, errors, ingest, summary, table};
 
-/// Captions of which every third names another animal.
+/// Captions with three animals in turn.
 fn captions(count: usize) -> Vec<String> {
     let animals = ["dog", "cat", "horse"];
     (0..count).map(|i| format!("a {} beside {i} wooden benches", animals[i % 3])).collect()
@@ -26,7 +26,7 @@ fn write_lines(path: &Path, lines: &[String]) {
     fs::write(path, lines.join("\n") + "\n").unwrap();
 }
 
-/// (key, concept) of all parts, in order.
+/// (key, concept) of all sidecars, in order.
 fn concepts(folder: &Path) -> Vec<(String, String)> {
     let mut parts: Vec<_> = contents(folder).into_keys().filter(|name| name.ends_with(".parquet")).collect();
     parts.sort();
@@ -34,7 +34,7 @@ fn concepts(folder: &Path) -> Vec<(String, String)> {
     rows.map(|row| (row["key"].clone(), row["concept"].clone())).collect()
 }
 
-/// The folder without what a killed process leaves.
+/// The files of the folder, except temporary files of killed processes.
 fn finished(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     contents(folder).into_iter().filter(|(name, _)| !name.starts_with(".tmp-")).collect()
 }
@@ -85,7 +85,7 @@ fn every_format_gives_the_same_concepts() {
         assert_eq!(manifest["tables"][0]["name"], name);
         assert_eq!(code(&ingest(&["verify", text(&out)])), 0);
     }
-    // Keys of the table's own.
+    // Keys from a column of the table.
     let out = at("keys");
     let keyed = [
         "tag",
@@ -105,7 +105,7 @@ fn every_format_gives_the_same_concepts() {
 }
 
 fn parquet(path: &Path, captions: &[String]) {
-    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let column: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values(captions));
     let batch = RecordBatch::try_from_iter([("TEXT", column)]).unwrap();
     let file = fs::File::create(path).unwrap();
@@ -115,11 +115,11 @@ fn parquet(path: &Path, captions: &[String]) {
 }
 
 #[test]
-fn processes_that_share_the_parts_make_what_one_makes() {
+fn several_processes_together_make_what_one_makes() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     fs::create_dir(at("in")).unwrap();
-    // An empty table in between, one that fills its parts, one that does not.
+    // A table that fills its parts, an empty table, and one that does not fill its last part.
     write_lines(&at("in/a.txt"), &captions(400));
     fs::write(at("in/b.txt"), "").unwrap();
     write_lines(&at("in/c.txt"), &captions(350));
@@ -137,12 +137,12 @@ fn processes_that_share_the_parts_make_what_one_makes() {
     assert_eq!(shares.iter().map(|it| it["captions"].as_u64().unwrap()).sum::<u64>(), 750);
     assert!(contents(&at("one")) == contents(&at("many")));
     assert!(contents(&at("one")) == contents(&at("shared")));
-    // Row numbers go on from table to table.
+    // Row numbers continue from table to table.
     assert_eq!(concepts(&at("one"))[2 * 400].0, "000000400");
 }
 
 #[test]
-fn a_killed_run_is_continued() {
+fn a_killed_run_is_resumed() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     write_lines(&at("in.txt"), &captions(200_000));
@@ -163,11 +163,13 @@ fn a_killed_run_is_continued() {
     assert_eq!((&counts["shards"], &counts["captions"]), (&200.into(), &200_000.into()));
     assert_eq!(code(&ingest(&arguments(&whole))), 0);
     assert!(finished(&out) == contents(&whole));
-    assert_eq!(summary(&ingest(&arguments(&out)))["tagged"], 0);
+    let again = ingest(&arguments(&out));
+    assert_eq!(summary(&again)["tagged"], 0);
+    assert_eq!(errors(&again), "nothing to do: 200 sidecars already complete\n");
 }
 
 #[test]
-fn stale_parts_are_replaced_and_named() {
+fn outdated_sidecars_are_replaced_and_named() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     let (input, out) = (at("in.txt"), at("out"));
@@ -176,14 +178,15 @@ fn stale_parts_are_replaced_and_named() {
         ingest(&["tag", "--table", text(&input), "--out", text(&out), "--part-size", size, "--json"])
     };
     assert_eq!(summary(&tag("10"))["tagged"], 3);
-    // A damaged one alone.
+    // One damaged sidecar.
     fs::write(out.join("00001.concepts.parquet"), "PAR1").unwrap();
     let output = tag("10");
     assert_eq!((&summary(&output)["tagged"], &summary(&output)["replaced"]), (&1.into(), &1.into()));
-    assert!(errors(&output).contains("00001.concepts.parquet: made anew"), "{}", errors(&output));
-    // Another table, shorter by a part.
+    assert!(errors(&output).contains("00001.concepts.parquet: replaced"), "{}", errors(&output));
+    assert!(errors(&output).contains("already complete before this run: 2 sidecars"), "{}", errors(&output));
+    // Another table, one part shorter.
     write_lines(&input, &captions(20));
-    assert_eq!(code(&ingest(&["verify", text(&out)])), 0, "the sidecars still are what they say they are");
+    assert_eq!(code(&ingest(&["verify", text(&out)])), 0, "verify does not read the table");
     let output = tag("10");
     assert_eq!(summary(&output)["replaced"], 2);
     assert!(
@@ -191,7 +194,7 @@ fn stale_parts_are_replaced_and_named() {
         "{}",
         errors(&output)
     );
-    // Other parts of the same table.
+    // The same table in larger parts.
     let output = tag("20");
     assert_eq!((&summary(&output)["shards"], &summary(&output)["replaced"]), (&1.into(), &1.into()));
     let concepts = table(&out.join("00000.concepts.parquet"));
@@ -232,25 +235,34 @@ fn captions_that_are_missing_or_broken_keep_their_rows() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_and_leaves_nothing() {
+fn errors_are_one_line_and_leave_no_files() {
     let place = tempfile::tempdir().unwrap();
     let at = |name: &str| place.path().join(name);
     let out = at("out");
     fs::write(at("in.csv"), "id,title\n1,a dog\n").unwrap();
     write_lines(&at("in.txt"), &captions(20_000));
-    let fails = |arguments: &[&str]| {
+    let fails_with = |expected: i32, arguments: &[&str]| {
         let output = ingest(&[&["tag"], arguments].concat());
-        assert_eq!(code(&output), 1, "{}", errors(&output));
+        assert_eq!(code(&output), expected, "{}", errors(&output));
         error_line(&output)
     };
-    let line = fails(&["--table", text(&at("in.csv")), "--out", text(&out)]);
+    let fails = |arguments: &[&str]| fails_with(1, arguments);
+    // The command line names no column, or one that does not exist: exit code 2.
+    let line = fails_with(2, &["--table", text(&at("in.csv")), "--out", text(&out)]);
     assert!(line.contains("in.csv has no column of captions; its columns are id, title"), "{line}");
     assert!(line.contains("--caption-col") && !line.contains("--no-captions"), "{line}");
-    let line = fails(&["--table", text(&at("in.csv")), "--out", text(&out), "--caption-col", "alt"]);
+    let line = fails_with(2, &["--table", text(&at("in.csv")), "--out", text(&out), "--caption-col", "alt"]);
     assert!(line.contains("no column \"alt\""), "{line}");
     let line = fails(&["--table", text(&at("nowhere.csv")), "--out", text(&out)]);
-    assert!(line.contains("nowhere.csv"), "{line}");
-    // The folder cannot be one.
+    assert!(line.contains("nowhere.csv does not exist"), "{line}");
+    // A table without rows.
+    for (name, contents) in [("empty.txt", ""), ("header.csv", "caption\n")] {
+        fs::write(at(name), contents).unwrap();
+        let line = fails(&["--table", text(&at(name)), "--out", text(&at("nothing"))]);
+        assert!(line.contains(name) && line.contains("no rows"), "{line}");
+        assert!(!at("nothing").exists());
+    }
+    // --out is a file.
     let line = fails(&["--table", text(&at("in.txt")), "--out", text(&at("in.csv"))]);
     assert!(line.contains("in.csv"), "{line}");
     fs::create_dir(at("shards")).unwrap();
@@ -260,7 +272,7 @@ fn what_cannot_be_done_is_said_and_leaves_nothing() {
     assert_eq!(code(&ingest(&["tag", "--table", text(&at("in.txt"))])), 2, "--out is missing");
     assert_eq!(code(&ingest(&["tag", text(&at("shards")), "--table", text(&at("in.txt"))])), 2);
 
-    // A disk that is full after 32 KiB, as far as the program can tell.
+    // A limit of the file size of 32 KiB acts like a full disk.
     let script = "trap '' XFSZ; ulimit -f 32; exec \"$@\"";
     let full = Command::new("bash")
         .args(["-c", script, "bash", env!("CARGO_BIN_EXE_ingest"), "tag", "--table", text(&at("in.txt"))])
@@ -269,7 +281,7 @@ fn what_cannot_be_done_is_said_and_leaves_nothing() {
         .unwrap();
     assert_eq!(code(&full), 1, "{}", errors(&full));
     assert!(error_line(&full).contains("00000.concepts.parquet"), "{}", error_line(&full));
-    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "nothing is left");
+    assert_eq!(fs::read_dir(&out).unwrap().count(), 0, "no files are left");
     let unwritable = command(&["tag", "--text", text(&at("in.txt"))])
         .stdout(fs::File::create("/dev/full").unwrap())
         .output()
@@ -279,10 +291,10 @@ fn what_cannot_be_done_is_said_and_leaves_nothing() {
 }
 
 #[test]
-fn lines_of_json_keep_their_order_on_any_number_of_threads() {
+fn json_lines_keep_their_order_with_any_number_of_threads() {
     let place = tempfile::tempdir().unwrap();
     let input = place.path().join("in.txt");
-    // Several reads long, with a last line that has no end.
+    // Longer than several reads, and the last line has no line ending.
     let mut lines = captions(60_000).join("\n");
     lines.push_str("\nthe “last” café");
     fs::write(&input, lines).unwrap();
@@ -299,7 +311,7 @@ fn lines_of_json_keep_their_order_on_any_number_of_threads() {
 }
 
 #[test]
-fn a_program_can_talk_line_by_line() {
+fn every_line_is_answered_before_the_next_one_is_sent() {
     use std::io::{BufRead, BufReader};
     let mut child =
         command(&["tag", "--text", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();

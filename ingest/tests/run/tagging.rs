@@ -1,4 +1,4 @@
-//! Sidecars of our shards and of others', and captions on standard input.
+//! Sidecars of shards, also those of other tools, and captions on standard input.
 
 use std::fs;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::process::Stdio;
 use crate::common::{code, command, contents, error_line, errors, ingest, jpeg, summary, table};
 use serde_json::Value;
 
-/// A tar as other tools write them: no table, no statistics, captions before pictures, names in folders.
+/// A tar as other tools write it: no table, no statistics, captions before images, names with folders.
 fn foreign(path: &Path, captions: &[&[u8]]) {
     let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
     for (index, caption) in captions.iter().enumerate() {
@@ -16,7 +16,7 @@ fn foreign(path: &Path, captions: &[&[u8]]) {
             let mut header = tar::Header::new_ustar();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);
-            tar.append_data(&mut header, format!("set/{index:04}.{extension}"), bytes.as_slice()).unwrap();
+            tar.append_data(&mut header, format!("data/{index:04}.{extension}"), bytes.as_slice()).unwrap();
         }
     }
     tar.finish().unwrap();
@@ -47,15 +47,17 @@ fn foreign_shards_are_tagged_in_tar_order_and_once() {
     let concepts: Vec<(&str, &str)> =
         rows.iter().map(|row| (row["sample"].as_str(), row["concept"].as_str())).collect();
     assert!(concepts.contains(&("0", "dog")) && concepts.contains(&("2", "tennis racket")), "{concepts:?}");
-    assert!(rows.iter().all(|row| row["key"] == format!("set/{:0>4}", row["sample"])));
+    assert!(rows.iter().all(|row| row["key"] == format!("data/{:0>4}", row["sample"])));
 
-    // Again: nothing to do, and the same totals.
+    // A second run has nothing to do, says so, and has the same totals.
     let before = contents(folder.path());
-    let again = summary(&ingest(&["tag", path, "--json"]));
+    let output = ingest(&["tag", path, "--json"]);
+    let again = summary(&output);
     assert_eq!((&again["tagged"], &again["mentions"]), (&0.into(), &counts["mentions"]));
+    assert_eq!(errors(&output), "nothing to do: 2 shards already complete\n");
     assert!(contents(folder.path()) == before);
 
-    // Another shard under the old sidecar: made anew, and counted as such.
+    // Another shard with the old sidecar: the sidecar is replaced, and counted as replaced.
     foreign(&folder.path().join("a.tar"), &captions[2..]);
     let stale = ingest(&["verify", path]);
     assert_eq!(code(&stale), 1);
@@ -98,7 +100,7 @@ fn captions_become_json_lines_with_offsets_in_characters() {
     assert_eq!(code(&output), 0);
     let text = String::from_utf8(output.stdout).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 3, "one a caption, empty ones too");
+    assert_eq!(lines.len(), 3, "one line per caption, also for empty ones");
     let canonical: Vec<char> = lines[0]["text"].as_str().unwrap().chars().collect();
     let mentions = lines[0]["mentions"].as_array().unwrap();
     assert!(mentions.iter().any(|mention| mention["concept"] == "dog"), "{mentions:?}");
@@ -116,15 +118,19 @@ fn captions_become_json_lines_with_offsets_in_characters() {
 }
 
 #[test]
-fn what_cannot_be_tagged_is_named() {
+fn invalid_input_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let nothing = ingest(&["tag", folder.path().to_str().unwrap()]);
     assert_eq!(code(&nothing), 1);
     assert!(error_line(&nothing).contains("no shards"), "{}", error_line(&nothing));
     assert_eq!(code(&ingest(&["tag", "/nowhere/at/all"])), 1);
     assert_eq!(code(&ingest(&["tag"])), 2);
-    assert_eq!(code(&ingest(&["tag", "--text", "/nowhere/at/all"])), 1);
-    fs::write(folder.path().join("a.tar"), b"this is no tar, whatever its name says").unwrap();
+    let missing = ingest(&["tag", "--text", "/nowhere/at/all"]);
+    assert_eq!(code(&missing), 1);
+    assert_eq!(error_line(&missing), "error: /nowhere/at/all does not exist");
+    // With --text every job would print all captions.
+    assert_eq!(code(&ingest(&["tag", "--text", "-", "--index", "0", "--count", "2"])), 2);
+    fs::write(folder.path().join("a.tar"), b"this is not a tar, despite its name").unwrap();
     let damaged = ingest(&["tag", folder.path().to_str().unwrap()]);
     assert_eq!(code(&damaged), 1);
     assert!(error_line(&damaged).contains("a.tar"), "{}", error_line(&damaged));

@@ -1,8 +1,8 @@
-/* libjpeg-turbo's interface, with its errors as return values.
+/* A wrapper of libjpeg-turbo that reports errors as return values.
  *
- * libjpeg leaves by longjmp when a file is damaged, which must not cross Rust; so the calls between two decisions are one
- * C function each. Every function returns 0, or -1 with the reason in `message`; after -1 the codec can be used again.
- */
+ * libjpeg reports a damaged file by longjmp, which must not cross Rust code. So the libjpeg calls between two
+ * decisions of the caller are one C function each. Every function returns 0, or -1 with the reason in `message`;
+ * after -1 the codec can be used again. */
 #include <setjmp.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -14,8 +14,9 @@
 
 #include "entropy.h"
 
-/* More scans than any encoder writes; each costs a pass over the image, so a small file could take hours. */
-#define MOST_SCANS 500
+/* Maximum number of scans, more than any encoder writes. Each scan costs a pass over the image, so a small malicious
+ * file could otherwise take hours. */
+#define MAX_SCANS 500
 
 struct loader_jpeg {
     /* First, so that libjpeg's pointer to it is a pointer to the codec. */
@@ -24,7 +25,7 @@ struct loader_jpeg {
     char message[JMSG_LENGTH_MAX];
     struct jpeg_progress_mgr progress;
     struct jpeg_decompress_struct decoder;
-    /* NULL: the coefficients are left to libjpeg. */
+    /* NULL: libjpeg decodes the coefficients. */
     struct loader_entropy *entropy;
     int quick;
 };
@@ -35,8 +36,8 @@ static void leave(j_common_ptr info) {
     longjmp(codec->escape, 1);
 }
 
-/* libjpeg goes on after damage, with grey where data are missing: here damage is an error. What is odd but harms no
- * pixel is let through. */
+/* libjpeg continues after damage, with grey where data are missing; here, damage is an error. Warnings that do not
+ * affect any pixel are ignored. */
 static void judge(j_common_ptr info, int level) {
     if (level >= 0) return;
     switch (info->err->msg_code) {
@@ -52,8 +53,8 @@ static void judge(j_common_ptr info, int level) {
 
 static void count_scans(j_common_ptr info) {
     struct loader_jpeg *codec = (struct loader_jpeg *)info->err;
-    if (codec->decoder.input_scan_number > MOST_SCANS) {
-        snprintf(codec->message, sizeof codec->message, "a jpeg of more than %d scans", MOST_SCANS);
+    if (codec->decoder.input_scan_number > MAX_SCANS) {
+        snprintf(codec->message, sizeof codec->message, "it has more than %d scans", MAX_SCANS);
         longjmp(codec->escape, 1);
     }
 }
@@ -67,7 +68,7 @@ static void set_errors(struct loader_jpeg *codec) {
     codec->errors.output_message = be_silent;
 }
 
-/* quick: whether to decode coefficients by entropy.c; without it, by libjpeg alone. */
+/* quick: whether entropy.c decodes the coefficients, where it can, instead of libjpeg. */
 struct loader_jpeg *loader_jpeg_new(int quick) {
     struct loader_jpeg *volatile codec = calloc(1, sizeof *codec);
     if (codec == NULL) return NULL;
@@ -91,12 +92,12 @@ void loader_jpeg_free(struct loader_jpeg *codec) {
     free(codec);
 }
 
-/* Whether the last image's coefficients were decoded by entropy.c. */
+/* Whether entropy.c decoded the coefficients of the last image. */
 int loader_jpeg_quick(const struct loader_jpeg *codec) { return codec->quick; }
 
 const char *loader_jpeg_message(const struct loader_jpeg *codec) { return codec->message; }
 
-/* Reads the header of a file, which must stay where it is until it is decoded. size: width, height. */
+/* Reads the header of a file, whose memory must stay valid until it is decoded. size: width, height. */
 int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t length, uint32_t size[2]) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
@@ -111,9 +112,9 @@ int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t le
     return 0;
 }
 
-/* Begins decoding at eighths / 8 of the size. area: left, top, width, height wanted of the scaled image; on return
- * what will be written, which holds it. channels: 3, or 4 for cyan, magenta, yellow, black; inverted: as Adobe
- * stores these. */
+/* Starts decoding at eighths / 8 of the size. area: left, top, width, height of the region of the scaled image to
+ * decode; on return, the region that will be written, which contains it. channels: 3, or 4 for CMYK; inverted:
+ * whether CMYK values are stored inverted, as Adobe does. */
 int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uint32_t area[4], uint32_t size[2],
                       uint32_t *channels, int *inverted) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
@@ -128,8 +129,8 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     decoder->dct_method = fast ? JDCT_IFAST : JDCT_ISLOW;
     decoder->do_fancy_upsampling = fast ? FALSE : TRUE;
     codec->quick = 0;
-    /* Of the last image, and freed with it: libjpeg sets it only where it does not convert while it upsamples, but
-     * writes to it in jpeg_skip_scanlines wherever it is not NULL. */
+    /* Left from the last image, and freed with it. libjpeg sets it only where colour conversion is not merged with
+     * upsampling, but jpeg_skip_scanlines writes to it wherever it is not NULL. */
     decoder->cconvert = NULL;
     jpeg_start_decompress(decoder);
     codec->quick = loader_entropy_start(codec->entropy, decoder);
@@ -140,11 +141,11 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
 
     uint32_t right = area[0] + area[2], bottom = area[1] + area[3];
     if (area[2] == 0 || area[3] == 0 || right > size[0] || bottom > size[1]) {
-        snprintf(codec->message, sizeof codec->message, "a part outside the image is asked for");
+        snprintf(codec->message, sizeof codec->message, "the requested region is outside the image");
         jpeg_abort_decompress(decoder);
         return -1;
     }
-    /* The colour of a pixel depends on that of its neighbours: these columns make the edges right, too. */
+    /* Chroma upsampling also reads neighbouring pixels; with this margin, the edges of the region are right, too. */
     const uint32_t margin = 4;
     JDIMENSION left = area[0] > margin ? area[0] - margin : 0;
     right = right + margin < size[0] ? right + margin : size[0];
@@ -155,7 +156,7 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     return 0;
 }
 
-/* Decodes what loader_jpeg_start announced, rows of area[2] * channels bytes. */
+/* Decodes the region that loader_jpeg_start returned, as rows of area[2] * channels bytes. */
 int loader_jpeg_read(struct loader_jpeg *codec, const uint32_t area[4], uint8_t *pixels) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
@@ -179,8 +180,8 @@ int loader_jpeg_read(struct loader_jpeg *codec, const uint32_t area[4], uint8_t 
     return 0;
 }
 
-/* Encodes 8-bit pixels of 1 (grey) or 3 (red, green, blue) channels; colour at half the resolution both ways. *file is
- * to be freed with loader_jpeg_free_file. */
+/* Encodes 8-bit pixels of 1 (greyscale) or 3 (RGB) channels, with 4:2:0 chroma subsampling. Free *file with
+ * loader_jpeg_free_file. */
 int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t channels, int quality,
                        uint8_t **file, size_t *length, char message[JMSG_LENGTH_MAX]) {
     struct loader_jpeg codec;
@@ -193,14 +194,15 @@ int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, u
     if (setjmp(codec.escape)) {
         memcpy(message, codec.message, JMSG_LENGTH_MAX);
         jpeg_destroy_compress(&encoder);
-        /* Memory ran out; which buffer is the current one is not known here, so that one is lost. */
+        /* Out of memory. It is unknown here which buffer is the current one, so that one is leaked. */
         *file = NULL;
         return -1;
     }
     *file = NULL;
     *length = 0;
     jpeg_create_compress(&encoder);
-    /* libjpeg-turbo's baseline files; the default here searches for smaller ones, 20 times as long. */
+    /* Baseline files, as libjpeg-turbo writes; this library's default searches for smaller ones and takes 20 times
+     * as long. */
     jpeg_c_set_int_param(&encoder, JINT_COMPRESS_PROFILE, JCP_FASTEST);
     jpeg_mem_dest(&encoder, file, &size);
     encoder.image_width = width;
@@ -226,7 +228,7 @@ int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, u
 
 void loader_jpeg_free_file(uint8_t *file) { free(file); }
 
-/* Whether the code for vector instructions is built in, and this processor has them. */
+/* Whether SIMD code is built in and this processor supports it. */
 int jsimd_can_idct_islow(void);
 
 int loader_jpeg_vectorised(void) { return jsimd_can_idct_islow(); }

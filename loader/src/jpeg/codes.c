@@ -1,17 +1,18 @@
-/* Tables to decode Huffman codes of JPEG by: see codes.h. */
+/* Tables for decoding the Huffman codes of JPEG: see codes.h. */
 #include "codes.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/* What fits a step. */
-#define LARGEST_FIRST_SIZE 8
-#define LARGEST_SECOND 31
+/* What fits into a step. */
+#define MAX_FIRST_SIZE 8
+#define MAX_SECOND 31
 
-/* The codes of T.81, annex C. `steps` gets those of one symbol. 0 if these are no codes. */
+/* Builds the codes of T.81, annex C; `steps` gets those of one symbol. Returns 0 if the table is not a valid set of
+ * codes. */
 static int build_symbols(struct loader_codes *codes, int dc) {
     memset(codes->found, 0, sizeof codes->found);
-    for (unsigned i = 0; i < LOOKS; i++) codes->steps[i] = dc ? 0 : NO_STEP;
+    for (unsigned i = 0; i < LOOKAHEAD_ENTRIES; i++) codes->steps[i] = dc ? 0 : NO_STEP;
     int code = 0, number = 0;
     for (int length = 1; length <= 16; length++, code <<= 1) {
         int count = codes->counts[length];
@@ -19,10 +20,10 @@ static int build_symbols(struct loader_codes *codes, int dc) {
         codes->offsets[length] = number - code;
         codes->limits[length] = (code + count) << (16 - length);
         for (; count > 0; count--, code++, number++) {
-            if (length > LOOK) continue;
-            int symbol = codes->symbols[number], size = symbol & 15, run = symbol >> 4, spare = LOOK - length;
+            if (length > LOOKAHEAD) continue;
+            int symbol = codes->symbols[number], size = symbol & 15, run = symbol >> 4, spare = LOOKAHEAD - length;
             for (int i = 0; i < 1 << spare; i++) codes->found[(code << spare) + i] = (uint16_t)(symbol << 8 | length);
-            if (size > spare || size > LARGEST_FIRST_SIZE || symbol == ZEROS_16) continue;
+            if (size > spare || size > MAX_FIRST_SIZE || symbol == ZEROS_16) continue;
             uint32_t *to = codes->steps + (code << spare);
             for (int i = 0; i < 1 << spare; i++) {
                 int value = size == 0 ? 0 : extend(i >> (spare - size), size);
@@ -42,19 +43,19 @@ static int build_symbols(struct loader_codes *codes, int dc) {
     return 1;
 }
 
-/* Joins what follows to steps of one coefficient. */
+/* Extends the steps of one coefficient by what follows them in the lookahead. */
 static void build_steps(struct loader_codes *codes) {
-    uint32_t single[LOOKS];
+    uint32_t single[LOOKAHEAD_ENTRIES];
     memcpy(single, codes->steps, sizeof single);
-    for (uint32_t ahead = 0; ahead < LOOKS; ahead++) {
+    for (uint32_t ahead = 0; ahead < LOOKAHEAD_ENTRIES; ahead++) {
         uint32_t step = single[ahead];
         for (int coefficients = 1; coefficients <= 2; coefficients++) {
             if (LAST(step) == 63 || ENDS(step)) break;
-            uint32_t next = single[ahead << TAKEN(step) & (LOOKS - 1)];
-            if (LAST(next) == 63 || TAKEN(step) + TAKEN(next) > LOOK) break;
+            uint32_t next = single[ahead << TAKEN(step) & (LOOKAHEAD_ENTRIES - 1)];
+            if (LAST(next) == 63 || TAKEN(step) + TAKEN(next) > LOOKAHEAD) break;
             if (ENDS(next)) {
                 step += TAKEN(next) + ONE_FURTHER + END;
-            } else if (coefficients == 1 && abs(FIRST(next)) <= LARGEST_SECOND) {
+            } else if (coefficients == 1 && abs(FIRST(next)) <= MAX_SECOND) {
                 step += TAKEN(next) + (RUN(next) + 1) * ONE_FURTHER + ((uint32_t)FIRST(next) & 63) * (END << 1);
             } else {
                 break;
@@ -64,16 +65,16 @@ static void build_steps(struct loader_codes *codes) {
     }
 }
 
-/* Here the last symbol's value may lie beyond the look. */
+/* In these, the value of the last symbol may end beyond the lookahead. */
 void loader_codes_build_skips(struct loader_codes *codes) {
     if (codes->skips_built) return;
     codes->skips_built = 1;
-    for (unsigned ahead = 0; ahead < LOOKS; ahead++) {
+    for (unsigned ahead = 0; ahead < LOOKAHEAD_ENTRIES; ahead++) {
         unsigned taken = 0, at = 0, last = 0;
-        while (taken < LOOK) {
-            unsigned found = codes->found[ahead << taken & (LOOKS - 1)];
+        while (taken < LOOKAHEAD) {
+            unsigned found = codes->found[ahead << taken & (LOOKAHEAD_ENTRIES - 1)];
             unsigned length = found & 0xFF, symbol = found >> 8, size = symbol & 15, run = symbol >> 4;
-            if (length == 0 || taken + length > LOOK || taken + length + size > MOST_SKIPPED) break;
+            if (length == 0 || taken + length > LOOKAHEAD || taken + length + size > MAX_SKIPPED) break;
             if (size == 0 && symbol != ZEROS_16) {
                 taken += length;
                 last = at;
@@ -89,7 +90,8 @@ void loader_codes_build_skips(struct loader_codes *codes) {
     }
 }
 
-/* Most files have the tables of T.81, annex K: then nothing is left to do. 0 if the table cannot be used. */
+/* Most files have the tables of T.81, annex K, so that nothing has to be built again. Returns 0 if the table cannot
+ * be used. */
 int loader_codes_build(struct loader_codes *codes, const JHUFF_TBL *table, int dc) {
     if (table == NULL) return 0;
     if (codes->built && memcmp(codes->counts, table->bits, sizeof codes->counts) == 0 &&

@@ -1,4 +1,4 @@
-/* Tables to decode Huffman codes of JPEG by: several symbols with one look. */
+/* Tables for decoding the Huffman codes of JPEG: several symbols with one lookup. */
 #ifndef LOADER_CODES_H
 #define LOADER_CODES_H
 
@@ -7,25 +7,28 @@
 
 #include <jpeglib.h>
 
-/* Bits that a look sees. A table of steps then has 8 KiB: those for brightness and for colour fit the nearest cache. */
-#define LOOK 11
-#define LOOKS (1u << LOOK)
+/* Number of bits of the lookahead. A table of steps then has 8 KiB: those for luma and chroma fit the L1 cache
+ * together. */
+#define LOOKAHEAD 11
+#define LOOKAHEAD_ENTRIES (1u << LOOKAHEAD)
 
-/* Bits there are after a refill, at least. They last for a DC coefficient and three looks. */
+/* Minimum number of bits after a refill. They suffice for a DC coefficient and three lookups. */
 #define FILLED 56
-_Static_assert(LOOK + 3 * LOOK <= FILLED, "bits run out within a block");
+_Static_assert(LOOKAHEAD + 3 * LOOKAHEAD <= FILLED, "bits run out within a block");
 
-/* Bits that one entry of `skips` takes at most: they last for a DC coefficient and two of these. */
-#define MOST_SKIPPED ((FILLED - LOOK) / 2)
+/* Maximum number of bits that one entry of `skips` takes: a refill suffices for a DC coefficient and two of these. */
+#define MAX_SKIPPED ((FILLED - LOOKAHEAD) / 2)
 
-/* A step: coefficients that lie in the next LOOK bits with all their bits, and whether the end of the block follows.
- *   bits 0-5    bits to take
+/* A step: the coefficients that are in the next LOOKAHEAD bits with all their bits, and whether the end of the block
+ * follows.
+ *   bits 0-5    number of bits to take
  *   bits 6-9    zeros before the first coefficient
- *   bits 10-15  distance to the last thing, the second coefficient or the end of the block, from `at`; 63: no step
- *   bit  16     the end of the block follows
+ *   bits 10-15  distance from `at` to the last item, the second coefficient or the end of the block; 63: no step
+ *   bit  16     whether the end of the block follows
  *   bits 17-22  value of the second coefficient
  *   bits 23-31  value of the first coefficient
- * One coefficient is its own second, and the end alone has a zero before it, which is stored where a zero is. */
+ * A step with one coefficient has it as its second, too. A step with only the end of the block stores a zero where a
+ * zero is. */
 #define END (1u << 16)
 #define ONE_FURTHER (1u << 10)
 #define NO_STEP (63u << 10)
@@ -38,27 +41,29 @@ _Static_assert(LOOK + 3 * LOOK <= FILLED, "bits run out within a block");
 #define ZEROS_16 0xF0
 
 struct loader_codes {
-    /* What the rest was made from, as in the DHT segment; nothing yet if not `built`. */
+    /* The table as in the DHT segment, from which the rest was made; empty if not `built`. */
     int built, skips_built;
     uint8_t counts[17], symbols[256];
-    /* For each length of code: the end of its codes, as 16 bits; the number of its first symbol minus its first code. */
+    /* For each code length: the end of its codes, as 16 bits; the number of its first symbol minus its first code. */
     int32_t limits[18], offsets[17];
-    /* What the next LOOK bits begin with: symbol << 8 | length of its code; 0: a longer code, or none. */
-    uint16_t found[LOOKS];
+    /* The symbol that the next LOOKAHEAD bits begin with: symbol << 8 | length of its code; 0: a longer code, or
+     * none. */
+    uint16_t found[LOOKAHEAD_ENTRIES];
     /* AC: see above. DC: difference << 8 | bits to take; 0: no step. */
-    uint32_t steps[LOOKS];
-    /* AC without values: bits to take, distance to the last symbol << 5, coefficients passed << 10; 0: nothing. */
-    uint16_t skips[LOOKS];
+    uint32_t steps[LOOKAHEAD_ENTRIES];
+    /* AC without values: bits to take, distance to the last symbol << 5, number of coefficients skipped << 10; 0: no
+     * entry. */
+    uint16_t skips[LOOKAHEAD_ENTRIES];
 };
 
-/* Prepares all but `skips` for a table of DC differences, or one of AC coefficients. Returns 1; 0 if there is no table or
- * it is none. */
+/* Builds everything except `skips` for a table of DC differences or of AC coefficients. Returns 1; or 0 if there is
+ * no table or it is invalid. */
 int loader_codes_build(struct loader_codes *codes, const JHUFF_TBL *table, int dc);
 
-/* Prepares `skips` of a table of AC coefficients. */
+/* Builds `skips` for a table of AC coefficients. */
 void loader_codes_build_skips(struct loader_codes *codes);
 
-/* EXTEND of T.81, F.2.2.1: values that begin with 0 are negative. */
+/* EXTEND of T.81, F.2.2.1: values that begin with the bit 0 are negative. */
 static inline int extend(int value, int size) { return value < 1 << (size - 1) ? value - (1 << size) + 1 : value; }
 
 #endif

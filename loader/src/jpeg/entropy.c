@@ -1,19 +1,19 @@
-/* A quicker decoder of Huffman-coded coefficients, in the place of libjpeg's own.
+/* A faster decoder of Huffman-coded coefficients, which replaces libjpeg's own.
  *
- * Most of the time for a photo goes into its entropy-coded segment: for each coefficient that is not zero a Huffman code
- * of the symbol RRRRSSSS (a run of RRRR zeros, then a value of SSSS bits) and those bits (ITU-T T.81, F.2.2). libjpeg
- * takes them one by one. Here one look at the next bits finds up to two coefficients with their values and the end of the
- * block; or, where no values are needed, as many symbols as there are. The rest is libjpeg's: this is called once for
- * each MCU (the blocks of all components for one square of the image) and does what jdhuff.c does there, for files of a
- * single scan without restart markers, which nearly all are that are not progressive.
+ * Decoding a photo spends most of its time in the entropy-coded segment: for each coefficient that is not zero, a
+ * Huffman code of the symbol RRRRSSSS (a run of RRRR zeros, then a value of SSSS bits) and those bits (ITU-T T.81,
+ * F.2.2). libjpeg decodes them one by one. Here, one table lookup of the next bits finds up to two coefficients with
+ * their values and the end of the block; or, where no values are needed, as many symbols as there are. Everything
+ * else is libjpeg's: this code is called once per MCU (the blocks of all components for one square of the image) and
+ * does what jdhuff.c does there. It handles files with a single scan and without restart markers, which are nearly
+ * all files that are not progressive.
  *
- * A damaged file must not lead outside memory:
- * - reads: the segment is copied, with more zeros behind it than an MCU can take; where it was left is seen at the end of
- *   each MCU;
- * - writes: `at`, the number of the next coefficient, is below 64 before each step. An entry of several symbols is used
- *   only if the last of them lies inside the block, and a single symbol leads at most 15 further, for which natural_order
- *   has room.
- */
+ * A damaged file must not cause an access outside of the buffers:
+ * - reads: the segment is copied and followed by more zeros than one MCU can consume; after each MCU it is checked
+ *   whether the end of the segment was passed;
+ * - writes: `at`, the number of the next coefficient, is below 64 before each step. An entry of several symbols is
+ *   used only if the last of them is inside the block, and a single symbol leads at most 15 further, for which
+ *   natural_order has room. */
 #include "entropy.h"
 
 #include <stddef.h>
@@ -28,11 +28,12 @@
 
 #include "codes.h"
 
-/* Zeros behind the segment. A symbol has at most 16 bits of code and 15 of value, a block at most 64 symbols. */
+/* Number of zeros after the segment. A symbol has at most 16 bits of code and 15 of value, a block at most 64
+ * symbols. */
 #define PADDING (D_MAX_BLOCKS_IN_MCU * DCTSIZE2 * 4 + 32)
 
 struct bits {
-    /* The next `count` bits, from the highest on, and more of what follows. */
+    /* The next `count` bits, from the highest on, followed by more bits. */
     uint64_t ahead;
     unsigned count;
     const uint8_t *next;
@@ -52,13 +53,13 @@ struct loader_entropy {
     /* Of the next MCU. */
     JDIMENSION column;
     int can_skip;
-    /* Of each component: the last block's. */
+    /* For each component, the DC coefficient of its last block. */
     int dc[MAX_COMPS_IN_SCAN];
     struct block blocks[D_MAX_BLOCKS_IN_MCU];
     struct loader_codes dc_codes[NUM_HUFF_TBLS], ac_codes[NUM_HUFF_TBLS];
 };
 
-/* From the order of frequencies to that of rows; with room for a run beyond the end. */
+/* From zigzag order to row order, with room for a run beyond the end. */
 static const uint8_t natural_order[DCTSIZE2 + 16] = {
     0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13,
     6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51, 58, 59, 52, 45, 38, 31,
@@ -72,7 +73,7 @@ static inline uint64_t load(const uint8_t *from) {
            (uint64_t)from[4] << 24 | (uint64_t)from[5] << 16 | (uint64_t)from[6] << 8 | from[7];
 }
 
-/* Without a branch: the bytes that fit are added. Of the one that fits in part, the same bits come again. */
+/* Without a branch: adds the bytes that fit. A byte that fits only in part is added again by the next refill. */
 static inline void refill(struct bits *bits) {
     bits->ahead |= load(bits->next) >> bits->count;
     bits->next += (63 - bits->count) >> 3;
@@ -84,11 +85,11 @@ static inline void take(struct bits *bits, unsigned count) {
     bits->count -= count;
 }
 
-static inline unsigned look(const struct bits *bits) { return (unsigned)(bits->ahead >> (64 - LOOK)); }
+static inline unsigned peek(const struct bits *bits) { return (unsigned)(bits->ahead >> (64 - LOOKAHEAD)); }
 
-/* As `found`, for longer codes: DECODE of T.81, F.2.2.3. */
+/* As `found`, for codes longer than the lookahead: DECODE of T.81, F.2.2.3. */
 static unsigned find_long(j_decompress_ptr decoder, const struct loader_codes *codes, int32_t ahead) {
-    int length = LOOK + 1;
+    int length = LOOKAHEAD + 1;
     while (ahead >= codes->limits[length]) length++;
     if (length > 16) {
         WARNMS(decoder, JWRN_HUFF_BAD_CODE);
@@ -98,7 +99,7 @@ static unsigned find_long(j_decompress_ptr decoder, const struct loader_codes *c
 }
 
 static inline unsigned take_symbol(j_decompress_ptr decoder, const struct loader_codes *codes, struct bits *bits) {
-    unsigned found = codes->found[look(bits)];
+    unsigned found = codes->found[peek(bits)];
     if (found == 0) found = find_long(decoder, codes, (int32_t)(bits->ahead >> 48));
     take(bits, found & 31);
     return found >> 8;
@@ -116,7 +117,7 @@ static inline int take_value(struct bits *bits, unsigned size) {
 /* The DC coefficient minus that of the component's last block. */
 static inline int read_difference(j_decompress_ptr decoder, const struct loader_codes *codes, struct bits *bits) {
     refill(bits);
-    uint32_t step = codes->steps[look(bits)];
+    uint32_t step = codes->steps[peek(bits)];
     if (step != 0) {
         take(bits, TAKEN(step));
         return (int32_t)step >> 8;
@@ -127,17 +128,17 @@ static inline int read_difference(j_decompress_ptr decoder, const struct loader_
     return difference;
 }
 
-/* The AC coefficients. As in skip_coefficients, at most LOOK bits are taken since the last refill. */
+/* The AC coefficients. As in skip_coefficients, at most LOOKAHEAD bits have been taken since the last refill. */
 static inline void read_coefficients(j_decompress_ptr decoder, const struct loader_codes *codes, struct bits *bits,
                                      JCOEF *block) {
     unsigned at = 1;
     for (;;) {
         for (int i = 0; i < 3; i++) {
-            uint32_t step = codes->steps[look(bits)];
+            uint32_t step = codes->steps[peek(bits)];
             unsigned last = at + LAST(step);
             if (last >= DCTSIZE2) goto single;
             take(bits, TAKEN(step));
-            /* In this order: where there is but one, it is the first. */
+            /* In this order, because a step with one coefficient has it in both places and its value is the first. */
             block[natural_order[last - ENDS(step)]] = (JCOEF)SECOND(step);
             block[natural_order[at + RUN(step)]] = (JCOEF)FIRST(step);
             if (ENDS(step)) return;
@@ -167,7 +168,7 @@ static inline void skip_coefficients(j_decompress_ptr decoder, const struct load
     unsigned at = 1;
     for (;;) {
         for (int i = 0; i < 2; i++) {
-            unsigned skip = codes->skips[look(bits)];
+            unsigned skip = codes->skips[peek(bits)];
             if (skip == 0 || at + (skip >> 5 & 31) >= DCTSIZE2) goto single;
             take(bits, skip & 31);
             at += skip >> 10;
@@ -187,12 +188,12 @@ static inline void skip_coefficients(j_decompress_ptr decoder, const struct load
     }
 }
 
-/* In the place of jdhuff.c's: `blocks` are zero, and NULL where only the way past them is asked for. */
+/* Replaces the function of jdhuff.c. `blocks` are zero; NULL means that the coefficients are to be skipped. */
 static boolean decode_mcu(j_decompress_ptr decoder, JBLOCKROW *blocks) {
     struct loader_entropy *entropy = decoder->client_data;
     const struct jpeg_decomp_master *master = decoder->master;
     struct bits bits = entropy->bits;
-    /* Columns beside the part that is asked for, which libjpeg unpacks and leaves. */
+    /* Columns next to the requested region, which libjpeg decodes and ignores. */
     if (entropy->column < master->first_iMCU_col || entropy->column > master->last_iMCU_col) blocks = NULL;
     if (++entropy->column == decoder->MCUs_per_row) entropy->column = 0;
     if (blocks == NULL && !entropy->can_skip) {
@@ -201,7 +202,7 @@ static boolean decode_mcu(j_decompress_ptr decoder, JBLOCKROW *blocks) {
     }
     for (int i = 0; i < decoder->blocks_in_MCU; i++) {
         const struct block *block = &entropy->blocks[i];
-        /* Unsigned: in a damaged file the sum may run over. */
+        /* Unsigned, because in a damaged file the sum may overflow. */
         unsigned difference = (unsigned)read_difference(decoder, block->dc, &bits);
         int dc = (int)((unsigned)entropy->dc[block->component] + difference);
         entropy->dc[block->component] = dc;
@@ -214,7 +215,7 @@ static boolean decode_mcu(j_decompress_ptr decoder, JBLOCKROW *blocks) {
     }
     if (8 * (bits.next - entropy->end) > (ptrdiff_t)bits.count) {
         WARNMS(decoder, JWRN_HIT_MARKER);
-        /* Where that is no error: zeros to the end, as from libjpeg. */
+        /* If that is not an error for the caller: zeros to the end, as libjpeg does. */
         bits = (struct bits){0, 0, entropy->end};
     }
     entropy->bits = bits;
@@ -223,13 +224,13 @@ static boolean decode_mcu(j_decompress_ptr decoder, JBLOCKROW *blocks) {
 
 /* ---- Images ---- */
 
-/* Copies the segment up to the next marker, without the zeros that follow each byte 0xFF. Returns the copy's end. */
+/* Copies the segment up to the next marker, without the zero after each byte 0xFF. Returns the end of the copy. */
 static uint8_t *unstuff(struct jpeg_source_mgr *source, uint8_t *to) {
     const uint8_t *from = source->next_input_byte, *end = from + source->bytes_in_buffer;
     while (from < end) {
         const uint8_t *mark = memchr(from, 0xFF, (size_t)(end - from));
         size_t plain = (size_t)((mark != NULL ? mark : end) - from);
-        /* A fixed length is quicker. The copy is never ahead of its source, so that there is room. */
+        /* A fixed length is faster. The copy is never ahead of its source, so there is room. */
         if (plain <= 32 && end - from >= 32) {
             memcpy(to, from, 32);
         } else {
@@ -248,7 +249,7 @@ static uint8_t *unstuff(struct jpeg_source_mgr *source, uint8_t *to) {
     return to;
 }
 
-/* libjpeg has checked the scan's parameters and its tables when it started, and refused what it cannot decode. */
+/* When the scan started, libjpeg checked its parameters and tables, and rejected what it cannot decode. */
 int loader_entropy_start(struct loader_entropy *entropy, j_decompress_ptr decoder) {
     if (entropy == NULL || decoder->progressive_mode || decoder->arith_code || jpeg_has_multiple_scans(decoder) ||
         decoder->restart_interval != 0)
@@ -260,7 +261,7 @@ int loader_entropy_start(struct loader_entropy *entropy, j_decompress_ptr decode
         const jpeg_component_info *component = decoder->cur_comp_info[block->component];
         block->dc = &entropy->dc_codes[component->dc_tbl_no];
         block->ac = &entropy->ac_codes[component->ac_tbl_no];
-        /* At 1/8 of the size. */
+        /* At 1/8 of the size, only the DC coefficient is needed. */
         block->only_dc = component->_DCT_scaled_size == 1;
         if (!loader_codes_build(block->dc, decoder->dc_huff_tbl_ptrs[component->dc_tbl_no], 1) ||
             !loader_codes_build(block->ac, decoder->ac_huff_tbl_ptrs[component->ac_tbl_no], 0))

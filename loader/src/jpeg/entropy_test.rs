@@ -1,4 +1,5 @@
-//! `entropy.c` against libjpeg's own decoder of coefficients, on files with any Huffman codes and any coefficients.
+//! Compares `entropy.c` with libjpeg's own decoder of coefficients, on files with random Huffman codes and
+//! coefficients.
 
 use std::fs;
 use std::path::Path;
@@ -17,12 +18,12 @@ struct Table {
 }
 
 impl Table {
-    /// Random lengths for `symbols`; `skew` (0 to 4): how much they differ.
+    /// A table with random code lengths for `symbols`; `skew` (0 to 4) says how much they differ.
     fn random(random: &mut ChaCha8Rng, mut symbols: Vec<u8>, skew: usize) -> Self {
         for i in (1..symbols.len()).rev() {
             symbols.swap(i, random.random_range(0..=i));
         }
-        // Lengths are the depths of a binary tree's leaves, one of which stays free: no code may be all ones.
+        // The lengths are the depths of a binary tree's leaves. One leaf stays free, because no code may be all ones.
         let mut leaves = vec![0_u32];
         while leaves.len() <= symbols.len() {
             let open: Vec<usize> = (0..leaves.len()).filter(|&leaf| leaves[leaf] < 16).collect();
@@ -49,7 +50,7 @@ impl Table {
     }
 }
 
-/// The bits of an entropy-coded segment.
+/// Writes the bits of an entropy-coded segment.
 #[derive(Default)]
 struct Bits {
     bytes: Vec<u8>,
@@ -71,7 +72,7 @@ impl Bits {
         }
     }
 
-    /// A symbol, whose lower half is the length of the `value` that follows.
+    /// Writes a symbol, whose lower half is the length of the `value` that follows.
     fn put_symbol(&mut self, table: &Table, symbol: usize, value: u32) {
         let (code, length) = table.codes[symbol];
         assert!(length > 0);
@@ -86,17 +87,17 @@ impl Bits {
     }
 }
 
-/// What a file is like.
+/// The properties of a random file.
 #[derive(Debug, Clone)]
 struct Kind {
     width: u32,
     height: u32,
-    /// Of each component: blocks in a row and in a column of an MCU.
+    /// For each component: blocks per row and per column of an MCU.
     sampling: Vec<(usize, usize)>,
     skew: usize,
-    /// Coefficients of a block that are not zero, in 64.
+    /// Number of coefficients per block that are not zero, of 64.
     density: usize,
-    /// Bits of the largest value.
+    /// Number of bits of the largest value.
     largest: usize,
     restart_interval: usize,
     seed: u64,
@@ -138,8 +139,8 @@ fn kinds() -> impl Strategy<Value = Kind> {
         })
 }
 
-/// A sequential file (ITU-T T.81, annexes B and F) with random codes and coefficients. Also the place of its
-/// entropy-coded data.
+/// Writes a sequential file (ITU-T T.81, annexes B and F) with random codes and coefficients. Also returns the offset
+/// of its entropy-coded data.
 fn write(kind: &Kind) -> (Vec<u8>, usize) {
     let random = &mut ChaCha8Rng::seed_from_u64(kind.seed);
     let dc_symbols: Vec<u8> = (0..=kind.largest as u8).collect();
@@ -179,12 +180,12 @@ fn write(kind: &Kind) -> (Vec<u8>, usize) {
     segment(&mut file, 0xDA, &scan);
     let start = file.len();
 
-    // A component alone has one block an MCU, whatever its sampling.
+    // A single component has one block per MCU, whatever its sampling.
     let alone = [(1, 1)];
     let sampling = if kind.sampling.len() == 1 { &alone[..] } else { &kind.sampling };
-    let most = |side: fn(&(usize, usize)) -> usize| sampling.iter().map(side).max().unwrap();
-    let across = (kind.width as usize).div_ceil(8 * most(|s| s.0));
-    let down = (kind.height as usize).div_ceil(8 * most(|s| s.1));
+    let max = |side: fn(&(usize, usize)) -> usize| sampling.iter().map(side).max().unwrap();
+    let across = (kind.width as usize).div_ceil(8 * max(|s| s.0));
+    let down = (kind.height as usize).div_ceil(8 * max(|s| s.1));
     let mut bits = Bits::default();
     for mcu in 0..across * down {
         if kind.restart_interval > 0 && mcu > 0 && mcu % kind.restart_interval == 0 {
@@ -218,8 +219,8 @@ fn block(random: &mut ChaCha8Rng, bits: &mut Bits, dc: &Table, ac: &Table, kind:
             run -= 16;
         }
         // Small values are the most frequent, as in photos.
-        let most = random.random_range(1..=kind.largest);
-        let size = random.random_range(1..=most);
+        let max = random.random_range(1..=kind.largest);
+        let size = random.random_range(1..=max);
         bits.put_symbol(ac, run << 4 | size, random.random::<u32>() & ((1 << size) - 1));
         run = 0;
         // Most blocks end early.
@@ -233,12 +234,12 @@ fn block(random: &mut ChaCha8Rng, bits: &mut Bits, dc: &Table, ac: &Table, kind:
     }
 }
 
-/// With our decoder of coefficients, and with libjpeg's.
+/// A decoder with `entropy.c`, and one with libjpeg's decoder of coefficients.
 fn decoders() -> [Decoder; 2] {
-    [Codec::new(), Codec::without_entropy()].map(|codec| Decoder { codec, inks: Vec::new() })
+    [Codec::new(), Codec::without_entropy()].map(|codec| Decoder { codec, cmyk: Vec::new() })
 }
 
-/// By both decoders; and whether ours decoded the coefficients.
+/// The results of both decoders, and whether `entropy.c` decoded the coefficients.
 fn decode_twice(
     decoders: &mut [Decoder; 2],
     file: &[u8],
@@ -250,8 +251,8 @@ fn decode_twice(
     (decoded, quick[0])
 }
 
-/// Compares what two decoders gave, where `pixels` by pixels. Only a bad Huffman code may be an error of ours alone:
-/// libjpeg passes over it where many bytes follow.
+/// Compares the results of both decoders; also the pixels, if `pixels`. Only for a bad Huffman code may `entropy.c`
+/// report an error when libjpeg does not: libjpeg ignores it if many bytes follow.
 fn compare(pixels: bool, decoded: &[Result<Decoded, String>; 2]) -> Result<(), TestCaseError> {
     match decoded {
         [Ok(ours), Ok(theirs)] => {
@@ -260,12 +261,12 @@ fn compare(pixels: bool, decoded: &[Result<Decoded, String>; 2]) -> Result<(), T
         }
         [Err(_), Err(_)] => {}
         [Err(ours), Ok(_)] => prop_assert!(ours.contains("bad Huffman code"), "{ours}"),
-        [Ok(_), Err(theirs)] => prop_assert!(false, "only libjpeg says: {theirs}"),
+        [Ok(_), Err(theirs)] => prop_assert!(false, "only libjpeg reports: {theirs}"),
     }
     Ok(())
 }
 
-fn part(width: u32, height: u32, random: &mut ChaCha8Rng) -> Area {
+fn random_region(width: u32, height: u32, random: &mut ChaCha8Rng) -> Area {
     let (left, top) = (random.random_range(0..width), random.random_range(0..height));
     let across = random.random_range(1..=width - left);
     Area { left, top, width: across, height: random.random_range(1..=height - top) }
@@ -274,7 +275,7 @@ fn part(width: u32, height: u32, random: &mut ChaCha8Rng) -> Area {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Also where a decoder is kept from file to file.
+    /// Also with a decoder that is reused from file to file.
     #[test]
     fn whole_files_give_libjpegs_pixels(
         files in prop::collection::vec((kinds(), any::<bool>(), prop_oneof![Just(8_u32), 1..=8_u32]), 1..5),
@@ -283,7 +284,7 @@ proptest! {
         for (kind, coarse, eighths) in files {
             let (file, _) = write(&kind);
             let (width, height) = (scaled(kind.width, eighths), scaled(kind.height, eighths));
-            for area in [None, Some(part(width, height, &mut ChaCha8Rng::seed_from_u64(kind.seed)))] {
+            for area in [None, Some(random_region(width, height, &mut ChaCha8Rng::seed_from_u64(kind.seed)))] {
                 let request = Request { eighths, area, coarse };
                 let (decoded, quick) = decode_twice(&mut decoders, &file, |_, _| request);
                 prop_assert_eq!(quick, kind.restart_interval == 0);
@@ -296,7 +297,7 @@ proptest! {
     }
 
     #[test]
-    fn damaged_files_are_refused_where_libjpeg_refuses_them(kind in kinds(), bits in prop::collection::vec(0.0..1.0, 8)) {
+    fn damaged_files_are_rejected_where_libjpeg_rejects_them(kind in kinds(), bits in prop::collection::vec(0.0..1.0, 8)) {
         let (file, start) = write(&kind);
         for (number, place) in bits.into_iter().enumerate() {
             let mut file = file.clone();
@@ -304,8 +305,8 @@ proptest! {
             let from = if number == 0 { 2 } else { start };
             let bit = from * 8 + ((file.len() - from) as f64 * 8.0 * place) as usize;
             file[bit / 8] ^= 1 << (bit % 8);
-            // No encoder writes this for 0xFF, but it means that. libjpeg notices it late, and leaves what it had decoded
-            // of that MCU by then among the right coefficients.
+            // 0xFF 0xFF 0 means the byte 0xFF, although no encoder writes it. libjpeg notices it late, and keeps what
+            // it had decoded of that MCU until then among the right coefficients.
             let odd = file[start..].windows(3).any(|bytes| bytes == [0xFF, 0xFF, 0]);
             compare(!odd, &decode_twice(&mut decoders(), &file, |_, _| Request::WHOLE).0)?;
         }
@@ -313,7 +314,7 @@ proptest! {
 }
 
 #[test]
-fn data_that_end_early_are_an_error() {
+fn truncated_data_are_an_error() {
     for (density, sampling) in [(64, vec![(1, 1)]), (20, vec![(2, 2), (1, 1), (1, 1)]), (3, vec![(1, 1); 3])]
     {
         let kind = Kind {
@@ -339,9 +340,9 @@ fn data_that_end_early_are_an_error() {
     }
 }
 
-/// Another library, which shares nothing with libjpeg.
+/// Compares with another library, which shares no code with libjpeg.
 #[test]
-fn pixels_are_those_of_another_library() {
+fn pixels_agree_with_another_library() {
     let random = &mut ChaCha8Rng::seed_from_u64(1);
     for quality in (5..=100).step_by(5) {
         let (width, height) = (random.random_range(1..=100), random.random_range(1..=100));
@@ -358,10 +359,10 @@ fn pixels_are_those_of_another_library() {
 }
 
 #[test]
-fn photographs_have_libjpegs_pixels() {
+fn photos_have_libjpegs_pixels() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/coco/images");
     let Ok(files) = fs::read_dir(&folder) else {
-        println!("skipped: no photographs in {}", folder.display());
+        println!("skipped: there are no photos in {}", folder.display());
         return;
     };
     let random = &mut ChaCha8Rng::seed_from_u64(2);
@@ -372,18 +373,18 @@ fn photographs_have_libjpegs_pixels() {
         for whole in [true, false] {
             let seed = random.random();
             let (decoded, quick) = decode_twice(&mut decoders(), &file, |width, height| {
-                let part = part(
+                let region = random_region(
                     scaled(width, eighths),
                     scaled(height, eighths),
                     &mut ChaCha8Rng::seed_from_u64(seed),
                 );
-                Request { eighths, area: (!whole).then_some(part), coarse: number % 3 == 0 }
+                Request { eighths, area: (!whole).then_some(region), coarse: number % 3 == 0 }
             });
             let [ours, theirs] = decoded.map(Result::unwrap);
             assert!(ours.pixels == theirs.pixels && ours.area == theirs.area);
             quick_ones += usize::from(quick);
         }
     }
-    // Nearly all are of one scan.
+    // Nearly all have a single scan.
     assert!(quick_ones > 700, "{quick_ones}");
 }

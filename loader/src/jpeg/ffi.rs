@@ -1,4 +1,4 @@
-//! The calls into `codec.c`, made safe: the only unsafe code of this crate.
+//! A safe wrapper of the functions in `codec.c`; the only unsafe code of this crate.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
@@ -6,10 +6,10 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 use std::slice;
 
-// Brings the library that codec.c calls.
+// Links the library that codec.c calls.
 use mozjpeg_sys as _;
 
-/// libjpeg's longest message.
+/// Length of libjpeg's message buffer, bytes.
 const MESSAGE: usize = 200;
 
 #[repr(C)]
@@ -52,17 +52,17 @@ unsafe extern "C" {
 #[derive(Debug)]
 pub(super) struct Codec(NonNull<Opaque>);
 
-// SAFETY: the codec has no tie to the thread that made it, and is used through `&mut` alone.
+// SAFETY: the codec is not tied to the thread that made it, and it is used through `&mut` only.
 unsafe impl Send for Codec {}
 
 impl Drop for Codec {
     fn drop(&mut self) {
-        // SAFETY: the pointer came from loader_jpeg_new and is given back once.
+        // SAFETY: the pointer came from loader_jpeg_new and is freed once.
         unsafe { loader_jpeg_free(self.0.as_ptr()) }
     }
 }
 
-/// A file whose header is read.
+/// A file whose header has been read.
 #[derive(Debug)]
 pub(super) struct Opened<'a> {
     codec: &'a mut Codec,
@@ -72,44 +72,44 @@ pub(super) struct Opened<'a> {
     file: PhantomData<&'a [u8]>,
 }
 
-/// A file of which a part is about to be decoded.
+/// A file of which a region is about to be decoded.
 #[derive(Debug)]
 pub(super) struct Started<'a> {
     codec: &'a mut Codec,
-    /// Left, top, width, height of what will be written, pixels of the scaled image.
+    /// Left, top, width, height of the region that will be written, in pixels of the scaled image.
     pub(super) area: [u32; 4],
     /// Width, height of the scaled image.
     pub(super) size: [u32; 2],
-    /// Of a pixel: 3, or 4 for cyan, magenta, yellow and black.
+    /// Channels per pixel: 3 (RGB), or 4 (CMYK).
     pub(super) channels: u32,
-    /// Whether the 4 are stored as 255 minus the ink.
+    /// Whether the CMYK values are stored inverted, as 255 minus the value.
     pub(super) inverted: bool,
     file: PhantomData<&'a [u8]>,
 }
 
 impl Codec {
-    /// None without memory.
+    /// `None` if there is not enough memory.
     pub(super) fn new() -> Option<Self> {
         // SAFETY: no precondition.
         NonNull::new(unsafe { loader_jpeg_new(1) }).map(Self)
     }
 
-    /// One that leaves coefficients to libjpeg, for comparison.
+    /// A codec that leaves Huffman decoding to libjpeg, for comparison.
     #[cfg(test)]
     pub(super) fn without_entropy() -> Option<Self> {
         // SAFETY: no precondition.
         NonNull::new(unsafe { loader_jpeg_new(0) }).map(Self)
     }
 
-    /// Whether `entropy.c` decoded the last image's coefficients.
+    /// Whether `entropy.c` decoded the coefficients of the last image.
     #[cfg(test)]
     pub(super) fn was_quick(&self) -> bool {
-        // SAFETY: the codec lives.
+        // SAFETY: the codec is alive.
         unsafe { loader_jpeg_quick(self.0.as_ptr()) != 0 }
     }
 
     fn message(&self) -> String {
-        // SAFETY: the codec lives, and its message ends with 0 within the codec.
+        // SAFETY: the codec is alive, and its message ends with a 0 byte inside the codec.
         unsafe { CStr::from_ptr(loader_jpeg_message(self.0.as_ptr())) }.to_string_lossy().into_owned()
     }
 
@@ -119,7 +119,7 @@ impl Codec {
 
     pub(super) fn open<'a>(&'a mut self, file: &'a [u8]) -> Result<Opened<'a>, String> {
         let mut size = [0; 2];
-        // SAFETY: `file` outlives the `Opened` through which alone it is read; `size` takes two numbers.
+        // SAFETY: `file` outlives the `Opened`, through which alone it is read; `size` has room for two numbers.
         let status =
             unsafe { loader_jpeg_header(self.0.as_ptr(), file.as_ptr(), file.len(), size.as_mut_ptr()) };
         self.check(status)?;
@@ -128,10 +128,10 @@ impl Codec {
 }
 
 impl<'a> Opened<'a> {
-    /// `eighths` / 8 of the size; `area` is left, top, width, height of the scaled image.
+    /// Starts decoding at `eighths` / 8 of the size; `area` is left, top, width, height in the scaled image.
     pub(super) fn start(self, eighths: u32, fast: bool, area: [u32; 4]) -> Result<Started<'a>, String> {
         let (mut area, mut size, mut channels, mut inverted) = (area, [0; 2], 0, 0);
-        // SAFETY: the header is read, which `self` proves; the arrays have the lengths that are written.
+        // SAFETY: the header has been read, as `self` proves; the arrays have the lengths that are written.
         let status = unsafe {
             loader_jpeg_start(
                 self.codec.0.as_ptr(),
@@ -150,15 +150,15 @@ impl<'a> Opened<'a> {
 }
 
 impl Started<'_> {
-    /// Bytes that [`Started::read`] writes.
+    /// Number of bytes that [`Started::read`] writes.
     pub(super) fn bytes(&self) -> usize {
         self.area[2] as usize * self.area[3] as usize * self.channels as usize
     }
 
-    /// Decodes; `pixels` has [`Started::bytes`].
+    /// Decodes into `pixels`, which must have [`Started::bytes`] bytes.
     pub(super) fn read(self, pixels: &mut [u8]) -> Result<(), String> {
         assert_eq!(pixels.len(), self.bytes());
-        // SAFETY: decoding has started, which `self` proves, and `pixels` is as long as the rows of the area.
+        // SAFETY: decoding has started, as `self` proves, and `pixels` is as long as the rows of the region.
         let status =
             unsafe { loader_jpeg_read(self.codec.0.as_ptr(), self.area.as_ptr(), pixels.as_mut_ptr()) };
         self.codec.check(status)
@@ -176,7 +176,7 @@ pub(super) fn encode(
     assert_eq!(pixels.len(), width as usize * height as usize * channels as usize);
     let (mut file, mut length) = (std::ptr::null_mut(), 0);
     let mut message = [0_u8; MESSAGE];
-    // SAFETY: `pixels` has the asserted length, `message` libjpeg's longest.
+    // SAFETY: `pixels` has the asserted length, `message` has the length of libjpeg's message buffer.
     let status = unsafe {
         loader_jpeg_encode(
             pixels.as_ptr(),
@@ -191,9 +191,9 @@ pub(super) fn encode(
     };
     if status != 0 {
         let text = CStr::from_bytes_until_nul(&message).map(CStr::to_string_lossy);
-        return Err(text.map_or_else(|_| "the jpeg encoder failed".to_owned(), std::borrow::Cow::into_owned));
+        return Err(text.map_or_else(|_| "the JPEG encoder failed".to_owned(), std::borrow::Cow::into_owned));
     }
-    // SAFETY: on success `file` has `length` bytes, which are given back once, after they are copied.
+    // SAFETY: on success `file` has `length` bytes; it is freed once, after they are copied.
     unsafe {
         let bytes = slice::from_raw_parts(file, length).to_vec();
         loader_jpeg_free_file(file);

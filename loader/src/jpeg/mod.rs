@@ -1,12 +1,14 @@
-//! JPEG by libjpeg-turbo: all of an image or a part of it, at its size or at some eighths of it; and encoding.
+//! JPEG by libjpeg-turbo: decodes a whole image or a region of it, at full size or at a number of eighths of it, and
+//! encodes.
 //!
-//! A full decode gives the pixels that Pillow gives, which uses the same library. A part costs little more than its
-//! share: rows below it are not looked at, rows above and columns beside it only unpacked. Scaling happens in the
-//! frequency domain: at 4/8, each block of 8 x 8 is made 4 x 4 from its lower frequencies. Huffman codes, which are most
-//! of the work, are decoded by `entropy.c` instead.
+//! A full decode gives the pixels of Pillow, which uses the same library. A region costs little more than its share of
+//! the image: rows below it are not decoded; of the rows above it and the columns next to it only the Huffman codes
+//! are. Scaling is done in the frequency domain: at 4/8, each block of 8 x 8 pixels is decoded to 4 x 4 from its lower
+//! frequencies. Huffman decoding, which is most of the work, is done by `entropy.c` instead of the library.
 //!
-//! The library fills what damaged data leave out with grey, which would train on half pictures; here damage that it
-//! meets is an error, and so is a file without its end. (With a part, damage outside it may go unseen.)
+//! The library fills missing data of a damaged file with grey, so a run would train on half images. Here, damage that
+//! the decoder encounters is an error, and so is a file without an end-of-image marker. (If only a region is decoded,
+//! damage outside it may go unnoticed.)
 
 #[cfg(test)]
 mod entropy_test;
@@ -16,27 +18,27 @@ use image::RgbImage;
 
 use self::ffi::Codec;
 
-/// The first bytes of a JPEG: start of image, and the start of the next marker.
+/// The first bytes of a JPEG: the start-of-image marker and the first byte of the next marker.
 pub const START: [u8; 3] = [0xFF, 0xD8, 0xFF];
 
-/// Longest side of an image that is decoded; beyond it are decompression bombs.
-const LONGEST_SIDE: u32 = 1 << 15;
+/// Maximum side of an image, pixels; larger ones may be decompression bombs.
+const MAX_SIDE: u32 = 1 << 15;
 
-/// Most pixels of an image that is decoded: 512 MiB of red, green and blue.
-const MOST_PIXELS: u64 = (512 << 20) / 3;
+/// Maximum number of pixels of an image: 512 MiB as RGB.
+const MAX_PIXELS: u64 = (512 << 20) / 3;
 
-/// Longest side that the format can say.
-const LONGEST_ENCODED: u32 = 65_500;
+/// Maximum side of an image that libjpeg can encode, pixels.
+const MAX_ENCODED_SIDE: u32 = 65_500;
 
-/// Decodes; keeps its working memory from image to image.
+/// A decoder; its working memory is reused from image to image.
 #[derive(Debug, Default)]
 pub struct Decoder {
     codec: Option<Codec>,
-    /// Rows of four channels on their way to three.
-    inks: Vec<u8>,
+    /// Rows of CMYK pixels, before they are converted to RGB.
+    cmyk: Vec<u8>,
 }
 
-/// A part of an image: pixels of the image, scaled if it is.
+/// A region of an image, in pixels of the (scaled) image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Area {
     /// First column.
@@ -52,39 +54,40 @@ pub struct Area {
 /// What to decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Request {
-    /// Size of the decoded image in eighths of the stored one, rounded up: 1 to 8. 8, 4, 2 and 1 are quick, the others
-    /// have no vector instructions.
+    /// Size of the decoded image in eighths of the stored one, rounded up: 1 to 8. 8, 4, 2 and 1 are fast; the others
+    /// have no SIMD code.
     pub eighths: u32,
+    /// Region of the scaled image; `None` for all of it.
     /// Part of the scaled image; none for all of it.
     pub area: Option<Area>,
-    /// Whether rounding may be coarser and colour may be repeated instead of interpolated: a little faster, with
-    /// pixels that are not Pillow's.
+    /// Whether rounding may be coarser and chroma may be repeated instead of interpolated: a little faster, but the
+    /// pixels differ from Pillow's.
     pub coarse: bool,
 }
 
 impl Request {
-    /// All of the image, as stored.
+    /// The whole image at full size.
     pub const WHOLE: Self = Self { eighths: 8, area: None, coarse: false };
 }
 
-/// Pixels of a JPEG.
+/// A decoded JPEG.
 #[derive(Debug)]
 pub struct Decoded {
-    /// Red, green, blue. May hold some columns beside the requested part, as blocks are decoded whole; the memory
-    /// behind it may be longer than its pixels, if `buffer` was.
+    /// RGB pixels. May have more columns than the requested region, because blocks are decoded as a whole. The memory
+    /// behind it may be longer than the pixels, if `buffer` was.
     pub pixels: RgbImage,
-    /// Which part of the scaled image `pixels` is.
+    /// The region of the scaled image that `pixels` shows.
     pub area: Area,
     /// Width and height of the scaled image.
     pub size: (u32, u32),
 }
 
 impl Decoder {
-    /// Decodes what `choose` asks for, which is told the stored width and height. Grey and CMYK become RGB as in
-    /// Pillow; EXIF orientation is not applied. `buffer` becomes the pixels' memory.
+    /// Decodes what `choose` asks for; `choose` gets the stored width and height. Greyscale and CMYK become RGB as in
+    /// Pillow; EXIF orientation is not applied. The memory of `buffer` is reused for the pixels.
     ///
     /// # Errors
-    /// Why this is not a whole JPEG, as a phrase; a part outside the image.
+    /// Why this is not a complete JPEG, as part of a sentence; or the region is outside the image.
     pub fn decode(
         &mut self,
         file: &[u8],
@@ -92,15 +95,15 @@ impl Decoder {
         choose: impl FnOnce(u32, u32) -> Request,
     ) -> Result<Decoded, String> {
         if !ends(file) {
-            return Err("a truncated jpeg".to_owned());
+            return Err("a truncated JPEG".to_owned());
         }
         if self.codec.is_none() {
             self.codec = Codec::new();
         }
-        let codec = self.codec.as_mut().ok_or("no memory for the jpeg decoder")?;
+        let codec = self.codec.as_mut().ok_or("not enough memory for the JPEG decoder")?;
         let opened = codec.open(file).map_err(damaged)?;
         let (width, height) = (opened.width, opened.height);
-        if width.max(height) > LONGEST_SIDE || u64::from(width) * u64::from(height) > MOST_PIXELS {
+        if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
             return Err(format!("an image of {width} x {height} pixels, which is too large"));
         }
         let request = choose(width, height);
@@ -120,7 +123,7 @@ impl Decoder {
         let bytes = started.bytes();
         match started.channels {
             3 => {
-                // Where the last image was larger, nothing has to be filled for this one.
+                // If the last image was larger, the buffer is long enough already.
                 if pixels.len() < bytes {
                     pixels.resize(bytes, 0);
                 }
@@ -128,33 +131,33 @@ impl Decoder {
             }
             4 => {
                 let inverted = started.inverted;
-                self.inks.resize(bytes, 0);
-                started.read(&mut self.inks).map_err(damaged)?;
+                self.cmyk.resize(bytes, 0);
+                started.read(&mut self.cmyk).map_err(damaged)?;
                 pixels.clear();
                 pixels
-                    .extend(self.inks.as_chunks::<4>().0.iter().flat_map(|&inks| from_inks(inks, inverted)));
+                    .extend(self.cmyk.as_chunks::<4>().0.iter().flat_map(|&cmyk| from_cmyk(cmyk, inverted)));
             }
-            other => return Err(format!("a jpeg of {other} channels")),
+            other => return Err(format!("a JPEG of {other} channels")),
         }
-        let pixels = RgbImage::from_raw(width, height, pixels).ok_or("a jpeg of an odd size")?;
+        let pixels = RgbImage::from_raw(width, height, pixels).ok_or("a JPEG with an unexpected size")?;
         Ok(Decoded { pixels, area: Area { left, top, width, height }, size })
     }
 }
 
-/// All pixels of a JPEG, as Pillow decodes it: see [`Decoder::decode`].
+/// Decodes all pixels of a JPEG, as Pillow does; see [`Decoder::decode`].
 pub fn decode(file: &[u8]) -> Result<RgbImage, String> {
     Ok(Decoder::default().decode(file, Vec::new(), |_, _| Request::WHOLE)?.pixels)
 }
 
-/// Encodes 8-bit pixels, `width` x `height` x 3 (red, green, blue; colour is stored at half the resolution both ways,
-/// "4:2:0") or x 1 (grey), as libjpeg-turbo does by default. `quality` is 1 to 100.
+/// Encodes 8-bit pixels as libjpeg-turbo does by default. `pixels` is `width` x `height` x 3 (RGB, encoded with 4:2:0
+/// chroma subsampling) or `width` x `height` x 1 (greyscale). `quality` is 1 to 100.
 ///
 /// # Errors
-/// A side of 0 or beyond 65,500; pixels of another length.
+/// A side is 0 or more than 65,500 pixels, or `pixels` has the wrong length.
 pub fn encode(pixels: &[u8], width: u32, height: u32, quality: u8) -> Result<Vec<u8>, String> {
     let area = u64::from(width) * u64::from(height);
-    if !(1..=LONGEST_ENCODED).contains(&width) || !(1..=LONGEST_ENCODED).contains(&height) {
-        return Err(format!("{width} x {height} pixels do not fit into a jpeg"));
+    if !(1..=MAX_ENCODED_SIDE).contains(&width) || !(1..=MAX_ENCODED_SIDE).contains(&height) {
+        return Err(format!("a JPEG cannot have {width} x {height} pixels"));
     }
     let channels = pixels.len() as u64 / area;
     if ![1, 3].contains(&channels) || channels * area != pixels.len() as u64 {
@@ -163,26 +166,26 @@ pub fn encode(pixels: &[u8], width: u32, height: u32, quality: u8) -> Result<Vec
     ffi::encode(pixels, width, height, channels as u32, quality.clamp(1, 100))
 }
 
-/// Whether vector instructions are used: needs `nasm` at build time, and is several times as fast.
+/// Whether SIMD code is used. It needs `nasm` at build time and is faster.
 pub fn vectorised() -> bool {
     ffi::vectorised()
 }
 
-/// A side of the image at `eighths` / 8 of its size.
+/// The length of a side of an image that is scaled to `eighths` / 8.
 pub fn scaled(side: u32, eighths: u32) -> u32 {
     (u64::from(side) * u64::from(eighths)).div_ceil(8) as u32
 }
 
 fn damaged(mut message: String) -> String {
-    message.insert_str(0, "a damaged jpeg: ");
+    message.insert_str(0, "a damaged JPEG: ");
     message
 }
 
-/// Pillow's conversion: the ink that a colour and black together leave white.
-fn from_inks(inks: [u8; 4], inverted: bool) -> [u8; 3] {
-    let [cyan, magenta, yellow, black] = if inverted { inks.map(|ink| 255 - ink) } else { inks };
+/// Pillow's conversion from CMYK to RGB.
+fn from_cmyk(cmyk: [u8; 4], inverted: bool) -> [u8; 3] {
+    let [cyan, magenta, yellow, black] = if inverted { cmyk.map(|value| 255 - value) } else { cmyk };
     let white = 255 - black;
-    [cyan, magenta, yellow].map(|ink| white - multiply(ink, white))
+    [cyan, magenta, yellow].map(|value| white - multiply(value, white))
 }
 
 /// a b / 255, rounded.
@@ -190,12 +193,12 @@ fn multiply(a: u8, b: u8) -> u8 {
     ((u32::from(a) * u32::from(b) + 127) / 255) as u8
 }
 
-/// Whether a JPEG has its end-of-image marker.
+/// Whether a JPEG has its end-of-image marker after the image data.
 fn ends(jpeg: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xDA;
     const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
-    // From segment to segment up to the image data: a thumbnail inside a segment has an end of its own. Where
-    // the segments cannot be followed, the decoder will know better.
+    // Skip from segment to segment up to the image data, because a thumbnail inside a segment has its own end marker.
+    // If the segments cannot be followed, the decoder reports the damage.
     let Some(mut rest) = jpeg.get(2..) else { return false };
     while let [0xFF, marker, high, low, ..] = *rest {
         if marker == START_OF_SCAN {
@@ -205,7 +208,7 @@ fn ends(jpeg: &[u8]) -> bool {
         let Some(after) = rest.get(2 + length.max(2)..) else { return false };
         rest = after;
     }
-    // In image data 0xFF is followed by 0 or by a marker, so this is the end and nothing else.
+    // In image data 0xFF is followed by 0 or by a marker, so these bytes are the end marker and nothing else.
     rest.windows(2).rev().any(|pair| pair == END_OF_IMAGE)
 }
 
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_decoded_as_pillow_does() {
+    fn every_kind_is_decoded_as_by_pillow() {
         let fixture = fixture();
         for case in fixture["cases"].as_array().unwrap() {
             let image = decode(&bytes(&case["file"])).unwrap();
@@ -255,23 +258,23 @@ mod tests {
         assert!(encode(&vec![0; 70_000], 70_000, 1, 90).is_err());
     }
 
-    /// Vector instructions need an assembler at build time; a build without them would be slow and never say so.
+    /// SIMD code needs an assembler at build time; without it, decoding would be slow and no test would notice.
     #[test]
-    fn continuous_integration_builds_with_vector_instructions() {
+    fn continuous_integration_builds_with_simd() {
         if std::env::var("CI").is_ok_and(|ci| ci == "true") {
             assert!(vectorised(), "nasm was missing when mozjpeg-sys was built");
         }
     }
 
     #[test]
-    fn a_part_of_a_file_is_refused() {
+    fn a_truncated_file_is_an_error() {
         for kind in ["4:2:0", "progressive", "cmyk", "grey"] {
             let file = case(kind);
             for part in 0..file.len() {
                 let error = decode(&file[..part]).unwrap_err();
-                assert!(error.contains("jpeg"), "{kind}, the first {part} bytes: {error}");
+                assert!(error.contains("JPEG"), "{kind}, the first {part} bytes: {error}");
             }
-            // The end is there, but not what should be before it.
+            // With an end marker, but without the data before it.
             let mut gap = file[..file.len() * 3 / 4].to_vec();
             gap.extend([0xFF, 0xD9]);
             assert!(decode(&gap).unwrap_err().contains("damaged"), "{kind}");
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn too_large_an_image_is_refused_before_it_is_decoded() {
+    fn a_too_large_image_is_rejected_before_it_is_decoded() {
         let mut file = case("grey");
         let frame = file.windows(2).position(|pair| pair == [0xFF, 0xC0]).unwrap();
         file[frame + 5..frame + 9].copy_from_slice(&[0x7F, 0xFF, 0x7F, 0xFF]);
@@ -289,9 +292,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the part: its pixels are those of the whole image, at every scale.
+        /// A decoded region has the pixels of the whole image, at every scale.
         #[test]
-        fn parts_are_parts_of_the_whole(
+        fn regions_have_the_pixels_of_the_whole_image(
             kind in prop::sample::select(vec!["4:4:4", "4:2:2", "4:2:0", "progressive", "grey", "cmyk", "restart markers"]),
             eighths in 1_u32..=8, coarse: bool, corner in (0.0..1.0, 0.0..1.0), extent in (0.0..1.0, 0.0..1.0),
         ) {
@@ -319,7 +322,7 @@ mod tests {
             }
         }
 
-        /// Damage anywhere gives pixels or an error, never anything else, and the decoder goes on working.
+        /// Damage anywhere gives pixels or an error, never a crash, and the decoder still works afterwards.
         #[test]
         fn damage_is_survived(place in 0.0..1.0, value: u8, kind in prop::sample::select(vec!["4:2:0", "progressive", "cmyk"])) {
             let (whole, mut file) = (case(kind), case(kind));

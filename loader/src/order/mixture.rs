@@ -1,4 +1,4 @@
-//! Several sets side by side in every batch: see the specification in [`crate::order`]. No input or output here.
+//! Mixtures: every batch takes rows from several datasets. See the specification in [`crate::order`]. No I/O here.
 
 use std::ops::Range;
 
@@ -6,28 +6,28 @@ use super::{Order, Position, greatest_common_divisor};
 use crate::Error;
 use crate::permutation::key;
 
-/// Keeps the seeds of sets apart from other keys.
+/// Separates the seeds of datasets from other keys.
 const SET: u64 = 5;
 
-/// One set among those that are mixed: its shards follow those of the set before it.
+/// One dataset of a mixture. Its shards follow those of the dataset before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Share {
-    /// Shards of the set.
+    /// Number of shards of the dataset.
     pub shards: usize,
-    /// Its share of every batch, in proportion to the other sets' weights.
+    /// Weight of the dataset: its share of every batch is this, divided by the sum of all weights.
     pub weight: f64,
 }
 
-/// The order of all epochs of one or more sets.
+/// The order of all epochs of a mixture of one or more datasets.
 #[derive(Debug, Clone)]
 pub struct Mixture {
     sets: Vec<Order>,
-    /// Of each set, in the list of all shards.
+    /// For each dataset, the number of its first shard in the list of all shards.
     first_shards: Vec<u32>,
     counts: Vec<u32>,
-    /// Set of each stream, and the stream's number there.
+    /// For each stream, its dataset and the stream's number within that dataset.
     streams: Vec<(usize, u64)>,
-    /// Streams asked for; only for the error message.
+    /// Number of streams asked for; used in the error message only.
     wanted: usize,
     batch_size: u64,
     rows_per_stream: u64,
@@ -36,23 +36,23 @@ pub struct Mixture {
 /// Where a row of a batch comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Set, by its number.
+    /// Index of the dataset.
     pub set: usize,
-    /// The set's own epoch.
+    /// Epoch of that dataset.
     pub epoch: u64,
-    /// Stream of the set.
+    /// Stream of that dataset.
     pub stream: u64,
-    /// Position in the stream.
+    /// Position in that stream.
     pub position: u64,
 }
 
 impl Mixture {
-    /// `counts`: samples of each shard, as listed; `shares`: the sets these belong to, one set when empty. For the
-    /// rest see [`Order::new`].
+    /// `counts`: number of samples of each shard, in the order listed. `shares`: the datasets that the shards belong
+    /// to; if empty, all shards are one dataset. For the other arguments see [`Order::new`].
     ///
     /// # Errors
-    /// Zeros; weights that are not positive numbers, or too small for a stream; shares of more or fewer shards than
-    /// there are; fewer samples than a set's rows of a batch.
+    /// A number is 0; a weight is not positive and finite, or is too small for one stream; the shares have more or
+    /// fewer shards than there are; a dataset has fewer samples than its rows of one batch.
     pub fn new(
         counts: Vec<u32>,
         shares: &[Share],
@@ -66,19 +66,22 @@ impl Mixture {
         let refuse = |problem: String| Err(Error::Settings(problem));
         let listed: usize = shares.iter().map(|share| share.shards).sum();
         if listed != counts.len() {
-            return refuse(format!("the sets have {listed} shards together, but {} are named", counts.len()));
+            return refuse(format!(
+                "the datasets have {listed} shards together, but {} shards are given",
+                counts.len()
+            ));
         }
         for (set, share) in shares.iter().enumerate() {
             if !(share.weight > 0.0 && share.weight.is_finite()) {
                 return refuse(format!(
-                    "the weight of set {} is {}, not a positive number",
+                    "the weight of dataset {} is {}, it must be a positive finite number",
                     set + 1,
                     share.weight
                 ));
             }
         }
         if batch_size == 0 || streams == 0 {
-            // Which it is, the order knows to say.
+            // Order::new reports which of them is 0.
             Order::new(counts.clone(), seed, streams, window, batch_size)?;
         }
         let total = greatest_common_divisor(streams as u64, batch_size as u64);
@@ -89,8 +92,8 @@ impl Mixture {
         for (set, (share, &part)) in shares.iter().zip(&parts).enumerate() {
             if part == 0 {
                 return refuse(format!(
-                    "the weight of set {} is too small for one of {total} streams; leave the set out, or choose a batch \
-                     size and a number of streams with a larger common divisor",
+                    "the weight of dataset {} is too small for one of {total} streams; leave the dataset out, or \
+                     choose a batch size and a number of streams with a larger common divisor",
                     set + 1
                 ));
             }
@@ -99,8 +102,8 @@ impl Mixture {
             let samples: u64 = own.iter().map(|&n| u64::from(n)).sum();
             if shares.len() > 1 && samples < rows as u64 {
                 return refuse(format!(
-                    "set {} holds {samples} samples, fewer than its {rows} of a batch of {batch_size}; give it more \
-                     shards or a smaller weight",
+                    "dataset {} has {samples} samples, fewer than its {rows} rows of a batch of {batch_size}; give it \
+                     more shards or a smaller weight",
                     set + 1
                 ));
             }
@@ -109,7 +112,7 @@ impl Mixture {
             first_shards.push(first as u32);
             first += share.shards;
         }
-        let streams_of_sets = deal(&parts);
+        let streams_of_sets = assign(&parts);
         Ok(Self {
             sets,
             first_shards,
@@ -121,48 +124,50 @@ impl Mixture {
         })
     }
 
-    /// The orders of the sets.
+    /// The order of each dataset.
     pub fn sets(&self) -> &[Order] {
         &self.sets
     }
 
-    /// Number of a set's first shard in the list of all shards.
+    /// Number of a dataset's first shard in the list of all shards.
     pub fn first_shard(&self, set: usize) -> u32 {
         self.first_shards.get(set).copied().unwrap_or_default()
     }
 
-    /// Samples of each shard, as listed.
+    /// Number of samples of each shard, in the order listed.
     pub fn counts(&self) -> &[u32] {
         &self.counts
     }
 
-    /// Samples of all shards.
+    /// Number of samples in all shards.
     pub fn samples(&self) -> u64 {
         self.sets.iter().map(Order::samples).sum()
     }
 
-    /// Streams in use, of all sets.
+    /// Number of streams in use, over all datasets.
     pub fn streams(&self) -> u64 {
         self.streams.len() as u64
     }
 
-    /// Batches of an epoch: as many as hold the samples of all sets once.
+    /// Number of batches in an epoch of the mixture: the number of samples of all datasets divided by the batch size.
     pub fn steps_per_epoch(&self) -> u64 {
         self.samples() / self.batch_size
     }
 
-    /// Rows that each stream gives to a batch.
+    /// Number of rows of a batch that come from each stream.
     pub fn rows_per_stream(&self) -> u64 {
         self.rows_per_stream
     }
 
-    /// Streams of rank `rank` of `world_size`.
+    /// The streams of rank `rank` of `world_size` ranks.
     ///
     /// # Errors
-    /// Ranks that do not divide the streams; a rank outside the world.
+    /// The number of ranks does not divide the number of streams, or `rank` is not below `world_size`.
     pub fn streams_of(&self, rank: usize, world_size: usize) -> Result<Range<u64>, Error> {
         if rank >= world_size {
-            return Err(Error::Settings(format!("there is no rank {rank} among {world_size}")));
+            return Err(Error::Settings(format!(
+                "rank {rank} does not exist: there are {world_size} ranks, numbered from 0"
+            )));
         }
         let (rank, world, streams) = (rank as u64, world_size as u64, self.streams());
         if !streams.is_multiple_of(world) {
@@ -176,7 +181,7 @@ impl Mixture {
         Ok(rank * streams / world..(rank + 1) * streams / world)
     }
 
-    /// Where the rows come from that `streams` give to the batch at `at`, in the order of the batch.
+    /// Where the rows of the batch at `at` that belong to `streams` come from, in the order of the batch.
     pub fn rows(&self, at: Position, streams: Range<u64>) -> impl Iterator<Item = Place> + '_ {
         let batches = at.epoch.saturating_mul(self.steps_per_epoch()).saturating_add(at.step);
         streams.flat_map(move |stream| {
@@ -189,7 +194,7 @@ impl Mixture {
     }
 }
 
-/// `total` in whole parts in proportion to the weights, by largest remainder; of equal ones the first comes first.
+/// Splits `total` into integers in proportion to the weights, by the largest remainder method; ties go to the first.
 fn apportion(total: u64, weights: &[f64]) -> Vec<u64> {
     let sum: f64 = weights.iter().sum();
     let exact: Vec<f64> = weights.iter().map(|weight| total as f64 * weight / sum).collect();
@@ -203,19 +208,19 @@ fn apportion(total: u64, weights: &[f64]) -> Vec<u64> {
     parts
 }
 
-/// Set and number of every stream: dealt so that each set is as evenly spread over the streams as whole ones allow,
-/// and with them over the ranks.
-fn deal(parts: &[u64]) -> Vec<(usize, u64)> {
+/// Dataset and stream number of every stream. The streams of each dataset are spread evenly, and with them its rows
+/// over the ranks.
+fn assign(parts: &[u64]) -> Vec<(usize, u64)> {
     let total: u64 = parts.iter().sum();
-    let mut dealt = vec![0; parts.len()];
+    let mut assigned = vec![0; parts.len()];
     (1..=total)
         .map(|number| {
-            // What a set should have by now beyond what it has, times the total.
-            let behind = |set: usize| i128::from(parts[set] * number) - i128::from(dealt[set] * total);
-            let open = (0..parts.len()).filter(|&set| dealt[set] < parts[set]);
+            // How far a dataset is behind its share of the streams so far, times the total.
+            let behind = |set: usize| i128::from(parts[set] * number) - i128::from(assigned[set] * total);
+            let open = (0..parts.len()).filter(|&set| assigned[set] < parts[set]);
             let set = open.max_by_key(|&set| (behind(set), std::cmp::Reverse(set))).unwrap_or_default();
-            dealt[set] += 1;
-            (set, dealt[set] - 1)
+            assigned[set] += 1;
+            (set, assigned[set] - 1)
         })
         .collect()
 }

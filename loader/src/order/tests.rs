@@ -8,7 +8,7 @@ fn global_batch(order: &Order, epoch: &Epoch, step: u64) -> Vec<SampleId> {
     epoch.rows(step, 0..order.streams()).map(|(stream, position)| epoch.sample(stream, position)).collect()
 }
 
-/// Batches that a Python implementation of the specification gives.
+/// The expected batches come from a Python implementation of the specification (`tests/fixtures/order.py`).
 #[test]
 fn agrees_with_the_independent_implementation() {
     let cases: serde_json::Value =
@@ -49,7 +49,7 @@ proptest! {
             }
         }
         prop_assert!(samples - (seen.len() as u64) < batch_size as u64);
-        // Streams cover the whole set, what the batches leave out included.
+        // The streams cover the whole dataset, including the samples that the batches leave out.
         for stream in 0..order.streams() {
             seen.extend((0..epoch.stream_len(stream)).map(|position| epoch.sample(stream, position)));
         }
@@ -99,9 +99,9 @@ fn epochs_and_seeds_differ_and_shards_move() {
     assert_ne!(first, batches(1, 0));
 }
 
-/// With one shard, the same few samples must not be left out of every epoch.
+/// With one shard, the samples left out must differ between epochs.
 #[test]
-fn what_is_left_out_changes() {
+fn samples_left_out_differ_between_epochs() {
     let order = Order::new(vec![390], 0, 64, 4096, 32).unwrap();
     let mut seen = HashSet::new();
     for epoch in 0..4 {
@@ -124,14 +124,14 @@ fn streams_shrink_to_a_divisor_of_the_batch() {
     assert!(order(0, 10).is_err() && order(4, 0).is_err());
 }
 
-/// 400 million samples in 40,000 shards: any position at once, without a list of the samples.
+/// 400 million samples in 40,000 shards: any position is reached at once, without a list of the samples.
 #[test]
-fn a_large_set_is_entered_anywhere() {
+fn a_large_dataset_can_be_entered_anywhere() {
     let order = Order::new(vec![10_000; 40_000], 3, 64, 4096, 4096).unwrap();
     let epoch = order.epoch(7);
     let batch = global_batch(&order, &epoch, 10_000_000 / 4096);
     assert_eq!(batch.len(), 4096);
-    // What an epoch keeps: an entry a shard, none a sample. `examples/resume.rs` has the time that it takes.
+    // An epoch keeps one entry per shard and none per sample. `examples/resume.rs` measures the time.
     assert_eq!(epoch.listed.len(), 40_000);
     assert_eq!(std::mem::size_of_val(epoch.listed.as_slice()), 40_000 * 16);
     let windows: HashSet<_> = batch.iter().map(|id| id.shard).collect();
@@ -143,7 +143,7 @@ fn a_large_set_is_entered_anywhere() {
 }
 
 #[test]
-fn positions_go_on_into_the_next_epoch() {
+fn positions_continue_in_the_next_epoch() {
     let at = |epoch, step| Position { epoch, step };
     assert_eq!(at(0, 8).next(10), at(0, 9));
     assert_eq!(at(0, 9).next(10), at(1, 0));

@@ -1,17 +1,17 @@
-//! Files wherever they are: on local disks, behind http(s), in object stores (`s3://`, `gs://`, `az://`).
+//! Access to files on local disks, on http(s) servers and in object stores (`s3://`, `gs://`, `az://`).
 //!
-//! A file is named by a path; one that starts with a scheme is remote: `s3://bucket/shards/00000.tar` can be written
-//! wherever `shards/00000.tar` can. Credentials and endpoints come from the environment, in the providers' own
-//! variables: `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` ..
+//! A path that starts with one of these schemes is remote: `s3://bucket/shards/00000.tar` can be given wherever
+//! `shards/00000.tar` can. Credentials and endpoints come from the environment variables of the providers' own tools:
+//! `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on.
 //!
-//! # Failures
-//! Refused connections, dropped ones, time-outs, answers of 500 and above and 429 are tried again, with growing pauses, for
-//! [`RETRY_FOR`]; a server that sends nothing for [`SILENCE`] counts as dropped, one that is slow does not. A transfer
-//! that broke off is taken up again at its first byte. What is missing or forbidden is an error at once. A range is
-//! delivered whole or is an error.
+//! # Retries
+//! Refused and dropped connections, timeouts, and the HTTP statuses 429 and 500 or higher are retried with growing
+//! pauses, for [`RETRY_FOR`]. A server that sends nothing for [`SILENCE`] counts as dropped; a slow server does not. A
+//! transfer that breaks off starts again at its first byte. A missing file or denied access is an error at once. A
+//! range of bytes is returned in full or is an error.
 //!
-//! These calls wait; what runs underneath is asynchronous. They can be made from any thread, an asynchronous
-//! runtime's blocking ones included.
+//! All functions block. They can be called from any thread except the worker threads of an asynchronous runtime; a
+//! runtime's blocking threads are fine.
 
 mod remote;
 
@@ -27,26 +27,26 @@ use bytes::Bytes;
 use self::remote::Remote;
 use crate::Error;
 
-/// How long a remote request is tried; `LOADER_RETRY_SECONDS` in the environment changes it.
+/// How long a failing remote request is retried. The environment variable `LOADER_RETRY_SECONDS` overrides it.
 pub const RETRY_FOR: Duration = Duration::from_mins(3);
 
-/// How long a remote server may send nothing.
+/// How long a remote server may send nothing before the connection counts as dropped.
 pub const SILENCE: Duration = Duration::from_secs(30);
 
-/// Whether a name stands for a file behind a network address.
+/// Whether a path is the URL of a remote file.
 pub fn is_remote(path: &Path) -> bool {
     scheme(path).is_some()
 }
 
 fn scheme(path: &Path) -> Option<&str> {
     let (scheme, _) = path.to_str()?.split_once("://")?;
-    // Anything else before `://` is a folder with an odd name.
+    // Anything else before `://` is an unusual folder name.
     ["http", "https", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"]
         .into_iter()
         .find(|&known| known == scheme)
 }
 
-/// A file opened for reading at any place, by several threads.
+/// A file opened for random access; several threads may read it at the same time.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
@@ -62,58 +62,58 @@ enum Kind {
 }
 
 impl Source {
-    /// Opens a file; one request for a remote one.
+    /// Opens a file; sends one request if it is remote.
     pub fn open(path: &Path) -> Result<Self, Error> {
         if is_remote(path) {
             let remote = Remote::new(path)?;
             let (length, version) = remote.about()?;
             return Ok(Self { path: path.to_owned(), length, version, kind: Kind::Remote(remote) });
         }
-        Self::from_file(path, File::open(path).map_err(Error::io(path))?)
+        Self::from_file(path, File::open(path).map_err(Error::read(path))?)
     }
 
-    /// An open local file; `path` names it in errors.
+    /// Wraps an open local file; `path` is its name in errors.
     pub(crate) fn from_file(path: &Path, file: File) -> Result<Self, Error> {
-        let about = file.metadata().map_err(Error::io(path))?;
-        let version = format!("{} {:?}", about.len(), about.modified().map_err(Error::io(path))?);
+        let about = file.metadata().map_err(Error::read(path))?;
+        let version = format!("{} {:?}", about.len(), about.modified().map_err(Error::read(path))?);
         Ok(Self { path: path.to_owned(), length: about.len(), version, kind: Kind::Local(file) })
     }
 
-    /// The same, as a copy of another file.
+    /// Wraps an open local copy of another file, and keeps the original's path and version.
     pub(crate) fn copy_of(original: &Self, file: File) -> Result<Self, Error> {
         let version = original.version.clone();
         Ok(Self { version, ..Self::from_file(&original.path, file)? })
     }
 
-    /// Its name.
+    /// Path or URL of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Bytes.
+    /// Size, bytes.
     pub fn len(&self) -> u64 {
         self.length
     }
 
-    /// What changes when the file is written again: its length, its date, a store's tag.
+    /// A text that changes when the file is written again: made of its length, date, and the store's entity tag.
     pub(crate) fn version(&self) -> &str {
         &self.version
     }
 
-    /// Whether it has no bytes.
+    /// Whether the file is empty.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
-    /// Whether every read is a request.
+    /// Whether the file is remote, so that every read is a request.
     pub fn is_remote(&self) -> bool {
         matches!(self.kind, Kind::Remote(_))
     }
 
-    /// `length` bytes at `offset`.
+    /// Reads `length` bytes at `offset`.
     ///
     /// # Errors
-    /// A range beyond the end, named as damage of the file; whatever reading gives, after retries.
+    /// The range ends beyond the end of the file (reported as a damaged archive), or reading fails after all retries.
     pub fn read(&self, offset: u64, length: u64) -> Result<Bytes, Error> {
         if let Kind::Remote(remote) = &self.kind {
             self.check(offset, length)?;
@@ -124,7 +124,7 @@ impl Source {
         Ok(bytes.into())
     }
 
-    /// The same into a buffer, whose memory is used again.
+    /// The same, into a buffer whose memory is reused.
     pub fn read_into(&self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
         self.check(offset, length)?;
         match &self.kind {
@@ -134,9 +134,9 @@ impl Source {
                 again(|| file.read_exact_at(buffer, offset)).map_err(|e| match e.kind() {
                     // The file was longer when it was opened.
                     io::ErrorKind::UnexpectedEof => {
-                        Error::archive(&self.path, "became shorter while it was read")
+                        Error::archive(&self.path, "it became shorter while it was being read")
                     }
-                    _ => Error::io(&self.path)(e),
+                    _ => Error::read(&self.path)(e),
                 })?;
             }
         }
@@ -148,17 +148,18 @@ impl Source {
             return Ok(());
         }
         let end = offset.saturating_add(length);
-        let problem = format!("ends at byte {} but a member should reach {end}", self.length);
+        let problem =
+            format!("it is truncated: it ends at byte {}, but a member reaches byte {end}", self.length);
         Err(Error::archive(&self.path, problem))
     }
 
-    /// A reader from its start, for one pass. A remote file is fetched in pieces of `ahead` bytes.
+    /// A sequential reader from the start of the file. A remote file is fetched in chunks of `ahead` bytes.
     pub fn reader(&self, ahead: u64) -> Reader<'_> {
         Reader { source: self, position: 0, ahead, fetched: (0, Bytes::new()) }
     }
 }
 
-/// Network file systems fail now and then and are well a moment later: three more tries over about two seconds.
+/// Network file systems fail now and then and recover within a moment: three more tries over about two seconds.
 const READ_TRIES: u32 = 3;
 const READ_PAUSE: Duration = Duration::from_millis(300);
 
@@ -175,13 +176,13 @@ fn again<T>(mut read: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Reads a [`Source`] from a place of its own.
+/// A sequential reader of a [`Source`], with its own position.
 #[derive(Debug)]
 pub struct Reader<'a> {
     source: &'a Source,
     position: u64,
     ahead: u64,
-    /// The piece in hand of a remote file, and where it starts.
+    /// The last chunk fetched of a remote file: its offset and its bytes.
     fetched: (u64, Bytes),
 }
 
@@ -195,11 +196,11 @@ impl Read for Reader<'_> {
                     return Ok(0);
                 }
                 let within =
-                    |start: u64, piece: &Bytes| (start..start + piece.len() as u64).contains(&self.position);
+                    |start: u64, chunk: &Bytes| (start..start + chunk.len() as u64).contains(&self.position);
                 if !within(self.fetched.0, &self.fetched.1) {
-                    let piece =
+                    let chunk =
                         self.source.read(self.position, left.min(self.ahead)).map_err(io::Error::other)?;
-                    self.fetched = (self.position, piece);
+                    self.fetched = (self.position, chunk);
                 }
                 let from = &self.fetched.1[(self.position - self.fetched.0) as usize..];
                 let count = from.len().min(buffer.len());
@@ -224,32 +225,34 @@ impl Seek for Reader<'_> {
     }
 }
 
-/// All bytes of a file. A missing one is an [`Error::Io`] of the kind `NotFound`, remote or not.
+/// Reads a whole file. If it does not exist, remote or not, the error is [`Error::Io`] with a source of kind
+/// `NotFound`.
 pub fn read(path: &Path) -> Result<Bytes, Error> {
     if is_remote(path) {
         Remote::new(path)?.read_all()
     } else {
-        fs::read(path).map(Bytes::from).map_err(Error::io(path))
+        fs::read(path).map(Bytes::from).map_err(Error::read(path))
     }
 }
 
-/// Bytes of a file.
+/// Size of a file, bytes.
 pub fn length(path: &Path) -> Result<u64, Error> {
     if is_remote(path) {
         Remote::new(path)?.length()
     } else {
-        Ok(fs::metadata(path).map_err(Error::io(path))?.len())
+        Ok(fs::metadata(path).map_err(Error::read(path))?.len())
     }
 }
 
-/// Paths of the files (not folders) in a folder, sorted by name. Plain http servers have no lists; WebDAV ones do.
+/// Paths of the files (not folders) in a folder, sorted by name. Plain http servers cannot list folders; WebDAV servers
+/// can.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     if is_remote(folder) {
         return Remote::new(folder)?.list();
     }
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
+    for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
+        let path = entry.map_err(Error::read(folder))?.path();
         if !path.is_dir() {
             files.push(path);
         }
@@ -258,33 +261,34 @@ pub fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
-/// Writes a file, whole or not at all: aside, synced and renamed on a local disk, as one object in a store.
+/// Writes a file completely or not at all: on a local disk under a temporary name that is synced and renamed, in an
+/// object store as one object.
 pub fn write(path: &Path, bytes: impl Into<Bytes>) -> Result<(), Error> {
     if is_remote(path) {
         Remote::new(path)?.write(bytes.into())
     } else {
-        concepts::files::write_atomic(path, &bytes.into()).map_err(Error::io(path))
+        concepts::files::write_atomic(path, &bytes.into()).map_err(Error::write(path))
     }
 }
 
-/// Copies a local file to `path`, whole or not at all, without holding more of it than a few pieces.
+/// Copies a local file to `path`, completely or not at all, a few MiB at a time.
 pub fn upload(file: &Path, path: &Path) -> Result<(), Error> {
     if is_remote(path) {
         return Remote::new(path)?.upload(file);
     }
-    let mut from = File::open(file).map_err(Error::io(file))?;
-    let mut to = concepts::files::AtomicFile::create(path).map_err(Error::io(path))?;
-    io::copy(&mut from, &mut to).map_err(Error::io(path))?;
-    to.commit().map_err(Error::io(path))
+    let mut from = File::open(file).map_err(Error::read(file))?;
+    let mut to = concepts::files::AtomicFile::create(path).map_err(Error::write(path))?;
+    io::copy(&mut from, &mut to).map_err(Error::write(path))?;
+    to.commit().map_err(Error::write(path))
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file. It is no error if the file does not exist.
 pub fn remove(path: &Path) -> Result<(), Error> {
     if is_remote(path) {
         return Remote::new(path)?.remove();
     }
     match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path)(e)),
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io(path, "remove")(e)),
         _ => Ok(()),
     }
 }

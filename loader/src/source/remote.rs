@@ -1,4 +1,4 @@
-//! One file behind a network address.
+//! One remote file.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -22,17 +22,17 @@ use url::{Position, Url};
 use super::{RETRY_FOR, SILENCE, scheme};
 use crate::Error;
 
-/// Pauses between tries grow to this.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Maximum pause between tries.
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// A part of an upload; stores ask for at least 5 MiB.
+/// Bytes per part of a multipart upload; object stores require at least 5 MiB.
 const PART: usize = 8 << 20;
-/// Parts of an upload on their way at a time.
+/// Maximum number of parts that are uploaded at the same time.
 const PARTS_AT_ONCE: usize = 4;
 
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
-    /// Its name, for errors.
+    /// Its URL, for errors.
     name: PathBuf,
     store: Arc<dyn ObjectStore>,
     key: Key,
@@ -41,12 +41,14 @@ pub(super) struct Remote {
 impl Remote {
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let input = |problem: String| Error::Input { input: path.to_owned(), problem };
-        let text = path.to_str().ok_or_else(|| input("an address that is not UTF-8".to_owned()))?;
-        let url = Url::parse(text).map_err(|e| input(format!("not an address: {e}")))?;
+        let text = path.to_str().ok_or_else(|| input("this URL is not UTF-8".to_owned()))?;
+        let url = Url::parse(text).map_err(|e| input(format!("not a valid URL: {e}")))?;
         if url.query().is_some() {
-            return Err(input("an address with a query (`?..`): nothing can be found beside it".to_owned()));
+            let problem = "URLs with a query (`?..`) are not supported, because the URLs of the files next to the shard \
+                           cannot be derived from them";
+            return Err(input(problem.to_owned()));
         }
-        let key = Key::from_url_path(url.path()).map_err(|e| input(format!("not an address: {e}")))?;
+        let key = Key::from_url_path(url.path()).map_err(|e| input(format!("not a valid URL: {e}")))?;
         let store = store(path, &url).map_err(|e| input(text_of(&e)))?;
         Ok(Self { name: path.to_owned(), store, key })
     }
@@ -55,14 +57,14 @@ impl Remote {
         Ok(self.about()?.0)
     }
 
-    /// Length, and what changes when the file is written again.
+    /// Size in bytes, and a text that changes when the file is written again.
     pub(super) fn about(&self) -> Result<(u64, String), Error> {
-        let about = self.wait(|store, key| async move { store.head(&key).await })?;
+        let about = self.wait("read", |store, key| async move { store.head(&key).await })?;
         Ok((about.size, format!("{} {} {:?}", about.size, about.last_modified, about.e_tag)))
     }
 
     pub(super) fn read_all(&self) -> Result<Bytes, Error> {
-        self.wait(|store, key| async move { store.get(&key).await?.bytes().await })
+        self.wait("read", |store, key| async move { store.get(&key).await?.bytes().await })
     }
 
     pub(super) fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
@@ -70,19 +72,20 @@ impl Remote {
         if wanted == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = self.wait(move |store, key| {
+        let bytes = self.wait("read", move |store, key| {
             let range = range.clone();
             async move { store.get_range(&key, range).await }
         })?;
         if bytes.len() as u64 == wanted {
             Ok(bytes)
         } else {
-            Err(Error::archive(&self.name, "became shorter while it was read"))
+            Err(Error::archive(&self.name, "it became shorter while it was being read"))
         }
     }
 
     pub(super) fn list(&self) -> Result<Vec<PathBuf>, Error> {
-        let listed = self.wait(|store, key| async move { store.list_with_delimiter(Some(&key)).await })?;
+        let listed =
+            self.wait("read", |store, key| async move { store.list_with_delimiter(Some(&key)).await })?;
         let mut files: Vec<_> = listed
             .objects
             .iter()
@@ -94,7 +97,7 @@ impl Remote {
     }
 
     pub(super) fn write(&self, bytes: Bytes) -> Result<(), Error> {
-        self.wait(move |store, key| {
+        self.wait("write", move |store, key| {
             let bytes = bytes.clone();
             async move { store.put(&key, bytes.into()).await }
         })?;
@@ -102,13 +105,13 @@ impl Remote {
     }
 
     pub(super) fn upload(&self, file: &Path) -> Result<(), Error> {
-        let length = std::fs::metadata(file).map_err(Error::io(file))?.len();
-        // Plain http knows no parts.
+        let length = std::fs::metadata(file).map_err(Error::read(file))?.len();
+        // Plain http has no multipart upload.
         if length <= PART as u64 || scheme(&self.name).is_some_and(|scheme| scheme.starts_with("http")) {
-            return self.write(std::fs::read(file).map_err(Error::io(file))?.into());
+            return self.write(std::fs::read(file).map_err(Error::read(file))?.into());
         }
         let file = file.to_owned();
-        self.wait(move |store, key| {
+        self.wait("write", move |store, key| {
             let file = file.clone();
             async move {
                 let failed =
@@ -117,7 +120,8 @@ impl Remote {
                 let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&key).await?, PART);
                 let mut part = vec![0; PART];
                 loop {
-                    // The runtime has threads for this alone, and a local disk is quick beside the network.
+                    // Blocking is fine: the runtime's threads do nothing else, and a local disk is much faster than the
+                    // network.
                     let read = from.read(&mut part).map_err(failed)?;
                     if read == 0 {
                         break;
@@ -132,15 +136,19 @@ impl Remote {
     }
 
     pub(super) fn remove(&self) -> Result<(), Error> {
-        match self.wait(|store, key| async move { store.delete(&key).await }) {
+        match self.wait("remove", |store, key| async move { store.delete(&key).await }) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
         }
     }
 
-    /// Runs a request on the runtime, again and again while that may help: the store itself tries again what fails
-    /// before the first byte, and what breaks off later where the server gives entity tags.
-    fn wait<T, F>(&self, request: impl Fn(Arc<dyn ObjectStore>, Key) -> F) -> Result<T, Error>
+    /// Runs a request on the runtime and retries it as long as that may help. The store itself also retries what fails
+    /// before the first byte, and, if the server sends entity tags, transfers that break off later.
+    fn wait<T, F>(
+        &self,
+        doing: &'static str,
+        request: impl Fn(Arc<dyn ObjectStore>, Key) -> F,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = object_store::Result<T>> + Send + 'static,
@@ -150,25 +158,26 @@ impl Remote {
         loop {
             let (sender, receiver) = crossbeam::channel::bounded(1);
             let request = request(Arc::clone(&self.store), self.key.clone());
-            runtime().map_err(|e| Error::io(&self.name)(io::Error::other(e)))?.spawn(async move {
+            runtime().map_err(|e| Error::io(&self.name, doing)(io::Error::other(e)))?.spawn(async move {
                 // The receiver waits below.
                 let _ = sender.send(request.await);
             });
-            let result =
-                receiver.recv().map_err(|_| self.failed(io::ErrorKind::Other, "the transfer ended"))?;
+            let result = receiver
+                .recv()
+                .map_err(|_| self.failed(doing, io::ErrorKind::Other, "the transfer ended"))?;
             match result {
                 Ok(value) => return Ok(value),
                 Err(e) if is_final(&e) || started.elapsed() + pause > retry_for() => {
-                    return Err(self.failed(kind(&e), &explain(&e, started.elapsed())));
+                    return Err(self.failed(doing, kind(&e), &explain(&e, started.elapsed())));
                 }
                 Err(_) => std::thread::sleep(pause),
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
-    fn failed(&self, kind: io::ErrorKind, text: &str) -> Error {
-        Error::io(&self.name)(io::Error::new(kind, text.to_owned()))
+    fn failed(&self, doing: &'static str, kind: io::ErrorKind, text: &str) -> Error {
+        Error::io(&self.name, doing)(io::Error::new(kind, text.to_owned()))
     }
 }
 
@@ -192,10 +201,10 @@ fn is_final(error: &object_store::Error) -> bool {
     ) || refused(error)
 }
 
-/// Answers of 400 to 499, which asking again does not change; the store has no variant for most of them.
+/// HTTP statuses 400 to 499, which a retry does not change. The store has no error variant for most of them.
 fn refused(error: &object_store::Error) -> bool {
     let text = text_of(error);
-    // Too many requests, and a request that took too long to arrive.
+    // Not final: 408 (request timeout) and 429 (too many requests).
     (400..500)
         .filter(|code| ![408, 429].contains(code))
         .any(|code| text.contains(&format!("status code: {code} ")))
@@ -213,19 +222,19 @@ fn kind(error: &object_store::Error) -> io::ErrorKind {
 
 fn explain(error: &object_store::Error, tried: Duration) -> String {
     match error {
-        object_store::Error::NotFound { .. } => "there is no such file".to_owned(),
+        object_store::Error::NotFound { .. } => "no such file".to_owned(),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            format!("the server refuses access; check the credentials in the environment: {}", text_of(error))
+            format!("the server denies access; check the credentials in the environment: {}", text_of(error))
         }
         object_store::Error::NotSupported { .. } => {
-            format!("the server does not serve parts of files (range requests): {}", text_of(error))
+            format!("the server does not support range requests: {}", text_of(error))
         }
         _ if is_final(error) => text_of(error),
-        _ => format!("tried for {:.0} s without success: {}", tried.as_secs_f64(), text_of(error)),
+        _ => format!("no success after retrying for {:.0} s: {}", tried.as_secs_f64(), text_of(error)),
     }
 }
 
-/// An error and its causes, as one line.
+/// An error and its causes on one line.
 fn text_of(error: &object_store::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
@@ -247,8 +256,7 @@ fn retry_for() -> Duration {
     })
 }
 
-/// The store of an address: one for all addresses that share a scheme and a host (or bucket), and with it its
-/// connections.
+/// The object store of a URL. All URLs with the same scheme and host (or bucket) share one store and its connections.
 fn store(path: &Path, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     static STORES: OnceLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> = OnceLock::new();
     let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,16 +264,17 @@ fn store(path: &Path, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     if let Some(store) = stores.get(root) {
         return Ok(Arc::clone(store));
     }
-    // Fails only when one is installed already, which then serves as well.
+    // Fails only if a provider is installed already, which is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    // A large range from a slow server may take long; silence may not. Who names an http endpoint wants http.
+    // A large range from a slow server may take long; only silence is limited. A user who gives an http endpoint wants
+    // http.
     let client = ClientOptions::new()
         .with_timeout_disabled()
         .with_connect_timeout(Duration::from_secs(10))
         .with_read_timeout(SILENCE)
         .with_allow_http(true);
     let backoff =
-        BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: LONGEST_PAUSE, base: 2.0 };
+        BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: MAX_PAUSE, base: 2.0 };
     let retry = RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: retry_for() };
     let store: Arc<dyn ObjectStore> = match scheme(path) {
         Some("s3" | "s3a") => Arc::new(
@@ -297,7 +306,7 @@ fn store(path: &Path, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     Ok(store)
 }
 
-/// Threads that wait for the network.
+/// Number of threads of the network runtime.
 const NETWORK_THREADS: usize = 2;
 
 fn runtime() -> Result<&'static Runtime, String> {

@@ -1,24 +1,25 @@
-//! The captions of a shard, from one pass over it.
+//! Reads the captions of a shard in one pass.
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use super::members::{FoundMember, members};
-use super::{CAPTION_EXTENSION, READ_AHEAD, refuse_nothing};
+use super::{CAPTION_EXTENSION, READ_AHEAD, reject_empty};
 use crate::Error;
 use crate::source::Source;
 
-/// Hands over key and caption of every sample, in tar order, from one pass of large reads: nothing but the caption in
-/// hand is in memory, and a `.tar.zst` is decoded on the way. Returns the number of samples.
+/// Calls `each` with the key and the caption (`None` if there is none) of every sample, in tar order, in one pass of
+/// large reads. Only one caption is in memory at a time, and a `.tar.zst` is decompressed on the fly. Returns the
+/// number of samples.
 ///
 /// # Errors
-/// As [`Archive::samples`], and whatever `each` returns.
+/// As [`Archive::samples`](super::Archive::samples), and whatever `each` returns.
 pub fn captions<E: From<Error>>(
     path: &Path,
     mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let source = Source::open(path)?;
-    refuse_nothing(source.len(), path)?;
+    reject_empty(source.len(), path)?;
     let file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
     let mut key = String::new();
     let mut caption = Vec::new();
@@ -36,20 +37,21 @@ pub fn captions<E: From<Error>>(
             captioned = true;
             caption.clear();
             let read = member.data.read_to_end(&mut caption);
-            let read = read.map_err(|e| Error::archive(path, format!("damaged in {}: {e}", member.name)))?;
+            let read =
+                read.map_err(|e| Error::archive(path, format!("it is damaged in {}: {e}", member.name)))?;
             if read as u64 != member.length {
-                return Err(Error::archive(path, format!("ends inside {}", member.name)).into());
+                return Err(Error::archive(path, format!("it is truncated inside {}", member.name)).into());
             }
         }
         Ok(())
     };
     if path.extension().is_some_and(|extension| extension == "zst") {
         let decoder = zstd::Decoder::with_buffer(file);
-        let mut archive = ::tar::Archive::new(decoder.map_err(Error::io(path))?);
+        let mut archive = ::tar::Archive::new(decoder.map_err(Error::read(path))?);
         members(archive.entries(), None, path, take)?;
-        // A tar ends before its file does; damage after it is damage, too.
+        // The tar may end before its compressed file does; damage after it counts, too.
         let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
-        rest.map_err(|e| Error::archive(path, format!("cannot be decompressed: {e}")))?;
+        rest.map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
     } else {
         let mut archive = ::tar::Archive::new(Skipping(file));
         members(archive.entries_with_seek(), Some(source.len()), path, take)?;
@@ -60,7 +62,7 @@ pub fn captions<E: From<Error>>(
     Ok(samples)
 }
 
-/// A buffered reader that keeps its buffer when it passes over less than is left in it.
+/// A buffered reader that keeps its buffer when it skips to a position inside the buffer.
 struct Skipping<R>(BufReader<R>);
 
 impl<R: Read> Read for Skipping<R> {

@@ -1,24 +1,24 @@
-//! Which members of a tar belong to which sample.
+//! Groups the members of a tar into samples.
 
 use std::io::{self, Read};
 use std::path::Path;
 
 use crate::Error;
 
-/// A member of a sample while its archive is read.
+/// A member of a sample, while its archive is read.
 pub(super) struct FoundMember<'a, 'data> {
     pub(super) name: &'a str,
     pub(super) key: &'a str,
-    /// Whether the sample begins with it.
+    /// Whether it is the first member of its sample.
     pub(super) first: bool,
-    /// Lower-cased.
+    /// In lower case.
     pub(super) extension: &'a str,
     pub(super) offset: u64,
     pub(super) length: u64,
     pub(super) data: &'a mut (dyn Read + 'data),
 }
 
-/// Hands over the members that belong to samples, in tar order.
+/// Calls `each` for every member that belongs to a sample, in tar order.
 pub(super) fn members<R: Read, E: From<Error>>(
     entries: io::Result<::tar::Entries<'_, R>>,
     length: Option<u64>,
@@ -27,7 +27,7 @@ pub(super) fn members<R: Read, E: From<Error>>(
 ) -> Result<(), E> {
     let damaged = |after: &str, e: &dyn std::fmt::Display| {
         let place = if after.is_empty() { "at its start".to_owned() } else { format!("after {after}") };
-        Error::archive(shard, format!("damaged {place}: {e}"))
+        Error::archive(shard, format!("it is damaged {place}: {e}"))
     };
     let mut previous = String::new();
     let mut current: Option<String> = None;
@@ -38,14 +38,14 @@ pub(super) fn members<R: Read, E: From<Error>>(
         let (offset, size) = (entry.raw_file_position(), entry.size());
         let end = offset.checked_add(size);
         if end.is_none_or(|end| length.is_some_and(|length| end > length)) {
-            return Err(Error::archive(shard, format!("ends inside {name}")).into());
+            return Err(Error::archive(shard, format!("it is truncated inside {name}")).into());
         }
         let kind = entry.header().entry_type();
         if kind.is_gnu_sparse() {
             let problem = format!("{name} is stored as a sparse file, which is not supported");
             return Err(Error::archive(shard, problem).into());
         }
-        // Old archives mark folders by the slash alone.
+        // Old archives mark folders by a trailing slash only.
         let regular = (kind.is_file() || kind.is_contiguous()) && !name.ends_with('/');
         if let Some((key, extension)) = (regular && !is_metadata(&name)).then(|| split(&name)).flatten() {
             let extension = extension.to_lowercase();
@@ -54,7 +54,7 @@ pub(super) fn members<R: Read, E: From<Error>>(
                 extensions.clear();
                 current = Some(key.to_owned());
             } else if extensions.contains(&extension) {
-                let problem = format!("sample {key} has two members {extension}");
+                let problem = format!("sample {key} has two members with the extension {extension}");
                 return Err(Error::archive(shard, problem).into());
             }
             let (extension, data) = (extension.as_str(), &mut entry as &mut dyn Read);
@@ -66,14 +66,14 @@ pub(super) fn members<R: Read, E: From<Error>>(
     Ok(())
 }
 
-/// Key and extension of a member's name.
+/// Splits a member's name into key and extension.
 fn split(name: &str) -> Option<(&str, &str)> {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = name[base..].find('.').filter(|&dot| dot > 0)? + base;
     Some((&name[..dot], &name[dot + 1..]))
 }
 
-/// `__name__` and everything below a folder of such a name.
+/// `__name__`, and everything inside a folder with such a name.
 fn is_metadata(name: &str) -> bool {
     let first = name.split('/').next().unwrap_or(name);
     first.len() >= 4 && first.starts_with("__") && first.ends_with("__")

@@ -1,6 +1,6 @@
-//! Small sets made for a test.
+//! Small datasets for tests.
 
-// Each test program uses some of it.
+// Each test program uses only some of this.
 #![allow(dead_code)]
 
 pub(crate) mod server;
@@ -10,14 +10,14 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use image::{ImageFormat, Rgb, RgbImage};
 use loader::shard::{stats_path, table_path};
 use loader::tar::Archive;
 use loader::{Batch, Crop, ImageSettings, Settings};
 use parquet::arrow::ArrowWriter;
 
-/// A tar being written.
+/// Writes a tar.
 pub(crate) struct TarFile(tar::Builder<File>);
 
 impl TarFile {
@@ -38,7 +38,7 @@ impl TarFile {
     }
 }
 
-/// An image of one colour that says which sample it is.
+/// An image of one colour, which encodes shard and sample.
 pub(crate) fn image_of(shard: usize, sample: usize) -> Vec<u8> {
     let colour = Rgb([shard as u8, (sample / 256) as u8, (sample % 256) as u8]);
     let mut png = Vec::new();
@@ -50,7 +50,7 @@ pub(crate) fn key_of(shard: usize, sample: usize) -> String {
     format!("{shard:05}{sample:04}")
 }
 
-/// Shards of `counts` samples with captions; `change` may replace a sample's image.
+/// Writes shards with `counts` samples each, with captions; `change` may replace a sample's image.
 pub(crate) fn write_shards(
     folder: &Path,
     counts: &[usize],
@@ -82,20 +82,20 @@ pub(crate) fn settings(shards: Vec<PathBuf>, batch_size: usize) -> Settings {
     }
 }
 
-/// (shard, sample) of a row, from its pixels.
+/// (shard, sample) of a row, decoded from its pixels.
 pub(crate) fn identity(batch: &Batch, row: usize) -> (usize, usize) {
     let pixels = batch.images.len() / batch.size;
     let pixel = &batch.images[row * pixels..][..3];
     (pixel[0].into(), usize::from(pixel[1]) * 256 + usize::from(pixel[2]))
 }
 
-/// Everything of a batch but its times.
+/// Everything in a batch except its times.
 pub(crate) fn content(batch: &Batch) -> impl PartialEq + std::fmt::Debug + use<> {
     let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters } = batch.clone();
     (position, size, images, keys, samples, captions, tokens, mentions, counters.skipped, counters.bytes)
 }
 
-/// Overwrites a file's bytes at an offset.
+/// Changes the bytes of a file.
 #[allow(dead_code)]
 pub(crate) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
@@ -103,7 +103,7 @@ pub(crate) fn damage(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     fs::write(path, bytes).unwrap();
 }
 
-/// A table as `ingest` writes it: the successes, with a failure before each.
+/// Writes a table as `ingest` does: one row per success, with a failure before each. `shift` is added to the offsets.
 pub(crate) fn write_table(shard: &Path, shift: i64) {
     let samples = Archive::open(shard).unwrap().samples().unwrap();
     let (mut keys, mut status, mut captions, mut offsets, mut lengths) =

@@ -1,4 +1,4 @@
-//! A file server on 127.0.0.1 that counts what it sends and can be told to misbehave.
+//! A file server on 127.0.0.1 that counts the bytes it sends and can be made to fail.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,23 +13,25 @@ use std::time::Duration;
 /// What the server does with a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Answer {
-    Well,
+    /// The file, or the requested range of it.
+    Normal,
+    /// This status, without a file.
     Status(u16),
-    /// Closes the connection after this many bytes of the body.
+    /// Closes the connection after this many bytes of the response.
     Drop(usize),
-    /// Sends pieces of this many bytes with a pause after each.
+    /// Sends chunks of this many bytes, with a pause after each.
     Slow(usize, Duration),
-    /// The whole file, whatever part was asked for.
+    /// The whole file, whatever range was requested.
     Whole,
 }
 
-/// Told the number of the request and its path.
+/// Decides the answer, from the number of the request and its path.
 type Plan = dyn Fn(usize, &str) -> Answer + Send + Sync;
 
 #[derive(Default)]
 struct State {
     requests: usize,
-    /// Bytes of bodies, by path.
+    /// Bytes of responses sent, by path.
     sent: HashMap<String, u64>,
     put: HashMap<String, Vec<u8>>,
 }
@@ -70,10 +72,10 @@ impl Server {
         self.state.lock().unwrap().requests
     }
 
-    /// Bytes of bodies sent of files whose name ends so.
-    pub(crate) fn sent(&self, ending: &str) -> u64 {
+    /// Bytes of responses sent for files whose name has this suffix.
+    pub(crate) fn sent(&self, suffix: &str) -> u64 {
         let state = self.state.lock().unwrap();
-        state.sent.iter().filter(|(path, _)| path.ends_with(ending)).map(|(_, sent)| sent).sum()
+        state.sent.iter().filter(|(path, _)| path.ends_with(suffix)).map(|(_, sent)| sent).sum()
     }
 
     pub(crate) fn was_put(&self, path: &str) -> Option<Vec<u8>> {
@@ -96,7 +98,7 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
             return Ok(());
         }
         let mut words = first.split_whitespace();
-        // Google's store takes an object's name as one part of the path.
+        // Google's protocol escapes the slashes in an object's name.
         let (method, path) = (
             words.next().unwrap_or("").to_owned(),
             words.next().unwrap_or("/").replace("%2F", "/").replace("%2E", "."),
@@ -145,7 +147,7 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
             ),
             None => "200 OK".to_owned(),
         };
-        // Stores always send a tag, plain servers need not.
+        // Object stores always send an entity tag; plain servers need not.
         let tag = if path.starts_with("/b/") { "\r\netag: \"1\"" } else { "" };
         let date = format!("last-modified: Thu, 01 Jan 2026 00:00:00 GMT{tag}");
         write!(&*stream, "HTTP/1.1 {status}\r\n{date}\r\ncontent-length: {}\r\n\r\n", body.len())?;

@@ -1,4 +1,4 @@
-//! A model that is trained in seconds and knows nothing.
+//! A model that is trained in seconds, for tests that do not need good results.
 
 use std::fs;
 use std::path::{Path, PathBuf};

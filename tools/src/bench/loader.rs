@@ -1,4 +1,4 @@
-//! How fast shards become batches, and what bounds it.
+//! `tools bench loader`: how fast the loader turns shards into batches, and what limits its speed.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,43 +11,60 @@ use loader::index::Index;
 use loader::jpeg::{Area, Request};
 use loader::order::SampleId;
 use loader::pixels::{Painter, decode};
-use loader::program::{Outcome, interrupted, print_json};
+use loader::program::{Outcome, UsageError, interrupted, print_json};
 use loader::scaler::Scaler;
 use loader::tar::Archive;
 use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, jpeg, shard};
 use serde_json::json;
 
-/// Measures the loader on shards: random resized crops in exact and in fast mode, reading alone, and the same work as
-/// a bare loop over images in memory.
+use crate::input;
+
+/// Measure the loader's speed on shards
+///
+/// Every figure is of the fastest of --passes passes. "exact" and "fast" are the whole loader with random resized
+/// crops, in its two decoding modes. "read" reads the images from the shards on one thread. The "loop" figures process
+/// images that are already in memory, without the loader: decode whole images and resize; decode only the crop, in
+/// either mode; decode only the JPEG's Huffman codes.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Shards: files, folders, brace lists, patterns, addresses.
+    /// Shards: files, folders, brace lists, patterns or URLs
     #[arg(required = true)]
     shards: Vec<PathBuf>,
-    /// Side of the result, pixels.
-    #[arg(long, default_value_t = 224)]
+    /// Width and height of the crops after resizing, pixels
+    #[arg(long, default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
-    /// Samples of a batch.
+    /// Samples per batch
     #[arg(long, default_value_t = 64)]
     batch_size: usize,
-    /// Threads that decode.
+    /// Number of decoding threads
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Smallest part of an image's area that a crop takes; the largest is all of it.
+    /// Minimum area of a crop, as a fraction of the image; the maximum is 1
     #[arg(long, default_value_t = 0.08)]
     scale: f32,
-    /// Passes over the shards; the fastest counts.
-    #[arg(long, default_value_t = 3)]
+    /// Passes over the shards; the fastest one counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     passes: u64,
-    /// Prints a summary object as the last line.
+    /// Also print the figures as one line of JSON
     #[arg(long)]
     json: bool,
 }
 
-/// Most memory that images take for the bare loops.
-const IN_MEMORY: u64 = 2 << 30;
+/// Maximum memory for the images of the loops, bytes.
+const MAX_MEMORY: u64 = 2 << 30;
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
+    if !(arguments.scale > 0.0 && arguments.scale <= 1.0) {
+        return Err(UsageError(format!("--scale {} is not above 0 and at most 1", arguments.scale)).into());
+    }
+    if arguments.batch_size == 0 || arguments.threads == 0 {
+        return Err(UsageError("--batch-size and --threads must be at least 1".to_owned()).into());
+    }
+    for input in &arguments.shards {
+        input::shards(input)?;
+    }
+    // Together, so that a shard given twice is noticed.
+    let shards = shard::list(&arguments.shards)?;
     let crop = Crop::RandomResized {
         size: arguments.size,
         scale: (arguments.scale, 1.0),
@@ -56,10 +73,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let settings = Settings {
         image: ImageSettings { crop, flip: 0.5 },
         threads: arguments.threads,
-        ..Settings::new(shard::list(&arguments.shards)?, arguments.batch_size)
+        ..Settings::new(shards, arguments.batch_size)
     };
     if !jpeg::vectorised() {
-        eprintln!("no vector instructions in the jpeg decoder: install nasm and build again");
+        eprintln!(
+            "note: the JPEG decoder was built without vector instructions; install nasm and build again"
+        );
     }
     let mut rows = Vec::new();
     for (name, decoding) in [("exact", Decoding::Exact), ("fast", Decoding::Fast)] {
@@ -67,24 +86,22 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         rows.push((name, "images/s", batches(&settings, arguments.passes)?));
     }
     let (rate, images) = reading(&settings, arguments.passes)?;
-    rows.push(("reading alone, one thread", "GB/s", rate));
+    rows.push(("read, one thread", "GB/s", rate));
     let whole = |painter: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
         let pixels = decode(image)?;
         let view = View::choose(&settings.image, draws(0, 0, id), pixels.width(), pixels.height());
         painter.scaler.resize(&pixels, view, arguments.size, row)
     };
-    rows.push(("bare loop: decode, resize", "images/s", bare(&settings, &images, arguments.passes, whole)?));
-    for (name, decoding) in
-        [("bare loop: part, exact", Decoding::Exact), ("bare loop: part, fast", Decoding::Fast)]
-    {
+    rows.push(("loop: decode, resize", "images/s", in_loop(&settings, &images, arguments.passes, whole)?));
+    for (name, decoding) in [("loop: crop, exact", Decoding::Exact), ("loop: crop, fast", Decoding::Fast)] {
         let part = |worker: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
             let choose = |width, height| View::choose(&settings.image, draws(0, 0, id), width, height);
             worker.painter.paint(image, decoding, arguments.size, choose, row)
         };
-        rows.push((name, "images/s", bare(&settings, &images, arguments.passes, part)?));
+        rows.push((name, "images/s", in_loop(&settings, &images, arguments.passes, part)?));
     }
-    // What no mode can leave out: the codes of all rows down to the part's last, of which an eighth of the size makes
-    // little else.
+    // No mode can skip the Huffman codes of the rows down to the last row of the crop. Decoding at an eighth of the
+    // size does little besides.
     let unpack = |worker: &mut Worker, image: &[u8], id: SampleId, _: &mut [u8]| {
         let buffer = std::mem::take(&mut worker.buffer);
         let decoded = worker.decoder.decode(image, buffer, |width, height| {
@@ -95,14 +112,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         Ok(())
     };
     rows.push((
-        "bare loop: unpacking alone",
+        "loop: Huffman codes only",
         "images/s",
-        bare(&settings, &images, arguments.passes, unpack)?,
+        in_loop(&settings, &images, arguments.passes, unpack)?,
     ));
     for (name, unit, value) in &rows {
         println!("{name:<28}{value:>10.2} {unit}");
     }
-    println!("{:<28}{:>10.2} dB", "fast beside exact, median", fidelity(&settings, &images)?);
+    println!("{:<28}{:>10.2} dB", "fast against exact, PSNR", psnr(&settings, &images)?);
     if arguments.json {
         let measured: serde_json::Map<_, _> = rows
             .iter()
@@ -113,7 +130,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// Images a second of whole passes through the loader, the fastest.
+/// Images per second of the fastest of several passes through the loader.
 fn batches(settings: &Settings, passes: u64) -> anyhow::Result<f64> {
     let loader = Loader::open(settings.clone())?;
     let mut best = Duration::MAX;
@@ -123,7 +140,7 @@ fn batches(settings: &Settings, passes: u64) -> anyhow::Result<f64> {
         for batch in loader.batches(Position { epoch, step: 0 }).take(loader.steps_per_epoch() as usize) {
             std::hint::black_box(batch?);
             if interrupted() {
-                bail!("stopped");
+                bail!("interrupted");
             }
         }
         best = best.min(started.elapsed());
@@ -131,10 +148,10 @@ fn batches(settings: &Settings, passes: u64) -> anyhow::Result<f64> {
     Ok(images as f64 / best.as_secs_f64())
 }
 
-/// Images of the set as they are stored.
+/// The stored bytes of images.
 type Images = Vec<(SampleId, Vec<u8>)>;
 
-/// GB a second of reading every image in the order of an epoch, on one thread; and the images.
+/// GB per second of reading every image in the order of an epoch, on one thread; and the images.
 fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
     let opened: Vec<(Archive, Index)> = settings
         .shards
@@ -158,7 +175,7 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
     for _ in 0..=passes {
         let (mut bytes, started) = (0, Instant::now());
         for id in &ids {
-            let (offset, length) = place(id).context("a sample without an image")?;
+            let (offset, length) = place(id).context("a sample has no image")?;
             opened[id.shard as usize].0.read_into(offset, length, &mut buffer)?;
             bytes += length;
         }
@@ -166,9 +183,9 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
     }
     let (mut images, mut bytes) = (Vec::new(), 0);
     for id in ids {
-        let (offset, length) = place(&id).context("a sample without an image")?;
+        let (offset, length) = place(&id).context("a sample has no image")?;
         bytes += length;
-        if bytes > IN_MEMORY {
+        if bytes > MAX_MEMORY {
             break;
         }
         images.push((id, opened[id.shard as usize].0.read(offset, length)?));
@@ -184,7 +201,7 @@ struct Worker {
     buffer: Vec<u8>,
 }
 
-/// Where a part lies in the image at an eighth of its size.
+/// The area of a crop in the image at an eighth of its size.
 fn eighth(part: Part, width: u32, height: u32) -> Area {
     let (left, top) = match part {
         Part::Cut { left, top, .. } => (f64::from(left), f64::from(top)),
@@ -200,8 +217,8 @@ fn eighth(part: Part, width: u32, height: u32) -> Area {
     Area { left, top, width, height }
 }
 
-/// Images a second of `work` on images in memory, the fastest of several passes.
-fn bare(
+/// Images per second of `work` on images in memory, of the fastest of several passes.
+fn in_loop(
     settings: &Settings,
     images: &[(SampleId, Vec<u8>)],
     passes: u64,
@@ -228,15 +245,18 @@ fn bare(
             threads.into_iter().map(|thread| thread.join().unwrap_or(1)).sum::<usize>()
         });
         if failures > 0 {
-            bail!("{failures} images cannot be decoded");
+            bail!(
+                "cannot decode {failures} of {} images; `ingest verify` names damaged shards",
+                images.len()
+            );
         }
         best = best.min(started.elapsed());
     }
     Ok(images.len() as f64 / best.as_secs_f64())
 }
 
-/// Median over the images of the peak signal-to-noise ratio of fast rows beside exact ones, dB.
-fn fidelity(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Result<f64> {
+/// Peak signal-to-noise ratio of images in fast decoding against exact decoding, dB: the median over the images.
+fn psnr(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Result<f64> {
     let mut painter = Painter::default();
     let mut found: Vec<f64> = Vec::new();
     for (id, image) in images.iter().take(500) {
@@ -253,5 +273,5 @@ fn fidelity(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Resu
         found.push(10.0 * (255.0_f64.powi(2) * rows[0].len() as f64 / squares.max(1e-9)).log10());
     }
     found.sort_by(f64::total_cmp);
-    found.get(found.len() / 2).copied().context("no images")
+    found.get(found.len() / 2).copied().context("the shards have no images")
 }

@@ -1,4 +1,4 @@
-//! `tools bench`: figures as a table and as JSON. The scripts under `tools/bench/` set peers beside them.
+//! `tools bench`: measures speed. The scripts in `tools/bench/` compare the results with those of other programs.
 
 mod loader;
 

@@ -1,10 +1,10 @@
-//! Drawings, made when the page is written: SVG whose colours come from the page's style sheet.
+//! Charts as SVG, drawn when the page is written. Their colours come from the page's style sheet.
 
-use super::measures::{CELLS, Sizes, cell_start};
+use super::distributions::{CELLS, Sizes, cell_start};
 use super::page::clipped;
 use super::text::{grouped, html};
 
-/// Widths of a drawing: for a screen, and for a phone, so that letters keep their size on both.
+/// Widths of a chart for a large screen and for a phone, so that the text has the same size on both.
 const WIDE: f64 = 760.0;
 const NARROW: f64 = 340.0;
 
@@ -14,11 +14,11 @@ const BOTTOM: f64 = 40.0;
 const TOP: f64 = 14.0;
 const RIGHT: f64 = 14.0;
 
-/// Width of a letter of a note, amply.
+/// Width of a letter of a label next to a point; an upper estimate.
 const LETTER: f64 = 8.5;
 
-/// Both widths of one drawing; the style sheet shows one of them. `title` says what is drawn, for those who do not
-/// see it. `draw` gets the width there is, and gives back the width and height it took.
+/// One chart in both widths; the style sheet shows one of them. `title` describes the chart for screen readers. `draw`
+/// gets the available width and returns the width and height that it used, and the SVG elements.
 fn both(title: &str, draw: impl Fn(f64) -> (f64, f64, String)) -> String {
     [("wide", WIDE), ("narrow", NARROW)]
         .map(|(class, width)| {
@@ -41,7 +41,7 @@ fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> String {
     format!("<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>")
 }
 
-/// 1000 as "1k": what fits beside an axis.
+/// A number shortened to fit next to an axis: 1000 as "1k".
 fn short(number: f64) -> String {
     match number {
         n if n >= 1e9 => format!("{}G", n / 1e9),
@@ -51,12 +51,12 @@ fn short(number: f64) -> String {
     }
 }
 
-/// Mentions by rank, both on logarithmic axes. `concepts` come most mentioned first.
+/// Mentions by rank, on two logarithmic axes. `concepts` are in order, most mentioned first.
 pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
     let (Some((_, most)), ranks) = (concepts.first(), concepts.len()) else { return String::new() };
     let (across, up) = ((ranks as f64).log10().max(1.0), (*most as f64).log10().ceil().max(1.0));
     let title = format!(
-        "Mentions by rank of the concept, logarithmic: from {} mentions at rank 1 to {} at rank {}",
+        "Number of mentions by rank of the concept, logarithmic axes: from {} at rank 1 to {} at rank {}",
         grouped(*most),
         grouped(concepts[ranks - 1].1),
         grouped(ranks as u64)
@@ -78,7 +78,7 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
         }
         body += &label((LEFT + width - RIGHT) / 2.0, height - 6.0, "name middle", "rank");
         body += &label(LEFT + 6.0, TOP + 12.0, "name", "mentions");
-        // One point a pixel or two is all that can be seen.
+        // One point per pixel or two is enough; more cannot be seen.
         let steps = 300.0;
         let mut points = Vec::new();
         let mut last = 0;
@@ -100,7 +100,7 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
             let Some((name, mentions)) = concepts.get(rank - 1) else { break };
             let (px, py) = (x(rank as f64), y(*mentions as f64));
             body += &format!("<circle class=\"dot\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"/>");
-            // To the right of its dot, as the curve falls; at the edge there is no room left.
+            // To the right of the dot, as the curve falls; at the right edge, where there is no space, to the left.
             let name = clipped(name, 18);
             let end = px + 8.0 + LETTER * name.chars().count() as f64;
             let (at, class) = if end > width { (width - 2.0, "note end") } else { (px + 8.0, "note") };
@@ -112,19 +112,23 @@ pub(super) fn frequency(concepts: &[(&str, u64)]) -> String {
 
 /// One bar of a histogram.
 pub(super) struct Bin {
-    /// What stands below it.
+    /// The label below it.
     pub(super) name: String,
     pub(super) count: u64,
 }
 
-/// Upright bars. `across` names the axis below, `unit` what is counted.
+/// Vertical bars. `across` is the name of the horizontal axis, `unit` of what is counted.
 pub(super) fn histogram(bins: &[Bin], across: &str, unit: &str) -> String {
     let most = bins.iter().map(|bin| bin.count).max().unwrap_or(0);
     if most == 0 {
         return String::new();
     }
     let Some(peak) = bins.iter().find(|bin| bin.count == most) else { return String::new() };
-    let title = format!("Histogram of {across}: most {unit}, {}, have {} {across}", grouped(most), peak.name);
+    let title = format!(
+        "Histogram of {across}: the highest bar is {} {unit} with {} {across}",
+        grouped(most),
+        peak.name
+    );
     let step = step(most as f64 / 4.0);
     let ceiling = (most as f64 / step).ceil() * step;
     both(&title, |width| {
@@ -138,7 +142,7 @@ pub(super) fn histogram(bins: &[Bin], across: &str, unit: &str) -> String {
             value += step;
         }
         let slot = (width - LEFT - RIGHT) / bins.len() as f64;
-        // Labels that would touch are left out.
+        // Labels that would overlap are left out.
         let every = (34.0 / slot).ceil() as usize;
         for (at, bin) in bins.iter().enumerate() {
             let (left, top) = (LEFT + at as f64 * slot, y(bin.count as f64));
@@ -160,7 +164,7 @@ pub(super) fn histogram(bins: &[Bin], across: &str, unit: &str) -> String {
     })
 }
 
-/// 1, 2 or 5 times a power of ten, at least this large; never below 1, as counts are whole.
+/// The smallest of 1, 2 or 5 times a power of ten that is at least this large; at least 1, as counts are integers.
 fn step(at_least: f64) -> f64 {
     let power = 10_f64.powf(at_least.max(1.0).log10().floor());
     [1.0, 2.0, 5.0, 10.0]
@@ -170,7 +174,7 @@ fn step(at_least: f64) -> f64 {
         .unwrap_or(power)
 }
 
-/// Pictures by width and height, on logarithmic axes; of stronger colour where there are more.
+/// Number of images by width and height, on logarithmic axes. A stronger colour means more images.
 pub(super) fn sizes(sizes: &Sizes) -> String {
     let used: Vec<(usize, usize)> = (0..CELLS)
         .flat_map(|row| (0..CELLS).map(move |column| (column, row)))
@@ -184,7 +188,7 @@ pub(super) fn sizes(sizes: &Sizes) -> String {
     let (low, high) = (low.saturating_sub(2), (high + 3).min(CELLS));
     let most = used.iter().map(|&(column, row)| sizes.at(column, row)).max().unwrap_or(1);
     let title = format!(
-        "Pictures by width and height; half have a shorter side of at most {} pixels",
+        "Images by width and height; half have a shorter side of at most {} pixels",
         sizes.shorter.quantile(0.5)
     );
     both(&title, |width| {
@@ -225,7 +229,7 @@ pub(super) fn sizes(sizes: &Sizes) -> String {
     })
 }
 
-/// A bar as long as a part of a whole, to stand beside its number.
+/// A bar that shows a part of a whole, for use next to its number.
 pub(super) fn meter(part: u64, whole: u64) -> String {
     let share = 100.0 * part as f64 / whole.max(1) as f64;
     format!(
@@ -234,7 +238,7 @@ pub(super) fn meter(part: u64, whole: u64) -> String {
     )
 }
 
-/// Parts of a whole in one bar: class of the style sheet and count.
+/// The parts of a whole in one bar. Each part has a class of the style sheet and a count.
 pub(super) fn stacked(parts: &[(&str, u64)]) -> String {
     let whole: u64 = parts.iter().map(|(_, count)| count).sum();
     let mut body = String::new();
@@ -254,22 +258,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_are_round() {
+    fn steps_are_round_numbers() {
         for (at_least, wanted) in [(0.25, 1.0), (1.0, 1.0), (1.2, 2.0), (30.0, 50.0), (51.0, 100.0)] {
             assert_eq!(step(at_least), wanted, "{at_least}");
         }
     }
 
     #[test]
-    fn the_curve_begins_and_ends_where_the_counts_do() {
-        // Two decades each way: rank 1 with 100 mentions is the upper left corner, rank 100 with 1 the lower right.
+    fn the_curve_spans_all_ranks_and_counts() {
+        // Two decades on each axis: rank 1 with 100 mentions is the upper left corner, rank 100 with 1 the lower right.
         let concepts: Vec<(&str, u64)> = (1..=100).map(|rank| ("c", 100 / rank)).collect();
         let svg = frequency(&concepts);
         let curve = svg.split("class=\"curve\" points=\"").nth(1).unwrap().split('"').next().unwrap();
         assert!(curve.starts_with(&format!("{LEFT:.1},{TOP:.1} ")), "{curve}");
         assert!(curve.ends_with(&format!("{:.1},{:.1}", WIDE - RIGHT, 340.0 - BOTTOM)), "{curve}");
         assert_eq!(frequency(&[]), "");
-        // One concept, mentioned once, is a picture too.
+        // One concept, mentioned once, also gives a chart.
         assert!(!frequency(&[("a", 1)]).contains("NaN"));
     }
 }

@@ -1,32 +1,32 @@
-//! The set as Croissant 1.1 metadata: its files, and record sets of its samples and mentions.
+//! The dataset's Croissant 1.1 metadata: its files, and record sets of its samples and mentions.
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use arrow::datatypes::DataType;
+use arrow_schema::DataType;
 use loader::shard;
 use serde_json::{Map, Value, json};
 
 use super::text::counted;
 use super::{Arguments, CROISSANT, Findings};
 
-/// In every description that this module writes: tells its files from others.
+/// Part of every description that this module writes. It tells these files from those of other programs.
 pub(super) const MARK: &str = "Described by tools report.";
 
-/// Columns of a sidecar: name, type, meaning.
+/// Columns of a sidecar: name, type, description.
 const MENTION: [(&str, &str, &str); 10] = [
     ("key", "sc:Text", "Key of the sample"),
-    ("sample", "sc:Integer", "Position of the sample in its shard, from 0"),
-    ("phrase", "sc:Text", "The noun phrase, as it stands in the canonical caption"),
-    ("concept", "sc:Text", "Last compound noun with the lemma of its head"),
-    ("head", "sc:Text", "Lemma of the phrase's head"),
-    ("phrase_start", "sc:Integer", "First byte of the phrase in the canonical caption"),
-    ("phrase_end", "sc:Integer", "Byte after the phrase"),
-    ("concept_start", "sc:Integer", "First byte of the concept's words"),
-    ("concept_end", "sc:Integer", "Byte after them"),
-    ("tags", "sc:Text", "Penn Treebank tags of the phrase's words"),
+    ("sample", "sc:Integer", "Position of the sample in its shard, counted from 0"),
+    ("phrase", "sc:Text", "The noun phrase, as written in the canonical caption"),
+    ("concept", "sc:Text", "The last compound noun of the phrase, with its head noun as a lemma (singular)"),
+    ("head", "sc:Text", "Lemma of the phrase's head noun"),
+    ("phrase_start", "sc:Integer", "Start of the phrase in the canonical caption, bytes"),
+    ("phrase_end", "sc:Integer", "End of the phrase in the canonical caption, exclusive, bytes"),
+    ("concept_start", "sc:Integer", "Start of the concept's words in the canonical caption, bytes"),
+    ("concept_end", "sc:Integer", "End of the concept's words in the canonical caption, exclusive, bytes"),
+    ("tags", "sc:Text", "Penn Treebank part-of-speech tags of the phrase's words"),
 ];
 
 /// The JSON text.
@@ -41,21 +41,21 @@ pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &
     let mut distribution = vec![file_set(
         "shards",
         "application/x-tar",
-        "WebDataset shards: pictures, captions and one JSON a sample",
+        "WebDataset shards: images, captions and one JSON file per sample",
         &tars,
     )];
     if has_tables {
         distribution.push(file_set(
             "tables",
             "application/x-parquet",
-            "One row an attempted sample, beside each shard",
+            "One row per attempted sample, in a file next to each shard",
             &patterns(&folder, shards, ".parquet"),
         ));
     }
     distribution.push(file_set(
         "sidecars",
         "application/x-parquet",
-        "One row a mention of a concept, beside each shard",
+        "One row per mention of a concept, in a file next to each shard",
         &patterns(&folder, shards, ".concepts.parquet"),
     ));
     let mut record_sets = Vec::new();
@@ -64,7 +64,7 @@ pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &
             "@type": "cr:RecordSet",
             "@id": "samples",
             "name": "samples",
-            "description": "Attempted samples; those of status \"success\" are in the shards",
+            "description": "Attempted samples; the shards have those with status \"success\"",
             "field": samples(findings),
         }));
     }
@@ -78,7 +78,7 @@ pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &
     let totals = findings.counts.totals();
     let description = format!(
         "{} with captions that mention {} {}. {MARK}",
-        counted(totals.samples, "picture", "pictures"),
+        counted(totals.samples, "sample", "samples"),
         counted(totals.concepts, "concept", "concepts"),
         counted(totals.mentions, "time", "times"),
     );
@@ -101,8 +101,9 @@ pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &
     Ok(serde_json::to_string_pretty(&set)? + "\n")
 }
 
-/// Where the shards are, as seen from the page's folder, with a slash at the end. Croissant's patterns only go down:
-/// for shards elsewhere they are those of the shards' own folder, where the file then belongs.
+/// The shards' folder relative to the page's folder, with a slash at the end. Croissant's patterns cannot leave a
+/// folder, so for shards elsewhere the patterns are relative to the shards' own folder, where croissant.json must be
+/// copied.
 fn prefix(shards: &Path, page: &Path) -> String {
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (Ok(shards), Ok(folder)) = (fs::canonicalize(shards), fs::canonicalize(folder)) else {
@@ -112,13 +113,13 @@ fn prefix(shards: &Path, page: &Path) -> String {
         return below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect();
     }
     eprintln!(
-        "{CROISSANT} names files relative to {}; copy it there to load the set with it",
+        "note: the file names in {CROISSANT} are relative to {}; copy it there before loading the dataset with it",
         shards.display()
     );
     String::new()
 }
 
-/// One pattern for shards that are numbered as ours, else every name.
+/// One pattern for shards with numbers of equal length as names, otherwise the name of every shard.
 fn patterns(folder: &str, shards: &[PathBuf], suffix: &str) -> Vec<String> {
     let stems: Vec<&str> = shards.iter().filter_map(|shard| shard::stem(shard)).collect();
     let digits = |stem: &&str| stem.bytes().all(|byte| byte.is_ascii_digit());
@@ -130,7 +131,7 @@ fn patterns(folder: &str, shards: &[PathBuf], suffix: &str) -> Vec<String> {
     }
 }
 
-/// A name as a pattern that matches nothing else.
+/// Escapes a name, so that as a pattern it matches only itself.
 fn literal(name: &str) -> String {
     let mut pattern = String::new();
     for c in name.chars() {
@@ -164,14 +165,14 @@ fn field(set: &str, files: &str, name: &str, kind: &str, about: &str) -> Value {
     })
 }
 
-/// The tables' columns that have a plain type.
+/// The fields of the tables' columns, except columns of nested types.
 fn samples(findings: &Findings<'_>) -> Vec<Value> {
     let mut ids = HashSet::new();
     let mut fields = Vec::new();
     for (column, kind) in &findings.survey.columns {
         let Some(kind) = data_type(kind) else { continue };
-        let mut field = field("samples", "tables", column, kind, meaning(column));
-        // A name from the input may hold anything; an id is part of a web address.
+        let mut field = field("samples", "tables", column, kind, description(column));
+        // A column name may contain any characters, but an id is part of a URL.
         let plain = |c: char| if c.is_ascii_alphanumeric() || "_-.".contains(c) { c } else { '_' };
         let mut id: String = column.chars().map(plain).collect();
         while !ids.insert(id.clone()) {
@@ -193,24 +194,24 @@ fn data_type(column: &DataType) -> Option<&'static str> {
     }
 }
 
-fn meaning(column: &str) -> &'static str {
+fn description(column: &str) -> &'static str {
     match column {
         "key" => "Key of the sample",
-        "url" => "Where the picture came from",
-        "caption" => "Caption, as it came",
-        "status" => "\"success\", or the step that failed",
-        "error_message" => "Why the sample is not in the shard",
-        "width" | "height" => "Pixels, as stored",
-        "original_width" | "original_height" => "Pixels before resizing",
+        "url" => "URL of the image",
+        "caption" => "Caption, unchanged",
+        "status" => "\"success\", or the step that failed, such as \"failed_to_download\"",
+        "error_message" => "Reason of a failure",
+        "width" | "height" => "Size in the shard, pixels",
+        "original_width" | "original_height" => "Size before resizing, pixels",
         "exif" => "EXIF tags as JSON",
         "sha256" => "SHA-256 of the original file",
-        "offset" => "First byte of the picture in the uncompressed tar",
-        "length" => "Bytes of the picture",
-        _ => "Column of the input",
+        "offset" => "Offset of the image in the uncompressed tar, bytes",
+        "length" => "Length of the image file, bytes",
+        _ => "Column carried over from the input",
     }
 }
 
-/// The context that the specification asks for, word for word.
+/// The context, exactly as the specification requires it.
 fn context() -> Value {
     json!({
         "@language": "en",
@@ -262,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_match_the_shards_alone() {
+    fn patterns_match_only_the_shards() {
         let shards = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
         let numbered = shards(&["s/00000.tar", "s/00001.tar"]);
         assert_eq!(patterns("s/", &numbered, ".tar"), ["s/[0-9][0-9][0-9][0-9][0-9].tar"]);

@@ -1,4 +1,4 @@
-//! Pictures to go with the concepts: a few samples of each, cut to small squares and written into the page itself.
+//! Example images of the concepts: a few samples of each, cropped to small squares and embedded in the page.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Cursor;
@@ -17,46 +17,46 @@ use loader::tar::Archive;
 
 use crate::stats::sidecar_of;
 
-/// Pictures of a concept.
-pub(crate) const PICTURES: usize = 4;
-/// Characters that all pictures together may take in the page.
-const BUDGET: usize = 3_000_000;
-/// Pixels of a picture's side: sharp at half of that on a dense screen.
+/// Maximum number of images per concept.
+pub(crate) const IMAGES: usize = 4;
+/// Maximum number of characters that all images together take in the page.
+const MAX_TOTAL_CHARACTERS: usize = 3_000_000;
+/// Width and height of an image, pixels. The page shows it at half this size, which is sharp on high-density screens.
 const SIDE: u32 = 144;
 const QUALITY: u8 = 72;
-/// Shards opened for their pictures, spread over the set.
+/// Number of shards opened for their images, spread over the dataset.
 const SHARDS: usize = 16;
-/// Larger files are not decoded for a picture of this size.
-const LARGEST: u64 = 64 << 20;
-/// Samples tried of a shard for one picture that is wanted: the next may show the same scene, or be broken.
+/// Larger files are not decoded, bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// Samples of a shard tried per wanted image: a sample may repeat an image or be damaged.
 const TRIES: usize = 4;
-/// Channels this bright, in whole rows or columns at both ends, are padding.
+/// Rows or columns at both ends are padding if all their channels are at least this bright.
 const WHITE: u8 = 244;
 
-/// One picture.
+/// One example image.
 #[derive(Debug)]
 pub(crate) struct Example {
-    /// `data:` URI.
+    /// The image as a `data:` URI.
     pub(crate) uri: String,
-    /// Canonical text of the caption.
+    /// The caption as canonical text.
     pub(crate) caption: String,
-    /// The mention's phrase in it, bytes.
+    /// The phrase of the mention, as bytes of the caption.
     pub(crate) phrase: std::ops::Range<usize>,
 }
 
-/// The pictures found.
+/// The images found.
 #[derive(Debug, Default)]
 pub(crate) struct Examples {
-    /// As many as concepts asked for, in their order.
+    /// The images of each concept, in the order of the concepts given.
     pub(crate) of: Vec<Vec<Example>>,
-    /// Pictures that could not be read, or were too large to try.
+    /// Images that could not be decoded or were too large.
     pub(crate) skipped: u64,
-    /// Whether pictures were left out to keep the page small.
+    /// Whether images were left out to keep the page small.
     pub(crate) full: bool,
 }
 
-/// Up to [`PICTURES`] pictures of each concept. `shards` are those of the set; `likely` names shards, by file name,
-/// that surely speak of the concepts.
+/// Up to [`IMAGES`] images of each concept. `shards` are all shards of the dataset; `likely` are the file names of
+/// shards that are known to mention the concepts.
 pub(crate) fn collect(concepts: &[&str], shards: &[PathBuf], likely: &[&str]) -> Result<Examples> {
     let mut gathering = Gathering {
         places: concepts.iter().enumerate().map(|(at, concept)| (*concept, at)).collect(),
@@ -66,7 +66,7 @@ pub(crate) fn collect(concepts: &[&str], shards: &[PathBuf], likely: &[&str]) ->
         found: Examples { of: concepts.iter().map(|_| Vec::new()).collect(), ..Examples::default() },
     };
     let visits = visits(shards, likely);
-    let mut progress = Progress::new("collecting pictures", "shards", visits.len() as u64);
+    let mut progress = Progress::new("collecting images", "shards", visits.len() as u64);
     for (shard, wanted) in visits {
         if program::interrupted() {
             bail!("interrupted; nothing was written");
@@ -80,24 +80,24 @@ pub(crate) fn collect(concepts: &[&str], shards: &[PathBuf], likely: &[&str]) ->
     Ok(gathering.found)
 }
 
-/// Which shards to open, and how many pictures of a concept to take from each: two, so that the four are not all of
-/// one place, and whatever is missing from the likely ones.
+/// Which shards to open, and how many images of a concept to take from each: two from each of the spread shards, so
+/// that the four images come from more than one shard, and the missing ones from the likely shards.
 fn visits(shards: &[PathBuf], likely: &[&str]) -> Vec<(usize, usize)> {
-    let take = if shards.len() == 1 { PICTURES } else { PICTURES / 2 };
+    let take = if shards.len() == 1 { IMAGES } else { IMAGES / 2 };
     let some = shards.len().min(SHARDS);
     let mut visits: Vec<(usize, usize)> = (0..some).map(|at| (at * shards.len() / some, take)).collect();
     let names: HashSet<&str> = likely.iter().copied().collect();
     let named =
         |shard: &PathBuf| shard.file_name().is_some_and(|name| names.contains(&*name.to_string_lossy()));
-    visits.extend((0..shards.len()).filter(|&at| named(&shards[at])).map(|at| (at, PICTURES)));
+    visits.extend((0..shards.len()).filter(|&at| named(&shards[at])).map(|at| (at, IMAGES)));
     visits
 }
 
 struct Gathering<'a> {
     places: HashMap<&'a str, usize>,
-    /// Hashes of the files already shown of each concept: captions of one picture are neighbours.
+    /// By concept: hashes of the image files already taken. Several captions of one image are neighbouring samples.
     seen: Vec<HashSet<u64>>,
-    /// Shard and sample.
+    /// Shard and sample of the images skipped.
     broken: HashSet<(usize, u32)>,
     characters: usize,
     found: Examples,
@@ -105,14 +105,14 @@ struct Gathering<'a> {
 
 impl Gathering<'_> {
     fn is_done(&self) -> bool {
-        self.found.full || self.found.of.iter().all(|pictures| pictures.len() == PICTURES)
+        self.found.full || self.found.of.iter().all(|images| images.len() == IMAGES)
     }
 
     fn visit(&mut self, number: usize, path: &Path, take: usize) -> Result<()> {
         let sidecar = sidecar_of(path)?;
         let archive = Archive::open(path)?;
         let index = Index::load(&archive)?;
-        // By concept: samples and the phrase of the first mention in each.
+        // By concept: the samples that mention it, with the phrase of the first mention.
         let mut candidates: BTreeMap<usize, Vec<(u32, std::ops::Range<usize>)>> = BTreeMap::new();
         for sample in 0..sidecar.metadata.samples {
             for row in sidecar.mentions(sample) {
@@ -124,14 +124,14 @@ impl Gathering<'_> {
             }
         }
         for (place, samples) in candidates {
-            let wanted = take.min(PICTURES - self.found.of[place].len());
+            let wanted = take.min(IMAGES - self.found.of[place].len());
             let tries = (wanted * TRIES).min(samples.len());
             let before = self.found.of[place].len();
             for at in 0..tries {
                 if self.found.of[place].len() == before + wanted {
                     break;
                 }
-                // Spread over the shard first, and between these places when more are needed.
+                // First spread over the shard; when more are needed, the samples between these.
                 let (round, step) = (at / wanted, at % wanted);
                 let share = (step as f64 + round as f64 / TRIES as f64) / wanted as f64;
                 let (sample, phrase) = &samples[(share * samples.len() as f64) as usize];
@@ -150,18 +150,18 @@ impl Gathering<'_> {
         index: &Index,
     ) -> Result<()> {
         let Some((offset, length)) = index.image(sample) else { return Ok(()) };
-        let picture = if length > LARGEST { None } else { Some(archive.read(offset, length)?) };
-        if let Some(bytes) = &picture
+        let image = if length > MAX_FILE_BYTES { None } else { Some(archive.read(offset, length)?) };
+        if let Some(bytes) = &image
             && !self.seen[place].insert(hash(bytes))
         {
             return Ok(());
         }
-        let Some(jpeg) = picture.and_then(|bytes| thumbnail(&bytes)) else {
+        let Some(jpeg) = image.and_then(|bytes| thumbnail(&bytes)) else {
             self.found.skipped += u64::from(self.broken.insert((shard, sample)));
             return Ok(());
         };
         let uri = format!("data:image/jpeg;base64,{}", STANDARD.encode(jpeg));
-        if self.characters + uri.len() > BUDGET {
+        if self.characters + uri.len() > MAX_TOTAL_CHARACTERS {
             self.found.full = true;
             return Ok(());
         }
@@ -185,33 +185,33 @@ fn hash(bytes: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// A small square JPEG of the picture's middle; none when it cannot be decoded.
+/// A small square JPEG of the image's centre; none when the image cannot be decoded.
 fn thumbnail(bytes: &[u8]) -> Option<Vec<u8>> {
-    // The reader's default limits keep a small file that claims a huge picture from being decoded.
-    let picture = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.decode().ok()?;
-    let picture = without_padding(&DynamicImage::ImageRgb8(picture.into_rgb8()));
-    let (width, height) = picture.dimensions();
+    // The reader's default limits reject a small file whose header declares a huge image.
+    let image = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.decode().ok()?;
+    let image = without_padding(&DynamicImage::ImageRgb8(image.into_rgb8()));
+    let (width, height) = image.dimensions();
     let side = width.min(height);
-    let square = picture.crop_imm((width - side) / 2, (height - side) / 2, side, side);
+    let square = image.crop_imm((width - side) / 2, (height - side) / 2, side, side);
     let small = square.resize_exact(SIDE.min(side), SIDE.min(side), FilterType::CatmullRom);
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, QUALITY).encode_image(&small).ok()?;
     Some(jpeg)
 }
 
-/// Without the white bars that packing to squares puts on two sides. Only bars of one width at both ends go.
-fn without_padding(picture: &DynamicImage) -> DynamicImage {
-    let (width, height) = picture.dimensions();
-    let white = |x: u32, y: u32| picture.get_pixel(x, y).0.iter().all(|&channel| channel >= WHITE);
+/// Crops the white bars on two opposite sides that resizing with a border adds. Only bars of equal width are cropped.
+fn without_padding(image: &DynamicImage) -> DynamicImage {
+    let (width, height) = image.dimensions();
+    let white = |x: u32, y: u32| image.get_pixel(x, y).0.iter().all(|&channel| channel >= WHITE);
     let row = |y: u32| (0..width).all(|x| white(x, y));
     let column = |x: u32| (0..height).all(|y| white(x, y));
     let rows = (0..height / 2).take_while(|&y| row(y) && row(height - 1 - y)).count() as u32;
     let columns = (0..width / 2).take_while(|&x| column(x) && column(width - 1 - x)).count() as u32;
-    // A picture that is white everywhere has nothing to keep.
+    // An image that is white everywhere stays as it is.
     if rows >= height / 2 || columns >= width / 2 {
-        return picture.clone();
+        return image.clone();
     }
-    picture.crop_imm(columns, rows, width - 2 * columns, height - 2 * rows)
+    image.crop_imm(columns, rows, width - 2 * columns, height - 2 * rows)
 }
 
 #[cfg(test)]
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn padding_goes_and_white_pictures_stay() {
+    fn padding_is_cropped_and_white_images_are_kept() {
         let mut padded = RgbImage::from_pixel(40, 40, Rgb([255, 255, 255]));
         for y in 10..30 {
             for x in 0..40 {
@@ -232,15 +232,15 @@ mod tests {
         assert_eq!(cut.dimensions(), (40, 20));
         let white = DynamicImage::ImageRgb8(RgbImage::from_pixel(9, 6, Rgb([255, 255, 255])));
         assert_eq!(without_padding(&white).dimensions(), (9, 6));
-        assert!(thumbnail(b"not a picture").is_none());
+        assert!(thumbnail(b"not an image").is_none());
     }
 
     #[test]
-    fn shards_are_spread_and_likely_ones_come_last() {
+    fn shards_are_spread_and_likely_shards_come_last() {
         let shards: Vec<PathBuf> = (0..100).map(|number| format!("set/{number:05}.tar").into()).collect();
         let visits = visits(&shards, &["00007.tar"]);
         assert_eq!(visits.len(), SHARDS + 1);
-        assert_eq!((visits[0], visits[1], visits[SHARDS]), ((0, 2), (6, 2), (7, PICTURES)));
-        assert_eq!(super::visits(&shards[..1], &[]), [(0, PICTURES)]);
+        assert_eq!((visits[0], visits[1], visits[SHARDS]), ((0, 2), (6, 2), (7, IMAGES)));
+        assert_eq!(super::visits(&shards[..1], &[]), [(0, IMAGES)]);
     }
 }

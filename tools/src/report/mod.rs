@@ -1,13 +1,13 @@
-//! `tools report`: one HTML page about a set of tagged shards, for a person, and its Croissant metadata, for programs.
+//! `tools report`: an HTML page about tagged shards, for people, and their Croissant metadata, for programs.
 
 mod chart;
+mod concept_sections;
 mod croissant;
+mod data_sections;
+mod distributions;
 mod examples;
-mod material;
-mod measures;
 mod page;
 mod pairs;
-mod speech;
 mod survey;
 mod text;
 
@@ -18,51 +18,48 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use concepts::files::AtomicFile;
 use concepts::statistics::Counts;
-use concepts::{Bank, Matching};
 use loader::program::{self, Outcome, Progress, UsageError};
-use loader::shard;
 use serde_json::json;
 
+use crate::classes::ClassArguments;
+use crate::input;
 use crate::stats::{Coverage, sidecar_of};
 use examples::Examples;
 use pairs::Pairs;
 use survey::Survey;
 
-/// Name of the metadata's file, which is the one that programs look for.
+/// Name of the metadata file. Programs look for this name.
 const CROISSANT: &str = "croissant.json";
 
-/// Write an HTML page about tagged shards
+/// Write an HTML report about tagged shards
 ///
-/// Counts concepts, captions, picture sizes and failures and writes them, with pictures of the most frequent concepts,
-/// into one file that needs no network. Beside it goes croissant.json, the set's Croissant metadata. Both replace what
-/// an earlier report wrote.
+/// The report shows how often each concept is mentioned, example images of the most frequent concepts, pairs of
+/// concepts, lengths of captions, sizes of images, and failures by cause. It is one file that needs no network. The
+/// command also writes croissant.json, the dataset's metadata in the Croissant format, next to the report. Files that
+/// an earlier report wrote are replaced.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of tagged shards
     #[arg(value_name = "DIR")]
     shards: PathBuf,
-    /// Page to write
+    /// HTML file to write
     #[arg(long, value_name = "FILE.html")]
     out: PathBuf,
-    /// Statistics of this set that `tools stats` wrote, so that concepts and pairs are not counted again
+    /// Folder that `tools stats` wrote for these shards: saves counting concepts and pairs again
     #[arg(long, value_name = "DIR")]
     statistics: Option<PathBuf>,
-    /// Class names, one a line: also says which are rarely or never mentioned
-    #[arg(long, value_name = "FILE")]
-    classes: Option<PathBuf>,
-    /// How mentions are matched with class names: longest or strict
-    #[arg(long, default_value = "longest")]
-    matching: Matching,
-    /// What to call the set [default: the folder's name]
+    #[command(flatten)]
+    classes: ClassArguments,
+    /// Name of the dataset, shown as the title [default: the folder's name]
     #[arg(long)]
     name: Option<String>,
-    /// Licence of the set, for croissant.json
+    /// URL of the dataset's licence, for croissant.json
     #[arg(long, value_name = "URL")]
     license: Option<String>,
-    /// Page of the set, for croissant.json
+    /// Web page of the dataset, for croissant.json
     #[arg(long)]
     url: Option<String>,
-    /// Who made the set, for croissant.json
+    /// Creator of the dataset, for croissant.json
     #[arg(long, value_name = "NAME")]
     creator: Option<String>,
     /// Print a summary as one line of JSON
@@ -70,7 +67,7 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// All that the page tells.
+/// Everything that the page shows.
 #[derive(Debug)]
 struct Findings<'a> {
     name: String,
@@ -85,14 +82,10 @@ struct Findings<'a> {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let croissant_path = check_targets(&arguments.out)?;
-    let bank = arguments.classes.as_deref().map(Bank::from_file).transpose()?;
-    let mut coverage = bank.as_ref().map(|bank| Coverage::new(bank, arguments.matching));
-    let counted = arguments.statistics.as_deref().map(Counts::read).transpose()?;
-    let inputs = [arguments.shards.clone()];
-    let shards = shard::list(&inputs)?;
-    for unfinished in shard::incomplete(&inputs)? {
-        eprintln!("left out: {} is not complete", unfinished.display());
-    }
+    let classes = arguments.classes.read()?;
+    let mut coverage = classes.as_ref().map(Coverage::new);
+    let counted = arguments.statistics.as_deref().map(input::statistics).transpose()?;
+    let shards = input::shards(&arguments.shards)?;
 
     let mut survey = Survey::new();
     let mut counts = Counts::new();
@@ -115,15 +108,22 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         progress.advance(1, || format!("{mentions} mentions"));
     }
     progress.finish("");
-    if let (Some(counted), Some(folder)) = (counted, &arguments.statistics) {
-        let of = counted.totals();
-        let (said, there) = (
+    if survey.attempts == 0 {
+        bail!(
+            "the shards in {} contain no samples, so there is nothing to report",
+            arguments.shards.display()
+        );
+    }
+    if let (Some(statistics), Some(folder)) = (counted, &arguments.statistics) {
+        let of = statistics.totals();
+        let (counted, found) = (
             [of.shards, of.samples, of.samples_without_mention, of.mentions],
             [survey.shards, survey.samples, without, mentions],
         );
-        if said != there {
+        if counted != found {
             bail!(
-                "{} counts {} samples and {} mentions in {} shards, {} has {}, {mentions} and {}; run `tools stats` again",
+                "{} has the statistics of other shards ({} samples, {} mentions, {} shards) than those in {} ({} samples, \
+                 {mentions} mentions, {} shards); run `tools stats` again",
                 folder.display(),
                 of.samples,
                 of.mentions,
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                 survey.shards
             );
         }
-        counts = counted;
+        counts = statistics;
     }
 
     let (pairs, examples) = {
@@ -160,31 +160,37 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let html = page::html(&findings)?;
     let metadata = croissant::describe(&findings, arguments, &shards)?;
     write_both((&arguments.out, html.as_bytes()), (&croissant_path, metadata.as_bytes()))?;
-    say(arguments, &findings, html.len(), &croissant_path)?;
+    print_summary(arguments, &findings, html.len(), &croissant_path)?;
     Ok(Outcome::Done)
 }
 
-/// Where the metadata goes. Refuses what would fail at the end, and a croissant.json that is someone's own.
+/// The path of the metadata. Fails early for paths that cannot be written at the end, and for a croissant.json that
+/// another program wrote.
 fn check_targets(out: &Path) -> Result<PathBuf> {
     if out.file_name().is_none_or(|name| name == CROISSANT) || out.is_dir() {
-        return Err(UsageError(format!("--out {} does not name a file for the page", out.display())).into());
+        return Err(
+            UsageError(format!("--out {} is not the name of an HTML file to write", out.display())).into()
+        );
     }
     let path = out.with_file_name(CROISSANT);
     match fs::read_to_string(&path) {
         Ok(text) if text.contains(croissant::MARK) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        _ => bail!("{} was not written by a report; move it away or choose another --out", path.display()),
+        _ => bail!(
+            "{} was not written by `tools report`; move it away or choose another folder for --out",
+            path.display()
+        ),
     }
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder
         && !folder.is_dir()
     {
-        bail!("cannot write {}: there is no folder {}", out.display(), folder.display());
+        bail!("cannot write {}: the folder {} does not exist", out.display(), folder.display());
     }
     Ok(path)
 }
 
-/// Writes both files before either gets its name.
+/// Writes both files under temporary names before it renames either.
 fn write_both(page: (&Path, &[u8]), metadata: (&Path, &[u8])) -> Result<()> {
     let mut files = Vec::new();
     for (path, bytes) in [metadata, page] {
@@ -202,16 +208,21 @@ fn folder_name(path: &Path) -> String {
     whole.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-fn say(arguments: &Arguments, findings: &Findings<'_>, bytes: usize, croissant: &Path) -> Result<()> {
+fn print_summary(
+    arguments: &Arguments,
+    findings: &Findings<'_>,
+    bytes: usize,
+    croissant: &Path,
+) -> Result<()> {
     let totals = findings.counts.totals();
-    let pictures: usize = findings.examples.of.iter().map(Vec::len).sum();
+    let images: usize = findings.examples.of.iter().map(Vec::len).sum();
     let skipped = findings.examples.skipped;
     let mut text = format!(
-        "{} samples, {} mentions of {} concepts; {pictures} pictures",
+        "{} samples, {} mentions of {} concepts; {images} example images",
         totals.samples, totals.mentions, totals.concepts
     );
     if skipped > 0 {
-        text += &format!(" ({skipped} could not be read)");
+        text += &format!(" ({skipped} others could not be decoded)");
     }
     let size = text::bytes(bytes as u64);
     crate::screen(&format!(
@@ -232,8 +243,8 @@ fn say(arguments: &Arguments, findings: &Findings<'_>, bytes: usize, croissant: 
             "mentions": totals.mentions,
             "samples_without_mention": totals.samples_without_mention,
             "concepts": totals.concepts,
-            "pictures": pictures,
-            "pictures_skipped": skipped,
+            "images": images,
+            "images_skipped": skipped,
             "classes_absent": coverage.map(|coverage| coverage.absent().count()),
             "classes_rare": coverage.map(|coverage| coverage.rare().count()),
         }))?;

@@ -1,6 +1,6 @@
 
 "use strict";
-// The table of concepts: searched, sorted and shown a page at a time. Names reach the document as text only.
+// The table of concepts, with search, sorting and paging. Names are inserted as text, never as HTML.
 (() => {
   const { rows, samples } = JSON.parse(document.getElementById("data").textContent);
   const PAGE = 50;
@@ -12,7 +12,7 @@
   const number = new Intl.NumberFormat("en");
   const share = new Intl.NumberFormat("en", { style: "percent", minimumFractionDigits: 2, maximumFractionDigits: 2 });
   const words = new Intl.Collator("en", { numeric: true });
-  // A row is [concept, mentions, samples, shards, companion, samples with both]; its place is its rank.
+  // A row is [concept, mentions, samples, shards, companion, samples with both]; its index + 1 is its rank.
   const all = rows.map((row, at) => ({ row, rank: at + 1, folded: row[0].toLowerCase() }));
   const orders = {
     rank: (x, y) => x.rank - y.rank,
@@ -54,7 +54,7 @@
       return line;
     }));
     const left = matching.length - Math.min(shown, matching.length);
-    const of = wanted ? `${number.format(matching.length)} of ${number.format(all.length)} match` : `${number.format(all.length)} concepts`;
+    const of = wanted ? `${number.format(matching.length)} of ${number.format(all.length)} concepts match` : `${number.format(all.length)} concepts`;
     status.textContent = left ? `${of}, ${number.format(shown)} shown` : of;
     more.hidden = left === 0;
     more.textContent = `Show ${number.format(Math.min(left, PAGE))} more`;
@@ -63,7 +63,7 @@
   for (const head of heads) {
     head.querySelector("button").addEventListener("click", () => {
       const key = head.dataset.order;
-      // Numbers are first looked at from the largest.
+      // The first click on a column of numbers sorts from the largest to the smallest.
       falling = key === order ? !falling : !["rank", "concept", "companion"].includes(key);
       order = key;
       for (const other of heads) other.setAttribute("aria-sort", "none");
@@ -76,7 +76,7 @@
     const next = shown;
     shown += PAGE;
     draw();
-    // The button may be gone; the first new row is where reading goes on.
+    // The button may be hidden now: move the focus to the first new row.
     const row = body.rows[next];
     if (row) { row.tabIndex = -1; row.focus({ preventScroll: true }); }
   });

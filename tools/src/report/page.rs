@@ -1,4 +1,5 @@
-//! The page as a whole: its head, its table, and the order of its sections. Every text that comes from the set goes through [`super::text`].
+//! The whole page: its head, the order of its sections, and the table of concepts. [`super::text`] escapes every text
+//! that comes from the dataset.
 
 use anyhow::Result;
 use base64::Engine;
@@ -7,37 +8,37 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::text::{bytes, counted, fill, grouped, html as escaped, json as embedded, percent, visible};
-use super::{Findings, material, speech};
+use super::{Findings, concept_sections, data_sections};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Concepts shown with pictures.
+/// Number of concepts shown with example images.
 pub(super) const TOP: usize = 24;
-/// Concepts in the table.
+/// Maximum number of concepts in the table.
 pub(super) const ROWS: usize = 5_000;
-/// Characters of a cause, and of a name in the table: the text of a stranger has no other end.
-pub(super) const LONGEST: usize = 160;
+/// Maximum length of a text from the dataset (concept, class, cause of a failure), characters: it could be any length.
+pub(super) const MAX_CHARACTERS: usize = 160;
 
-/// A heading's anchor, its words, and what stands below it.
+/// A section: the anchor of its heading, the heading, and the HTML below it.
 pub(super) struct Section {
     pub(super) id: &'static str,
     pub(super) title: &'static str,
     pub(super) body: String,
 }
 
-/// The whole page.
+/// The HTML of the whole page.
 pub(super) fn html(findings: &Findings<'_>) -> Result<String> {
     let all = findings.counts.concepts();
     let sections: Vec<Section> = [
-        Some(speech::frequency(findings, &all)),
-        (!all.is_empty()).then(|| speech::top(findings, &all)),
-        findings.coverage.as_ref().map(speech::classes),
-        Some(speech::pairs(findings)),
-        Some(material::captions(findings)),
-        Some(material::sizes(findings)),
-        Some(material::failures(findings)),
+        Some(concept_sections::frequency(findings, &all)),
+        (!all.is_empty()).then(|| concept_sections::top(findings, &all)),
+        findings.coverage.as_ref().map(concept_sections::classes),
+        Some(concept_sections::pairs(findings)),
+        Some(data_sections::captions(findings)),
+        Some(data_sections::sizes(findings)),
+        Some(data_sections::failures(findings)),
         Some(table(&all)),
         Some(about(findings)),
     ]
@@ -61,8 +62,9 @@ pub(super) fn html(findings: &Findings<'_>) -> Result<String> {
     let (title, lead, tiles) = (escaped(&findings.name), lead(findings), tiles(findings));
     let data = embedded(&rows(findings, &all));
     let footer = format!(
-        "<p>Written by tools {} report. A mention is one noun phrase of a caption; its concept is the last compound \
-         noun with the lemma of its head. Programs find the same set described in <code>croissant.json</code>.</p>",
+        "<p>Written by tools {} report. A mention is a noun phrase in a caption, such as “two tiny rubber ducks”. \
+         Its concept is the phrase’s last compound noun in the singular, “rubber duck”. \
+         <code>croissant.json</code> describes this dataset for programs.</p>",
         env!("CARGO_PKG_VERSION")
     );
     let filled = [
@@ -83,7 +85,7 @@ pub(super) fn html(findings: &Findings<'_>) -> Result<String> {
 fn lead(findings: &Findings<'_>) -> String {
     let totals = findings.counts.totals();
     format!(
-        "<b>{}</b> in {} ({}). The captions mention <b>{}</b> {}, {:.1} to a sample.",
+        "<b>{}</b> in {} ({}). The captions mention <b>{}</b> {}, {:.1} times per sample.",
         counted(totals.samples, "sample", "samples"),
         counted(totals.shards, "shard", "shards"),
         bytes(findings.survey.bytes),
@@ -105,24 +107,24 @@ fn tiles(findings: &Findings<'_>) -> String {
         ("size of the shards", bytes(survey.bytes)),
         ("mentions", grouped(totals.mentions)),
         ("distinct concepts", grouped(totals.concepts)),
-        ("samples without a mention", with(totals.samples_without_mention, totals.samples)),
+        ("samples without a concept", with(totals.samples_without_mention, totals.samples)),
         ("failed attempts", with(failed, survey.attempts)),
     ]
     .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>"))
     .concat()
 }
 
-/// Names and values, one a line; the values are markup.
+/// A list of names and values. The values are HTML.
 pub(super) fn facts(of: &[(&str, String)]) -> String {
     let lines: String =
         of.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>")).collect();
     format!("<dl class=\"facts\">{lines}</dl>")
 }
 
-/// Every concept with its counts, most mentioned first.
+/// All concepts with their counts, most mentioned first.
 pub(super) type Concepts<'a> = [(&'a str, &'a concepts::statistics::ConceptCounts)];
 
-/// The first characters of a text, and whether there were more.
+/// A text cut to this many characters; an ellipsis shows that it was cut.
 pub(super) fn clipped(text: &str, characters: usize) -> String {
     match text.char_indices().nth(characters) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -149,19 +151,19 @@ fn table(all: &Concepts<'_>) -> Section {
     .concat();
     let bound = if all.len() > ROWS {
         format!(
-            "The {} most mentioned of {} concepts; the other {}, each mentioned {} or less, are in the table that \
-             <code>tools stats</code> writes.",
+            "The {} most mentioned of {} concepts. The other {} are mentioned {} or less each; <code>tools stats</code> \
+             writes all concepts to <code>concepts.parquet</code>.",
             grouped(ROWS as u64),
             grouped(all.len() as u64),
             grouped((all.len() - ROWS) as u64),
             counted(all[ROWS].1.mentions, "time", "times")
         )
     } else {
-        "Every concept of the set.".to_owned()
+        "All concepts of the dataset.".to_owned()
     };
     let body = format!(
-        "<p>{bound} Share is that of samples that mention the concept.</p>\
-         <noscript><p>Searching and sorting this table needs JavaScript.</p></noscript>\
+        "<p>{bound} Share: samples that mention the concept, as a part of all samples.</p>\
+         <noscript><p>This table needs JavaScript.</p></noscript>\
          <div class=\"tools\"><div><label for=\"search\">Search concepts</label>\
          <input type=\"search\" id=\"search\" autocomplete=\"off\" spellcheck=\"false\"></div>\
          <output id=\"status\" for=\"search\"></output></div>\
@@ -171,15 +173,15 @@ fn table(all: &Concepts<'_>) -> Section {
     Section { id: "all", title: "All concepts", body }
 }
 
-/// What the script shows in the table.
+/// The data that the script shows in the table.
 fn rows(findings: &Findings<'_>, all: &Concepts<'_>) -> serde_json::Value {
     let rows: Vec<_> = all
         .iter()
         .zip(&findings.pairs.companions)
         .map(|((name, of), companion)| {
-            let name = visible(&clipped(name, LONGEST));
+            let name = visible(&clipped(name, MAX_CHARACTERS));
             let (other, both) = companion.as_ref().map_or(("", 0), |(other, both)| (other.as_str(), *both));
-            json!([name, of.mentions, of.samples, of.shards, visible(&clipped(other, LONGEST)), both])
+            json!([name, of.mentions, of.samples, of.shards, visible(&clipped(other, MAX_CHARACTERS)), both])
         })
         .collect();
     json!({"samples": findings.counts.totals().samples, "rows": rows})
@@ -204,15 +206,15 @@ fn about(findings: &Findings<'_>) -> Section {
             String::new()
         };
         lines.push(("tagger", format!("{}, grammar {grammar}{part}", escaped(tagger))));
-        lines.push(("its data, SHA-256", format!("<code>{}</code>", escaped(&clipped(hash, 16)))));
+        lines.push(("tagger data, SHA-256", format!("<code>{}</code>", escaped(&clipped(hash, 16)))));
     }
     if let Some(coverage) = &findings.coverage {
-        lines.push(("classes matched", coverage.matching.to_string()));
+        lines.push(("matching of classes", coverage.list.matching.to_string()));
     }
     let mut body = facts(&lines);
     if survey.taggers.len() > 1 {
         body = format!(
-            "<p>The shards were not all tagged alike: their counts may differ for that reason alone.</p>{body}"
+            "<p>Different taggers tagged these shards, so their counts are not fully comparable.</p>{body}"
         );
     }
     Section { id: "about", title: "Tagging", body }

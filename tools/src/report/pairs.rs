@@ -1,19 +1,19 @@
-//! The pairs of concepts worth showing, chosen in one pass over all of them.
+//! Chooses the pairs of concepts to show, in one pass over all pairs.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use concepts::statistics::{Counts, Pair};
 
-/// Pairs shown of each kind.
+/// Number of pairs shown in each table.
 pub(super) const SHOWN: usize = 20;
 
-/// Rare pairs have high mutual information by chance: at least this many samples.
-const LEAST_SAMPLES: u64 = 5;
-/// And at least one sample in this many.
-const LEAST_SHARE: u64 = 10_000;
+/// Rare pairs have a high mutual information by chance, so a pair needs at least this many samples ...
+const MIN_SAMPLES: u64 = 5;
+/// ... and at least one sample in this many.
+const MIN_SHARE: u64 = 10_000;
 
-/// A pair that outlives the counts' borrow.
+/// A pair that owns its names.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Chosen {
     pub(super) a: String,
@@ -22,31 +22,32 @@ pub(super) struct Chosen {
     pub(super) pmi: f64,
 }
 
-/// The choice.
+/// The pairs to show.
 #[derive(Debug)]
 pub(super) struct Pairs {
-    /// In the most samples.
+    /// The pairs in the largest number of samples.
     pub(super) frequent: Vec<Chosen>,
-    /// With the highest mutual information.
-    pub(super) telling: Vec<Chosen>,
-    /// Samples that [`Pairs::telling`] asked for.
-    pub(super) least: u64,
-    /// Of each concept asked for, the one that most often comes with it, and in how many samples.
+    /// The pairs with the highest mutual information.
+    pub(super) highest_pmi: Vec<Chosen>,
+    /// Minimum number of samples of a pair in [`Pairs::highest_pmi`].
+    pub(super) min_samples: u64,
+    /// For each concept given to [`Pairs::choose`]: the concept it is most often mentioned with, and in how many
+    /// samples.
     pub(super) companions: Vec<Option<(String, u64)>>,
 }
 
 impl Pairs {
-    /// The best pairs of all, and the companions of these concepts.
+    /// The best of all pairs, and the companion of each of these concepts.
     pub(super) fn choose(counts: &Counts, concepts: &[&str]) -> Self {
-        let least = LEAST_SAMPLES.max(counts.totals().samples.div_ceil(LEAST_SHARE));
+        let min_samples = MIN_SAMPLES.max(counts.totals().samples.div_ceil(MIN_SHARE));
         let places: HashMap<&str, usize> =
             concepts.iter().enumerate().map(|(at, name)| (*name, at)).collect();
         let mut companions: Vec<Option<(&str, u64)>> = vec![None; concepts.len()];
-        let (mut frequent, mut telling) = (Vec::new(), Vec::new());
+        let (mut frequent, mut highest_pmi) = (Vec::new(), Vec::new());
         for pair in counts.pairs() {
             keep(&mut frequent, pair, by_samples);
-            if pair.samples >= least {
-                keep(&mut telling, pair, by_pmi);
+            if pair.samples >= min_samples {
+                keep(&mut highest_pmi, pair, by_pmi);
             }
             for (one, other) in [(pair.a, pair.b), (pair.b, pair.a)] {
                 let Some(&place) = places.get(one) else { continue };
@@ -62,8 +63,8 @@ impl Pairs {
         };
         Self {
             frequent: owned(frequent),
-            telling: owned(telling),
-            least,
+            highest_pmi: owned(highest_pmi),
+            min_samples,
             companions: companions
                 .into_iter()
                 .map(|best| best.map(|(name, samples)| (name.to_owned(), samples)))
@@ -74,7 +75,7 @@ impl Pairs {
 
 type Order = fn(&Pair<'_>, &Pair<'_>) -> Ordering;
 
-/// Best first; by name where equal, so that the page does not depend on the order of a hash table.
+/// Best first. Equal pairs are in the order of their names, so that the page does not depend on a hash table's order.
 fn by_samples(x: &Pair<'_>, y: &Pair<'_>) -> Ordering {
     y.samples.cmp(&x.samples).then_with(|| (x.a, x.b).cmp(&(y.a, y.b)))
 }
@@ -101,7 +102,7 @@ mod tests {
         let names: Vec<String> = (0..100).map(|number| format!("{number:02}")).collect();
         let mut best = Vec::new();
         for (number, name) in names.iter().enumerate() {
-            // Every count twice, in an order that goes up and down.
+            // Every count occurs twice, in an order that goes up and down.
             let samples = (number * 37 % 50) as u64;
             keep(&mut best, Pair { a: name, b: "z", samples, pmi: 0.0 }, by_samples);
         }

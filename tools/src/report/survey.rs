@@ -1,4 +1,4 @@
-//! What one pass over the shards' tables tells: captions, picture sizes, failures. Nothing here grows with the samples.
+//! One pass over the shards' tables: captions, image sizes, failures. Memory does not grow with the number of samples.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,9 +6,11 @@ use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int64Type};
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
+use arrow_array::{Array, ArrayRef, RecordBatch};
+use arrow_cast::cast;
+use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use image::ImageReader;
 use loader::shard;
@@ -16,42 +18,43 @@ use loader::tar::{Archive, Member};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::measures::{Distribution, Sizes};
+use super::distributions::{Distribution, Sizes};
+use crate::input::{folder_of, unreadable};
 
-/// Captions of more words are counted with those of this many.
-const MOST_WORDS: usize = 1024;
-/// Failures are told apart until there are this many causes: other tools write addresses into them.
-const MOST_CAUSES: usize = 500;
-/// The cause that then stands for all others.
+/// Longer captions are counted as captions of this many words.
+const MAX_WORDS: usize = 1024;
+/// Maximum number of causes counted separately: other tools write URLs into the cause, so every cause may be different.
+const MAX_CAUSES: usize = 500;
+/// The cause that all others are counted under after that.
 pub(crate) const OTHER_CAUSES: &str = "other causes";
-/// Bytes that hold a picture's header, where it has to be asked for its size.
+/// Bytes of an image file that normally contain its header, from which its size is read.
 const HEADER: u64 = 1 << 16;
 
-/// A tagger, by name, hash of its data and grammar version.
+/// A tagger: its name, the hash of its data, the version of its grammar.
 pub(crate) type Tagger = (String, String, u32);
 
-/// Sums over the shards seen.
+/// Sums over the shards read.
 #[derive(Debug)]
 pub(crate) struct Survey {
     pub(crate) shards: u64,
-    /// Of the tars.
+    /// Size of the tar files.
     pub(crate) bytes: u64,
-    /// Rows of the tables, failed ones included.
+    /// Rows of the tables, including failed samples.
     pub(crate) attempts: u64,
     pub(crate) samples: u64,
-    /// Samples whose caption is not blank.
+    /// Samples with a caption that is not blank.
     pub(crate) captions: u64,
-    /// Words of those captions.
+    /// Words per caption.
     pub(crate) words: Distribution,
-    /// As they are in the tars.
+    /// Image sizes in the tar files.
     pub(crate) stored: Sizes,
-    /// Before resizing.
+    /// Image sizes before resizing.
     pub(crate) original: Sizes,
-    /// By cause.
+    /// Failed samples by cause.
     pub(crate) failures: BTreeMap<String, u64>,
-    /// Shards by tagger.
+    /// Number of shards by tagger.
     pub(crate) taggers: BTreeMap<Tagger, u64>,
-    /// Columns of the tables in the order in which they came.
+    /// Columns of the tables, in the order of their first appearance.
     pub(crate) columns: Vec<(String, DataType)>,
 }
 
@@ -63,7 +66,7 @@ impl Survey {
             attempts: 0,
             samples: 0,
             captions: 0,
-            words: Distribution::up_to(MOST_WORDS),
+            words: Distribution::up_to(MAX_WORDS),
             stored: Sizes::new(),
             original: Sizes::new(),
             failures: BTreeMap::new(),
@@ -72,27 +75,29 @@ impl Survey {
         }
     }
 
-    /// Adds a shard whose sidecar has this metadata and fits it.
+    /// Adds a shard whose sidecar, already checked against it, has this metadata.
     pub(crate) fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         self.shards += 1;
-        self.bytes += fs::metadata(path).with_context(|| format!("cannot read {}", path.display()))?.len();
+        self.bytes += fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
         let tagger = (metadata.tagger.clone(), metadata.tagger_hash.clone(), metadata.grammar);
         *self.taggers.entry(tagger).or_default() += 1;
         let before = self.samples;
         let table = shard::table_path(path);
         let place = if table.exists() { &table } else { path };
         if table.exists() {
-            self.add_table(&table).with_context(|| format!("cannot use {}", table.display()))?;
+            self.add_table(&table).with_context(|| format!("cannot read {}", table.display()))?;
         } else {
             self.add_tar(path)?;
         }
         let samples = self.samples - before;
         if samples != u64::from(metadata.samples) {
             bail!(
-                "{} has {samples} samples, the sidecar {} speaks of {}; write or tag the shard again",
+                "{} has {samples} samples but its sidecar {} was made from {}; write the shard again, then \
+                 run `ingest tag {}`",
                 place.display(),
                 shard::sidecar_path(path).display(),
-                metadata.samples
+                metadata.samples,
+                folder_of(path).display()
             );
         }
         Ok(())
@@ -103,7 +108,7 @@ impl Survey {
             ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
         let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
         if builder.schema().column_with_name("status").is_none() {
-            bail!("not a shard's table: it has no column \"status\"");
+            bail!("it has no column \"status\", so it is not the table of a shard");
         }
         for field in builder.schema().fields() {
             if !self.columns.iter().any(|(name, _)| name == field.name()) {
@@ -145,7 +150,7 @@ impl Survey {
         Ok(())
     }
 
-    /// A shard without a table: everything that is there succeeded, and has to be asked itself.
+    /// A shard without a table: all its samples succeeded, and captions and sizes come from the tar itself.
     fn add_tar(&mut self, path: &Path) -> Result<()> {
         let archive = Archive::open(path)?;
         for sample in archive.samples()? {
@@ -173,7 +178,7 @@ impl Survey {
     }
 
     fn add_failure(&mut self, cause: &str) {
-        let known = self.failures.contains_key(cause) || self.failures.len() < MOST_CAUSES;
+        let known = self.failures.contains_key(cause) || self.failures.len() < MAX_CAUSES;
         let cause = if known { cause } else { OTHER_CAUSES };
         match self.failures.get_mut(cause) {
             Some(count) => *count += 1,
@@ -198,13 +203,13 @@ fn size((widths, heights): &(Option<ArrayRef>, Option<ArrayRef>), row: usize) ->
     Some((side(widths)?, side(heights)?))
 }
 
-/// None when the picture cannot be read.
+/// Width and height of an image; none when it cannot be decoded.
 fn dimensions(archive: &Archive, member: &Member) -> Option<(u32, u32)> {
     let of = |length| {
         let bytes = archive.read(member.offset, length).ok()?;
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok()
     };
-    // A header can hide behind a large profile or preview.
+    // A large colour profile or preview may come before the header: then the whole file is read.
     of(member.length.min(HEADER)).or_else(|| of(member.length))
 }
 
@@ -213,15 +218,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn causes_are_bounded() {
+    fn the_number_of_causes_is_bounded() {
         let mut survey = Survey::new();
         for host in 0..2000 {
             survey.add_failure(&format!("no answer from host-{host}"));
         }
         survey.add_failure("no answer from host-3");
-        assert_eq!(survey.failures.len(), MOST_CAUSES + 1);
+        assert_eq!(survey.failures.len(), MAX_CAUSES + 1);
         assert_eq!(survey.failures.values().sum::<u64>(), 2001);
         assert_eq!(survey.failures["no answer from host-3"], 2);
-        assert_eq!(survey.failures[OTHER_CAUSES], 2000 - MOST_CAUSES as u64);
+        assert_eq!(survey.failures[OTHER_CAUSES], 2000 - MAX_CAUSES as u64);
     }
 }

@@ -1,9 +1,9 @@
-//! Text on its way into the page. Captions come from strangers: nothing of them is markup, closes a script, or turns
-//! the direction of the text around it.
+//! Escaping and formatting of text for the page. Captions come from the web and may be hostile: their text must not
+//! become markup, close a script, or change the direction of the text around it.
 
 use std::fmt::Write as _;
 
-/// Control characters and those that steer the direction of text, by their code instead: `⟨U+202E⟩`.
+/// Replaces control characters, and characters that set the direction of text, by their code: `⟨U+202E⟩`.
 pub(crate) fn visible(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -18,7 +18,7 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// Text for an element's content or a quoted attribute.
+/// Escapes text for an element's content or a quoted attribute.
 pub(crate) fn html(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in visible(text).chars() {
@@ -34,12 +34,12 @@ pub(crate) fn html(text: &str) -> String {
     escaped
 }
 
-/// Someone's words inside ours: escaped, and kept apart from the direction of the text around them.
+/// Escapes a text of the dataset inside the page's own text, and isolates its direction.
 pub(crate) fn bdi(text: &str) -> String {
     format!("<bdi>{}</bdi>", html(text))
 }
 
-/// JSON for a `<script type="application/json">`: the same value, without a character that HTML would look at.
+/// JSON for a `<script type="application/json">`: the same value, without characters that have a meaning in HTML.
 pub(crate) fn json(value: &serde_json::Value) -> String {
     let text = value.to_string();
     text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
@@ -63,12 +63,12 @@ pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
-/// Decimal units, three figures: 61.4 MB.
+/// Bytes in decimal units with three significant digits: 61.4 MB.
 pub(crate) fn bytes(number: u64) -> String {
     const UNITS: [&str; 6] = ["bytes", "kB", "MB", "GB", "TB", "PB"];
     let mut value = number as f64;
     let mut unit = 0;
-    // 999.5 would round to a fourth figure.
+    // 999.5 would round to four digits.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
@@ -77,7 +77,7 @@ pub(crate) fn bytes(number: u64) -> String {
     format!("{value:.decimals$} {}", UNITS[unit])
 }
 
-/// A part of a whole in percent, with the digits that matter.
+/// A part of a whole in percent.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let share = 100.0 * part as f64 / whole.max(1) as f64;
     match share {
@@ -90,16 +90,17 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-/// The template with every `{{name}}` replaced. In one pass, so that what is filled in is never looked at again.
+/// The template with every `{{name}}` replaced, in one pass, so that inserted text is never searched for names.
 pub(crate) fn fill<'a>(template: &'a str, value: impl Fn(&str) -> Option<&'a str>) -> anyhow::Result<String> {
     let mut filled = String::new();
     let mut rest = template;
     while let Some((before, from)) = rest.split_once("{{") {
         let (name, after) = from
             .split_once("}}")
-            .ok_or_else(|| anyhow::anyhow!("the page's template opens a {{{{ and does not close it"))?;
+            .ok_or_else(|| anyhow::anyhow!("the page's template has a {{{{ without }}}}"))?;
         filled += before;
-        filled += value(name).ok_or_else(|| anyhow::anyhow!("the page's template asks for {name}"))?;
+        filled +=
+            value(name).ok_or_else(|| anyhow::anyhow!("the page's template has an unknown name: {name}"))?;
         rest = after;
     }
     Ok(filled + rest)
@@ -110,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_of_a_caption_is_markup() {
+    fn captions_never_become_markup() {
         let hostile = "</script><b title=\"x\" onclick='y'>&amp;\u{202e}\u{0}\n";
         let escaped = html(hostile);
         assert_eq!(
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_as_people_write_them() {
+    fn numbers_are_formatted() {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_not_filled_in_again() {
+    fn inserted_text_is_not_searched_for_names() {
         let values = |name: &str| match name {
             "a" => Some("{{b}}"),
             "b" => Some("2"),

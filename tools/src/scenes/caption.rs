@@ -1,24 +1,24 @@
-//! Sentences about a scene: true, and never about all of it.
+//! Captions: true sentences about a part of a scene.
 //!
-//! A caption names some of the visible classes and leaves at least one out, as people do. Everything it says of them
-//! holds in the picture: number, side, neighbour, ground. Some words are not classes at all (picture, corner, light).
+//! A caption mentions some of the visible classes and leaves out at least one, as people do. Everything it says about
+//! them is true: number, position, neighbours, ground. Some of its nouns are not classes (picture, corner, light).
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::classes::{CLASSES, Class};
-use super::draw::{Scene, Thing};
+use super::draw::{Scene, SceneObject};
 
-/// A caption with its ground truth.
+/// A caption and the classes that it mentions.
 #[derive(Debug, Clone)]
 pub(crate) struct Caption {
     pub(crate) text: String,
-    /// Each class named, with how many of it the caption claims (1 for a ground).
-    pub(crate) named: Vec<(usize, usize)>,
+    /// The classes mentioned, each with the number of objects the caption says there are (1 for a ground).
+    pub(crate) mentioned: Vec<(usize, usize)>,
 }
 
-/// A phrase in the making.
+/// A part of a sentence, and whether its subject is plural.
 struct Phrase {
     text: String,
     plural: bool,
@@ -26,12 +26,12 @@ struct Phrase {
 
 /// Writes one caption.
 pub(crate) fn write(scene: &Scene, rng: &mut ChaCha8Rng) -> Caption {
-    let mut groups = groups(&scene.things);
+    let mut groups = groups(&scene.objects);
     groups.shuffle(rng);
     let visible = groups.len() + scene.grounds.len();
-    let mut writer = Writer { scene, rng, named: Vec::new() };
+    let mut writer = Writer { scene, rng, mentioned: Vec::new() };
 
-    // At most all but one of the visible classes.
+    // Mentions at most all visible classes but one.
     let budget = visible - 1;
     let objects = match writer.rng.random_range(0..100) {
         0..7 => 0,
@@ -53,30 +53,30 @@ pub(crate) fn write(scene: &Scene, rng: &mut ChaCha8Rng) -> Caption {
             writer.framed(phrase)
         }
     };
-    let named = writer.named;
-    Caption { text: finish(sentence, rng), named }
+    let mentioned = writer.mentioned;
+    Caption { text: finish(sentence, rng), mentioned }
 }
 
-/// Objects of one class, in the order of classes.
-fn groups(things: &[Thing]) -> Vec<Vec<&Thing>> {
-    let mut groups: Vec<Vec<&Thing>> = Vec::new();
-    for thing in things {
-        match groups.iter_mut().find(|group| group[0].class == thing.class) {
-            Some(group) => group.push(thing),
-            None => groups.push(vec![thing]),
+/// The objects grouped by class, in the order of the classes.
+fn groups(objects: &[SceneObject]) -> Vec<Vec<&SceneObject>> {
+    let mut groups: Vec<Vec<&SceneObject>> = Vec::new();
+    for object in objects {
+        match groups.iter_mut().find(|group| group[0].class == object.class) {
+            Some(group) => group.push(object),
+            None => groups.push(vec![object]),
         }
     }
     groups.sort_by_key(|group| group[0].class);
     groups
 }
 
-/// "a" or "an", by the first letter: the vocabulary has no silent h and no "yoo".
+/// "a" or "an", by the first letter: no word here starts with a silent h or with the sound of "you".
 fn indefinite(phrase: &str) -> String {
     let article = if phrase.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
     format!("{article} {phrase}")
 }
 
-/// Capital letter and full stop, for most; the web leaves them out.
+/// Adds a capital letter and a full stop to most captions. On the web, many captions have neither.
 fn finish(sentence: String, rng: &mut ChaCha8Rng) -> String {
     let mut letters = sentence.chars();
     let capital = match letters.next() {
@@ -89,7 +89,7 @@ fn finish(sentence: String, rng: &mut ChaCha8Rng) -> String {
 struct Writer<'a> {
     scene: &'a Scene,
     rng: &'a mut ChaCha8Rng,
-    named: Vec<(usize, usize)>,
+    mentioned: Vec<(usize, usize)>,
 }
 
 impl Writer<'_> {
@@ -97,12 +97,12 @@ impl Writer<'_> {
         from.choose(self.rng).copied().unwrap_or_default()
     }
 
-    /// Noun phrase for one, some or all objects of a class.
-    fn of_group(&mut self, group: &[&Thing]) -> Phrase {
+    /// A noun phrase for one or all objects of a class.
+    fn of_group(&mut self, group: &[&SceneObject]) -> Phrase {
         let class = &CLASSES[group[0].class];
         let seen = group.len();
         let claimed = if seen > 1 && self.rng.random_bool(0.85) { seen } else { 1 };
-        self.named.push((group[0].class, claimed));
+        self.mentioned.push((group[0].class, claimed));
         let words = self.described(class, group);
         if claimed > 1 {
             let number = match claimed {
@@ -125,8 +125,8 @@ impl Writer<'_> {
         Phrase { text, plural: false }
     }
 
-    /// Adjectives in front of a noun, each followed by a space: size, then what is true of the class.
-    fn described(&mut self, class: &Class, group: &[&Thing]) -> String {
+    /// Adjectives before a noun, each followed by a space: first the size, then one that is true of the class.
+    fn described(&mut self, class: &Class, group: &[&SceneObject]) -> String {
         let mut words = String::new();
         let (smallest, largest) =
             group.iter().fold((f32::MAX, 0.0_f32), |(s, l), t| (s.min(t.radius), l.max(t.radius)));
@@ -146,10 +146,10 @@ impl Writer<'_> {
         words
     }
 
-    /// Noun phrase for a ground.
+    /// A noun phrase for a ground.
     fn of_ground_class(&mut self, ground: usize) -> String {
         let class = &CLASSES[ground];
-        self.named.push((ground, 1));
+        self.mentioned.push((ground, 1));
         let counted = class.name == "brick wall";
         let adjective =
             if self.rng.random_bool(0.35) { self.pick(class.words).to_owned() + " " } else { String::new() };
@@ -162,18 +162,18 @@ impl Writer<'_> {
         }
     }
 
-    /// A sentence about a ground and nothing on it.
+    /// A sentence about a ground, without objects.
     fn of_ground(&mut self) -> String {
         let ground = self.scene.grounds.choose(self.rng).copied().unwrap_or_default();
         let class = &CLASSES[ground];
-        self.named.push((ground, 1));
+        self.mentioned.push((ground, 1));
         let adjective =
             if self.rng.random_bool(0.6) { self.pick(class.words).to_owned() + " " } else { String::new() };
         let noun = format!("{adjective}{}", class.name);
         let one = if class.name == "brick wall" { indefinite(&noun) } else { noun };
         let piece = self.pick(class.pieces);
         match self.rng.random_range(0..5) {
-            0 => format!("{one} {}", self.pick(self.scene.mood)),
+            0 => format!("{one} {}", self.pick(self.scene.light)),
             1 => format!("a photo of {one}"),
             2 => format!("{piece} {one}"),
             3 => format!("there is {piece} {one} with a few things around"),
@@ -181,8 +181,8 @@ impl Writer<'_> {
         }
     }
 
-    /// One to three groups joined, with how two of them lie to each other when there is something to say.
-    fn of_objects(&mut self, groups: &[Vec<&Thing>]) -> Phrase {
+    /// One to three groups joined to a noun phrase, sometimes with the spatial relation of two of them.
+    fn of_objects(&mut self, groups: &[Vec<&SceneObject>]) -> Phrase {
         let phrases: Vec<Phrase> = groups.iter().map(|group| self.of_group(group)).collect();
         let text = match phrases.as_slice() {
             [one] => return Phrase { text: one.text.clone(), plural: one.plural },
@@ -206,10 +206,11 @@ impl Writer<'_> {
         Phrase { text, plural: true }
     }
 
-    /// A true relation of all of one group to all of another, or "and".
-    fn relation(&mut self, one: &[&Thing], two: &[&Thing]) -> &'static str {
-        let all =
-            |holds: &dyn Fn(&Thing, &Thing) -> bool| one.iter().all(|a| two.iter().all(|b| holds(a, b)));
+    /// A relation that is true for all objects of one group and all of the other, or "and".
+    fn relation(&mut self, one: &[&SceneObject], two: &[&SceneObject]) -> &'static str {
+        let all = |holds: &dyn Fn(&SceneObject, &SceneObject) -> bool| {
+            one.iter().all(|a| two.iter().all(|b| holds(a, b)))
+        };
         let mut true_ones = vec!["and", "and"];
         if all(&|a, b| (a.x - b.x).hypot(a.y - b.y) < 1.5 * (a.radius + b.radius)) {
             true_ones.extend(["next to", "near", "beside"]);
@@ -229,8 +230,8 @@ impl Writer<'_> {
         self.pick(&true_ones)
     }
 
-    /// `phrase` with the ground it lies on, or with another one that can be seen.
-    fn placed(&mut self, phrase: Phrase, groups: &[Vec<&Thing>]) -> Phrase {
+    /// `phrase` with the ground that the objects are on, or with another visible ground.
+    fn placed(&mut self, phrase: Phrase, groups: &[Vec<&SceneObject>]) -> Phrase {
         let Phrase { text, plural } = phrase;
         let under = common_ground(groups.iter().flatten().copied());
         let text = if let Some(ground) = under.filter(|ground| self.scene.grounds.contains(ground)) {
@@ -254,12 +255,13 @@ impl Writer<'_> {
         Phrase { text, plural }
     }
 
-    /// `phrase` with the side of the picture it is on, or the light it stands in, or as it is.
-    fn sided(&mut self, phrase: Phrase, groups: &[Vec<&Thing>]) -> Phrase {
+    /// `phrase`, sometimes with the objects' position in the image or with the light.
+    fn sided(&mut self, phrase: Phrase, groups: &[Vec<&SceneObject>]) -> Phrase {
         let Phrase { mut text, plural } = phrase;
         if self.rng.random_bool(0.30) {
-            let all = |holds: &dyn Fn(&Thing) -> bool| groups.iter().flatten().all(|thing| holds(thing));
-            let mut sides = vec![self.pick(self.scene.mood)];
+            let all =
+                |holds: &dyn Fn(&SceneObject) -> bool| groups.iter().flatten().all(|object| holds(object));
+            let mut sides = vec![self.pick(self.scene.light)];
             for (holds, words) in [
                 (all(&|t| t.x < 0.36), &["on the left", "on the left side"]),
                 (all(&|t| t.x > 0.64), &["on the right", "on the right side"]),
@@ -283,8 +285,8 @@ impl Writer<'_> {
         Phrase { text, plural }
     }
 
-    /// A sentence with a verb: who does what on which ground.
-    fn clause(&mut self, group: &[&Thing]) -> String {
+    /// A sentence with a verb, such as "a fish lies on sand".
+    fn clause(&mut self, group: &[&SceneObject]) -> String {
         let subject = self.of_group(group);
         let ground =
             common_ground(group.iter().copied()).filter(|ground| self.scene.grounds.contains(ground));
@@ -303,7 +305,7 @@ impl Writer<'_> {
         format!("{} {} {}", subject.text, if subject.plural { many } else { one }, place.replace("{}", &noun))
     }
 
-    /// A noun phrase made a caption: as it is, or as what a picture shows.
+    /// A caption from a noun phrase: unchanged, or after words such as "a photo of".
     fn framed(&mut self, phrase: Phrase) -> String {
         let Phrase { text, plural } = phrase;
         let be = if plural { "are" } else { "is" };
@@ -323,10 +325,10 @@ impl Writer<'_> {
     }
 }
 
-/// The ground under all of these, if it is one.
-fn common_ground<'a>(mut things: impl Iterator<Item = &'a Thing>) -> Option<usize> {
-    let first = things.next()?.ground;
-    things.all(|thing| thing.ground == first).then_some(first)
+/// The ground under all of these objects, if it is the same.
+fn common_ground<'a>(mut objects: impl Iterator<Item = &'a SceneObject>) -> Option<usize> {
+    let first = objects.next()?.ground;
+    objects.all(|object| object.ground == first).then_some(first)
 }
 
 #[cfg(test)]
@@ -336,7 +338,7 @@ mod tests {
     use super::super::draw::{draw, stream};
     use super::*;
 
-    /// Scenes and captions enough to meet every pattern many times.
+    /// Enough scenes for every pattern to occur many times.
     const SCENES: u64 = 400;
 
     fn captions(each: impl Fn(&Scene, &Caption)) {
@@ -351,13 +353,13 @@ mod tests {
 
     fn visible(scene: &Scene) -> BTreeMap<usize, usize> {
         let mut counts: BTreeMap<usize, usize> = scene.grounds.iter().map(|&ground| (ground, 1)).collect();
-        for thing in &scene.things {
-            *counts.entry(thing.class).or_default() += 1;
+        for object in &scene.objects {
+            *counts.entry(object.class).or_default() += 1;
         }
         counts
     }
 
-    /// Classes found by reading the text, without the writer's ground truth: whole words, longest names first.
+    /// The classes found in the text itself: whole words, longest names first.
     fn read(text: &str) -> Vec<usize> {
         let mut text = format!(" {} ", text.to_lowercase().replace(['.', ','], " "));
         let mut found = Vec::new();
@@ -378,13 +380,13 @@ mod tests {
     }
 
     #[test]
-    fn every_noun_of_a_class_is_in_the_picture() {
+    fn every_mentioned_class_is_in_the_image() {
         captions(|scene, caption| {
-            let mut told: Vec<usize> = caption.named.iter().map(|&(class, _)| class).collect();
-            told.sort_unstable();
-            assert_eq!(read(&caption.text), told, "{}", caption.text);
+            let mut mentioned: Vec<usize> = caption.mentioned.iter().map(|&(class, _)| class).collect();
+            mentioned.sort_unstable();
+            assert_eq!(read(&caption.text), mentioned, "{}", caption.text);
             let visible = visible(scene);
-            for (class, count) in &caption.named {
+            for (class, count) in &caption.mentioned {
                 let seen = visible.get(class).copied().unwrap_or(0);
                 assert!(*count <= seen, "{}: {} of {}", caption.text, seen, CLASSES[*class].name);
                 assert!(scene.mask.contains(&(*class as u8)), "{}", caption.text);
@@ -393,11 +395,11 @@ mod tests {
     }
 
     #[test]
-    fn something_visible_is_always_left_out() {
+    fn at_least_one_visible_class_is_left_out() {
         captions(|scene, caption| {
             let distinct =
-                caption.named.iter().map(|&(class, _)| class).collect::<std::collections::BTreeSet<_>>();
-            assert_eq!(distinct.len(), caption.named.len(), "named twice: {}", caption.text);
+                caption.mentioned.iter().map(|&(class, _)| class).collect::<std::collections::BTreeSet<_>>();
+            assert_eq!(distinct.len(), caption.mentioned.len(), "mentioned twice: {}", caption.text);
             assert!(distinct.len() < visible(scene).len(), "{}", caption.text);
             assert!(!distinct.is_empty(), "{}", caption.text);
         });
@@ -416,7 +418,7 @@ mod tests {
                     "an" => assert!(vowel, "{text}"),
                     _ => {}
                 }
-                // "tree tree", "the a" and the like.
+                // No doubled words such as "tree tree", no doubled articles such as "the a".
                 assert_ne!(pair[0], pair[1], "{text}");
                 let articles = ["a", "an", "the", "some"];
                 assert!(!(articles.contains(&pair[0]) && articles.contains(&pair[1])), "{text}");

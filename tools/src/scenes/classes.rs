@@ -1,21 +1,21 @@
-//! The vocabulary of the scenes: what can be seen, what it is called, and the words that describe it truthfully.
+//! The classes of the scenes, with their names and the words that correctly describe them.
 
-/// One class of the masks; its index in [`CLASSES`] is its value there and its line in `classes.txt`.
+/// One class. Its index in [`CLASSES`] is its value in the masks and its line in `classes.txt`.
 #[derive(Debug)]
 pub(crate) struct Class {
     /// The name, as in `classes.txt` and in captions.
     pub(crate) name: &'static str,
-    /// More than one of it; empty for what cannot be counted.
+    /// The plural; empty for grounds, which are not counted.
     pub(crate) plural: &'static str,
-    /// Adjectives and leading nouns that are true of every picture of it.
+    /// Adjectives, and nouns used like adjectives, that are true of every image of it.
     pub(crate) words: &'static [&'static str],
-    /// How something can be *there*, for grounds: `{}` takes the ground's noun phrase.
+    /// For grounds: phrases for an object on it; `{}` is replaced by the ground's noun phrase.
     pub(crate) places: &'static [&'static str],
-    /// What a piece of it is called, for grounds.
+    /// For grounds: phrases for a part of it.
     pub(crate) pieces: &'static [&'static str],
-    /// Whether one can speak of a person's own one.
+    /// Whether it can belong to a person ("a child's umbrella").
     pub(crate) owned: bool,
-    /// Its colour in drawn masks.
+    /// Its colour in the masks of the overview sheet.
     pub(crate) colour: [u8; 3],
 }
 
@@ -39,10 +39,10 @@ const fn object(
     Class { name, plural, words, places: &[], pieces: &[], owned, colour }
 }
 
-/// How many of [`CLASSES`], from the first, are grounds; the others are objects.
+/// The first this many of [`CLASSES`] are grounds; the others are objects.
 pub(crate) const GROUNDS: usize = 6;
 
-/// Everything a scene can show. Colours, textures and shapes differ between any two of them.
+/// All classes. Any two of them differ in colour, texture and shape.
 pub(crate) const CLASSES: [Class; 18] = [
     ground(
         "grass",
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_colours_are_distinct() {
+    fn names_and_colours_are_different() {
         for (i, one) in CLASSES.iter().enumerate() {
             assert_eq!(one.plural.is_empty(), i < GROUNDS, "{}", one.name);
             assert_eq!(one.places.is_empty() || one.pieces.is_empty(), i >= GROUNDS, "{}", one.name);
@@ -107,9 +107,12 @@ mod tests {
             for other in &CLASSES[..i] {
                 assert_ne!(one.name, other.name);
                 let far = one.colour.iter().zip(other.colour).map(|(a, b)| a.abs_diff(b)).max();
-                assert!(far >= Some(24), "{} and {} look alike in drawn masks", one.name, other.name);
+                assert!(far >= Some(24), "{} and {} have similar colours in the masks", one.name, other.name);
             }
         }
-        assert!(CLASSES.iter().filter(|class| class.name.contains(' ')).count() >= 3, "compounds matter");
+        assert!(
+            CLASSES.iter().filter(|class| class.name.contains(' ')).count() >= 3,
+            "compound nouns are needed"
+        );
     }
 }

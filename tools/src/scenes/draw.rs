@@ -1,7 +1,7 @@
-//! One scene: what lies where, how it is lit, and the picture and mask that follow from it.
+//! One scene: the positions of its grounds and objects, its light, and the image and mask that follow from these.
 //!
-//! Drawing is exact before it is pretty: every pixel is [`SAMPLES`] x [`SAMPLES`] point samples, the picture is their
-//! mean and the mask their majority. Light, shadows and camera noise change colours only, never the mask.
+//! Every pixel has [`SAMPLES`] x [`SAMPLES`] point samples. Its colour in the image is their mean, its class in the
+//! mask is that of most of them. Light, shadows and camera noise change only colours, never the mask.
 
 use std::f32::consts::TAU;
 
@@ -14,18 +14,18 @@ use super::grounds::{Ground, REFERENCE};
 use super::objects::{Object, REACH};
 use super::paint::{Rgb, noise, smoothstep};
 
-/// Point samples a pixel along each axis. Odd, so that one of them is the pixel's centre.
+/// Point samples per pixel along each axis. Odd, so that one sample is at the pixel's centre.
 const SAMPLES: usize = 3;
 
-/// An object or a ground counts as visible, and may be named, from this share of the picture on.
+/// An object or a ground is visible, so that captions may mention it, if it covers at least this fraction of the image.
 const OBJECT_VISIBLE: f32 = 0.006;
 const GROUND_VISIBLE: f32 = 0.05;
 
-/// An object as captions need to know it.
+/// What captions say about an object.
 #[derive(Debug, Clone)]
-pub(crate) struct Thing {
+pub(crate) struct SceneObject {
     pub(crate) class: usize,
-    /// Centre and radius as fractions of the picture's side.
+    /// Centre and radius as fractions of the image's width.
     pub(crate) x: f32,
     pub(crate) y: f32,
     pub(crate) radius: f32,
@@ -40,18 +40,18 @@ pub(crate) struct Scene {
     pub(crate) pixels: Vec<u8>,
     /// [size, size], class index.
     pub(crate) mask: Vec<u8>,
-    /// Visible objects.
-    pub(crate) things: Vec<Thing>,
-    /// Classes of the visible grounds.
+    /// The visible objects.
+    pub(crate) objects: Vec<SceneObject>,
+    /// The classes of the visible grounds.
     pub(crate) grounds: Vec<usize>,
-    /// What the light is like, in words.
-    pub(crate) mood: &'static [&'static str],
+    /// Phrases that describe the light.
+    pub(crate) light: &'static [&'static str],
 }
 
-/// How far from their border the grounds lie in the crease between them, reference pixels.
+/// Width of the dark crease on each side of the border between two grounds, reference pixels.
 const CREASE: f32 = 3.0;
 
-/// Where one ground ends and the other begins: a line through `middle` with a wave on it.
+/// The border between two grounds: a straight line at distance `middle` from the origin, with waves.
 #[derive(Debug)]
 struct Border {
     normal: (f32, f32),
@@ -61,10 +61,10 @@ struct Border {
 }
 
 impl Border {
-    /// Signed distance, reference pixels: positive on the second ground's side.
+    /// Signed distance of a point from the border, reference pixels; positive on the second ground's side.
     fn side(&self, x: f32, y: f32) -> f32 {
         let straight = x * self.normal.0 + y * self.normal.1 - self.middle;
-        // Most places are farther from the border than its wave and crease reach.
+        // Most points are farther away than the waves and the crease reach.
         if straight.abs() > self.wave + CREASE {
             return straight;
         }
@@ -74,17 +74,18 @@ impl Border {
     }
 }
 
-/// The scene's light: where it comes from, how strong, how warm, how it falls off.
+/// The scene's light: its direction, strength and colour, and how it falls off.
 #[derive(Debug)]
 struct Light {
-    /// Unit vector towards the light; x right, y down, z to the viewer.
+    /// Unit vector towards the light; x points right, y down, z to the viewer.
     from: [f32; 3],
     strength: f32,
-    /// Difference in brightness between the lit and the far side of the picture.
+    /// Difference in brightness between the side of the image near the light and the far side.
     fall: f32,
     tint: [f32; 3],
     /// Darkening of the corners.
     vignette: f32,
+    /// How dark shadows are, 0..1.
     shadow: f32,
     /// Standard deviation of the camera's noise.
     grain: f32,
@@ -93,7 +94,7 @@ struct Light {
 impl Light {
     fn new(rng: &mut ChaCha8Rng) -> Self {
         let around: f32 = rng.random_range(0.0..TAU);
-        // From above more often than not, as sunlight is.
+        // Mostly from above, as sunlight.
         let (x, y) = (around.cos(), if rng.random_bool(0.75) { -around.sin().abs() } else { around.sin() });
         let height: f32 = rng.random_range(0.55..0.85);
         let flat = (1.0 - height * height).sqrt();
@@ -109,7 +110,7 @@ impl Light {
         }
     }
 
-    fn words(&self) -> &'static [&'static str] {
+    fn phrases(&self) -> &'static [&'static str] {
         if self.strength > 1.08 {
             &["in bright light", "on a bright day"]
         } else if self.strength < 0.86 {
@@ -124,20 +125,20 @@ impl Light {
     }
 }
 
-/// Picture, mask and contents of scene `index` of set `seed`: a function of these and `size` (pixels a side) alone.
-/// The same scene is drawn at any size.
+/// Scene `index` of the dataset with this seed, `size` pixels wide and high. The result depends on nothing else, and
+/// the same scene is drawn at every size.
 pub(crate) fn draw(seed: u64, index: u64, size: usize) -> Scene {
     let mut rng = stream(seed, index, 0);
     loop {
         let scene = attempt(&mut rng, size);
-        // Objects may hide one another; a scene keeps at least two in sight.
-        if scene.things.len() >= 2 && !scene.grounds.is_empty() {
+        // Objects may hide each other; at least two must be visible.
+        if scene.objects.len() >= 2 && !scene.grounds.is_empty() {
             return scene;
         }
     }
 }
 
-/// The random numbers of one purpose (0 the picture, 1 the captions) of one scene.
+/// The random numbers of one scene for one purpose: 0 the image, 1 the captions.
 pub(crate) fn stream(seed: u64, index: u64, purpose: u64) -> ChaCha8Rng {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(index.wrapping_mul(2).wrapping_add(purpose));
@@ -155,7 +156,7 @@ fn attempt(rng: &mut ChaCha8Rng, size: usize) -> Scene {
     let placed = place(rng, &light, |x, y| kinds[usize::from(second(x * REFERENCE, y * REFERENCE))]);
     let noise_seed: u64 = rng.random();
 
-    // Samples: colour, and what it belongs to (0 and 1 the grounds, then the objects).
+    // The samples: their colours and owners (0 and 1 are the grounds, then the objects follow).
     let side = size * SAMPLES;
     let unit = REFERENCE / side as f32;
     let mut colours = Vec::with_capacity(side * side);
@@ -166,9 +167,10 @@ fn attempt(rng: &mut ChaCha8Rng, size: usize) -> Scene {
             let x = (column as f32 + 0.5) * unit;
             let distance = if two { border.side(x, y) } else { f32::MIN };
             let owner = u8::from(distance > 0.0);
-            // The grounds meet in a crease that little light reaches.
+            // The crease at the border gets little light.
             let crease = 1.0 - 0.30 * smoothstep(CREASE, 0.0, distance.abs());
-            // Five samples of nine, as on a chessboard, show the ground as well as nine would: the others repeat.
+            // Only every second sample, as on a chessboard, is computed; the others repeat their neighbour. Nine
+            // computed samples would not look better.
             let colour = match (colours.last(), owners.last()) {
                 (Some(&last), Some(&before)) if (row + column) % 2 == 1 && before == owner && column > 0 => {
                     last
@@ -191,22 +193,22 @@ fn attempt(rng: &mut ChaCha8Rng, size: usize) -> Scene {
         visible[usize::from(owner)] += 1;
     }
     let share = |owner: usize| visible[owner] as f32 / owners.len() as f32;
-    let things = placed.iter().enumerate().filter(|&(number, placement)| {
-        // Small objects count when most of them shows.
-        let whole = placement.thing.radius * placement.thing.radius;
+    let objects = placed.iter().enumerate().filter(|&(number, placement)| {
+        // A small object is visible if most of it is.
+        let whole = placement.object.radius * placement.object.radius;
         share(2 + number) >= OBJECT_VISIBLE.max(0.5 * whole)
     });
-    let things = things.map(|(_, placement)| placement.thing.clone()).collect();
+    let objects = objects.map(|(_, placement)| placement.object.clone()).collect();
     let seen = (0..2).filter(|&owner| share(owner) >= GROUND_VISIBLE).map(|owner| kinds[owner]).collect();
     let class_of = |owner: u8| match usize::from(owner) {
         ground @ 0..2 => kinds[ground] as u8,
-        object => placed[object - 2].thing.class as u8,
+        object => placed[object - 2].object.class as u8,
     };
     let mask = owners.into_iter().map(class_of).collect();
-    Scene { pixels, mask, things, grounds: seen, mood: light.words() }
+    Scene { pixels, mask, objects, grounds: seen, light: light.phrases() }
 }
 
-/// Draws how the two grounds meet, most often like a horizon; walls then stand behind, not in front.
+/// A random border between two grounds, mostly like a horizon. A wall is then the upper ground, never the lower.
 fn border(rng: &mut ChaCha8Rng, kinds: &mut [usize]) -> Border {
     let straight = |kind: usize| CLASSES[kind].name == "brick wall" || CLASSES[kind].name == "wood";
     let angle: f32 = match rng.random_range(0..10) {
@@ -223,95 +225,95 @@ fn border(rng: &mut ChaCha8Rng, kinds: &mut [usize]) -> Border {
     Border { normal, middle: centre, wave, seed: rng.random() }
 }
 
-/// An object and where it lies.
+/// An object, its appearance and its orientation in the image.
 #[derive(Debug)]
 struct Placement {
-    thing: Thing,
-    object: Object,
-    turn: f32,
+    object: SceneObject,
+    appearance: Object,
+    rotation: f32,
     mirrored: bool,
 }
 
-/// Two to five objects, apart from one another as far as there is room, farther ones first.
+/// Two to five objects, as far from each other as space allows, in drawing order (the nearest to the viewer last).
 fn place(rng: &mut ChaCha8Rng, light: &Light, ground_at: impl Fn(f32, f32) -> usize) -> Vec<Placement> {
     let count = rng.random_range(2..=5);
-    let mut things: Vec<Thing> = Vec::with_capacity(count);
-    while things.len() < count {
-        // Some come in twos and threes, so that captions have plurals to use.
-        let class = match things.last() {
+    let mut objects: Vec<SceneObject> = Vec::with_capacity(count);
+    while objects.len() < count {
+        // Some classes occur two or three times, so that captions can use plurals.
+        let class = match objects.last() {
             Some(last) if rng.random_bool(0.18) => last.class,
             _ => rng.random_range(GROUNDS..CLASSES.len()),
         };
         let radius: f32 = rng.random_range(0.115..0.225);
         let margin = 0.75 * radius;
-        let mut best: Option<(f32, Thing)> = None;
+        let mut best: Option<(f32, SceneObject)> = None;
         for _ in 0..24 {
             let (x, y) = (rng.random_range(margin..1.0 - margin), rng.random_range(margin..1.0 - margin));
-            // How far from touching the nearest other object, as a share of both radii.
+            // Distance to the nearest other object, as a fraction of the sum of both radii.
             let room =
-                things.iter().map(|o| (o.x - x).hypot(o.y - y) / (o.radius + radius)).fold(2.0, f32::min);
+                objects.iter().map(|o| (o.x - x).hypot(o.y - y) / (o.radius + radius)).fold(2.0, f32::min);
             if best.as_ref().is_none_or(|(most, _)| room > *most) {
-                best = Some((room, Thing { class, x, y, radius, ground: ground_at(x, y) }));
+                best = Some((room, SceneObject { class, x, y, radius, ground: ground_at(x, y) }));
             }
-            // An overlap at the corners is natural; more would hide things.
+            // A small overlap is natural; a larger one would hide objects.
             if room > 0.92 {
                 break;
             }
         }
-        things.extend(best.map(|(_, thing)| thing));
+        objects.extend(best.map(|(_, object)| object));
     }
-    things.sort_by(|a, b| (a.y + a.radius).total_cmp(&(b.y + b.radius)));
-    let dress = |thing: Thing| {
-        let object = Object::new(thing.class, rng);
-        let turn = rng.random_range(-object.tilt..=object.tilt);
+    objects.sort_by(|a, b| (a.y + a.radius).total_cmp(&(b.y + b.radius)));
+    let place = |object: SceneObject| {
+        let appearance = Object::new(object.class, rng);
+        let rotation = rng.random_range(-appearance.tilt..=appearance.tilt);
         let mirrored = rng.random_bool(0.5);
-        // The light in the object's frame: undo the turn, then the mirror.
+        // The direction of the light in the object's coordinates: undo the rotation, then the mirroring.
         let [x, y, z] = light.from;
-        let (sin, cos) = turn.sin_cos();
+        let (sin, cos) = rotation.sin_cos();
         let (x, y) = (x * cos + y * sin, y * cos - x * sin);
-        let object = object.lit_from([if mirrored { -x } else { x }, y, z]);
-        Placement { thing, object, turn, mirrored }
+        let appearance = appearance.lit_from([if mirrored { -x } else { x }, y, z]);
+        Placement { object, appearance, rotation, mirrored }
     };
-    things.into_iter().map(dress).collect()
+    objects.into_iter().map(place).collect()
 }
 
-/// The samples of a picture.
+/// The samples of an image.
 struct Canvas {
-    /// Pixels a side.
+    /// Width and height in pixels.
     size: usize,
-    /// Samples a side.
+    /// Width and height in samples.
     side: usize,
     colours: Vec<Rgb>,
     owners: Vec<u8>,
 }
 
 impl Canvas {
-    /// Paints one object over what is there, its shadow first.
+    /// Paints the shadow of an object, then the object, over what has been painted.
     fn paint(&mut self, placement: &Placement, owner: u8, light: &Light) {
-        let Placement { thing, object, turn, mirrored } = placement;
+        let Placement { object, appearance, rotation, mirrored } = placement;
         let side = self.side as f32;
-        let (sin, cos) = turn.sin_cos();
-        // A turned square of half side REACH fits into this half side.
-        let half = thing.radius * REACH * (sin.abs() + cos.abs());
+        let (sin, cos) = rotation.sin_cos();
+        // Half the side of a square that contains the object's rotated square.
+        let half = object.radius * REACH * (sin.abs() + cos.abs());
         let span = |centre: f32| {
             let (low, high) = ((centre - half) * side, (centre + half) * side);
             (low.floor().max(0.0) as usize, (high.ceil().max(0.0) as usize).min(self.side))
         };
-        let ((left, right), (top, bottom)) = (span(thing.x), span(thing.y));
+        let ((left, right), (top, bottom)) = (span(object.x), span(object.y));
         let mut layer = Vec::with_capacity((right - left) * (bottom - top));
         for row in top..bottom {
-            let dy = ((row as f32 + 0.5) / side - thing.y) / thing.radius;
+            let dy = ((row as f32 + 0.5) / side - object.y) / object.radius;
             for column in left..right {
-                let dx = ((column as f32 + 0.5) / side - thing.x) / thing.radius;
+                let dx = ((column as f32 + 0.5) / side - object.x) / object.radius;
                 let (u, v) = (dx * cos + dy * sin, dy * cos - dx * sin);
                 let u = if *mirrored { -u } else { u };
-                layer.push(if u.abs().max(v.abs()) < REACH { object.colour(u, v) } else { None });
+                layer.push(if u.abs().max(v.abs()) < REACH { appearance.colour(u, v) } else { None });
             }
         }
         if layer.is_empty() {
             return;
         }
-        self.shade(&layer, (left, top, right - left), thing.radius, light);
+        self.shade(&layer, (left, top, right - left), object.radius, light);
         for (line, row) in layer.chunks(right - left).zip(top..) {
             for (colour, at) in line.iter().zip(row * self.side + left..) {
                 if let Some(colour) = *colour {
@@ -322,7 +324,7 @@ impl Canvas {
         }
     }
 
-    /// Darkens what lies in the soft shadow of a layer whose upper left sample and width are given.
+    /// Darkens the samples in the soft shadow of an object's layer, given with its upper left sample and its width.
     fn shade(
         &mut self,
         layer: &[Option<Rgb>],
@@ -330,7 +332,7 @@ impl Canvas {
         radius: f32,
         light: &Light,
     ) {
-        // A shadow is smooth: pixels are fine enough for it. Coverage of each pixel by the object:
+        // A shadow is smooth, so it is computed per pixel. First, the fraction of each pixel that the object covers.
         let size = self.size;
         let mut cover = vec![0.0_f32; size * size];
         for (line, row) in layer.chunks(width).zip(top..) {
@@ -341,7 +343,7 @@ impl Canvas {
                 }
             }
         }
-        // Moved away from the light, spread with the object's height: two box blurs make a soft edge.
+        // The shadow is shifted away from the light, and two box blurs make its edge soft; both grow with the radius.
         let drop = 0.30 * radius * size as f32;
         let (dx, dy) =
             ((-light.from[0] * drop).round() as isize, (-light.from[1] * drop).round() as isize + 1);
@@ -372,7 +374,7 @@ impl Canvas {
         }
     }
 
-    /// What most samples of each pixel belong to; between equals, what the centre belongs to.
+    /// The owner of most samples of each pixel; of equally frequent owners, that of the centre.
     fn majority(&self, owners: usize) -> Vec<u8> {
         let mut result = Vec::with_capacity(self.size * self.size);
         let mut votes = vec![0_u8; owners];
@@ -400,7 +402,7 @@ impl Canvas {
         result
     }
 
-    /// Samples to pixels, under the scene's light, through a camera with some noise.
+    /// Computes the pixels from the samples, with the scene's light and camera noise.
     fn develop(&self, light: &Light, noise_seed: u64) -> Vec<u8> {
         let mut rng = ChaCha8Rng::seed_from_u64(noise_seed);
         let mut pixels = Vec::with_capacity(self.size * self.size * 3);
@@ -411,7 +413,7 @@ impl Canvas {
                 for row in 0..SAMPLES {
                     let start = (y * SAMPLES + row) * self.side + x * SAMPLES;
                     for colour in &self.colours[start..start + SAMPLES] {
-                        // A glint is at most white: clipped before the mean, or edges beside it would glow.
+                        // Highlights are clipped to white before the mean, otherwise the edges around them would glow.
                         let Rgb([r, g, b]) = *colour;
                         sum = sum + Rgb([r.min(1.0), g.min(1.0), b.min(1.0)]);
                     }
@@ -424,10 +426,10 @@ impl Canvas {
                 for (value, tint) in
                     (sum * (bright / (SAMPLES * SAMPLES) as f32)).0.into_iter().zip(light.tint)
                 {
-                    // The sum of four uniform numbers is close enough to a normal one.
+                    // The sum of four uniform numbers is approximately normally distributed.
                     let bytes = rng.next_u32_bytes();
                     let spread = (bytes.iter().map(|&b| f32::from(b)).sum::<f32>() - 510.0) / 147.8;
-                    // The cast cuts below 0 and above 255.
+                    // The cast clamps to 0..=255.
                     pixels.push((255.0 * (value * tint + light.grain * spread) + 0.5) as u8);
                 }
             }
@@ -436,12 +438,12 @@ impl Canvas {
     }
 }
 
-/// The range of pixels `edge` around `at`, cut at the picture's sides.
+/// The range of pixels within `edge` of `at`, clipped to the image.
 fn bound(at: usize, edge: usize, size: usize) -> (usize, usize) {
     (at.saturating_sub(edge), (at + edge + 1).min(size))
 }
 
-/// Box blur of radius `reach` inside a rectangle, along rows and then along columns.
+/// A box blur of radius `reach` inside a rectangle, first along rows, then along columns.
 fn blur(values: &mut [f32], size: usize, (x0, x1): (usize, usize), (y0, y1): (usize, usize), reach: usize) {
     let mut line = Vec::new();
     let mut pass = |values: &mut [f32], start: usize, step: usize, count: usize| {
@@ -461,7 +463,7 @@ fn blur(values: &mut [f32], size: usize, (x0, x1): (usize, usize), (y0, y1): (us
     }
 }
 
-/// Four bytes of randomness at once.
+/// Four random bytes at once.
 trait Bytes {
     fn next_u32_bytes(&mut self) -> [u8; 4];
 }
@@ -488,14 +490,17 @@ mod tests {
     fn the_mask_shows_what_the_scene_lists() {
         for index in 0..150 {
             let scene = draw(11, index, 64);
-            assert!((2..=5).contains(&scene.things.len()), "{index}");
+            assert!((2..=5).contains(&scene.objects.len()), "{index}");
             assert!((1..=2).contains(&scene.grounds.len()), "{index}");
             let share = |class: usize| {
                 scene.mask.iter().filter(|&&c| usize::from(c) == class).count() as f32
                     / scene.mask.len() as f32
             };
-            for thing in &scene.things {
-                assert!(thing.class >= GROUNDS && share(thing.class) >= OBJECT_VISIBLE, "{index} {thing:?}");
+            for object in &scene.objects {
+                assert!(
+                    object.class >= GROUNDS && share(object.class) >= OBJECT_VISIBLE,
+                    "{index} {object:?}"
+                );
             }
             for &ground in &scene.grounds {
                 assert!(ground < GROUNDS && share(ground) >= GROUND_VISIBLE, "{index}");
@@ -504,8 +509,8 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_is_what_finer_drawing_shows() {
-        // The centres of the pixels of a picture three times as large are the samples of the smaller one.
+    fn the_mask_agrees_with_a_larger_drawing() {
+        // The pixel centres of an image three times as large are the samples of the smaller image.
         let (mut same, mut all) = (0, 0);
         for index in 0..20 {
             let (coarse, fine) = (draw(2, index, 40), draw(2, index, 120));
@@ -523,7 +528,7 @@ mod tests {
 
     #[test]
     fn classes_keep_their_colours_under_any_light() {
-        // (class, channel that is strongest, channel that is weakest) of its mean colour.
+        // (class, largest channel, smallest channel) of its mean colour.
         for (name, most, least) in [
             ("traffic cone", 0, 2),
             ("tree", 1, 0),
@@ -549,7 +554,7 @@ mod tests {
                     assert!(sum[most] > sum[least], "{name} in scene {index}: {sum:?}");
                 }
             }
-            assert!(seen > 5, "{name} was met {seen} times");
+            assert!(seen > 5, "{name} occurred {seen} times");
         }
     }
 }

@@ -1,16 +1,16 @@
-//! A small bitmap font, enough for captions on the contact sheet: no font file, no font library.
+//! A small bitmap font for the captions on the overview sheet, which needs no font file and no font library.
 
 /// Height of a line, pixels.
 pub(super) const LINE: usize = 20;
 
-/// Rows of a glyph: seven above the base line, two below.
+/// Rows of a glyph: seven above the baseline, two below.
 const ROWS: usize = 9;
-/// Width of a space and of the gap between letters, in dots before doubling.
+/// Width of a space and of the gap between letters, in dots (before doubling).
 const SPACE: usize = 3;
 const GAP: usize = 1;
 
-/// Calls `dot` for every dark pixel of `line`, relative to its upper left corner. Characters that the font lacks
-/// are left blank.
+/// Calls `dot` for every dark pixel of `line`, relative to its upper left corner. Characters that the font does not
+/// have are blank.
 pub(super) fn dots(line: &str, mut dot: impl FnMut(usize, usize)) {
     let mut left = 0;
     for character in line.chars() {
@@ -27,7 +27,7 @@ pub(super) fn dots(line: &str, mut dot: impl FnMut(usize, usize)) {
     }
 }
 
-/// Cuts `text` into at most `lines` lines that fit `width` pixels; what does not fit is left out.
+/// Breaks `text` into at most `lines` lines of at most `width` pixels; the rest of the text is dropped.
 pub(super) fn wrap(text: &str, width: usize, lines: usize) -> Vec<String> {
     let mut wrapped: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -61,7 +61,7 @@ fn glyph(character: char) -> Option<&'static [u8; ROWS]> {
     GLYPHS.iter().find(|(c, _)| *c == character).map(|(_, rows)| rows)
 }
 
-/// Whether a pixel of the doubled glyph is dark. Corners are filled as in Scale2x, which turns stairs into slopes.
+/// Whether a pixel of the doubled glyph is dark. Corners are filled as in Scale2x, which smooths diagonal lines.
 fn doubled(rows: &[u8; ROWS], x: usize, y: usize) -> bool {
     let dark = |column: isize, row: isize| {
         (0..COLUMNS as isize).contains(&column)
@@ -70,12 +70,12 @@ fn doubled(rows: &[u8; ROWS], x: usize, y: usize) -> bool {
     };
     let (column, row) = ((x / 2) as isize, (y / 2) as isize);
     let here = dark(column, row);
-    // The two neighbours of this quarter, and the two opposite ones.
-    let beside = dark(column + if x.is_multiple_of(2) { -1 } else { 1 }, row);
+    // The two neighbours on this pixel's side of the dot, and the two on the opposite side.
+    let next = dark(column + if x.is_multiple_of(2) { -1 } else { 1 }, row);
     let above = dark(column, row + if y.is_multiple_of(2) { -1 } else { 1 });
-    let beside_far = dark(column + if x.is_multiple_of(2) { 1 } else { -1 }, row);
+    let next_far = dark(column + if x.is_multiple_of(2) { 1 } else { -1 }, row);
     let above_far = dark(column, row + if y.is_multiple_of(2) { 1 } else { -1 });
-    if beside == above && beside != beside_far && above != above_far { beside } else { here }
+    if next == above && next != next_far && above != above_far { next } else { here }
 }
 
 const COLUMNS: usize = 5;
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_straight_stroke_is_doubled_exactly() {
+    fn a_straight_line_is_doubled_exactly() {
         let mut seen = Vec::new();
         dots("-", |x, y| seen.push((x, y)));
         // Four dots on the fourth row: eight by two pixels.

@@ -1,33 +1,33 @@
-//! The six grounds. Each is a function from a place to a colour, so that it can be sampled as finely as needed.
+//! The six grounds. Each is a function from a point to a colour, so that it can be sampled at any resolution.
 //!
-//! Places are in reference pixels: the picture is [`REFERENCE`] of them wide and high whatever its real size.
+//! Points are in reference pixels: the image is [`REFERENCE`] reference pixels wide and high, whatever its real size.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
 use super::paint::{Rgb, cell, floor, noise, noise2, ridge, shade_of, smoothstep};
 
-/// Textures are designed for pictures of this many pixels a side.
+/// The width and height of the image for which the textures are designed, pixels.
 pub(crate) const REFERENCE: f32 = 112.0;
 
-/// One ground of one scene: its kind with everything that varies drawn.
+/// One ground of one scene, with its random colours, scale and direction.
 #[derive(Debug)]
 pub(crate) struct Ground {
     paint: fn(&Ground, f32, f32) -> Rgb,
     main: Rgb,
     second: Rgb,
-    /// Length of the repeating element (ripple, brick, plank), reference pixels.
+    /// Size of the repeating element (ripple, brick, plank), reference pixels.
     pitch: f32,
-    /// Cosine and sine of the texture's turn.
+    /// Cosine and sine of the texture's rotation.
     turn: (f32, f32),
     seed: u32,
 }
 
 impl Ground {
-    /// Draws colours, scale and direction of ground class `class`.
+    /// A ground of this class with random colours, scale and direction.
     pub(crate) fn new(class: usize, rng: &mut ChaCha8Rng) -> Self {
         let r = &mut *rng;
-        // (painter, main colour, second colour, pitch, largest turn either way in radians)
+        // (painter, main colour, second colour, pitch, maximum rotation in either direction in radians)
         type Kind = (fn(&Ground, f32, f32) -> Rgb, Rgb, Rgb, f32, f32);
         let (paint, main, second, pitch, turn): Kind = match class {
             0 => (
@@ -73,20 +73,20 @@ impl Ground {
                 0.08,
             ),
         };
-        // Planks run either way.
+        // Planks are horizontal or vertical.
         let quarter = if class == 5 && r.random_bool(0.5) { std::f32::consts::FRAC_PI_2 } else { 0.0 };
         let angle: f32 = r.random_range(-turn..turn) + quarter;
         Self { paint, main, second, pitch, turn: (angle.cos(), angle.sin()), seed: r.random() }
     }
 
-    /// Colour at a place.
+    /// The colour at a point.
     pub(crate) fn colour(&self, x: f32, y: f32) -> Rgb {
         let (cos, sin) = self.turn;
         (self.paint)(self, x * cos + y * sin, y * cos - x * sin)
     }
 }
 
-/// Blades: narrow upright noise in two layers, leaning with a slow wind, over patches of light and shade.
+/// Blades: narrow vertical noise in two layers, bent by slow noise, over lighter and darker patches.
 fn grass(g: &Ground, x: f32, y: f32) -> Rgb {
     let lean = 7.0 * noise(x / 16.0, y / 16.0, g.seed);
     let back = noise((x + lean) * 0.55, y / g.pitch, g.seed ^ 1);
@@ -97,7 +97,7 @@ fn grass(g: &Ground, x: f32, y: f32) -> Rgb {
     g.main.mix(g.second, depth) * (0.78 + 0.35 * back) + g.second * (0.30 * blade)
 }
 
-/// Grains over wind ripples: a lit side, a shaded side, some dark specks.
+/// Grains over ripples with a lit and a shaded side, and some dark specks.
 fn sand(g: &Ground, x: f32, y: f32) -> Rgb {
     let bend = 1.6 * noise(x / 30.0, y / 22.0, g.seed);
     let ripple = (std::f32::consts::TAU * (y / g.pitch + bend)).sin();
@@ -109,7 +109,7 @@ fn sand(g: &Ground, x: f32, y: f32) -> Rgb {
     colour * ((0.90 + 0.20 * grain) * speck)
 }
 
-/// Depth from slow noise, a net of light where two warped ridges meet, glints on their crests.
+/// Depth from slow noise, a network of light lines from two warped ridges, and highlights on them.
 fn water(g: &Ground, x: f32, y: f32) -> Rgb {
     let (wx, wy) = (noise(x / 13.0, y / 11.0, g.seed), noise(x / 11.0 + 40.0, y / 13.0, g.seed ^ 1));
     let (u, v) = (x + 9.0 * wx, 1.7 * y + 9.0 * wy);
@@ -121,7 +121,7 @@ fn water(g: &Ground, x: f32, y: f32) -> Rgb {
         + Rgb::WHITE * (0.22 * smoothstep(0.75, 1.0, net))
 }
 
-/// Soft drifts with blue hollows and a few sparkling crystals.
+/// Soft drifts with blue hollows and a few bright crystals.
 fn snow(g: &Ground, x: f32, y: f32) -> Rgb {
     let drift = noise2(x / g.pitch, 1.5 * y / g.pitch, g.seed);
     let fine = noise(x / 3.2, y / 3.2, g.seed ^ 1);
@@ -130,7 +130,7 @@ fn snow(g: &Ground, x: f32, y: f32) -> Rgb {
     g.main.mix(g.second, 0.75 * hollow) * (0.965 + 0.05 * fine + crystal)
 }
 
-/// Courses of bricks, every brick with a tone and worn edges of its own, lighter mortar set back between them.
+/// Rows of bricks with lighter mortar between them. Every brick has its own tone and worn edges.
 fn bricks(g: &Ground, x: f32, y: f32) -> Rgb {
     let (height, width) = (g.pitch, 2.15 * g.pitch);
     let row = floor(y / height);
@@ -141,7 +141,7 @@ fn bricks(g: &Ground, x: f32, y: f32) -> Rgb {
     let edge = u.min(width - u).min(v).min(height - v) - wobble;
     let rough = noise2(x / 1.7, y / 1.7, g.seed);
     if edge < 0.55 {
-        // The mortar lies deeper: a shadow falls on it from the brick above.
+        // The mortar is lower than the bricks: the brick above casts a shadow on it.
         let shadow = if v < height / 2.0 { 0.80 } else { 1.0 };
         return g.second * ((0.80 + 0.25 * rough) * shadow);
     }
@@ -155,7 +155,7 @@ fn bricks(g: &Ground, x: f32, y: f32) -> Rgb {
     colour * (0.82 + 0.36 * rough + lit * (1.0 - bevel))
 }
 
-/// Planks with staggered ends; long grain lines that bend around slow noise, dark gaps.
+/// Planks with staggered ends, long grain lines bent by slow noise, and dark gaps.
 fn wood(g: &Ground, x: f32, y: f32) -> Rgb {
     let width = g.pitch;
     let plank = floor(y / width);

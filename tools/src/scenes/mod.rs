@@ -1,9 +1,9 @@
 //! `tools scenes`: synthetic photographs with captions and exact masks, the demo's data.
 //!
-//! The folder appears whole or not at all, and every scene is a function of seed and index alone: the same command
-//! gives the same bytes whatever the number of threads.
+//! The folder appears complete or not at all. Every scene depends only on seed and index: the same command writes the
+//! same bytes with any number of threads.
 
-// Points on paper are x, y; on an object u, v.
+// Points in the image are x, y; points on an object are u, v.
 #![allow(clippy::many_single_char_names)]
 
 mod caption;
@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
-use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, RecordBatch, StringArray};
 use concepts::files;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
@@ -35,40 +35,41 @@ use self::classes::CLASSES;
 use self::draw::Scene;
 use crate::folder::NewFolder;
 
-/// What web pictures are usually stored with; the textures survive it.
+/// A usual quality of images on the web. The textures stay visible at it.
 const JPEG_QUALITY: u8 = 92;
 
 /// Render synthetic scenes with captions and exact masks
 ///
-/// Writes DIR/images/NNNNNN.jpg, DIR/masks/NNNNNN.png (8-bit index = line of classes.txt), DIR/classes.txt,
-/// DIR/captions.parquet (URL, TEXT) and DIR/scenes.json. NNNNNN is the scene's index.
+/// Writes, for the scene with index NNNNNN, DIR/images/NNNNNN.jpg and DIR/masks/NNNNNN.png (8-bit; the value of a pixel
+/// is the number of its class's line in classes.txt, counted from 0), and for the dataset DIR/classes.txt,
+/// DIR/captions.parquet (columns URL and TEXT, the input of `ingest download`) and DIR/scenes.json (counts by class).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder to write; must not exist or be empty
+    /// Folder to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of scenes
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     count: u64,
-    /// Seed: the same seed and index give the same scene
+    /// Random seed: the same seed and index give the same scene
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Width and height of the pictures, pixels
+    /// Width and height of the images, pixels
     #[arg(long, default_value_t = 112, value_parser = clap::value_parser!(u32).range(16..=2048))]
     size: u32,
-    /// Index of the first scene: disjoint ranges give disjoint sets, such as training and held-out scenes
+    /// Index of the first scene; disjoint ranges give different scenes, for example for training and for evaluation
     #[arg(long, value_name = "INDEX", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=u64::MAX / 4))]
     first_index: u64,
-    /// What the pictures' addresses start with in the table
+    /// Start of the images' URLs in captions.parquet
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/")]
     url_prefix: String,
-    /// Captions of each picture, one row of the table each
+    /// Captions per image; each is one row of captions.parquet
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     captions_per_image: u32,
-    /// Also draw the first scenes beside their masks and captions, as one PNG
+    /// Also write an overview as one PNG: the first scenes with their masks and captions
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
-    /// Threads [default: one a core]
+    /// Number of threads [default: number of cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
     /// Print a summary as one line of JSON
@@ -86,11 +87,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let summary = write_tables(arguments, folder.path(), &captions, &pixels)?;
     if let Some(path) = &arguments.sheet {
         let sheet = sheet::draw(arguments.seed, arguments.first_index, arguments.count, arguments.size);
-        files::write_atomic(path, &sheet?)
-            .with_context(|| format!("cannot write the sheet {}", path.display()))?;
+        files::write_atomic(path, &sheet?).with_context(|| format!("cannot write {}", path.display()))?;
     }
     folder.publish()?;
-    eprintln!("{} scenes in {}", arguments.count, arguments.out.display());
+    let (out, plural) = (arguments.out.display(), if arguments.count == 1 { "" } else { "s" });
+    let mut text = format!("written to {out} ({} scene{plural})", arguments.count);
+    if let Some(path) = &arguments.sheet {
+        text += &format!(" and {}", path.display());
+    }
+    crate::screen(&(text + "\n"))?;
     if arguments.json {
         program::print_json(&summary)?;
     }
@@ -102,7 +107,7 @@ fn stem(index: u64) -> String {
     format!("{index:06}")
 }
 
-/// What a worker hands back of one scene.
+/// The result of rendering one scene.
 struct Rendered {
     number: usize,
     captions: Vec<Caption>,
@@ -117,7 +122,7 @@ fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Pi
         |threads| threads as usize,
     );
     let next = AtomicU64::new(0);
-    // Bounded only in name: a message is small, and the receiver does nothing but count.
+    // The bound is never reached in practice: messages are small and the receiver only counts.
     let (sender, receiver) = mpsc::sync_channel::<Result<Rendered>>(4 * threads);
     let mut captions = vec![Vec::new(); arguments.count as usize];
     let mut pixels = Pixels::default();
@@ -128,7 +133,7 @@ fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Pi
             scope.spawn(move || {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    // The receiver is gone after the first error: nobody waits for the rest.
+                    // Sending fails after the first error, which drops the receiver.
                     if number >= arguments.count
                         || sender.send(render_one(arguments, folder, number)).is_err()
                     {
@@ -186,12 +191,12 @@ fn png(pixels: &[u8], width: u32, height: u32, colour: ExtendedColorType) -> Res
     Ok(bytes)
 }
 
-/// How much of a set each class covers.
+/// How many pixels of the dataset each class covers.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Pixels {
     /// Pixels of each class.
     counts: [u64; CLASSES.len()],
-    /// Pictures that show it.
+    /// Number of images that contain each class.
     images: [u64; CLASSES.len()],
 }
 
@@ -203,21 +208,22 @@ impl Pixels {
         }
     }
 
-    /// Share of all pixels, 0..1, a class.
+    /// Fraction of all pixels, 0..1, per class.
     fn shares(&self) -> Vec<f64> {
         let total = self.counts.iter().sum::<u64>().max(1) as f64;
         self.counts.iter().map(|&count| count as f64 / total).collect()
     }
 }
 
-/// Expected mean IoU of labels drawn uniformly at random, for classes that cover `shares` (summing to 1) of many
-/// pixels. Of K classes, one of share f is hit in f/K of all pixels; labelled or predicted in f + 1/K - f/K.
+/// Expected mean IoU of labels drawn uniformly at random, for classes that cover the fractions `shares` (their sum is
+/// 1) of many pixels. With K classes, a class with fraction f is predicted correctly in f/K of all pixels; it is the
+/// label or the prediction in f + 1/K - f/K.
 fn chance(shares: &[f64]) -> f64 {
     let k = shares.len() as f64;
     shares.iter().map(|f| (f / k) / (f + 1.0 / k - f / k)).sum::<f64>() / k
 }
 
-/// Writes classes.txt, captions.parquet and scenes.json; returns what the last one says.
+/// Writes classes.txt, captions.parquet and scenes.json; returns the content of scenes.json.
 fn write_tables(
     arguments: &Arguments,
     folder: &Path,
@@ -245,9 +251,9 @@ fn write_tables(
     crate::table::write(&path, &RecordBatch::try_from_iter(columns)?)?;
 
     let shares = pixels.shares();
-    let mut named = [0_u64; CLASSES.len()];
-    for (class, _) in captions.iter().flatten().flat_map(|caption| &caption.named) {
-        named[*class] += 1;
+    let mut mentioned = [0_u64; CLASSES.len()];
+    for (class, _) in captions.iter().flatten().flat_map(|caption| &caption.mentioned) {
+        mentioned[*class] += 1;
     }
     let classes: Vec<_> = (0..CLASSES.len())
         .map(|class| {
@@ -255,7 +261,7 @@ fn write_tables(
                 "name": CLASSES[class].name,
                 "pixel_share": shares[class],
                 "images": pixels.images[class],
-                "captions": named[class],
+                "captions": mentioned[class],
             })
         })
         .collect();
@@ -285,7 +291,7 @@ mod tests {
 
     #[test]
     fn chance_by_hand() {
-        // Two classes of half the pixels each: a quarter hit, half + half - a quarter in the union.
+        // Two classes with half of the pixels each: a quarter of them is correct; the union is half + half - a quarter.
         assert!((chance(&[0.5, 0.5]) - 1.0 / 3.0).abs() < 1e-12);
         // 0.45 / 0.95 and 0.05 / 0.55.
         let wanted = f64::midpoint(0.45 / 0.95, 0.05 / 0.55);

@@ -1,6 +1,7 @@
-//! The twelve objects. Each is a function from a place in the object's own frame to a colour, or nothing outside it.
+//! The twelve objects. Each is a function from a point in the object's own coordinates to a colour, or `None` outside.
 //!
-//! The frame: the origin in the middle, u to the right, v **down**, everything within [`REACH`] of the origin.
+//! Coordinates: the origin is the centre, u points right, v points **down**, and the object is within [`REACH`] of the
+//! origin.
 
 use std::f32::consts::{PI, TAU};
 
@@ -10,28 +11,28 @@ use rand_chacha::ChaCha8Rng;
 use super::classes::GROUNDS;
 use super::paint::{Rgb, cell, floor, noise, noise2, shade_of, smoothstep};
 
-/// No object is drawn farther from its origin than this, along either axis.
+/// Maximum distance of an object's points from its origin along each axis.
 pub(crate) const REACH: f32 = 1.1;
 
-/// One object: its class's painter with everything that varies drawn.
+/// The appearance of one object: the painter of its class, with its random colours and shape.
 #[derive(Debug)]
 pub(crate) struct Object {
     paint: fn(&Object, f32, f32) -> Option<Rgb>,
     main: Rgb,
     second: Rgb,
-    /// Petals of a flower, panels of an umbrella.
+    /// Number of petals of a flower or panels of an umbrella.
     parts: f32,
-    /// Where the light comes from, a unit vector in the object's frame (third component: towards the viewer).
+    /// Unit vector towards the light in the object's coordinates; the third component points to the viewer.
     light: [f32; 3],
-    /// A ball's turn in space: three rows of a rotation.
+    /// Rotation of a ball in space: the rows of the rotation matrix.
     spin: [[f32; 3]; 3],
-    /// Largest turn of the object in the picture, either way, radians.
+    /// Maximum rotation of the object in the image in either direction, radians.
     pub(crate) tilt: f32,
     seed: u32,
 }
 
 impl Object {
-    /// Draws an object of `class`, which is an index of [`super::classes::CLASSES`] beyond the grounds.
+    /// A random object of a class, given as index of [`super::classes::CLASSES`].
     pub(crate) fn new(class: usize, rng: &mut ChaCha8Rng) -> Self {
         let r = &mut *rng;
         // (painter, main colour, second colour, parts, tilt)
@@ -57,27 +58,28 @@ impl Object {
         Self { paint, main, second, parts, light: [0.0, 0.0, 1.0], spin, tilt, seed: r.random() }
     }
 
-    /// Sets where the light comes from, in the object's frame.
+    /// Sets the direction of the light in the object's coordinates.
     pub(crate) fn lit_from(mut self, light: [f32; 3]) -> Self {
         self.light = light;
         self
     }
 
-    /// Colour at a place of the object's frame; `None` outside the object.
+    /// Colour at a point; `None` outside the object.
     pub(crate) fn colour(&self, u: f32, v: f32) -> Option<Rgb> {
         (self.paint)(self, u, v)
     }
 
-    /// `colour` as a rounded surface with unit `normal` looks: shaded away from the light, shining towards it.
+    /// The colour of a surface with this unit normal: darker where it faces away from the light, with a highlight of
+    /// strength `shine`.
     fn lit(&self, colour: Rgb, normal: [f32; 3], shine: f32) -> Rgb {
         let facing = dot(normal, self.light);
-        // The mirrored light's component towards the viewer.
+        // The component of the reflected light towards the viewer.
         let mirrored = (2.0 * facing * normal[2] - self.light[2]).max(0.0);
         let glint = mirrored * mirrored * mirrored * mirrored;
         colour * (0.58 + 0.52 * facing.max(-0.2)) + Rgb::WHITE * (shine * glint * glint * glint)
     }
 
-    /// As [`Self::lit`] for a dome over an ellipse; `x`, `y` are the place as fractions of its half axes.
+    /// As [`Self::lit`] for a dome over an ellipse; `x`, `y` are the point as fractions of its semi-axes.
     fn dome(&self, colour: Rgb, x: f32, y: f32, shine: f32) -> Rgb {
         self.lit(colour, dome_normal(x, y), shine)
     }
@@ -91,7 +93,7 @@ fn cross(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
     [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
 }
 
-/// Length of a vector. `f32::hypot` minds overflow, which cannot happen here, and is a function call.
+/// Length of a vector. Faster than `f32::hypot`, which handles overflow (impossible here) and is a function call.
 #[inline]
 fn length(x: f32, y: f32) -> f32 {
     (x * x + y * y).sqrt()
@@ -111,16 +113,16 @@ fn rotation(a: f32, b: f32, c: f32) -> [[f32; 3]; 3] {
     ]
 }
 
-/// Distance from the middle of the ellipse at (x, y) with half axes (a, b), 1 on its edge.
+/// Distance from the centre of the ellipse at (x, y) with semi-axes (a, b), scaled to 1 on its edge.
 fn ellipse(u: f32, v: f32, x: f32, y: f32, a: f32, b: f32) -> f32 {
     length((u - x) / a, (v - y) / b)
 }
 
-/// Fuzzy, with the curved white seam.
+/// A fuzzy ball with a curved white seam.
 fn tennis_ball(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let r = length(u, v) / 0.9;
     (r < 1.0).then(|| {
-        // Two arcs that bend away from each other, as the seam looks from the side.
+        // Two arcs that curve away from each other: the seam seen from the side.
         let seam = (length(u - 1.12, v) - 0.80).abs().min((length(u + 1.12, v) - 0.80).abs());
         let fuzz = 0.90 + 0.20 * noise(u * 17.0, v * 17.0, o.seed);
         let colour = (o.main * fuzz).mix(o.second, smoothstep(0.085, 0.05, seam));
@@ -128,7 +130,7 @@ fn tennis_ball(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// The twelve corners of an icosahedron, on the unit sphere: where a ball's pentagons sit.
+/// The twelve corners of an icosahedron on the unit sphere: the centres of a ball's pentagons.
 const CORNERS: [[f32; 3]; 12] = {
     const A: f32 = 0.525_731_1;
     const B: f32 = 0.850_650_8;
@@ -148,7 +150,7 @@ const CORNERS: [[f32; 3]; 12] = {
     ]
 };
 
-/// A truncated icosahedron blown up to a sphere: black pentagons, white hexagons, seams between.
+/// A truncated icosahedron projected to a sphere: black pentagons, white hexagons, seams between them.
 fn soccer_ball(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let (x, y) = (u / 0.92, v / 0.92);
     (x * x + y * y < 1.0).then(|| {
@@ -167,11 +169,12 @@ fn soccer_ball(o: &Object, u: f32, v: f32) -> Option<Rgb> {
             }
         }
         let [(_, a), (_, b), (_, c)] = near;
-        // A pentagon's edge runs between the points a third of the way from its corner to two neighbours.
+        // The edge of a pentagon is between the points at a third of the way from its centre to two neighbouring
+        // corners.
         let towards = |n: [f32; 3]| [2.0 * a[0] + n[0], 2.0 * a[1] + n[1], 2.0 * a[2] + n[2]];
         let edge = cross(towards(b), towards(c));
         let inside = dot(edge, place) * dot(edge, a).signum() / dot(edge, edge).sqrt();
-        // A seam between two hexagons lies on the great circle through two neighbouring corners.
+        // The seam between two hexagons is on the great circle through two neighbouring corners.
         let circle = cross(a, b);
         let seam = dot(circle, place).abs() / dot(circle, circle).sqrt();
         let line = smoothstep(0.045, 0.02, seam);
@@ -180,12 +183,12 @@ fn soccer_ball(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// A tapered cone with two white bands on a square foot.
+/// A cone with two white bands on a square base.
 fn traffic_cone(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let half = 0.10 + 0.44 * (v + 0.98) / 1.68;
     if (-0.98..0.74).contains(&v) && u.abs() < half {
         let across = u / half;
-        // Bands curve as circles around the cone do.
+        // The bands are circles around the cone, so they look curved.
         let level = v - 0.10 * (1.0 - across * across);
         let band = (-0.50..-0.20).contains(&level) || (0.10..0.42).contains(&level);
         let colour = if band { o.second } else { o.main };
@@ -199,7 +202,7 @@ fn traffic_cone(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// The bath toy from the side: body, head, wing, beak, eye.
+/// A rubber duck from the side: body, head, wing, beak, eye.
 fn rubber_duck(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let eye = length(u - 0.42, v + 0.47);
     if eye < 0.085 {
@@ -215,7 +218,7 @@ fn rubber_duck(o: &Object, u: f32, v: f32) -> Option<Rgb> {
         return Some(o.dome(o.main, (u - 0.32) / 0.42, (v + 0.42) / 0.42, 0.35));
     }
     let body = ellipse(u, v, -0.08, 0.36, 0.86, 0.50);
-    // The tail: a wedge that rises at the back.
+    // The tail: a wedge at the back that points up.
     let tail = (-0.14..0.40).contains(&v) && u > -0.98 + 0.35 * (v + 0.14) && u < -0.62 + 0.5 * (v + 0.14);
     if body < 1.0 || tail {
         let wing = ellipse(u, v, -0.22, 0.30, 0.40, 0.24);
@@ -229,10 +232,10 @@ fn rubber_duck(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     None
 }
 
-/// A conifer: four ragged tiers of needles on a trunk.
+/// A conifer: four layers of needles with ragged edges, on a trunk.
 fn tree(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let rag = 0.085 * (noise(u * 13.0, v * 5.0, o.seed) - 0.5);
-    // (top, bottom, half width at the bottom), front tier first.
+    // (top, bottom, half width at the bottom) of each layer, front layer first.
     for (tier, (top, bottom, wide)) in
         [(-1.02, -0.42, 0.36), (-0.72, -0.02, 0.53), (-0.36, 0.38, 0.68), (-0.02, 0.76, 0.82)]
             .into_iter()
@@ -263,9 +266,9 @@ fn tree(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// A toadstool: domed cap with pale dots, a cream stem.
+/// A toadstool: a domed cap with pale dots on a cream-coloured stem.
 fn mushroom(o: &Object, u: f32, v: f32) -> Option<Rgb> {
-    // (place on the cap, radius)
+    // (u, v, radius) of each dot on the cap
     const DOTS: [(f32, f32, f32); 9] = [
         (0.02, -0.55, 0.17),
         (-0.42, -0.42, 0.12),
@@ -296,16 +299,16 @@ fn mushroom(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// An open umbrella from the side: panels of two shades between ribs, scalloped edge, hooked handle.
+/// An open umbrella from the side: panels of two colours between ribs, a curved lower edge, a hooked handle.
 fn umbrella(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let (x, y) = (u / 1.0, (v - 0.12) / 1.02);
     if x * x + y * y < 1.0 && v < 0.16 {
-        // A rib is a meridian of the dome: constant x over the half width at this height.
+        // A rib is a meridian of the dome: x divided by the half width at this height is constant.
         let width = (1.0 - y * y).max(1e-4).sqrt();
         let turn = (x / width).clamp(-1.0, 1.0).asin() / PI + 0.5;
         let panel = turn * o.parts;
         let within = panel - panel.floor() - 0.5;
-        // The cloth hangs between the ribs' tips.
+        // Between the tips of the ribs, the lower edge is higher.
         if v < 0.14 - 0.13 * (1.0 - 4.0 * within * within) {
             let colour = if panel as i32 % 2 == 0 { o.main } else { o.second };
             let fold = 1.0 - 0.22 * smoothstep(0.40, 0.5, within.abs());
@@ -318,7 +321,7 @@ fn umbrella(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     (tip || pole || hook).then(|| o.main * 0.45)
 }
 
-/// A round fish: overlapping scales, fins of another colour, a big eye.
+/// A round fish with overlapping scales, fins of another colour and a large eye.
 fn fish(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let eye = length(u - 0.58, v + 0.12);
     if eye < 0.125 {
@@ -331,7 +334,7 @@ fn fish(o: &Object, u: f32, v: f32) -> Option<Rgb> {
         let colour = if head {
             o.main.mix(o.second, 0.30)
         } else {
-            // Scales: rows of arcs, every second row shifted by half a scale.
+            // The scales are columns of arcs; every second column is shifted by half a scale.
             let (a, b) = (u / 0.15, v / 0.13);
             let column = floor(a);
             let shifted = b + 0.5 * (column & 1) as f32;
@@ -363,7 +366,7 @@ fn fish(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// Rounded petals, paler at the rim, around a seeded disc.
+/// Rounded petals, paler at the edge, around a disc with seeds.
 fn flower(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let r = length(u, v);
     if r < 0.30 {
@@ -375,7 +378,7 @@ fn flower(o: &Object, u: f32, v: f32) -> Option<Rgb> {
         return Some(o.dome(colour, u / 0.36, v / 0.36, 0.1));
     }
     let slice = v.atan2(u) / TAU * o.parts;
-    // Petals overlap: each is wider than its slice and the next lies upon it.
+    // Petals overlap: each is wider than its slice and partly covered by the next one.
     for petal in [slice.floor(), slice.floor() + 1.0] {
         let across = (slice - petal - 0.25) * TAU / o.parts * r;
         let along = (r - 0.58) / 0.40;
@@ -411,7 +414,7 @@ fn donut(o: &Object, u: f32, v: f32) -> Option<Rgb> {
         let normal = [u / r * tube, v / r * tube, (1.0 - tube * tube).max(0.0).sqrt()];
         let drip = 0.10 * (noise(u * 3.4, v * 3.4, o.seed) - 0.5);
         if (0.36 + 0.5 * drip..0.86 + drip).contains(&r) {
-            // One sprinkle in most cells of a grid, somewhere in the cell, turned anyhow.
+            // Most cells of a grid have one sprinkle, at a random point and with a random rotation.
             let (column, row) = (floor(u / 0.20), floor(v / 0.20));
             let draw = |salt: u32| cell(column, row, o.seed ^ salt);
             let (x, y) = (
@@ -433,7 +436,7 @@ fn donut(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// Planks behind a frame and a diagonal cross of darker boards, with nails.
+/// Planks behind a frame and a diagonal cross of darker boards with nails.
 fn crate_(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     const HALF: f32 = 0.84;
     const BOARD: f32 = 0.20;
@@ -473,7 +476,7 @@ fn crate_(o: &Object, u: f32, v: f32) -> Option<Rgb> {
             let d = diagonal.min((u + v).abs() / std::f32::consts::SQRT_2);
             return wood(o.main.mix(o.second, 0.25)) * (1.0 - 0.35 * smoothstep(0.085, 0.11, d));
         }
-        // Planks behind, in the frame's shadow at their ends.
+        // The planks behind; the frame casts a shadow on their ends.
         let plank = (v + inner) / (2.0 * inner) * 4.0;
         let gap = (plank - plank.floor() - 0.5).abs();
         let shadow = 0.62 + 0.38 * smoothstep(0.0, 0.22, inner - a.max(b));
@@ -482,7 +485,7 @@ fn crate_(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     })
 }
 
-/// Four wings, bright inside, dark with pale dots at the margin; a slim body.
+/// Four wings, bright inside and dark with pale dots at the edge, and a thin body.
 fn butterfly(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     let a = u.abs();
     if ellipse(a, v, 0.0, 0.06, 0.075, 0.52) < 1.0 || length(a, v + 0.50) < 0.10 {
@@ -490,11 +493,11 @@ fn butterfly(o: &Object, u: f32, v: f32) -> Option<Rgb> {
     }
     let feeler = (a - 0.20 + 0.30 * (v + 0.98)).abs() < 0.028 && (-0.98..-0.52).contains(&v)
         || length(a - 0.20, v + 0.96) < 0.05;
-    // Wing frames: the fore wing reaches up and out, the hind wing down; `x` runs outward.
+    // Coordinates of a wing: the fore wing points up and outwards, the hind wing down; `x` points outwards.
     let wing = |x0: f32, y0: f32, angle: f32, long: f32, wide: f32| {
         let (sin, cos) = angle.sin_cos();
         let (x, y) = ((a - x0) * cos + (v - y0) * sin, (v - y0) * cos - (a - x0) * sin);
-        // Broader towards the outside.
+        // Wider towards the outside.
         let wide = wide * (1.0 + 0.35 * x / long);
         (length(x / long, y / wide), x, y)
     };
@@ -509,7 +512,7 @@ fn butterfly(o: &Object, u: f32, v: f32) -> Option<Rgb> {
         if pearl {
             return Some(Rgb([0.93, 0.97, 1.0]));
         }
-        // Veins fan out from where the wing joins the body.
+        // Veins spread from the point where the wing joins the body.
         let fan = (y / (x + 0.75)) * 10.0;
         let vein = smoothstep(0.40, 0.47, (fan - fan.floor() - 0.5).abs());
         let colour = o.main.mix(o.second, 0.70 * smoothstep(0.75, 0.1, edge)) * (1.0 - 0.45 * vein);

@@ -1,11 +1,11 @@
-//! Colours and the repeatable noise that every texture is made of.
+//! Colours, and the reproducible noise that all textures are made of.
 
 use std::ops::{Add, Mul};
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-/// A colour; the components are display values, 0..1 once the picture is finished.
+/// A colour. The components are display values, in 0..1 in the finished image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Rgb(pub(crate) [f32; 3]);
 
@@ -30,12 +30,13 @@ impl Mul<f32> for Rgb {
 }
 
 impl Rgb {
-    // Operations are written out by component and inlined: mapping arrays costs a third of the rendering time.
+    // Operations are written out per component and inlined: mapping over arrays would cost a third of the rendering
+    // time.
 
     pub(crate) const WHITE: Self = Self([1.0; 3]);
     pub(crate) const INK: Self = Self([0.07, 0.06, 0.07]);
 
-    /// `share` of `other`, the rest of itself.
+    /// A mix with the fraction `share` of `other`.
     #[inline]
     pub(crate) fn mix(self, other: Self, share: f32) -> Self {
         let share = share.clamp(0.0, 1.0);
@@ -43,7 +44,7 @@ impl Rgb {
     }
 }
 
-/// Hue (in turns), saturation and value to a colour.
+/// A colour from hue (0..1), saturation and value.
 pub(crate) fn hsv(hue: f32, saturation: f32, value: f32) -> Rgb {
     let component = |n: f32| {
         let k = (n + hue.rem_euclid(1.0) * 6.0) % 6.0;
@@ -52,8 +53,7 @@ pub(crate) fn hsv(hue: f32, saturation: f32, value: f32) -> Rgb {
     Rgb([component(5.0), component(3.0), component(1.0)])
 }
 
-/// [`hsv`] with a little variation, so that no two objects of a class are painted alike while the class stays
-/// recognisable.
+/// [`hsv`] with a small random variation: objects of a class differ in colour, but the class stays recognisable.
 pub(crate) fn shade_of(rng: &mut ChaCha8Rng, hue: f32, saturation: f32, value: f32) -> Rgb {
     let hue = hue + rng.random_range(-0.018..0.018);
     let saturation = (saturation + rng.random_range(-0.08..0.08)).clamp(0.0, 1.0);
@@ -61,24 +61,24 @@ pub(crate) fn shade_of(rng: &mut ChaCha8Rng, hue: f32, saturation: f32, value: f
     hsv(hue, saturation, value)
 }
 
-/// 0 below `from`, 1 above `to`, smooth between; `from` may exceed `to`.
+/// 0 below `from`, 1 above `to`, smooth in between. `from` may be greater than `to`, which reverses the direction.
 #[inline]
 pub(crate) fn smoothstep(from: f32, to: f32, x: f32) -> f32 {
     let t = ((x - from) / (to - from)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
-/// `f32::floor` as an integer; several times faster on machines for which the compiler must call a function.
+/// `f32::floor` as an integer. Several times faster on targets where the compiler has to call a library function.
 #[inline]
 pub(crate) fn floor(x: f32) -> i32 {
     let cut = x as i32;
     cut - i32::from(x < cut as f32)
 }
 
-/// A number in 0..1 for a cell of the integer grid: the same for the same cell and seed.
+/// A pseudo-random number in 0..1 for a cell of the integer grid, determined by cell and seed.
 #[inline]
 pub(crate) fn cell(x: i32, y: i32, seed: u32) -> f32 {
-    // Odd multipliers spread neighbouring cells over all bits; the shifts bring high bits back down.
+    // Odd multipliers spread neighbouring cells over all bits; the shifts move high bits down again.
     let mut h = (x as u32).wrapping_mul(0x9E37_79B1)
         ^ (y as u32).wrapping_mul(0x85EB_CA77)
         ^ seed.wrapping_mul(0xC2B2_AE3D);
@@ -87,7 +87,7 @@ pub(crate) fn cell(x: i32, y: i32, seed: u32) -> f32 {
     ((h ^ (h >> 16)) >> 8) as f32 / (1 << 24) as f32
 }
 
-/// Smooth noise, 0..1, mean one half; features are about one unit wide.
+/// Smooth noise in 0..1 with mean 0.5. Its features are about one unit wide.
 #[inline]
 pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
     let (column, row) = (floor(x), floor(y));
@@ -99,12 +99,12 @@ pub(crate) fn noise(x: f32, y: f32, seed: u32) -> f32 {
     top + (bottom - top) * dy
 }
 
-/// Two octaves of [`noise`]: broad shapes with some detail.
+/// Two octaves of [`noise`]: large shapes with some detail.
 pub(crate) fn noise2(x: f32, y: f32, seed: u32) -> f32 {
     0.67 * noise(x, y, seed) + 0.33 * noise(2.1 * x + 17.3, 2.1 * y + 5.9, seed ^ 0x5555)
 }
 
-/// Thin bright lines where [`noise`] crosses one half: 1 on the line, 0 away from it.
+/// Thin lines where [`noise`] crosses 0.5: 1 on the line, 0 far from it.
 pub(crate) fn ridge(x: f32, y: f32, seed: u32) -> f32 {
     1.0 - (2.0 * noise(x, y, seed) - 1.0).abs()
 }

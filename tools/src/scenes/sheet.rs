@@ -1,4 +1,4 @@
-//! The contact sheet: the first scenes, each beside its mask, over its caption.
+//! The overview sheet: the first scenes, each with its mask to the right and its caption below.
 
 use anyhow::Result;
 use image::ExtendedColorType;
@@ -6,22 +6,23 @@ use image::ExtendedColorType;
 use super::classes::CLASSES;
 use super::{caption, draw, font, png};
 
-/// Scenes on a sheet, at most, and in a row.
-const SCENES: u64 = 24;
+/// Maximum number of scenes on a sheet.
+const MAX_SCENES: u64 = 24;
+/// Scenes per row.
 const COLUMNS: usize = 4;
 
-/// Pictures are drawn at least this large here, whatever the set's own size: the scenes are the same.
-const SMALLEST: u32 = 224;
+/// Minimum width and height of a scene on the sheet, pixels. Smaller scenes are drawn again at this size.
+const MIN_SIZE: u32 = 224;
 
 const MARGIN: usize = 12;
 const CAPTION_LINES: usize = 3;
 const PAPER: [u8; 3] = [250, 249, 246];
 const TEXT: [u8; 3] = [52, 50, 48];
 
-/// Draws the sheet of the first scenes of a set; returns a PNG.
+/// Draws the first scenes of a dataset; returns a PNG.
 pub(super) fn draw(seed: u64, first_index: u64, count: u64, size: u32) -> Result<Vec<u8>> {
-    let size = size.max(SMALLEST) as usize;
-    let count = count.min(SCENES) as usize;
+    let size = size.max(MIN_SIZE) as usize;
+    let count = count.min(MAX_SCENES) as usize;
     let columns = COLUMNS.min(count);
     let (tile_width, tile_height) = (2 * size + MARGIN, size + 6 + CAPTION_LINES * font::LINE + MARGIN);
     let legend_height = MARGIN + font::LINE * CLASSES.len().div_ceil(legend_columns(columns * tile_width));
@@ -60,7 +61,7 @@ pub(super) fn draw(seed: u64, first_index: u64, count: u64, size: u32) -> Result
     png(&page.pixels, page.width as u32, page.height as u32, ExtendedColorType::Rgb8)
 }
 
-/// Room for a swatch and the longest class name.
+/// Width of a colour swatch and the longest class name, pixels.
 const LEGEND_WIDTH: usize = 168;
 
 fn legend_columns(width: usize) -> usize {

@@ -1,50 +1,49 @@
-//! Which sidecars a folder has, and what each must have been made from: its shard, or the table that `captions.json`
-//! names.
+//! The sidecars of a folder, and what each must have been made from: its shard, or the table that `captions.json`
+//! lists.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use concepts::sidecar::{Metadata, PARTS, Parts, Sidecar};
 use loader::{shard, tar};
+
+use crate::input::{self, unreadable};
 
 /// A sidecar to count.
 #[derive(Debug)]
 pub(super) enum Source {
     /// Of a shard.
     Shard { shard: PathBuf, sidecar: PathBuf },
-    /// Of a part of a table; with what its footer must say.
+    /// Of a part of a table, with what the sidecar's footer must contain.
     Part { sidecar: PathBuf, footer: Metadata },
 }
 
-/// The sidecars of a folder; fails, by name, when one is missing.
+/// The sidecars of a folder. When one is missing, the error has its path.
 pub(super) fn list(folder: &Path) -> Result<Vec<Source>> {
     if let Some(parts) = Parts::read(folder)? {
         let numbered = (0..).zip(parts.footers());
         let sources = numbered.map(|(number, footer)| {
             let sidecar = Parts::path(folder, number);
             if !sidecar.exists() {
-                bail!("{} is missing; run `ingest tag --table` again to make it", sidecar.display());
+                bail!("{} does not exist; run `ingest tag --table` again to write it", sidecar.display());
             }
             Ok(Source::Part { sidecar, footer })
         });
         return sources.collect();
     }
-    let inputs = [folder.to_owned()];
-    let shards = shard::list(&inputs).map_err(|error| {
-        let parts = Parts::path(folder, 0);
-        if parts.exists() {
-            let first = parts.display();
-            anyhow::anyhow!(
-                "{first} has neither a shard nor {PARTS} beside it: run `ingest tag --table` to its end"
+    let shards = input::shards(folder).map_err(|error| {
+        let first = Parts::path(folder, 0);
+        if first.exists() {
+            anyhow!(
+                "{} has neither a shard nor {PARTS} next to it; run the same `ingest tag --table` command again, \
+                 which finishes it",
+                first.display()
             )
         } else {
-            error.into()
+            error
         }
     })?;
-    for unfinished in shard::incomplete(&inputs)? {
-        eprintln!("left out: {} is not complete", unfinished.display());
-    }
     shards.into_iter().map(|shard| Ok(Source::Shard { sidecar: existing_sidecar(&shard)?, shard })).collect()
 }
 
@@ -55,8 +54,8 @@ impl Source {
         }
     }
 
-    /// Fails, by name, when the sidecar was made from something else, or another state of it.
-    pub(super) fn refuse_unless_it_is_its(&self, metadata: &Metadata) -> Result<()> {
+    /// Fails when the sidecar was made from another shard or table, or from an earlier state of it.
+    pub(super) fn check(&self, metadata: &Metadata) -> Result<()> {
         match self {
             Self::Shard { shard, sidecar } => refuse_unless_for(shard, sidecar, metadata),
             Self::Part { sidecar, footer } => Ok(Parts::refuse_unless(footer, metadata, sidecar)?),
@@ -64,7 +63,7 @@ impl Source {
     }
 }
 
-/// A shard's sidecar; refused, by name, when it is missing or was made from another state of the shard.
+/// A shard's sidecar. Fails when it is missing or was made from another state of the shard.
 pub(crate) fn sidecar_of(shard: &Path) -> Result<Sidecar> {
     let path = existing_sidecar(shard)?;
     let sidecar = Sidecar::open(&path)?;
@@ -75,14 +74,14 @@ pub(crate) fn sidecar_of(shard: &Path) -> Result<Sidecar> {
 fn existing_sidecar(path: &Path) -> Result<PathBuf> {
     let sidecar = shard::sidecar_path(path);
     if !sidecar.exists() {
-        let (shard, sidecar) = (path.display(), sidecar.display());
-        bail!("{shard} has no sidecar {sidecar}; run `ingest tag` on its folder first");
+        let (shard, sidecar, folder) = (path.display(), sidecar.display(), input::folder_of(path).display());
+        bail!("{shard} has no sidecar {sidecar}; run `ingest tag {folder}` first");
     }
     Ok(sidecar)
 }
 
 fn refuse_unless_for(shard: &Path, sidecar: &Path, metadata: &Metadata) -> Result<()> {
-    let bytes = fs::metadata(shard).with_context(|| format!("cannot read {}", shard.display()))?.len();
+    let bytes = fs::metadata(shard).map_err(|error| unreadable(shard, error))?.len();
     let samples = match loader::index::count_from_stats(shard)? {
         Some(samples) => samples,
         None => tar::Archive::open(shard)?.samples()?.len() as u32,

@@ -1,39 +1,34 @@
-//! `trainer attention`: what the mentions of training samples are pooled from.
+//! `trainer attention`: the attention weights of concept pooling for training samples.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 use trainer::attention::{Pooling, TaggedShard};
-use trainer::checkpoint::Checkpoint;
 use trainer::dense::{numbers, per_pixel};
 use trainer::picture::{self, Panel};
 
+use super::options::RunArgs;
 use super::{PANEL, write_png};
-use crate::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct AttentionArgs {
-    /// A tagged shard.
+    /// Tagged shard (NNNNN.tar with its NNNNN.concepts.parquet).
     shard: PathBuf,
-    /// Keys of samples, or their positions in the shard from 0, separated by commas.
+    /// Samples to draw, separated by commas: keys, or positions in the shard, counted from 0.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     samples: Vec<String>,
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long)]
-    checkpoint: PathBuf,
-    /// The sheet, a PNG: a row for each sample, its crop and what each concept of its caption attends to.
-    #[arg(long)]
+    /// Image to write: one row per sample, with its crop and a heat map per concept of its caption.
+    #[arg(long, value_name = "PNG")]
     out: PathBuf,
     #[command(flatten)]
-    device: DeviceArgs,
+    run: RunArgs,
 }
 
 pub(crate) fn run(args: &AttentionArgs) -> anyhow::Result<Value> {
-    trainer::device::limit_threads(args.device.threads);
-    let pooling = Pooling::open(&Checkpoint::open(&args.checkpoint)?, &args.device.device)?;
+    let pooling = Pooling::open(&args.run.open()?, &args.run.device.device)?;
     let shard = TaggedShard::open(&args.shard)?;
-    let (mut rows, mut told) = (Vec::new(), Vec::new());
+    let (mut rows, mut samples) = (Vec::new(), Vec::new());
     for name in &args.samples {
         let sample = shard.sample(name)?;
         let (crop, attentions) = pooling.attention(&sample)?;
@@ -54,9 +49,9 @@ pub(crate) fn run(args: &AttentionArgs) -> anyhow::Result<Value> {
             });
         }
         rows.push(row);
-        told.push(json!({ "key": sample.key, "caption": sample.caption, "concepts": concepts }));
+        samples.push(json!({ "key": sample.key, "caption": sample.caption, "concepts": concepts }));
     }
     write_png(&picture::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
-    Ok(json!({ "out": args.out, "samples": told }))
+    Ok(json!({ "out": args.out, "samples": samples }))
 }

@@ -1,4 +1,4 @@
-//! `trainer card`: the model card of a run.
+//! `trainer card`: writes the model card of a run.
 
 use std::path::PathBuf;
 
@@ -10,20 +10,21 @@ use trainer::checkpoint::Checkpoint;
 
 #[derive(Debug, Args)]
 pub(crate) struct CardArgs {
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long)]
+    /// Run folder (its newest checkpoint is used), or the folder of one checkpoint.
+    #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Summaries of `trainer eval --json`, one file each; a file's name stands for a data set it does not name.
-    #[arg(long, num_args = 1..)]
+    /// Evaluation results for the card: files with the output of `trainer eval .. --json`. If a summary does not name its
+    /// dataset, the file name is used.
+    #[arg(long, num_args = 1.., value_name = "FILE")]
     results: Vec<PathBuf>,
-    /// Name of the model [default: the run's folder].
+    /// Name of the model [default: name of the run folder].
     #[arg(long)]
     name: Option<String>,
-    /// Licence, by its identifier on Hugging Face's hub.
+    /// Licence of the model: its identifier on the Hugging Face Hub, such as `mit`.
     #[arg(long)]
     license: Option<String>,
-    /// The card; `README.md` in a model's repository.
-    #[arg(long)]
+    /// File to write; `README.md` in a model repository on the Hugging Face Hub.
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
@@ -37,7 +38,7 @@ pub(crate) fn run(args: &CardArgs) -> anyhow::Result<Value> {
     };
     let text = card::write(&checkpoint, &settings)?;
     concepts::files::write_atomic(&args.out, text.as_bytes())
-        .with_context(|| args.out.display().to_string())?;
+        .with_context(|| format!("cannot write {}", args.out.display()))?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "results": args.results.len() }))
 }

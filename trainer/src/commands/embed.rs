@@ -1,4 +1,4 @@
-//! `trainer embed`: what the towers make of pictures and captions, as a file to hold against other implementations.
+//! `trainer embed`: writes image and text embeddings to a file, for example to compare them with another implementation.
 
 use std::path::{Path, PathBuf};
 
@@ -13,49 +13,51 @@ use trainer::device::{self, Precision};
 use trainer::picture;
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextTower};
-use trainer::vision_source::FrozenVision;
+use trainer::vision_source::ImageEncoder;
 use trainer::weights::{self, Weights};
 
-use crate::DeviceArgs;
+use super::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long)]
+    /// Run folder (its newest checkpoint is used), or the folder of one checkpoint.
+    #[arg(long, value_name = "DIR")]
     checkpoint: Option<PathBuf>,
-    /// A vision tower's file, in any names that `trainer convert` knows.
-    #[arg(long, conflicts_with = "checkpoint")]
+    /// Instead of a checkpoint: weights file of a vision tower, PyTorch or safetensors, with the state-dict keys of any family that
+    /// `trainer convert` knows.
+    #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
     vision: Option<PathBuf>,
-    /// DVT's denoiser behind it.
-    #[arg(long, requires = "vision")]
+    /// Weights file of a DVT denoiser, which is applied to the patch features.
+    #[arg(long, requires = "vision", value_name = "FILE")]
     denoiser: Option<PathBuf>,
-    /// How its position embedding is resized: `dinov2`, `timm` or `huggingface`.
-    #[arg(long, default_value = "dinov2", requires = "vision")]
-    position: String,
-    /// A text tower's file.
-    #[arg(long, conflicts_with = "checkpoint")]
+    /// How the position embedding of the vision tower is resized to another image size.
+    #[arg(long, value_enum, default_value = "dinov2", requires = "vision")]
+    position: PositionResize,
+    /// Instead of a checkpoint: weights file of a text tower, PyTorch or safetensors.
+    #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
     text_tower: Option<PathBuf>,
-    /// Its attention heads [default: one for 64 of its width].
+    /// Number of attention heads of the text tower [default: width / 64].
     #[arg(long, requires = "text_tower")]
     heads: Option<i64>,
-    /// Pictures.
-    #[arg(long, num_args = 1..)]
+    /// Images to embed.
+    #[arg(long, num_args = 1.., value_name = "FILES")]
     image: Vec<PathBuf>,
-    /// Short side and centre crop of the pictures, pixels; without it they are taken as they are, all of one size.
-    #[arg(long)]
+    /// Resize the short side of the images to this many pixels and crop the centre [default: use the images as they are; all must
+    /// have the same size].
+    #[arg(long, value_name = "PIXELS")]
     size: Option<u32>,
-    /// Pixels that are normalised already: a safetensors file with `pixels`, float32 [images, 3, height, width].
-    #[arg(long, conflicts_with_all = ["image", "size"])]
+    /// Instead of --image: safetensors file with normalized pixels in `pixels`, float32 [images, 3, height, width].
+    #[arg(long, conflicts_with_all = ["image", "size"], value_name = "FILE")]
     pixels: Option<PathBuf>,
-    /// Captions.
-    #[arg(long, num_args = 1..)]
+    /// Captions to embed.
+    #[arg(long, num_args = 1.., value_name = "CAPTIONS")]
     text: Vec<String>,
-    /// Captions, one a line.
-    #[arg(long, conflicts_with = "text")]
+    /// Text file with one caption per line.
+    #[arg(long, conflicts_with = "text", value_name = "FILE")]
     text_file: Option<PathBuf>,
-    /// The file, safetensors: `class` [images, width] and `patches` [images, patches, width]; `ids` [captions, context]
-    /// and `captions` [captions, width], not normalised.
-    #[arg(long)]
+    /// File to write (safetensors): `class` [images, width] and `patches` [images, patches, width]; `ids` (token ids) [captions,
+    /// context] and `captions` [captions, width]. The embeddings are not L2-normalized.
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
@@ -67,23 +69,29 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
     let captions = captions(args)?;
     let has_images = !args.image.is_empty() || args.pixels.is_some();
     if captions.is_empty() && !has_images {
-        return Err(UsageError("give --image, --pixels, --text or --text-file".to_owned()).into());
+        let problem = "nothing to embed: add --image, --pixels, --text or --text-file";
+        return Err(UsageError(problem.to_owned()).into());
     }
     let checkpoint = args.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
     let mut named = Vec::new();
-    // A checkpoint's text tower projects into the space of its vision tower, so that is opened in any case.
-    let vision = match (has_images || checkpoint.is_some(), vision_settings(args, checkpoint.as_ref())?) {
+    // The width of the projection of a checkpoint's text tower is that of its vision tower, so the vision tower is opened in any
+    // case.
+    let settings = vision_settings(args, checkpoint.as_ref())?;
+    let vision = match (has_images || checkpoint.is_some(), settings) {
         (false, _) => None,
         (true, Some(settings)) => {
-            Some(FrozenVision::open(&settings, Precision::Float32.kind(device), device)?)
+            Some(ImageEncoder::open(&settings, Precision::Float32.kind(device), device)?)
         }
-        (true, None) => return Err(UsageError("pictures need --checkpoint or --vision".to_owned()).into()),
+        (true, None) => {
+            let problem = "missing --checkpoint or --vision, the tower for the images";
+            return Err(UsageError(problem.to_owned()).into());
+        }
     };
     if let Some(vision) = vision.as_ref().filter(|_| has_images) {
         let pixels = pixels(args, vision, device)?;
         let size = pixels.size();
-        vision.tower.check_size("height", size[2])?;
-        vision.tower.check_size("width", size[3])?;
+        vision.tower.check_size(if args.size.is_some() { "--size" } else { "--image" }, size[2])?;
+        vision.tower.check_size("--image", size[3])?;
         let features = tch::no_grad(|| vision.tower.forward(&pixels));
         named.push(("class".to_owned(), features.class));
         named.push(("patches".to_owned(), features.patches));
@@ -92,7 +100,10 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
         let text = match (&checkpoint, &vision, &args.text_tower) {
             (Some(checkpoint), Some(vision), _) => checkpoint.text(vision.tower.width, device)?,
             (_, _, Some(path)) => text_tower(path, args.heads, device)?,
-            _ => return Err(UsageError("captions need --checkpoint or --text-tower".to_owned()).into()),
+            _ => {
+                let problem = "missing --checkpoint or --text-tower, the tower for the captions";
+                return Err(UsageError(problem.to_owned()).into());
+            }
         };
         let context = text.shape.context;
         let tokenizer = concepts::bpe::Tokenizer::clip();
@@ -117,7 +128,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
 
 fn captions(args: &EmbedArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.text_file else { return Ok(args.text.clone()) };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 
@@ -130,33 +141,35 @@ fn vision_settings(
         return Ok(Some(VisionSettings { weights: checkpoint.vision_path()?, ..trained }));
     }
     let Some(path) = &args.vision else { return Ok(None) };
-    let position: PositionResize = serde_json::from_value(json!(args.position)).map_err(|_| {
-        UsageError(format!("--position {:?} is not dinov2, timm or huggingface", args.position))
-    })?;
     let (weights, denoiser) = (path.clone(), args.denoiser.clone());
-    Ok(Some(VisionSettings { weights, denoiser, position, ..VisionSettings::default() }))
+    Ok(Some(VisionSettings { weights, denoiser, position: args.position, ..VisionSettings::default() }))
 }
 
 fn text_tower(path: &Path, heads: Option<i64>, device: Device) -> anyhow::Result<TextTower> {
-    /// CLIP's.
+    /// As in CLIP.
     const HEAD_WIDTH: i64 = 64;
     let weights = Weights::read(path, device)?.into_open_clip()?;
     let width = weights.size("token_embedding.weight")?.get(1).copied().unwrap_or(0);
     let output = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
     let heads = heads.unwrap_or(width / HEAD_WIDTH);
     if heads < 1 || width % heads != 0 {
-        return Err(UsageError(format!("--heads {heads} does not divide the width {width}")).into());
+        return Err(
+            UsageError(format!("option --heads is {heads}; it must divide the width, {width}")).into()
+        );
     }
     Ok(TextTower::read(path, heads, output, device)?)
 }
 
-/// Normalised pixels, [B, 3, H, W].
-fn pixels(args: &EmbedArgs, vision: &FrozenVision, device: Device) -> anyhow::Result<Tensor> {
+/// Normalized pixels, [B, 3, H, W].
+fn pixels(args: &EmbedArgs, vision: &ImageEncoder, device: Device) -> anyhow::Result<Tensor> {
     if let Some(path) = &args.pixels {
         let mut file = Weights::read(path, device)?;
         let size = file.size("pixels")?;
         let [_, 3, _, _] = size[..] else {
-            bail!("{}: pixels is {size:?}, not [images, 3, height, width]", path.display());
+            bail!(
+                "{}: tensor pixels has the shape {size:?}; it must have [images, 3, height, width]",
+                path.display()
+            );
         };
         return Ok(file.take("pixels", &size)?.to_kind(Kind::Float));
     }
@@ -176,7 +189,7 @@ fn pixels(args: &EmbedArgs, vision: &FrozenVision, device: Device) -> anyhow::Re
     }
     if pictures.windows(2).any(|two| two[0].size() != two[1].size()) {
         return Err(UsageError(
-            "the pictures differ in size; give --size, or embed them one by one".to_owned(),
+            "the images have different sizes; add --size, or embed them one by one".to_owned(),
         )
         .into());
     }

@@ -1,4 +1,4 @@
-//! `trainer export` and `trainer classes`: what a trained model leaves for other programs.
+//! `trainer export` and `trainer classes`: files for other programs.
 
 use std::path::PathBuf;
 
@@ -9,16 +9,16 @@ use trainer::export;
 use trainer::segmenter::ClassVectors;
 use trainer::words::WordVectors;
 
-use super::classes as read_classes;
-use crate::ModelArgs;
+use super::options::{ClassListArgs, PromptArgs, RunArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long)]
+    /// Run folder (its newest checkpoint is used), or the folder of one checkpoint.
+    #[arg(long, value_name = "DIR")]
     checkpoint: PathBuf,
-    /// Folder for vision.safetensors (timm's names), text.safetensors (open_clip's), config.json and load.py.
-    #[arg(long)]
+    /// Folder to write: vision.safetensors (state-dict keys of timm), text.safetensors (of open_clip), config.json, and load.py,
+    /// which loads them.
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
 
@@ -32,23 +32,22 @@ pub(crate) fn run(args: &ExportArgs) -> anyhow::Result<Value> {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassesArgs {
-    /// Words, separated by commas; `cat|kitten` are two words for one class.
-    #[arg(long)]
-    classes: Option<String>,
-    /// The same, one class a line.
-    #[arg(long, conflicts_with = "classes")]
-    class_file: Option<PathBuf>,
-    /// The file, safetensors: `weight` [words, width] of unit length, `class` [words], names as metadata.
-    #[arg(long)]
+    #[command(flatten)]
+    list: ClassListArgs,
+    /// File to write (safetensors): `weight` [names, width], embeddings of unit length; `class` [names], the index of the class
+    /// of each; class names as metadata.
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
+    run: RunArgs,
+    #[command(flatten)]
+    prompts: PromptArgs,
 }
 
 pub(crate) fn run_classes(args: &ClassesArgs) -> anyhow::Result<Value> {
-    let list = read_classes(args.classes.as_deref(), args.class_file.as_deref())?;
-    let checkpoint = Checkpoint::open(&args.model.checkpoint)?;
-    let settings = args.model.settings();
+    let list = args.list.read()?;
+    let checkpoint = args.run.open()?;
+    let settings = args.run.settings(None, Some(&args.prompts));
     let width = trainer::dense::DenseVision::open(&checkpoint, &settings)?.width();
     let mut text = WordVectors::open(&checkpoint, width, &settings)?;
     let vectors = text.of(&list.words)?;

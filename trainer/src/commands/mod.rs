@@ -1,10 +1,11 @@
-//! The commands that make things to look at and to take away.
+//! The commands of the program, one module each; the larger ones are in the library.
 
 mod attention;
 mod bench;
 mod card;
 mod embed;
 mod export;
+mod options;
 mod pca;
 mod segment;
 mod serve;
@@ -16,6 +17,7 @@ pub(crate) use bench::{BenchArgs, run as bench};
 pub(crate) use card::{CardArgs, run as card};
 pub(crate) use embed::{EmbedArgs, run as embed};
 pub(crate) use export::{ClassesArgs, ExportArgs, run as export, run_classes};
+pub(crate) use options::DeviceArgs;
 pub(crate) use pca::{PcaArgs, run as pca};
 pub(crate) use segment::{SegmentArgs, run as segment};
 pub(crate) use serve::{ServeArgs, run as serve};
@@ -28,32 +30,18 @@ use anyhow::Context;
 use image::{GrayImage, RgbImage};
 use loader::program::UsageError;
 use trainer::picture;
-use trainer::words::WordList;
 
-/// Pictures of a sheet are brought to this long side, pixels.
+/// Long side of the images on a sheet, in pixels.
 const PANEL: u32 = 336;
-/// Most pictures on one sheet.
-const MOST_ON_SHEET: usize = 64;
+/// Maximum number of images on one sheet.
+const MAX_ON_SHEET: usize = 64;
 
-/// The classes of `--classes` or `--class-file`.
-fn classes(line: Option<&str>, file: Option<&Path>) -> anyhow::Result<WordList> {
-    match (line, file) {
-        (Some(line), None) => {
-            WordList::parse(line).map_err(|problem| UsageError(format!("--classes {problem}")).into())
-        }
-        (None, Some(file)) => Ok(WordList::read(file)?),
-        _ => {
-            Err(UsageError("give either --classes \"cat|kitten, sofa\" or --class-file FILE".to_owned())
-                .into())
-        }
-    }
-}
-
-/// The pictures of a sheet, each as it is and as it is shown there.
+/// The images of a sheet, each in its own size and in the size on the sheet.
 fn for_sheet(inputs: &[PathBuf]) -> anyhow::Result<Vec<(RgbImage, RgbImage)>> {
     let paths = picture::list(inputs)?;
-    if paths.len() > MOST_ON_SHEET {
-        return Err(UsageError(format!("{} pictures, and a sheet holds {MOST_ON_SHEET}", paths.len())).into());
+    if paths.len() > MAX_ON_SHEET {
+        let problem = format!("{} images are too many: a sheet holds at most {MAX_ON_SHEET}", paths.len());
+        return Err(UsageError(problem).into());
     }
     paths
         .iter()
@@ -65,21 +53,23 @@ fn for_sheet(inputs: &[PathBuf]) -> anyhow::Result<Vec<(RgbImage, RgbImage)>> {
         .collect()
 }
 
-/// Whole or not at all.
+/// Writes a PNG; it appears under its final name when it is complete.
 fn write_png(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     page.write_to(&mut bytes, image::ImageFormat::Png)?;
-    concepts::files::write_atomic(path, bytes.get_ref()).with_context(|| path.display().to_string())
+    concepts::files::write_atomic(path, bytes.get_ref())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// An 8-bit PNG of labels, whole or not at all.
+/// Writes an 8-bit PNG of labels; it appears under its final name when it is complete.
 fn write_mask(mask: &GrayImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     mask.write_to(&mut bytes, image::ImageFormat::Png)?;
-    concepts::files::write_atomic(path, bytes.get_ref()).with_context(|| path.display().to_string())
+    concepts::files::write_atomic(path, bytes.get_ref())
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The file name of a picture, for titles.
+/// The file name of an image, for titles.
 fn title(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -1,32 +1,34 @@
-//! `trainer pca`: what the frozen tower tells apart, as colours.
+//! `trainer pca`: the principal components of patch features as colours.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
-use trainer::checkpoint::Checkpoint;
 use trainer::dense::{DenseVision, per_pixel};
 use trainer::pca;
 use trainer::picture::{self, Panel};
 
+use super::options::{RunArgs, WindowArgs};
 use super::{for_sheet, title, write_png};
-use crate::ModelArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct PcaArgs {
-    /// Pictures (jpg, png, webp), folders of them, or patterns; colours mean the same in all of them.
-    #[arg(required = true)]
+    /// Images (jpg, png, webp), folders of images, or patterns such as "photos/*.jpg". Equal colours mean similar features, in all
+    /// of them.
+    #[arg(required = true, value_name = "IMAGES")]
     pictures: Vec<PathBuf>,
-    /// The sheet, a PNG: each picture beside the colours of its patches.
-    #[arg(long)]
+    /// Image to write: each input next to the colours of its patches.
+    #[arg(long, value_name = "PNG")]
     out: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
+    run: RunArgs,
+    #[command(flatten)]
+    window: WindowArgs,
 }
 
 pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
-    let vision = DenseVision::open(&Checkpoint::open(&args.model.checkpoint)?, &args.model.settings())?;
+    let vision = DenseVision::open(&args.run.open()?, &args.run.settings(Some(&args.window), None))?;
     let pictures = for_sheet(&args.pictures)?;
     let features: Vec<_> = pictures.iter().map(|(photo, _)| vision.features(photo)).collect();
     let mut panels = Vec::new();
@@ -44,7 +46,7 @@ pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
         panels.push(Panel { title: title(&path), picture: shown.clone(), scale: None });
         panels.push(Panel { title: "features".to_owned(), picture: coloured, scale: None });
     }
-    // Two pictures a row.
+    // Two images per row.
     let mut rows: Vec<Vec<Panel>> = Vec::new();
     for panel in panels {
         match rows.last_mut() {

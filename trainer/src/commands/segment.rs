@@ -1,4 +1,4 @@
-//! `trainer segment`: pictures into classes, as overlay, mask and scores.
+//! `trainer segment`: segments images; writes overlay, mask and scores.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,51 +13,53 @@ use trainer::segmentation::Segmentation;
 use trainer::segmenter::Segmenter;
 use trainer::words::WordList;
 
-use super::{classes, write_mask, write_png};
-use crate::ModelArgs;
+use super::options::{ClassListArgs, PromptArgs, RunArgs, WindowArgs};
+use super::{write_mask, write_png};
 
 #[derive(Debug, Args)]
 pub(crate) struct SegmentArgs {
-    /// Pictures (jpg, png, webp), folders of them, or patterns such as "photos/**/*.jpg".
-    #[arg(required = true)]
+    /// Images (jpg, png, webp), folders of images, or patterns such as "photos/**/*.jpg".
+    #[arg(required = true, value_name = "IMAGES")]
     pictures: Vec<PathBuf>,
-    /// Words to look for, separated by commas; `cat|kitten` are two words for one class.
-    #[arg(long)]
-    classes: Option<String>,
-    /// The same, one class a line.
-    #[arg(long, conflicts_with = "classes")]
-    class_file: Option<PathBuf>,
-    /// Least similarity (cosine) of a pixel to its class; pixels below are background, 255 in the mask.
-    #[arg(long, allow_negative_numbers = true)]
+    #[command(flatten)]
+    list: ClassListArgs,
+    /// Minimum similarity (cosine, -1 to 1) between a pixel and its class. Pixels below it are background: 255 in the mask.
+    /// [default: none, so that every pixel gets a class]
+    #[arg(long, allow_negative_numbers = true, value_name = "COSINE")]
     threshold: Option<f64>,
-    /// A folder, or for one picture NAME.png; beside the overlay go NAME.mask.png (8-bit, class numbers as listed
-    /// from 0, of the picture's own size) and NAME.json (scores).
+    /// Folder to write, or NAME.png for a single image. Per image: the overlay NAME.png; NAME.mask.png, 8-bit, in the size of the
+    /// image, with the index of the class in the list, from 0; and NAME.json with the area and similarity of each class.
     #[arg(long)]
     out: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
+    run: RunArgs,
+    #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
+    prompts: PromptArgs,
 }
 
 pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
-    let list = classes(args.classes.as_deref(), args.class_file.as_deref())?;
+    let list = args.list.read()?;
     let pictures = picture::list(&args.pictures)?;
     let overlays = overlays(&pictures, &args.out)?;
-    let segmenter = args.model.segmenter(&list.words)?;
+    let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
+    let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
     if let Some(folder) = overlays[0].parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
     }
-    let mut progress = Progress::new("segmenting", "pictures", pictures.len() as u64);
+    let mut progress = Progress::new("segmenting", "images", pictures.len() as u64);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (path, overlay) in pictures.iter().zip(&overlays) {
         if interrupted() {
-            anyhow::bail!("interrupted after {} of {} pictures", done.len(), pictures.len());
+            anyhow::bail!("interrupted after {} of {} images", done.len(), pictures.len());
         }
         match one(path, overlay, &list, &segmenter, args.threshold) {
             Ok(summary) => {
                 println!("{}", overlay.display());
                 done.push(summary);
             }
-            // One bad picture of a folder does not cost the others.
+            // An image that fails does not stop the others.
             Err(why) => failed.push(format!("{why:#}")),
         }
         progress.advance(1, String::new);
@@ -69,16 +71,18 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
         None => Ok(json!({ "pictures": done })),
         Some(why) if pictures.len() == 1 => anyhow::bail!("{why}"),
         Some(_) => {
-            anyhow::bail!("{} of {} pictures failed: {}", failed.len(), pictures.len(), failed.join("; "))
+            anyhow::bail!("{} of {} images failed: {}", failed.len(), pictures.len(), failed.join("; "))
         }
     }
 }
 
-/// Where the overlay of each picture goes; refuses two pictures with one name.
+/// The path of the overlay of each image; an error if two images would have the same.
 fn overlays(pictures: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     if out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
         if pictures.len() > 1 {
-            return Err(UsageError(format!("{} pictures need a folder for --out", pictures.len())).into());
+            let problem =
+                format!("option --out must be a folder for {} images, not one PNG file", pictures.len());
+            return Err(UsageError(problem).into());
         }
         return Ok(vec![out.to_owned()]);
     }
@@ -89,7 +93,7 @@ fn overlays(pictures: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
         let overlay = out.join(format!("{stem}.png"));
         if let Some(other) = names.insert(overlay.clone(), picture) {
             return Err(UsageError(format!(
-                "{} and {} would both become {}; segment them into two folders",
+                "{} and {} would both be written to {}; use one --out folder for each",
                 other.display(),
                 picture.display(),
                 overlay.display()
@@ -98,7 +102,7 @@ fn overlays(pictures: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
         }
         if std::path::absolute(&overlay).ok() == std::path::absolute(picture).ok() {
             return Err(UsageError(format!(
-                "{} would be written over; choose another --out",
+                "{} would be overwritten; choose another --out",
                 picture.display()
             ))
             .into());
@@ -123,7 +127,7 @@ fn one(
     let labels = if shown.height() < photo.height() {
         found.labels_at(shown.height(), shown.width())
     } else {
-        // Enlarged pictures have smoother segments than their masks.
+        // Enlarged images are segmented again at their new size, so that the borders are smooth.
         Segmentation::new(&scores, &list.names, shown.height(), shown.width(), least).labels
     };
     write_png(&picture::overlay(&shown, &labels, &list.names)?, overlay)?;
@@ -143,6 +147,6 @@ fn one(
     });
     let text = serde_json::to_string_pretty(&summary)? + "\n";
     concepts::files::write_atomic(&scores_path, text.as_bytes())
-        .with_context(|| scores_path.display().to_string())?;
+        .with_context(|| format!("cannot write {}", scores_path.display()))?;
     Ok(summary)
 }

@@ -1,4 +1,4 @@
-//! `trainer serve`: a page to play with a model.
+//! `trainer serve`: a local web page that shows the segmentation of images.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -10,64 +10,64 @@ use trainer::picture::{self, Limits};
 use trainer::segmenter::{ClassVectors, SegmentSettings};
 use trainer::serve::{self, ServeSettings};
 
-use crate::DeviceArgs;
+use super::options::{RunArgs, WindowArgs, class_list};
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
-    /// Pictures, folders of them or patterns that the page offers beside those one brings.
+    /// Example images on the page, in addition to those that you open there: images, folders of images, or patterns.
+    #[arg(value_name = "IMAGES")]
     examples: Vec<PathBuf>,
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long)]
-    checkpoint: PathBuf,
-    /// Where to listen. Only this machine can reach 127.0.0.1; 0.0.0.0 lets everyone in who reaches this machine.
+    #[command(flatten)]
+    run: RunArgs,
+    /// Address and port of the page. 127.0.0.1 can be reached from this machine only; with 0.0.0.0 everyone who can reach this
+    /// machine can use the page.
     #[arg(long, default_value = "127.0.0.1:8787")]
     address: SocketAddr,
-    /// Words that the page starts with, separated by commas.
-    #[arg(long, default_value = "")]
-    words: String,
-    /// Short side the pictures are brought to, and side of the window, in pixels; 0 for the training size.
-    #[arg(long, default_value_t = 0)]
-    size: u32,
-    /// Step of the sliding window in pixels; 0 for half the window.
-    #[arg(long, default_value_t = 0)]
-    stride: u32,
-    /// Sentences for the words: `simple` ("a photo of a {}.") answers as one types; `imagenet` (CLIP's 80) takes 80
-    /// times as long for a new word.
+    /// Classes with which the page starts, separated by commas; `cat|kitten` is one class with two names.
+    #[arg(long, alias = "words", value_name = "LIST")]
+    classes: Option<String>,
+    /// The same from a file with one class per line.
+    #[arg(long, conflicts_with = "classes", value_name = "FILE")]
+    class_file: Option<PathBuf>,
+    #[command(flatten)]
+    window: WindowArgs,
+    /// Prompt templates for the class names: `simple` ("a photo of a {}."), which is fast enough to answer while you type,
+    /// `imagenet` (the 80 of CLIP), which takes 80 times as long for a new name, or a file with one template per line.
     #[arg(long, default_value = "simple")]
     templates: String,
-    /// Which embedding of a word is its vector [default: as for segment].
+    /// Embedding of a class [default: `concept` for models trained with simzss, `caption` for lit and clip].
     #[arg(long, value_enum)]
     class_vectors: Option<ClassVectors>,
-    /// Largest picture taken, MB.
+    /// Maximum size of an uploaded image, in MB.
     #[arg(long, default_value_t = 32)]
     max_mb: u64,
-    /// Largest picture taken, millions of pixels.
+    /// Maximum size of an uploaded image, in megapixels.
     #[arg(long, default_value_t = 64)]
     max_megapixels: u64,
-    #[command(flatten)]
-    device: DeviceArgs,
 }
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Value> {
-    trainer::device::limit_threads(args.device.threads);
+    trainer::device::limit_threads(args.run.device.threads);
+    let classes = args.classes.as_deref().filter(|list| !list.trim().is_empty());
+    let words = match (classes, args.class_file.as_deref()) {
+        (None, None) => String::new(),
+        (list, file) => class_list(list, file)?.line(),
+    };
     let examples = if args.examples.is_empty() { Vec::new() } else { picture::list(&args.examples)? };
     let settings = ServeSettings {
         address: args.address,
-        checkpoint: args.checkpoint,
         segment: SegmentSettings {
-            device: args.device.device,
-            precision: trainer::device::Precision::Auto,
-            size: args.size,
-            stride: args.stride,
             templates: args.templates,
             vectors: args.class_vectors,
+            ..args.run.settings(Some(&args.window), None)
         },
-        words: args.words,
+        checkpoint: args.run.checkpoint,
+        words,
         examples,
         limits: Limits { bytes: args.max_mb << 20, pixels: args.max_megapixels * 1_000_000, ratio: 8 },
     };
     serve::serve(&settings, |address| {
-        println!("open http://{address} in a browser; Ctrl-C ends");
+        println!("open http://{address} in a browser; Ctrl-C stops the server");
         let _ = std::io::stdout().flush();
     })?;
     Ok(json!({ "address": args.address }))

@@ -1,41 +1,44 @@
-//! `trainer similarity`: where a picture is like a phrase.
+//! `trainer similarity`: heat maps of the similarity between images and phrases.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 use tch::Tensor;
-use trainer::checkpoint::Checkpoint;
 use trainer::dense::{DenseVision, numbers, per_pixel};
 use trainer::picture::{self, Panel};
 use trainer::words::WordVectors;
 
+use super::options::{PromptArgs, RunArgs, WindowArgs};
 use super::{for_sheet, title, write_png};
-use crate::ModelArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct SimilarityArgs {
-    /// Pictures (jpg, png, webp), folders of them, or patterns.
-    #[arg(required = true)]
+    /// Images (jpg, png, webp), folders of images, or patterns such as "photos/*.jpg".
+    #[arg(required = true, value_name = "IMAGES")]
     pictures: Vec<PathBuf>,
-    /// What to compare with, as "a red ball"; may be repeated.
-    #[arg(long = "phrase", required = true)]
+    /// Phrase to compare the images with, such as "a red ball"; may be repeated.
+    #[arg(long = "phrase", required = true, value_name = "PHRASE")]
     phrases: Vec<String>,
-    /// The sheet, a PNG: a row for each picture, a column for each phrase. Colours have one scale a phrase.
-    #[arg(long)]
+    /// Image to write: one row per input image, one column per phrase. Each column has its own colour scale.
+    #[arg(long, value_name = "PNG")]
     out: PathBuf,
     #[command(flatten)]
-    model: ModelArgs,
+    run: RunArgs,
+    #[command(flatten)]
+    window: WindowArgs,
+    #[command(flatten)]
+    prompts: PromptArgs,
 }
 
 pub(crate) fn run(args: &SimilarityArgs) -> anyhow::Result<Value> {
-    let checkpoint = Checkpoint::open(&args.model.checkpoint)?;
-    let settings = args.model.settings();
+    let checkpoint = args.run.open()?;
+    let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
     let vision = DenseVision::open(&checkpoint, &settings)?;
     let mut text = WordVectors::open(&checkpoint, vision.width(), &settings)?;
     let vectors = text.of(&args.phrases)?;
     let pictures = for_sheet(&args.pictures)?;
-    // [rows, columns, phrases] a picture
+    // [rows, columns, phrases] per image
     let similarities: Vec<Tensor> =
         pictures.iter().map(|(photo, _)| vision.features(photo).matmul(&vectors.transpose(0, 1))).collect();
     let ranges: Vec<(f32, f32)> = (0..args.phrases.len())

@@ -1,4 +1,4 @@
-//! `trainer weights` and `trainer convert`: published weights, and weights in other names.
+//! `trainer weights` and `trainer convert`: downloads published weights, and converts state-dict keys.
 
 use std::path::{Path, PathBuf};
 
@@ -13,16 +13,16 @@ use trainer::weights::published::{self, PUBLISHED};
 
 #[derive(Debug, Args)]
 pub(crate) struct WeightsArgs {
-    /// The published model; without one, all are listed.
+    /// Published model to download, such as `dinov2_vitb14`; without it, all are listed.
     name: Option<String>,
-    /// Any other file, by its address.
+    /// Download another file from this address.
     #[arg(long, value_name = "URL", conflicts_with = "name")]
     from_url: Option<String>,
-    /// SHA-256 the file must have, in hexadecimal [default: the published one, where it is known].
+    /// Expected SHA-256 of the file in hexadecimal [default: the known hash of a published model, if there is one].
     #[arg(long, value_name = "HEX")]
     sha256: Option<String>,
-    /// The file [default: its name on the server, in this folder].
-    #[arg(long)]
+    /// File to write [default: the file name on the server, in the current folder].
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &WeightsArgs) -> anyhow::Result<Value> {
         (Some(name), None) => {
             let published = published::find(name).ok_or_else(|| {
                 UsageError(format!(
-                    "no weights {name:?}; trainer weights lists them, --from-url takes any other file"
+                    "unknown model {name:?}; `trainer weights` lists the published ones, --from-url downloads any other file"
                 ))
             })?;
             (published.url, Some(published.sha256).filter(|hash| !hash.is_empty()))
@@ -47,18 +47,18 @@ pub(crate) fn run(args: &WeightsArgs) -> anyhow::Result<Value> {
     let done = download(url, &out, expected)?;
     let checked = match (expected, done.was_there) {
         (Some(_), _) => "as expected",
-        (None, true) => "as after its download",
-        (None, false) => "not known before, now noted beside it",
+        (None, true) => "unchanged since its download",
+        (None, false) => "no expected hash is known; saved next to the file",
     };
     println!("{}: {} bytes, sha256 {} ({checked})", out.display(), done.bytes, done.sha256);
     Ok(serde_json::to_value(done)?)
 }
 
-/// The last part of the address, without a query.
+/// The last part of the address, without the query.
 fn file_name(url: &str) -> anyhow::Result<&str> {
     let path = url.split(['?', '#']).next().unwrap_or(url);
     let name = path.rsplit('/').next().filter(|name| !name.is_empty() && !name.starts_with('.'));
-    Ok(name.ok_or_else(|| UsageError(format!("{url} names no file; say where to with --out")))?)
+    Ok(name.ok_or_else(|| UsageError(format!("{url} has no file name; add --out FILE")))?)
 }
 
 fn list() -> Value {
@@ -70,29 +70,29 @@ fn list() -> Value {
 
 #[derive(Debug, Args)]
 pub(crate) struct ConvertArgs {
-    /// safetensors or PyTorch files of one model: its towers may lie in several.
-    #[arg(required = true)]
+    /// Weights files of one model, PyTorch (.pth, .pt, .bin) or safetensors. The towers may be in several files.
+    #[arg(required = true, value_name = "FILES")]
     inputs: Vec<PathBuf>,
-    /// Whose names the tensors get.
+    /// Library or project whose state-dict keys are written.
     #[arg(long, value_enum)]
     to: Family,
-    /// The file, safetensors.
-    #[arg(long)]
+    /// File to write (safetensors).
+    #[arg(long, value_name = "FILE")]
     out: PathBuf,
 }
 
-/// Names of left-out tensors that are printed; `--json` has all.
-const MOST_NAMED: usize = 5;
+/// Maximum number of left-out tensors that are printed by name; `--json` has all.
+const MAX_NAMED: usize = 5;
 
 pub(crate) fn run_convert(args: &ConvertArgs) -> anyhow::Result<Value> {
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
     let done = convert(&args.inputs, args.to, &args.out)?;
     println!("{}: {} tensors", args.out.display(), done.tensors);
     if !done.left_out.is_empty() {
-        let named = done.left_out.iter().take(MOST_NAMED).cloned().collect::<Vec<_>>().join(", ");
-        let more = if done.left_out.len() > MOST_NAMED { ", .." } else { "" };
-        println!("left out, as they have no place there: {} ({named}{more})", done.left_out.len());
+        let named = done.left_out.iter().take(MAX_NAMED).cloned().collect::<Vec<_>>().join(", ");
+        let more = if done.left_out.len() > MAX_NAMED { ", .." } else { "" };
+        println!("left out {} tensors that this format does not have: {named}{more}", done.left_out.len());
     }
     Ok(serde_json::to_value(done)?)
 }

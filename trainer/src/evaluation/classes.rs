@@ -1,34 +1,34 @@
-//! Class lists: the names a data set gives its classes, and the words each is asked for by.
+//! Class lists: the class names of a dataset, and the names that are used in the prompts.
 
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 
-/// A class of a data set.
+/// A class of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Class {
-    /// The name the data set gives it, shown in results.
+    /// Its name in the dataset, which results show.
     pub name: String,
-    /// The words it is asked for by, the plain reading of its name first; a pixel's score for the class is the best
-    /// of them.
+    /// Its names for the prompts; the first is the plain English form of `name`, the others are synonyms. The score of a pixel for the
+    /// class is the maximum over the names that are used.
     pub words: Vec<String>,
 }
 
-/// Which words of a class are put into the templates.
+/// Which names of a class are used in the prompts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Words {
-    /// The name as a reader would say it, `potted plant` for `pottedplant`: what the published rows use.
+pub enum ClassNames {
+    /// The name in plain English, `potted plant` for `pottedplant`, as for the published results.
     Plain,
-    /// The name exactly as the data set spells it.
+    /// The name exactly as the dataset spells it, `pottedplant`.
     Dataset,
-    /// Every synonym of the list.
+    /// The plain name and all synonyms in the class list.
     Synonyms,
 }
 
-/// A class a line, `name` or `name = word | word`; the name itself, with spaces for hyphens, is the only word where
-/// none is given.
+/// Reads one class per line: `name`, `name|synonym` or `name = prompt | prompt`. Without ` = `, the names are also used in the
+/// prompts, with spaces instead of hyphens.
 pub fn parse(text: &str) -> Vec<Class> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
@@ -39,7 +39,7 @@ pub fn parse(text: &str) -> Vec<Class> {
         .collect()
 }
 
-/// `cat | kitten` as two words.
+/// Splits `cat | kitten` into two names.
 pub fn synonyms(text: &str) -> Vec<String> {
     text.split('|').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
@@ -48,26 +48,33 @@ fn first(text: &str) -> String {
     text.split('|').next().unwrap_or_default().trim().to_owned()
 }
 
-/// A list from a file of the same form.
+/// Reads a file of this form.
 pub fn read(path: &Path) -> Result<Vec<Class>> {
-    let classes = parse(&fs::read_to_string(path).map_err(at(path))?);
-    let invalid = |problem: String| Error::Invalid { path: path.to_owned(), problem };
+    let classes = parse(&fs::read_to_string(path).map_err(reading(path))?);
+    checked(classes).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
+}
+
+/// The list if it can be used.
+///
+/// # Errors
+/// What is wrong with it, as the rest of a sentence.
+pub fn checked(classes: Vec<Class>) -> std::result::Result<Vec<Class>, String> {
     if classes.is_empty() {
-        return Err(invalid("names no class".to_owned()));
+        return Err("contains no class".to_owned());
     }
     match classes.iter().find(|class| class.words.is_empty() || class.name.is_empty()) {
-        Some(class) => Err(invalid(format!("class {:?} has no word to be asked for by", class.name))),
+        Some(class) => Err(format!("has no name for class {:?}", class.name)),
         None => Ok(classes),
     }
 }
 
 impl Class {
-    /// The words to ask for.
-    pub fn asked(&self, words: Words) -> Vec<String> {
-        match words {
-            Words::Plain => self.words.iter().take(1).cloned().collect(),
-            Words::Dataset => vec![self.name.clone()],
-            Words::Synonyms => self.words.clone(),
+    /// The names for the prompts.
+    pub fn prompts(&self, names: ClassNames) -> Vec<String> {
+        match names {
+            ClassNames::Plain => self.words.iter().take(1).cloned().collect(),
+            ClassNames::Dataset => vec![self.name.clone()],
+            ClassNames::Synonyms => self.words.clone(),
         }
     }
 }
@@ -93,8 +100,8 @@ mod tests {
                 ("sofa", vec!["sofa", "couch"]),
             ]
         );
-        assert_eq!(classes[1].asked(Words::Plain), ["potted plant"]);
-        assert_eq!(classes[1].asked(Words::Dataset), ["pottedplant"]);
-        assert_eq!(classes[1].asked(Words::Synonyms), ["potted plant", "houseplant"]);
+        assert_eq!(classes[1].prompts(ClassNames::Plain), ["potted plant"]);
+        assert_eq!(classes[1].prompts(ClassNames::Dataset), ["pottedplant"]);
+        assert_eq!(classes[1].prompts(ClassNames::Synonyms), ["potted plant", "houseplant"]);
     }
 }

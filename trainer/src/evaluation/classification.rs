@@ -1,4 +1,4 @@
-//! Zero-shot classification: images against class vectors, as the CLIP benchmark counts it.
+//! Zero-shot classification: images are compared with class embeddings; metrics as in the CLIP benchmark.
 
 use std::time::Instant;
 
@@ -6,32 +6,32 @@ use loader::program::{Progress, interrupted};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::image_sets::{ImageSet, Known};
+use super::image_datasets::{ImageDataset, Label};
 use super::ranking::{rank, within};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::towers::unit;
 
-/// Scores of a set; fractions of 1.
+/// Scores on a dataset, as fractions of 1.
 #[derive(Debug, Clone, Serialize)]
 pub struct ClassificationScores {
-    /// Images whose class scores highest.
+    /// Images whose class has the highest score.
     pub top1: f64,
-    /// Images whose class is among the five that score highest.
+    /// Images whose class is among the five highest scores.
     pub top5: f64,
-    /// Mean over the classes of their images' top-1.
+    /// Mean over the classes of the top-1 accuracy of their images.
     pub mean_per_class: f64,
-    /// Images scored.
+    /// Number of images.
     pub images: usize,
-    /// Classes to choose from.
+    /// Number of classes.
     pub classes: usize,
-    /// Images a second, reading them included.
+    /// Images per second, including the time to read them.
     pub images_per_second: f64,
 }
 
-/// Scores class tokens against `vectors`, unit length, a row a class.
+/// Compares class tokens with `vectors`: unit length, one row per class.
 pub fn evaluate(
-    set: &ImageSet,
+    set: &ImageDataset,
     model: &Model,
     vectors: &Tensor,
     size: u32,
@@ -44,22 +44,24 @@ pub fn evaluate(
     let mut progress = Progress::new("classifying", "images", set.known_length());
     for images in set.batches(size, batch, threads) {
         if interrupted() {
-            let problem = "interrupted before the set was scored".to_owned();
-            return Err(Error::Invalid { path: set.name.clone().into(), problem });
+            return Err(Error::Interrupted(format!("the evaluation on {} is not finished", set.name)));
         }
         let images = images?;
         let scores = unit(&model.vision.features(&images.pixels).class).matmul(&vectors.transpose(0, 1));
-        for (scores, known) in rows(&scores).iter().zip(&images.known) {
-            let Known::Class(class) = known else { continue };
-            let rank = rank(scores, *class).ok_or_else(|| not_a_number(&set.name))?;
+        for (scores, label) in rows(&scores).iter().zip(&images.labels) {
+            let Label::Class(class) = label else { continue };
+            let rank = rank(scores, *class).ok_or_else(|| not_finite(&set.name))?;
             by_class[*class].0 += u64::from(rank == 0);
             by_class[*class].1 += 1;
             ranks.push(rank);
         }
-        progress.advance(images.known.len() as u64, || format!("top-1 {:.1} %", 100.0 * within(&ranks, 1)));
+        progress.advance(images.labels.len() as u64, || format!("top-1 {:.1} %", 100.0 * within(&ranks, 1)));
     }
     if ranks.is_empty() {
-        return Err(Error::Invalid { path: set.name.clone().into(), problem: "holds no image".to_owned() });
+        return Err(Error::Invalid {
+            path: set.name.clone().into(),
+            problem: "contains no images".to_owned(),
+        });
     }
     let seen: Vec<f64> =
         by_class.iter().filter(|(_, all)| *all > 0).map(|(hits, all)| *hits as f64 / *all as f64).collect();
@@ -75,7 +77,7 @@ pub fn evaluate(
     Ok(scores)
 }
 
-/// A matrix's rows on the CPU.
+/// The rows of a matrix, on the CPU.
 pub(super) fn rows(matrix: &Tensor) -> Vec<Vec<f32>> {
     let matrix = matrix.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
     let mut values = vec![0f32; matrix.numel()];
@@ -83,8 +85,7 @@ pub(super) fn rows(matrix: &Tensor) -> Vec<Vec<f32>> {
     values.chunks(matrix.size()[1].max(1) as usize).map(<[f32]>::to_vec).collect()
 }
 
-pub(super) fn not_a_number(set: &str) -> Error {
-    let problem =
-        "a similarity is not a number: the weights are broken, or too large for this precision".to_owned();
+pub(super) fn not_finite(set: &str) -> Error {
+    let problem = "a similarity is NaN: the weights are damaged, or too large for this precision".to_owned();
     Error::Invalid { path: set.into(), problem }
 }

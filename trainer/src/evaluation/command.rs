@@ -1,4 +1,4 @@
-//! What `trainer eval` offers.
+//! The command line of `trainer eval`.
 
 mod classification;
 mod segmentation;
@@ -16,25 +16,25 @@ use super::table;
 use crate::checkpoint::Checkpoint;
 use crate::class_vectors::ClassVectors;
 use crate::device::{self, Precision};
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading, writing};
 use crate::model::Model;
 use crate::towers::{Activation, Dense};
 
-/// Scores a model.
+/// Evaluates a model.
 #[derive(Debug, Subcommand)]
 pub enum Eval {
-    /// Mean IoU and pixel accuracy over images with masks.
+    /// Semantic segmentation: mean IoU and pixel accuracy on images with masks.
     Segmentation(Box<SegmentationArgs>),
-    /// Zero-shot classification: top-1, top-5, mean per class, over one set or several.
+    /// Zero-shot classification: top-1, top-5 and mean per-class accuracy on one or several datasets.
     Classification(ClassificationArgs),
-    /// Recall at 1, 5 and 10 between images and captions, both ways.
+    /// Image-text retrieval: recall at 1, 5 and 10 in both directions.
     Retrieval(RetrievalArgs),
-    /// Results of earlier runs as tables in Markdown, beside the paper's rows.
+    /// Print results of earlier evaluations as Markdown tables, together with the published results.
     Table(TableArgs),
 }
 
 impl Eval {
-    /// Runs it; returns what `--json` prints, and leaves the tables of the other form out if that is asked for.
+    /// Runs the command. Returns the summary for `--json`; with `json` the table for people is not printed.
     pub fn run(&self, json: bool) -> Result<Value> {
         match self {
             Self::Segmentation(args) => args.run(json),
@@ -45,65 +45,60 @@ impl Eval {
     }
 }
 
-/// The model, and where it is computed.
+/// The model, and where to compute it.
 #[derive(Debug, Args)]
 pub struct EvalModelArgs {
-    /// A run's folder (its newest checkpoint is used) or one checkpoint.
-    #[arg(long, conflicts_with = "clip")]
+    /// Run folder (its newest checkpoint is used), or the folder of one checkpoint.
+    #[arg(long, conflicts_with = "clip", value_name = "DIR")]
     checkpoint: Option<PathBuf>,
-    /// Instead of a checkpoint: a ViT CLIP of open_clip, its `open_clip_model.safetensors`.
-    #[arg(long)]
+    /// Instead of a checkpoint: weights file of a CLIP with a ViT, PyTorch (.pt, .bin) or safetensors, with the state-dict keys of
+    /// open_clip, OpenAI or Hugging Face; for example open_clip_model.safetensors or ViT-B-16.pt.
+    #[arg(long, value_name = "FILE")]
     clip: Option<PathBuf>,
-    /// How a CLIP's patches are read: `tokens` of the last block, or its `values`, MaskCLIP's way.
+    /// Which patch features of the CLIP are used.
     #[arg(long, value_enum, default_value = "tokens", requires = "clip")]
     dense: Dense,
-    /// The CLIP was trained with OpenAI's approximation of GELU (their own weights are, most others are not).
+    /// The CLIP was trained with OpenAI's approximation of GELU (needed for OpenAI's weights, not for most others).
     #[arg(long, requires = "clip")]
     quick_gelu: bool,
-    /// Sentences for the class names: `imagenet` (CLIP's 80), `simple` ("a photo of a {}.") or a file
-    /// [default: those that come with the set, else imagenet].
-    #[arg(long)]
-    templates: Option<String>,
-    /// Which embedding of a class name is its vector [default: caption, the published protocol; for folders what
-    /// the training aligned with images: concept for simzss].
-    #[arg(long, value_enum)]
-    class_vectors: Option<ClassVectors>,
-    /// `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:N`.
+    /// Where to compute: `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// CPU threads; 0 for one a core.
+    /// CPU threads; 0 = one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
 }
 
 impl EvalModelArgs {
-    /// The model, and what results say of it.
+    /// An error if no model is given: wrong use, which is found before any data is read.
+    fn check(&self) -> Result<()> {
+        match (&self.checkpoint, &self.clip) {
+            (None, None) => Err(Error::Usage("missing --checkpoint or --clip".to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    /// The model, and its description for the results.
     fn open(&self) -> Result<(Model, Value)> {
         device::limit_threads(self.threads);
         let device = device::open(&self.device)?;
         let activation = if self.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
-        match (&self.checkpoint, &self.clip) {
-            (_, Some(path)) => {
-                let model = Model::open_clip(path, self.dense, activation, Precision::Auto, device)?;
-                let about = json!({ "description": model.description, "path": path });
-                Ok((model, about))
-            }
-            (Some(path), None) => {
-                let checkpoint = Checkpoint::open(path)?;
-                let model = Model::open(&checkpoint, Precision::Auto, device)?;
-                let bank = &checkpoint.state.settings.bank;
-                let bank = json!({ "names": bank.names, "min_mentions": bank.min_mentions, "concepts": checkpoint.state.bank });
-                let about = json!({ "description": model.description, "path": path, "bank": bank });
-                Ok((model, about))
-            }
-            (None, None) => Err(Error::Setting {
-                name: "checkpoint".to_owned(),
-                problem: "names no model; give --checkpoint or --clip".to_owned(),
-            }),
+        if let Some(path) = &self.clip {
+            let model = Model::open_clip(path, self.dense, activation, Precision::Auto, device)?;
+            let about = json!({ "description": model.description, "path": path });
+            return Ok((model, about));
         }
+        self.check()?;
+        let path = self.checkpoint.clone().unwrap_or_default();
+        let checkpoint = Checkpoint::open(&path)?;
+        let model = Model::open(&checkpoint, Precision::Auto, device)?;
+        let bank = &checkpoint.state.settings.bank;
+        let bank = json!({ "names": bank.names, "min_mentions": bank.min_mentions, "concepts": checkpoint.state.bank });
+        let about = json!({ "description": model.description, "path": path, "bank": bank });
+        Ok((model, about))
     }
 
-    /// Threads for reading images.
+    /// Number of threads that read images.
     fn readers(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -112,14 +107,27 @@ impl EvalModelArgs {
     }
 }
 
-/// Earlier results.
+/// How class names become embeddings.
+#[derive(Debug, Args)]
+struct PromptArgs {
+    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
+    /// template per line [default: the templates of the dataset if it has some, otherwise imagenet].
+    #[arg(long)]
+    templates: Option<String>,
+    /// Embedding of a class [default: `caption`, as in the published protocol; with `--dataset folder`: `concept` for models
+    /// trained with simzss, `caption` for the others].
+    #[arg(long, value_enum)]
+    class_vectors: Option<ClassVectors>,
+}
+
+/// Results of earlier evaluations.
 #[derive(Debug, Args)]
 pub struct TableArgs {
-    /// `result.json` files, or folders that hold one, as `eval --out` writes them.
-    #[arg(required = true)]
+    /// Files result.json, or folders that contain one, as `trainer eval .. --out` writes them.
+    #[arg(required = true, value_name = "RESULTS")]
     results: Vec<PathBuf>,
-    /// Write the tables to this file too.
-    #[arg(long)]
+    /// Also write the tables to this file.
+    #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
 
@@ -128,9 +136,11 @@ impl TableArgs {
         let mut results = Vec::new();
         for path in &self.results {
             let path = if path.is_dir() { path.join(RESULT) } else { path.clone() };
-            let bytes = std::fs::read(&path).map_err(at(&path))?;
-            let result: Value = serde_json::from_slice(&bytes)
-                .map_err(|e| Error::Invalid { path: path.clone(), problem: format!("no result: {e}") })?;
+            let bytes = std::fs::read(&path).map_err(reading(&path))?;
+            let result: Value = serde_json::from_slice(&bytes).map_err(|e| Error::Invalid {
+                path: path.clone(),
+                problem: format!("is not a result file: {e}"),
+            })?;
             match result {
                 Value::Array(several) => results.extend(several),
                 one => results.push(one),
@@ -138,7 +148,7 @@ impl TableArgs {
         }
         let tables = table::markdown(&results);
         if let Some(out) = &self.out {
-            concepts::files::write_atomic(out, tables.as_bytes()).map_err(at(out))?;
+            concepts::files::write_atomic(out, tables.as_bytes()).map_err(writing(out))?;
         }
         if !json {
             print!("{tables}");
@@ -147,17 +157,17 @@ impl TableArgs {
     }
 }
 
-/// File of a result below `--out`.
+/// File with the results in the folder `--out`.
 const RESULT: &str = "result.json";
 const TABLE: &str = "table.md";
 
-/// Writes `result.json` and `table.md` below `out`.
+/// Writes `result.json` and `table.md` to the folder `out`.
 fn write_results(out: &Path, results: &Value, tables: &str) -> Result<()> {
-    std::fs::create_dir_all(out).map_err(at(out))?;
+    std::fs::create_dir_all(out).map_err(writing(out))?;
     let path = out.join(RESULT);
     let text = serde_json::to_vec_pretty(results)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    concepts::files::write_atomic(&path, &text).map_err(at(&path))?;
+    concepts::files::write_atomic(&path, &text).map_err(writing(&path))?;
     let path = out.join(TABLE);
-    concepts::files::write_atomic(&path, tables.as_bytes()).map_err(at(&path))
+    concepts::files::write_atomic(&path, tables.as_bytes()).map_err(writing(&path))
 }

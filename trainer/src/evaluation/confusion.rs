@@ -1,8 +1,8 @@
-//! Segmentation metrics from one confusion matrix of exact integers, streamed over a whole set.
+//! Segmentation metrics from a confusion matrix of integers, accumulated over a whole dataset.
 
 use serde::Serialize;
 
-/// Mask value of pixels that do not count.
+/// Label of pixels that do not count.
 pub const IGNORED: u8 = 255;
 
 /// Pixels by true class (rows) and predicted class (columns).
@@ -19,7 +19,8 @@ impl Confusion {
         Self { classes, counts: vec![0; classes * classes], ignored: 0 }
     }
 
-    /// Adds the pixels of one image; a true label of [`IGNORED`] does not count, any other is below the class count.
+    /// Adds the pixels of an image. Pixels with the true label [`IGNORED`] do not count; other labels must be below the number of
+    /// classes.
     pub fn add(&mut self, truth: &[u8], predicted: &[u8]) {
         for (&truth, &predicted) in truth.iter().zip(predicted) {
             if truth == IGNORED {
@@ -30,7 +31,7 @@ impl Confusion {
         }
     }
 
-    /// Adds the counts of another matrix over the same classes: parts of a set add up to the whole, exactly.
+    /// Adds the counts of another matrix with the same classes: the sum over parts of a dataset is exactly the whole.
     pub fn merge(&mut self, other: &Self) {
         for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
             *sum += count;
@@ -43,17 +44,17 @@ impl Confusion {
         &self.counts
     }
 
-    /// Pixels whose true label does not count.
+    /// Number of ignored pixels.
     pub fn ignored(&self) -> u64 {
         self.ignored
     }
 
-    /// Pixels that count.
+    /// Number of pixels that count.
     pub fn pixels(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Pixels whose true class is this one.
+    /// Number of pixels whose true class is this one.
     pub fn row(&self, class: usize) -> u64 {
         self.counts[class * self.classes..][..self.classes].iter().sum()
     }
@@ -66,31 +67,31 @@ impl Confusion {
         self.counts[class * self.classes + class]
     }
 
-    /// Intersection over union of a class; none when it is neither there nor predicted.
+    /// Intersection over union of a class; `None` if it is neither in the masks nor predicted.
     pub fn iou(&self, class: usize) -> Option<f64> {
         let union = self.row(class) + self.column(class) - self.hits(class);
         (union > 0).then(|| self.hits(class) as f64 / union as f64)
     }
 
-    /// Mean of the classes' IoU, those neither there nor predicted left out.
+    /// Mean IoU over the classes, without those that are neither in the masks nor predicted.
     pub fn mean_iou(&self) -> f64 {
         mean((0..self.classes).filter_map(|class| self.iou(class)))
     }
 
-    /// Mean over the classes that are there of the share of their pixels that is found.
+    /// Mean accuracy over the classes that are in the masks.
     pub fn mean_accuracy(&self) -> f64 {
         let there = (0..self.classes).filter(|&class| self.row(class) > 0);
         mean(there.map(|class| self.hits(class) as f64 / self.row(class) as f64))
     }
 
-    /// Share of the pixels with the right class.
+    /// Fraction of the pixels with the correct class.
     pub fn pixel_accuracy(&self) -> f64 {
         let hits: u64 = (0..self.classes).map(|class| self.hits(class)).sum();
         hits as f64 / self.pixels().max(1) as f64
     }
 
-    /// Mean IoU to expect of labels drawn uniformly for these true classes: a class of share f meets f / C of
-    /// the pixels by chance, of a union of f + 1 / C - f / C.
+    /// Expected mean IoU of uniformly random labels: for a class with the fraction f of the pixels, the intersection is f / C and
+    /// the union f + 1 / C - f / C.
     pub fn chance(&self) -> f64 {
         let pixels = self.pixels().max(1) as f64;
         let drawn = 1.0 / self.classes as f64;
@@ -101,7 +102,7 @@ impl Confusion {
         ious.sum::<f64>() / self.classes as f64
     }
 
-    /// The score of every class, with its name.
+    /// The scores of all classes with their names.
     pub fn class_scores<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<ClassScore> {
         let pixels = self.pixels().max(1) as f64;
         let score = |(class, name): (usize, &str)| ClassScore {
@@ -118,9 +119,9 @@ impl Confusion {
 pub struct ClassScore {
     /// Its name.
     pub class: String,
-    /// Intersection over union, of 1; none when neither there nor predicted.
+    /// Intersection over union, 0 to 1; `None` if the class is neither in the masks nor predicted.
     pub iou: Option<f64>,
-    /// Its share of the counted pixels.
+    /// Fraction of the counted pixels that have this true class.
     pub share: f64,
 }
 
@@ -140,12 +141,16 @@ mod tests {
         confusion.add(&[0, 0, 0, 1, 1, 255], &[0, 0, 1, 1, 0, 2]);
         assert_eq!(confusion.iou(0), Some(2.0 / 4.0));
         assert_eq!(confusion.iou(1), Some(1.0 / 3.0));
-        assert_eq!(confusion.iou(2), None, "neither there nor predicted: the ignored pixel does not count");
+        assert_eq!(
+            confusion.iou(2),
+            None,
+            "neither in the mask nor predicted: the ignored pixel does not count"
+        );
         assert!((confusion.mean_iou() - f64::midpoint(0.5, 1.0 / 3.0)).abs() < 1e-12);
         assert!((confusion.pixel_accuracy() - 3.0 / 5.0).abs() < 1e-12);
         assert!((confusion.mean_accuracy() - f64::midpoint(2.0 / 3.0, 0.5)).abs() < 1e-12);
         assert_eq!((confusion.pixels(), confusion.ignored()), (5, 1));
-        // Shares 3/5, 2/5, 0 and labels drawn with 1/3: (1/5) / (3/5 + 1/3 - 1/5) = 3/11, (2/15) / (3/5) = 2/9, 0.
+        // Fractions 3/5, 2/5, 0; random labels with 1/3 each: (1/5) / (3/5 + 1/3 - 1/5) = 3/11, (2/15) / (3/5) = 2/9, 0.
         assert!((confusion.chance() - (3.0 / 11.0 + 2.0 / 9.0) / 3.0).abs() < 1e-12);
     }
 

@@ -1,55 +1,54 @@
-//! Segmentation sets on disk: the published ones wherever their layout is found, and any folder of images with index
-//! masks.
+//! Segmentation datasets on disk: the published ones, whose folder layout is detected, and folders of images with index masks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::classes::{self, Class};
 use super::masks::{Conversion, Table, without_background};
-pub use super::published_sets::PUBLISHED;
-use super::published_sets::{Layout, Published};
-use crate::error::{Error, Result, at};
+pub use super::published_datasets::PUBLISHED;
+use super::published_datasets::{Layout, Published};
+use crate::error::{Error, Result, reading};
 
-/// What becomes of a set's background class.
+/// How the background class of a dataset is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Background {
-    /// It is left out and its pixels do not count ("foreground").
+    /// Not at all: its pixels do not count (foreground only).
     Ignored,
-    /// A pixel belongs to it where no class is likely enough.
+    /// A pixel is background if the probability of every class is below the threshold.
     Threshold,
-    /// It is a class like the others, asked for by its own words.
+    /// As a class like the others, with its own prompts.
     Words,
 }
 
-/// Extensions that `.*` stands for.
+/// The file extensions for `.*` in a layout.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
-/// Images with masks, and what the masks' values mean.
+/// Images with masks, and the meaning of the values in the masks.
 #[derive(Debug)]
-pub struct SegmentationSet {
-    /// As `--dataset` takes it.
+pub struct SegmentationDataset {
+    /// Name for `--dataset`.
     pub name: String,
-    /// As people call it.
+    /// Name in texts.
     pub title: String,
-    /// The split of a published set.
+    /// Split of a published dataset.
     pub split: String,
-    /// Images the set has as published; none for folders.
+    /// Number of images in the published dataset; `None` for folders.
     pub published: Option<usize>,
-    /// Its classes; a converted mask's labels are indices into them.
+    /// Its classes; the labels of a converted mask are indices into this list.
     pub classes: Vec<Class>,
-    /// What becomes of class 0; none where it is a class like the others.
+    /// How class 0 is predicted; `None` if it is not a background class.
     pub background: Option<Background>,
-    /// From a mask's values to labels.
+    /// Maps the values of a mask to labels.
     pub table: Table,
-    /// Image and mask files, in order of name.
+    /// Image and mask files, sorted by name.
     pub pairs: Vec<(PathBuf, PathBuf)>,
-    /// Files of the layout that are not there.
+    /// Files that should exist but do not.
     pub missing: Vec<PathBuf>,
 }
 
-impl SegmentationSet {
-    /// A published set by its name, or `folder`; `split` where a set has several, its first otherwise.
+impl SegmentationDataset {
+    /// Opens a published dataset by its name, or `folder`. Without `split`, the first split is used.
     pub fn open(name: &str, folder: &Path, split: Option<&str>) -> Result<Self> {
         if name == "folder" {
             return Self::open_folder(folder);
@@ -57,12 +56,15 @@ impl SegmentationSet {
         let setting = |problem: String| Error::Setting { name: "dataset".to_owned(), problem };
         let set = PUBLISHED.iter().find(|set| set.name == name).ok_or_else(|| {
             let names: Vec<&str> = PUBLISHED.iter().map(|set| set.name).collect();
-            setting(format!("{name} is none of folder, {}", names.join(", ")))
+            setting(format!("is {name}; it must be one of folder, {}", names.join(", ")))
         })?;
         let split = split.unwrap_or(set.images[0].0);
         let Some(&(split, images)) = set.images.iter().find(|(name, _)| *name == split) else {
             let splits: Vec<&str> = set.images.iter().map(|(name, _)| *name).collect();
-            return Err(setting(format!("{name} has no split {split}, only {}", splits.join(", "))));
+            return Err(setting(format!(
+                "{name} has no split {split}; its splits are {}",
+                splits.join(", ")
+            )));
         };
         let found = locate(set, folder, split)?;
         let classes = classes::parse(set.classes);
@@ -84,7 +86,7 @@ impl SegmentationSet {
         })
     }
 
-    /// Reads the plain layout: `images/NAME.jpg|png|webp`, `masks/NAME.png`, `classes.txt` with a class a line.
+    /// Opens the generic layout: `images/NAME.jpg|png|webp`, `masks/NAME.png`, and `classes.txt` with one class per line.
     pub fn open_folder(folder: &Path) -> Result<Self> {
         const FOLDER: Layout = Layout {
             split: "",
@@ -96,7 +98,7 @@ impl SegmentationSet {
         let classes = classes::read(&folder.join("classes.txt"))?;
         let (pairs, missing) = list(folder, &FOLDER)?;
         if pairs.is_empty() && missing.is_empty() {
-            let problem = "holds no jpg, png or webp".to_owned();
+            let problem = "contains no jpg, png or webp".to_owned();
             return Err(Error::Invalid { path: folder.join("images"), problem });
         }
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -113,7 +115,7 @@ impl SegmentationSet {
         })
     }
 
-    /// Treats class 0 as asked. A set that was opened without its background cannot get it back.
+    /// Changes how class 0 is predicted. A dataset whose background is ignored already stays as it is.
     #[must_use]
     pub fn with_background(mut self, background: Background) -> Self {
         if self.background == Some(Background::Ignored) || self.classes.is_empty() {
@@ -127,14 +129,14 @@ impl SegmentationSet {
         self
     }
 
-    /// Refuses a set with files missing, naming the first.
-    pub fn refuse_if_incomplete(&self) -> Result<()> {
+    /// An error with the first missing file if the dataset is not complete.
+    pub fn check_complete(&self) -> Result<()> {
         match self.missing.first() {
             None => Ok(()),
             Some(first) => {
                 let others = self.missing.len() - 1;
                 let problem =
-                    format!("is missing, and {others} more files of {}; --check names them", self.title);
+                    format!("is missing, and {others} more files of {}; --check lists them", self.title);
                 Err(Error::Invalid { path: first.clone(), problem })
             }
         }
@@ -147,7 +149,7 @@ struct Found<'a> {
     missing: Vec<PathBuf>,
 }
 
-/// The layout that most images and masks are found by.
+/// The layout with which most images and masks are found.
 fn locate<'a>(set: &'a Published, folder: &Path, split: &str) -> Result<Found<'a>> {
     let mut best: Option<Found<'a>> = None;
     for root in set.roots {
@@ -171,7 +173,7 @@ fn locate<'a>(set: &'a Published, folder: &Path, split: &str) -> Result<Found<'a
             .collect();
         let below: Vec<&str> = set.roots.iter().copied().filter(|root| !root.is_empty()).collect();
         let problem = format!(
-            "holds nothing of {} ({split}); it, or {} below it, must hold {}",
+            "contains nothing of {} ({split}); this folder, or {} in it, must contain {}",
             set.title,
             below.join(" or "),
             wanted.join("; or ")
@@ -182,7 +184,7 @@ fn locate<'a>(set: &'a Published, folder: &Path, split: &str) -> Result<Found<'a
 
 type Pairs = Vec<(PathBuf, PathBuf)>;
 
-/// Complete pairs and missing files of a layout below `root`, in order of name; nothing where it is not there.
+/// Complete pairs and missing files of a layout in `root`, sorted by name; both are empty if the layout is not there.
 fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
     let images: Vec<(String, String, PathBuf)> = match layout.list {
         Some(list) => {
@@ -190,7 +192,7 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
             if !path.exists() {
                 return Ok((Vec::new(), Vec::new()));
             }
-            let text = fs::read_to_string(&path).map_err(at(&path))?;
+            let text = fs::read_to_string(&path).map_err(reading(&path))?;
             let keys = text.split_whitespace().map(str::to_owned);
             keys.map(|key| (String::new(), key.clone(), root.join(layout.image.replace("{}", &key))))
                 .collect()
@@ -212,7 +214,7 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
     Ok((pairs, missing))
 }
 
-/// Files that a pattern such as `images/val/*/{}_left.png` or `images/{}.*` finds: (what `*` stands for, key, path).
+/// Files that match a pattern such as `images/val/*/{}_left.png` or `images/{}.*`: (folder for `*`, key, path).
 fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
     let (folder, name) = pattern.rsplit_once('/').unwrap_or(("", pattern));
     let suffix = name.trim_start_matches("{}");
@@ -229,7 +231,7 @@ fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
                 }),
                 suffix => file.strip_suffix(suffix),
             };
-            // Hidden files are leftovers of archives and file managers.
+            // Hidden files come from archive programs and file managers.
             if let Some(key) = key.filter(|key| !key.is_empty() && !key.starts_with('.')) {
                 found.push((folder.clone(), key.to_owned(), path));
             }
@@ -238,15 +240,15 @@ fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
     Ok(found)
 }
 
-/// Names and paths in a folder; nothing where there is none.
+/// Names and paths in a folder; empty if the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(folder).map_err(at(folder))?;
+    let entries = fs::read_dir(folder).map_err(reading(folder))?;
     entries
         .map(|entry| {
-            let entry = entry.map_err(at(folder))?;
+            let entry = entry.map_err(reading(folder))?;
             Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
         })
         .collect()
@@ -271,36 +273,36 @@ mod tests {
         touch(root, &["VOCdevkit/VOC2012/JPEGImages/a.jpg", "VOCdevkit/VOC2012/SegmentationClass/a.png"]);
         touch(root, &["VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"]);
         fs::write(root.join("VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt"), "a\nb\n").unwrap();
-        let set = SegmentationSet::open("voc20", root, None).unwrap();
+        let set = SegmentationDataset::open("voc20", root, None).unwrap();
         assert_eq!((set.pairs.len(), set.missing.len(), set.classes.len()), (1, 2, 20));
-        assert!(set.refuse_if_incomplete().unwrap_err().to_string().contains("1 more files"));
+        assert!(set.check_complete().unwrap_err().to_string().contains("1 more files"));
 
         touch(
             root,
             &["leftImg8bit/val/ulm/ulm_1_leftImg8bit.png", "gtFine/val/ulm/ulm_1_gtFine_labelIds.png"],
         );
-        let set = SegmentationSet::open("cityscapes19", root, None).unwrap();
+        let set = SegmentationDataset::open("cityscapes19", root, None).unwrap();
         assert_eq!((set.pairs.len(), set.missing.len()), (1, 0));
-        assert_eq!(set.table[7], Some(0), "label ids, as no training ids are there");
+        assert_eq!(set.table[7], Some(0), "label ids, because there are no training ids");
         touch(root, &["gtFine/val/ulm/ulm_1_gtFine_labelTrainIds.png"]);
-        assert_eq!(SegmentationSet::open("cityscapes19", root, None).unwrap().table[7], Some(7));
+        assert_eq!(SegmentationDataset::open("cityscapes19", root, None).unwrap().table[7], Some(7));
 
         touch(root, &["images/val2017/1.jpg", "annotations/val2017/1.png", "images/val2017/2.jpg"]);
-        let set = SegmentationSet::open("coco-stuff171", root, None).unwrap();
+        let set = SegmentationDataset::open("coco-stuff171", root, None).unwrap();
         assert_eq!((set.pairs.len(), set.missing.len(), set.table[181]), (1, 1, Some(170)));
-        let objects = SegmentationSet::open("coco-object81", root, None).unwrap();
+        let objects = SegmentationDataset::open("coco-object81", root, None).unwrap();
         assert_eq!(objects.background, Some(Background::Threshold));
         let objects = objects.with_background(Background::Ignored);
         assert_eq!((objects.classes.len(), objects.table[0], objects.table[181]), (80, Some(0), Some(255)));
 
         touch(root, &["CamVid/val/x.jpg", "CamVid/valannot/x.png"]);
-        let set = SegmentationSet::open("camvid11", root, Some("val")).unwrap();
+        let set = SegmentationDataset::open("camvid11", root, Some("val")).unwrap();
         assert_eq!((set.pairs.len(), set.table[11]), (1, Some(255)));
-        let error = SegmentationSet::open("camvid11", root, Some("train")).unwrap_err().to_string();
+        let error = SegmentationDataset::open("camvid11", root, Some("train")).unwrap_err().to_string();
         assert!(error.contains("test, val"), "{error}");
-        let error = SegmentationSet::open("ade150", root, None).unwrap_err().to_string();
+        let error = SegmentationDataset::open("ade150", root, None).unwrap_err().to_string();
         assert!(error.contains("images/validation/KEY.jpg"), "{error}");
-        let error = SegmentationSet::open("voc", root, None).unwrap_err().to_string();
+        let error = SegmentationDataset::open("voc", root, None).unwrap_err().to_string();
         assert!(error.contains("voc20"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! The images of a set, read, cut to squares and put into batches.
+//! Reads the images of a dataset, crops them to squares and joins them into batches.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -12,14 +12,15 @@ use loader::tar::{Archive, Sample};
 use loader::{Crop, ImageSettings};
 use tch::Tensor;
 
-use super::image_sets::{ImageSet, Known, Source, invalid};
-use crate::error::{Result, at};
+use super::image_datasets::{ImageDataset, Label, Source, invalid};
+use crate::error::{Result, reading};
 
-/// An extension that some of the benchmark's sets have beside the usual ones.
+/// An extension that some datasets of the CLIP benchmark use in addition to the usual ones.
 const NUMBERED_IMAGE: &str = "0.webp";
 
-impl ImageSet {
-    /// Images as squares of `size` pixels (short side bicubic, centre crop), `batch` at a time, in the set's order.
+impl ImageDataset {
+    /// Images as squares of `size` pixels (short side resized bicubically, centre crop), `batch` at a time, in the order of the
+    /// dataset.
     pub fn batches(&self, size: u32, batch: usize, threads: usize) -> Batches<'_> {
         let work = match &self.source {
             Source::Files(files) => Work::Files(files.iter()),
@@ -34,23 +35,23 @@ impl ImageSet {
     }
 }
 
-/// Images read and cut, with what is known of them.
+/// Cropped images with their labels.
 #[derive(Debug)]
 pub struct ImageBatch {
     /// Pixels 0..255, [n, size, size, 3].
     pub pixels: Tensor,
-    /// One an image.
-    pub known: Vec<Known>,
+    /// One label per image.
+    pub labels: Vec<Label>,
 }
 
-/// An image's bytes, or where they are.
+/// The bytes of an image, or its file.
 enum Bytes<'a> {
     File(&'a Path),
     Read(String, Vec<u8>),
 }
 
 enum Work<'a> {
-    Files(std::slice::Iter<'a, (PathBuf, Known)>),
+    Files(std::slice::Iter<'a, (PathBuf, Label)>),
     Shards {
         paths: std::slice::Iter<'a, PathBuf>,
         captions: bool,
@@ -59,7 +60,7 @@ enum Work<'a> {
     },
 }
 
-/// The batches of a set.
+/// The batches of a dataset.
 pub struct Batches<'a> {
     work: Work<'a>,
     size: u32,
@@ -69,8 +70,8 @@ pub struct Batches<'a> {
 }
 
 impl Work<'_> {
-    /// The next image; none at the end.
-    fn next(&mut self) -> Result<Option<(Bytes<'_>, Known)>> {
+    /// The next image; `None` at the end.
+    fn next(&mut self) -> Result<Option<(Bytes<'_>, Label)>> {
         match self {
             Self::Files(files) => Ok(files.next().map(|(path, known)| (Bytes::File(path), known.clone()))),
             Self::Shards { paths, captions, open, samples } => loop {
@@ -87,7 +88,7 @@ impl Work<'_> {
     }
 }
 
-fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(Bytes<'static>, Known)> {
+fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(Bytes<'static>, Label)> {
     let lacks = |what: &str| invalid(archive.path(), format!("sample {} has no {what}", sample.key));
     let read = |member: &loader::tar::Member| archive.read(member.offset, member.length);
     let text = |extension: &str| -> Result<String> {
@@ -101,11 +102,11 @@ fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(By
         if captions.is_empty() {
             return Err(lacks("caption"));
         }
-        Known::Captions(captions)
+        Label::Captions(captions)
     } else {
         let class = text("cls")?;
-        Known::Class(
-            class.trim().parse().map_err(|_| lacks(&format!("class number but {:?}", class.trim())))?,
+        Label::Class(
+            class.trim().parse().map_err(|_| lacks(&format!("class number, but {:?}", class.trim())))?,
         )
     };
     Ok((Bytes::Read(format!("{}: {}", archive.path().display(), sample.key), read(image)?), known))
@@ -125,15 +126,15 @@ impl Batches<'_> {
         while images.len() < self.batch {
             let Some((bytes, what)) = self.work.next()? else { break };
             let (place, bytes) = match bytes {
-                Bytes::File(path) => (path.display().to_string(), fs::read(path).map_err(at(path))?),
+                Bytes::File(path) => (path.display().to_string(), fs::read(path).map_err(reading(path))?),
                 Bytes::Read(place, bytes) => (place, bytes),
             };
-            if let Known::Class(class) = what
+            if let Label::Class(class) = what
                 && class >= self.classes
             {
                 return Err(invalid(
                     Path::new(&place),
-                    format!("is of class {class}, and {} are named", self.classes),
+                    format!("has class {class}, but there are only {} class names", self.classes),
                 ));
             }
             images.push((place, bytes));
@@ -158,18 +159,18 @@ impl Batches<'_> {
         })?;
         let side = i64::from(self.size);
         let pixels = Tensor::from_slice(&pixels).view([known.len() as i64, side, side, 3]);
-        Ok(Some(ImageBatch { pixels, known }))
+        Ok(Some(ImageBatch { pixels, labels: known }))
     }
 }
 
-/// Decodes images and puts their centres into rows of `size` x `size` x 3 bytes.
+/// Decodes images and writes their centre crops to rows of `size` x `size` x 3 bytes.
 fn cut(images: &[(String, Vec<u8>)], rows: &mut [u8], size: u32) -> Result<()> {
     let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
     let mut scaler = Scaler::default();
     for ((place, bytes), row) in images.iter().zip(rows.chunks_mut(size as usize * size as usize * 3)) {
         let wrong = |why: String| invalid(Path::new(place), why);
         let image = decode(bytes).map_err(wrong)?;
-        // A centre crop draws nothing.
+        // A centre crop uses no random numbers.
         let view = View::choose(&settings, Draws::new(&[]), image.width(), image.height());
         scaler.resize(&image, view, size, row).map_err(wrong)?;
     }

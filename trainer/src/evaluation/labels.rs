@@ -1,32 +1,32 @@
-//! From similarities to labels: up-sampling to the label's size, the likeliest class, the background.
+//! From similarities to labels: upsampling to the size of the mask, argmax over the classes, background threshold.
 
 use tch::{Kind, Tensor};
 
-/// Classes that are up-sampled at a time: a picture of 150 classes at its full size would take gigabytes.
+/// Number of classes that are upsampled at a time: 150 classes at the full size of an image would take gigabytes.
 const CLASS_CHUNK: i64 = 16;
 
-/// How a pixel's label follows from its scores.
+/// How the label of a pixel follows from its scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
     /// The class with the highest score.
-    Likeliest,
-    /// Label 0, background, where the softmax of `scale` times the similarities is below `threshold` for every class;
-    /// class i gets label i + 1.
+    HighestScore,
+    /// Label 0, background, if the softmax of `scale` times the similarities is below `threshold` for every class. Class i gets
+    /// label i + 1.
     Similarity {
-        /// Least probability of a class that is not background.
+        /// Minimum probability of a class that is not background.
         threshold: f64,
-        /// What similarities are multiplied with before the softmax.
+        /// Scale of the similarities before the softmax.
         scale: f64,
     },
     /// The same for scores that are probabilities.
     Probability {
-        /// Least probability of a class that is not background.
+        /// Minimum probability of a class that is not background.
         threshold: f64,
     },
 }
 
-/// Labels of a picture of `height` x `width` from scores of another size, [C, h, w]: uint8 [height, width], on the CPU.
-/// See [`upsample`].
+/// Labels of an image of `height` x `width` pixels, uint8 [height, width] on the CPU, from scores of another size, [C, h, w]. See
+/// [`upsample`].
 pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
     tch::no_grad(|| {
         let classes = scores.size()[0];
@@ -44,7 +44,7 @@ pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
                 best.maximum(&highest)
             };
             if let Rule::Similarity { scale, .. } = rule {
-                // The softmax's denominator with the highest score so far taken off, so that nothing overflows.
+                // The denominator of the softmax, with the highest score so far subtracted, so that nothing overflows.
                 let new = ((chunk - higher.unsqueeze(1)) * scale).exp().sum_dim_intlist(
                     [1i64].as_slice(),
                     false,
@@ -55,7 +55,7 @@ pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
             best = higher;
         }
         let (probability, threshold) = match rule {
-            Rule::Likeliest => return finish(&label),
+            Rule::HighestScore => return finish(&label),
             Rule::Similarity { threshold, .. } => (total.reciprocal(), threshold),
             Rule::Probability { threshold } => (best, threshold),
         };
@@ -63,7 +63,7 @@ pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
     })
 }
 
-/// [B, C, h, w] in another size, bilinear with half-pixel centres: PyTorch's `interpolate` without `align_corners`.
+/// Resizes [B, C, h, w] bilinearly, as PyTorch's `interpolate` with `align_corners=False`.
 pub fn upsample(scores: &Tensor, height: i64, width: i64) -> Tensor {
     if scores.size()[2..] == [height, width] {
         return scores.shallow_clone();
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    /// In one piece: softmax over all classes, then the threshold.
+    /// The reference: softmax over all classes at once, then the threshold.
     fn plain(scores: &Tensor, height: i64, width: i64, threshold: f64, scale: f64) -> Vec<u8> {
         let all = scores.unsqueeze(0).upsample_bilinear2d([height, width], false, None, None).squeeze_dim(0);
         let (probability, label) = (all * scale).softmax(0, Kind::Float).max_dim(0, false);
@@ -103,7 +103,7 @@ mod tests {
             let scores = Tensor::rand([classes, 9, 7], (Kind::Float, Device::Cpu)) * 0.5;
             let upsampled = scores.unsqueeze(0).upsample_bilinear2d([20, 31], false, None, None);
             let expected = bytes(&upsampled.argmax(1, false));
-            assert_eq!(bytes(&decide(&scores, 20, 31, Rule::Likeliest)), expected, "{classes}");
+            assert_eq!(bytes(&decide(&scores, 20, 31, Rule::HighestScore)), expected, "{classes}");
             for (threshold, scale) in [(0.3, 10.0), (0.5, 40.0)] {
                 let rule = Rule::Similarity { threshold, scale };
                 let found = bytes(&decide(&scores, 20, 31, rule));
@@ -116,6 +116,6 @@ mod tests {
     fn probabilities_below_the_threshold_are_background() {
         let scores = Tensor::from_slice(&[0.2f32, 0.7, 0.5, 0.1, 0.3, 0.5]).view([2, 1, 3]);
         assert_eq!(bytes(&decide(&scores, 1, 3, Rule::Probability { threshold: 0.4 })), [0, 1, 1]);
-        assert_eq!(bytes(&decide(&scores, 1, 3, Rule::Likeliest)), [0, 0, 0]);
+        assert_eq!(bytes(&decide(&scores, 1, 3, Rule::HighestScore)), [0, 0, 0]);
     }
 }

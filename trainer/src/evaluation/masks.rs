@@ -1,4 +1,4 @@
-//! Masks as the data sets publish them, and what their values mean.
+//! Reads masks as the datasets publish them, and converts their values to labels.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -7,43 +7,43 @@ use std::path::Path;
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::confusion::IGNORED;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 
-/// Most memory a mask may take while it is decoded: far above any published one.
+/// Maximum memory for decoding a mask: far more than any published mask needs.
 const DECODER_MEMORY: usize = 512 << 20;
 
-/// What a mask's values mean. Each is the rule that the set's usual tools apply.
+/// The meaning of the values in a mask, as the usual tools for each dataset convert them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Conversion {
-    /// Class indices; 255 does not count (PASCAL VOC's borders, prepared masks of any set).
+    /// Class indices; 255 does not count (PASCAL VOC, and prepared masks of any dataset).
     Indices,
-    /// 0 is "other" and does not count, class i is stored as i + 1 (ADE20K).
+    /// 0 is "other" and does not count; class i is stored as i + 1 (ADE20K).
     FromOne,
-    /// COCO-Stuff's raw ids 0..181 of which 171 are in use, 255 unlabelled.
+    /// The raw ids of COCO-Stuff: 0 to 181, of which 171 are in use; 255 is unlabelled.
     CocoStuff,
-    /// COCO-Object from the same raw ids, as GroupViT's converter makes it: the 80 things from 1 on, all else, the
-    /// unlabelled included, is background.
+    /// COCO-Object from the same raw ids, as GroupViT's converter: the 80 thing classes from 1 on; everything else, including
+    /// unlabelled pixels, is background.
     CocoObject,
-    /// Cityscapes' label ids, of which 19 are evaluated.
+    /// The label ids of Cityscapes, of which 19 are evaluated.
     Cityscapes,
-    /// Class indices, where the first value beyond the classes is "unlabelled" (CamVid).
+    /// Class indices; the first value after the classes is "unlabelled" (CamVid).
     LastUnlabelled,
 }
 
-/// COCO-Stuff's raw ids (label id - 1) that the 2017 release never uses.
+/// Raw ids of COCO-Stuff (label id - 1) that are not used in the 2017 release.
 const COCO_UNUSED: [u8; 11] = [11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90];
-/// The first raw id of COCO-Stuff that is stuff.
+/// The first raw id of a stuff class in COCO-Stuff.
 const COCO_STUFF: u8 = 91;
-/// Cityscapes' label ids with a training id, in the order of the training ids.
+/// Label ids of Cityscapes that have a training id, in the order of the training ids.
 const CITYSCAPES: [u8; 19] = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33];
-/// Cityscapes' label ids go up to here; the licence plate is -1, stored as 255.
+/// Highest label id of Cityscapes. (The licence plate has id -1, stored as 255.)
 const CITYSCAPES_LAST: u8 = 33;
 
-/// What becomes of each value a mask can have: a class index, [`IGNORED`], or none for values it must not have.
+/// For each value in a mask: a class index, [`IGNORED`], or `None` for values that must not occur.
 pub type Table = [Option<u8>; 256];
 
 impl Conversion {
-    /// The table for a set of `classes` classes.
+    /// The table for a dataset with `classes` classes.
     pub fn table(self, classes: usize) -> Table {
         let mut table = [None; 256];
         table[usize::from(IGNORED)] = Some(IGNORED);
@@ -83,7 +83,7 @@ impl Conversion {
     }
 }
 
-/// The same table with its first class, the background, not counted and the others moved up.
+/// The same table, where class 0, background, does not count, and the other indices are one lower.
 pub fn without_background(table: &Table) -> Table {
     table.map(|value| match value {
         Some(0) => Some(IGNORED),
@@ -92,10 +92,10 @@ pub fn without_background(table: &Table) -> Table {
     })
 }
 
-/// One label a pixel, row by row.
+/// One label per pixel, row by row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask {
-    /// Pixels a row.
+    /// Pixels per row.
     pub width: u32,
     /// Rows.
     pub height: u32,
@@ -103,25 +103,25 @@ pub struct Mask {
     pub labels: Vec<u8>,
 }
 
-/// Reads a PNG of indices, grey or with a palette (whose colours are ignored), and converts its values.
+/// Reads a PNG of indices, greyscale or with a palette (its colours are ignored), and converts its values.
 pub fn read(path: &Path, table: &Table) -> Result<Mask> {
     let mut mask = read_indices(path)?;
     for label in &mut mask.labels {
         *label = table[usize::from(*label)].ok_or_else(|| Error::Invalid {
             path: path.to_owned(),
-            problem: format!("has a pixel of value {label}, which stands for no class of this set"),
+            problem: format!("has a pixel of value {label}, which is not a class of this dataset"),
         })?;
     }
     Ok(mask)
 }
 
-/// The stored values, unchanged.
+/// The values as they are stored.
 fn read_indices(path: &Path) -> Result<Mask> {
     let invalid = |problem: String| Error::Invalid { path: path.to_owned(), problem };
-    let unreadable = |e: png::DecodingError| invalid(format!("no readable PNG: {e}"));
-    let file = BufReader::new(File::open(path).map_err(at(path))?);
+    let unreadable = |e: png::DecodingError| invalid(format!("cannot be decoded as PNG: {e}"));
+    let file = BufReader::new(File::open(path).map_err(reading(path))?);
     let mut decoder = Decoder::new_with_limits(file, Limits { bytes: DECODER_MEMORY });
-    // Palette indices, not the colours they stand for; small depths stay packed.
+    // Palette indices instead of colours; values of less than 8 bits stay packed.
     decoder.set_transformations(Transformations::IDENTITY);
     let mut reader = decoder.read_info().map_err(unreadable)?;
     let (colour, depth) = reader.output_color_type();
@@ -135,7 +135,7 @@ fn read_indices(path: &Path) -> Result<Mask> {
     };
     let Some(bits) = bits else {
         let is = format!("is {colour:?} with {depth:?} bits");
-        return Err(invalid(format!("{is}; a mask has one channel of class indices, up to 8 bits")));
+        return Err(invalid(format!("{is}; a mask must have one channel of class indices, up to 8 bits")));
     };
     let size = reader.output_buffer_size().filter(|&size| size <= DECODER_MEMORY);
     let mut bytes = vec![0; size.ok_or_else(|| invalid("is too large for a mask".to_owned()))?];
@@ -155,7 +155,7 @@ fn read_indices(path: &Path) -> Result<Mask> {
     Ok(Mask { width, height, labels })
 }
 
-/// The values of a packed row, the first in the highest bits.
+/// The values of a packed row; the first value is in the highest bits.
 fn unpack(row: &[u8], bits: usize, width: u32) -> impl Iterator<Item = u8> + '_ {
     let each = 8 / bits;
     (0..width as usize).map(move |x| {

@@ -1,28 +1,28 @@
-//! Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020): scores are averaged, again and again, over
-//! neighbours of similar colour, so that their borders move onto the image's.
+//! Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020): scores are averaged repeatedly over neighbouring pixels of similar
+//! colour, so that the borders of segments move to edges in the image.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
-/// The eight neighbours, as steps down and right.
+/// The eight neighbours, as (down, right) steps.
 const NEIGHBOURS: [(i64, i64); 8] = [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)];
-/// Share of the local deviation that counts as one step of colour.
+/// Temperature: the unit of colour differences, as a fraction of the local standard deviation.
 const TEMPERATURE: f64 = 0.1;
 
-/// How it is run.
+/// Parameters of the refinement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Pamr {
-    /// Times the scores are averaged.
+    /// Number of iterations.
     pub iterations: usize,
-    /// Distances of the neighbours in pixels.
+    /// Distances to the neighbours in pixels.
     pub dilations: Vec<i64>,
 }
 
 impl Pamr {
-    /// The distances that the papers use.
+    /// The distances in the papers.
     pub const DILATIONS: [i64; 6] = [1, 2, 4, 8, 12, 24];
 
-    /// Refines `scores`, [C, h, w], by `image`, [3, h, w] in any linear scale of brightness; both float32.
+    /// Refines `scores`, [C, h, w], with `image`, [3, h, w], whose values may have any linear scale; both float32.
     pub fn refine(&self, image: &Tensor, scores: &Tensor) -> Tensor {
         tch::no_grad(|| {
             let weights = self.weights(image);
@@ -38,11 +38,11 @@ impl Pamr {
         })
     }
 
-    /// Weight of every neighbour of every pixel, [neighbours, h, w]: the softmax of how little its colour differs,
-    /// counted in local standard deviations and averaged over the channels.
+    /// Weight of every neighbour of every pixel, [neighbours, h, w]: softmax of the negative colour difference, which is measured in
+    /// local standard deviations and averaged over the channels.
     fn weights(&self, image: &Tensor) -> Tensor {
         let around: Vec<Tensor> = self.neighbours(image).collect();
-        // The deviation counts the pixel itself once a distance.
+        // The pixel itself counts once per distance in the standard deviation.
         let with_centre: Vec<Tensor> = around
             .iter()
             .map(Tensor::shallow_clone)
@@ -59,7 +59,7 @@ impl Pamr {
         Tensor::stack(&differences, 0).softmax(0, Kind::Float)
     }
 
-    /// The picture moved so that each pixel has a neighbour's value; beyond the edge the edge goes on.
+    /// The image shifted so that each pixel has the value of a neighbour; at the border, the border pixel is repeated.
     fn neighbours<'a>(&'a self, picture: &'a Tensor) -> impl Iterator<Item = Tensor> + 'a {
         let (height, width) = (picture.size()[1], picture.size()[2]);
         self.dilations.iter().flat_map(move |&distance| {

@@ -1,10 +1,9 @@
-//! The score of a run's checkpoints while it goes on: segmentation of one set, as `trainer eval segmentation` does without
-//! options.
+//! Evaluates the checkpoints of a run during training: segmentation of one dataset, as `trainer eval segmentation` without options.
 
 use tch::Device;
 
-use super::datasets::SegmentationSet;
-use super::segmentation::{Deciding, SegmentationScores, evaluate};
+use super::datasets::SegmentationDataset;
+use super::segmentation::{DecisionSettings, SegmentationScores, evaluate};
 use crate::checkpoint::Checkpoint;
 use crate::class_vectors::ClassVectors;
 use crate::device::Precision;
@@ -13,27 +12,31 @@ use crate::model::Model;
 use crate::segmenter::{Segmenter, WINDOW_BATCH};
 use crate::settings::EvaluationSettings;
 use crate::window::Window;
-use crate::{evaluation::classes::Words, templates};
+use crate::{evaluation::classes::ClassNames, templates};
 
-/// The set that the settings name, whole; refused when a file is missing.
-pub fn set(settings: &EvaluationSettings) -> Result<Option<SegmentationSet>> {
+/// The dataset in the settings; an error if files are missing.
+pub fn set(settings: &EvaluationSettings) -> Result<Option<SegmentationDataset>> {
     let Some(data) = &settings.data else { return Ok(None) };
-    let mut set = SegmentationSet::open(&settings.dataset, data, None)?;
-    set.refuse_if_incomplete()?;
+    let mut set = SegmentationDataset::open(&settings.dataset, data, None)?;
+    set.check_complete()?;
     if settings.limit > 0 {
         set.pairs.truncate(settings.limit);
     }
     Ok(Some(set))
 }
 
-/// Scores a checkpoint on a set.
-pub fn score(checkpoint: &Checkpoint, set: &SegmentationSet, device: Device) -> Result<SegmentationScores> {
+/// Evaluates a checkpoint on a dataset.
+pub fn score(
+    checkpoint: &Checkpoint,
+    set: &SegmentationDataset,
+    device: Device,
+) -> Result<SegmentationScores> {
     let model = Model::open(checkpoint, Precision::Auto, device)?;
     let folder = set.published.is_none();
     let short = if folder { model.size } else { Window::PUBLISHED.short };
     let window = Window { short, long: Window::PUBLISHED.long, side: short, stride: (short / 2).max(1) };
     let vectors = if folder { model.vectors } else { ClassVectors::Caption };
-    let deciding = Deciding {
+    let decision = DecisionSettings {
         threshold: super::command::THRESHOLD,
         scale: model.text.logit_scale().double_value(&[]),
         pamr: None,
@@ -42,8 +45,12 @@ pub fn score(checkpoint: &Checkpoint, set: &SegmentationSet, device: Device) -> 
         worst: 0,
     };
     let by_threshold = set.background == Some(super::datasets::Background::Threshold);
-    let asked: Vec<Vec<String>> =
-        set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.asked(Words::Plain)).collect();
+    let asked: Vec<Vec<String>> = set
+        .classes
+        .iter()
+        .skip(usize::from(by_threshold))
+        .map(|class| class.prompts(ClassNames::Plain))
+        .collect();
     let segmenter = Segmenter::new(model, &asked, &templates::read("imagenet")?, vectors, window)?;
-    Ok(evaluate(set, &segmenter, &deciding)?.0)
+    Ok(evaluate(set, &segmenter, &decision)?.0)
 }

@@ -1,17 +1,17 @@
-//! Rows of the paper's tables, as published, to stand beside what is measured here.
+//! Published results from the tables of the paper, for comparison.
 
-/// A row of the segmentation table: mIoU in per cent, background left out, in the order of [`COLUMNS`].
+/// A row of the segmentation table: mIoU in percent, without background, in the order of [`COLUMNS`].
 #[derive(Debug)]
 pub struct Row {
-    /// The system.
+    /// The method.
     pub system: &'static str,
-    /// Backbone and training data, where the paper names them.
+    /// Backbone and training data, if the paper gives them.
     pub trained: &'static str,
-    /// One score a column; none where the paper has none.
+    /// One score per column; `None` if the paper has none.
     pub miou: [Option<f64>; 5],
 }
 
-/// `--dataset` names of the table's columns, with what the table calls them.
+/// The columns of the table: name for `--dataset`, and title.
 pub const COLUMNS: [(&str, &str); 5] = [
     ("voc20", "VOC20"),
     ("context59", "Context59"),
@@ -20,7 +20,7 @@ pub const COLUMNS: [(&str, &str); 5] = [
     ("ade150", "ADE20K"),
 ];
 
-/// What the published segmentation rows have in common.
+/// The protocol of the published segmentation results.
 pub const PROTOCOL: &str = "as published in the SimZSS paper (ICLR 2025): short side 448, window 448, stride 224, \
     80 templates, background left out, no refinement; rows of other systems as that paper reports them";
 
@@ -46,16 +46,16 @@ pub const ROWS: &[Row] = &[
     row("SimZSS", "ViT-B, COCO Captions", [90.3, 43.1, 29.0, 33.0, 21.8]),
 ];
 
-/// A row of the classification table, in per cent.
+/// A row of the classification table, in percent.
 #[derive(Debug)]
 pub struct ClassificationRow {
-    /// The system.
+    /// The method.
     pub system: &'static str,
     /// Its training data.
     pub trained: &'static str,
-    /// ImageNet-1k zero-shot top-1.
+    /// Zero-shot top-1 accuracy on ImageNet-1k.
     pub imagenet: f64,
-    /// Mean over the classification suite.
+    /// Mean over the paper's classification datasets.
     pub mean: f64,
 }
 

@@ -1,7 +1,7 @@
-//! Where the right answer stands among scores: what top-k accuracies and recalls are counted from.
+//! The rank of the correct answer among all scores, from which top-k accuracy and recall are computed.
 
-/// Answers that score higher than answer `target`; of equal ones those before it, so that a model that tells nothing
-/// apart gains nothing. None where a score is no number.
+/// Number of answers with a higher score than answer `target`. Equal scores count as higher if they come before it, so that a model
+/// with constant scores gains nothing. `None` if a score is NaN.
 pub fn rank(scores: &[f32], target: usize) -> Option<usize> {
     let own = *scores.get(target)?;
     let mut higher = 0;
@@ -14,7 +14,7 @@ pub fn rank(scores: &[f32], target: usize) -> Option<usize> {
     Some(higher)
 }
 
-/// Share of ranks below `k`.
+/// Fraction of the ranks that are below `k`.
 pub fn within(ranks: &[usize], k: usize) -> f64 {
     ranks.iter().filter(|&&rank| rank < k).count() as f64 / ranks.len().max(1) as f64
 }

@@ -1,5 +1,5 @@
-//! Retrieval between images and captions: recall at 1, 5 and 10, both ways, as CLIP's papers count it: a query counts
-//! as answered when one of its right answers is among the first k.
+//! Retrieval between images and captions: recall at 1, 5 and 10 in both directions, as in the CLIP papers: a query counts if at least
+//! one of its correct answers is among the first k.
 
 use std::time::Instant;
 
@@ -7,18 +7,18 @@ use loader::program::{Progress, interrupted};
 use serde::Serialize;
 use tch::Tensor;
 
-use super::classification::{not_a_number, rows};
-use super::image_sets::{ImageSet, Known};
+use super::classification::{not_finite, rows};
+use super::image_datasets::{ImageDataset, Label};
 use super::ranking::{rank, within};
 use crate::class_vectors::caption_vectors;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::towers::unit;
 
-/// Queries compared with all answers at a time.
+/// Number of queries that are compared with all answers at a time.
 const QUERIES: i64 = 256;
 
-/// Recalls of one way, fractions of 1.
+/// Recalls in one direction, as fractions of 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Recall {
     /// Recall at 1.
@@ -29,24 +29,24 @@ pub struct Recall {
     pub r10: f64,
 }
 
-/// Recalls of a set.
+/// Recalls on a dataset.
 #[derive(Debug, Clone, Serialize)]
 pub struct RetrievalScores {
-    /// Captions found by an image.
+    /// The query is an image, the answers are captions.
     pub image_to_text: Recall,
-    /// Images found by a caption.
+    /// The query is a caption, the answers are images.
     pub text_to_image: Recall,
-    /// Images.
+    /// Number of images.
     pub images: usize,
-    /// Captions.
+    /// Number of captions.
     pub captions: usize,
-    /// Images a second, reading them and embedding their captions included.
+    /// Images per second, including the time to read them and to embed their captions.
     pub images_per_second: f64,
 }
 
-/// Embeds every image and caption of the set and ranks them.
+/// Embeds all images and captions of the dataset and ranks them.
 pub fn evaluate(
-    set: &ImageSet,
+    set: &ImageDataset,
     model: &Model,
     size: u32,
     batch: usize,
@@ -58,14 +58,13 @@ pub fn evaluate(
     let mut progress = Progress::new("embedding", "images", set.known_length());
     for some in set.batches(size, batch, threads) {
         if interrupted() {
-            let problem = "interrupted before the set was scored".to_owned();
-            return Err(Error::Invalid { path: set.name.clone().into(), problem });
+            return Err(Error::Interrupted(format!("the evaluation on {} is not finished", set.name)));
         }
         let some = some?;
         images.push(unit(&model.vision.features(&some.pixels).class));
         let mut texts = Vec::new();
-        for known in some.known {
-            if let Known::Captions(its) = known {
+        for label in some.labels {
+            if let Label::Captions(its) = label {
                 owners.extend(std::iter::repeat_n(count, its.len()));
                 texts.extend(its);
             }
@@ -76,11 +75,14 @@ pub fn evaluate(
     }
     progress.finish(&format!("{} captions", owners.len()));
     if images.is_empty() {
-        return Err(Error::Invalid { path: set.name.clone().into(), problem: "holds no image".to_owned() });
+        return Err(Error::Invalid {
+            path: set.name.clone().into(),
+            problem: "contains no images".to_owned(),
+        });
     }
     let (image_to_text, text_to_image) =
         recalls(&Tensor::cat(&images, 0), &Tensor::cat(&captions, 0), &owners)
-            .ok_or_else(|| not_a_number(&set.name))?;
+            .ok_or_else(|| not_finite(&set.name))?;
     Ok(RetrievalScores {
         image_to_text,
         text_to_image,
@@ -90,8 +92,8 @@ pub fn evaluate(
     })
 }
 
-/// Recalls from unit-length rows, images [n, d] and captions [m, d], where caption i is of image `owners[i]` and those
-/// of an image are neighbours. None where a similarity is no number.
+/// Recalls from rows of unit length, images [n, d] and captions [m, d]. Caption i belongs to image `owners[i]`; the captions of an
+/// image are consecutive. `None` if a similarity is NaN.
 pub fn recalls(images: &Tensor, captions: &Tensor, owners: &[usize]) -> Option<(Recall, Recall)> {
     let recall =
         |ranks: &[usize]| Recall { r1: within(ranks, 1), r5: within(ranks, 5), r10: within(ranks, 10) };
@@ -103,14 +105,14 @@ pub fn recalls(images: &Tensor, captions: &Tensor, owners: &[usize]) -> Option<(
     for (image, scores) in scores(images, captions) {
         let first = owners.partition_point(|&owner| owner < image);
         let own = owners[first..].iter().take_while(|&&owner| owner == image).count();
-        // An image's best caption has no other of its own before it that is not counted in its rank.
+        // The best rank among the captions of an image: no other caption of the same image is above it.
         let ranks: Option<Vec<usize>> = (first..first + own).map(|caption| rank(&scores, caption)).collect();
         best.push(ranks?.into_iter().min()?);
     }
     Some((recall(&best), recall(&found)))
 }
 
-/// Every query's number with its scores against all answers.
+/// The number of each query, with its scores for all answers.
 fn scores<'a>(queries: &'a Tensor, answers: &'a Tensor) -> impl Iterator<Item = (usize, Vec<f32>)> + 'a {
     let count = queries.size()[0];
     (0..count).step_by(QUERIES as usize).flat_map(move |start| {

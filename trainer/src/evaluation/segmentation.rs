@@ -1,4 +1,4 @@
-//! Scores a segmenter on a set: images are read ahead, their windows go through the tower together, labels are counted.
+//! Evaluates a segmenter on a dataset: images are read ahead, their windows are batched, and labels are counted.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -11,109 +11,114 @@ use serde::Serialize;
 use tch::{Kind, Tensor};
 
 use super::confusion::{ClassScore, Confusion};
-use super::datasets::{Background, SegmentationSet};
+use super::datasets::{Background, SegmentationDataset};
 use super::labels::{self, Rule};
 use super::masks::{self, Mask};
 use super::pamr::Pamr;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 use crate::segmenter::Segmenter;
 
-/// How scores become labels, and how fast.
+/// How scores become labels, and the sizes of batches.
 #[derive(Debug, Clone)]
-pub struct Deciding {
-    /// Least softmax probability of a class that is not background.
+pub struct DecisionSettings {
+    /// Minimum softmax probability of a class that is not background.
     pub threshold: f64,
-    /// What similarities are multiplied with before that softmax.
+    /// Scale of the similarities before that softmax.
     pub scale: f64,
     /// Refinement of the scores.
     pub pamr: Option<Pamr>,
-    /// Windows that go through the tower together, of one image or several.
+    /// Windows per forward pass, from one or several images.
     pub batch: usize,
-    /// Threads that read images.
+    /// Number of threads that read images.
     pub readers: usize,
-    /// Images with the lowest scores to keep.
+    /// Number of images with the lowest scores to return.
     pub worst: usize,
 }
 
-/// Scores of a set; shares and scores are fractions of 1.
+/// Scores on a dataset, as fractions of 1.
 #[derive(Debug, Clone, Serialize)]
 pub struct SegmentationScores {
-    /// Mean over the classes of intersection over union.
+    /// Mean intersection over union of the classes.
     pub miou: f64,
-    /// Share of pixels with the right class.
+    /// Fraction of the pixels with the correct class.
     pub pixel_accuracy: f64,
-    /// Mean over the classes of the share of their pixels that is found.
+    /// Mean accuracy of the classes.
     pub mean_accuracy: f64,
-    /// Mean IoU to expect of uniformly random labels.
+    /// Chance level: expected mean IoU of uniformly random labels.
     pub chance: f64,
-    /// Images scored.
+    /// Number of images.
     pub images: usize,
-    /// Pixels that counted.
+    /// Number of pixels that count.
     pub pixels: u64,
-    /// Pixels whose label does not count.
+    /// Number of ignored pixels.
     pub ignored: u64,
-    /// Images a second, reading them included.
+    /// Images per second, including the time to read them.
     pub images_per_second: f64,
-    /// Class by class.
+    /// Scores per class.
     pub classes: Vec<ClassScore>,
 }
 
 /// An image with a low score.
 #[derive(Debug, Clone, Serialize)]
-pub struct Low {
+pub struct WorstImage {
     /// The image.
     pub image: PathBuf,
     /// Its mask.
     pub mask: PathBuf,
-    /// Mean IoU over the classes that are in the image or were seen in it.
+    /// Mean IoU over the classes that are in the mask or predicted.
     pub miou: f64,
-    /// What was predicted, a label a pixel.
+    /// Predicted labels, one per pixel.
     #[serde(skip)]
     pub predicted: Vec<u8>,
-    /// What is true.
+    /// True labels.
     #[serde(skip)]
     pub truth: Vec<u8>,
 }
 
-/// An image with its mask, read.
+/// An image with its mask.
 struct Sample {
     at: usize,
     image: RgbImage,
     mask: Mask,
 }
 
-/// Segments every image of the set and scores it against its mask; the images with the lowest scores come with it,
-/// lowest first.
+/// Segments all images of the dataset and compares them with their masks. Also returns the images with the lowest scores, lowest
+/// first.
 pub fn evaluate(
-    set: &SegmentationSet,
+    set: &SegmentationDataset,
     segmenter: &Segmenter,
-    deciding: &Deciding,
-) -> Result<(SegmentationScores, Vec<Low>)> {
+    decision: &DecisionSettings,
+) -> Result<(SegmentationScores, Vec<WorstImage>)> {
     let started = Instant::now();
     let mut confusion = Confusion::new(set.classes.len());
-    let mut low: Vec<Low> = Vec::new();
+    let mut low: Vec<WorstImage> = Vec::new();
     let mut progress = Progress::new("evaluating", "images", set.pairs.len() as u64);
     std::thread::scope(|scope| {
-        let (send, read) = sync_channel(2 * deciding.readers.max(1));
-        scope.spawn(move || read_all(set, deciding.readers.max(1), &send));
+        let (send, read) = sync_channel(2 * decision.readers.max(1));
+        scope.spawn(move || read_all(set, decision.readers.max(1), &send));
         let mut waiting = VecDeque::new();
-        while let Some(samples) = next_group(&read, &mut waiting, segmenter, deciding.batch)? {
+        while let Some(samples) = next_group(&read, &mut waiting, segmenter, decision.batch)? {
             if interrupted() {
-                let problem = "interrupted before the set was scored".to_owned();
-                return Err(Error::Invalid { path: set.pairs[samples[0].at].0.clone(), problem });
+                return Err(Error::Interrupted(format!("the evaluation on {} is not finished", set.title)));
             }
             let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
-            let scores = segmenter.scores_of(&images, deciding.batch);
+            let scores = segmenter.scores_of(&images, decision.batch);
             for (sample, scores) in samples.into_iter().zip(scores) {
-                let predicted = decide(set, segmenter, deciding, &sample, scores);
+                let predicted = decide(set, segmenter, decision, &sample, scores);
                 let mut own = Confusion::new(set.classes.len());
                 own.add(&sample.mask.labels, &predicted);
                 confusion.merge(&own);
-                if deciding.worst > 0 && own.pixels() > 0 {
+                if decision.worst > 0 && own.pixels() > 0 {
                     let (image, mask) = set.pairs[sample.at].clone();
-                    low.push(Low { image, mask, miou: own.mean_iou(), predicted, truth: sample.mask.labels });
+                    low.push(WorstImage {
+                        image,
+                        mask,
+                        miou: own.mean_iou(),
+                        predicted,
+                        truth: sample.mask.labels,
+                    });
                     low.sort_by(|a, b| a.miou.total_cmp(&b.miou));
-                    low.truncate(deciding.worst);
+                    low.truncate(decision.worst);
                 }
                 progress.advance(1, || format!("mIoU {:.1} %", 100.0 * confusion.mean_iou()));
             }
@@ -135,29 +140,31 @@ pub fn evaluate(
     Ok((scores, low))
 }
 
-/// Labels of a picture from the scores of its classes; where there is a background by threshold, `scores` lacks it.
+/// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.
 fn decide(
-    set: &SegmentationSet,
+    set: &SegmentationDataset,
     segmenter: &Segmenter,
-    deciding: &Deciding,
+    decision: &DecisionSettings,
     sample: &Sample,
     scores: Tensor,
 ) -> Vec<u8> {
-    let Deciding { threshold, scale, .. } = *deciding;
+    let DecisionSettings { threshold, scale, .. } = *decision;
     let by_threshold = set.background == Some(Background::Threshold);
-    let (scores, rule) = match &deciding.pamr {
+    let (scores, rule) = match &decision.pamr {
         Some(pamr) => {
             let image = segmenter.resized(&sample.image).squeeze_dim(0).permute([2, 0, 1]);
             let refined = pamr.refine(&image, &(scores * scale).softmax(0, Kind::Float));
-            (refined, if by_threshold { Rule::Probability { threshold } } else { Rule::Likeliest })
+            (refined, if by_threshold { Rule::Probability { threshold } } else { Rule::HighestScore })
         }
-        None => (scores, if by_threshold { Rule::Similarity { threshold, scale } } else { Rule::Likeliest }),
+        None => {
+            (scores, if by_threshold { Rule::Similarity { threshold, scale } } else { Rule::HighestScore })
+        }
     };
     let (height, width) = (i64::from(sample.mask.height), i64::from(sample.mask.width));
     labels::bytes(&labels::decide(&scores, height, width, rule))
 }
 
-/// Images until their windows fill a batch; none at the end of the set.
+/// Images until their windows fill a batch; `None` at the end of the dataset.
 fn next_group(
     read: &Receiver<Result<Sample>>,
     waiting: &mut VecDeque<Sample>,
@@ -171,15 +178,15 @@ fn next_group(
         windows += segmenter.windows(&sample.image);
         waiting.push_back(sample);
     }
-    // The last one may begin the next batch instead of overfilling this one.
+    // If the last image does not fit, it starts the next batch.
     let keep = if windows > batch && waiting.len() > 1 { waiting.pop_back() } else { None };
     let group: Vec<Sample> = waiting.drain(..).collect();
     waiting.extend(keep);
     Ok((!group.is_empty()).then_some(group))
 }
 
-/// Reads the set in order, `readers` images at a time, until nobody wants more.
-fn read_all(set: &SegmentationSet, readers: usize, send: &SyncSender<Result<Sample>>) {
+/// Reads the images in order, `readers` at a time, until the receiver is dropped.
+fn read_all(set: &SegmentationDataset, readers: usize, send: &SyncSender<Result<Sample>>) {
     let numbers: Vec<usize> = (0..set.pairs.len()).collect();
     for some in numbers.chunks(readers) {
         let read: Vec<Result<Sample>> = std::thread::scope(|scope| {
@@ -203,20 +210,20 @@ fn read_all(set: &SegmentationSet, readers: usize, send: &SyncSender<Result<Samp
     }
 }
 
-fn read_sample(set: &SegmentationSet, at: usize) -> Result<Sample> {
+fn read_sample(set: &SegmentationDataset, at: usize) -> Result<Sample> {
     let (image_path, mask_path) = &set.pairs[at];
     let image = read_image(image_path)?;
     let mask = masks::read(mask_path, &set.table)?;
     if (mask.width, mask.height) != image.dimensions() {
         let size = (mask.width, mask.height);
-        let problem = format!("is {size:?} pixels and its image {:?}", image.dimensions());
+        let problem = format!("has {size:?} pixels, but its image has {:?}", image.dimensions());
         return Err(Error::Invalid { path: mask_path.clone(), problem });
     }
     Ok(Sample { at, image, mask })
 }
 
-/// A picture, with the limits that all pictures are read under.
+/// Decodes an image, with the size limits of the loader.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(at(path))?;
+    let bytes = std::fs::read(path).map_err(reading(path))?;
     loader::pixels::decode(&bytes).map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
 }

@@ -1,4 +1,4 @@
-//! The segmentation and classification tables in Markdown: what was measured, beside the paper's rows.
+//! Results as Markdown tables, together with the published results.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use super::published::{CLASSIFICATION, COLUMNS, PROTOCOL, ROWS};
 
-/// Results of one task and model under one protocol: scores in per cent by data set.
+/// Results of one task, model and protocol: scores in percent per dataset.
 struct Measured {
     model: String,
     protocol: String,
     scores: BTreeMap<String, f64>,
 }
 
-/// The tables for any number of results, as `trainer eval` writes them.
+/// The tables for results of `trainer eval`.
 pub fn markdown(results: &[Value]) -> String {
     let mut out = String::new();
     let of = |task: &str, score: &str| gather(results, task, score);
@@ -52,21 +52,21 @@ fn gather(results: &[Value], task: &str, score: &str) -> Vec<Measured> {
     rows
 }
 
-/// What of a protocol a reader needs beside a score.
+/// The parts of a protocol that a reader needs to interpret a score.
 fn protocol(protocol: &Value) -> String {
     let parts = protocol.as_object().into_iter().flatten();
-    // Which background a set has follows from its name.
+    // How the background is predicted follows from the name of the dataset.
     let parts = parts.filter(|(name, value)| !value.is_null() && *name != "background");
     parts.map(|(name, value)| format!("{name} {}", plain(value))).collect::<Vec<_>>().join(", ")
 }
 
-/// The concepts the model was trained on: a bank of the evaluation's own names is a head start that readers must know.
+/// The concept vocabulary of the training: if it contains the class names of the evaluation, readers must know it.
 fn bank(bank: &Value) -> String {
     let Some(concepts) = bank["concepts"].as_u64() else { return String::new() };
     match bank["names"].as_str() {
         Some(names) => format!("; trained on the {concepts} concepts of {names}"),
         None => format!(
-            "; trained on the {concepts} concepts seen {} times or more",
+            "; trained on the {concepts} concepts that are mentioned {} times or more",
             plain(&bank["min_mentions"])
         ),
     }
@@ -83,7 +83,7 @@ fn plain(value: &Value) -> String {
 }
 
 fn segmentation_table(out: &mut String, measured: &[Measured]) {
-    // Sets without a published column stand to the right.
+    // Datasets without published results are the last columns.
     let mut columns: Vec<(String, String)> =
         COLUMNS.iter().map(|(name, title)| ((*name).to_owned(), (*title).to_owned())).collect();
     for name in measured.iter().flat_map(|row| row.scores.keys()) {
@@ -117,7 +117,7 @@ fn segmentation_table(out: &mut String, measured: &[Measured]) {
 fn classification_table(out: &mut String, measured: &[Measured]) {
     let _ = writeln!(
         out,
-        "| top-1 % | trained on | ImageNet | mean over sets | sets |\n|---|---|---:|---:|---:|"
+        "| top-1 % | trained on | ImageNet | mean over datasets | datasets |\n|---|---|---:|---:|---:|"
     );
     for row in CLASSIFICATION {
         let _ = write!(out, "| {} [p] | {} |", row.system, row.trained);
@@ -133,14 +133,14 @@ fn classification_table(out: &mut String, measured: &[Measured]) {
     }
     let _ = writeln!(
         out,
-        "\n[p] as published in the SimZSS paper (ICLR 2025), the mean over its own suite of sets."
+        "\n[p] as published in the SimZSS paper (ICLR 2025); its mean is over its own selection of datasets."
     );
     notes(out, measured);
 }
 
 fn retrieval_table(out: &mut String, results: &[&Value]) {
     let head = ["R@1", "R@5", "R@10"].map(|k| format!("image to text {k} | text to image {k} |")).join(" ");
-    let _ = writeln!(out, "| recall % | set | {head}\n|---|---|{}", "---:|".repeat(6));
+    let _ = writeln!(out, "| recall % | dataset | {head}\n|---|---|{}", "---:|".repeat(6));
     for result in results {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let _ =

@@ -1,4 +1,4 @@
-"""Loads both towers with timm and open_clip: pip install open_clip_torch timm safetensors"""
+"""Load both towers with timm and open_clip. Requirements: pip install open_clip_torch timm safetensors"""
 
 import json
 from pathlib import Path
@@ -16,5 +16,6 @@ text = TextTransformer(**config["text"]).eval()
 text.load_state_dict(load_file(folder / "text.safetensors"))
 tokenizer = open_clip.SimpleTokenizer(context_length=config["text"]["context_length"])
 
-# captions: text(tokenizer(["a cat"])), [1, d]; patches: vision.forward_features(pixels)[:, vision.num_prefix_tokens :]
-# [B, N, d], of pixels / 255 normalised with config["mean"] and config["std"]; similarity is the cosine of both.
+# Caption embeddings, [1, d]: text(tokenizer(["a cat"]))
+# Patch features, [B, N, d]: vision.forward_features(pixels)[:, vision.num_prefix_tokens :]
+# Pixels are divided by 255 and normalized with config["mean"] and config["std"]. The similarity of both is their cosine.

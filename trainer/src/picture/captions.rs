@@ -1,4 +1,4 @@
-//! Captions beside their pictures, with marks under some of their words.
+//! Captions next to their images, with marks under some of their words.
 
 use std::ops::Range;
 
@@ -8,23 +8,23 @@ use super::lettering::Lettering;
 use super::{MARGIN, PAPER, ROW, colour, fit};
 use crate::error::Result;
 
-/// A picture and its caption.
+/// An image and its caption.
 #[derive(Debug)]
 pub struct Captioned {
-    /// The picture, shown small.
+    /// The image, which is drawn small.
     pub picture: RgbImage,
     /// The caption.
     pub text: String,
-    /// Bytes of the caption that are marked, each with what stands under the mark and the number of its colour.
+    /// Marks: the byte range in the caption, the text under the mark, and the number of its colour.
     pub marks: Vec<(Range<usize>, String, usize)>,
 }
 
-/// Side of the small pictures.
+/// Side of the small images, in pixels.
 const SIDE: u32 = 96;
-/// Thickness of a mark.
+/// Thickness of a mark, in pixels.
 const MARK: u32 = 3;
 
-/// A page of captions, one a row, each beside its picture.
+/// A page with one caption per row, next to its image.
 pub fn captions(rows: &[Captioned]) -> Result<RgbImage> {
     let font = Lettering::new()?;
     let text_width = |row: &Captioned| {
@@ -39,7 +39,7 @@ pub fn captions(rows: &[Captioned]) -> Result<RgbImage> {
         let (x, y) = (2 * MARGIN + SIDE, MARGIN + number as u32 * (SIDE + MARGIN));
         image::imageops::replace(&mut page, &fit(&row.picture, SIDE), MARGIN.into(), y.into());
         font.draw(&mut page, x, y, &row.text);
-        // Names under neighbouring marks take turns, so that they do not overlap.
+        // Texts under neighbouring marks are on different lines, so that they do not overlap.
         for (place, (span, name, label)) in row.marks.iter().enumerate() {
             let left = x + font.width(before(&row.text, span));
             let length = font.width(row.text.get(span.clone()).unwrap_or_default());

@@ -1,14 +1,14 @@
-//! Numbers as colours.
+//! Heat maps.
 
 use image::{Rgb, RgbImage};
 
 use super::mix;
 
-/// Share of the ramp's colour in a heat map; the rest is the photograph in grey, so that shapes stay visible.
+/// Opacity of the colours in a heat map; under them is the photograph in grey, so that shapes stay visible.
 const OPACITY: f32 = 0.72;
 
-/// Colour of a value between 0 and 1: viridis (Smith and van der Walt, 2015), which grows lighter with the value for
-/// every reader, in print without colours too. Nine of its colours, interpolated.
+/// Colour of a value between 0 and 1: viridis (Smith and van der Walt, 2015), whose brightness increases with the value, also for
+/// colour-blind readers and in print without colours. Nine of its colours, interpolated.
 pub fn ramp(value: f32) -> Rgb<u8> {
     const STOPS: [[u8; 3]; 9] = [
         [68, 1, 84],
@@ -26,8 +26,8 @@ pub fn ramp(value: f32) -> Rgb<u8> {
     mix(Rgb(STOPS[below]), Rgb(STOPS[below + 1]), place - below as f32)
 }
 
-/// The photograph in grey under the colours of `values`, one a pixel, row by row; `low` gets the ramp's dark end and
-/// `high` its light one.
+/// The photograph in grey under the colours of `values`, one per pixel, row by row. `low` is the dark end of the colour scale and
+/// `high` the light end.
 pub fn heat(photo: &RgbImage, values: &[f32], low: f32, high: f32) -> RgbImage {
     debug_assert_eq!(values.len(), (photo.width() * photo.height()) as usize);
     let span = (high - low).max(f32::MIN_POSITIVE);

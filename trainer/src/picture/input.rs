@@ -1,4 +1,4 @@
-//! Which pictures are meant, and their pixels: upright, and no larger than allowed.
+//! Input images: finds the files, and decodes them upright and within limits.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -7,16 +7,16 @@ use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading};
 
-/// What is refused before a pixel is decoded.
+/// Limits for an image, checked before it is decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of the file.
+    /// Maximum size of the file in bytes.
     pub bytes: u64,
-    /// Pixels, by the file's own header.
+    /// Maximum number of pixels, according to the header of the file.
     pub pixels: u64,
-    /// Long side over short side.
+    /// Maximum ratio of the long side to the short side.
     pub ratio: u32,
 }
 
@@ -32,7 +32,7 @@ impl Limits {
         if pixels > self.pixels {
             let millions = |pixels: u64| pixels as f64 / 1e6;
             return Err(format!(
-                "{width} x {height} pixels are {:.0} million, and at most {:.0} million are read",
+                "has {width} x {height} pixels, {:.0} million; the limit is {:.0} million",
                 millions(pixels),
                 millions(self.pixels)
             ));
@@ -40,7 +40,7 @@ impl Limits {
         let (short, long) = (width.min(height), width.max(height));
         if short == 0 || long > self.ratio * short {
             return Err(format!(
-                "{width} x {height} is too long and narrow; one side may be {} times the other",
+                "is too narrow, {width} x {height} pixels; one side may be at most {} times as long as the other",
                 self.ratio
             ));
         }
@@ -48,23 +48,23 @@ impl Limits {
     }
 }
 
-/// The pixels of a jpeg, png or webp file, turned upright as its EXIF data say.
+/// Decodes a jpeg, png or webp file and applies its EXIF orientation.
 ///
 /// # Errors
-/// Why this is not a picture or not one to read, as a phrase; sizes are judged by the header, before decoding.
+/// Why this cannot be decoded, as the rest of a sentence. Sizes are checked in the header, before decoding.
 pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage, String> {
-    const NO_PICTURE: &str = "no jpeg, png or webp picture";
+    const NO_IMAGE: &str = "is not a jpeg, png or webp image";
     if bytes.len() as u64 > limits.bytes {
-        return Err(format!("larger than {} MB", limits.bytes >> 20));
+        return Err(format!("is larger than {} MB", limits.bytes >> 20));
     }
     let reader = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string());
     if reader()?.format().is_none() {
-        return Err(NO_PICTURE.to_owned());
+        return Err(NO_IMAGE.to_owned());
     }
-    let mut decoder = reader()?.into_decoder().map_err(|e| format!("{NO_PICTURE}: {e}"))?;
+    let mut decoder = reader()?.into_decoder().map_err(|e| format!("{NO_IMAGE}: {e}"))?;
     let (width, height) = decoder.dimensions();
     limits.check(width, height)?;
-    // A picture whose EXIF data cannot be read is shown as it lies.
+    // If the EXIF data cannot be read, the image is not rotated.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
     drop(decoder);
     let mut picture = DynamicImage::ImageRgb8(loader::pixels::decode(bytes)?);
@@ -72,35 +72,38 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
     Ok(picture.into_rgb8())
 }
 
-/// Reads a picture as [`photograph`] does, within the default limits.
+/// Reads an image file with [`photograph`] and the default limits.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let limits = Limits::default();
-    let decoded = if fs::metadata(path).map_err(at(path))?.len() > limits.bytes {
+    let decoded = if fs::metadata(path).map_err(reading(path))?.len() > limits.bytes {
         Err(format!("is larger than {} MB", limits.bytes >> 20))
     } else {
-        photograph(&fs::read(path).map_err(at(path))?, &limits)
+        photograph(&fs::read(path).map_err(reading(path))?, &limits)
     };
     decoded.map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 
-/// The pictures that are named: files, folders (their jpg, png and webp files, not those of folders in them) and
-/// patterns such as `photos/**/*.jpg`; each once, in order of name within each input.
+/// The image files of some inputs: files, folders (jpg, png and webp files directly in them), and patterns such as
+/// `photos/**/*.jpg`. Each file appears once; the files of an input are sorted by name.
 pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for input in inputs {
         let mut found = if input.is_dir() {
-            let entries = fs::read_dir(input).map_err(at(input))?;
+            let entries = fs::read_dir(input).map_err(reading(input))?;
             let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|e| e.path())).collect();
-            paths.map_err(at(input))?.into_iter().filter(|path| is_picture(path)).collect()
+            paths.map_err(reading(input))?.into_iter().filter(|path| is_picture(path)).collect()
         } else if input.exists() {
             vec![input.clone()]
         } else {
             matches(input)?
         };
+        if found.is_empty() && input.is_dir() {
+            let problem = "contains no jpg, png or webp".to_owned();
+            return Err(Error::Invalid { path: input.clone(), problem });
+        }
         if found.is_empty() {
-            let problem = if input.is_dir() { "holds no jpg, png or webp" } else { "does not exist" };
-            return Err(Error::Invalid { path: input.clone(), problem: problem.to_owned() });
+            return Err(Error::Missing { path: input.clone() });
         }
         found.sort();
         out.extend(found.into_iter().filter(|path| seen.insert(path.clone())));
@@ -110,8 +113,8 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
 
 fn matches(pattern: &Path) -> Result<Vec<PathBuf>> {
     let invalid = |problem: String| Error::Invalid { path: pattern.to_owned(), problem };
-    let text = pattern.to_str().ok_or_else(|| invalid("is not UTF-8".to_owned()))?;
-    let paths = glob::glob(text).map_err(|e| invalid(format!("is no pattern: {e}")))?;
+    let text = pattern.to_str().ok_or_else(|| invalid("is not valid UTF-8".to_owned()))?;
+    let paths = glob::glob(text).map_err(|e| invalid(format!("is not a valid pattern: {e}")))?;
     Ok(paths.flatten().filter(|path| path.is_file() && is_picture(path)).collect())
 }
 
@@ -158,12 +161,12 @@ mod tests {
         bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
         assert!(photograph(&bomb, &Limits::default()).is_err());
         assert!(photograph(b"GIF89a and more", &limits).is_err());
-        assert!(photograph(b"", &limits).unwrap_err().contains("no jpeg"));
+        assert!(photograph(b"", &limits).unwrap_err().contains("not a jpeg"));
     }
 
     #[test]
     fn photographs_of_turned_cameras_stand_upright() {
-        // Left half red, right half blue; orientation 6 is shown turned clockwise: red above, blue below.
+        // Left half red, right half blue; orientation 6 means: rotate clockwise, then red is at the top.
         let picture =
             RgbImage::from_fn(32, 16, |x, _| if x < 16 { Rgb([250, 0, 0]) } else { Rgb([0, 0, 250]) });
         let mut bytes = Cursor::new(Vec::new());

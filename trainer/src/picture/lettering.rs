@@ -1,4 +1,4 @@
-//! Lines of text in pictures.
+//! Draws lines of text.
 
 use ab_glyph::{Font, FontRef, PxScale, ScaleFont, point};
 use image::{Rgb, RgbImage};
@@ -6,10 +6,10 @@ use image::{Rgb, RgbImage};
 use super::{INK, PAPER, mix};
 use crate::error::{Error, Result};
 
-/// Height of the letters, pixels.
+/// Height of the letters, in pixels.
 pub(super) const TEXT_HEIGHT: f32 = 17.0;
 
-/// One size of one font (Ubuntu Light, Ubuntu Font Licence).
+/// A font in one size: Ubuntu Light (Ubuntu Font Licence).
 pub(super) struct Lettering {
     font: FontRef<'static>,
 }
@@ -17,11 +17,11 @@ pub(super) struct Lettering {
 impl Lettering {
     pub(super) fn new() -> Result<Self> {
         let font = FontRef::try_from_slice(epaint_default_fonts::UBUNTU_LIGHT)
-            .map_err(|e| Error::Setting { name: "font".to_owned(), problem: e.to_string() })?;
+            .map_err(|e| Error::Failed(format!("cannot read the embedded font: {e}")))?;
         Ok(Self { font })
     }
 
-    /// Places of the glyphs of a line whose top is at `y`.
+    /// The glyphs of a line whose top is at `y`, with their positions.
     fn glyphs(&self, text: &str, x: f32, y: f32) -> Vec<ab_glyph::Glyph> {
         let font = self.font.as_scaled(PxScale::from(TEXT_HEIGHT));
         let mut pen = x;
@@ -38,13 +38,13 @@ impl Lettering {
             .collect()
     }
 
-    /// Width of a line of text, pixels.
+    /// Width of a line of text, in pixels.
     pub(super) fn width(&self, text: &str) -> u32 {
         let font = self.font.as_scaled(PxScale::from(TEXT_HEIGHT));
         text.chars().map(|c| font.h_advance(font.glyph_id(c))).sum::<f32>().ceil() as u32
     }
 
-    /// As much of a line of text as `width` pixels hold, with an ellipsis where that is not all.
+    /// The line of text, shortened with an ellipsis if it is wider than `width` pixels.
     pub(super) fn shortened(&self, text: &str, width: u32) -> String {
         if self.width(text) <= width {
             return text.to_owned();
@@ -56,12 +56,12 @@ impl Lettering {
         kept.into_iter().chain(['…']).collect()
     }
 
-    /// Writes a line of text whose top left corner is at (x, y).
+    /// Draws a line of text with its top left corner at (x, y).
     pub(super) fn draw(&self, page: &mut RgbImage, x: u32, y: u32, text: &str) {
         self.ink(page, x as f32, y as f32, text, INK);
     }
 
-    /// The same around (x, y), with a pale rim that keeps it legible on any colour.
+    /// Draws a line of text with its centre at (x, y), with a white outline, so that it is legible on any colour.
     pub(super) fn label(&self, page: &mut RgbImage, x: u32, y: u32, text: &str) {
         let (left, top) = (x as f32 - self.width(text) as f32 / 2.0, y as f32 - TEXT_HEIGHT / 2.0);
         for (dx, dy) in [

@@ -1,4 +1,4 @@
-//! Pictures for people: a segmentation laid over its photograph with a legend, heat maps, sheets of both.
+//! Visualization: a segmentation drawn over its photograph with a legend, heat maps, sheets of several images.
 
 mod captions;
 mod heat;
@@ -19,23 +19,23 @@ use crate::error::Result;
 use lettering::{Lettering, TEXT_HEIGHT};
 use place::Labels;
 
-/// Share of the class's colour in the overlay; the rest is the photograph.
+/// Opacity of the class colour in the overlay.
 const OPACITY: f32 = 0.55;
-/// Space around the picture and between the legend's entries, pixels.
+/// Space around images and between the entries of the legend, in pixels.
 const MARGIN: u32 = 12;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: Rgb<u8> = Rgb([32, 32, 36]);
-/// Pictures narrower than this are shown enlarged, so that the legend has room.
-const LEAST_WIDTH: u32 = 448;
-/// Pictures are shown no longer than this, pixels.
-const LONGEST_SIDE: u32 = 1280;
-/// Share of white in the line between two segments.
+/// Images narrower than this many pixels are shown enlarged, so that there is room for the legend.
+const MIN_WIDTH: u32 = 448;
+/// Maximum side of a shown image, in pixels.
+const MAX_SIDE: u32 = 1280;
+/// Opacity of the white line between two segments.
 const LINE: f32 = 0.7;
 const ROW: u32 = 26;
 const SWATCH: u32 = 16;
 
-/// Colour of a class: eight colours that colour-blind readers tell apart (Okabe and Ito, 2008), then the same
-/// again lighter and darker.
+/// Colour of a class: eight colours that colour-blind readers can distinguish (Okabe and Ito, 2008), then the same colours lighter
+/// and darker.
 pub fn colour(class: usize) -> Rgb<u8> {
     const BASE: [[u8; 3]; 8] = [
         [230, 159, 0],
@@ -48,7 +48,7 @@ pub fn colour(class: usize) -> Rgb<u8> {
         [110, 110, 110],
     ];
     let base = BASE[class % BASE.len()];
-    // Towards white, towards black, further towards each ...
+    // Towards white, towards black, further towards white, ..
     let round = class / BASE.len();
     let (end, share) = match round {
         0 => (0.0, 0.0),
@@ -60,22 +60,22 @@ pub fn colour(class: usize) -> Rgb<u8> {
     Rgb(base.map(|v| (f32::from(v) * (1.0 - share) + end * share).round() as u8))
 }
 
-/// The photograph as it is shown: small ones enlarged, large ones shrunk.
+/// The photograph in the size in which it is shown: small ones are enlarged, large ones reduced.
 pub fn shown(photo: &RgbImage) -> RgbImage {
     let (width, height) = photo.dimensions();
     let long = width.max(height).max(1);
-    let zoom = LEAST_WIDTH.div_ceil(width.max(1)).min(LONGEST_SIDE / long);
+    let zoom = MIN_WIDTH.div_ceil(width.max(1)).min(MAX_SIDE / long);
     if zoom > 1 {
         return imageops::resize(photo, width * zoom, height * zoom, FilterType::CatmullRom);
     }
-    if long > LONGEST_SIDE {
-        let scaled = |side: u32| (side * LONGEST_SIDE / long).max(1);
+    if long > MAX_SIDE {
+        let scaled = |side: u32| (side * MAX_SIDE / long).max(1);
         return imageops::resize(photo, scaled(width), scaled(height), FilterType::Triangle);
     }
     photo.clone()
 }
 
-/// The picture with its long side brought to `side` pixels.
+/// The image, resized so that its long side has `side` pixels.
 pub fn fit(picture: &RgbImage, side: u32) -> RgbImage {
     let (width, height) = picture.dimensions();
     let long = width.max(height).max(1);
@@ -84,9 +84,9 @@ pub fn fit(picture: &RgbImage, side: u32) -> RgbImage {
     imageops::resize(picture, scaled(width), scaled(height), filter)
 }
 
-/// The photograph, the same under its segmentation with the classes' names on their largest segments, and a legend
-/// of the classes found with their share of the picture; `labels` has one class a pixel, row by row, and 255 (or
-/// any number that is no class) where no class is.
+/// The photograph; next to it the photograph under its segmentation, with class names on the largest segments; and a legend of the
+/// classes with their fraction of the area. `labels` has one class per pixel, row by row; 255 (or any number without a class) is
+/// background.
 pub fn overlay(photo: &RgbImage, labels: &[u8], names: &[String]) -> Result<RgbImage> {
     let (width, height) = photo.dimensions();
     debug_assert_eq!(labels.len(), (width * height) as usize);
@@ -110,7 +110,7 @@ pub fn overlay(photo: &RgbImage, labels: &[u8], names: &[String]) -> Result<RgbI
     for (class, place) in labels.places(names.len()).into_iter().enumerate() {
         let Some((x, y, room)) = place else { continue };
         let half = font.width(&names[class]) / 2;
-        // In segments that hold a word's height, and where the word stays on the picture.
+        // Only if the segment is high enough for the text and the text does not leave the image.
         if room as f32 >= 0.8 * TEXT_HEIGHT && x >= half && x + half <= width {
             font.label(&mut page, 2 * MARGIN + width + x, MARGIN + y, &names[class]);
         }
@@ -131,7 +131,7 @@ pub fn overlay(photo: &RgbImage, labels: &[u8], names: &[String]) -> Result<RgbI
     Ok(page)
 }
 
-/// Classes found, most pixels first, with their line of the legend.
+/// The classes in the image, largest area first, with their text in the legend.
 fn legend(labels: &[u8], names: &[String]) -> Vec<(usize, String)> {
     let mut counts = vec![0u64; names.len()];
     for &label in labels {
@@ -149,7 +149,7 @@ fn legend(labels: &[u8], names: &[String]) -> Vec<(usize, String)> {
     found.into_iter().map(line).collect()
 }
 
-/// The photograph under the colours of its classes, with a line between segments.
+/// The photograph with the colours of its classes, and a line between segments.
 fn tinted(photo: &RgbImage, labels: &[u8], classes: usize) -> RgbImage {
     let (width, height) = photo.dimensions();
     let mut out = photo.clone();

@@ -1,6 +1,6 @@
-//! Where in a segment its name has the most room.
+//! Finds the place in a segment with the most room for its name.
 
-/// One class a pixel, row by row.
+/// One class per pixel, row by row.
 pub(super) struct Labels<'a> {
     pub(super) width: u32,
     pub(super) height: u32,
@@ -8,8 +8,8 @@ pub(super) struct Labels<'a> {
 }
 
 impl Labels<'_> {
-    /// For each class its pixel farthest from any other class and from the picture's rim, as (x, y, distance in
-    /// pixels); none for classes without a pixel.
+    /// For each class the pixel with the largest distance to other classes and to the border of the image, as (x, y, distance in
+    /// pixels); `None` for classes without pixels.
     pub(super) fn places(&self, classes: usize) -> Vec<Option<(u32, u32, u32)>> {
         let mut best = vec![None; classes];
         for (at, &distance) in self.distances().iter().enumerate() {
@@ -18,12 +18,12 @@ impl Labels<'_> {
                 *best = Some((at as u32 % self.width, at as u32 / self.width, distance));
             }
         }
-        // The two passes count a step straight ahead as 3.
+        // A horizontal or vertical step counts 3 in `distances`.
         best.into_iter().map(|place| place.map(|(x, y, distance)| (x, y, distance / 3))).collect()
     }
 
-    /// Distance of each pixel to the nearest of another class or outside, in two passes: a step costs 3, a diagonal
-    /// one 4 (Borgefors, 1986).
+    /// Distance of each pixel to the nearest pixel of another class or outside, computed in two passes: a horizontal or vertical step
+    /// counts 3, a diagonal one 4 (Borgefors, 1986).
     fn distances(&self) -> Vec<u32> {
         let (width, height) = (i64::from(self.width), i64::from(self.height));
         let mut out = vec![u32::MAX; self.labels.len()];
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_middle_of_the_larger_segment() {
-        // Class 1 has a 3 x 3 block in the corner and one of 7 x 7 around (13, 8); the rest is class 0.
+        // Class 1 has a block of 3 x 3 in the corner and one of 7 x 7 around (13, 8); the rest is class 0.
         let inside = |x: u32, y: u32| (x < 3 && y < 3) || ((10..17).contains(&x) && (5..12).contains(&y));
         let labels: Vec<u8> = (0..20 * 14).map(|i| u8::from(inside(i % 20, i / 20))).collect();
         let places = Labels { width: 20, height: 14, labels: &labels }.places(3);

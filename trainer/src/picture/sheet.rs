@@ -1,4 +1,4 @@
-//! Several pictures on one page, each with a line of text and, for heat maps, the scale of its colours.
+//! Several images on one page, each with a title and, for heat maps, its colour scale.
 
 use image::RgbImage;
 
@@ -7,21 +7,21 @@ use super::lettering::Lettering;
 use super::{MARGIN, PAPER, ROW, SWATCH};
 use crate::error::Result;
 
-/// One picture of a sheet.
+/// One image of a sheet.
 #[derive(Debug)]
 pub struct Panel {
-    /// The line under it.
+    /// The text under it.
     pub title: String,
-    /// The picture.
+    /// The image.
     pub picture: RgbImage,
-    /// For heat maps, the values of the ramp's dark and light ends.
+    /// For heat maps: the values at the dark and the light end of the colour scale.
     pub scale: Option<(f32, f32)>,
 }
 
-/// Width of the bar that shows a ramp.
+/// Width of the colour bar, in pixels.
 const BAR: u32 = 96;
 
-/// A page of rows of panels, top left corners in line; a row is as high as its highest panel.
+/// A page with rows of panels, aligned at their top left corners. A row is as high as its highest panel.
 pub fn sheet(rows: &[Vec<Panel>]) -> Result<RgbImage> {
     let font = Lettering::new()?;
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);

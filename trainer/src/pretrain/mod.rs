@@ -1,9 +1,9 @@
-//! `trainer pretrain`: a small vision tower of one's own, where no pretrained one is at hand.
+//! `trainer pretrain`: pretrains a small vision tower from images alone, for tests and demos without DINOv2.
 //!
-//! It sees images alone, never captions or masks. A vocabulary of visual words is fitted to simple statistics of
-//! patches ([`words`]); the tower then learns to tell each patch's word, as a vector that stands close to the words it
-//! occurs beside, under changed light and noise. What all patches share is folded away at the end. It is no DINOv2:
-//! enough to tell textures and colours apart, which is what synthetic scenes need.
+//! It uses neither captions nor masks. Patches are clustered by k-means of simple colour and texture statistics ([`words`]); each
+//! cluster (visual word) gets an embedding from its co-occurrence with neighbouring clusters. The tower learns to predict the
+//! embedding of each patch (a pseudo-label) under random changes of light and noise. At the end, the output is whitened. This is far
+//! from DINOv2, but enough to distinguish colours and textures, as synthetic scenes require.
 
 mod words;
 
@@ -17,75 +17,78 @@ use tch::{Device, Kind, Tensor};
 use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::optimizer::{Optimizer, OptimizerSettings, learning_rate};
+use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::settings::VisionSettings;
 use crate::towers::{VisionShape, VisionTower, unit};
-use crate::vision_source::{FrozenVision, pixels};
+use crate::vision_source::{ImageEncoder, pixels};
 use crate::weights;
 use words::Words;
 
-/// Images a step.
+/// Images per step.
 const BATCH: usize = 8;
-/// Images the words are fitted to.
+/// Images for the clustering.
 const WORD_IMAGES: usize = 1024;
-/// Images whose patch tokens are whitened.
+/// Images for the whitening statistics.
 const WHITENING_IMAGES: usize = 512;
-/// Largest change of brightness, of one channel against the others, and of noise; shares of the full range.
+/// Maximum change of brightness, of one channel relative to the others, and of noise, as fractions of the full range.
 const BRIGHTNESS: f64 = 0.2;
 const TINT: f64 = 0.08;
 const NOISE: f64 = 0.03;
 
-/// What tower, from which images.
+/// Settings of `trainer pretrain`.
 #[derive(Debug, Clone)]
 pub struct PretrainSettings {
-    /// Folders of shards, shards or brace lists.
+    /// Shards: folders, tar files or brace lists.
     pub shards: Vec<PathBuf>,
-    /// Optimiser steps; 0 leaves the weights random.
+    /// Number of optimizer steps; 0 = keep the random initial weights.
     pub steps: u64,
     /// Side of the images in pixels.
     pub size: u32,
     /// Side of a patch in pixels.
     pub patch: i64,
-    /// Token width.
+    /// Embedding width of a token.
     pub width: i64,
-    /// Number of blocks.
+    /// Number of transformer blocks.
     pub depth: i64,
-    /// Seed of weights, order and augmentation.
+    /// Random seed of weights, order of images and augmentation.
     pub seed: u64,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// CPU threads; 0 for one a core.
+    /// CPU threads; 0 = one per core.
     pub threads: usize,
 }
 
-/// What came out.
+/// Summary, as `--json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// The tower's file.
+    /// The weights file.
     pub out: PathBuf,
     /// Steps taken.
     pub steps: u64,
-    /// Mean cosine between the last steps' patch tokens and their targets; none without steps.
+    /// Mean cosine similarity between patch tokens and their targets in the last steps; `None` without steps.
     pub agreement: Option<f64>,
 }
 
-/// Makes a tower and writes it to `out`.
+/// Pretrains a tower and writes it to `out`.
 pub fn pretrain(settings: &PretrainSettings, out: &Path) -> Result<Summary> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let VisionShape { width, depth, patch, .. } = shape(settings);
-    if width < 64 || width % 64 != 0 || depth < 1 || patch < 1 {
-        return Err(Error::Setting {
-            name: "width, depth, patch".to_owned(),
-            problem: "the width must be a multiple of 64, depth and patch at least 1".to_owned(),
-        });
+    let refuse = |name: &str, problem: &str| {
+        Err(Error::Setting { name: name.to_owned(), problem: problem.to_owned() })
+    };
+    if width < 64 || width % 64 != 0 {
+        return refuse("--width", "must be a multiple of 64");
+    }
+    if depth < 1 || patch < 1 {
+        return refuse(if depth < 1 { "--depth" } else { "--patch" }, "must be at least 1");
     }
     tch::manual_seed(settings.seed as i64);
     let tower = VisionTower::random(shape(settings), device);
-    tower.check_size("size", i64::from(settings.size))?;
+    tower.check_size("--size", i64::from(settings.size))?;
     let shards = loader::shard::list(&settings.shards)?;
     let loader = data::pretraining_loader(shards, BATCH, settings.size, settings.seed, settings.threads)?;
-    let vision = FrozenVision::new(tower, &VisionSettings::default(), Kind::Float, device);
+    let vision = ImageEncoder::new(tower, &VisionSettings::default(), Kind::Float, device);
     let mut images = Images::new(&loader, i64::from(settings.size));
 
     let agreement =
@@ -116,18 +119,16 @@ impl Images {
     }
 
     fn next(&mut self) -> Result<Tensor> {
-        let batch = self.batches.next().ok_or_else(|| Error::Setting {
-            name: "shards".to_owned(),
-            problem: "gave no batch".to_owned(),
-        })??;
+        let batch =
+            self.batches.next().ok_or_else(|| Error::Failed("the shards gave no batch".to_owned()))??;
         Ok(pixels(&batch.images, self.size))
     }
 }
 
-/// Trains the tower to tell each patch's target; returns the mean cosine of the last steps.
+/// Trains the tower to predict the target of each patch; returns the mean cosine similarity in the last steps.
 fn learn(
     settings: &PretrainSettings,
-    vision: &FrozenVision,
+    vision: &ImageEncoder,
     images: &mut Images,
     device: Device,
 ) -> Result<f64> {
@@ -142,14 +143,13 @@ fn learn(
     for (_, parameter) in &parameters {
         let _ = parameter.set_requires_grad(true);
     }
-    let schedule = OptimizerSettings { lr: 3e-3, weight_decay: 0.05, ..OptimizerSettings::default() };
+    let schedule = OptimizerSettings { lr: Some(3e-3), weight_decay: 0.05, ..OptimizerSettings::default() };
     let mut optimizer = Optimizer::new(&schedule, parameters);
     let mut progress = Progress::new("pretraining", "steps", settings.steps);
     let mut agreement = 0.0;
     for step in 0..settings.steps {
         if interrupted() {
-            let problem = "interrupted; no tower is written".to_owned();
-            return Err(Error::Setting { name: "steps".to_owned(), problem });
+            return Err(Error::Interrupted("no weights file is written".to_owned()));
         }
         let clean = images.next()?;
         let targets = words.targets(&clean);
@@ -157,19 +157,19 @@ fn learn(
         let cosine = (unit(&tokens) * targets).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
         let cosine = cosine.mean(Kind::Float);
         (-&cosine).backward();
-        optimizer.step(learning_rate(&schedule, step, settings.steps))?;
+        optimizer.step(schedule.lr_at(0, step, settings.steps))?;
         let now = cosine.double_value(&[]);
         agreement = if step == 0 { now } else { 0.95 * agreement + 0.05 * now };
-        progress.advance(1, || format!("agreement {agreement:.3}"));
+        progress.advance(1, || format!("cosine similarity to the targets {agreement:.3}"));
     }
     for (_, parameter) in vision.tower.named() {
         let _ = parameter.set_requires_grad(false);
     }
-    progress.finish(&format!("agreement {agreement:.3}"));
+    progress.finish(&format!("cosine similarity to the targets {agreement:.3}"));
     Ok(agreement)
 }
 
-/// The same images under another light, with noise: [B, H, W, 3], 0..255.
+/// The same images with changed light and noise: [B, H, W, 3], 0..255.
 fn relit(images: &Tensor) -> Tensor {
     let images = images.to_kind(Kind::Float);
     let batch = images.size()[0];

@@ -1,38 +1,38 @@
-//! Visual words: patches by simple statistics, and a vector for each word from the words it occurs beside.
+//! Visual words: clusters of patches by simple statistics, and an embedding for each from its co-occurrence with neighbours.
 
 use tch::{Device, Kind, Tensor};
 
 use crate::towers::unit;
 
-/// Words in the vocabulary.
+/// Number of visual words (clusters).
 const WORDS: i64 = 256;
-/// Patches the vocabulary is fitted to.
+/// Number of patches for k-means.
 const SAMPLE: i64 = 40_000;
 const ITERATIONS: usize = 20;
-/// Directions of co-occurrence that are kept.
+/// Number of eigenvectors of the co-occurrence matrix that are kept.
 const DIRECTIONS: i64 = 64;
-/// Exponent that evens out the counts of neighbours, as word2vec does for contexts.
+/// Exponent that smooths the counts of neighbours, as for context words in word2vec.
 const SMOOTHING: f64 = 0.75;
 
 /// A fitted vocabulary.
 pub(super) struct Words {
     patch: i64,
     device: Device,
-    /// Of the statistics, [8] each.
+    /// Mean and standard deviation of the statistics, [8] each.
     mean: Tensor,
     deviation: Tensor,
-    /// [WORDS, 8], of standardised statistics.
+    /// Cluster centres of the standardized statistics, [WORDS, 8].
     centres: Tensor,
-    /// Unit length, [WORDS, DIRECTIONS].
+    /// Embeddings of the words, L2-normalized, [WORDS, DIRECTIONS].
     vectors: Tensor,
-    /// Mean target before rotation, [DIRECTIONS].
+    /// Mean target before the rotation, [DIRECTIONS].
     offset: Tensor,
     /// Orthonormal rows, [DIRECTIONS, width].
     rotation: Tensor,
 }
 
 impl Words {
-    /// Fits words to `images` (0..255, [B, H, W, 3]) and gives them vectors for tokens of `width`.
+    /// Clusters the patches of `images` (0..255, [B, H, W, 3]) and computes embeddings for tokens of `width`.
     pub(super) fn fit(images: &Tensor, patch: i64, width: i64, device: Device) -> Self {
         let statistics = statistics(images, patch);
         let size = statistics.size();
@@ -62,7 +62,7 @@ impl Words {
         fitted
     }
 
-    /// What the tower is to say of each patch: unit length, [B, N, width], on the tower's device.
+    /// The targets for the patches of some images: L2-normalized, [B, N, width], on the device of the tower.
     pub(super) fn targets(&self, images: &Tensor) -> Tensor {
         let statistics = (statistics(images, self.patch) - &self.mean) / &self.deviation;
         let size = statistics.size();
@@ -72,7 +72,7 @@ impl Words {
         unit(&centred.matmul(&self.rotation)).to_device(self.device)
     }
 
-    /// Each patch's own vector and the mean of those around it, as a unit vector: [B, N, DIRECTIONS].
+    /// The embedding of each patch plus the mean of the embeddings around it, L2-normalized: [B, N, DIRECTIONS].
     fn in_context(&self, words: &Tensor) -> Tensor {
         let size = words.size();
         let own = self.vectors.index_select(0, &words.reshape([-1])).view([size[0], size[1], size[2], -1]);
@@ -82,8 +82,8 @@ impl Words {
     }
 }
 
-/// Mean and deviation of the logarithm of each colour, and how much brightness changes along x and y, of every
-/// patch: [B, H, W, 3] of 0..255 -> [B, H / patch, W / patch, 8]. Logarithms, because light multiplies.
+/// Statistics of every patch: mean and standard deviation of the logarithm of each colour channel, and mean change of brightness
+/// along x and y: [B, H, W, 3], 0..255 -> [B, H / patch, W / patch, 8]. Logarithms, because light is multiplicative.
 fn statistics(images: &Tensor, patch: i64) -> Tensor {
     let colours = (images.permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0 + 0.05).log();
     let pool = |x: &Tensor| x.avg_pool2d([patch, patch], [patch, patch], [0, 0], false, true, None);
@@ -93,13 +93,13 @@ fn statistics(images: &Tensor, patch: i64) -> Tensor {
     let change = |dim: i64| {
         let length = brightness.size()[dim as usize];
         let steps = (brightness.narrow(dim, 1, length - 1) - brightness.narrow(dim, 0, length - 1)).abs();
-        // The last row or column repeats, so that every patch is full.
+        // The last row or column is repeated, so that every patch is complete.
         pool(&Tensor::cat(&[&steps, &steps.narrow(dim, length - 2, 1)], dim))
     };
     Tensor::cat(&[mean, deviation, change(3), change(2)], 1).permute([0, 2, 3, 1])
 }
 
-/// Index of the nearest centre, [n].
+/// Index of the nearest cluster centre, [n].
 fn nearest(points: &Tensor, centres: &Tensor) -> Tensor {
     let half_norms = centres.square().sum_dim_intlist([1i64].as_slice(), false, Kind::Float) * 0.5;
     let indices: Vec<Tensor> = points
@@ -110,7 +110,7 @@ fn nearest(points: &Tensor, centres: &Tensor) -> Tensor {
     Tensor::cat(&indices, 0)
 }
 
-/// Lloyd's algorithm from random points; a centre without points becomes another random point.
+/// k-means by Lloyd's algorithm, starting from random points. A centre without points is replaced by a random point.
 fn k_means(points: &Tensor) -> Tensor {
     let count = points.size()[0];
     let words = WORDS.min(count);
@@ -127,13 +127,13 @@ fn k_means(points: &Tensor) -> Tensor {
     centres
 }
 
-/// Vectors of words from how often they stand beside each other in `words` ([B, h, w]): the leading eigenvectors of
-/// their positive pointwise mutual information (Levy and Goldberg, 2014).
+/// Embeddings of the words from how often they are neighbours in `words` ([B, h, w]): the leading eigenvectors of the positive
+/// pointwise mutual information (Levy and Goldberg, 2014).
 fn vectors(words: &Tensor) -> Tensor {
     let count = WORDS;
     let (height, width) = (words.size()[1], words.size()[2]);
     let mut together = Tensor::zeros([count * count], (Kind::Float, Device::Cpu));
-    // Four of the eight neighbours; the table is made symmetric after.
+    // Four of the eight neighbours; the table is made symmetric afterwards.
     for (dy, dx) in [(0, 1), (1, -1), (1, 0), (1, 1)] {
         let first = |d: i64| if d < 0 { -d } else { 0 };
         let (h, w) = (height - dy, width - i64::abs(dx));

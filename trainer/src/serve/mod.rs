@@ -1,10 +1,10 @@
-//! A web page on this machine: pictures in, segments out as words are typed.
+//! A local web page that segments an image into classes while the user types them.
 //!
-//! Two threads own the towers ([`worker`]): one computes a picture's features, once; the other embeds words and
-//! compares them with the features it holds ([`held`]). The page gets similarities a patch and draws them itself, so
-//! that thresholds, toggles and values under the pointer need no request ([`routes`] lists what it asks for).
+//! Two threads own the towers ([`worker`]): one computes the features of an image, once; the other embeds class names and compares
+//! them with the stored features ([`feature_store`]). The page receives one similarity per class and patch and draws everything
+//! itself, so that thresholds, toggles and the values under the pointer need no request. [`routes`] lists the requests.
 
-mod held;
+mod feature_store;
 mod routes;
 mod worker;
 
@@ -22,33 +22,33 @@ use crate::error::{Error, Result};
 use crate::picture::Limits;
 use crate::segmenter::SegmentSettings;
 use crate::words::WordVectors;
-use held::Held;
+use feature_store::FeatureStore;
 use routes::App;
 use worker::Worker;
 
-/// What the page is told.
+/// Settings of the server.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
-    /// Where to listen; port 0 takes a free one.
+    /// Address and port; port 0 = any free port.
     pub address: SocketAddr,
-    /// Run or checkpoint.
+    /// Run folder or checkpoint.
     pub checkpoint: PathBuf,
-    /// Device, sizes and wording.
+    /// Device, window and prompts.
     pub segment: SegmentSettings,
-    /// Words that the page starts with.
+    /// Classes with which the page starts, separated by commas.
     pub words: String,
-    /// Pictures that the page offers.
+    /// Example images on the page.
     pub examples: Vec<PathBuf>,
-    /// What is refused of pictures that are sent.
+    /// Limits for uploaded images.
     pub limits: Limits,
 }
 
-/// Requests that wait for a tower before others are told to come back.
+/// Maximum number of requests that wait for a tower; others get status 503.
 const WAITING: usize = 512;
-/// How long requests in hand may take once the server is to end.
+/// Time for current requests to finish when the server is stopped.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Serves the page until Ctrl-C; `ready` is told the address once requests are answered.
+/// Serves the page until Ctrl-C. `ready` is called with the address when the server accepts requests.
 pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result<()> {
     let checkpoint = Checkpoint::open(&settings.checkpoint)?;
     let (state, segment) = (checkpoint.state.clone(), settings.segment.clone());
@@ -60,17 +60,15 @@ pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|e| Error::Setting { name: "threads".to_owned(), problem: e.to_string() })?;
-    let cannot = |e: std::io::Error| Error::Setting {
-        name: "address".to_owned(),
-        problem: format!("cannot listen on {}: {e}; choose another with --address", settings.address),
+        .map_err(|e| Error::Failed(format!("cannot start the threads of the server: {e}")))?;
+    let cannot = |e: std::io::Error| {
+        Error::Failed(format!("cannot listen on {}: {e}; choose another --address", settings.address))
     };
     runtime.block_on(async {
-        let gone =
-            || Error::Setting { name: "pictures".to_owned(), problem: "its thread has ended".to_owned() };
+        let gone = || Error::Failed("a thread of the model has ended".to_owned());
         let width = vision.ask(|vision| vision.width()).await.map_err(|_| gone())?;
         let words = Worker::start("words", WAITING, move || {
-            Ok(Held::new(WordVectors::open(&checkpoint, width, &segment)?))
+            Ok(FeatureStore::new(WordVectors::open(&checkpoint, width, &segment)?))
         })?;
         let by = words.ask(|held| held.words.by()).await.map_err(|_| gone())?;
         let listener = tokio::net::TcpListener::bind(settings.address).await.map_err(cannot)?;

@@ -1,32 +1,32 @@
 'use strict';
-// The server says how similar each word is to each patch; everything else happens here, so that toggles, thresholds
-// and values under the pointer need no request.
+// The server sends the similarity of each class to each patch; everything else happens here, so that toggles, thresholds and the
+// values under the pointer need no request.
 
 const $ = id => document.getElementById(id);
-/** Longest side of what is drawn, and of the label map under it. */
+/** Maximum side of the canvas, and of the label map. */
 const DRAWN = 1400, LABELLED = 640;
 const NONE = 255;
 
 let model = null;
 /** {id, rows, columns, width, height, blob, bitmap, name} */
 let picture = null;
-/** [{text, name, hidden, share}], in the order of the words. */
+/** [{text, name, hidden, share}], in the order of the text field; share is the area fraction. */
 let classes = [];
 /** {grid: Float32Array [classes, rows, columns], classes: texts, low, high}, or null. */
 let scores = null;
-/** {width, height, label: Uint8Array, best: Float32Array}, of the scores. */
+/** {width, height, label: Uint8Array, best: Float32Array}: per pixel the most similar class and its similarity. */
 let labels = null;
 let heatOf = null, peek = false, asking = false, again = null, loads = 0;
 
-// ---- asking the server
+// ---- requests
 
 async function ask(path, options) {
   let answer;
   try { answer = await fetch(path, options); }
-  catch { throw new Error('the server does not answer; is it still running?'); }
+  catch { throw new Error('the server does not respond; is it still running?'); }
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => ({}));
-  throw Object.assign(new Error(told.error || `the server answered ${answer.status}`), {status: answer.status});
+  throw Object.assign(new Error(told.error || `the server returned status ${answer.status}`), {status: answer.status});
 }
 
 function say(text, wrong = false) {
@@ -36,7 +36,7 @@ function say(text, wrong = false) {
 
 async function look(blob, name, example = null) {
   const load = ++loads;
-  if (blob.size > model.bytes) return say(`${name}: pictures of up to ${Math.round(model.bytes / 2 ** 20)} MB are taken`, true);
+  if (blob.size > model.bytes) return say(`${name}: the image is too large, the limit is ${Math.round(model.bytes / 2 ** 20)} MB`, true);
   $('busy').hidden = false;
   try {
     const told = await send(blob);
@@ -48,7 +48,7 @@ async function look(blob, name, example = null) {
     $('empty').hidden = true;
     $('canvas').hidden = false;
     $('save').disabled = $('mask').disabled = false;
-    say(`${name}, ${told.width} x ${told.height}; its features took ${told.milliseconds} ms`);
+    say(`${name}, ${told.width} x ${told.height}; features computed in ${told.milliseconds} ms`);
     draw();
     compare(performance.now());
   } catch (why) {
@@ -63,7 +63,7 @@ async function send(blob) {
   return (await ask('pictures', {method: 'POST', headers: {'Content-Type': type}, body: blob})).json();
 }
 
-/** Scores of the words there are; while an answer is awaited the latest wish waits, and those between are dropped. */
+/** Requests the scores of the current classes. During a request only the latest change is kept; it is requested afterwards. */
 async function compare(since) {
   if (!picture) return;
   if (!classes.length) { scores = labels = null; list(); return draw(); }
@@ -96,9 +96,9 @@ async function compare(since) {
   }
 }
 
-// ---- from scores to labels
+// ---- scores to labels
 
-/** Places of `length` pixels between `cells` cells: [index below, index above, share of the one above]. */
+/** Positions of `length` pixels between `cells` cells: index below, index above, and weight of the one above. */
 function between(length, cells) {
   const below = new Int32Array(length), above = new Int32Array(length), share = new Float32Array(length);
   for (let at = 0; at < length; at++) {
@@ -110,13 +110,13 @@ function between(length, cells) {
   return {below, above, share};
 }
 
-/** One row of a class's scores between two rows of patches. */
+/** Interpolates one row of the scores of a class between two rows of patches. */
 function mixRow(row, grid, first, y, rows) {
   const columns = row.length, a = first + rows.below[y] * columns, b = first + rows.above[y] * columns, share = rows.share[y];
   for (let x = 0; x < columns; x++) row[x] = grid[a + x] + (grid[b + x] - grid[a + x]) * share;
 }
 
-/** The best class of each pixel and its score; bilinear, as everywhere. */
+/** The most similar class of each pixel and its similarity, with bilinear interpolation. */
 function segment(width, height) {
   const {rows: gridRows, columns} = picture, {grid} = scores, count = scores.classes.length;
   const rows = between(height, gridRows), {below, above, share} = between(width, columns);
@@ -133,13 +133,13 @@ function segment(width, height) {
   return {width, height, label, best};
 }
 
-/** The picture's sides, shrunk to a longest one, or enlarged to it as well. */
+/** Width and height of the image, reduced to a maximum side, or with `enlarge` also enlarged to it. */
 function fit(longest, enlarge = false) {
   const scale = Math.min(enlarge ? Infinity : 1, longest / Math.max(picture.width, picture.height));
   return [Math.max(1, Math.round(picture.width * scale)), Math.max(1, Math.round(picture.height * scale))];
 }
 
-/** Labels with what is hidden or too unlike taken out. */
+/** Labels without hidden classes and without pixels below the minimum similarity. */
 function visible(of) {
   const least = threshold(), out = new Uint8Array(of.label.length);
   for (let at = 0; at < out.length; at++) {
@@ -149,7 +149,7 @@ function visible(of) {
   return out;
 }
 
-/** The slider's 0 is off; above, it goes from the lowest to the highest score there is. */
+/** 0 on the slider is off; above, it goes from the lowest to the highest score. */
 function threshold() {
   const value = +$('threshold').value;
   return !value || !scores ? -Infinity : scores.low + (scores.high - scores.low) * value / 100;
@@ -165,7 +165,7 @@ function show() {
 function draw() {
   if (!picture) return;
   const canvas = $('canvas'), [width, height] = fit(DRAWN);
-  // Small pictures are enlarged, so that names on them are legible.
+  // Small images are enlarged, so that names on them are legible.
   const zoom = Math.max(1, Math.min(8, Math.floor(720 / Math.max(width, height))));
   if (canvas.width !== width * zoom || canvas.height !== height * zoom) [canvas.width, canvas.height] = [width * zoom, height * zoom];
   paint(canvas);
@@ -192,7 +192,7 @@ function paint(canvas) {
   write(context, canvas, shown);
 }
 
-/** Colours of the labels with a pale line between segments, as a canvas of the label map's size. */
+/** Colours of the labels with a light line between segments, as a canvas in the size of the label map. */
 function layerOf(shown) {
   const {width, height} = labels, layer = new OffscreenCanvas(width, height), context = layer.getContext('2d');
   const image = context.createImageData(width, height), out = new Uint32Array(image.data.buffer);
@@ -236,7 +236,7 @@ function paintHeat(context, canvas) {
   $('high').textContent = high.toFixed(2);
 }
 
-/** Names where their segments have the most room: two passes of distances to other labels. */
+/** Writes each name where its segment has the most room, by two passes of distances to other labels. */
 function write(context, canvas, shown) {
   const step = Math.max(1, Math.round(Math.max(labels.width, labels.height) / 200));
   const width = Math.floor(labels.width / step), height = Math.floor(labels.height / step);
@@ -254,7 +254,7 @@ function write(context, canvas, shown) {
     const label = at(x, y), room = far[y * width + x];
     if (label !== NONE && room > (best.get(label)?.room ?? 0)) best.set(label, {x, y, room});
   }
-  // Legible on the screen, whatever the canvas is scaled to.
+  // The size of the text on the screen does not depend on the scale of the canvas.
   const scale = canvas.width / (canvas.clientWidth || canvas.width), size = 15 * scale, unit = canvas.width / width;
   context.font = `600 ${size}px system-ui, "DejaVu Sans", sans-serif`;
   context.textAlign = 'center';
@@ -274,7 +274,7 @@ function write(context, canvas, shown) {
 
 // ---- the list of classes
 
-/** Reads the words; classes that stay keep whether they are hidden. */
+/** Reads the text field; classes that are still in it stay hidden or shown. */
 function read() {
   const before = new Map(classes.map(each => [each.text, each]));
   const texts = $('words').value.split(/[,\n]/).map(text => text.split('|').map(word => word.trim()).filter(Boolean).join('|')).filter(Boolean);
@@ -310,7 +310,7 @@ function list() {
 
 const picking = () => document.querySelector('[name=view]:checked').value === 'heat';
 
-/** In the heat map view a class is picked, elsewhere it is hidden or shown. */
+/** Selects a class in the heat map view; in other views hides or shows it. */
 function toggle(of) {
   if (!classes[of]) return;
   if (picking()) heatOf = of;
@@ -318,7 +318,7 @@ function toggle(of) {
   draw();
 }
 
-/** Shares of the picture. */
+/** Computes area fractions. */
 function count() {
   for (const each of classes) each.share = null;
   if (labels && scores.classes.length) {
@@ -329,7 +329,7 @@ function count() {
   list();
 }
 
-// ---- under the pointer
+// ---- values under the pointer
 
 function point(event) {
   const box = $('canvas').getBoundingClientRect();
@@ -366,9 +366,9 @@ function download(blob, name) {
   say(`saved ${name}`);
 }
 
-const stem = () => picture.name.replace(/\.[^.]*$/, '') || 'picture';
+const stem = () => picture.name.replace(/\.[^.]*$/, '') || 'image';
 
-/** What is on the screen, with a legend under it. */
+/** The canvas, with a legend below it. */
 async function savePicture() {
   if (!picture) return;
   const from = $('canvas'), found = classes.filter(each => each.share > 0 && !each.hidden && view() === 'segments');
@@ -395,7 +395,7 @@ async function savePicture() {
   download(await new Promise(done => page.toBlob(done, 'image/png')), `${stem()}.segments.png`);
 }
 
-/** An 8-bit PNG of class numbers, 255 for none, with the names in a text chunk. */
+/** An 8-bit PNG of class indices, 255 = background, with the class names in a text chunk. */
 async function saveMask() {
   if (!scores) return;
   const [width, height] = fit(4096), values = visible(segment(width, height));
@@ -427,7 +427,7 @@ function chunk(name, data) {
   return bytes;
 }
 
-// ---- hands
+// ---- user input
 
 let current = -1;
 async function example(number) {
@@ -458,7 +458,7 @@ function listen() {
   });
   document.addEventListener('paste', event => {
     const file = [...event.clipboardData.files].find(file => file.type.startsWith('image/'));
-    if (file) look(file, file.name || 'pasted picture');
+    if (file) look(file, file.name || 'pasted image');
   });
   addEventListener('resize', draw);
   document.addEventListener('keydown', key);
@@ -471,7 +471,7 @@ function key(event) {
   const at = event.target;
   if (event.key === 'Escape') { at.blur(); $('tip').hidden = true; return; }
   if (at.matches('textarea, input[type=range], input[type=radio]')) return;
-  // Space and arrows do their usual work on buttons and links.
+  // Space keeps its usual function on buttons.
   if (at.matches('button, summary') && event.key === ' ') return;
   const slide = by => { $('threshold').value = +$('threshold').value + by; draw(); };
   const keys = {

@@ -1,14 +1,14 @@
-//! What the page asks for.
+//! The requests of the page.
 //!
 //! ```text
 //! GET  /, /page.css, /page.js    the page
-//! GET  /model                    json: the model, limits, palette, first words, names of examples
-//! GET  /examples/N               bytes of the N-th example
+//! GET  /model                    json: the model, limits, palette, initial classes, names of examples
+//! GET  /examples/N               the N-th example image
 //! POST /pictures                 an image file -> json: id, width, height, rows, columns, milliseconds
 //! POST /scores                   json {picture, classes: ["cat|kitten", ..]} -> float32 [classes, rows, columns]
 //! ```
 //!
-//! Refusals are json {error}, with a status that says whose fault it is.
+//! Errors are json {error}, with the HTTP status.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::ServeSettings;
-use super::held::Held;
+use super::feature_store::FeatureStore;
 use super::worker::{NoAnswer, Worker};
 use crate::checkpoint::State as RunState;
 use crate::dense::DenseVision;
@@ -35,36 +35,36 @@ use crate::picture::{self, colour};
 use crate::segmenter::ClassVectors;
 use crate::words::WordList;
 
-/// Uploads in memory at a time; others wait with theirs unread.
+/// Maximum number of uploads in memory; the bodies of further uploads are read later.
 const UPLOADS: usize = 8;
-/// How long one upload may take.
+/// Maximum time of an upload.
 const UPLOAD_TIME: Duration = Duration::from_mins(1);
-/// How long an answer may take, waiting for others included.
+/// Maximum time until a response, including the time to wait for other requests.
 const REQUEST_TIME: Duration = Duration::from_mins(5);
-/// Bytes of a request for scores.
-const MOST_WORDS: usize = 64 << 10;
-/// Characters of a word; the text tower reads no more than its context.
-const LONGEST_WORD: usize = 300;
+/// Maximum size of a request for scores, in bytes.
+const MAX_QUERY: usize = 64 << 10;
+/// Maximum length of a class name in characters; the text tower truncates prompts to its context length.
+const MAX_NAME: usize = 300;
 
-/// The page asks nothing of anyone else, and runs no script but its own.
+/// The page loads nothing from other hosts and runs only its own script.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What all requests share.
+/// The state that all requests share.
 pub(super) struct App {
     vision: Worker<DenseVision>,
-    words: Worker<Held>,
+    words: Worker<FeatureStore>,
     uploads: Semaphore,
     settings: ServeSettings,
     model: Value,
-    /// Whether others than this machine may ask.
+    /// Whether requests from other machines are allowed.
     open: bool,
 }
 
 impl App {
     pub(super) fn new(
         vision: Worker<DenseVision>,
-        words: Worker<Held>,
+        words: Worker<FeatureStore>,
         settings: ServeSettings,
         run: &RunState,
         by: ClassVectors,
@@ -91,7 +91,7 @@ impl App {
     }
 }
 
-/// The routes, with what holds for all of them.
+/// The routes, with the checks for all of them.
 pub(super) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(|| async { page("text/html; charset=utf-8", include_str!("page.html")) }))
@@ -99,9 +99,9 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/page.js", get(|| async { page("text/javascript; charset=utf-8", include_str!("page.js")) }))
         .route("/model", get(|State(app): State<Arc<App>>| async move { Json(app.model.clone()) }))
         .route("/examples/{number}", get(example))
-        // Its body is read with a limit of its own.
+        // `upload` reads the body itself, with another limit.
         .route("/pictures", post(upload).layer(DefaultBodyLimit::disable()))
-        .route("/scores", post(scores).layer(DefaultBodyLimit::max(MOST_WORDS)))
+        .route("/scores", post(scores).layer(DefaultBodyLimit::max(MAX_QUERY)))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -110,7 +110,7 @@ fn page(kind: &'static str, text: &'static str) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, kind)], text)
 }
 
-/// A refusal.
+/// An error response.
 struct Refused(StatusCode, String);
 
 impl IntoResponse for Refused {
@@ -123,7 +123,7 @@ impl From<NoAnswer> for Refused {
     fn from(why: NoAnswer) -> Self {
         match why {
             NoAnswer::Busy => {
-                Self(StatusCode::SERVICE_UNAVAILABLE, "too many requests wait; try again".to_owned())
+                Self(StatusCode::SERVICE_UNAVAILABLE, "too many requests are waiting; try again".to_owned())
             }
             NoAnswer::Failed => Self(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -133,21 +133,20 @@ impl From<NoAnswer> for Refused {
     }
 }
 
-/// Refuses requests for other hosts where only this machine may ask (a page elsewhere could have its name point
-/// here) and bodies that are too long, and sets the headers of every answer.
+/// Rejects requests with another host name if only this machine is allowed (DNS rebinding: another page could let its name point
+/// here), rejects bodies that are too long, and sets the headers of every response.
 async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let refused = |status, why: String| Refused(status, why).into_response();
-    let most =
-        if request.uri().path() == "/pictures" { app.settings.limits.bytes } else { MOST_WORDS as u64 };
+    let most = if request.uri().path() == "/pictures" { app.settings.limits.bytes } else { MAX_QUERY as u64 };
     let mut response = if !app.open && !names_this_machine(request.headers()) {
         refused(StatusCode::FORBIDDEN, "open the page by the address that the server printed".to_owned())
     } else if announced(request.headers()).is_some_and(|length| length > most) {
-        // Before any of it is sent.
+        // Before the body is read.
         refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(most))
     } else {
         match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
             Ok(response) => response,
-            Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "this took too long".to_owned()),
+            Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "the request took too long".to_owned()),
         }
     };
     for (name, value) in [
@@ -161,16 +160,16 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
     response
 }
 
-/// Length that a body is said to have.
+/// The length of the body according to its header.
 fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn too_large(most: u64) -> String {
     if most >= 1 << 20 {
-        format!("at most {} MB are taken", most >> 20)
+        format!("the limit is {} MB", most >> 20)
     } else {
-        format!("at most {most} bytes are taken")
+        format!("the limit is {most} bytes")
     }
 }
 
@@ -182,7 +181,8 @@ fn names_this_machine(headers: &HeaderMap) -> bool {
 
 async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Result<Response, Refused> {
     let path = app.settings.examples.get(number);
-    let path = path.ok_or_else(|| Refused(StatusCode::NOT_FOUND, "there is no such example".to_owned()))?;
+    let path =
+        path.ok_or_else(|| Refused(StatusCode::NOT_FOUND, "this example does not exist".to_owned()))?;
     let bytes = tokio::task::spawn_blocking({
         let path = path.clone();
         move || std::fs::read(path)
@@ -193,7 +193,7 @@ async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Resu
                 .map_or("application/octet-stream", |format| format.to_mime_type());
             Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
         }
-        _ => Err(Refused(StatusCode::NOT_FOUND, format!("{} cannot be read", path.display()))),
+        _ => Err(Refused(StatusCode::NOT_FOUND, format!("cannot read {}", path.display()))),
     }
 }
 
@@ -201,11 +201,9 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Va
     let started = Instant::now();
     let kind =
         request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    // Also what keeps pages of other places out: a browser asks before it sends this type elsewhere.
+    // This also protects against other web pages: for these types, a browser asks the server (CORS) before it sends them.
     if !kind.starts_with("image/") {
-        let why = format!(
-            "a picture is sent with the content type image/jpeg, image/png or image/webp, not {kind:?}"
-        );
+        let why = format!("the content type must be image/jpeg, image/png or image/webp, not {kind:?}");
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     let failed = Refused::from(NoAnswer::Failed);
@@ -216,7 +214,7 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Va
     let id: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
 
     let limits = app.settings.limits;
-    // Decoded in its turn, so that one picture's pixels are in memory at a time.
+    // Decoded by the worker, so that the pixels of only one image are in memory at a time.
     let seen = app.vision.ask(move |vision| {
         let photo = picture::photograph(&bytes, &limits)?;
         Ok::<_, String>((photo.dimensions(), vision.features(&photo)))
@@ -238,7 +236,7 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Va
     })))
 }
 
-/// A body of at most `most` bytes; none when it is longer, breaks off or takes too long.
+/// A body of at most `most` bytes; `None` if it is longer, incomplete or takes too long.
 async fn body(body: Body, most: usize) -> Option<Bytes> {
     tokio::time::timeout(UPLOAD_TIME, axum::body::to_bytes(body, most)).await.ok()?.ok()
 }
@@ -256,13 +254,15 @@ async fn scores(
     let Json(question) = question.map_err(|why| Refused(why.status(), why.body_text()))?;
     let refuse = |why: String| Refused(StatusCode::BAD_REQUEST, why);
     let list = WordList::new(question.classes.iter().map(String::as_str))
-        .map_err(|problem| refuse(format!("the list of words {problem}")))?;
-    if let Some(long) = list.words.iter().find(|word| word.chars().count() > LONGEST_WORD) {
+        .map_err(|problem| refuse(format!("the list of classes {problem}")))?;
+    if let Some(long) = list.words.iter().find(|word| word.chars().count() > MAX_NAME) {
         let start: String = long.chars().take(20).collect();
-        return Err(refuse(format!("\"{start}...\" is longer than {LONGEST_WORD} characters")));
+        return Err(refuse(format!("\"{start}...\" is longer than {MAX_NAME} characters")));
     }
     let scored = app.words.ask(move |held| held.scores(&question.picture, &list)).await?;
-    let gone = || Refused(StatusCode::GONE, "this picture is no longer held; send it again".to_owned());
+    let gone = || {
+        Refused(StatusCode::GONE, "the features of this image are no longer stored; send it again".to_owned())
+    };
     let bytes = scored.map_err(|why| refuse(why.to_string()))?.ok_or_else(gone)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }

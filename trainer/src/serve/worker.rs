@@ -1,4 +1,4 @@
-//! A thread that owns something, and does with it what others ask, one after another.
+//! A thread that owns a value and runs jobs on it, one after the other.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, SyncSender, TrySendError};
@@ -9,23 +9,23 @@ use crate::error::{Error, Result};
 
 type Job<T> = Box<dyn FnOnce(&mut T) + Send>;
 
-/// The way to a thread that owns a `T`: libtorch's tensors are not to be used by two threads at once, and its own
-/// threads are best kept busy by one caller.
+/// A handle to a thread that owns a `T`. Tensors of libtorch must not be used by two threads at once, and one caller at a time makes
+/// the best use of libtorch's own threads.
 pub(super) struct Worker<T> {
     jobs: SyncSender<Job<T>>,
 }
 
-/// Why there is no answer.
+/// Why a job has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoAnswer {
-    /// Too many are waiting.
+    /// Too many jobs are waiting.
     Busy,
-    /// The work panicked.
+    /// The job panicked.
     Failed,
 }
 
 impl<T: 'static> Worker<T> {
-    /// Starts the thread, which makes its `T` first; at most `waiting` jobs wait for it.
+    /// Starts the thread, which first creates its `T`. At most `waiting` jobs can wait.
     pub(super) fn start(
         name: &str,
         waiting: usize,
@@ -42,17 +42,18 @@ impl<T: 'static> Worker<T> {
                 Err(why) => return drop(made.send(Err(why))),
             };
             for job in queue {
-                // A job that panics drops its way back, which its asker sees; the next one is done all the same.
+                // A job that panics drops its channel, which its caller notices; the next job runs anyway.
                 let _ = catch_unwind(AssertUnwindSafe(|| job(&mut owned)));
             }
         };
-        let failed = |problem: String| Error::Setting { name: name.to_owned(), problem };
-        std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(|e| failed(e.to_string()))?;
+        let failed = |problem: String| Error::Failed(format!("the thread {name} {problem}"));
+        let started = std::thread::Builder::new().name(name.to_owned()).spawn(work);
+        started.map_err(|e| failed(format!("cannot be started: {e}")))?;
         ready.recv().map_err(|_| failed("ended before it was ready".to_owned()))??;
         Ok(Self { jobs })
     }
 
-    /// What `job` returns, once its turn has come.
+    /// Runs a job in the thread and returns its result.
     pub(super) async fn ask<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut T) -> R + Send + 'static,
@@ -86,9 +87,8 @@ mod tests {
             assert_eq!(worker.ask(|_| -> i32 { panic!("on purpose") }).await, Err(NoAnswer::Failed));
             assert_eq!(next().await, Ok(2));
         });
-        let refused: Result<Worker<i32>> = Worker::start("none", 1, || {
-            Err(Error::Setting { name: "checkpoint".to_owned(), problem: "is missing".to_owned() })
-        });
+        let refused: Result<Worker<i32>> =
+            Worker::start("none", 1, || Err(Error::Failed("no checkpoint".to_owned())));
         assert!(refused.err().unwrap().to_string().contains("checkpoint"));
     }
 
@@ -114,7 +114,7 @@ mod tests {
             let worker = worker.clone();
             async move { worker.ask(|()| ()).await }
         });
-        // The second takes the one place to wait; until it has, others may still find it free.
+        // The second job takes the only place in the queue; until it has, others may find the place free.
         let busy = (0..1000).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(5));
             runtime.block_on(async {

@@ -1,4 +1,4 @@
-//! libtorch's key-value store between processes, and its Gloo collectives for tensors on the CPU.
+//! libtorch's key-value store for several processes, and its Gloo collective operations for tensors on the CPU.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -47,12 +47,12 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Keys and values that all ranks see.
+/// A key-value store that all ranks share.
 #[derive(Debug)]
 pub struct Store(*mut c_void);
 
 impl Store {
-    /// Joins the store at `host:port`, or opens it there when `serve`; all keys begin with `prefix`.
+    /// Connects to the store at `host:port`, or serves it there if `serve`. All keys begin with `prefix`.
     pub fn connect(
         host: &str,
         port: u16,
@@ -82,10 +82,10 @@ impl Store {
         check(unsafe { torch_shim_store_set(self.0, key.as_ptr(), value.as_ptr()) })
     }
 
-    /// The value of a key, if it is set; does not wait.
+    /// The value of a key if it is set. Does not wait for it.
     pub fn get(&self, key: &str) -> Result<Option<String>, ShimError> {
         let (key, mut out) = (text(key)?, ptr::null_mut());
-        // SAFETY: the store lives as long as self; a string that comes back is from strdup, ours to read and free, once.
+        // SAFETY: the store lives as long as self; a returned string is from strdup and owned by us, so it is read and freed once.
         unsafe {
             check(torch_shim_store_get(self.0, key.as_ptr(), &raw mut out))?;
             if out.is_null() {
@@ -100,20 +100,20 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // SAFETY: made by torch_shim_store, freed once.
+        // SAFETY: created by torch_shim_store, freed once.
         unsafe { torch_shim_store_free(self.0) }
     }
 }
 
-/// The ranks of a run, for tensors on the CPU. Every rank has to call the same operations in the same order.
+/// The ranks of a run, for tensors on the CPU. All ranks must call the same operations in the same order.
 #[derive(Debug)]
 pub struct Gloo(*mut c_void);
 
 impl Gloo {
-    /// Meets the other ranks over `store`; every later operation that takes longer than `timeout` fails.
+    /// Connects to the other ranks through `store`. Every later operation that takes longer than `timeout` fails.
     pub fn join(store: &Store, rank: usize, world: usize, timeout: Duration) -> Result<Self, ShimError> {
         let mut out = ptr::null_mut();
-        // SAFETY: the store is alive (and counted by the group), `out` is written when the call succeeds.
+        // SAFETY: the store is alive (the group holds a reference), `out` is written when the call succeeds.
         check(unsafe {
             torch_shim_gloo(store.0, rank as c_int, world as c_int, milliseconds(timeout), &raw mut out)
         })?;
@@ -122,23 +122,23 @@ impl Gloo {
 
     /// Sums each tensor over the ranks, in place.
     pub fn sum(&self, tensors: &[Tensor]) -> Result<(), ShimError> {
-        // SAFETY: every pointer comes from a Tensor that outlives the call, which waits for the operation's end.
+        // SAFETY: every pointer comes from a Tensor that outlives the call, which waits for the end of the operation.
         check(unsafe { torch_shim_gloo_sum(self.0, tensors.len(), pointers(tensors).as_ptr()) })
     }
 
-    /// Overwrites the tensors with rank 0's.
+    /// Overwrites the tensors with those of rank 0.
     pub fn broadcast(&self, tensors: &[Tensor]) -> Result<(), ShimError> {
         // SAFETY: as in `sum`.
         check(unsafe { torch_shim_gloo_broadcast(self.0, tensors.len(), pointers(tensors).as_ptr()) })
     }
 
-    /// Writes the `rows` of all ranks into `out`, one rank's after the other's.
+    /// All-gather: writes the `rows` of all ranks to `out`, in the order of the ranks.
     pub fn gather(&self, out: &Tensor, rows: &Tensor) -> Result<(), ShimError> {
         // SAFETY: as in `sum`.
         check(unsafe { torch_shim_gloo_gather(self.0, pointer(out), pointer(rows)) })
     }
 
-    /// Sums `rows` over the ranks; writes this rank's part of them into `out`.
+    /// Reduce-scatter: sums `rows` over the ranks and writes this rank's part of them to `out`.
     pub fn scatter(&self, out: &Tensor, rows: &Tensor) -> Result<(), ShimError> {
         // SAFETY: as in `sum`.
         check(unsafe { torch_shim_gloo_scatter(self.0, pointer(out), pointer(rows)) })
@@ -147,7 +147,7 @@ impl Gloo {
 
 impl Drop for Gloo {
     fn drop(&mut self) {
-        // SAFETY: made by torch_shim_gloo, freed once.
+        // SAFETY: created by torch_shim_gloo, freed once.
         unsafe { torch_shim_gloo_free(self.0) }
     }
 }

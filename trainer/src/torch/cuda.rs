@@ -1,14 +1,17 @@
-//! One binary for machines with and without a GPU: `libtorch_cuda.so` is not linked but loaded from the
-//! folder that `libtorch_cpu.so` came from.
+//! One binary for machines with and without a GPU: `libtorch_cuda.so` is not linked but loaded at run time, from the folder of
+//! `libtorch_cpu.so`.
 
 use std::ffi::{CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Loads the CUDA half of libtorch, once; the reason when that cannot be done.
+/// Loads the CUDA library of libtorch, once.
 ///
-/// Must run before the first question about CUDA: libtorch remembers the answer of its first look.
+/// This must be called before libtorch is first asked about CUDA, because it remembers the answer.
+///
+/// # Errors
+/// The reason why it cannot be loaded.
 pub fn load_cuda() -> Result<(), String> {
     static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
     LOADED.get_or_init(load).clone()
@@ -16,7 +19,7 @@ pub fn load_cuda() -> Result<(), String> {
 
 fn load() -> Result<(), String> {
     let library =
-        libtorch_folder().ok_or("libtorch_cpu.so was not found in this process")?.join("libtorch_cuda.so");
+        libtorch_folder().ok_or("libtorch_cpu.so is not loaded in this process")?.join("libtorch_cuda.so");
     let path = CString::new(library.as_os_str().as_bytes()).map_err(|e| e.to_string())?;
     // SAFETY: a valid C string; libtorch_cuda's initialisers only register its kernels.
     let handle = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
@@ -28,13 +31,13 @@ fn load() -> Result<(), String> {
     Ok(())
 }
 
-/// Folder of the libtorch this process runs against.
+/// Folder of the libtorch that this process uses.
 fn libtorch_folder() -> Option<PathBuf> {
-    // SAFETY: Dl_info is plain pointers and integers, for which all zeros is valid; dlsym and dladdr read
-    // the loader's own tables, and dli_fname is a C string that lives as long as the library.
+    // SAFETY: Dl_info consists of pointers and integers, for which all zeros is valid; dlsym and dladdr read the tables of the
+    // dynamic loader, and dli_fname is a C string that lives as long as the library.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
-        // at::globalContext(), which only libtorch_cpu defines.
+        // at::globalContext(), which is defined only in libtorch_cpu.
         let symbol = libc::dlsym(libc::RTLD_DEFAULT, c"_ZN2at13globalContextEv".as_ptr());
         if symbol.is_null() || libc::dladdr(symbol, &raw mut info) == 0 {
             return None;

@@ -1,14 +1,14 @@
-//! The only unsafe code of the trainer: functions of libtorch that tch does not offer, through `cpp/`, NCCL, and loading
-//! the CUDA half of libtorch at run time.
+//! The only unsafe code of the trainer: functions of libtorch that tch does not offer (through `cpp/`), NCCL, and loading the CUDA
+//! library of libtorch at run time.
 
 #![allow(unsafe_code)]
 
 mod collectives;
 mod cuda;
-mod lane;
 mod nccl;
 mod pinned;
 mod profiler;
+mod staging;
 
 use std::ffi::{CStr, c_char};
 use std::ptr;
@@ -18,10 +18,10 @@ use torch_sys::C_tensor;
 
 pub use collectives::{Gloo, Store};
 pub use cuda::load_cuda;
-pub use lane::{Lane, peak_memory};
 pub use nccl::{Id, Nccl};
 pub use pinned::{PinnedSlot, pin};
 pub use profiler::Profiler;
+pub use staging::{StagingBuffer, peak_memory};
 
 unsafe extern "C" {
     fn torch_shim_fused_adamw(
@@ -48,7 +48,7 @@ unsafe extern "C" {
     fn torch_shim_full_float32() -> *mut c_char;
 }
 
-/// What libtorch said when it refused.
+/// The message of an exception in libtorch.
 #[derive(Debug, thiserror::Error)]
 #[error("libtorch: {0}")]
 pub struct ShimError(String);
@@ -57,13 +57,13 @@ fn check(message: *mut c_char) -> Result<(), ShimError> {
     if message.is_null() {
         return Ok(());
     }
-    // SAFETY: the shim returns null or a string from strdup, which is ours to read and free, once.
+    // SAFETY: the shim returns null or a string from strdup that is owned by us, so it is read and freed once.
     let text = unsafe {
         let text = CStr::from_ptr(message).to_string_lossy().into_owned();
         libc::free(message.cast());
         text
     };
-    // The first line says what; the rest is a C++ stack trace.
+    // The first line is the message; the rest is a C++ stack trace.
     Err(ShimError(text.lines().next().unwrap_or_default().to_owned()))
 }
 
@@ -75,7 +75,7 @@ fn pointers<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Vec<*mut C_ten
     tensors.into_iter().map(pointer).collect()
 }
 
-/// The settings of one AdamW step.
+/// The hyperparameters of an AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamW {
     /// Learning rate.
@@ -84,35 +84,35 @@ pub struct AdamW {
     pub betas: (f64, f64),
     /// Decoupled weight decay, times `lr`.
     pub weight_decay: f64,
-    /// Added to the root of the second moment.
+    /// Added to the denominator for numerical stability.
     pub eps: f64,
 }
 
-/// One parameter with what AdamW keeps about it; all tensors but `step` have the parameter's shape.
+/// A parameter and its optimizer state. All tensors except `step` have the shape of the parameter.
 #[derive(Debug)]
-pub struct Slot {
-    /// The parameter itself (shares storage with the tower's).
+pub struct ParameterState {
+    /// The parameter (shares storage with the tensor of the tower).
     pub parameter: Tensor,
     /// Running mean of the gradient.
     pub first_moment: Tensor,
     /// Running mean of the squared gradient.
     pub second_moment: Tensor,
-    /// Steps taken, a float32 scalar on the parameter's device.
+    /// Number of steps taken, a float32 scalar on the device of the parameter.
     pub step: Tensor,
 }
 
-/// One fused AdamW step over `slots`, in place, from the parameters' gradients (which must be there).
-pub fn fused_adamw(slots: &[&Slot], settings: &AdamW) -> Result<(), ShimError> {
-    let gradients: Vec<Tensor> = slots.iter().map(|s| s.parameter.grad()).collect();
+/// One fused AdamW step over `states`, in place. All parameters must have gradients.
+pub fn fused_adamw(states: &[&ParameterState], settings: &AdamW) -> Result<(), ShimError> {
+    let gradients: Vec<Tensor> = states.iter().map(|s| s.parameter.grad()).collect();
     // SAFETY: every pointer comes from a Tensor that outlives the call, the five arrays have `count` entries.
     check(unsafe {
         torch_shim_fused_adamw(
-            slots.len(),
-            pointers(slots.iter().map(|s| &s.parameter)).as_ptr(),
+            states.len(),
+            pointers(states.iter().map(|s| &s.parameter)).as_ptr(),
             pointers(&gradients).as_ptr(),
-            pointers(slots.iter().map(|s| &s.first_moment)).as_ptr(),
-            pointers(slots.iter().map(|s| &s.second_moment)).as_ptr(),
-            pointers(slots.iter().map(|s| &s.step)).as_ptr(),
+            pointers(states.iter().map(|s| &s.first_moment)).as_ptr(),
+            pointers(states.iter().map(|s| &s.second_moment)).as_ptr(),
+            pointers(states.iter().map(|s| &s.step)).as_ptr(),
             settings.lr,
             settings.betas.0,
             settings.betas.1,
@@ -122,13 +122,13 @@ pub fn fused_adamw(slots: &[&Slot], settings: &AdamW) -> Result<(), ShimError> {
     })
 }
 
-/// Scales `gradients` in place so that their joint 2-norm is at most `max_norm`; does not wait for the device.
+/// Scales `gradients` in place so that the L2 norm of all of them together is at most `max_norm`. Does not wait for the device.
 pub fn clip_gradients(gradients: &[Tensor], max_norm: f64) -> Result<(), ShimError> {
     // SAFETY: every pointer comes from a Tensor that outlives the call.
     check(unsafe { torch_shim_clip_gradients(gradients.len(), pointers(gradients).as_ptr(), max_norm) })
 }
 
-/// gelu(x Wᵀ + b) for rows `x`, [n, d], as one operation; on a GPU with GELU's tanh form.
+/// gelu(x Wᵀ + b) for rows `x`, [n, d], as one operation; on a GPU with the tanh approximation of GELU.
 pub fn linear_gelu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor, ShimError> {
     made(|out| {
         // SAFETY: the tensors are alive; `out` is written when the call succeeds.
@@ -136,7 +136,7 @@ pub fn linear_gelu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor,
     })
 }
 
-/// The new tensor that a function of the shim leaves in its last argument.
+/// The new tensor that a function of the shim returns in its last argument.
 fn made(function: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tensor, ShimError> {
     let mut out = ptr::null_mut();
     check(function(&raw mut out))?;
@@ -144,7 +144,7 @@ fn made(function: impl FnOnce(*mut *mut C_tensor) -> *mut c_char) -> Result<Tens
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
-/// Keeps the GPU from rounding float32 to TF32 in products and convolutions: who wants speed computes in bfloat16.
+/// Disables TF32 for float32 matrix products and convolutions on a GPU. (For speed there is bfloat16.)
 pub fn full_float32() -> Result<(), ShimError> {
     // SAFETY: no pointers are passed.
     check(unsafe { torch_shim_full_float32() })

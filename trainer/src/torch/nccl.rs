@@ -1,7 +1,7 @@
 //! NCCL for tensors on GPUs, through the C interface of the libnccl that libtorch_cuda has loaded.
 //!
-//! Operations are put on the stream that libtorch runs kernels on, so they need no waiting of their own. NCCL itself does
-//! not notice a lost rank; the host's Gloo group, which every step passes through, does.
+//! Operations run on libtorch's current CUDA stream, so no other synchronization is needed. NCCL does not notice a lost rank, but
+//! the Gloo group on the host does, which every step uses. This has been run with a single rank only.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::transmute;
@@ -16,7 +16,7 @@ unsafe extern "C" {
     fn torch_shim_current_stream(device: c_int, out: *mut *mut c_void) -> *mut c_char;
 }
 
-/// What rank 0 draws and all ranks of a group need to meet: `ncclUniqueId`.
+/// The id with which all ranks of a group connect, created by rank 0: `ncclUniqueId`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub struct Id(pub [u8; 128]);
@@ -28,11 +28,11 @@ type Symbol = *mut c_void;
 /// `(data, out, count, type, operation or root, communicator, stream)`: all-reduce, broadcast, reduce-scatter.
 type Reduce =
     unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, c_int, Communicator, Stream) -> c_int;
-/// The same without operation or root: all-gather.
+/// The same without operation and root: all-gather.
 type Gather = unsafe extern "C" fn(*const c_void, *mut c_void, usize, c_int, Communicator, Stream) -> c_int;
 type Join = unsafe extern "C" fn(*mut Communicator, c_int, Id, c_int) -> c_int;
 
-/// The functions of nccl.h that are used here. The integers are ncclResult_t, ncclDataType_t and ncclRedOp_t.
+/// The functions of nccl.h in use. The integers are ncclResult_t, ncclDataType_t and ncclRedOp_t.
 #[derive(Debug, Clone, Copy)]
 struct Functions {
     error: unsafe extern "C" fn(c_int) -> *const c_char,
@@ -64,22 +64,23 @@ fn data_type(tensor: &Tensor) -> Result<c_int, ShimError> {
 
 impl Functions {
     fn load() -> Result<Self, ShimError> {
-        // SAFETY: NOLOAD only looks the library up.
+        // SAFETY: with NOLOAD, a library is only looked up.
         let library = unsafe { libc::dlopen(c"libnccl.so.2".as_ptr(), libc::RTLD_NOW | libc::RTLD_NOLOAD) };
         if library.is_null() {
             return Err(ShimError(
-                "libnccl.so.2 is not loaded; link .torch to a full torch, which brings it".to_owned(),
+                "libnccl.so.2 is not loaded; link .torch to a PyTorch 2.11 with CUDA, which contains it"
+                    .to_owned(),
             ));
         }
         let find = |name: &CStr| {
             // SAFETY: a valid handle and a C string.
             let symbol = unsafe { libc::dlsym(library, name.as_ptr()) };
             if symbol.is_null() {
-                return Err(ShimError(format!("libnccl.so.2 lacks {}", name.to_string_lossy())));
+                return Err(ShimError(format!("libnccl.so.2 has no function {}", name.to_string_lossy())));
             }
             Ok(symbol)
         };
-        // SAFETY: each symbol is the C function of that name, whose type nccl.h fixes for version 2.
+        // SAFETY: each symbol is the C function of that name, whose type is fixed in nccl.h for version 2.
         unsafe {
             Ok(Self {
                 error: transmute::<Symbol, unsafe extern "C" fn(c_int) -> *const c_char>(find(
@@ -112,7 +113,7 @@ pub struct Nccl {
 }
 
 impl Nccl {
-    /// A fresh id, which rank 0 draws and shares.
+    /// A new id, which rank 0 creates and shares.
     pub fn id() -> Result<Id, ShimError> {
         let functions = Functions::load()?;
         let mut id = Id([0; 128]);
@@ -122,8 +123,8 @@ impl Nccl {
         Ok(id)
     }
 
-    /// Meets the other ranks that have the same id, for tensors on the GPU `device`, which becomes this thread's current one:
-    /// NCCL takes that, and would put all ranks of a machine on its first otherwise.
+    /// Connects to the other ranks with the same id, for tensors on the GPU `device`. That GPU becomes the current one of this thread,
+    /// because NCCL uses the current GPU; otherwise all ranks of a machine would use its first one.
     pub fn join(id: Id, rank: usize, world: usize, device: usize) -> Result<Self, ShimError> {
         let functions = Functions::load()?;
         // SAFETY: no pointers are passed.
@@ -142,7 +143,7 @@ impl Nccl {
         Ok(stream)
     }
 
-    /// Runs `each` for all tensors as one operation.
+    /// Runs `each` for all tensors as one NCCL group.
     fn together(
         &self,
         tensors: &[Tensor],
@@ -163,14 +164,14 @@ impl Nccl {
     pub fn sum(&self, tensors: &[Tensor]) -> Result<(), ShimError> {
         self.together(tensors, |tensor, stream| {
             let (data, kind) = (tensor.data_ptr(), data_type(tensor)?);
-            // SAFETY: contiguous memory of that many values, which the allocator keeps for this stream.
+            // SAFETY: contiguous memory of that many values, which the allocator reserves for this stream.
             Ok(unsafe {
                 (self.functions.all_reduce)(data, data, tensor.numel(), kind, SUM, self.communicator, stream)
             })
         })
     }
 
-    /// Overwrites the tensors with rank 0's.
+    /// Overwrites the tensors with those of rank 0.
     pub fn broadcast(&self, tensors: &[Tensor]) -> Result<(), ShimError> {
         self.together(tensors, |tensor, stream| {
             let (data, kind) = (tensor.data_ptr(), data_type(tensor)?);
@@ -181,12 +182,12 @@ impl Nccl {
         })
     }
 
-    /// Writes the `rows` of all ranks into `out`, one rank's after the other's.
+    /// All-gather: writes the `rows` of all ranks to `out`, in the order of the ranks.
     pub fn gather(&self, out: &Tensor, rows: &Tensor) -> Result<(), ShimError> {
         contiguous(out)?;
         contiguous(rows)?;
         let (stream, kind) = (self.stream()?, data_type(rows)?);
-        // SAFETY: `out` has world times the values of `rows`, both contiguous.
+        // SAFETY: `out` has as many values as the `rows` of all ranks, both contiguous.
         refused(self.functions, unsafe {
             (self.functions.all_gather)(
                 rows.data_ptr(),
@@ -199,12 +200,12 @@ impl Nccl {
         })
     }
 
-    /// Sums `rows` over the ranks; writes this rank's part of them into `out`.
+    /// Reduce-scatter: sums `rows` over the ranks and writes this rank's part of them to `out`.
     pub fn scatter(&self, out: &Tensor, rows: &Tensor) -> Result<(), ShimError> {
         contiguous(out)?;
         contiguous(rows)?;
         let (stream, kind) = (self.stream()?, data_type(rows)?);
-        // SAFETY: `rows` has world times the values of `out`, both contiguous.
+        // SAFETY: `rows` has as many values as the `out` of all ranks, both contiguous.
         refused(self.functions, unsafe {
             (self.functions.reduce_scatter)(
                 rows.data_ptr(),
@@ -223,7 +224,7 @@ fn contiguous(tensor: &Tensor) -> Result<(), ShimError> {
     if tensor.is_contiguous() {
         Ok(())
     } else {
-        Err(ShimError("NCCL was given a tensor whose memory is not contiguous".to_owned()))
+        Err(ShimError("NCCL needs a tensor with contiguous memory".to_owned()))
     }
 }
 
@@ -238,7 +239,7 @@ fn refused(functions: Functions, result: c_int) -> Result<(), ShimError> {
 
 impl Drop for Nccl {
     fn drop(&mut self) {
-        // SAFETY: made by ncclCommInitRank, destroyed once; a failure leaves nothing to do.
+        // SAFETY: created by ncclCommInitRank, destroyed once; after a failure nothing can be done.
         let _ = unsafe { (self.functions.destroy)(self.communicator) };
     }
 }

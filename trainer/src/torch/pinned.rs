@@ -1,4 +1,4 @@
-//! Memory that a GPU can copy from while the CPU goes on, lent to the loader's threads to decode into.
+//! Pinned host memory, from which a GPU can copy while the CPU continues. The threads of the loader decode images into it.
 
 use std::any::Any;
 use std::ffi::c_char;
@@ -16,29 +16,29 @@ unsafe extern "C" {
     fn torch_shim_pin(tensor: *mut C_tensor, out: *mut *mut C_tensor) -> *mut c_char;
 }
 
-/// A copy of a tensor on the host in memory that a GPU can copy from by itself.
+/// A copy of a tensor on the host in pinned memory.
 pub fn pin(tensor: &Tensor) -> Result<Tensor, ShimError> {
     // SAFETY: the tensor is alive; `out` is written when the call succeeds.
     made(|out| unsafe { torch_shim_pin(pointer(tensor), out) })
 }
 
-/// Pinned memory for the images of one batch.
+/// Pinned memory for the images of a batch.
 #[derive(Debug)]
 pub struct PinnedSlot {
     memory: Arc<Memory>,
-    /// Pieces that are lent.
+    /// Number of pieces that are lent.
     lent: usize,
 }
 
-/// A uint8 tensor in pinned memory. Arcs of it keep its storage alive.
+/// A uint8 tensor in pinned memory; references to it keep the memory alive.
 #[derive(Debug)]
 struct Memory(Tensor);
 
-// SAFETY: the tensor is never written through this handle; its bytes are reached by the pieces, which are disjoint, and
-// through `bytes`, which gives them only while no piece is lent.
+// SAFETY: the tensor is never written through this handle. Its bytes are accessed through the pieces, which are disjoint, and
+// through `bytes`, which returns them only while no piece is lent.
 unsafe impl Sync for Memory {}
 
-/// Bytes of the memory that one thread writes.
+/// The part of the memory that one thread writes.
 #[derive(Debug)]
 struct PinnedPiece {
     memory: Arc<Memory>,
@@ -48,8 +48,8 @@ struct PinnedPiece {
 
 impl AsMut<[u8]> for PinnedPiece {
     fn as_mut(&mut self) -> &mut [u8] {
-        // SAFETY: inside the tensor's storage, which the Arc keeps; `lend` makes pieces that do not overlap, and no more of
-        // them before all were taken back.
+        // SAFETY: inside the storage of the tensor, which the Arc keeps alive; `lend` makes pieces that do not overlap, and makes no
+        // others before all have been returned.
         unsafe {
             slice::from_raw_parts_mut(self.memory.0.data_ptr().cast::<u8>().add(self.start), self.length)
         }
@@ -64,7 +64,7 @@ impl PinnedSlot {
         Ok(Self { memory: Arc::new(Memory(memory)), lent: 0 })
     }
 
-    /// The memory as a tensor of this shape.
+    /// The memory as a tensor with this shape.
     pub fn tensor(&self, shape: &[i64]) -> Tensor {
         let numbers: i64 = shape.iter().product();
         self.memory.0.narrow(0, 0, numbers).view(shape)
@@ -97,7 +97,7 @@ impl Slot for PinnedSlot {
         if self.lent > 0 {
             return &[];
         }
-        // SAFETY: no piece is lent, so nobody writes; the slice lives no longer than the tensor.
+        // SAFETY: no piece is lent, so no thread writes; the slice does not outlive the tensor.
         unsafe { slice::from_raw_parts(self.memory.0.data_ptr().cast::<u8>(), self.memory.0.numel()) }
     }
 }
@@ -106,7 +106,7 @@ impl Slot for PinnedSlot {
 mod tests {
     use super::*;
 
-    /// On plain memory: pinning needs a GPU.
+    /// With ordinary memory, because pinning needs a GPU.
     #[test]
     fn pieces_are_the_rows_of_the_tensor() {
         let memory = Tensor::zeros([12], (Kind::Uint8, Device::Cpu));

@@ -11,19 +11,19 @@ unsafe extern "C" {
     fn torch_shim_profiler_stop(path: *const c_char) -> *mut c_char;
 }
 
-/// Operators and kernels of this thread and of its backward passes, from `start` on.
+/// Records operators and kernels of this thread and of its backward passes, from `start` on.
 #[derive(Debug)]
 pub struct Profiler(());
 
 impl Profiler {
-    /// Begins to record; one at a time.
+    /// Starts recording. Only one profiler can be active.
     pub fn start() -> Result<Self, ShimError> {
         // SAFETY: no pointers are passed.
         check(unsafe { torch_shim_profiler_start() })?;
         Ok(Self(()))
     }
 
-    /// Writes what was recorded as a Chrome trace, for chrome://tracing or Perfetto.
+    /// Stops recording and writes a Chrome trace, for chrome://tracing or Perfetto.
     pub fn stop(self, path: &Path) -> Result<(), ShimError> {
         let path = CString::new(path.as_os_str().as_bytes()).map_err(|e| ShimError(e.to_string()))?;
         // SAFETY: a C string that outlives the call; recording has begun, which `self` proves.

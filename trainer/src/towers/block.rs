@@ -1,5 +1,5 @@
-//! The pre-norm transformer block of both towers: DINOv2's (LayerScale, all tokens see all) and CLIP's
-//! text tower's (causal).
+//! The pre-norm transformer block of both towers: as in DINOv2 (with LayerScale, bidirectional attention) and as in CLIP's text
+//! tower (causal attention).
 
 use tch::{Device, Kind, Tensor};
 
@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::torch;
 use crate::weights::Weights;
 
-/// How a family of checkpoints names the parts of a block.
+/// State-dict keys of the parts of a block in a family of checkpoints.
 pub(super) struct Names {
     norm1: &'static str,
     qkv: [&'static str; 2],
@@ -16,12 +16,12 @@ pub(super) struct Names {
     norm2: &'static str,
     fc1: &'static str,
     fc2: &'static str,
-    /// Both layers of a gated MLP.
+    /// The two layers of a gated MLP.
     gated: Option<[&'static str; 2]>,
     scale2: Option<&'static str>,
 }
 
-/// DINOv2's names, and timm's but for its gated MLP.
+/// The keys of DINOv2; those of timm are the same, except for a gated MLP.
 pub(super) const DINOV2: Names = Names {
     norm1: "norm1",
     qkv: ["attn.qkv.weight", "attn.qkv.bias"],
@@ -34,7 +34,7 @@ pub(super) const DINOV2: Names = Names {
     scale2: Some("ls2.gamma"),
 };
 
-/// open_clip's names.
+/// The keys of open_clip.
 pub(super) const OPEN_CLIP: Names = Names {
     norm1: "ln_1",
     qkv: ["attn.in_proj_weight", "attn.in_proj_bias"],
@@ -47,20 +47,20 @@ pub(super) const OPEN_CLIP: Names = Names {
     scale2: None,
 };
 
-/// The MLP's activation.
+/// Activation function of the MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activation {
     /// Exact (erf) GELU.
     #[default]
     Gelu,
-    /// x sigmoid(1.702 x), which OpenAI's CLIPs were trained with.
+    /// x sigmoid(1.702 x), with which OpenAI's CLIPs were trained.
     QuickGelu,
-    /// silu(a) b of the two halves of the first layer, which is DINOv2-g's.
+    /// silu(a) b of the two halves of the first layer's output, as in DINOv2-g.
     SwiGlu,
 }
 
 impl Names {
-    /// Names of the MLP's two layers.
+    /// Keys of the two layers of the MLP.
     fn mlp(&self, activation: Activation) -> [&'static str; 2] {
         match (activation, self.gated) {
             (Activation::SwiGlu, Some(names)) => names,
@@ -69,7 +69,7 @@ impl Names {
     }
 }
 
-/// N(0, std), drawn on the CPU: a seed gives the same weights on every device.
+/// N(0, std), generated on the CPU, so that a seed gives the same weights on every device.
 pub(super) fn normal(size: &[i64], std: f64, device: Device) -> Tensor {
     (Tensor::randn(size, (Kind::Float, Device::Cpu)) * std).to_device(device)
 }
@@ -87,8 +87,9 @@ impl Linear {
         x.linear(&self.weight.to_kind(kind), Some(&self.bias.to_kind(kind)))
     }
 
-    /// gelu(x Wᵀ + b). In bfloat16 on a GPU the product itself applies GELU in its tanh form, which saves two passes through
-    /// memory and is off by at most 5e-4, an eighth of what bfloat16 rounds away there. Only frozen layers are in bfloat16.
+    /// gelu(x Wᵀ + b). In bfloat16 on a GPU, GELU (in its tanh approximation) is fused into the matrix product, which saves two
+    /// passes through memory. The error is at most 5e-4, one eighth of the rounding error of bfloat16 at that size. Only frozen
+    /// layers are in bfloat16.
     fn forward_gelu(&self, x: &Tensor) -> Tensor {
         let fused = self.weight.kind() == Kind::BFloat16 && self.weight.device().is_cuda();
         if fused && let Ok(rows) = torch::linear_gelu(&x.flatten(0, -2), &self.weight, &self.bias) {
@@ -100,7 +101,7 @@ impl Linear {
         self.forward(x).gelu("none")
     }
 
-    /// The same layer in another precision, its output multiplied by `scale`.
+    /// The same layer in another precision, with its output multiplied by `scale`.
     fn frozen(&self, kind: Kind, scale: Option<&Tensor>) -> Self {
         let (weight, bias) = match scale {
             Some(scale) => (&self.weight * scale.unsqueeze(1), &self.bias * scale),
@@ -118,7 +119,8 @@ impl Linear {
     }
 }
 
-/// LayerNorm over the last dimension, in float32; weights of less precision take and give that (the means are float32 still).
+/// LayerNorm over the last dimension, in float32. With weights of lower precision, input and output have that precision (the
+/// statistics are still computed in float32).
 #[derive(Debug)]
 pub(super) struct Norm {
     pub(super) weight: Tensor,
@@ -156,17 +158,17 @@ impl Norm {
     }
 }
 
-/// Standard deviations of a block's initial weights.
+/// Standard deviations of the initial weights of a block.
 pub(super) struct Init {
     pub(super) qkv: f64,
     pub(super) proj: f64,
     pub(super) fc1: f64,
     pub(super) fc2: f64,
-    /// LayerScale's first value; none for blocks without.
+    /// Initial value of LayerScale; `None` for blocks without LayerScale.
     pub(super) layer_scale: Option<f64>,
 }
 
-/// One block; the MLP is four times as wide as the tokens, a gated one as its weights say.
+/// One block. The MLP is four times as wide as the tokens; the width of a gated MLP follows from its weights.
 #[derive(Debug)]
 pub(super) struct Block {
     heads: i64,
@@ -230,7 +232,7 @@ impl Block {
         let proj = linear(names.proj, width, width)?;
         let fc1 = linear(first, rows, width)?;
         let fc2 = linear(second, width, hidden)?;
-        // timm leaves LayerScale out of models built without it.
+        // timm's models without LayerScale have no such tensor.
         let mut scale = |name: Option<&str>| match name.map(|n| format!("{prefix}{n}")) {
             Some(name) if weights.has(&name) => weights.take(&name, &[width]).map(Some),
             _ => Ok(None),
@@ -247,7 +249,7 @@ impl Block {
         self.with_mlp(&(x + scaled(attended, self.scale1.as_ref())))
     }
 
-    /// The block with every token attending to itself alone: what is left of the attention is its values, projected.
+    /// The block with every token attending only to itself: the attention is then just its projected values.
     pub(super) fn forward_values(&self, x: &Tensor) -> Tensor {
         let width = x.size()[2];
         let values = self.qkv.forward(&self.norm1.forward(x)).narrow(2, 2 * width, width);
@@ -271,8 +273,8 @@ impl Block {
         x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
     }
 
-    /// The same block for computing in less precision without ever being trained: its weights are rounded once, and LayerScale
-    /// becomes part of the layers before it.
+    /// The same block for inference in lower precision: the weights are rounded once, and LayerScale is folded into the layers
+    /// before it.
     pub(super) fn frozen(&self, kind: Kind) -> Self {
         Self {
             heads: self.heads,
@@ -307,7 +309,7 @@ impl Block {
         self.proj.forward(&out.transpose(1, 2).reshape([batch, tokens, width]))
     }
 
-    /// Every parameter under its name in the checkpoint family.
+    /// All parameters with their state-dict keys in the family of checkpoints.
     pub(super) fn named(&self, prefix: &str, names: &Names) -> Vec<(String, Tensor)> {
         let mut out = Vec::new();
         let mut add =

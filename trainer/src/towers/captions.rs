@@ -1,21 +1,21 @@
-//! Captions as the text tower takes them: ids, where each ends, and which are of like length.
+//! Captions as input of the text tower: token ids, the position of the end token, and groups of similar length.
 
 use tch::{Device, Tensor};
 
 use crate::device::send;
 
-/// Tokens of captions, with where each caption ends.
+/// The tokens of captions, and where each caption ends.
 #[derive(Debug)]
 pub struct CaptionTokens {
-    /// Ids, [B, T], cut to the longest caption: under a causal mask what follows the end changes nothing.
+    /// Token ids, [B, T], truncated to the longest caption: with causal attention, tokens after the end have no effect.
     pub ids: Tensor,
     /// Position of the end-of-text token, [B].
     pub end: Tensor,
-    /// Tokens of each caption.
+    /// Number of tokens of each caption.
     lengths: Vec<i64>,
 }
 
-/// Rows of like length, and the longest of them.
+/// Rows of similar length, and the length of the longest.
 #[derive(Debug, PartialEq, Eq)]
 struct Group {
     rows: Vec<i64>,
@@ -23,7 +23,7 @@ struct Group {
 }
 
 impl CaptionTokens {
-    /// From rows of `context` ids with the end token the highest id of its row.
+    /// From rows of `context` ids; the end token has the highest id of its row.
     pub fn new(ids: &[i64], context: usize, device: Device) -> Self {
         let ends: Vec<i64> = ids
             .chunks_exact(context)
@@ -47,7 +47,7 @@ impl CaptionTokens {
         }
     }
 
-    /// Tokens of each caption, start and end included.
+    /// Number of tokens of each caption, including the start and end tokens.
     pub fn lengths(&self) -> &[i64] {
         &self.lengths
     }
@@ -57,8 +57,9 @@ impl CaptionTokens {
         groups(&self.lengths, step, self.ids.size()[1])
     }
 
-    /// What `each` makes of the rows of a group, [rows, length, ..], put together in the captions' order, [B, T, ..];
-    /// arbitrary beyond a caption's end. A few long captions among many short ones would make all as dear as themselves.
+    /// Calls `each` with the rows of each group and joins its results, [rows, length, ..], in the order of the captions,
+    /// [B, T, ..]; values after the end of a caption are arbitrary. Without groups, a few long captions would make all captions of
+    /// the batch as expensive as the longest.
     pub(super) fn by_length(&self, each: impl Fn(&Tensor) -> Tensor) -> Tensor {
         let groups = self.groups();
         let longest = self.ids.size()[1];
@@ -91,15 +92,15 @@ fn padded(tokens: &Tensor, longest: i64) -> Tensor {
     }
 }
 
-/// Captions are cut into this many groups at most ..
+/// Maximum number of groups.
 const MOST_GROUPS: usize = 8;
-/// .. of at least this many rows, as a group costs as many kernels as the whole.
+/// Minimum number of rows of a group: each group launches as many kernels as the whole batch would.
 const SMALLEST: usize = 32;
-/// On a GPU lengths are rounded up to a multiple of this: cuDNN makes a plan for the attention of each new shape, which takes
-/// longer than many steps' attention.
+/// On a GPU, lengths are rounded up to a multiple of this. cuDNN makes an execution plan for the attention of each new shape,
+/// which takes longer than the attention of many steps.
 const STEP_OF_GPU: i64 = 8;
 
-/// Groups of rows, short ones first. All have a multiple of the same number of rows, but for the last.
+/// Groups of rows, short ones first. The size of each group, except for the last, is a multiple of the same number of rows.
 fn groups(lengths: &[i64], step: i64, most: i64) -> Vec<Group> {
     let count = SMALLEST.max(lengths.len().div_ceil(MOST_GROUPS));
     let mut rows: Vec<i64> = (0..lengths.len() as i64).collect();
@@ -150,7 +151,7 @@ mod tests {
         assert!(groups(&[], 1, 77).is_empty());
     }
 
-    /// Rows come back to their places, whatever group they were in.
+    /// Rows come back in their original order.
     #[test]
     fn what_is_made_of_groups_keeps_the_captions_order() {
         let rows: Vec<Vec<i64>> = (0..100)

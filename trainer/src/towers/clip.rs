@@ -1,4 +1,4 @@
-//! CLIP's own vision transformer with its projection, and MaskCLIP's way of reading its patches.
+//! CLIP's vision transformer with its projection, and MaskCLIP's way to get patch features from it.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -10,29 +10,29 @@ use crate::error::Result;
 use crate::weights::Weights;
 
 const EPS: f64 = 1e-5;
-/// Every ViT CLIP has heads of this width.
+/// All CLIPs with a ViT have attention heads of this width.
 const HEAD_WIDTH: i64 = 64;
 
-/// What a CLIP's patch features are.
+/// Which patch features of a CLIP are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Dense {
-    /// The last block's patch tokens, as if each were the class token: the row "CLIP" of the papers.
+    /// The patch tokens of the last block, projected like the class token: "CLIP" in the tables of the papers.
     Tokens,
-    /// In the last block each patch keeps its own value instead of attending: MaskCLIP (Zhou et al., 2022).
+    /// The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022).
     Values,
 }
 
-/// The size of a new tower; the defaults are CLIP's ViT-B/16.
+/// Size of a new CLIP vision tower. The defaults are those of CLIP's ViT-B/16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClipShape {
-    /// Token width, a multiple of 64 (the width of a head).
+    /// Embedding width of a token; must be a multiple of 64, the width of an attention head.
     pub width: i64,
-    /// Number of blocks.
+    /// Number of transformer blocks.
     pub depth: i64,
     /// Side of a patch in pixels.
     pub patch: i64,
-    /// Width d_v of the space shared with the text tower.
+    /// Width d_v of the embedding space shared with the text tower.
     pub output: i64,
 }
 
@@ -47,7 +47,7 @@ impl Default for ClipShape {
 pub struct ClipVisionTower {
     /// Side of a patch in pixels.
     pub patch: i64,
-    /// Patches along a side of the training image.
+    /// Patches per side of the training image.
     pub grid: i64,
     dense: Dense,
     kind: Kind,
@@ -62,16 +62,15 @@ pub struct ClipVisionTower {
 }
 
 impl ClipVisionTower {
-    /// Takes the tower out of tensors named as open_clip's, without their prefix `visual.`.
+    /// Takes the tower out of tensors with open_clip's state-dict keys, without their prefix `visual.`.
     pub fn take(weights: &mut Weights, dense: Dense, activation: Activation, kind: Kind) -> Result<Self> {
         let patches = weights.size("conv1.weight")?;
         let [width, 3, patch, _] = patches[..] else {
             return Err(weights.problem(format!("visual.conv1.weight is {patches:?}, not [width, 3, p, p]")));
         };
         if patch == 0 || width % HEAD_WIDTH != 0 {
-            return Err(
-                weights.problem(format!("width {width} is no multiple of {HEAD_WIDTH}, a head's width"))
-            );
+            return Err(weights
+                .problem(format!("width {width} is not a multiple of {HEAD_WIDTH}, the width of a head")));
         }
         let tokens = weights.size("positional_embedding")?.first().copied().unwrap_or(1);
         let grid = ((tokens - 1) as f64).sqrt().round() as i64;
@@ -98,8 +97,8 @@ impl ClipVisionTower {
         })
     }
 
-    /// A new tower for images of `grid` patches a side. Draws from libtorch's generator: seed that first. The blocks start
-    /// as the text tower's do (CLIP's own code leaves these to PyTorch's defaults).
+    /// A new tower for images with `grid` patches per side. It uses libtorch's random generator: seed that first. The blocks are
+    /// initialized like those of the text tower (CLIP's own code leaves these to PyTorch's defaults).
     pub fn random(shape: ClipShape, grid: i64, kind: Kind, device: Device) -> Self {
         let ClipShape { width, depth, patch, output } = shape;
         let normal = |size: &[i64], std: f64| normal(size, std, device);
@@ -129,7 +128,7 @@ impl ClipVisionTower {
         }
     }
 
-    /// The same, with gradients from now on.
+    /// The same tower with gradients enabled.
     #[must_use]
     pub fn trainable(self) -> Self {
         for (_, tensor) in self.named() {
@@ -138,7 +137,7 @@ impl ClipVisionTower {
         self
     }
 
-    /// Every parameter under open_clip's name for it, `visual.` included.
+    /// All parameters with their state-dict keys in open_clip, including `visual.`.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let mut out: Vec<(String, Tensor)> = [
             ("visual.conv1.weight", &self.patch_weight),
@@ -159,7 +158,7 @@ impl ClipVisionTower {
         out
     }
 
-    /// Number of blocks.
+    /// Number of transformer blocks.
     pub fn depth(&self) -> i64 {
         self.blocks.len() as i64
     }
@@ -169,12 +168,12 @@ impl ClipVisionTower {
         self.width
     }
 
-    /// Width d_v of the space shared with the text tower.
+    /// Width d_v of the embedding space shared with the text tower.
     pub fn output(&self) -> i64 {
         self.projection.size()[1]
     }
 
-    /// `pixels`: [B, 3, H, W], normalised, H and W multiples of the patch; features in the projection's space.
+    /// `pixels`: [B, 3, H, W], normalized, H and W multiples of the patch size. Returns projected features.
     pub fn forward(&self, pixels: &Tensor) -> VisionFeatures {
         let mut x = self.embed(pixels);
         let patches = x.size()[1] - 1;
@@ -191,7 +190,7 @@ impl ClipVisionTower {
         }
     }
 
-    /// The images' embeddings alone, [B, d_v]: what CLIP is trained on.
+    /// Only the embeddings of the images, [B, d_v], on which CLIP is trained.
     pub fn class(&self, pixels: &Tensor) -> Tensor {
         let x = self.blocks.iter().fold(self.embed(pixels), |x, block| block.forward(&x, false));
         self.project(&x.select(1, 0))
@@ -213,7 +212,7 @@ impl ClipVisionTower {
         self.after.forward(x).to_kind(Kind::Float).matmul(&self.projection)
     }
 
-    /// The position embedding for another grid, as open_clip resizes it: bicubic, antialiased.
+    /// The position embedding, resized to another grid as open_clip does: bicubic, antialiased.
     fn position_for(&self, height: i64, width: i64) -> Tensor {
         if (height, width) == (self.grid, self.grid) {
             return self.position.shallow_clone();

@@ -1,5 +1,5 @@
-//! DVT's denoiser (Yang et al., ECCV 2024): one more block over the patch tokens, which takes away what a ViT adds to
-//! its features by position alone. The released SimZSS model of COCO has one.
+//! The denoiser of DVT (Yang et al., ECCV 2024): one more transformer block over the patch tokens, which removes artifacts that
+//! depend only on the position. The released SimZSS model trained on COCO has one.
 
 use tch::{Kind, Tensor};
 
@@ -9,7 +9,7 @@ use super::vision::{EPS, HEAD_WIDTH};
 use crate::error::Result;
 use crate::weights::Weights;
 
-/// A pre-norm block without LayerScale and a position embedding of its own.
+/// A pre-norm block without LayerScale, and its own position embedding.
 #[derive(Debug)]
 pub(super) struct Denoiser {
     /// [1, grid * grid, d_v].
@@ -19,7 +19,7 @@ pub(super) struct Denoiser {
 }
 
 impl Denoiser {
-    /// Takes the denoiser out of tensors named `denoiser.pos_embed` and `denoiser.` before a block's names.
+    /// Takes the denoiser out of tensors: `denoiser.pos_embed`, and the keys of a block after `denoiser.`.
     pub(super) fn take(weights: &mut Weights, width: i64) -> Result<Self> {
         let position = weights.size("denoiser.pos_embed")?;
         let grid = side_of(position.get(1).copied().unwrap_or(0));
@@ -35,7 +35,7 @@ impl Denoiser {
 
     /// `patches`: [B, height * width, d_v], after the tower's final LayerNorm.
     pub(super) fn forward(&self, patches: &Tensor, height: i64, width: i64) -> Tensor {
-        // timm's resizing, whatever the tower's own.
+        // Always resized as in timm, also if the tower uses another method.
         let position = fit_position(&self.position, self.grid, height, width, Fit::Antialiased);
         self.block.forward(&(patches + position.to_kind(patches.kind())), false)
     }
@@ -47,7 +47,7 @@ impl Denoiser {
     }
 }
 
-/// Refuses tensors that are not a denoiser's.
+/// Rejects tensors that are not those of a denoiser.
 pub(crate) fn check(mut weights: Weights) -> Result<()> {
     let width = weights.size("denoiser.norm1.weight")?.first().copied().unwrap_or(0);
     Denoiser::take(&mut weights, width)?;

@@ -1,4 +1,4 @@
-//! The two towers and the transformer block they share.
+//! The vision and text towers, and the transformer block that they share.
 
 mod block;
 mod captions;
@@ -20,12 +20,12 @@ pub use vision::{VisionFeatures, VisionShape, VisionTower};
 
 use tch::{Kind, Tensor};
 
-/// At least float32: what losses, softmaxes and norms are computed in.
+/// Converts to float32, or keeps float64: losses, softmaxes and norms are computed in these.
 pub(crate) fn full_precision(x: &Tensor) -> Tensor {
     if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
 }
 
-/// Rows of unit length along the last dimension, in float32 (PyTorch's `normalize`, eps 1e-12).
+/// L2-normalizes along the last dimension, in float32 (PyTorch's `normalize`, eps 1e-12).
 pub fn unit(x: &Tensor) -> Tensor {
     let x = full_precision(x);
     let norm = x.norm_scalaropt_dim(2.0, [-1i64].as_slice(), true).clamp_min(1e-12);

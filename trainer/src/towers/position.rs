@@ -1,25 +1,26 @@
-//! Position embeddings for other grids than the one they were trained for.
+//! Resizes position embeddings to another grid of patches than the one they were trained with.
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// How the position embedding is fitted to another grid than it was trained for. All are bicubic; the published
-/// loaders differ in the rest, and a checkpoint's numbers come with one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+/// How the position embedding is resized to another grid than the one it was trained with. All methods are bicubic; the
+/// published implementations differ in the details, and the published scores of a checkpoint were measured with one of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionResize {
-    /// DINOv2's own: scale factor (grid + 0.1) / trained grid without antialiasing; with registers, the exact
-    /// size with antialiasing.
+    /// As DINOv2: scale factor (grid + 0.1) / trained grid without antialiasing; for towers with registers, the exact size with
+    /// antialiasing.
     #[default]
     Dinov2,
-    /// timm's `resample_abs_pos_embed`: the exact size, antialiased.
+    /// As timm's `resample_abs_pos_embed`: the exact size with antialiasing.
     Timm,
-    /// transformers': the exact size without antialiasing; with registers, with it.
+    /// As Hugging Face transformers: the exact size, with antialiasing only for towers with registers.
     Huggingface,
 }
 
 impl PositionResize {
-    /// How towers of this loader are fitted, with registers and without.
+    /// The resize method of this implementation, for towers with or without registers.
     pub(super) fn fit(self, registers: bool) -> Fit {
         match (self, registers) {
             (Self::Dinov2, false) => Fit::Offset,
@@ -29,18 +30,18 @@ impl PositionResize {
     }
 }
 
-/// The three ways to resize a grid that loaders use.
+/// The three resize methods in use.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fit {
     /// To the scale (n + 0.1) / grid.
     Offset,
     /// To the exact size.
     Plain,
-    /// To the exact size, antialiased.
+    /// To the exact size, with antialiasing.
     Antialiased,
 }
 
-/// A position embedding [1, grid * grid, d] for `height` x `width` patches, [1, height * width, d].
+/// Resizes a position embedding [1, grid * grid, d] to `height` x `width` patches, [1, height * width, d].
 pub(super) fn fit_position(position: &Tensor, grid: i64, height: i64, width: i64, fit: Fit) -> Tensor {
     if (height, width) == (grid, grid) {
         return position.shallow_clone();
@@ -59,7 +60,7 @@ pub(super) fn fit_position(position: &Tensor, grid: i64, height: i64, width: i64
     fitted.permute([0, 2, 3, 1]).reshape([1, height * width, channels])
 }
 
-/// Side of a square of `count`.
+/// Side of a square with `count` cells.
 pub(super) fn side_of(count: i64) -> i64 {
     (count as f64).sqrt().round() as i64
 }

@@ -1,4 +1,4 @@
-//! The trained text tower: CLIP's causal transformer, with the projection into the vision tower's space.
+//! The text tower, which is trained: CLIP's causal transformer with a projection into the embedding space of the vision tower.
 
 use std::path::Path;
 
@@ -13,22 +13,22 @@ use crate::weights::Weights;
 /// CLIP's byte-pair vocabulary.
 pub(crate) const VOCABULARY: i64 = 49_408;
 const EPS: f64 = 1e-5;
-/// Temperature 0.07, where CLIP starts.
+/// Temperature 0.07, as at the start of CLIP's training.
 const LOGIT_SCALE: f64 = 2.659_260_036_932_778; // ln(1 / 0.07)
-/// CLIP keeps the logit scale below 100.
+/// CLIP keeps the logit scale at or below 100.
 const LOGIT_SCALE_MAX: f64 = 4.605_170_185_988_092; // ln 100
 
-/// The size of a text tower; the defaults are CLIP's beside a ViT-B.
+/// Size of a text tower. The defaults are those of CLIP with a ViT-B.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TextShape {
-    /// Token width d_t.
+    /// Embedding width of a token.
     pub width: i64,
-    /// Number of blocks.
+    /// Number of transformer blocks.
     pub depth: i64,
-    /// Attention heads; divides the width.
+    /// Number of attention heads; must divide `width`.
     pub heads: i64,
-    /// Token positions, start and end included; longer captions are cut.
+    /// Context length in tokens, including the start and end tokens; longer captions are truncated.
     pub context: i64,
 }
 
@@ -52,8 +52,8 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    /// A new tower as CLIP starts it, for a vision tower of width `vision_width`. Draws from libtorch's
-    /// generator: seed that first.
+    /// A new tower with CLIP's initialization, for a vision tower of width `vision_width`. It uses libtorch's random generator:
+    /// seed that first.
     pub fn random(shape: TextShape, vision_width: i64, device: Device) -> Self {
         let TextShape { width, depth, heads, context } = shape;
         let normal = |size: &[i64], std: f64| normal(size, std, device);
@@ -78,7 +78,8 @@ impl TextTower {
         tower.trainable()
     }
 
-    /// Reads a tower in open_clip's, Hugging Face's or SimZSS's names. Width, depth and context follow from the tensors; `heads` does not.
+    /// Reads a tower with the state-dict keys of open_clip, Hugging Face or SimZSS. Width, depth and context length follow from the
+    /// tensors; the number of heads does not.
     pub fn read(path: &Path, heads: i64, vision_width: i64, device: Device) -> Result<Self> {
         Self::from_weights(
             Weights::read(path, device)?.into_open_clip()?,
@@ -88,7 +89,7 @@ impl TextTower {
         )
     }
 
-    /// The same from tensors that hold nothing else.
+    /// The same from tensors that contain nothing but the tower.
     pub fn from_weights(
         mut weights: Weights,
         heads: i64,
@@ -124,7 +125,7 @@ impl TextTower {
         self
     }
 
-    /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`; arbitrary beyond a caption's end.
+    /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`; values after the end of a caption are arbitrary.
     pub fn tokens(&self, captions: &CaptionTokens, kind: Kind) -> Tensor {
         captions.by_length(|ids| self.transform(ids, kind))
     }
@@ -139,7 +140,7 @@ impl TextTower {
         self.norm.forward(&x)
     }
 
-    /// The projection g into the vision tower's space: [.., d_t] -> [.., d_v], in float32.
+    /// The projection g into the embedding space of the vision tower: [.., d_t] -> [.., d_v], in float32.
     pub fn project(&self, x: &Tensor) -> Tensor {
         x.to_kind(Kind::Float).matmul(&self.projection)
     }
@@ -150,24 +151,24 @@ impl TextTower {
         self.project(&tokens.index(&[Some(rows), Some(end.shallow_clone())]))
     }
 
-    /// Width d_v of the space shared with the vision tower.
+    /// Width d_v of the embedding space shared with the vision tower.
     pub fn output(&self) -> i64 {
         self.projection.size()[1]
     }
 
-    /// exp of the learned scale of the image-caption logits, a scalar.
+    /// exp of the learned scale of the image-caption logits: a scalar.
     pub fn logit_scale(&self) -> Tensor {
         self.logit_scale.exp()
     }
 
-    /// Brings the logit scale back into [1, 100], after each step.
+    /// Clamps the logit scale to [1, 100]; to be called after each step.
     pub fn clamp_logit_scale(&self) {
         tch::no_grad(|| {
             let _ = self.logit_scale.shallow_clone().clamp_(0.0, LOGIT_SCALE_MAX);
         });
     }
 
-    /// Every parameter under open_clip's name for it.
+    /// All parameters with their state-dict keys in open_clip.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let mut out: Vec<(String, Tensor)> = [
             ("token_embedding.weight", &self.token_embedding),

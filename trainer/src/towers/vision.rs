@@ -1,4 +1,4 @@
-//! The frozen vision tower: DINOv2's ViT, with or without register tokens.
+//! The frozen vision tower: the ViT of DINOv2, with or without register tokens.
 
 use std::path::Path;
 
@@ -10,17 +10,17 @@ use super::position::{PositionResize, fit_position, side_of};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-/// LayerNorm's epsilon in DINOv2 (the ViT ports in other Rust examples use 1e-5 and differ).
+/// Epsilon of LayerNorm in DINOv2 (the ViT ports in other Rust examples use 1e-5, and their features differ).
 pub(super) const EPS: f64 = 1e-6;
-/// Every DINOv2 model has heads of this width.
+/// All DINOv2 models have attention heads of this width.
 pub(crate) const HEAD_WIDTH: i64 = 64;
 
-/// The size of a new tower.
+/// Size of a new tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VisionShape {
-    /// Token width d_v, a multiple of 64 (the width of a head).
+    /// Token width d_v; must be a multiple of 64, the width of an attention head.
     pub width: i64,
-    /// Number of blocks.
+    /// Number of transformer blocks.
     pub depth: i64,
     /// Side of a patch in pixels.
     pub patch: i64,
@@ -28,7 +28,7 @@ pub struct VisionShape {
     pub grid: i64,
 }
 
-/// What the tower makes of images.
+/// The output of a vision tower.
 #[derive(Debug)]
 pub struct VisionFeatures {
     /// Class token after the final LayerNorm, [B, d_v].
@@ -54,18 +54,18 @@ pub struct VisionTower {
     patch_bias: Tensor,
     blocks: Vec<Block>,
     norm: Norm,
-    /// Boxed as most towers have none.
+    /// Boxed, because most towers have none.
     denoiser: Option<Box<Denoiser>>,
 }
 
 impl VisionTower {
-    /// Reads a tower whose size follows from its tensors, in any family's names (see [`crate::weights::Family`]), with
-    /// the denoiser that lies beside it; the patch embedding is kept in `kind`.
+    /// Reads a tower, and its denoiser if the file contains one, with the state-dict keys of any [`crate::weights::Family`]. The
+    /// size follows from the tensors; the tower computes in `kind`.
     pub fn read(path: &Path, resize: PositionResize, kind: Kind, device: Device) -> Result<Self> {
         Self::from_weights(Weights::read(path, device)?.into_vision()?, resize, kind)
     }
 
-    /// The same from tensors in DINOv2's names that hold nothing else.
+    /// The same from tensors with DINOv2's state-dict keys that contain nothing else.
     pub fn from_weights(mut weights: Weights, resize: PositionResize, kind: Kind) -> Result<Self> {
         let patches = weights.size("patch_embed.proj.weight")?;
         let position = weights.size("pos_embed")?;
@@ -76,9 +76,8 @@ impl VisionTower {
         };
         let grid = side_of(position.get(1).map_or(0, |n| n - 1));
         if width % HEAD_WIDTH != 0 || patch == 0 {
-            return Err(
-                weights.problem(format!("width {width} is no multiple of {HEAD_WIDTH}, a head's width"))
-            );
+            return Err(weights
+                .problem(format!("width {width} is not a multiple of {HEAD_WIDTH}, the width of a head")));
         }
         let class = weights.take("cls_token", &[1, 1, width])?;
         let position = weights.take("pos_embed", &[1, 1 + grid * grid, width])?;
@@ -100,7 +99,7 @@ impl VisionTower {
         let norm = Norm::read(&mut weights, "norm", width, EPS)?;
         let denoised = weights.has("denoiser.pos_embed");
         let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
-        // Only DINOv2's own training masks patches.
+        // The mask token is used only in DINOv2's own training.
         weights.finish(&["mask_token"])?;
         let tower = Self {
             patch,
@@ -119,8 +118,8 @@ impl VisionTower {
         Ok(tower.computing_in(kind))
     }
 
-    /// The same tower, computing in `kind`. In less than float32 it can only be used: its weights are rounded, and are no
-    /// longer those of its file.
+    /// The same tower, computing in `kind`. Below float32 it is for inference only: its weights are rounded and differ from those
+    /// of its file.
     #[must_use]
     pub fn computing_in(mut self, kind: Kind) -> Self {
         if kind == self.patch_weight.kind() {
@@ -134,7 +133,7 @@ impl VisionTower {
         self
     }
 
-    /// Puts a denoiser behind the tower, from a file of DVT or SimZSS.
+    /// Adds a denoiser from a file of DVT or SimZSS; it is applied to the patch tokens.
     pub fn with_denoiser(mut self, path: &Path, device: Device) -> Result<Self> {
         let mut weights = Weights::read(path, device)?.into_vision()?;
         let mut denoiser = weights.take_below("denoiser.").under("denoiser.");
@@ -143,12 +142,12 @@ impl VisionTower {
         Ok(self)
     }
 
-    /// Whether its patch tokens pass through a denoiser.
+    /// Whether a denoiser is applied to its patch tokens.
     pub fn is_denoised(&self) -> bool {
         self.denoiser.is_some()
     }
 
-    /// A tower with random weights, as ViTs start: linear layers N(0, 1/fan-in), LayerScale 1.
+    /// A tower with random weights: linear layers N(0, 1/fan-in), LayerScale 1.
     pub fn random(shape: VisionShape, device: Device) -> Self {
         let VisionShape { width, depth, patch, grid } = shape;
         let normal = |size: &[i64], std: f64| normal(size, std, device);
@@ -178,7 +177,7 @@ impl VisionTower {
         }
     }
 
-    /// `pixels`: [B, 3, H, W], normalised, H and W multiples of the patch.
+    /// `pixels`: [B, 3, H, W], normalized, H and W multiples of the patch size.
     pub fn forward(&self, pixels: &Tensor) -> VisionFeatures {
         let kind = self.patch_weight.kind();
         let (side, size) = (self.patch, pixels.size());
@@ -207,8 +206,8 @@ impl VisionTower {
         VisionFeatures { class: x.select(1, 0), patches }
     }
 
-    /// A convolution with a kernel as large as its step, [B, N, d_v]. cuDNN takes several times as long for it as a product over
-    /// the pixels of each patch does, oneDNN less.
+    /// The patch embedding, [B, N, d_v]: a convolution whose stride equals its kernel size. With cuDNN it takes several times as
+    /// long as a matrix product over the pixels of each patch; with oneDNN (on a CPU) the convolution is faster.
     fn embed(&self, pixels: &Tensor, [batch, height, width]: [i64; 3]) -> Tensor {
         let (side, weight, bias) = (self.patch, &self.patch_weight, Some(&self.patch_bias));
         if !pixels.device().is_cuda() {
@@ -227,19 +226,19 @@ impl VisionTower {
         Tensor::cat(&[class, fit_position(&patches, self.grid, height, width, fit)], 1)
     }
 
-    /// Number of blocks.
+    /// Number of transformer blocks.
     pub fn depth(&self) -> i64 {
         self.blocks.len() as i64
     }
 
-    /// Tokens beside the patches: class and registers.
+    /// Number of tokens in addition to the patches: class token and registers.
     pub fn extra_tokens(&self) -> i64 {
         1 + self.registers.as_ref().map_or(0, |registers| registers.size()[1])
     }
 
-    /// Folds the mean and deviation of each channel of `patches` ([B, N, d_v], this tower's own output) into the
-    /// final LayerNorm, so that patch tokens come out with mean 0 and deviation 1: what all patches share would
-    /// otherwise dominate every similarity.
+    /// Folds the mean and standard deviation of each channel of `patches` ([B, N, d_v], the output of this tower) into the final
+    /// LayerNorm, so that patch tokens have mean 0 and standard deviation 1 per channel. Otherwise the part that all patches have in
+    /// common would dominate every similarity.
     pub fn whiten(&self, patches: &Tensor) {
         tch::no_grad(|| {
             let channels = patches.reshape([-1, self.width]);
@@ -250,7 +249,7 @@ impl VisionTower {
         });
     }
 
-    /// Every parameter under DINOv2's name for it, the denoiser's under `denoiser.`.
+    /// All parameters with their state-dict keys in DINOv2; those of the denoiser start with `denoiser.`.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let mut out: Vec<(String, Tensor)> = [
             ("cls_token", &self.class),
@@ -271,14 +270,14 @@ impl VisionTower {
         out
     }
 
-    /// Refuses image sizes that do not divide into patches.
+    /// Rejects image sizes that are not a multiple of the patch size. `setting` is the option that gave the size.
     pub fn check_size(&self, setting: &str, pixels: i64) -> Result<()> {
         if pixels > 0 && pixels % self.patch == 0 {
             return Ok(());
         }
         Err(Error::Setting {
             name: setting.to_owned(),
-            problem: format!("{pixels} px does not divide into patches of {} px", self.patch),
+            problem: format!("is {pixels} px; it must be a multiple of the patch size, {} px", self.patch),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Checkpoints in another family's names: every tensor of the source is either written or named.
+//! Converts weights files to the state-dict keys of another family. Every tensor of the source is either written or reported.
 
 use std::path::{Path, PathBuf};
 
@@ -12,17 +12,17 @@ use crate::towers::{
     Activation, ClipVisionTower, Dense, PositionResize, TextTower, VisionTower, check_denoiser,
 };
 
-/// What a conversion did.
+/// The result of a conversion.
 #[derive(Debug, Serialize)]
 pub struct Converted {
-    /// Tensors written.
+    /// Number of tensors written.
     pub tensors: usize,
-    /// Tensors of the source that have no place in the target, by name.
+    /// Names of the tensors in the source that the target format does not have.
     pub left_out: Vec<String>,
 }
 
-/// Writes the tensors of `inputs` (the parts of one model) as one safetensors file in the names of `to`. Kinds are kept;
-/// a tensor that is missing, extra or of another size than its tower needs is an error that names it.
+/// Writes the tensors of `inputs` (the parts of one model) to one safetensors file with the state-dict keys of `to`. Kinds are kept.
+/// A tensor that is missing, unexpected or has the wrong shape is an error.
 pub fn convert(inputs: &[PathBuf], to: Family, out: &Path) -> Result<Converted> {
     let mut whole = Parts::default();
     for path in inputs {
@@ -39,7 +39,7 @@ pub fn convert(inputs: &[PathBuf], to: Family, out: &Path) -> Result<Converted> 
         ] {
             for (name, tensor) in from {
                 if into.insert(name.clone(), tensor).is_some() {
-                    return Err(problem(format!("tensor {name} is in another of the files too")));
+                    return Err(problem(format!("tensor {name} is in two of the files")));
                 }
             }
         }
@@ -52,7 +52,7 @@ pub fn convert(inputs: &[PathBuf], to: Family, out: &Path) -> Result<Converted> 
     Ok(Converted { tensors: named.len(), left_out })
 }
 
-/// Lets each tower take what it needs, which names what does not fit.
+/// Builds each tower, which reports tensors that do not fit.
 fn check(path: &Path, parts: &Parts) -> Result<()> {
     let weights = |tensors: &Named| {
         Weights::of(
@@ -67,7 +67,7 @@ fn check(path: &Path, parts: &Parts) -> Result<()> {
     }
     if !parts.text.is_empty() {
         let mut text = weights(&parts.text);
-        // `trainer export` and open_clip's TextTransformer leave it out.
+        // `trainer export` and open_clip's TextTransformer do not have it.
         text.tensors
             .entry("logit_scale".to_owned())
             .or_insert_with(|| Tensor::zeros([] as [i64; 0], (Kind::Float, Device::Cpu)));

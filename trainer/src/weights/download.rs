@@ -1,4 +1,4 @@
-//! One file by its address: resumed where it broke off, held against its hash, there whole or not at all.
+//! Downloads a file: resumes after interruptions, checks the hash, and gives the file its final name when it is complete.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -11,31 +11,32 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 
 use super::sha256;
-use crate::error::{Error, Result, at};
+use crate::error::{Error, Result, reading, writing};
 
-/// A server that says nothing for so long is asked again.
-const SILENCE: Duration = Duration::from_secs(30);
-/// Tries in a row that bring no byte.
-const TRIES: u32 = 6;
+/// Connect and read timeout; after it, the request is repeated.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum number of consecutive attempts without a new byte.
+const ATTEMPTS: u32 = 6;
+/// Pause after the first failed attempt; it doubles after each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// A file that is there.
+/// A downloaded file.
 #[derive(Debug, Serialize)]
 pub struct Downloaded {
-    /// Where.
+    /// The file.
     pub path: PathBuf,
-    /// Its size.
+    /// Its size in bytes.
     pub bytes: u64,
-    /// SHA-256 in hexadecimal, which lies beside it too, in `NAME.sha256`, as `sha256sum --check` reads it.
+    /// Its SHA-256 in hexadecimal; also stored next to it in `NAME.sha256`, in the format of `sha256sum --check`.
     pub sha256: String,
-    /// Bytes that were there from an earlier try.
+    /// Bytes that an earlier call had downloaded already.
     pub resumed_from: u64,
-    /// Whether it was there before, with the right hash, so that nothing was fetched.
+    /// Whether the file existed already, with the expected hash, so that nothing was downloaded.
     pub was_there: bool,
 }
 
-/// Fetches `url` to `out`. What has arrived lies in `out` with `.part` at the end until it is whole and its hash is the
-/// expected one; the next call goes on from there if the server's file is still the same.
+/// Downloads `url` to `out`. Until the file is complete and its hash is checked, it is called `out` + `.part`; the next call resumes
+/// there if the file on the server has not changed.
 pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloaded> {
     if out.exists() {
         return there_already(out, expected);
@@ -47,13 +48,16 @@ pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloa
         .read(true)
         .write(true)
         .open(&part)
-        .map_err(at(&part))?;
+        .map_err(writing(&part))?;
     if file.try_lock().is_err() {
-        let problem = "another process is fetching it".to_owned();
+        let problem = "another process is downloading this file".to_owned();
         return Err(Error::Invalid { path: part, problem });
     }
-    let resumed_from = file.metadata().map_err(at(&part))?.len();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(at(&part))?;
+    let resumed_from = file.metadata().map_err(reading(&part))?.len();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Error::Failed(format!("cannot start the download: {e}")))?;
     let mut transfer = Transfer { url, part: &part, file: &mut file, progress: None };
     let bytes = match runtime.block_on(transfer.run()) {
         Ok(bytes) => bytes,
@@ -67,37 +71,37 @@ pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloa
     if let Some(progress) = transfer.progress {
         progress.finish("");
     }
-    file.sync_all().map_err(at(&part))?;
+    file.sync_all().map_err(writing(&part))?;
     let found = sha256(&part)?;
     if let Some(expected) = expected.filter(|expected| !expected.eq_ignore_ascii_case(&found)) {
-        // Fetching more of it cannot help.
+        // Resuming cannot help.
         forget(&part)?;
         let problem = format!(
-            "sha256 is {found} and must be {expected}: not the file that was published; it is removed"
+            "the SHA-256 of the downloaded file is {found} instead of {expected}: it is not the published file and was removed"
         );
         return Err(Error::Invalid { path: PathBuf::from(url), problem });
     }
-    fs::rename(&part, out).map_err(at(out))?;
-    concepts::files::sync_parent(out).map_err(at(out))?;
+    fs::rename(&part, out).map_err(writing(out))?;
+    concepts::files::sync_parent(out).map_err(writing(out))?;
     remove_if_there(&beside(&part, "version"))?;
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     let sums = beside(out, "sha256");
-    concepts::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(at(&sums))?;
+    concepts::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
     Ok(Downloaded { path: out.to_owned(), bytes, sha256: found, resumed_from, was_there: false })
 }
 
-/// A file that is there is kept if it is the expected one, or the one that lay there after its download.
+/// An existing file is accepted if it has the expected hash, or the hash that was stored after its download.
 fn there_already(out: &Path, expected: Option<&str>) -> Result<Downloaded> {
     let found = sha256(out)?;
     let noted = fs::read_to_string(beside(out, "sha256")).unwrap_or_default();
     let expected = expected.or(noted.split_whitespace().next()).unwrap_or_default();
     if !expected.eq_ignore_ascii_case(&found) {
         let problem = format!(
-            "is there already and is another file (sha256 {found}); remove it or name another with --out"
+            "exists already and is a different file (SHA-256 {found}); remove it or choose another --out"
         );
         return Err(Error::Invalid { path: out.to_owned(), problem });
     }
-    let bytes = fs::metadata(out).map_err(at(out))?.len();
+    let bytes = fs::metadata(out).map_err(reading(out))?.len();
     Ok(Downloaded { path: out.to_owned(), bytes, sha256: found, resumed_from: 0, was_there: true })
 }
 
@@ -108,9 +112,9 @@ struct Transfer<'a> {
     progress: Option<Progress>,
 }
 
-/// Why a try ended before the file was whole.
+/// Why an attempt ended before the file was complete.
 enum Failure {
-    /// Asking again may help.
+    /// Another attempt may help.
     Again(String),
     Final(Error),
 }
@@ -122,13 +126,13 @@ impl From<Error> for Failure {
 }
 
 impl Transfer<'_> {
-    /// Tries until the file is whole; its length.
+    /// Repeats attempts until the file is complete; returns its length.
     async fn run(&mut self) -> Result<u64> {
-        // Fails only when one is installed already, which then serves as well.
+        // This fails only if a provider is installed already, which is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .connect_timeout(SILENCE)
-            .read_timeout(SILENCE)
+            .connect_timeout(TIMEOUT)
+            .read_timeout(TIMEOUT)
             .build()
             .map_err(|e| self.refused(&causes(&e)))?;
         let (mut barren, mut pause) = (0, FIRST_PAUSE);
@@ -142,10 +146,10 @@ impl Transfer<'_> {
                         (barren, pause) = (0, FIRST_PAUSE);
                     }
                     barren += 1;
-                    if barren == TRIES {
+                    if barren == ATTEMPTS {
                         let have = self.length()?;
                         let rest = if have > 0 {
-                            format!("; call again to go on from byte {have}")
+                            format!("; run the same command again to resume at byte {have}")
                         } else {
                             String::new()
                         };
@@ -158,7 +162,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// One request, from where the last one ended.
+    /// One request, from the end of the previous one.
     async fn attempt(&mut self, client: &Client) -> std::result::Result<(), Failure> {
         let version_file = beside(self.part, "version");
         let version = fs::read_to_string(&version_file).unwrap_or_default();
@@ -170,7 +174,7 @@ impl Transfer<'_> {
         let mut response = request.send().await.map_err(|e| Failure::Again(causes(&e)))?;
         let status = response.status();
         let total = match status {
-            // The whole file: the first try, a server without ranges, or another version than before.
+            // The whole file: first attempt, server without range requests, or the file on the server has changed.
             StatusCode::OK => {
                 start = 0;
                 response.content_length()
@@ -179,13 +183,13 @@ impl Transfer<'_> {
                 Some((first, total)) if first == start => Some(total),
                 _ => {
                     return Err(self
-                        .refused("it answers with another part of the file than was asked for")
+                        .refused("the server sent another part of the file than was requested")
                         .into());
                 }
             },
-            // What is there is not the beginning of what the server has now.
+            // The partial file does not belong to the file on the server ..
             StatusCode::RANGE_NOT_SATISFIABLE => {
-                // Unless it is all of it.
+                // .. unless it is the complete file.
                 if length_of(&response) == Some(start) {
                     return Ok(());
                 }
@@ -194,19 +198,19 @@ impl Transfer<'_> {
                 return Err(Failure::Again(status.to_string()));
             }
             _ if status.is_server_error() || [408, 429].contains(&status.as_u16()) => {
-                return Err(Failure::Again(format!("it answers {status}")));
+                return Err(Failure::Again(format!("the server returned {status}")));
             }
-            _ => return Err(self.refused(&format!("it answers {status}")).into()),
+            _ => return Err(self.refused(&format!("the server returned {status}")).into()),
         };
         self.cut(start)?;
-        fs::write(&version_file, version_of(&response)).map_err(at(&version_file))?;
+        fs::write(&version_file, version_of(&response)).map_err(writing(&version_file))?;
         let progress =
-            self.progress.get_or_insert_with(|| Progress::new("fetching", "bytes", total.unwrap_or(0)));
+            self.progress.get_or_insert_with(|| Progress::new("downloading", "bytes", total.unwrap_or(0)));
         let mut have = start;
         loop {
             if program::interrupted() {
-                let problem = format!("interrupted at byte {have}; call again to go on");
-                return Err(Error::Invalid { path: PathBuf::from(self.url), problem }.into());
+                let stopped = format!("{} at byte {have}; run the same command again to resume", self.url);
+                return Err(Error::Interrupted(stopped).into());
             }
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,
@@ -216,27 +220,27 @@ impl Transfer<'_> {
             have += chunk.len() as u64;
             if total.is_some_and(|total| have > total) {
                 self.cut(0)?;
-                return Err(self.refused("it sends more bytes than it says the file has").into());
+                return Err(self.refused("the server sent more bytes than the length it gave").into());
             }
-            self.file.write_all(&chunk).map_err(at(self.part))?;
+            self.file.write_all(&chunk).map_err(writing(self.part))?;
             progress.advance(chunk.len() as u64, String::new);
         }
         match total {
             Some(total) if have < total => {
-                Err(Failure::Again(format!("it stopped at byte {have} of {total}")))
+                Err(Failure::Again(format!("the connection ended at byte {have} of {total}")))
             }
             _ => Ok(()),
         }
     }
 
     fn length(&self) -> Result<u64> {
-        Ok(self.file.metadata().map_err(at(self.part))?.len())
+        Ok(self.file.metadata().map_err(reading(self.part))?.len())
     }
 
-    /// Keeps `length` bytes and writes on from there.
+    /// Truncates the file to `length` bytes and continues to write there.
     fn cut(&mut self, length: u64) -> Result<()> {
-        self.file.set_len(length).map_err(at(self.part))?;
-        self.file.seek(SeekFrom::Start(length)).map_err(at(self.part))?;
+        self.file.set_len(length).map_err(writing(self.part))?;
+        self.file.seek(SeekFrom::Start(length)).map_err(writing(self.part))?;
         Ok(())
     }
 
@@ -245,27 +249,27 @@ impl Transfer<'_> {
     }
 }
 
-/// First byte and length of the whole of `Content-Range: bytes first-last/total`.
+/// First byte and total length in `Content-Range: bytes first-last/total`.
 fn range(response: &Response) -> Option<(u64, u64)> {
     let text = response.headers().get(CONTENT_RANGE)?.to_str().ok()?;
     let (span, total) = text.strip_prefix("bytes ")?.split_once('/')?;
     Some((span.split_once('-')?.0.parse().ok()?, total.parse().ok()?))
 }
 
-/// Length of the whole of `Content-Range: bytes */total`.
+/// Total length in `Content-Range: bytes */total`.
 fn length_of(response: &Response) -> Option<u64> {
     response.headers().get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes */")?.parse().ok()
 }
 
-/// What tells this version of the file from another: a strong entity tag, or else the date; empty without either, and
-/// then nothing is resumed.
+/// Identifies the version of the file: a strong ETag, otherwise the date of last modification. Empty if there is neither; then a
+/// download cannot be resumed.
 fn version_of(response: &Response) -> String {
     let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
     let tag = header(ETAG).filter(|tag| !tag.starts_with("W/"));
     tag.or(header(LAST_MODIFIED)).unwrap_or_default().to_owned()
 }
 
-/// An error and its causes as one line; the address is told already.
+/// The causes of an error as one line, without the address.
 fn causes(error: &reqwest::Error) -> String {
     let mut text = String::new();
     let mut cause = std::error::Error::source(error);
@@ -276,7 +280,7 @@ fn causes(error: &reqwest::Error) -> String {
     if text.is_empty() { error.to_string() } else { text }
 }
 
-/// The path with `.ending` after its name.
+/// The path with `.ending` added to the file name.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!("{name}.{ending}"))
@@ -289,7 +293,7 @@ fn forget(part: &Path) -> Result<()> {
 
 fn remove_if_there(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(writing(path)(error)),
         _ => Ok(()),
     }
 }

@@ -1,26 +1,26 @@
-//! Where the published weights lie.
+//! The addresses of published weights.
 
-/// A file that its makers serve.
+/// A published weights file, on the server of its authors.
 #[derive(Debug, Clone, Copy)]
 pub struct Published {
-    /// Its makers' name for the model.
+    /// Name of the model, as its authors use it.
     pub name: &'static str,
-    /// What it is.
+    /// Description.
     pub about: &'static str,
-    /// Where it lies.
+    /// Address.
     pub url: &'static str,
-    /// SHA-256 in hexadecimal, where it is known; empty where it is not.
+    /// SHA-256 in hexadecimal if it is known, otherwise empty.
     pub sha256: &'static str,
 }
 
 impl Published {
-    /// The last part of the address.
+    /// The file name in the address.
     pub fn file_name(&self) -> &'static str {
         self.url.rsplit('/').next().unwrap_or(self.url)
     }
 }
 
-/// OpenAI's addresses contain the hash; DINOv2's makers publish none, and those here are what many users found.
+/// The addresses of OpenAI contain the hash. The authors of DINOv2 publish none; the two here are those that users have reported.
 pub const PUBLISHED: &[Published] = &[
     Published {
         name: "dinov2_vits14",
@@ -90,7 +90,7 @@ pub const PUBLISHED: &[Published] = &[
     },
 ];
 
-/// The file of that name.
+/// The entry with this name.
 pub fn find(name: &str) -> Option<&'static Published> {
     PUBLISHED.iter().find(|published| published.name == name)
 }

@@ -1,4 +1,4 @@
-//! Weights by a formula, so that no weights need to be stored: the same here and in the fixtures' scripts.
+//! Weights that follow from a formula, so that they need not be stored: the same here and in the scripts of the fixtures.
 
 use tch::{Kind, Tensor};
 

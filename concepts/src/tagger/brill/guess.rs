@@ -1,21 +1,21 @@
-//! The first guess of an unknown word's tag: the usual tag of rare words that end like it.
+//! Guesses the first tag of an unknown word: the most frequent tag of rare words with the same ending.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::tagger::{Form, ModelReader, ModelWriter, Tag};
 
-/// The longest ending, in bytes.
-const LONGEST: u32 = 4;
+/// Maximum length of an ending, bytes.
+const MAX_LENGTH: u32 = 4;
 
-/// Ending -> tag.
+/// Maps endings to tags.
 #[derive(Debug, Default)]
 pub(crate) struct Guesser {
     tags: HashMap<(u8, u32), Tag>,
 }
 
-/// Where a word's ending of this length is found: length and digits, hyphens; the ending itself.
+/// The key of a word's ending of this length: length and whether the word has digits or hyphens; the ending itself.
 fn ending(form: &Form, length: u32) -> (u8, u32) {
-    // Digits and hyphens tell "700mm" and "red-brick" from "gramm" and "brick".
+    // Digits and hyphens distinguish "700mm" and "red-brick" from "gramm" and "brick".
     let kinds = (form.shape >> 8 & 3) as u8;
     (kinds << 4 | length as u8, form.suffix & u32::MAX.checked_shr(32 - 8 * length).unwrap_or_default())
 }
@@ -23,7 +23,7 @@ fn ending(form: &Form, length: u32) -> (u8, u32) {
 impl Guesser {
     /// The tag of the longest known ending.
     pub(crate) fn guess(&self, form: &Form) -> Tag {
-        let known = (0..=LONGEST).rev().find_map(|length| self.tags.get(&ending(form, length)));
+        let known = (0..=MAX_LENGTH).rev().find_map(|length| self.tags.get(&ending(form, length)));
         known.copied().unwrap_or(Tag::NN)
     }
 
@@ -47,7 +47,7 @@ impl Guesser {
     }
 }
 
-/// An ending is kept from this many sightings on.
+/// Minimum number of occurrences of an ending.
 const MIN_COUNT: u32 = 8;
 
 /// Counts the tags of rare words by their endings.
@@ -58,15 +58,15 @@ pub(crate) struct GuesserBuilder {
 
 impl GuesserBuilder {
     pub(crate) fn add(&mut self, form: &Form, tag: Tag) {
-        for length in 0..=LONGEST {
+        for length in 0..=MAX_LENGTH {
             self.counts.entry(ending(form, length)).or_insert([0; Tag::COUNT])[usize::from(tag.0)] += 1;
         }
     }
 
     pub(crate) fn build(&self) -> Guesser {
         let mut guesser = Guesser::default();
-        // Shorter endings come first; a longer one is kept where it says something else.
-        for length in 0..=LONGEST {
+        // Shorter endings first; a longer one is kept only if its tag differs.
+        for length in 0..=MAX_LENGTH {
             for (&(kind, ending), counts) in &self.counts {
                 if u32::from(kind & 15) != length || counts.iter().sum::<u32>() < MIN_COUNT {
                     continue;

@@ -1,11 +1,11 @@
-//! A rule, and the index that finds the rules that fire.
+//! A rule, and the index that finds the rules that match.
 
 use std::hash::{Hash, Hasher};
 
-use super::template::{Look, TEMPLATES, View, WIDTH};
+use super::template::{Feature, TEMPLATES, View, WIDTH};
 use crate::tagger::Tag;
 
-/// "Change tag `from` to `to` where the looks of the template have these values."
+/// "Change tag `from` to `to` if the features of the template have these values."
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rule {
     pub(super) template: u8,
@@ -24,19 +24,21 @@ impl Hash for Rule {
 }
 
 impl Rule {
-    /// The rules that would change `from` to `to` in a place of this view: one a template.
+    /// The rules that would change `from` to `to` at this position: one per template.
     pub(crate) fn all(view: &View, from: Tag, to: Tag) -> impl Iterator<Item = Self> {
-        TEMPLATES.iter().zip(0..).map(move |(looks, template)| Self {
+        TEMPLATES.iter().zip(0..).map(move |(features, template)| Self {
             template,
             from,
             to,
-            values: view.values(*looks),
+            values: view.values(*features),
         })
     }
 
-    /// Whether the context is right; the word's own tag is not looked at.
+    /// Whether the context matches; the word's own tag is not checked.
     pub(crate) fn fits(&self, view: &View) -> bool {
-        TEMPLATES.get(usize::from(self.template)).is_some_and(|looks| view.values(*looks) == self.values)
+        TEMPLATES
+            .get(usize::from(self.template))
+            .is_some_and(|features| view.values(*features) == self.values)
     }
 
     pub(crate) fn from(&self) -> Tag {
@@ -47,18 +49,19 @@ impl Rule {
         self.to
     }
 
-    /// Hashes of the words that the rule asks for.
+    /// Hashes of the words that occur in the rule.
     pub(crate) fn words(&self) -> impl Iterator<Item = u32> {
-        self.conditions().filter(|(look, _)| look.is_word()).map(|(_, value)| value)
+        self.conditions().filter(|(feature, _)| feature.is_word()).map(|(_, value)| value)
     }
 
-    /// What the rule asks about.
-    pub(super) fn conditions(&self) -> impl Iterator<Item = (Look, u32)> {
-        let looks = TEMPLATES.get(usize::from(self.template)).copied().unwrap_or([Look::Nothing; WIDTH]);
-        looks.into_iter().zip(self.values).filter(|(look, _)| *look != Look::Nothing)
+    /// The features of the rule's template, with their values.
+    pub(super) fn conditions(&self) -> impl Iterator<Item = (Feature, u32)> {
+        let features =
+            TEMPLATES.get(usize::from(self.template)).copied().unwrap_or([Feature::Nothing; WIDTH]);
+        features.into_iter().zip(self.values).filter(|(feature, _)| *feature != Feature::Nothing)
     }
 
-    /// The rule's number that every rule with this context and this `from` shares.
+    /// A hash that all rules with the same context and the same `from` share.
     fn key(template: usize, from: Tag, values: [u32; WIDTH]) -> u32 {
         let start = u64::from(from.0) << 8 | template as u64;
         let hash = values.into_iter().fold(start, |hash, value| {
@@ -68,23 +71,23 @@ impl Rule {
     }
 }
 
-/// Numbers of things by rule context: of rules in a model, of candidates in training.
+/// Finds rules by their context: those of a model, or the candidates in training.
 ///
-/// Open addressing by the key's low bits. Different contexts may share a key: whoever asks compares.
+/// Uses open addressing by the low bits of the key. Different contexts may share a key, so the caller has to compare.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// Key and number; [`Index::EMPTY`] = empty slot.
+    /// Key and rule number; the number [`Index::EMPTY`] marks an empty slot.
     slots: Vec<(u32, u32)>,
-    /// By tag, the templates that have rules from it, one bit each.
+    /// For each tag, the templates with rules that change it, one bit each.
     templates: [u64; Tag::COUNT + 1],
 }
 
-const _: () = assert!(TEMPLATES.len() <= 64, "a bit each");
+const _: () = assert!(TEMPLATES.len() <= 64, "one bit per template");
 
 impl Index {
     const EMPTY: u32 = u32::MAX;
 
-    /// Of rules, in their order.
+    /// An index of these rules; a rule's number is its position.
     pub(crate) fn new(rules: &[Rule]) -> Self {
         let mut index = Self {
             slots: vec![(0, Self::EMPTY); (rules.len() * 4).next_power_of_two().max(2)],
@@ -103,7 +106,7 @@ impl Index {
         index
     }
 
-    /// Calls `found` with the numbers of all rules that may change `from` in this view, and maybe of a few others.
+    /// Calls `found` with the numbers of all rules that may change `from` at this position, and perhaps a few others.
     pub(crate) fn each(&self, view: &View, from: Tag, mut found: impl FnMut(u32)) {
         let mask = self.slots.len() - 1;
         let mut templates = self.templates.get(usize::from(from.0)).copied().unwrap_or_default();

@@ -1,14 +1,14 @@
-//! What rules look at, and the combinations of it that rules are made of.
+//! The features that rules look at, and the combinations of features (templates) that rules are made of.
 
 use crate::tagger::{Form, Tag};
 
-/// One thing about a word or the words around it. The value of a look is a number: of a tag; the hash of a
-/// word, digits as 0; the lexicon's class of a word, which stands for every tag it was seen with; the last bytes of
-/// the word.
+/// A feature of a word or of the words around it. Its value is a number: the number of a tag; the hash of a word, with
+/// digits replaced by 0; the lexicon's class of a word, which stands for all tags that it was seen with; or the last
+/// bytes of the word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
-pub(super) enum Look {
-    /// Fills up short templates; its value is always 0.
+pub(super) enum Feature {
+    /// Fills short templates; its value is always 0.
     Nothing,
     Tag3Before,
     Tag2Before,
@@ -31,7 +31,7 @@ pub(super) enum Look {
     Suffix4,
 }
 
-impl Look {
+impl Feature {
     /// Whether its values are words.
     pub(super) fn is_word(self) -> bool {
         matches!(self, Self::Word2Before | Self::WordBefore | Self::Word | Self::WordAfter | Self::Word2After)
@@ -43,21 +43,21 @@ impl Look {
     }
 }
 
-/// How many looks there are.
-const LOOKS: usize = Look::Suffix4 as usize + 1;
-/// Words on either side that looks reach.
+/// Number of features.
+const FEATURES: usize = Feature::Suffix4 as usize + 1;
+/// Number of words on either side that features reach.
 pub(crate) const REACH: usize = 3;
-/// Looks of a template.
+/// Number of features per template.
 pub(crate) const WIDTH: usize = 3;
 
-/// The looks that a rule asks about.
-pub(super) type Template = [Look; WIDTH];
+/// The features of a rule.
+pub(super) type Template = [Feature; WIDTH];
 
-/// The templates. A model names them by number: change the model's version with the list.
+/// The templates. Models refer to them by number: when this list changes, change the version of the model format, too.
 pub(super) const TEMPLATES: &[Template] = &{
-    // The list is read as a table.
+    // The list is easier to read as a table.
     #[allow(clippy::enum_glob_use)]
-    use Look::*;
+    use Feature::*;
     [
         // Tags.
         [TagBefore, Nothing, Nothing],
@@ -122,13 +122,13 @@ pub(super) const TEMPLATES: &[Template] = &{
     ]
 };
 
-/// The values of all looks at one word.
+/// The values of all features at one word.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct View([u32; LOOKS]);
+pub(crate) struct View([u32; FEATURES]);
 
 impl View {
-    /// Looks at the word at `at`; [`REACH`] words or [`Form::EDGE`]s stand on either side of it in `forms`, and
-    /// as many tags or [`EDGE`]s in `tags`.
+    /// Computes the features at `at`. `forms` must have [`REACH`] words or [`Form::EDGE`]s on either side of it, and
+    /// `tags` as many tags or [`EDGE`](super::EDGE)s.
     pub(crate) fn of(forms: &[Form], tags: &[Tag], at: usize) -> Option<Self> {
         let around = at.checked_sub(REACH)?..at + REACH + 1;
         let forms: &[Form; 2 * REACH + 1] = forms.get(around.clone())?.try_into().ok()?;
@@ -158,8 +158,8 @@ impl View {
         ]))
     }
 
-    /// The values of a template's looks.
+    /// The values of a template's features.
     pub(super) fn values(&self, template: Template) -> [u32; WIDTH] {
-        template.map(|look| self.0[look as usize])
+        template.map(|feature| self.0[feature as usize])
     }
 }

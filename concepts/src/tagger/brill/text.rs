@@ -1,6 +1,6 @@
-//! Rules as text: `NN -> VBZ if the previous tag is NNS and the next word is "the"`.
+//! Converts rules to text: `NN -> VBZ if the previous tag is NNS and the next word is "the"`.
 
-use super::template::Look;
+use super::template::Feature;
 use super::{Brill, EDGE, Rule};
 use crate::tagger::features::MARK_CLASS;
 use crate::tagger::{Form, RARE, Tag};
@@ -12,34 +12,35 @@ impl Brill {
     }
 
     fn describe(&self, rule: &Rule) -> String {
-        let conditions: Vec<_> = rule.conditions().map(|(look, value)| self.condition(look, value)).collect();
+        let conditions: Vec<_> =
+            rule.conditions().map(|(feature, value)| self.condition(feature, value)).collect();
         format!("{} -> {} if {}", rule.from, rule.to, conditions.join(" and "))
     }
 
-    fn condition(&self, look: Look, value: u32) -> String {
-        let subject = match look {
-            Look::Nothing => return "always".to_owned(),
-            Look::Tag3Before => "the third tag before",
-            Look::Tag2Before => "the second tag before",
-            Look::TagBefore => "the previous tag",
-            Look::TagAfter => "the next tag",
-            Look::Tag2After => "the second tag after",
-            Look::Tag3After => "the third tag after",
-            Look::Word2Before => "the second word before",
-            Look::WordBefore | Look::ClassBefore => "the previous word",
-            Look::Word | Look::Class => "the word",
-            Look::WordAfter | Look::ClassAfter => "the next word",
-            Look::Word2After | Look::Class2After => "the second word after",
-            Look::Suffix1 | Look::Suffix2 | Look::Suffix3 | Look::Suffix4 => {
+    fn condition(&self, feature: Feature, value: u32) -> String {
+        let subject = match feature {
+            Feature::Nothing => return "always".to_owned(),
+            Feature::Tag3Before => "the third tag before",
+            Feature::Tag2Before => "the second tag before",
+            Feature::TagBefore => "the previous tag",
+            Feature::TagAfter => "the next tag",
+            Feature::Tag2After => "the second tag after",
+            Feature::Tag3After => "the third tag after",
+            Feature::Word2Before => "the second word before",
+            Feature::WordBefore | Feature::ClassBefore => "the previous word",
+            Feature::Word | Feature::Class => "the word",
+            Feature::WordAfter | Feature::ClassAfter => "the next word",
+            Feature::Word2After | Feature::Class2After => "the second word after",
+            Feature::Suffix1 | Feature::Suffix2 | Feature::Suffix3 | Feature::Suffix4 => {
                 let bytes = value.to_be_bytes();
                 let start = bytes.iter().position(|byte| *byte != 0).unwrap_or(bytes.len());
                 return format!("the word ends in {:?}", String::from_utf8_lossy(&bytes[start..]));
             }
         };
-        let predicate = match look {
-            _ if look.is_class() => self.class(value),
-            _ if look.is_word() && value == Form::EDGE.word => "is the edge of the text".to_owned(),
-            _ if look.is_word() => {
+        let predicate = match feature {
+            _ if feature.is_class() => self.class(value),
+            _ if feature.is_word() && value == Form::EDGE.word => "is the edge of the text".to_owned(),
+            _ if feature.is_word() => {
                 format!("is {:?}", self.words.get(&value).map_or("a word of another model", String::as_str))
             }
             _ if value == u32::from(EDGE.0) => "is the edge of the text".to_owned(),
@@ -48,7 +49,7 @@ impl Brill {
         format!("{subject} {predicate}")
     }
 
-    /// What a word of this class is.
+    /// Describes the words of a class.
     fn class(&self, class: u32) -> String {
         if class == u32::from(Form::EDGE.entry.class) {
             return "is the edge of the text".to_owned();

@@ -1,4 +1,5 @@
-//! The file with the library's English data. It is not embedded: its licence, the LGPL, is not this project's.
+//! The file with the library's English data. It is not embedded because its licence, the LGPL, differs from this
+//! project's.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,14 +8,17 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of the data of nlprule 0.6.4; `tools/nlprule-data.sh` has it too.
+use crate::files::io_message;
+
+/// SHA-256 of the data of nlprule 0.6.4; also in `tools/nlprule-data.sh`.
 pub(super) const SHA256: &str = "e2b51e506aede495268ee05dee0b97956e768107f5bb5891585144a5ff2fd773";
 
-/// Names the file.
+/// Environment variable with the path of the file.
 const VARIABLE: &str = "NLPRULE_DATA";
-/// Where the file lies otherwise: under the current folder, or under one above the running program.
+/// Where the file is without the variable: below the current folder, or below one of the folders above the running
+/// program.
 const PLACE: &str = ".nlprule/en_tokenizer.bin";
-/// What brings it.
+/// Downloads the file.
 const COMMAND: &str = "tools/nlprule-data.sh";
 
 /// Path of the file.
@@ -31,23 +35,24 @@ fn locate_from(variable: Option<OsString>, current: &Path, program: &Path) -> Re
     let mut files = folders.map(|folder| folder.join(PLACE));
     files.find(|file| file.is_file()).ok_or_else(|| {
         format!(
-            "its data is missing: no {PLACE} here or above {}; run {COMMAND}, or set {VARIABLE} to the file",
+            "its data is missing: {PLACE} is not in the current folder and not in a folder above {}; run \
+             {COMMAND}, or set {VARIABLE} to the path of the file",
             program.display()
         )
     })
 }
 
-/// The bytes of the file, if they are the right ones.
+/// Reads the file and checks that it is the expected one.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|error| {
-        format!("cannot read its data, {}: {error}; {COMMAND} brings it to {PLACE}", path.display())
+        format!("{}; run {COMMAND} to download the data to {PLACE}", io_message(path, "read", &error))
     })?;
     let hash = crate::extractor::hex(&Sha256::digest(&bytes));
     if hash == SHA256 {
         Ok(bytes)
     } else {
         Err(format!(
-            "{} is not its data: SHA-256 {hash}, wanted {SHA256}; {COMMAND} brings the right file",
+            "{} is not the expected data file: its SHA-256 is {hash}, not {SHA256}; run {COMMAND} to download the file",
             path.display()
         ))
     }
@@ -58,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_variable_wins_then_the_current_folder_then_those_above_the_program() {
+    fn the_file_is_searched_by_variable_then_in_the_current_folder_then_above_the_program() {
         let folder = tempfile::tempdir().unwrap();
         let (current, program) =
             (folder.path().join("here"), folder.path().join("checkout/target/release/ingest"));
@@ -83,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_the_data_is_refused_by_name() {
+    fn an_unexpected_file_is_rejected() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("en_tokenizer.bin");
         assert!(read(&path).unwrap_err().contains("en_tokenizer.bin"));

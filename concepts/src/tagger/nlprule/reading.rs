@@ -1,9 +1,9 @@
-//! The library's answer about a word, and the one tag that is made of it.
+//! The library's answer for a word, and the choice of one tag from it.
 //!
-//! Its rules leave several tags to most words ("sink": noun or verb). What decides is the chunk the word lies in: in a
-//! noun chunk a word that can be a noun or an adjective is one, outside it a word that can be a verb or a preposition
-//! is that. Chunks join coordinations and participles to their nouns ("a dog and a man riding"); there the tags must
-//! end the phrase, because the grammar looks at nothing else.
+//! Its rules leave several tags to most words ("sink": noun or verb). The chunk that contains the word decides: in a
+//! noun chunk, a word that can be a noun or an adjective is one; outside, a word that can be a verb or a preposition is
+//! that. Chunks also contain coordinations, and participles with their nouns ("a dog and a man riding"). There the tags
+//! must end the phrase, because the grammar looks at nothing else.
 
 use ::nlprule::types::Token;
 
@@ -11,26 +11,26 @@ use crate::grammar::is_noun;
 use crate::tagger::Tag;
 use crate::words::Word;
 
-/// Tags and chunk of one word.
+/// The possible tags and the chunk of one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Reading {
     tags: TagSet,
     chunk: Chunk,
 }
 
-/// Where a word lies.
+/// The position of a word relative to chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Chunk {
-    /// In a noun chunk, and not its last word.
+    /// In a noun chunk, but not its last word.
     Noun,
     /// The last word of a noun chunk.
     NounEnd,
-    /// In another chunk or in none; also where the library's two ways to cut words disagree.
+    /// In another chunk or in none; also if the library's two tokenizers disagree.
     #[default]
     Other,
 }
 
-/// A set of tags, one bit each.
+/// A set of tags, one bit per tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct TagSet(u64);
 
@@ -43,7 +43,7 @@ impl TagSet {
         self.0 >> tag.0 & 1 == 1
     }
 
-    /// The first of `wanted` that is here.
+    /// The first of `wanted` that is in the set.
     fn first_of(self, wanted: &[Tag]) -> Option<Tag> {
         wanted.iter().copied().find(|tag| self.has(*tag))
     }
@@ -52,17 +52,17 @@ impl TagSet {
         self.0 == 0
     }
 
-    /// Any tag of it.
+    /// Some tag of the set.
     fn any(self) -> Option<Tag> {
         (!self.is_empty()).then(|| Tag(self.0.trailing_zeros() as u8))
     }
 }
 
 impl Reading {
-    /// Adds one of the tokens that make the word.
+    /// Adds a token that is part of the word.
     pub(super) fn add(&mut self, token: &Token<'_>) {
         for data in token.word().tags() {
-            // "NN:UN" and "NN:U" are nouns that cannot be counted; "UNKNOWN" and its like are no tags.
+            // "NN:UN" and "NN:U" are uncountable nouns; "UNKNOWN" and the like are no tags.
             let name = data.pos().as_str();
             match name.split(':').next() {
                 Some("ORD") => self.tags.add(Tag::JJ),
@@ -86,7 +86,7 @@ pub(super) fn choose(text: &str, words: &[Word], readings: &[Reading], tags: &mu
     for (at, (word, reading)) in words.iter().zip(readings).enumerate() {
         let chunk_before = if at == 0 { Chunk::Other } else { readings[at - 1].chunk };
         let before = match tags[first..].last() {
-            // "this is": a determiner that ends its chunk determines nothing.
+            // "this is": a determiner at the end of its chunk is a pronoun.
             Some(&Tag::DT) if chunk_before == Chunk::NounEnd => Tag::PRP,
             Some(&tag) => tag,
             None => Tag::STOP,
@@ -96,7 +96,7 @@ pub(super) fn choose(text: &str, words: &[Word], readings: &[Reading], tags: &mu
             Some(mark) => mark,
             None if word.starts_with(['\'', '’']) => clitic(word, before),
             None if reading.tags.is_empty() => unknown(word, reading.chunk, before),
-            // Nouns to the rules, as "the others" would be.
+            // The library's rules treat these as nouns, as in "the others".
             None if matches!(word, "other" | "few") => Tag::JJ,
             None => match reading.chunk {
                 Chunk::Noun => inside_noun_chunk(reading.tags, &readings[at + 1..], before),
@@ -108,7 +108,7 @@ pub(super) fn choose(text: &str, words: &[Word], readings: &[Reading], tags: &mu
     }
 }
 
-/// "'s" after a pronoun is a verb; otherwise a possessive, as is ' after a plural.
+/// The tag of a clitic: "'s" after a pronoun is a verb, otherwise a possessive, as is ' after a plural.
 fn clitic(word: &str, before: Tag) -> Tag {
     match word.trim_start_matches(['\'', '’']) {
         "s" if matches!(before, Tag::PRP | Tag::EX | Tag::WP | Tag::WDT | Tag::WRB) => Tag::VBZ,
@@ -121,7 +121,7 @@ fn clitic(word: &str, before: Tag) -> Tag {
     }
 }
 
-/// A word that the dictionary lacks is a number, a participle or a name.
+/// The tag of a word that is not in the dictionary: a number, a participle or a name.
 fn unknown(word: &str, chunk: Chunk, before: Tag) -> Tag {
     if word.starts_with(|c: char| c.is_ascii_digit()) {
         Tag::CD
@@ -132,7 +132,7 @@ fn unknown(word: &str, chunk: Chunk, before: Tag) -> Tag {
     }
 }
 
-/// Tags that decide in a noun chunk, whatever else the word can be.
+/// Tags that are chosen in a noun chunk, whatever other tags the word can have.
 const CERTAIN: &[Tag] = &[
     Tag::DT,
     Tag::PDT,
@@ -149,7 +149,7 @@ const CERTAIN: &[Tag] = &[
 const NOUNS: &[Tag] = &[Tag::NNS, Tag::NN, Tag::NNPS, Tag::NNP];
 const ADJECTIVES: &[Tag] = &[Tag::JJ, Tag::JJS, Tag::JJR];
 
-/// Words that need a noun after them: what follows is no finite verb.
+/// Whether a word needs a noun after it, so that no finite verb can follow.
 fn opens_phrase(tag: Tag) -> bool {
     matches!(tag, Tag::DT | Tag::PDT | Tag::PRPS | Tag::JJ | Tag::JJR | Tag::JJS)
 }
@@ -159,19 +159,19 @@ fn inside_noun_chunk(tags: TagSet, after: &[Reading], before: Tag) -> Tag {
     if let Some(tag) = tags.first_of(CERTAIN) {
         return tag;
     }
-    // "a man riding a horse" is no riding; "a riding man" is a man.
+    // "riding" is a participle in "a man riding a horse", and a modifier in "a riding man".
     if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
         return Tag::VBG;
     }
     let noun = if next.tags.has(Tag::CC) || next.tags.has(Tag::COMMA) {
-        // "a black and white cat", but not "an umbrella and a cat"
+        // An adjective in "a black and white cat", a noun in "an umbrella and a cat".
         after.get(1).is_none_or(|two| two.chunk == Chunk::NounEnd || two.tags.first_of(ADJECTIVES).is_none())
     } else {
         is_noun(before) || next.chunk == Chunk::NounEnd && next.tags.has(Tag::VBG)
     };
     let order = if noun { [NOUNS, ADJECTIVES] } else { [ADJECTIVES, NOUNS] };
     match order.into_iter().find_map(|wanted| tags.first_of(wanted)) {
-        // What the chunker puts between two nouns is one, even where the dictionary only has the adjective.
+        // The chunker takes a word between two nouns for a noun, even if the dictionary only has the adjective.
         Some(Tag::JJ) if is_noun(before) => Tag::NN,
         Some(tag) => tag,
         None if tags.has(Tag::VBN) || tags.has(Tag::VBD) => Tag::VBN,
@@ -180,14 +180,14 @@ fn inside_noun_chunk(tags: TagSet, after: &[Reading], before: Tag) -> Tag {
 }
 
 fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
-    // Alone they are pronouns: "a street that has lanes", "shows her a phone".
+    // At the end of a chunk these are pronouns: "a street that has lanes", "shows her a phone".
     if let Some(tag) = tags.first_of(&[Tag::WDT, Tag::PRP]).or_else(|| tags.first_of(CERTAIN)) {
         return tag;
     }
     if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
         return Tag::VBG;
     }
-    // "playing tennis outside", but "the outside"
+    // An adverb in "playing tennis outside", a noun in "the outside".
     if is_noun(before) && (tags.has(Tag::RB) || tags.has(Tag::IN)) {
         return Tag::RB;
     }
@@ -195,7 +195,7 @@ fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
         return tag;
     }
     match tags.first_of(ADJECTIVES) {
-        // "a woman": the rules leave the adjective alone.
+        // "a woman": the library's rules leave only the adjective.
         Some(_) if opens_phrase(before) || is_noun(before) => Tag::NN,
         Some(tag) => tag,
         // "a great shot"
@@ -204,7 +204,7 @@ fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
     }
 }
 
-/// What the rules left as a verb is a noun after all when it lies in a noun chunk.
+/// The noun for a word that the library's rules left as a verb, although it is in a noun chunk.
 fn verb_as_noun(tags: TagSet) -> Tag {
     match tags.first_of(&[Tag::VBZ, Tag::VBP, Tag::VB]) {
         Some(Tag::VBZ) => Tag::NNS,
@@ -213,7 +213,7 @@ fn verb_as_noun(tags: TagSet) -> Tag {
     }
 }
 
-/// The order in which tags are tried outside noun chunks.
+/// The order in which tags are tried outside of noun chunks.
 const ELSEWHERE: &[Tag] = &[
     Tag::MD,
     Tag::TO,

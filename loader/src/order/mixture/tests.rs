@@ -12,16 +12,16 @@ fn batch(mixture: &Mixture, epoch: u64, step: u64) -> Vec<Place> {
     mixture.rows(Position { epoch, step }, 0..mixture.streams()).collect()
 }
 
-/// Hare's method by hand: 10 seats for 41.6, 33.3 and 25.1 % are 4.16, 3.33 and 2.51, so the last one gets the tenth.
+/// Worked by hand (Hare's method): of 10 seats, 41.6, 33.3 and 25.1 % get 4.16, 3.33 and 2.51; the last gets the tenth.
 #[test]
-fn shares_are_whole_by_largest_remainder() {
+fn shares_are_rounded_by_largest_remainder() {
     assert_eq!(apportion(10, &[41.6, 33.3, 25.1]), [4, 3, 3]);
     assert_eq!(apportion(7, &[1.0, 1.0, 1.0]), [3, 2, 2]);
     assert_eq!(apportion(64, &[0.7, 0.3]), [45, 19]);
-    assert_eq!(deal(&[2, 4]), [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1), (1, 3)]);
+    assert_eq!(assign(&[2, 4]), [(1, 0), (0, 0), (1, 1), (1, 2), (0, 1), (1, 3)]);
 }
 
-/// Batches that a Python implementation of the specification gives.
+/// The expected batches come from a Python implementation of the specification (`tests/fixtures/order.py`).
 #[test]
 fn agrees_with_the_independent_implementation() {
     let cases: serde_json::Value =
@@ -49,7 +49,7 @@ fn agrees_with_the_independent_implementation() {
 }
 
 #[test]
-fn one_set_is_the_order_of_the_set() {
+fn a_mixture_of_one_dataset_is_the_order_of_that_dataset() {
     let counts = vec![40, 7, 30];
     let order = Order::new(counts.clone(), 9, 8, 5, 16).unwrap();
     for shares in [vec![], vec![share(3, 0.2)]] {
@@ -67,21 +67,21 @@ fn one_set_is_the_order_of_the_set() {
 }
 
 #[test]
-fn senseless_sets_are_refused() {
+fn invalid_mixtures_are_rejected() {
     let refused = |shares: &[Share], part: &str| {
         let error = Mixture::new(vec![100, 10], shares, 0, 64, 10, 64).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
     refused(&[share(1, 1.0)], "1 shards together, but 2");
-    refused(&[share(1, 1.0), share(1, 0.0)], "weight of set 2 is 0");
-    refused(&[share(1, f64::NAN), share(1, 1.0)], "weight of set 1");
-    refused(&[share(1, 1.0), share(1, 1e-9)], "set 2 is too small");
-    refused(&[share(1, 1.0), share(1, 1.0)], "set 2 holds 10 samples, fewer than its 32");
+    refused(&[share(1, 1.0), share(1, 0.0)], "weight of dataset 2 is 0");
+    refused(&[share(1, f64::NAN), share(1, 1.0)], "weight of dataset 1");
+    refused(&[share(1, 1.0), share(1, 1e-9)], "dataset 2 is too small");
+    refused(&[share(1, 1.0), share(1, 1.0)], "dataset 2 has 10 samples, fewer than its 32");
 }
 
 proptest! {
     #[test]
-    fn every_set_goes_through_its_own_epochs(
+    fn every_dataset_goes_through_its_own_epochs(
         sets in prop::collection::vec((prop::collection::vec(1_u32..40, 1..4), 0.2_f64..5.0), 1..4),
         seed: u64, power in 2_u32..5, rows in 1_u64..4, window in 1_usize..20,
     ) {
@@ -90,7 +90,7 @@ proptest! {
         let counts: Vec<u32> = sets.iter().flat_map(|(counts, _)| counts.clone()).collect();
         let shares: Vec<Share> = sets.iter().map(|(counts, weight)| share(counts.len(), *weight)).collect();
         let Ok(mixture) = Mixture::new(counts, &shares, seed, streams as usize, window, size as usize) else {
-            // A set smaller than its rows; other refusals have a test above.
+            // A dataset smaller than its rows of a batch; the test above covers the other errors.
             return Ok(());
         };
         let total: f64 = shares.iter().map(|share| share.weight).sum();
@@ -109,7 +109,7 @@ proptest! {
                 prop_assert!(seen.entry((row.set, row.epoch)).or_default().insert(sample), "twice in an epoch");
             }
         }
-        // An epoch is over when fewer samples than the set's rows of a batch are left.
+        // An epoch is over when fewer samples are left than the dataset's rows of a batch.
         for ((set, epoch), samples) in &seen {
             if seen.contains_key(&(*set, epoch + 1)) {
                 let order = &mixture.sets()[*set];
@@ -120,7 +120,7 @@ proptest! {
     }
 
     #[test]
-    fn ranks_share_a_batch_of_several_sets(
+    fn ranks_share_a_batch_of_several_datasets(
         weight in 0.1_f64..0.9, power in 0_u32..5, epoch in 0_u64..9, step in 0_u64..9, seed: u64,
     ) {
         let shares = [share(2, weight), share(1, 1.0 - weight)];
@@ -130,7 +130,7 @@ proptest! {
         let at = Position { epoch, step };
         let joined: Vec<_> = ranks.clone().flat_map(|streams| mixture.rows(at, streams).collect::<Vec<_>>()).collect();
         prop_assert_eq!(joined, batch(&mixture, epoch, step));
-        // Every rank has its share of either set, give or take a stream.
+        // Every rank has its share of both datasets, with an error of at most one stream.
         for streams in ranks {
             let first = mixture.rows(at, streams.clone()).filter(|row| row.set == 0).count() as f64;
             let exact = weight * (64 / world) as f64;

@@ -1,37 +1,37 @@
-//! `trainer eval classification` and `trainer eval retrieval`: both compare whole images with whole sentences.
+//! `trainer eval classification` and `trainer eval retrieval`: both compare whole images with whole captions.
 
 use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::image_sets::ImageSet;
+use super::super::image_datasets::ImageDataset;
 use super::super::{classification, retrieval, table};
-use super::{EvalModelArgs, write_results};
+use super::{EvalModelArgs, PromptArgs, write_results};
 use crate::class_vectors::{ClassVectors, class_vectors};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::templates;
 
-/// Images that go through the tower together.
+/// Images per forward pass.
 const BATCH: usize = 64;
-/// Captions an image that the usual splits have.
+/// Captions per image in the usual test splits.
 const CAPTIONS: usize = 5;
 
-/// How images are read, and where results go.
+/// How images are read, and where results are written.
 #[derive(Debug, Args)]
 struct ImageArgs {
-    /// Split of the sets: its folder's name.
+    /// Split to evaluate: name of a folder in the dataset.
     #[arg(long, default_value = "test")]
     split: String,
-    /// Side of the square that images are cut to [default: the training size].
+    /// Resize the short side of the images to this many pixels and crop the centre [default: the image size in training].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     size: u32,
-    /// Images that go through the tower together.
+    /// Images per forward pass.
     #[arg(long, default_value_t = BATCH)]
     batch: usize,
-    /// Folder for result.json and table.md.
-    #[arg(long)]
+    /// Folder to write: result.json and table.md.
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
     model: EvalModelArgs,
@@ -44,40 +44,43 @@ impl ImageArgs {
         match u32::try_from(size) {
             Ok(side) if side > 0 && size % patch == 0 => Ok(side),
             _ => Err(Error::Setting {
-                name: "size".to_owned(),
-                problem: format!("{size} px does not divide into patches of {patch} px"),
+                name: "--size".to_owned(),
+                problem: format!("is {size} px; it must be a multiple of the patch size, {patch} px"),
             }),
         }
     }
 }
 
-/// Sets with classes.
+/// Datasets with classes.
 #[derive(Debug, Args)]
 pub struct ClassificationArgs {
-    /// Folders of sets: WebDataset as the CLIP benchmark publishes it (classnames.txt, test/0.tar ..), or a folder a
-    /// class as ImageNet's (val/n01440764/..; a classnames.txt beside it names other classes).
-    #[arg(long, required = true, num_args = 1..)]
+    /// Folders of the datasets. Either WebDataset shards as the CLIP benchmark publishes them (classnames.txt, test/0.tar, ..), or
+    /// one folder per class as ImageNet (val/n01440764/..); class names are then the folder names, or the lines of classnames.txt.
+    #[arg(long, required = true, num_args = 1.., value_name = "DIRS")]
     data: Vec<PathBuf>,
     #[command(flatten)]
     images: ImageArgs,
+    #[command(flatten)]
+    prompts: PromptArgs,
 }
 
 impl ClassificationArgs {
     pub(super) fn run(&self) -> Result<Value> {
         let args = &self.images;
-        // All sets are opened first: a wrong path should not end a run of hours.
-        let sets: Vec<ImageSet> = self
+        args.model.check()?;
+        // All datasets are opened first, so that a wrong path is found before hours of evaluation.
+        let sets: Vec<ImageDataset> = self
             .data
             .iter()
-            .map(|folder| ImageSet::classification(folder, &args.split))
+            .map(|folder| ImageDataset::classification(folder, &args.split))
             .collect::<Result<_>>()?;
         let (model, about) = args.model.open()?;
         let size = args.side(&model)?;
-        let by = args.model.class_vectors.unwrap_or(ClassVectors::Caption);
+        let by = self.prompts.class_vectors.unwrap_or(ClassVectors::Caption);
         let mut results = Vec::new();
         for set in &sets {
-            let (named, templates) = match (&args.model.templates, &set.templates) {
-                (None, Some(own)) => ("the set's own", own.clone()),
+            let (named, templates) = match (&self.prompts.templates, &set.templates) {
+                (None, Some(own)) => ("of the dataset", own.clone()),
                 (name, _) => {
                     let name = name.as_deref().unwrap_or("imagenet");
                     (name, templates::read(name)?)
@@ -87,7 +90,7 @@ impl ClassificationArgs {
             let scores =
                 classification::evaluate(set, &model, &vectors, size, args.batch, args.model.readers())?;
             println!(
-                "{}: top-1 {:.2} %, top-5 {:.2} %, mean per class {:.2} %, {} images, {} classes",
+                "{}: top-1 {:.2} %, top-5 {:.2} %, mean per-class accuracy {:.2} %, {} images, {} classes",
                 set.name,
                 100.0 * scores.top1,
                 100.0 * scores.top5,
@@ -106,7 +109,7 @@ impl ClassificationArgs {
         };
         let (top1, top5, per_class) = (mean("top1"), mean("top5"), mean("mean_per_class"));
         println!(
-            "mean over {} sets: top-1 {:.2} %, top-5 {:.2} %",
+            "mean over {} datasets: top-1 {:.2} %, top-5 {:.2} %",
             results.len(),
             100.0 * top1,
             100.0 * top5
@@ -119,17 +122,17 @@ impl ClassificationArgs {
     }
 }
 
-/// A set with captions.
+/// A dataset with captions.
 #[derive(Debug, Args)]
 pub struct RetrievalArgs {
-    /// Folder of WebDataset shards whose .txt has a caption a line; or captions as COCO's JSON, or JSON lines of
-    /// `file` and `captions`, with --images.
-    #[arg(long)]
+    /// Folder of WebDataset shards whose .txt files have one caption per line. Or, with --images, a file of captions: COCO JSON, or
+    /// JSON lines with `file` and `captions`.
+    #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Folder of the images that a file of captions names.
+    /// Folder of the images that belong to a file of captions.
     #[arg(long = "images", value_name = "DIR")]
     folder: Option<PathBuf>,
-    /// Captions taken of each image in a file, the first ones.
+    /// Maximum number of captions per image in a file; the first ones are used.
     #[arg(long, default_value_t = CAPTIONS)]
     captions: usize,
     #[command(flatten)]
@@ -139,15 +142,16 @@ pub struct RetrievalArgs {
 impl RetrievalArgs {
     pub(super) fn run(&self) -> Result<Value> {
         let args = &self.images;
+        args.model.check()?;
         let set = match &self.folder {
-            Some(images) => ImageSet::captions(&self.data, images, self.captions.max(1))?,
+            Some(images) => ImageDataset::captions(&self.data, images, self.captions.max(1))?,
             None if self.data.is_file() => {
-                return Err(Error::Setting {
-                    name: "images".to_owned(),
-                    problem: format!("{} holds captions; name the folder of its images", self.data.display()),
-                });
+                return Err(Error::Usage(format!(
+                    "{} is a file of captions; add --images DIR, the folder of its images",
+                    self.data.display()
+                )));
             }
-            None => ImageSet::captioned_shards(&self.data, &args.split)?,
+            None => ImageDataset::captioned_shards(&self.data, &args.split)?,
         };
         let (model, about) = args.model.open()?;
         let size = args.side(&model)?;

@@ -1,4 +1,4 @@
-//! `trainer eval segmentation`.
+//! The command line of `trainer eval segmentation`.
 
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -6,65 +6,69 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::classes::{self, Words};
-use super::super::datasets::{Background, SegmentationSet};
+use super::super::classes::{self, ClassNames};
+use super::super::datasets::{Background, SegmentationDataset};
 use super::super::pamr::Pamr;
-use super::super::segmentation::{Deciding, Low, SegmentationScores, evaluate, read_image};
+use super::super::segmentation::{DecisionSettings, SegmentationScores, WorstImage, evaluate, read_image};
 use super::super::table;
-use super::{EvalModelArgs, write_results};
+use super::{EvalModelArgs, PromptArgs, write_results};
 use crate::class_vectors::ClassVectors;
-use crate::error::{Error, Result, at, image_at};
+use crate::error::{Error, Result, encoding, writing};
 use crate::picture;
 use crate::segmenter::{Segmenter, WINDOW_BATCH};
 use crate::templates;
 use crate::window::Window;
 
-/// TCL's threshold for the sets with background.
+/// TCL's threshold for the datasets with a background class.
 pub(in crate::evaluation) const THRESHOLD: f64 = 0.4;
-/// Missing files that `--check` names.
-const NAMED: usize = 20;
-/// Images with low scores that are drawn where `--out` is given.
+/// Maximum number of missing files that `--check` lists.
+const MAX_LISTED: usize = 20;
+/// Default of `--worst`.
 const WORST: usize = 8;
 
-/// The set, and every part of the protocol.
+/// The dataset, and all parts of the protocol.
 #[derive(Debug, Args)]
 pub struct SegmentationArgs {
-    /// voc20, voc21, context59, context60, coco-stuff171, coco-object81, cityscapes19, ade150 or camvid11 in the
-    /// layout they are published in; or `folder`: images/, masks/ (8-bit class indices, 255 ignored) and classes.txt.
+    /// Dataset: voc20, voc21, context59, context60, coco-stuff171, coco-object81, cityscapes19, ade150 or camvid11, in the folder
+    /// layout in which it is published; or `folder` for your own: images/, masks/ (8-bit PNG with class indices, 255 = ignored) and
+    /// classes.txt.
     #[arg(long, default_value = "folder")]
     dataset: String,
-    /// Folder of the data.
-    #[arg(long)]
+    /// Folder of the dataset.
+    #[arg(long, value_name = "DIR")]
     data: PathBuf,
-    /// The split of a published set that has several (camvid11: test or val).
+    /// Split of a published dataset that has several (camvid11: test or val) [default: the first one].
     #[arg(long)]
     split: Option<String>,
-    /// Only say whether the set is complete, and what is missing.
+    /// Only check whether the dataset is complete, and list missing files; needs no model.
     #[arg(long)]
     check: bool,
-    /// Score only the first N images.
+    /// Evaluate only the first N images.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
-    /// What becomes of class 0: `ignored` (foreground only), by `threshold`, or asked for by its `words`
-    /// [default: as the set's name says; for folders words].
+    /// How class 0, background, is predicted [default: as in the published protocol of the dataset; with `--dataset folder`: words].
     #[arg(long, value_enum)]
     background: Option<Background>,
-    /// Least softmax probability of a class that is not background.
+    /// With `--background threshold`: minimum softmax probability of a class; pixels where all classes are below it are background.
     #[arg(long, default_value_t = THRESHOLD)]
     threshold: f64,
-    /// What similarities are multiplied with before that softmax [default: the scale that the model learned].
+    /// Scale of the similarities before that softmax [default: the logit scale that the model learned].
     #[arg(long)]
     scale: Option<f64>,
-    /// Which words of each class are asked for.
-    #[arg(long, value_enum, default_value = "plain")]
-    words: Words,
-    /// The words of the classes from a file, a class a line in the set's order, `name = word | word`.
-    #[arg(long)]
-    classes: Option<PathBuf>,
-    /// Short side the images are brought to, in pixels [default: 448; for folders the training size].
+    /// Which names of a class are used in the prompts.
+    #[arg(long, value_enum, default_value = "plain", alias = "words")]
+    class_names: ClassNames,
+    /// Use these class names instead of those of the dataset, in the same order, separated by commas; `cat|kitten` is one class with
+    /// two names, `name = prompt | prompt` shows one name and uses others in the prompts.
+    #[arg(long, value_name = "LIST", conflicts_with = "class_file")]
+    classes: Option<String>,
+    /// The same from a file with one class per line.
+    #[arg(long, value_name = "FILE")]
+    class_file: Option<PathBuf>,
+    /// Resize the short side of the images to this many pixels [default: 448; with `--dataset folder` the image size in training].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     size: u32,
-    /// Most pixels of the long side; 0 for no limit.
+    /// Maximum long side in pixels; longer images get a smaller short side. 0 = no limit.
     #[arg(long, default_value_t = Window::PUBLISHED.long as u32)]
     long_side: u32,
     /// Side of the sliding window in pixels [default: the short side].
@@ -73,29 +77,34 @@ pub struct SegmentationArgs {
     /// Step of the sliding window in pixels [default: half the window].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     stride: u32,
-    /// Times the scores are refined by the image's colours (PAMR; the papers use 10); 0 for no refinement.
+    /// Iterations of pixel-adaptive mask refinement (PAMR; the papers use 10); 0 = no refinement.
     #[arg(long, default_value_t = 0)]
     pamr: usize,
-    /// Windows that go through the tower together, of one image or several.
+    /// Windows per forward pass, from one or several images.
     #[arg(long, default_value_t = WINDOW_BATCH)]
     batch: usize,
-    /// Folder for result.json, table.md and the worst images.
-    #[arg(long)]
+    /// Folder to write: result.json, table.md and the images with the lowest scores.
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Images with the lowest scores to draw there.
+    /// Number of images with the lowest scores that are drawn there.
     #[arg(long, default_value_t = WORST)]
     worst: usize,
     #[command(flatten)]
     model: EvalModelArgs,
+    #[command(flatten)]
+    prompts: PromptArgs,
 }
 
 impl SegmentationArgs {
     pub(super) fn run(&self, json: bool) -> Result<Value> {
+        if !self.check {
+            self.model.check()?;
+        }
         let mut set = self.set()?;
         if self.check {
             return check(&set);
         }
-        set.refuse_if_incomplete()?;
+        set.check_complete()?;
         set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
 
         let (model, mut about) = self.model.open()?;
@@ -113,10 +122,10 @@ impl SegmentationArgs {
             stride: own(self.stride, (side / 2).max(1)),
         };
         let published = if folder { model.vectors } else { ClassVectors::Caption };
-        let vectors = self.model.class_vectors.unwrap_or(published);
-        let templates = self.model.templates.as_deref().unwrap_or("imagenet");
+        let vectors = self.prompts.class_vectors.unwrap_or(published);
+        let templates = self.prompts.templates.as_deref().unwrap_or("imagenet");
         let learned = model.text.logit_scale().double_value(&[]);
-        let deciding = Deciding {
+        let decision = DecisionSettings {
             threshold: self.threshold,
             scale: self.scale.unwrap_or(learned),
             pamr: (self.pamr > 0)
@@ -126,20 +135,29 @@ impl SegmentationArgs {
             worst: if self.out.is_some() { self.worst } else { 0 },
         };
         let by_threshold = set.background == Some(Background::Threshold);
-        let asked: Vec<Vec<String>> =
-            set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.asked(self.words)).collect();
+        let asked: Vec<Vec<String>> = set
+            .classes
+            .iter()
+            .skip(usize::from(by_threshold))
+            .map(|class| class.prompts(self.class_names))
+            .collect();
         let segmenter = Segmenter::new(model, &asked, &templates::read(templates)?, vectors, window)?;
-        let (scores, low) = evaluate(&set, &segmenter, &deciding)?;
+        let (scores, low) = evaluate(&set, &segmenter, &decision)?;
 
+        let names = match (&self.class_file, &self.classes) {
+            (Some(path), _) => json!(path),
+            (None, Some(list)) => json!(list),
+            (None, None) => json!(self.class_names),
+        };
         let protocol = json!({
             "background": set.background,
             "threshold": by_threshold.then_some(self.threshold),
-            "scale": (by_threshold || deciding.pamr.is_some()).then_some(deciding.scale),
+            "scale": (by_threshold || decision.pamr.is_some()).then_some(decision.scale),
             "window": window,
             "templates": templates,
             "vectors": vectors,
-            "words": if self.classes.is_some() { json!(self.classes) } else { json!(self.words) },
-            "pamr": deciding.pamr,
+            "words": names,
+            "pamr": decision.pamr,
         });
         let result = json!({
             "task": "segmentation", "dataset": set.name, "title": set.title, "split": set.split,
@@ -153,7 +171,7 @@ impl SegmentationArgs {
             print_classes(&scores);
         }
         println!("{}", line(&scores));
-        // The scores at the top as well: what scripts have read since the first version.
+        // The scores also at the top level, where scripts have read them since the first version.
         let mut summary = result;
         if let (Some(summary), Ok(Value::Object(scores))) =
             (summary.as_object_mut(), serde_json::to_value(&scores))
@@ -163,33 +181,53 @@ impl SegmentationArgs {
         Ok(summary)
     }
 
-    fn set(&self) -> Result<SegmentationSet> {
-        let mut set = SegmentationSet::open(&self.dataset, &self.data, self.split.as_deref())?;
-        let refuse = |name: &str, problem: String| Err(Error::Setting { name: name.to_owned(), problem });
+    fn set(&self) -> Result<SegmentationDataset> {
+        let mut set = SegmentationDataset::open(&self.dataset, &self.data, self.split.as_deref())?;
+        let refuse = |problem: String| Err(Error::Setting { name: "--background".to_owned(), problem });
         if let Some(background) = self.background {
             if set.published.is_some() && set.background.is_none() {
-                return refuse("background", format!("{} has no background class", set.name));
+                return refuse(format!("cannot be used with {}, which has no background class", set.name));
             }
             if set.background == Some(Background::Ignored) && background != Background::Ignored {
-                return refuse("background", format!("{} leaves it out; its sister set keeps it", set.name));
+                return refuse(format!(
+                    "must be ignored for {}; voc21 and context60 are the same datasets with the background",
+                    set.name
+                ));
             }
             set = set.with_background(background);
         }
-        if let Some(path) = &self.classes {
-            let words = classes::read(path)?;
-            if words.len() != set.classes.len() {
-                let problem =
-                    format!("has {} classes, and {} has {}", words.len(), set.title, set.classes.len());
-                return Err(Error::Invalid { path: path.clone(), problem });
+        if let Some(classes) = self.class_list()? {
+            let (found, expected) = (classes.len(), set.classes.len());
+            if found != expected {
+                let source = self
+                    .class_file
+                    .as_ref()
+                    .map_or("--classes".to_owned(), |path| path.display().to_string());
+                let problem = format!("{source} has {found} classes, but {} has {expected}", set.title);
+                return Err(Error::Usage(problem));
             }
-            set.classes = words;
+            set.classes = classes;
         }
         Ok(set)
     }
+
+    /// The classes of `--class-file` or `--classes`.
+    fn class_list(&self) -> Result<Option<Vec<classes::Class>>> {
+        match (&self.class_file, &self.classes) {
+            (Some(path), _) => classes::read(path).map(Some),
+            // The former meaning of this option, which still works.
+            (None, Some(list)) if Path::new(list).is_file() => classes::read(Path::new(list)).map(Some),
+            (None, Some(list)) => match classes::checked(classes::parse(&list.replace(',', "\n"))) {
+                Ok(classes) => Ok(Some(classes)),
+                Err(problem) => Err(Error::Setting { name: "--classes".to_owned(), problem }),
+            },
+            (None, None) => Ok(None),
+        }
+    }
 }
 
-/// Classes of the set whose words the bank's file names; none where the file is not there any more.
-fn covered(set: &SegmentationSet, names: &Value) -> Option<usize> {
+/// Number of classes of the dataset that the vocabulary file contains; `None` if the file does not exist any more.
+fn covered(set: &SegmentationDataset, names: &Value) -> Option<usize> {
     let text = std::fs::read_to_string(names.as_str()?).ok()?;
     let bank: std::collections::HashSet<String> = text.lines().map(concepts::canonical).collect();
     let known =
@@ -197,30 +235,30 @@ fn covered(set: &SegmentationSet, names: &Value) -> Option<usize> {
     Some(set.classes.iter().filter(known).count())
 }
 
-/// Says whether a set is complete; an error when it is not.
-fn check(set: &SegmentationSet) -> Result<Value> {
+/// Prints whether the dataset is complete; an error if it is not.
+fn check(set: &SegmentationDataset) -> Result<Value> {
     let (found, missing) = (set.pairs.len(), set.missing.len());
     let split = if set.split.is_empty() { String::new() } else { format!(" ({})", set.split) };
     println!("{}{split}: {found} images with masks, {missing} files missing", set.title);
-    for path in set.missing.iter().take(NAMED) {
+    for path in set.missing.iter().take(MAX_LISTED) {
         println!("missing: {}", path.display());
     }
-    if missing > NAMED {
-        println!("missing: {} more", missing - NAMED);
+    if missing > MAX_LISTED {
+        println!("missing: {} more", missing - MAX_LISTED);
     }
     if let Some(published) = set.published.filter(|&published| published != found + missing) {
-        println!("the set is published with {published} images: this is part of it, or more");
+        println!("the published dataset has {published} images, so this is a different selection");
     }
-    set.refuse_if_incomplete()?;
+    set.check_complete()?;
     Ok(json!({ "dataset": set.name, "images": found, "published_images": set.published, "missing": missing }))
 }
 
-/// The predicted and the true labels of the images with the lowest scores.
-fn draw(set: &SegmentationSet, low: &[Low], folder: &Path) -> Result<()> {
+/// Draws the predicted and the true labels of the images with the lowest scores.
+fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<()> {
     if low.is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(folder).map_err(at(folder))?;
+    std::fs::create_dir_all(folder).map_err(writing(folder))?;
     let names: Vec<String> = set.classes.iter().map(|class| class.name.clone()).collect();
     for (number, image) in low.iter().enumerate() {
         let photo = read_image(&image.image)?;
@@ -229,15 +267,15 @@ fn draw(set: &SegmentationSet, low: &[Low], folder: &Path) -> Result<()> {
             let path = folder.join(format!("{number:02}-{name}-{what}.png"));
             let mut bytes = Cursor::new(Vec::new());
             let page = picture::overlay(&photo, labels, &names)?;
-            page.write_to(&mut bytes, image::ImageFormat::Png).map_err(image_at(&path))?;
-            concepts::files::write_atomic(&path, bytes.get_ref()).map_err(at(&path))?;
+            page.write_to(&mut bytes, image::ImageFormat::Png).map_err(encoding(&path))?;
+            concepts::files::write_atomic(&path, bytes.get_ref()).map_err(writing(&path))?;
         }
     }
     Ok(())
 }
 
 fn print_classes(scores: &SegmentationScores) {
-    println!("{:<24} {:>6} {:>8}", "class", "IoU %", "share %");
+    println!("{:<24} {:>6} {:>8}", "class", "IoU %", "area %");
     for class in &scores.classes {
         let iou = class.iou.map_or("-".to_owned(), |iou| format!("{:.1}", 100.0 * iou));
         println!("{:<24} {iou:>6} {:>8.2}", class.class, 100.0 * class.share);

@@ -1,5 +1,5 @@
-//! The names that published checkpoints give their tensors, and DINOv2's and open_clip's for the same tensors, which
-//! are the ones used here.
+//! Detects the family of a weights file by its state-dict keys, and converts the keys. Internally, vision towers have the keys of
+//! DINOv2, text towers and CLIPs those of open_clip.
 
 mod names;
 
@@ -13,36 +13,36 @@ use names::{HUGGINGFACE, HUGGINGFACE_CLIP, Row::Same, TIMM, is_number, to_ours, 
 /// Tensors by name.
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
-/// Who named the tensors of a file.
+/// The library or project whose state-dict keys a file has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Family {
-    /// facebookresearch's DINOv2: a vision tower. Here a DVT denoiser may lie beside it, under `denoiser.`.
+    /// DINOv2: a vision tower. A DVT denoiser is stored with the prefix `denoiser.`.
     Dinov2,
-    /// timm's `VisionTransformer`.
+    /// timm: `VisionTransformer`.
     Timm,
-    /// transformers: `Dinov2Model`, `Dinov2WithRegistersModel` or `CLIPModel`.
+    /// Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel` or `CLIPModel`.
     Huggingface,
-    /// open_clip and OpenAI: a CLIP, or its text tower alone.
+    /// open_clip and OpenAI: a CLIP, or only its text tower.
     #[value(name = "open_clip")]
     OpenClip,
-    /// The SimZSS release: timm's vision tower, a denoiser or none, and a text tower. A file of DVT is its vision part.
+    /// The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have the keys of its vision part.
     Simzss,
 }
 
-/// A checkpoint taken apart, its tensors in the kinds they are stored in.
+/// The parts of a weights file; tensors have their stored kind.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    /// DINOv2's vision transformer in DINOv2's names, its denoiser's under `denoiser.`.
+    /// A DINOv2 vision tower with the keys of DINOv2, and its denoiser with the prefix `denoiser.`.
     pub(super) vision: Named,
-    /// CLIP's vision transformer in open_clip's names, without their `visual.`.
+    /// CLIP's vision tower with the keys of open_clip, without their prefix `visual.`.
     pub(super) clip: Named,
-    /// The text tower in open_clip's names, `logit_scale` with it.
+    /// The text tower with the keys of open_clip, including `logit_scale`.
     pub(super) text: Named,
-    /// What training left beside the weights.
+    /// Tensors that are not weights.
     pub(super) beside: Named,
 }
 
-/// Buffers that older versions saved, and what the training of SimZSS kept.
+/// Buffers that older versions saved, and other tensors from the training of SimZSS.
 const BESIDE: [&str; 7] = [
     "attn_mask",
     "position_ids",
@@ -53,7 +53,7 @@ const BESIDE: [&str; 7] = [
     "large_pos_embed",
 ];
 
-/// Takes a file's tensors apart; None when no family has such names.
+/// Splits the tensors of a file into parts; `None` if the keys do not belong to any family.
 pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     let mut parts = Parts::default();
     let beside: Vec<String> = tensors
@@ -63,7 +63,7 @@ pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
         .collect();
     parts.beside = beside.into_iter().filter_map(|name| tensors.remove_entry(&name)).collect();
     let has = |name: &str| tensors.contains_key(name);
-    // Some models hold their towers under a name of their own (`dinov2.`, `dinov2_with_registers.`).
+    // Some models have a prefix for their tower (`dinov2.`, `dinov2_with_registers.`).
     let inside = |end: &str| tensors.keys().find_map(|name| name.strip_suffix(end).map(str::to_owned));
     let family = if let Some(prefix) = inside("embeddings.patch_embeddings.projection.weight") {
         parts.vision = to_ours(HUGGINGFACE, stripped(tensors, &prefix));
@@ -89,7 +89,7 @@ pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
         parts.vision = if timm { from_timm(tensors) } else { unchunked(tensors) };
         if timm { Family::Timm } else { Family::Dinov2 }
     } else if has("token_embedding.weight") || has("text.token_embedding.weight") {
-        // A model with a text tower of its own (CustomTextCLIP) puts `text.` before its names.
+        // Models with a separate text tower (CustomTextCLIP) have the prefix `text.`.
         let text = below(&mut tensors, "text.");
         tensors.extend(text);
         open_clip(tensors, &mut parts);
@@ -100,12 +100,12 @@ pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     Some((family, parts))
 }
 
-/// The same tensors in the names of a family: the other way of [`parts`]. Says which of them have no place there.
+/// The inverse of [`parts`]: the tensors with the keys of a family. Also returns the names of those that this family does not have.
 pub(super) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>), String> {
     let (mut tower, denoiser): (Named, Named) =
         copy(&parts.vision).into_iter().partition(|(name, _)| !name.starts_with(DENOISER));
     let mut left: Vec<String> = parts.beside.keys().cloned().collect();
-    let missing = |what: &str| Err(format!("there is no {what} in it to write"));
+    let missing = |what: &str| Err(format!("contains no {what}"));
     let out = match family {
         Family::Dinov2 | Family::Timm | Family::Huggingface if !tower.is_empty() => {
             left.extend(parts.clip.keys().chain(parts.text.keys()).cloned());
@@ -151,9 +151,9 @@ pub(super) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
 
 const DENOISER: &str = "denoiser.";
 
-/// A denoiser in DVT's names under the ones used here: its block's, and its position embedding's beside them.
+/// Renames the keys of a denoiser of DVT to the internal ones.
 fn denoiser(tensors: Named) -> Named {
-    // Without a block the embedding is never used: the released code makes one all the same.
+    // Without a block the position embedding is not used, but the authors' code saves one anyway.
     if !tensors.contains_key("denoiser.norm1.weight") {
         return tensors.into_iter().filter(|(name, _)| name != "pos_embed").collect();
     }
@@ -170,15 +170,15 @@ fn open_clip(mut tensors: Named, parts: &mut Parts) {
     parts.text = tensors;
 }
 
-/// The text tower in open_clip's names, and CLIP's vision tower with it.
+/// The text tower with the keys of open_clip, together with CLIP's vision tower.
 pub(super) fn whole_clip(parts: &Parts) -> Named {
     let mut out = above("visual.", copy(&parts.clip));
     out.extend(copy(&parts.text));
     out
 }
 
-/// timm's tower under DINOv2's names. With registers timm's class token has no position: it gets one of zeros, as its
-/// own was added to the token when it was converted to timm.
+/// Converts a tower of timm to the keys of DINOv2. With registers, timm's class token has no position embedding, because it was added
+/// to the token in the conversion to timm; here it becomes zero.
 fn from_timm(mut tensors: Named) -> Named {
     let gated = is_gated(&tensors);
     if let Some(position) = tensors.get_mut("pos_embed").filter(|position| without_class(position)) {
@@ -188,8 +188,8 @@ fn from_timm(mut tensors: Named) -> Named {
     to_ours(if gated { TIMM } else { &TIMM[..1] }, tensors)
 }
 
-/// DINOv2's tower under timm's names, as timm itself converts it: with registers, the class token's position is added
-/// to the class token.
+/// Converts a tower of DINOv2 to the keys of timm, as timm's own conversion: with registers, the position embedding of the class token
+/// is added to the class token.
 pub(crate) fn to_timm(mut tensors: Named) -> Named {
     if let (true, Some(class), Some(position)) = (
         tensors.contains_key("register_tokens"),
@@ -211,14 +211,14 @@ pub(crate) fn to_timm(mut tensors: Named) -> Named {
         .collect()
 }
 
-/// Whether a position embedding [1, n, d] is a square of patches without a class token.
+/// Whether a position embedding [1, n, d] is for a square of patches without a class token.
 fn without_class(position: &Tensor) -> bool {
     let count = position.size().get(1).copied().unwrap_or(0);
     let side = (count as f64).sqrt().round() as i64;
     side > 1 && side * side == count
 }
 
-/// Whether timm's MLP is DINOv2-g's: its first layer makes twice what its second takes.
+/// Whether the MLP of a timm tower is gated, as in DINOv2-g: the output of the first layer is twice as wide as the input of the second.
 fn is_gated(tensors: &Named) -> bool {
     let size =
         |name: &str, side: usize| tensors.get(name).and_then(|tensor| tensor.size().get(side).copied());
@@ -228,7 +228,7 @@ fn is_gated(tensors: &Named) -> bool {
     }
 }
 
-/// DINOv2 saves blocks in chunks during training (`blocks.1.6.norm1.weight` is block 6): without the chunk.
+/// Removes the chunk number from the keys of blocks that DINOv2 saves during training (`blocks.1.6.norm1.weight` is block 6).
 fn unchunked(tensors: Named) -> Named {
     let plain = |name: &str| {
         let (chunk, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
@@ -238,7 +238,7 @@ fn unchunked(tensors: Named) -> Named {
     tensors.into_iter().map(|(name, tensor)| (plain(&name).unwrap_or(name), tensor)).collect()
 }
 
-/// Takes what lies under `prefix` out, under the rest of its name.
+/// Takes all tensors with a prefix out, and removes the prefix.
 fn below(tensors: &mut Named, prefix: &str) -> Named {
     let names: Vec<String> = tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect();
     names
@@ -247,7 +247,7 @@ fn below(tensors: &mut Named, prefix: &str) -> Named {
         .collect()
 }
 
-/// Takes `prefix` off where it is.
+/// Removes a prefix from the keys that have it.
 fn stripped(mut tensors: Named, prefix: &str) -> Named {
     let inside = below(&mut tensors, prefix);
     tensors.extend(inside);
@@ -262,7 +262,7 @@ fn copy(tensors: &Named) -> Named {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 
-/// Half precision as float32, which is what towers are kept in.
+/// Converts half precision to float32.
 pub(super) fn full(tensor: Tensor) -> Tensor {
     if matches!(tensor.kind(), Kind::Half | Kind::BFloat16) { tensor.to_kind(Kind::Float) } else { tensor }
 }

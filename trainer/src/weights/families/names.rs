@@ -1,20 +1,20 @@
-//! Tables of the names that two families give the same tensors.
+//! Tables of corresponding state-dict keys in two families.
 
 use tch::Tensor;
 
 use super::Named;
 
-/// Names of the same tensor in both; `{}` stands for the number of a block, `*` for `weight` or `bias`.
+/// Keys for the same tensor in both; `{}` stands for the number of a block, `*` for `weight` or `bias`.
 pub(super) enum Row {
     Same(&'static str, &'static str),
-    /// Query, key and value one above the other, and apart.
+    /// Query, key and value as one tensor, and as three.
     Apart(&'static str, [&'static str; 3]),
-    /// Rows and columns exchanged.
+    /// Transposed.
     Turned(&'static str, &'static str),
 }
 use Row::{Apart, Same, Turned};
 
-/// DINOv2's names and Hugging Face's.
+/// Keys of DINOv2 and Hugging Face.
 pub(super) const HUGGINGFACE: &[Row] = &[
     Same("cls_token", "embeddings.cls_token"),
     Same("mask_token", "embeddings.mask_token"),
@@ -41,7 +41,7 @@ pub(super) const HUGGINGFACE: &[Row] = &[
     Same("norm.*", "layernorm.*"),
 ];
 
-/// open_clip's names and Hugging Face's `CLIPModel`'s (with its own spelling).
+/// Keys of open_clip and of Hugging Face's `CLIPModel` (`pre_layrnorm` is spelled like that there).
 pub(super) const HUGGINGFACE_CLIP: &[Row] = &[
     Same("logit_scale", "logit_scale"),
     Same("token_embedding.weight", "text_model.embeddings.token_embedding.weight"),
@@ -101,14 +101,14 @@ pub(super) const HUGGINGFACE_CLIP: &[Row] = &[
     Turned("visual.proj", "visual_projection.weight"),
 ];
 
-/// DINOv2's names and timm's, but for the class token's position: see [`super::to_timm`].
+/// Keys of DINOv2 and timm that differ. For the position embedding of the class token see [`super::to_timm`].
 pub(super) const TIMM: &[Row] = &[
     Same("register_tokens", "reg_token"),
     Same("blocks.{}.mlp.w12.*", "blocks.{}.mlp.fc1.*"),
     Same("blocks.{}.mlp.w3.*", "blocks.{}.mlp.fc2.*"),
 ];
 
-/// Names that no row knows stay as they are: the tower that finds them says so.
+/// Converts to our keys. Unknown keys stay as they are; the tower reports them.
 pub(super) fn to_ours(rows: &[Row], mut tensors: Named) -> Named {
     let mut out = Named::new();
     let names: Vec<String> = tensors.keys().cloned().collect();
@@ -127,7 +127,7 @@ pub(super) fn to_ours(rows: &[Row], mut tensors: Named) -> Named {
                         theirs.iter().filter_map(|theirs| translate(&renamed, ours, theirs)).collect();
                     let alike = |name: &String| tensors.get(name).map(|t| (t.size(), t.kind()));
                     let first = alike(&names[0]);
-                    // One that is missing or of another size stays where it is, to be named.
+                    // If one is missing or has another shape, all stay as they are and are reported.
                     if names.len() == 3 && names.iter().all(|name| alike(name) == first) {
                         let apart: Vec<Tensor> =
                             names.iter().filter_map(|name| tensors.remove(name)).collect();
@@ -141,7 +141,7 @@ pub(super) fn to_ours(rows: &[Row], mut tensors: Named) -> Named {
     out
 }
 
-/// The other way; a tensor without a place is an error.
+/// Converts from our keys; an unknown key is an error.
 pub(super) fn to_theirs(rows: &[Row], tensors: Named) -> Result<Named, String> {
     let mut out = Named::new();
     for (name, tensor) in tensors {
@@ -163,13 +163,13 @@ pub(super) fn to_theirs(rows: &[Row], tensors: Named) -> Result<Named, String> {
             }
         });
         if !placed {
-            return Err(format!("tensor {name} has no place among those names"));
+            return Err(format!("has tensor {name}, which this format does not have"));
         }
     }
     Ok(out)
 }
 
-/// `name` as `to` writes it, if `from` describes it.
+/// `name` in the form `to` if it has the form `from`.
 pub(super) fn translate(name: &str, from: &str, to: &str) -> Option<String> {
     let (mut number, mut ending) = ("", "");
     let (mut parts, mut pattern) = (name.split('.'), from.split('.'));

@@ -1,12 +1,12 @@
-//! The machine that a pickle is a program for.
+//! The stack machine that runs a pickle.
 
 use std::collections::HashMap;
 
 use super::{Call, Node, Value, known};
 
-const EMPTY: &str = "damaged: a value is used that is not there";
+const EMPTY: &str = "is damaged: it uses a value that does not exist";
 
-/// Pickle's stack machine, without the instructions that import or run anything.
+/// The stack machine of pickle, without the instructions that import or call code.
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -14,12 +14,13 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: HashMap<usize, Value>,
     nodes: Vec<Node>,
-    /// Values copied from one container to another so far.
+    /// Number of values that were copied from one container to another.
     copied: usize,
 }
 
-/// Far more than checkpoints copy; bounds what a few bytes that name a large container again and again can take.
-const MOST_COPIED: usize = 1 << 22;
+/// Maximum of `copied`, far more than weights files need. It bounds the memory for a few bytes that copy a large container many
+/// times.
+const MAX_COPIED: usize = 1 << 22;
 
 impl<'a> Machine<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
@@ -38,7 +39,7 @@ impl<'a> Machine<'a> {
         self.nodes
     }
 
-    /// The value the pickle ends with.
+    /// Runs the pickle and returns its final value.
     pub(super) fn run(&mut self) -> Result<Value, String> {
         loop {
             let instruction = self.take(1)?[0];
@@ -69,7 +70,7 @@ impl<'a> Machine<'a> {
                     self.take(8)?;
                     self.stack.push(Value::Other);
                 }
-                // Texts with a length of 4, 1 and 8 bytes; Python 2's own texts.
+                // Strings with a length of 4, 1 and 8 bytes; strings of Python 2.
                 b'X' | b'T' => self.text(4)?,
                 0x8c | b'U' => self.text(1)?,
                 0x8d => self.text(8)?,
@@ -122,7 +123,7 @@ impl<'a> Machine<'a> {
                 }
                 b'h' => self.recall(1)?,
                 b'j' => self.recall(4)?,
-                // Names and what is made with them.
+                // Names, and calls of them.
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
                     self.name(&module, &name)?;
@@ -130,7 +131,7 @@ impl<'a> Machine<'a> {
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
                     let (Value::Text(name), Value::Text(module)) = (name, module) else {
-                        return Err("damaged: a name that is no text".to_owned());
+                        return Err("is damaged: a name is not a string".to_owned());
                     };
                     self.name(&module, &name)?;
                 }
@@ -149,7 +150,7 @@ impl<'a> Machine<'a> {
                 }
                 _ => {
                     return Err(format!(
-                        "damaged, or not weights: instruction {instruction:#04x} is not read here"
+                        "is damaged, or not a weights file: pickle instruction {instruction:#04x} is not supported"
                     ));
                 }
             }
@@ -158,17 +159,17 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
         let taken = self.at.checked_add(count).and_then(|end| self.bytes.get(self.at..end));
-        let taken = taken.ok_or("damaged: it ends in the middle")?;
+        let taken = taken.ok_or("is damaged: the pickle is truncated")?;
         self.at += count;
         Ok(taken)
     }
 
-    /// An unsigned number of at most 8 bytes, least first.
+    /// An unsigned little-endian number of at most 8 bytes.
     fn number(&mut self, bytes: usize) -> Result<usize, String> {
         Ok(self.take(bytes)?.iter().rev().fold(0u64, |n, &byte| n << 8 | u64::from(byte)) as usize)
     }
 
-    /// One byte and two are unsigned, four and longer ones signed.
+    /// Numbers of one and two bytes are unsigned, longer ones signed.
     fn integer(&mut self, bytes: usize) -> Result<(), String> {
         let taken = self.take(bytes)?;
         if bytes > 8 {
@@ -199,7 +200,7 @@ impl<'a> Machine<'a> {
 
     fn line(&mut self) -> Result<String, String> {
         let length = self.bytes[self.at..].iter().position(|&byte| byte == b'\n');
-        let line = self.take(length.ok_or("damaged: a name without an end")? + 1)?;
+        let line = self.take(length.ok_or("is damaged: a name has no end")? + 1)?;
         Ok(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned())
     }
 
@@ -220,7 +221,7 @@ impl<'a> Machine<'a> {
         self.stack.push(Value::Node(self.nodes.len() - 1));
     }
 
-    /// The container on top of the stack; none for values that are not kept.
+    /// The container on top of the stack; `None` for values that are not kept.
     fn top(&mut self) -> Result<Option<&mut Node>, String> {
         match self.stack.last() {
             Some(Value::Node(node)) => Ok(self.nodes.get_mut(*node)),
@@ -252,17 +253,16 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, bytes: usize) -> Result<(), String> {
         let place = self.number(bytes)?;
-        let value = self.memo.get(&place).cloned().ok_or("damaged: a value that was never kept")?;
+        let value =
+            self.memo.get(&place).cloned().ok_or("is damaged: it uses a value that was never stored")?;
         self.stack.push(value);
         Ok(())
     }
 
     fn count_copies(&mut self, count: usize) -> Result<(), String> {
         self.copied += count;
-        if self.copied > MOST_COPIED {
-            return Err(
-                "damaged, or made to fill memory: it copies the same values again and again".to_owned()
-            );
+        if self.copied > MAX_COPIED {
+            return Err("is damaged or malicious: it copies the same values too often".to_owned());
         }
         Ok(())
     }
@@ -271,8 +271,8 @@ impl<'a> Machine<'a> {
         let name = format!("{module}.{name}");
         if known(&name).is_none() {
             return Err(format!(
-                "refused: it asks for {name}, which no weights need; a pickle that does may run any program, so load it \
-                 only where you trust its maker, and save its tensors as safetensors"
+                "is refused: it imports {name}, which weights do not need. Such a pickle may run any program. If you trust its \
+                 author, load it with PyTorch and save its tensors as safetensors"
             ));
         }
         self.stack.push(Value::Name(name.into()));
@@ -287,9 +287,9 @@ impl<'a> Machine<'a> {
         let arguments = match arguments {
             Value::Node(node) => match &self.nodes[*node] {
                 Node::Tuple(values) => values.clone(),
-                _ => return Err("damaged: a call without arguments".to_owned()),
+                _ => return Err("is damaged: a call has no arguments".to_owned()),
             },
-            _ => return Err("damaged: a call without arguments".to_owned()),
+            _ => return Err("is damaged: a call has no arguments".to_owned()),
         };
         self.count_copies(arguments.len())?;
         match known(name) {
@@ -305,7 +305,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// The pairs of a list of pairs, as Python 2 pickles an OrderedDict.
+    /// The entries of a list of pairs: Python 2 pickles an OrderedDict like that.
     fn items(&self, list: &Value) -> Vec<(Value, Value)> {
         let inside = |value: &Value| match value {
             Value::Node(node) => match &self.nodes[*node] {
@@ -321,7 +321,7 @@ impl<'a> Machine<'a> {
         inside(list).iter().filter_map(pair).collect()
     }
 
-    /// Attributes: those of a TorchScript module are its parts, those of an OrderedDict (`_metadata`) no weights.
+    /// Sets attributes: those of a TorchScript module are its parts; those of an OrderedDict (`_metadata`) are not weights.
     fn build(&mut self, state: &Value) -> Result<(), String> {
         let Value::Node(state) = state else { return Ok(()) };
         let Some(Node::Dictionary(attributes)) = self.nodes.get(*state) else { return Ok(()) };

@@ -1,8 +1,8 @@
-//! The part of Python's pickle that checkpoints of weights need, read without running anything.
+//! Reads the part of Python's pickle format that weights files need, without executing anything.
 //!
-//! A pickle is a program for a small stack machine whose instructions may import and call any Python function. This
-//! reader knows the instructions that build plain values; the few names a state dictionary is made with are known to
-//! it as words, and every other name is refused. Instructions: CPython's `Lib/pickletools.py`.
+//! A pickle is a program for a small stack machine, and its instructions may import and call any Python function. This reader
+//! implements only the instructions that build plain values, and has built-in replacements for the few functions and classes that a
+//! state dict needs. Every other name is refused. The instructions are documented in CPython's `Lib/pickletools.py`.
 
 mod machine;
 
@@ -10,10 +10,10 @@ use std::rc::Rc;
 
 use machine::Machine;
 
-/// A value; containers are numbers of nodes in [`Pickle`], so that values shared or nested without end cost nothing.
+/// A value. Containers are indices of nodes in [`Pickle`], so that shared and recursive values need no copies.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
-    /// What no weight depends on: None, numbers with a fraction, bytes, random states, training arguments.
+    /// Values that are not needed for weights: None, floating-point numbers, bytes, random states, training arguments.
     Other,
     Integer(i64),
     Text(Rc<str>),
@@ -27,38 +27,38 @@ pub(super) enum Value {
 pub(super) enum Node {
     Tuple(Vec<Value>),
     List(Vec<Value>),
-    /// A dictionary, or the attributes of a TorchScript module.
+    /// A dict, or the attributes of a TorchScript module.
     Dictionary(Vec<(Value, Value)>),
-    /// What the checkpoint keeps in a file of its own: for PyTorch ("storage", kind, file, device, numbers).
+    /// A persistent id, which refers to another file: for PyTorch ("storage", kind, file, device, count).
     Stored(Value),
-    /// A call of a name that builds tensors, with its arguments.
+    /// The arguments of a call that builds a tensor.
     Tensor(Vec<Value>),
 }
 
-/// What a pickle says.
+/// The content of a pickle.
 #[derive(Debug)]
 pub(super) struct Pickle {
     pub(super) nodes: Vec<Node>,
     pub(super) root: Value,
 }
 
-/// What a known name does when it is called.
+/// The effect of a call of a known name.
 #[derive(Clone, Copy, PartialEq)]
 enum Call {
     Dictionary,
     Tensor,
-    /// Gives its first argument back.
+    /// Returns its first argument.
     First,
     Nothing,
 }
 
-/// Every name that a pickle may use.
+/// All names that a pickle may use.
 fn known(name: &str) -> Option<Call> {
     Some(match name {
         "collections.OrderedDict" => Call::Dictionary,
         "torch._utils._rebuild_tensor" | "torch._utils._rebuild_tensor_v2" => Call::Tensor,
         "torch._utils._rebuild_parameter" | "torch.Size" | "torch.nn.parameter.Parameter" => Call::First,
-        // What lies beside weights: numbers of NumPy, arguments of the training run, kinds and devices.
+        // Names that occur in addition to weights: NumPy numbers, training arguments, kinds and devices.
         "numpy.core.multiarray.scalar"
         | "numpy._core.multiarray.scalar"
         | "numpy.core.multiarray._reconstruct"
@@ -73,9 +73,9 @@ fn known(name: &str) -> Option<Call> {
         | "torch.device"
         | "torch._tensor._rebuild_from_type_v2" => Call::Nothing,
         _ if name.starts_with("torch.jit._pickle.") => Call::First,
-        // Classes of a TorchScript module: names alone, their code is elsewhere in the file and is not read.
+        // Classes of TorchScript modules: only their names; the code is elsewhere in the file and is not read.
         _ if name.starts_with("__torch__.") => Call::Dictionary,
-        // Kinds of storage and of numbers (`torch.FloatStorage`, `torch.float32`), which are not called.
+        // Kinds of storages and numbers (`torch.FloatStorage`, `torch.float32`), which are not called.
         _ => {
             let kind = name.strip_prefix("torch.")?;
             let plain = !kind.contains('.') && (kind.ends_with("Storage") || KINDS.contains(&kind));
@@ -87,7 +87,7 @@ fn known(name: &str) -> Option<Call> {
 const KINDS: [&str; 10] =
     ["float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool"];
 
-/// Reads a whole pickle. An error says what was refused, for a sentence about the file.
+/// Reads a pickle. An error is the rest of a sentence about the file.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
     let mut machine = Machine::new(bytes);
     let root = machine.run()?;
@@ -98,7 +98,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
 mod tests {
     use super::*;
 
-    /// What `pickletools.dis` shows for `pickle.dumps({"a": -2, "b": [1, 300]}, 2)`.
+    /// The bytes of `pickle.dumps({"a": -2, "b": [1, 300]}, 2)`.
     #[test]
     fn plain_values_are_read() {
         let bytes = b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01J\xfe\xff\xff\xffX\x01\x00\x00\x00bq\x02]q\x03(K\x01M,\x01eu.";

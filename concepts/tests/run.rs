@@ -1,0 +1,10 @@
+//! Tests of the library from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod any_text;
+mod clip_text;
+mod models;
+mod nlprule;
+mod sidecar;
+mod statistics;

@@ -1,0 +1,356 @@
+//! A folder of shards and its manifest `ingest.json`, which records the input and the settings. A folder therefore never
+//! mixes two datasets, and a later run can tell that it resumes the same one.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use concepts::files::TEMPORARY;
+use loader::source;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+use crate::image;
+use crate::metrics;
+use crate::part::Part;
+use crate::rows;
+use crate::stats::ShardStats;
+use crate::watch::{Network, Watch};
+
+/// Name of the manifest in a folder of shards.
+pub const MANIFEST: &str = "ingest.json";
+
+/// Version of the manifest's layout and of the numbering of keys and shards.
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    version: u32,
+    input: Value,
+    shard_size: u32,
+    compressed: bool,
+    image: image::Settings,
+}
+
+/// A folder of shards that is being written.
+#[derive(Debug, Clone)]
+pub struct Dataset {
+    /// Folder of the shards.
+    pub folder: PathBuf,
+    /// Maximum number of rows per shard.
+    pub shard_size: u32,
+    /// Whether tars are compressed (`.tar.zst`).
+    pub compress: bool,
+    /// Which shards this process makes.
+    pub part: Part,
+    /// How images are processed.
+    pub image: image::Settings,
+    /// Threads that decode, resize and encode images.
+    pub threads: usize,
+    /// Address at which Prometheus metrics are served.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Dataset {
+    /// Creates the folder and its manifest, or checks that an existing manifest is the same. `made_from` describes the
+    /// input.
+    ///
+    /// # Errors
+    /// [`Error::OtherDataset`] if the folder holds shards of another input, other settings or another program.
+    pub fn claim(&self, made_from: &Value) -> Result<(), Error> {
+        let folder = &self.folder;
+        if !source::is_remote(folder) {
+            fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
+        }
+        let path = folder.join(MANIFEST);
+        let manifest = serde_json::to_value(self.manifest(made_from))
+            .map_err(|error| Error::input(&path, error.to_string()))?;
+        match source::read(&path) {
+            Ok(bytes) => {
+                let before: Value = serde_json::from_slice(&bytes)
+                    .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
+                match difference("", &before, &manifest) {
+                    Some(difference) => Err(Error::OtherDataset { folder: folder.clone(), difference }),
+                    None => self.clear_leftovers(),
+                }
+            }
+            Err(error) if is_missing(&error) => {
+                if let Some(shard) = first_shard(folder)? {
+                    let difference = format!("it has {shard}, but no {MANIFEST}");
+                    return Err(Error::OtherDataset { folder: folder.clone(), difference });
+                }
+                let text = format!("{manifest:#}\n");
+                source::write(&path, text.into_bytes())?;
+                self.clear_leftovers()
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Undoes [`Dataset::claim`] if no shard was made.
+    pub(crate) fn abandon(&self) {
+        let _ = source::remove(&self.folder.join(MANIFEST));
+        // Fails if the folder is not empty, which is intended.
+        let _ = fs::remove_dir(&self.folder);
+    }
+
+    /// Removes this part's shards, for example because none of them has an image. The statistics go first, so that no shard
+    /// looks complete if this is interrupted.
+    pub fn discard(&self) -> Result<(), Error> {
+        for shard in self.finished_shards()?.into_iter().filter(|&shard| self.part.owns(shard)) {
+            for path in [self.stats(shard), self.tar(shard), self.table(shard)] {
+                source::remove(&path)?;
+            }
+        }
+        if self.part == Part::ALL {
+            self.abandon();
+        }
+        Ok(())
+    }
+
+    fn manifest(&self, made_from: &Value) -> Manifest {
+        Manifest {
+            version: VERSION,
+            input: made_from.clone(),
+            shard_size: self.shard_size,
+            compressed: self.compress,
+            image: self.image.clone(),
+        }
+    }
+
+    /// Opens the dataset in an existing folder.
+    pub fn load(
+        folder: &Path,
+        part: Part,
+        threads: usize,
+        metrics: Option<SocketAddr>,
+    ) -> Result<Self, Error> {
+        let path = folder.join(MANIFEST);
+        let bytes = match source::read(&path) {
+            Err(error) if is_missing(&error) => {
+                let problem = format!(
+                    "not a folder that `ingest download` or `ingest shard` made: it has no {MANIFEST}"
+                );
+                return Err(Error::input(folder, problem));
+            }
+            bytes => bytes?,
+        };
+        let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
+        let folder = folder.to_owned();
+        let dataset = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
+        dataset.clear_leftovers()?;
+        Ok(dataset)
+    }
+
+    /// The counters of a run, served to Prometheus if `metrics` is set.
+    pub(crate) fn watch(&self, network: Arc<Network>) -> Result<Arc<Watch>, Error> {
+        let watch = Watch::new(network);
+        if let Some(address) = self.metrics {
+            let address = metrics::serve(address, Arc::clone(&watch))?;
+            eprintln!("metrics at http://{address}/metrics");
+        }
+        Ok(watch)
+    }
+
+    /// Name of a shard's files, without extension.
+    pub fn name(shard: u32) -> String {
+        format!("{shard:05}")
+    }
+
+    /// The shard's tar.
+    pub fn tar(&self, shard: u32) -> PathBuf {
+        let extension = if self.compress { "tar.zst" } else { "tar" };
+        self.folder.join(format!("{}.{extension}", Self::name(shard)))
+    }
+
+    /// The shard's table.
+    pub fn table(&self, shard: u32) -> PathBuf {
+        self.folder.join(format!("{}.parquet", Self::name(shard)))
+    }
+
+    /// The shard's statistics. The shard is complete if they exist.
+    pub fn stats(&self, shard: u32) -> PathBuf {
+        self.folder.join(format!("{}_stats.json", Self::name(shard)))
+    }
+
+    /// The statistics of a complete shard; None if it is not complete.
+    pub fn finished(&self, shard: u32) -> Result<Option<ShardStats>, Error> {
+        let path = self.stats(shard);
+        match source::read(&path) {
+            Ok(bytes) => {
+                let wrong = |error| {
+                    Error::input(
+                        &path,
+                        format!("damaged ({error}): delete this file to make the shard again"),
+                    )
+                };
+                serde_json::from_slice(&bytes).map(Some).map_err(wrong)
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Numbers of the complete shards, in order.
+    pub(crate) fn finished_shards(&self) -> Result<Vec<u32>, Error> {
+        let mut shards = Vec::new();
+        for path in source::list(&self.folder)? {
+            let name = path.file_name().unwrap_or_default();
+            shards.extend(
+                name.to_string_lossy().strip_suffix("_stats.json").and_then(|stem| stem.parse::<u32>().ok()),
+            );
+        }
+        shards.sort_unstable();
+        Ok(shards)
+    }
+
+    /// Key of a sample, as in img2dataset: the shard number, then the row number with as many digits as a shard needs.
+    pub fn key(&self, shard: u32, index: u32) -> String {
+        let digits = self.shard_size.saturating_sub(1).checked_ilog10().map_or(0, |log| log + 1);
+        let number = u64::from(shard) * 10u64.pow(digits) + u64::from(index);
+        format!("{number:0width$}", width = digits as usize + 5)
+    }
+
+    /// Removes temporary files that killed processes left: those of this part's shards, and those of the manifest, which all
+    /// parts write. (Temporary files of other parts may be in use.)
+    fn clear_leftovers(&self) -> Result<(), Error> {
+        if source::is_remote(&self.folder) {
+            return Ok(());
+        }
+        for path in source::list(&self.folder)? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            // `.tmp-PROCESS-NAME`
+            let Some((_, name)) = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split_once('-')) else {
+                continue;
+            };
+            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
+            let ours = match name[..digits].parse() {
+                Ok(shard) => self.part.owns(shard),
+                Err(_) => name == MANIFEST && (self.part == Part::ALL || is_old(&path)),
+            };
+            if ours {
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
+/// terabytes, and its path may differ between machines.)
+pub fn describe(path: &Path) -> Result<Value, Error> {
+    const END: u64 = 64 << 10;
+    let (ends, bytes) = rows::ends(path, END)?;
+    let hash = image::hexadecimal(&Sha256::digest(&ends)[..8]);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
+}
+
+/// Whether a small file is so old that no process can still be writing it: an hour is far longer than a write takes, and
+/// than the clocks of machines that share a folder differ.
+fn is_old(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|about| about.modified());
+    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > Duration::from_hours(1)))
+}
+
+/// Whether the file does not exist (rather than being unreadable).
+pub(crate) fn is_missing(error: &loader::Error) -> bool {
+    matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
+/// The first shard file of a folder, if it has any.
+fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
+    let mut shards = Vec::new();
+    for path in source::list(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_shard = [".tar", ".tar.zst", "_stats.json"].iter().any(|end| name.ends_with(end));
+        if is_shard && !name.starts_with(TEMPORARY) {
+            shards.push(name);
+        }
+    }
+    Ok(shards.into_iter().min())
+}
+
+/// The first value that differs, with its path.
+fn difference(path: &str, before: &Value, now: &Value) -> Option<String> {
+    match (before, now) {
+        (Value::Object(before), Value::Object(now)) => {
+            let mut keys: Vec<&String> = now.keys().collect();
+            keys.extend(before.keys().filter(|key| !now.contains_key(*key)));
+            keys.into_iter().find_map(|key| {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                difference(
+                    &path,
+                    before.get(key).unwrap_or(&Value::Null),
+                    now.get(key).unwrap_or(&Value::Null),
+                )
+            })
+        }
+        (Value::Array(before), Value::Array(now)) if before.len() == now.len() => {
+            let differ = |(index, (before, now))| difference(&format!("{path}[{index}]"), before, now);
+            before.iter().zip(now).enumerate().find_map(differ)
+        }
+        (before, now) if before == now => None,
+        (Value::Array(before), Value::Array(now)) => {
+            Some(format!("{path} had {} entries, now {}", before.len(), now.len()))
+        }
+        (before, now) => Some(format!("{path} was {before}, now {now}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dataset(shard_size: u32) -> Dataset {
+        Dataset {
+            folder: PathBuf::from("out"),
+            shard_size,
+            compress: false,
+            part: Part::ALL,
+            image: image::Settings::default(),
+            threads: 1,
+            metrics: None,
+        }
+    }
+
+    #[test]
+    fn keys_are_those_of_img2dataset() {
+        assert_eq!(dataset(10_000).key(1, 5), "000010005");
+        assert_eq!(dataset(1000).key(1, 5), "00001005");
+        assert_eq!(dataset(2000).key(3, 1999), "000031999");
+        assert_eq!(dataset(1).key(7, 0), "00007");
+        assert_eq!(dataset(10).key(7, 9), "000079");
+    }
+
+    #[test]
+    fn a_part_removes_its_own_temporary_files_and_old_temporary_manifests() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = Part::new(Some(0), Some(2)).unwrap();
+        let dataset = Dataset { folder: folder.path().to_owned(), part, ..dataset(10) };
+        let leave = |name: &str| {
+            let path = folder.path().join(format!("{TEMPORARY}{name}"));
+            fs::write(&path, "half").unwrap();
+            path
+        };
+        let (own, other) = (leave("17-00002.tar"), leave("17-00001.tar"));
+        let (fresh, old) = (leave("18-ingest.json"), leave("19-ingest.json"));
+        let long_ago = std::time::SystemTime::now() - Duration::from_hours(2);
+        fs::File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
+        dataset.clear_leftovers().unwrap();
+        assert_eq!([own, other, fresh, old].map(|path| path.exists()), [false, true, true, false]);
+    }
+
+    #[test]
+    fn the_difference_between_two_datasets_is_described() {
+        let before = json!({"input": {"files": [{"name": "a", "bytes": 1}]}, "image": {"size": 256}});
+        let now = json!({"input": {"files": [{"name": "a", "bytes": 2}]}, "image": {"size": 512}});
+        assert_eq!(difference("", &before, &before), None);
+        assert_eq!(difference("", &before, &now).unwrap(), "input.files[0].bytes was 1, now 2");
+    }
+}

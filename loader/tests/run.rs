@@ -1,0 +1,12 @@
+//! Tests of the library from outside.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod batches;
+mod common;
+mod companions;
+mod interface;
+mod photos;
+mod remote;
+mod stores;
+mod tars;

@@ -1,0 +1,159 @@
+//! A table of Parquet files with the same schema, with an additional column `shard` where each file belongs to a shard.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use anyhow::{Context, Result, bail};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use datafusion::catalog::Session;
+use datafusion::common::ScalarValue;
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::datasource::table_schema::TableSchema;
+use datafusion::datasource::{TableProvider, TableType};
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::Expr;
+use datafusion::object_store::path::Path as ObjectPath;
+use datafusion::physical_plan::ExecutionPlan;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+
+use crate::shards::Shard;
+
+/// One file, and the shard it belongs to, if any.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) path: PathBuf,
+    pub(crate) shard: Option<Shard>,
+}
+
+/// Returns an error for a file that does not match its shard.
+pub(crate) type Check = fn(&Path, &Shard) -> Result<()>;
+
+/// The files of a table.
+#[derive(Debug)]
+pub(crate) struct ParquetFiles {
+    parts: Vec<Part>,
+    check: Option<Check>,
+    schema: TableSchema,
+    /// Set after all files were found to have the schema of the first.
+    checked: OnceLock<()>,
+}
+
+impl ParquetFiles {
+    /// Takes the columns from the first file. The other files are checked when a query reads the table.
+    pub(crate) fn open(parts: Vec<Part>, check: Option<Check>) -> Result<Self> {
+        let first = parts.first().context("a table without files")?;
+        let file_schema = Arc::new(schema_of(&first.path)?);
+        let shard = first.shard.iter().map(|_| Arc::new(Field::new("shard", DataType::Utf8View, false)));
+        let partition: Vec<_> = shard.collect();
+        let schema = TableSchema::builder(file_schema).with_table_partition_cols(partition).build();
+        Ok(Self { parts, check, schema, checked: OnceLock::new() })
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.checked.get().is_some() {
+            return Ok(());
+        }
+        let first = self.parts.first().context("a table without files")?;
+        for part in &self.parts {
+            if let Some(difference) = difference(self.schema.file_schema(), &schema_of(&part.path)?) {
+                let (path, first) = (part.path.display(), first.path.display());
+                bail!(
+                    "{path} differs from {first}: {difference}; query datasets with different columns separately"
+                );
+            }
+            if let (Some(check), Some(shard)) = (self.check, &part.shard) {
+                check(&part.path, shard)?;
+            }
+        }
+        let _ = self.checked.set(());
+        Ok(())
+    }
+
+    /// The files in groups of consecutive ones, one group for each of the engine's threads.
+    fn groups(&self, threads: usize) -> Result<Vec<FileGroup>> {
+        let mut files = Vec::with_capacity(self.parts.len());
+        for Part { path, shard } in &self.parts {
+            let place = ObjectPath::from_filesystem_path(path)?;
+            let mut file = PartitionedFile::new("", fs::metadata(path)?.len());
+            file.object_meta.location = place;
+            let shard = shard.iter().map(|shard| ScalarValue::Utf8View(Some(shard.name.clone())));
+            files.push(file.with_partition_values(shard.collect()));
+        }
+        let each = files.len().div_ceil(threads.max(1)).max(1);
+        Ok(files.chunks(each).map(|chunk| FileGroup::new(chunk.to_vec())).collect())
+    }
+}
+
+#[async_trait]
+impl TableProvider for ParquetFiles {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(self.schema.table_schema())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Ignores the filters: an optimiser rule of the engine passes them to the source.
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> PlanResult<Arc<dyn ExecutionPlan>> {
+        let external = |error: anyhow::Error| DataFusionError::External(format!("{error:#}").into());
+        self.check().map_err(external)?;
+        let groups = self.groups(state.config().target_partitions()).map_err(external)?;
+        let source = ParquetSource::new(self.schema.clone())
+            .with_table_parquet_options(state.default_table_options().parquet);
+        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+            .with_file_groups(groups)
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+/// A file's columns. Text in dictionaries becomes plain text, as dictionaries only concern storage.
+fn schema_of(path: &Path) -> Result<Schema> {
+    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+        .with_context(|| format!("{} is not a readable Parquet file; write it again", path.display()))?;
+    let fields: Vec<Field> = footer.schema().fields().iter().map(|field| plain(field)).collect();
+    Ok(Schema::new(fields))
+}
+
+fn plain(field: &Field) -> Field {
+    let text = |kind: &DataType| matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let kind = match field.data_type() {
+        DataType::Dictionary(_, values) if text(values) => DataType::Utf8View,
+        kind if text(kind) => DataType::Utf8View,
+        other => other.clone(),
+    };
+    Field::new(field.name(), kind, true)
+}
+
+/// How a file's columns differ from those of the first file, apart from their order; `None` if they are equal.
+fn difference(first: &Schema, other: &Schema) -> Option<String> {
+    let lacks = |a: &Schema, b: &Schema| {
+        a.fields().iter().find(|field| b.column_with_name(field.name()).is_none()).map(|f| f.name().clone())
+    };
+    if let Some(name) = lacks(first, other) {
+        return Some(format!("it has no column {name}"));
+    }
+    if let Some(name) = lacks(other, first) {
+        return Some(format!("it has an additional column {name}"));
+    }
+    other.fields().iter().find_map(|field| {
+        let expected = first.field_with_name(field.name()).ok()?.data_type();
+        (field.data_type() != expected)
+            .then(|| format!("column {} is {}, not {expected}", field.name(), field.data_type()))
+    })
+}

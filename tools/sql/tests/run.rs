@@ -1,0 +1,378 @@
+//! `tools sql`: the queries of `tools/queries.sql` give the same rows as DuckDB with the views of `tools/duckdb.sql`,
+//! and queries that cannot be answered end with an error of one line.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tests::{program, real_data, refused, run, summary, text};
+
+/// A version that the tests pass with; others probably work too.
+const DUCKDB: &str = "1.5.6";
+
+/// Runs the queries on standard input, a JSON list, in the folder of shards; prints a list of lists of rows.
+const RUN: &str = "
+import duckdb, json, sys
+views, queries = json.load(sys.stdin)
+database = duckdb.connect()
+database.execute(views)
+answers = []
+for query in queries:
+    rows = database.execute(query)
+    names = [column[0] for column in rows.description]
+    answers.append([dict(zip(names, row)) for row in rows.fetchall()])
+print(json.dumps(answers))
+";
+
+/// A caption and an image file, which may be missing or damaged.
+const SAMPLES: [(&str, &str); 8] = [
+    ("A man walks a big brown dog and a small white dog.", "000000.jpg"),
+    ("Two men and a black dog near a tall tree", "000001.jpg"),
+    ("so it goes", "000002.jpg"),
+    ("A large orange cat on a wooden table", "000003.jpg"),
+    ("a lost dog", "nowhere.jpg"),
+    ("a dog that cannot be read", "broken.jpg"),
+    ("The old man's hat, a cat; and \"a dog\"", "000004.jpg"),
+    ("A dog chases a cat up a tree", "000005.jpg"),
+];
+
+/// A tagged dataset of three shards with a few hand-written captions, with its statistics in the same folder.
+fn small_set(place: &Path) -> PathBuf {
+    let (scenes, set) = (place.join("scenes"), place.join("set"));
+    summary("tools", &["scenes", "--count", "6", "--size", "32", "--out", text(&scenes)]);
+    let images = scenes.join("images");
+    fs::write(images.join("broken.jpg"), "this is not an image").unwrap();
+    let rows: String = SAMPLES
+        .iter()
+        .map(|(caption, file)| json!({"file": file, "caption": caption}).to_string() + "\n")
+        .collect();
+    let table = place.join("captions.jsonl");
+    fs::write(&table, rows).unwrap();
+    tag(&table, &images, &set, "3");
+    set
+}
+
+fn tag(table: &Path, images: &Path, set: &Path, shard_size: &str) {
+    let arguments =
+        ["shard", text(table), "--images", text(images), "--out", text(set), "--shard-size", shard_size];
+    summary("ingest", &[&arguments[..], &["--resize-mode", "center_crop", "--image-size", "32"]].concat());
+    summary("ingest", &["tag", text(set)]);
+    summary("tools", &["stats", text(set), "--out", text(&set.join("statistics"))]);
+}
+
+/// The folder of a Python package of DuckDB; `None`, after printing the reason, where it cannot be installed.
+fn duckdb() -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("duckdb-{DUCKDB}"));
+    if folder.exists() {
+        return Some(folder);
+    }
+    // In a temporary folder first, so that an interrupted installation is never used.
+    let new = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let wanted = format!("duckdb=={DUCKDB}");
+    let installed = Command::new("python3")
+        .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"])
+        .args([text(new.path()), &wanted])
+        .output();
+    let why = match installed {
+        Ok(output) if output.status.success() => {
+            // Fails if another test has installed it in the meantime, which is fine.
+            let _ = fs::rename(new.path(), &folder);
+            return Some(folder);
+        }
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    assert!(std::env::var_os("CI").is_none(), "pip cannot install {wanted}: {why}");
+    eprintln!("skipped: pip cannot install {wanted}: {why}");
+    None
+}
+
+/// DuckDB's rows for each query.
+fn ask_duckdb(duckdb: &Path, set: &Path, queries: &[&str]) -> Vec<Vec<Value>> {
+    let views = include_str!("../../duckdb.sql");
+    let input = set.join("input.json");
+    fs::write(&input, json!([views, queries]).to_string()).unwrap();
+    let output = Command::new("python3")
+        .args(["-c", RUN])
+        .current_dir(set)
+        .env("PYTHONPATH", duckdb)
+        .stdin(fs::File::open(&input).unwrap())
+        .output()
+        .unwrap();
+    fs::remove_file(input).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The rows of `tools sql` for a query.
+fn ask_tools(set: &Path, query: &str) -> Vec<Value> {
+    let output = run("tools", &["sql", query, text(set), "--format", "json"]);
+    assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+    let rows = String::from_utf8(output.stdout).unwrap();
+    rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Name and text of each query in `tools/queries.sql`.
+fn queries() -> Vec<(&'static str, &'static str)> {
+    let part = |part: &'static str| {
+        let (title, query) = part.split_once('\n').unwrap();
+        (title.split_once(':').unwrap().0, query.trim())
+    };
+    include_str!("../../queries.sql")
+        .split("\n-- ")
+        .skip(1)
+        .filter(|p| p.contains("SELECT"))
+        .map(part)
+        .collect()
+}
+
+/// Whether two values are equal, apart from rounding of floating-point sums.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 1e-9,
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        _ => a == b,
+    }
+}
+
+/// Compares the rows of both engines for every query; returns the number of rows of each.
+fn compare(duckdb: &Path, set: &Path) -> Vec<(&'static str, usize)> {
+    let mut queries = queries();
+    // All rows of all tables as well.
+    queries.extend([
+        ("samples", "SELECT * FROM samples ORDER BY key"),
+        ("mentions", "SELECT * FROM mentions ORDER BY key, phrase_start"),
+        ("shards", "SELECT * FROM shards ORDER BY shard"),
+        ("concepts", "SELECT * FROM concepts ORDER BY concept"),
+        ("pairs", "SELECT * FROM pairs ORDER BY a, b"),
+    ]);
+    let texts: Vec<&str> = queries.iter().map(|(_, query)| *query).collect();
+    let answers = ask_duckdb(duckdb, set, &texts);
+    assert_eq!(answers.len(), queries.len());
+    let mut sizes = Vec::new();
+    for ((name, query), expected) in queries.into_iter().zip(answers) {
+        let rows = ask_tools(set, query);
+        assert_eq!(rows.len(), expected.len(), "{name}: {rows:?}\nDuckDB: {expected:?}");
+        for (row, expected) in rows.iter().zip(&expected) {
+            assert!(same(row, expected), "{name}: {row}\nDuckDB: {expected}");
+        }
+        sizes.push((name, rows.len()));
+    }
+    sizes
+}
+
+#[test]
+fn duckdb_gives_the_same_rows() {
+    let Some(duckdb) = duckdb() else { return };
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    for (name, rows) in compare(&duckdb, &set) {
+        assert!(rows > 0, "{name} has no rows, so nothing was compared");
+    }
+    // The footers, which any Parquet reader can read.
+    let query = "SELECT footer->>'version' AS version, footer->>'shard' AS shard, \
+                 (footer->>'samples')::INT AS samples, (footer->>'mentions')::INT = \
+                 (SELECT count(*) FROM mentions WHERE mentions.shard = footers.shard) AS counted \
+                 FROM footers ORDER BY shard";
+    let footers = ask_duckdb(&duckdb, &set, &[query]).remove(0);
+    let footer = |shard: &str, samples: u32| json!({"version": "1", "shard": shard, "samples": samples, "counted": true});
+    // Of the eight samples, the fifth and the sixth failed.
+    assert_eq!(footers, [footer("00000.tar", 3), footer("00001.tar", 1), footer("00002.tar", 2)]);
+    let totals = "SELECT json_extract_string(decode(value), 'version') AS version, \
+                  json_extract_string(decode(value), 'samples')::INT AS samples \
+                  FROM parquet_kv_metadata('statistics/*.parquet') WHERE decode(key) = 'statistics'";
+    let totals = ask_duckdb(&duckdb, &set, &[totals]).remove(0);
+    assert_eq!(totals, vec![json!({"version": "1", "samples": 6}); 2]);
+    // Text columns with few values are stored as dictionaries; the statistics are sorted.
+    let practice = [
+        "SELECT count(*) AS n FROM parquet_metadata('*.concepts.parquet') \
+         WHERE path_in_schema IN ('phrase', 'concept', 'head', 'tags') AND encodings NOT LIKE '%RLE_DICTIONARY%'",
+        "SELECT count(*) AS n FROM (SELECT mentions, lag(mentions) OVER (ORDER BY file_row_number) AS before \
+         FROM read_parquet('statistics/concepts.parquet', file_row_number = true)) WHERE mentions > before",
+        "SELECT count(*) AS n FROM (SELECT samples, lag(samples) OVER (ORDER BY file_row_number) AS before \
+         FROM read_parquet('statistics/pairs.parquet', file_row_number = true)) WHERE samples > before",
+    ];
+    for (answer, query) in ask_duckdb(&duckdb, &set, &practice).into_iter().zip(practice) {
+        assert_eq!(answer, [json!({"n": 0})], "{query}");
+    }
+}
+
+#[test]
+fn duckdb_gives_the_same_rows_on_real_captions() {
+    let (Some(data), Some(duckdb)) = (real_data(), duckdb()) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let set = place.path().join("set");
+    tag(&data.join("coco/captions.jsonl"), &data.join("coco/images"), &set, "800");
+    let sizes = compare(&duckdb, &set);
+    let mentions = sizes.iter().find(|(name, _)| *name == "mentions").unwrap().1;
+    assert!(mentions > 3 * 1951, "{mentions} mentions in 1951 captions");
+}
+
+#[test]
+fn answers_agree_with_counts_by_hand() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    // Counted in the captions above.
+    let heads = "SELECT head, count(*) AS n FROM mentions WHERE head IN ('dog', 'cat', 'man') GROUP BY head ORDER BY head";
+    assert_eq!(
+        ask_tools(&set, heads),
+        [json!({"head": "cat", "n": 3}), json!({"head": "dog", "n": 5}), json!({"head": "man", "n": 2})]
+    );
+    let failures =
+        ask_tools(&set, "SELECT key, status, shard FROM samples WHERE status <> 'success' ORDER BY key");
+    assert_eq!(failures.len(), 2);
+    assert!(failures.iter().all(|row| row["shard"] == "00001"), "{failures:?}");
+    assert_eq!(
+        ask_tools(
+            &set,
+            "SELECT sum(count) AS count, sum(successes) AS successes, sum(captions_without_mention) AS without FROM shards"
+        ),
+        [json!({"count": 8, "successes": 6, "without": 1})]
+    );
+    // Nulls come last in both sort orders, as in DuckDB.
+    let nulls = ask_tools(&set, "SELECT error_message FROM samples ORDER BY error_message DESC");
+    assert!(nulls[0]["error_message"].is_string() && nulls[7]["error_message"].is_null(), "{nulls:?}");
+
+    // Statistics in another folder are given after the shards.
+    let statistics = place.path().join("elsewhere");
+    fs::rename(set.join("statistics"), &statistics).unwrap();
+    let top = "SELECT concept, mentions FROM concepts ORDER BY mentions DESC LIMIT 1";
+    let output = run("tools", &["sql", top, text(&set), text(&statistics), "--format", "csv", "--json"]);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<&str> = lines.lines().collect();
+    assert_eq!(lines[..2], ["concept,mentions", "dog,5"]);
+    let told: Value = serde_json::from_str(lines[2]).unwrap();
+    assert_eq!((&told["rows"], &told["complete"]), (&json!(1), &json!(true)));
+    assert!(refused("tools", &["sql", top, text(&set)], 1).contains("tools stats"));
+
+    let table =
+        run("tools", &["sql", "SELECT key, error_message FROM samples ORDER BY key LIMIT 1", text(&set)]);
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.contains("| NULL          |") && table.ends_with("(1 row)\n"), "{table}");
+    for query in [
+        "SHOW TABLES",
+        "DESCRIBE mentions",
+        "EXPLAIN SELECT * FROM shards",
+        "WITH x AS (SELECT 1 AS y) SELECT y FROM x",
+    ] {
+        assert!(!ask_tools(&set, query).is_empty(), "{query}");
+    }
+    assert_eq!(ask_tools(&set, "SELECT value FROM generate_series(1, 3)").len(), 3);
+
+    let help = String::from_utf8(run("tools", &["sql", "--help"]).stdout).unwrap();
+    let examples: Vec<&str> = help.split("tools sql ").filter(|part| part.contains("SELECT ")).collect();
+    assert_eq!(examples.len(), 3);
+    fs::rename(&statistics, set.join("statistics")).unwrap();
+    for example in examples {
+        let (start, end) = (example.find('"').unwrap(), example.rfind('"').unwrap());
+        assert!(!ask_tools(&set, &example[start + 1..end]).is_empty(), "{example}");
+    }
+    let empty = run("tools", &["sql", "SELECT key FROM samples WHERE false", text(&set), "--format", "csv"]);
+    assert_eq!(String::from_utf8(empty.stdout).unwrap(), "key\n");
+}
+
+#[test]
+fn queries_that_cannot_be_answered_are_errors() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let outside = place.path().join("outside");
+    let path = outside.display();
+    let refuse = |query: &str, code: i32| refused("tools", &["sql", query, text(&set)], code);
+    for query in [
+        format!("COPY samples TO '{path}' STORED AS CSV"),
+        format!("COPY (SELECT 1) TO '{path}'"),
+        format!("CREATE EXTERNAL TABLE x STORED AS CSV LOCATION '{path}'"),
+        format!("EXPLAIN ANALYZE COPY samples TO '{path}' STORED AS CSV"),
+        "CREATE TABLE x AS SELECT * FROM samples".to_owned(),
+        "SELECT * INTO x FROM samples".to_owned(),
+        "CREATE VIEW x AS SELECT 1".to_owned(),
+        "INSERT INTO samples SELECT * FROM samples".to_owned(),
+        "DELETE FROM samples".to_owned(),
+        "UPDATE samples SET key = '1'".to_owned(),
+        "DROP TABLE samples".to_owned(),
+        "SET datafusion.execution.target_partitions = 1".to_owned(),
+    ] {
+        refuse(&query, 2);
+        assert!(!outside.exists(), "{query}");
+    }
+    assert!(refuse("DROP TABLE samples", 2).contains("only statements that read"));
+    assert!(refuse("SELECT 1; SELECT 2", 2).contains("one statement"));
+    assert!(refuse("", 2).contains("one statement"));
+    assert!(refuse("SELEC 1", 2).contains("SELEC"));
+    let line = refuse("SELECT concpet FROM mentions", 2);
+    assert!(line.contains("concpet") && line.contains("mentions.concept"), "{line}");
+    let line = refuse("SELECT * FROM mention", 2);
+    assert!(line.contains("no table mention;") && line.contains("mentions, shards"), "{line}");
+    assert!(refuse("SELECT nothing(key) FROM samples", 2).contains("nothing"));
+    // Only the files of the tables can be read.
+    let secret = set.join("00000.parquet");
+    refuse(&format!("SELECT * FROM '{}'", secret.display()), 2);
+    refuse("SELECT 1 / 0 FROM samples", 1);
+
+    let empty = place.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let line = refused("tools", &["sql", "SELECT 1", text(&empty)], 1);
+    assert!(line.contains("no shards"), "{line}");
+    refused("tools", &["sql", "SELECT 1", text(&place.path().join("nowhere"))], 1);
+
+    let hungry = "SELECT array_agg(s.key ORDER BY a.phrase) FROM samples s, mentions a, mentions b, mentions c, mentions d, \
+                  mentions e GROUP BY s.key";
+    let line = refused("tools", &["sql", hungry, text(&set), "--memory", "16"], 1);
+    assert!(line.contains("16 MB") && line.contains("--memory"), "{line}");
+}
+
+#[test]
+#[cfg(unix)]
+fn an_interrupt_stops_a_long_query() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let query = "SELECT count(*) FROM generate_series(1, 1000000000000) AS number CROSS JOIN mentions WHERE phrase > 'a'";
+    let mut running = Command::new(program("tools"))
+        .args(["sql", query, text(&set)])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().starts_with("querying: "), "a long query prints progress");
+    let killed = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(killed.success());
+    let last = lines.map(Result::unwrap).last().unwrap();
+    assert_eq!((running.wait().unwrap().code(), last.as_str()), (Some(1), "error: interrupted"));
+}
+
+#[test]
+fn errors_name_files_that_do_not_match() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let refuse = |query: &str| refused("tools", &["sql", query, text(&set)], 1);
+    // The sidecar of another shard.
+    fs::copy(set.join("00000.concepts.parquet"), set.join("00001.concepts.parquet")).unwrap();
+    let line = refuse("SELECT count(*) FROM mentions");
+    assert!(line.contains("00001.concepts.parquet") && line.contains("00000.tar"), "{line}");
+    // A table with other columns.
+    fs::copy(set.join("00000.concepts.parquet"), set.join("00002.parquet")).unwrap();
+    let line = refuse("SELECT key FROM samples");
+    assert!(
+        line.contains("00002.parquet") && line.contains("00000.parquet") && line.contains("column"),
+        "{line}"
+    );
+    fs::write(set.join("00002.parquet"), "not a table").unwrap();
+    assert!(refuse("SELECT key FROM samples").contains("00002.parquet"));
+    assert_eq!(
+        ask_tools(&set, "SELECT count(*) AS n FROM shards"),
+        [json!({"n": 3})],
+        "other tables can still be queried"
+    );
+    // A shard without a table is skipped with a note.
+    fs::remove_file(set.join("00002.parquet")).unwrap();
+    let output = run("tools", &["sql", "SELECT count(*) AS n FROM samples", text(&set), "--format", "csv"]);
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "n\n6\n");
+    assert!(String::from_utf8(output.stderr).unwrap().contains("lacks 1 of 3 shards"));
+}

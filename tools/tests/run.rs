@@ -1,0 +1,7 @@
+//! Tests of the program `tools`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod program;
+mod report;
+mod sql;

@@ -1,0 +1,105 @@
+//! Options that several commands have.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use loader::program::UsageError;
+use trainer::checkpoint::Checkpoint;
+use trainer::device::{self, Precision};
+use trainer::segmenter::{ClassVectors, SegmentSettings};
+use trainer::words::WordList;
+
+#[derive(Debug, Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to compute: `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
+    #[arg(long, default_value = "auto")]
+    pub(crate) device: String,
+    /// CPU threads; 0 = one per core.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) threads: usize,
+}
+
+/// A trained model.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// Run folder (its newest checkpoint is used), or the folder of one checkpoint.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) checkpoint: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+/// How an image is cut into windows.
+#[derive(Debug, Args)]
+pub(crate) struct WindowArgs {
+    /// Resize the short side of the image to this many pixels, which is also the side of the sliding window; 0 = the image
+    /// size in training.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) size: u32,
+    /// Step of the sliding window in pixels; 0 = half of the window.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) stride: u32,
+}
+
+/// How a class name becomes an embedding.
+#[derive(Debug, Args)]
+pub(crate) struct PromptArgs {
+    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
+    /// template per line.
+    #[arg(long, default_value = "imagenet")]
+    pub(crate) templates: String,
+    /// Embedding of a class [default: `concept` for models trained with simzss, `caption` for lit and clip].
+    #[arg(long, value_enum)]
+    pub(crate) class_vectors: Option<ClassVectors>,
+}
+
+/// A list of classes: exactly one of the two options.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct ClassListArgs {
+    /// Class names, separated by commas; `cat|kitten` is one class with two names.
+    #[arg(long, value_name = "LIST")]
+    classes: Option<String>,
+    /// File with one class per line: `name`, `name|synonym`, or `name = prompt | prompt` to show one name and use others in the
+    /// prompts.
+    #[arg(long, value_name = "FILE")]
+    class_file: Option<PathBuf>,
+}
+
+impl ClassListArgs {
+    pub(crate) fn read(&self) -> anyhow::Result<WordList> {
+        class_list(self.classes.as_deref(), self.class_file.as_deref())
+    }
+}
+
+/// The classes of `--classes`, or else of `--class-file`.
+pub(crate) fn class_list(list: Option<&str>, file: Option<&Path>) -> anyhow::Result<WordList> {
+    match (list, file) {
+        (None, Some(file)) => Ok(WordList::read(file)?),
+        (list, _) => WordList::parse(list.unwrap_or_default())
+            .map_err(|problem| UsageError(format!("option --classes {problem}")).into()),
+    }
+}
+
+impl RunArgs {
+    pub(crate) fn open(&self) -> anyhow::Result<Checkpoint> {
+        device::limit_threads(self.device.threads);
+        Ok(Checkpoint::open(&self.checkpoint)?)
+    }
+
+    /// The settings of the library; what a command has no options for keeps its default.
+    pub(crate) fn settings(
+        &self,
+        window: Option<&WindowArgs>,
+        prompts: Option<&PromptArgs>,
+    ) -> SegmentSettings {
+        SegmentSettings {
+            device: self.device.device.clone(),
+            precision: Precision::Auto,
+            size: window.map_or(0, |window| window.size),
+            stride: window.map_or(0, |window| window.stride),
+            templates: prompts.map_or("imagenet".to_owned(), |prompts| prompts.templates.clone()),
+            vectors: prompts.and_then(|prompts| prompts.class_vectors),
+        }
+    }
+}

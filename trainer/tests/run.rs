@@ -1,0 +1,24 @@
+//! Tests of the library and of the program `trainer`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod download;
+mod eval_command;
+mod evaluation;
+mod export;
+mod losses;
+mod step;
+mod towers;
+mod training;
+mod wave;
+mod weights;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held while a test seeds libtorch's random generator and draws from it: the process has one generator.
+fn random(seed: i64) -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let turn = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    tch::manual_seed(seed);
+    turn
+}
