@@ -215,8 +215,8 @@ impl Pixels {
     }
 }
 
-/// Expected mean IoU of labels drawn uniformly at random, for classes that cover the fractions `shares` (their sum is
-/// 1) of many pixels. With K classes, a class with fraction f is predicted correctly in f/K of all pixels, and it is the
+/// Expected mean IoU of labels drawn uniformly at random, for classes that cover the fractions `shares` of many pixels
+/// (their sum is 1). With K classes, a class with fraction f is predicted correctly in f/K of all pixels, and it is the
 /// label or the prediction in f, plus 1/K, minus f/K of them.
 fn chance(shares: &[f64]) -> f64 {
     let k = shares.len() as f64;
