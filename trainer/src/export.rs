@@ -103,7 +103,7 @@ pub fn towers(
 }
 
 /// Writes class embeddings, to use the model without its text tower: `weight`, float32 [names, d_v] of unit length; `class`, int64
-/// [names], the class of each name; and as metadata (JSON) the classes, all names, and how they were made.
+/// `[names]`, the class of each name; and as metadata (JSON) the classes, all names, and how they were made.
 pub fn classes(list: &WordList, vectors: &Tensor, about: &Value, out: &Path) -> Result<()> {
     let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let weight = bytes(&numbers(vectors));

@@ -45,7 +45,7 @@ impl Vision {
         }
     }
 
-    /// The pixel value, 0..255, that normalization maps to 0, [3].
+    /// The pixel value, 0..255, that normalization maps to 0, `[3]`.
     pub fn mean_pixel(&self) -> Tensor {
         match self {
             Self::Frozen(vision) => vision.mean_pixel(),

@@ -59,7 +59,7 @@ impl<T> ImageEncoder<T> {
         ((pixels - &self.mean) / &self.std).to_kind(self.kind)
     }
 
-    /// The pixel value, 0..255, that normalization maps to 0, [3].
+    /// The pixel value, 0..255, that normalization maps to 0, `[3]`.
     pub fn mean_pixel(&self) -> Tensor {
         self.mean.view([3]) * 255.0
     }

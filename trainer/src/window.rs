@@ -79,7 +79,7 @@ impl Window {
         upsample(&pixels.permute([0, 3, 1, 2]), h, w).permute([0, 2, 3, 1])
     }
 
-    /// Cuts a resized image into windows. Sides shorter than the window are padded with the pixel value `filling`, [3].
+    /// Cuts a resized image into windows. Sides shorter than the window are padded with the pixel value `filling`, `[3]`.
     pub fn cut(&self, pixels: &Tensor, filling: &Tensor) -> Cut {
         let (height, width) = (pixels.size()[1], pixels.size()[2]);
         let (full_height, full_width) = (height.max(self.side), width.max(self.side));

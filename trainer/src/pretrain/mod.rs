@@ -1,6 +1,6 @@
 //! `trainer pretrain`: pretrains a small vision tower from images alone, for tests and demos without DINOv2.
 //!
-//! It uses neither captions nor masks. Patches are clustered by k-means of simple colour and texture statistics ([`words`]); each
+//! It uses neither captions nor masks. Patches are clustered by k-means of simple colour and texture statistics (`words`); each
 //! cluster (visual word) gets an embedding from its co-occurrence with neighbouring clusters. The tower learns to predict the
 //! embedding of each patch (a pseudo-label) under random changes of light and noise. At the end, the output is whitened. This is far
 //! from DINOv2, but enough to distinguish colours and textures, as synthetic scenes require.

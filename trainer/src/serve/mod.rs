@@ -1,8 +1,8 @@
 //! A local web page that segments an image into classes while the user types them.
 //!
-//! Two threads own the towers ([`worker`]): one computes the features of an image, once; the other embeds class names and compares
-//! them with the stored features ([`feature_store`]). The page receives one similarity per class and patch and draws everything
-//! itself, so that thresholds, toggles and the values under the pointer need no request. [`routes`] lists the requests.
+//! Two threads own the towers (`worker`): one computes the features of an image, once; the other embeds class names and compares
+//! them with the stored features (`feature_store`). The page receives one similarity per class and patch and draws everything
+//! itself, so that thresholds, toggles and the values under the pointer need no request. `routes` lists the requests.
 
 mod feature_store;
 mod routes;

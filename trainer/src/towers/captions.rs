@@ -9,7 +9,7 @@ use crate::device::send;
 pub struct CaptionTokens {
     /// Token ids, [B, T], truncated to the longest caption: with causal attention, tokens after the end have no effect.
     pub ids: Tensor,
-    /// Position of the end-of-text token, [B].
+    /// Position of the end-of-text token, `[B]`.
     pub end: Tensor,
     /// Number of tokens of each caption.
     lengths: Vec<i64>,
