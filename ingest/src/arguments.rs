@@ -23,7 +23,7 @@ allows. `ingest COMMAND --help` lists the options of a command.";
 const DOWNLOAD: &str = "\
 Examples:
   ingest download laion.parquet --out shards --image-size 512 --resize-mode center_crop
-  ingest download lists --input-format tsv --url-col link --caption-col text --out s3://bucket/shards
+  ingest download lists --url-col link --caption-col text --out s3://bucket/shards
 
 Files per shard:
   00000.tar         images (.jpg), captions (.txt) and metadata (.json), in the order of the input
