@@ -158,7 +158,7 @@ esac'
 
 # Becomes, in the case's folder and with nothing of this machine, a program: variables, then the command.
 become() {
-    cd "$S" && exec env -i PATH="$S/bin:$T/base" HOME="$T/home" LC_ALL=C.UTF-8 PYTHONPATH="${PYTHON_PATH:-$T/python}" \
+    cd "$S" && exec env -i PATH="$S/bin:$T/base" HOME="$T/home" TMPDIR="$T" LC_ALL=C.UTF-8 PYTHONPATH="${PYTHON_PATH:-$T/python}" \
         PYTHONDONTWRITEBYTECODE=1 STUB_LOG="$S/log" STUB_BIN="$S/bin" "$@"
 }
 setup() { # variables and options

@@ -31,6 +31,7 @@ fn main() {
         .files(["cpp/shim.cpp", "cpp/collectives.cpp", "cpp/device.cpp", "cpp/profiler.cpp"])
         .compile("torch_shim");
 
+    use_lld();
     // The .torch folder next to the checkout's target folder first, so that a moved checkout still runs, then the
     // libtorch this was built against.
     let program = if env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "macos") {
@@ -42,6 +43,23 @@ fn main() {
         ["../../.torch/torch/lib", "../../../.torch/torch/lib"].map(|folder| format!("{program}/{folder}"));
     for folder in near.iter().chain([&lib]) {
         println!("cargo:rustc-link-arg=-Wl,-rpath,{folder}");
+    }
+}
+
+/// Links with rustc's own lld where it is not the default linker: GNU's follows libtorch.so to libtorch_cuda.so, whose own
+/// dependencies are not installed.
+fn use_lld() {
+    let target = |name: &str| env::var(name).unwrap_or_default();
+    if target("CARGO_CFG_TARGET_OS") != "linux" || target("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+        return;
+    }
+    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let Ok(output) = process::Command::new(rustc).args(["--print", "sysroot"]).output() else { return };
+    let sysroot = String::from_utf8_lossy(&output.stdout);
+    let folder = Path::new(sysroot.trim()).join("lib/rustlib").join(target("TARGET")).join("bin/gcc-ld");
+    if folder.is_dir() {
+        println!("cargo:rustc-link-arg=-fuse-ld=lld");
+        println!("cargo:rustc-link-arg=-B{}", folder.display());
     }
 }
 

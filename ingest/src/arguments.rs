@@ -58,7 +58,7 @@ case, as CLIP's tokenizer does). Sidecars that are up to date are kept; outdated
 
 /// Turns lists of image URLs and local image folders into WebDataset shards, and finds the concepts in their captions.
 #[derive(Parser)]
-#[command(version, about, long_about = None, after_help = EXIT_CODES)]
+#[command(name = "ingest", version, about, long_about = None, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,

@@ -248,6 +248,7 @@ fn verify(arguments: &Verify) -> anyhow::Result<Outcome> {
 
 /// As one message: the crate's errors include their source, which anyhow would print again. Wrong use becomes a
 /// [`UsageError`], which ends with exit code 2.
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 fn user_error(error: Error) -> anyhow::Error {
     if error.is_usage() { UsageError(error.to_string()).into() } else { anyhow::anyhow!("{error}") }
 }

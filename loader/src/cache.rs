@@ -21,6 +21,7 @@ const ENTRY: &str = "shard";
 
 /// Settings of the shard cache.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cache {
     /// The folder; created if needed. Only cache entries are ever removed from it.
     pub folder: PathBuf,

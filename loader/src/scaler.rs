@@ -89,8 +89,8 @@ impl Scaler {
         };
         let bicubic =
             ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
-        let cut =
-            TypedCroppedImage::from_ref(&source, seen.0, seen.1, seen.2, seen.3).map_err(|e: CropBoxError| text(&e))?;
+        let cut = TypedCroppedImage::from_ref(&source, seen.0, seen.1, seen.2, seen.3)
+            .map_err(|e: CropBoxError| text(&e))?;
         self.across.resize((size * seen.3 * 3) as usize, 0);
         let mut across =
             TypedImage::<U8x3>::from_buffer(size, seen.3, &mut self.across).map_err(|e| text(&e))?;

@@ -8,12 +8,12 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::tiny::trained;
 use base64::Engine;
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::{program, summary, text};
-use crate::tiny::trained;
 
 /// The running server. It is killed on drop.
 struct Server {

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(version, about, propagate_version = true)]
+#[command(name = "tools", version, about, propagate_version = true)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

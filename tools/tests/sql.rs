@@ -40,7 +40,9 @@ fn the_engine_next_to_the_program_gets_the_arguments() {
 fn an_engine_on_the_path_is_found() {
     let (place, path) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     write_engine(&path.path().join("tools-sql"));
-    assert_handed_over(Command::new(alone(place.path())).env("PATH", format!("{}:/bin", path.path().display())));
+    assert_handed_over(
+        Command::new(alone(place.path())).env("PATH", format!("{}:/bin", path.path().display())),
+    );
 }
 
 #[test]

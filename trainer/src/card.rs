@@ -228,6 +228,8 @@ fn body(
         "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
         state.step, settings.data.batch_size, settings.data.size
     )?;
+    let lr = settings.optimizer.describe_lr(settings.data.batch_size);
+    writeln!(out, "Maximum learning rate: {lr}.\n")?;
 
     writeln!(out, "## Concept vocabulary\n")?;
     let named = match &settings.bank.names {

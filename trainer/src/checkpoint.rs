@@ -315,6 +315,9 @@ impl Checkpoint {
             same.checkpoint.clone_from(&neutral.checkpoint);
             same.evaluation.clone_from(&neutral.evaluation);
             (same.data.threads, same.data.prefetch) = (neutral.data.threads, neutral.data.prefetch);
+            // What counts is the learning rate, whichever setting it comes from. (A run of an earlier version has `lr` alone.)
+            same.optimizer.lr = Some(same.optimizer.max_lr(same.data.batch_size));
+            same.optimizer.lr_per_256 = neutral.optimizer.lr_per_256;
             toml::Table::try_from(&same).map(flatten).unwrap_or_default()
         };
         let (ours, theirs) = (table(settings), table(&self.state.settings));

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::group::Group;
 use crate::objective::{self, StepInput, StepReport};
 use crate::operations;
-use crate::optimizer::{Optimizer, learning_rate};
+use crate::optimizer::Optimizer;
 use crate::settings::Settings;
 use crate::towers::TextTower;
 use crate::vision_source::ImageEncoder;
@@ -103,7 +103,7 @@ pub(crate) fn learn(
 ) -> Result<(StepReport, f64)> {
     let kind = settings.precision.kind(text.logit_scale().device());
     let report = objective::gradients(text, &settings.objective, input, group, settings.micro_batch, kind)?;
-    let lr = learning_rate(&settings.optimizer, step, settings.steps);
+    let lr = settings.optimizer.lr_at(settings.data.batch_size, step, settings.steps);
     optimizer.step(lr)?;
     text.clamp_logit_scale();
     Ok((report, lr))

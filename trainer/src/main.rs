@@ -17,7 +17,7 @@ use trainer::train;
 
 /// Train a text tower to match a frozen vision tower (SimZSS, LiT), evaluate the model, and segment images with it.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "trainer", version, max_term_width = 110, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -200,6 +200,7 @@ fn run_dry(args: &TrainArgs) -> anyhow::Result<serde_json::Value> {
         "{} steps of {} samples; an epoch is {} samples in {} steps",
         settings.steps, settings.data.batch_size, needs.samples, needs.steps_per_epoch
     );
+    println!("maximum learning rate: {}", settings.optimizer.describe_lr(settings.data.batch_size));
     println!(
         "{:.2} s per step, {:.1} h in total; {:.1} GB of memory; {} trained parameters; {} concepts in the vocabulary",
         needs.seconds_per_step,

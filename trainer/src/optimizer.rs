@@ -14,8 +14,11 @@ use crate::weights::{self, Weights};
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizerSettings {
-    /// Maximum learning rate, reached at the end of the warm-up.
-    pub lr: f64,
+    /// Maximum learning rate, reached at the end of the warm-up. Leave it out to use `lr_per_256`.
+    pub lr: Option<f64>,
+    /// Maximum learning rate for a batch of 256 samples. It is multiplied by `data.batch_size` / 256, as in the authors'
+    /// code: 3e-5 becomes 1.92e-3 with a batch of 16,384. Not used if `lr` is set.
+    pub lr_per_256: f64,
     /// Weight decay of parameters with two or more dimensions. Biases, LayerNorm parameters and the logit scale have none.
     pub weight_decay: f64,
     /// Decay rate of the running mean of the gradient.
@@ -32,19 +35,49 @@ pub struct OptimizerSettings {
 
 impl Default for OptimizerSettings {
     fn default() -> Self {
-        Self { lr: 3e-5, weight_decay: 0.2, beta1: 0.9, beta2: 0.98, eps: 1e-6, warmup: 0.1, clip: 0.0 }
+        Self {
+            lr: None,
+            lr_per_256: 3e-5,
+            weight_decay: 0.2,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-6,
+            warmup: 0.1,
+            clip: 0.0,
+        }
     }
 }
 
-/// The learning rate of step `step` (counted from 0) of `steps`: linear warm-up, then cosine decay to zero.
-pub fn learning_rate(settings: &OptimizerSettings, step: u64, steps: u64) -> f64 {
-    let warmup = (settings.warmup * steps as f64).round();
-    let step = step as f64;
-    if step < warmup {
-        return settings.lr * (step + 1.0) / warmup;
+impl OptimizerSettings {
+    /// The maximum learning rate for a batch of this many samples, over all processes.
+    pub fn max_lr(&self, batch_size: usize) -> f64 {
+        self.lr.unwrap_or(self.lr_per_256 * batch_size as f64 / 256.0)
     }
-    let progress = (step - warmup) / (steps as f64 - warmup).max(1.0);
-    settings.lr * 0.5 * (1.0 + (PI * progress).cos())
+
+    /// The same in words, with the setting that it comes from.
+    pub fn describe_lr(&self, batch_size: usize) -> String {
+        let max = self.max_lr(batch_size);
+        match self.lr {
+            Some(_) => format!("{max:.3e} (optimizer.lr)"),
+            None => format!(
+                "{max:.3e} (optimizer.lr_per_256 = {:e}, times the batch of {batch_size} / 256)",
+                self.lr_per_256
+            ),
+        }
+    }
+
+    /// The learning rate of step `step` (counted from 0) of `steps` with batches of `batch_size` samples: linear
+    /// warm-up, then cosine decay to zero.
+    pub fn lr_at(&self, batch_size: usize, step: u64, steps: u64) -> f64 {
+        let max = self.max_lr(batch_size);
+        let warmup = (self.warmup * steps as f64).round();
+        let step = step as f64;
+        if step < warmup {
+            return max * (step + 1.0) / warmup;
+        }
+        let progress = (step - warmup) / (steps as f64 - warmup).max(1.0);
+        max * 0.5 * (1.0 + (PI * progress).cos())
+    }
 }
 
 /// AdamW over named parameters.
@@ -130,13 +163,23 @@ mod tests {
 
     #[test]
     fn the_learning_rate_rises_then_falls_to_zero() {
-        let settings = OptimizerSettings { lr: 1.0, warmup: 0.1, ..Default::default() };
-        let at = |step| learning_rate(&settings, step, 100);
+        let settings = OptimizerSettings { lr: Some(1.0), warmup: 0.1, ..Default::default() };
+        let at = |step| settings.lr_at(512, step, 100);
         assert!((at(0) - 0.1).abs() < 1e-12);
         assert!((at(9) - 1.0).abs() < 1e-12);
         assert!((at(10) - 1.0).abs() < 1e-12, "the cosine starts at its top");
         assert!((at(55) - 0.5).abs() < 1e-12, "and is half-way down in its middle");
         assert!(at(99) < 0.001);
+    }
+
+    /// The arguments and batches of the authors' two published runs.
+    #[test]
+    fn a_rate_per_256_samples_grows_with_the_batch() {
+        let settings = OptimizerSettings::default();
+        assert!((settings.max_lr(16_384) - 1.92e-3).abs() < 1e-12);
+        assert!((settings.max_lr(512) - 6e-5).abs() < 1e-12);
+        let fixed = OptimizerSettings { lr: Some(1e-3), ..settings };
+        assert_eq!((fixed.max_lr(16_384), fixed.max_lr(512)), (1e-3, 1e-3));
     }
 
     /// Compared with AdamW written out by hand: decoupled decay, bias-corrected moments.

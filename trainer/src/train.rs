@@ -235,6 +235,11 @@ impl<'a> Run<'a> {
     fn train(mut self, group: &Group) -> Result<Summary> {
         let settings = self.learner.settings;
         let mut log = Log::open(settings, self.learner.step, self.learner.device, group)?;
+        if group.is_first() {
+            let (batch, lr) =
+                (settings.data.batch_size, settings.optimizer.describe_lr(settings.data.batch_size));
+            eprintln!("training: {} steps of {batch} samples, maximum learning rate {lr}", settings.steps);
+        }
         let mut feed = self.feed()?;
         let mut saved = None;
         let mut saved_at = Instant::now();

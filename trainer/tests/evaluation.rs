@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::wave::{fill, wave};
 use image::RgbImage;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -24,7 +25,6 @@ use trainer::towers::{
 use trainer::vision_source::ImageEncoder;
 use trainer::weights;
 use trainer::window::Window;
-use crate::wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;

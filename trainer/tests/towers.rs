@@ -5,13 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use crate::wave::{fill, wave};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
 use trainer::vision_source::ImageEncoder;
 use trainer::weights;
-use crate::wave::{fill, wave};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;

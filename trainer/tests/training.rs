@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::wave::{fill, wave};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::Error;
@@ -15,10 +16,9 @@ use trainer::group::Group;
 use trainer::launch::Launch;
 use trainer::losses::Target;
 use trainer::objective::{Images, Objective, ObjectiveSettings, Query, StepInput, gradients};
-use trainer::optimizer::{Optimizer, OptimizerSettings, learning_rate};
+use trainer::optimizer::{Optimizer, OptimizerSettings};
 use trainer::pooling::Mention;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
-use crate::wave::{fill, wave};
 
 const SIZE: i64 = 32;
 const CONTEXT: usize = 16;
@@ -99,7 +99,7 @@ fn ten_steps(name: &str, group: &Group, micro_batch: usize) {
     let (vision, text) = (vision(), text());
     let settings = objective(case, &all);
     let optimizer_settings = OptimizerSettings {
-        lr: all["lr"].as_f64().unwrap(),
+        lr: all["lr"].as_f64(),
         clip: case["clip"].as_f64().unwrap(),
         ..OptimizerSettings::default()
     };
@@ -114,7 +114,7 @@ fn ten_steps(name: &str, group: &Group, micro_batch: usize) {
             let apart = (found - expected).abs() / expected;
             assert!(apart < 1e-4, "{name}, step {step}: {what} {found}, not {expected}");
         }
-        optimizer.step(learning_rate(&optimizer_settings, step as u64, 10)).unwrap();
+        optimizer.step(optimizer_settings.lr_at(0, step as u64, 10)).unwrap();
         text.clamp_logit_scale();
     }
     let named = text.named();

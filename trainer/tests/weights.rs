@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::wave::fill;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::towers::{TextShape, TextTower, VisionShape, VisionTower};
 use trainer::weights::convert::convert;
 use trainer::weights::{self, Family};
-use crate::wave::fill;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/towers")

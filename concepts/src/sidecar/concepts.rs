@@ -4,10 +4,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use arrow_array::{DictionaryArray, StringArray, UInt32Array};
 use arrow_array::cast::AsArray;
-use arrow_cast::cast;
 use arrow_array::types::{Int32Type, UInt32Type};
+use arrow_array::{DictionaryArray, StringArray, UInt32Array};
+use arrow_cast::cast;
 use arrow_schema::DataType;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};

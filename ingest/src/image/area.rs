@@ -49,7 +49,8 @@ fn along(
     let data = buffer_pool::take(width as usize * height as usize * channels);
     let mut target = Pixels { width, height, channels, data };
     SCALE.set(scale);
-    let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0)).map_err(|_| Problem::resize("resizing failed"))?;
+    let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0))
+        .map_err(|_| Problem::resize("resizing failed"))?;
     // With `Interpolation`, distances are in source pixels.
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Interpolation(FilterType::Custom(filter)));
     RESIZER.with_borrow_mut(|resizer| resample(resizer, &source, &mut target, &options))?;

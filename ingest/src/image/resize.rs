@@ -89,7 +89,7 @@ impl Plan {
         } else if self.shrink {
             area::shrink(pixels, width, height)
         } else {
-            enlarge(pixels, width, height)
+            enlarge(&pixels, width, height)
         }
     }
 
@@ -104,11 +104,11 @@ impl Plan {
 }
 
 /// Enlarges with the Lanczos3 filter.
-fn enlarge(pixels: Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
+fn enlarge(pixels: &Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
     let data = vec![0; width as usize * height as usize * pixels.channels];
     let mut target = Pixels { width, height, channels: pixels.channels, data };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
-    resample(&mut Resizer::new(), &pixels, &mut target, &options)?;
+    resample(&mut Resizer::new(), pixels, &mut target, &options)?;
     Ok(target)
 }
 

@@ -128,8 +128,8 @@ fn boxes_from_csv_and_parquet_are_blurred_and_invalid_boxes_fail() {
 
 /// One row with one box, as a list of lists.
 fn parquet(path: &Path, url: &str) {
-    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     use arrow_array::builder::{Float64Builder, ListBuilder};
+    use arrow_array::{ArrayRef, RecordBatch, StringArray};
     let mut boxes = ListBuilder::new(ListBuilder::new(Float64Builder::new()));
     boxes.values().values().append_slice(&[0.5, 0.0, 1.0, 0.5]);
     boxes.values().append(true);

@@ -187,7 +187,7 @@ fn a_folder_without_captions_is_an_error_unless_it_is_meant() {
     assert_eq!(code(&output), 0, "{}", errors(&output));
     assert_eq!(summary(&output)["successes"], 3);
     let names: Vec<String> = members(&out.join("00000.tar")).into_iter().map(|(name, _)| name).collect();
-    assert!(names.len() == 6 && names.iter().all(|name| !name.ends_with(".txt")), "{names:?}");
+    assert!(names.len() == 6 && names.iter().all(|name| !name.contains(".txt")), "{names:?}");
     assert!(table(&out.join("00000.parquet")).iter().all(|row| !row.contains_key("caption")));
     assert_eq!(code(&ingest(&["verify", out.to_str().unwrap()])), 0);
 

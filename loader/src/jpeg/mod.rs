@@ -166,7 +166,7 @@ pub fn encode(pixels: &[u8], width: u32, height: u32, quality: u8) -> Result<Vec
     ffi::encode(pixels, width, height, channels as u32, quality.clamp(1, 100))
 }
 
-/// Whether SIMD code is used. It needs `nasm` at build time and is several times as fast.
+/// Whether SIMD code is used. It needs `nasm` at build time and is faster.
 pub fn vectorised() -> bool {
     ffi::vectorised()
 }

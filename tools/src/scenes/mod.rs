@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     /// Index of the first scene; disjoint ranges give different scenes, for example for training and for evaluation
     #[arg(long, value_name = "INDEX", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=u64::MAX / 4))]
     first_index: u64,
-    /// Start of the images' URLs in captions.parquet
+    /// Start of the images' URLs in captions.parquet; empty for paths relative to the output folder
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8000/")]
     url_prefix: String,
     /// Captions per image; each is one row of captions.parquet
@@ -215,9 +215,9 @@ impl Pixels {
     }
 }
 
-/// Expected mean IoU of labels drawn uniformly at random, for classes that cover the fractions `shares` (their sum is
-/// 1) of many pixels. With K classes, a class with fraction f is predicted correctly in f/K of all pixels; it is the
-/// label or the prediction in f + 1/K - f/K.
+/// Expected mean IoU of labels drawn uniformly at random, for classes that cover the fractions `shares` of many pixels
+/// (their sum is 1). With K classes, a class with fraction f is predicted correctly in f/K of all pixels, and it is the
+/// label or the prediction in f, plus 1/K, minus f/K of them.
 fn chance(shares: &[f64]) -> f64 {
     let k = shares.len() as f64;
     shares.iter().map(|f| (f / k) / (f + 1.0 / k - f / k)).sum::<f64>() / k
@@ -235,12 +235,15 @@ fn write_tables(
     files::write_atomic(&path, classes.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;
 
-    let prefix = arguments.url_prefix.trim_end_matches('/');
+    let prefix = match arguments.url_prefix.trim_end_matches('/') {
+        "" => String::new(),
+        prefix => format!("{prefix}/"),
+    };
     let mut urls = Vec::new();
     let mut texts = Vec::new();
     for (index, of_one) in (arguments.first_index..).zip(captions) {
         for caption in of_one {
-            urls.push(format!("{prefix}/images/{}.jpg", stem(index)));
+            urls.push(format!("{prefix}images/{}.jpg", stem(index)));
             texts.push(caption.text.as_str());
         }
     }

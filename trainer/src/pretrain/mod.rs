@@ -17,7 +17,7 @@ use tch::{Device, Kind, Tensor};
 use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::optimizer::{Optimizer, OptimizerSettings, learning_rate};
+use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::settings::VisionSettings;
 use crate::towers::{VisionShape, VisionTower, unit};
 use crate::vision_source::{ImageEncoder, pixels};
@@ -143,7 +143,7 @@ fn learn(
     for (_, parameter) in &parameters {
         let _ = parameter.set_requires_grad(true);
     }
-    let schedule = OptimizerSettings { lr: 3e-3, weight_decay: 0.05, ..OptimizerSettings::default() };
+    let schedule = OptimizerSettings { lr: Some(3e-3), weight_decay: 0.05, ..OptimizerSettings::default() };
     let mut optimizer = Optimizer::new(&schedule, parameters);
     let mut progress = Progress::new("pretraining", "steps", settings.steps);
     let mut agreement = 0.0;
@@ -157,7 +157,7 @@ fn learn(
         let cosine = (unit(&tokens) * targets).sum_dim_intlist([-1i64].as_slice(), false, Kind::Float);
         let cosine = cosine.mean(Kind::Float);
         (-&cosine).backward();
-        optimizer.step(learning_rate(&schedule, step, settings.steps))?;
+        optimizer.step(schedule.lr_at(0, step, settings.steps))?;
         let now = cosine.double_value(&[]);
         agreement = if step == 0 { now } else { 0.95 * agreement + 0.05 * now };
         progress.advance(1, || format!("cosine similarity to the targets {agreement:.3}"));

@@ -189,7 +189,8 @@ fn nearest(wrong: &str, candidates: &[String]) -> Option<String> {
     let same_leaf = candidates.iter().find(|key| leaf(key) == leaf(wrong));
     let similar = || {
         let (changes, key) = candidates.iter().map(|key| (distance(wrong, key), key)).min()?;
-        (changes <= (wrong.len() / 3).max(1)).then_some(key)
+        // Two for a pair of letters that changed places.
+        (changes <= (wrong.len() / 3).max(2)).then_some(key)
     };
     same_leaf.or_else(similar).cloned()
 }
@@ -234,7 +235,7 @@ mod tests {
         .unwrap();
         assert_eq!(changed.text.width, 64);
         assert_eq!(changed.objective.name, Objective::Lit);
-        assert_eq!(changed.optimizer.lr, 1e-3);
+        assert_eq!(changed.optimizer.lr, Some(1e-3));
         assert_eq!(changed.data.scale, [0.25, 1.0]);
         assert_eq!(changed.data.window, DataSettings::default().window, "the rest keeps its default");
         // A value in two parts, of which neither is complete by itself.
@@ -256,6 +257,10 @@ mod tests {
                     assert_eq!(settings.text.width, if size == "vit-s" { 384 } else { 512 });
                     assert_eq!(settings.clip.output, settings.text.width, "{method}");
                     assert_eq!(settings.optimizer.beta2, 0.98);
+                    // The authors' 3e-5, times 16,384 / 256; CLIP's own for `clip`.
+                    let expected = if method == "clip" { 5e-4 } else { 1.92e-3 };
+                    let max = settings.optimizer.max_lr(settings.data.batch_size);
+                    assert!((max - expected).abs() < 1e-12, "{method}: {max}");
                 }
             }
         }
