@@ -17,21 +17,22 @@ pub(crate) use self::output::{Output, PartArguments, RunArguments, threads};
 pub(crate) use self::tagging::Tag;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 wrong use, 3 finished with more failed samples than --max-failures allows.
-`ingest COMMAND --help` lists the options of a command.";
+Exit codes: 0 done, 1 failed, 2 wrong use, 3 finished with more failed samples than --max-failures
+allows. `ingest COMMAND --help` lists the options of a command.";
 
 const DOWNLOAD: &str = "\
 Examples:
   ingest download laion.parquet --out shards --image-size 512 --resize-mode center_crop
-  ingest download lists/ --input-format tsv --url-col link --caption-col text --out s3://bucket/shards
+  ingest download lists --url-col link --caption-col text --out s3://bucket/shards
 
 Files per shard:
-  00000.tar         the images (.jpg), captions (.txt) and metadata (.json), in the order of the input
-  00000.parquet     one row per URL: status, error_message, sizes, hash, offset and length in the tar
+  00000.tar         images (.jpg), captions (.txt) and metadata (.json), in the order of the input
+  00000.parquet     one row per URL: status, error_message, sizes, hash, position in the tar
   00000_stats.json  counts, written last: it marks the shard as complete
 
-Run the same command again to resume an interrupted run. `ingest retry` tries failed downloads again.
-Exit codes: 0 done, 1 failed (also if every sample failed), 2 wrong use, 3 more failed samples than --max-failures allows.";
+Run the same command again to resume an interrupted run. `ingest retry` repeats failed downloads.
+Exit codes: 0 done, 1 failed (also if every sample failed), 2 wrong use, 3 finished with more
+failed samples than --max-failures allows.";
 
 const SHARD: &str = "\
 Examples:
@@ -40,18 +41,20 @@ Examples:
   ingest shard photos --out shards                                    # photo.jpg next to photo.txt
   ingest shard photos --no-captions --out shards                      # images alone
 
-The files of a shard are those of `ingest download`. Run the same command again to resume an interrupted run.
-Exit codes: 0 done, 1 failed (also if every sample failed), 2 wrong use, 3 more failed samples than --max-failures allows.";
+The files of a shard are those of `ingest download`. Run the same command again to resume an
+interrupted run.
+Exit codes: 0 done, 1 failed (also if every sample failed), 2 wrong use, 3 finished with more
+failed samples than --max-failures allows.";
 
 const TAG: &str = "\
 Examples:
-  ingest tag shards                                      # 00000.concepts.parquet next to each 00000.tar
-  ingest tag --table laion.parquet --out sidecars        # captions without images
+  ingest tag shards                                  # sidecars next to the shards
+  ingest tag --table laion.parquet --out sidecars    # captions without images
   echo 'two dogs on a wooden bench' | ingest tag --text -
 
-A sidecar has one row per mention: the noun phrase and its concept, with their positions in the normalised caption
-(HTML entities decoded, white space collapsed, lower case, as CLIP's tokenizer does).
-Sidecars that are up to date are kept; outdated ones are replaced.";
+The sidecar 00000.concepts.parquet has one row per mention: the noun phrase and its concept, with
+their positions in the normalised caption (HTML entities decoded, white space collapsed, lower
+case, as CLIP's tokenizer does). Sidecars that are up to date are kept; outdated ones are replaced.";
 
 /// Turns lists of image URLs and local image folders into WebDataset shards, and finds the concepts in their captions.
 #[derive(Parser)]

@@ -14,7 +14,7 @@ use super::PartArguments;
 pub(crate) struct Tag {
     /// Shards to tag: a folder, a .tar or .tar.zst file, or a name with a brace list such as {00000..00009}.tar. Any
     /// WebDataset shard with .txt captions works.
-    #[arg(required_unless_present_any = ["text", "table"], conflicts_with_all = ["text", "table"])]
+    #[arg(conflicts_with_all = ["text", "table"])]
     pub(crate) shards: Option<PathBuf>,
     /// Text file with one caption per line ("-" for standard input). Prints one JSON object per line instead of writing
     /// sidecars: {"text", "mentions": [{phrase, concept, head, start, end, ..}]}. Positions are in characters of "text", the

@@ -124,7 +124,9 @@ fn invalid_input_is_named() {
     assert_eq!(code(&nothing), 1);
     assert!(error_line(&nothing).contains("no shards"), "{}", error_line(&nothing));
     assert_eq!(code(&ingest(&["tag", "/nowhere/at/all"])), 1);
-    assert_eq!(code(&ingest(&["tag"])), 2);
+    let nothing = ingest(&["tag"]);
+    assert_eq!(code(&nothing), 2);
+    assert!(error_line(&nothing).contains("give a folder of shards, --table"), "{}", error_line(&nothing));
     let missing = ingest(&["tag", "--text", "/nowhere/at/all"]);
     assert_eq!(code(&missing), 1);
     assert_eq!(error_line(&missing), "error: /nowhere/at/all does not exist");
