@@ -127,7 +127,7 @@ fn catch_signals() {
             if SIGNAL.swap(signal, Ordering::Relaxed) != 0 {
                 std::process::exit(128 + signal);
             }
-            eprintln!("finishing the current unit of work; press Ctrl-C again to quit now");
+            eprintln!("stopping; complete output is kept. Press Ctrl-C again to quit now");
         }
     });
 }

@@ -15,7 +15,7 @@ macro_rules! tags {
         impl Tag {
             /// The names of all tags, by number.
             pub const NAMES: &'static [&'static str] = &[$($name),*];
-            $(#[doc = concat!("`", $name, "`")] pub const $ident: Self = Self(Number::$ident as u8);)*
+            $(#[doc = concat!("The tag `", $name, "`.")] pub const $ident: Self = Self(Number::$ident as u8);)*
         }
     };
 }
