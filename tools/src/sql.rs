@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     if error.kind() == ErrorKind::NotFound {
         return Err(anyhow!(
             "`tools sql` needs the program {PROGRAM}, which is neither next to `tools` nor on PATH; build it with \
-             `cargo build --release -p simzss-tools-sql` (about 20 minutes on two cores)"
+             `cargo build --release -p simzss-tools-sql` (it compiles DataFusion, which takes a while)"
         ));
     }
     Err(Error::new(error).context(format!("cannot start {}", program.display())))
