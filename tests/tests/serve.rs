@@ -8,7 +8,9 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::tiny::trained;
+use tiny::trained;
+
+mod tiny;
 use base64::Engine;
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};

@@ -8,11 +8,13 @@ use std::process::Command;
 use serde_json::{Value, json};
 use tests::{refused, summary, text};
 
+mod tiny;
+
 #[test]
 fn export_class_embeddings_and_model_card() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let run = crate::tiny::trained(folder.path());
+    let run = tiny::trained(folder.path());
 
     let (out, classes) = (at("export"), at("classes.safetensors"));
     let told = summary("trainer", &["export", "--checkpoint", text(&run), "--out", text(&out)]);
