@@ -8,14 +8,14 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use tiny::trained;
-
-mod tiny;
 use base64::Engine;
 use image::{GrayImage, ImageFormat, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tests::browser::Browser;
 use tests::{program, summary, text};
+use tiny::trained;
+
+mod tiny;
 
 /// The running server. It is killed on drop.
 struct Server {
