@@ -1,6 +1,6 @@
 //! Makes sidecars with any number of mentions, to benchmark programs that read them.
 //!
-//!     cargo run --release -p concepts --example make_sidecars -- DIR MENTIONS captions.txt..
+//!     cargo run --release -p simzss-concepts --example make_sidecars -- DIR MENTIONS captions.txt..
 //!
 //! First, the captions (one per line) are tagged. Then synthetic captions are drawn: each has as many mentions as one
 //! of the tagged captions, and each mention is a copy of a tagged one, so concepts keep their frequencies. One mention

@@ -1,8 +1,8 @@
 //! Scores the extracted phrases on annotated captions, and measures the speed.
 //!
-//!     cargo run --release -p concepts --example score -- perceptron dev.jsonl [--errors]
-//!     cargo run --release -p concepts --example score -- perceptron --speed captions.txt
-//!     cargo run --release -p concepts --example score -- perceptron --show captions.txt
+//!     cargo run --release -p simzss-concepts --example score -- perceptron dev.jsonl [--errors]
+//!     cargo run --release -p simzss-concepts --example score -- perceptron --speed captions.txt
+//!     cargo run --release -p simzss-concepts --example score -- perceptron --show captions.txt
 //!
 //! A line of an annotated file is `{"text": .., "spans": [[start, end, head start, head end], ..]}`, with offsets in
 //! characters. The output is precision, recall and F1 of phrases and of heads, with exact match of both ends.

@@ -1,9 +1,9 @@
 //! Trains an embedded tagger from tagged sentences and writes its model file, or prints the rules of a model.
 //!
-//!     cargo run --release -p concepts --example train_tagger -- perceptron OUT.bin masc.tsv 1 captions.tsv 1 ..
-//!     cargo run --release -p concepts --example train_tagger -- brill OUT.bin masc.tsv 1 captions.tsv 1 ..
-//!     cargo run --release -p concepts --example train_tagger -- brill OUT.bin --teacher perceptron.bin masc.tsv 1 ..
-//!     cargo run --release -p concepts --example train_tagger -- --show brill.bin
+//!     cargo run --release -p simzss-concepts --example train_tagger -- perceptron OUT.bin masc.tsv 1 captions.tsv 1 ..
+//!     cargo run --release -p simzss-concepts --example train_tagger -- brill OUT.bin masc.tsv 1 captions.tsv 1 ..
+//!     cargo run --release -p simzss-concepts --example train_tagger -- brill OUT.bin --teacher perceptron.bin masc.tsv 1 ..
+//!     cargo run --release -p simzss-concepts --example train_tagger -- --show brill.bin
 //!
 //! The number after each file says how often it is used. A file has one word per line: word, TAB, tag (further columns
 //! are ignored), with an empty line after each sentence. With a teacher, the tags in the files are replaced by those

@@ -1,4 +1,4 @@
-//! Prints the first batches of a dataset: `cargo run -p loader --example iterate -- 'shards/{00000..00007}.tar'`.
+//! Prints the first batches of a dataset: `cargo run -p simzss-loader --example iterate -- 'shards/{00000..00007}.tar'`.
 
 use loader::{Loader, Position, Settings, shard};
 

@@ -1,4 +1,4 @@
-//! Measures the time to resume in the middle of a large dataset: `cargo run --release -p loader --example resume`.
+//! Measures the time to resume in the middle of a large dataset: `cargo run --release -p simzss-loader --example resume`.
 //!
 //! The dataset has 400 million samples in 40,000 shards. All shards are hard links to one file, so they take the space
 //! of one. A resumed run usually finds the shards' indices in the cache, because it has been there before; without a

@@ -21,7 +21,7 @@ done
 [ ${#photos[@]} -gt 0 ] || { sed -n '2,6p' "$0" >&2; exit 2; }
 cd "$(dirname "$0")/../.."
 if [ -z "${TOOLS:-}" ]; then
-    cargo build --release --locked -p tools
+    cargo build --release --locked -p simzss-tools
     TOOLS=target/release/tools
 fi
 folder=$(mktemp -d)

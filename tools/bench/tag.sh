@@ -16,7 +16,7 @@ set -euo pipefail
 [ $# -ge 1 ] && [ -f "$1" ] || { sed -n '2,6p' "$0" >&2; exit 2; }
 captions=$(realpath "$1") lines=${2:-1000000}
 cd "$(dirname "$0")/../.."
-cargo build --release --locked -p ingest -p tools -p concepts --bins --example make_sidecars
+cargo build --release --locked -p simzss-ingest -p simzss-tools -p simzss-concepts --bins --example make_sidecars
 ingest=target/release/ingest tools=target/release/tools
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -33,7 +33,7 @@ impl Precision {
 
 /// Why there is no CUDA, and how to get it.
 const CPU_ONLY: &str = "this libtorch is CPU-only. Install PyTorch 2.11 with CUDA and link .torch to it: \
-    python3 -m venv cuda && cuda/bin/pip install 'torch==2.11.*' && rm -r .torch && \
+    python3 -m venv cuda && cuda/bin/pip install 'torch==2.11.0' && rm -r .torch && \
     ln -s \"$PWD\"/cuda/lib/python3.*/site-packages .torch";
 
 /// The device called `name`: `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.

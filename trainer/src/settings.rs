@@ -2,7 +2,7 @@
 //! the command line, which replaces any of them.
 //!
 //! The comments below are also the reference page `docs/settings.md`; after a change, renew it with
-//! `UPDATE=1 cargo test -p trainer settings_page`.
+//! `UPDATE=1 cargo test -p simzss-trainer settings_page`.
 
 #[cfg(test)]
 mod page;

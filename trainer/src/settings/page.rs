@@ -26,7 +26,7 @@ const STRUCTS: [(&str, &str); 10] = [
 const HEAD: &str = "\
 # Settings of `trainer train`
 
-<!-- Made from the comments in trainer/src. Do not edit: UPDATE=1 cargo test -p trainer settings_page -->
+<!-- Made from the comments in trainer/src. Do not edit: UPDATE=1 cargo test -p simzss-trainer settings_page -->
 
 Settings are TOML. `trainer train --config FILE` reads one or more files; a later file replaces values of earlier ones.
 `--set KEY=VALUE` replaces a value on the command line, for example `--set optimizer.lr=1e-3`. The value is TOML; text that is
@@ -163,7 +163,7 @@ fn settings_page_is_current() {
     let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
     assert!(
         found == expected,
-        "docs/settings.md differs from the comments in trainer/src from line {} on; renew it: UPDATE=1 cargo test -p trainer \
+        "docs/settings.md differs from the comments in trainer/src from line {} on; renew it: UPDATE=1 cargo test -p simzss-trainer \
          settings_page",
         differs.unwrap_or(found.lines().count().min(expected.lines().count())) + 1
     );
