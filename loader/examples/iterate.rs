@@ -1,15 +1,18 @@
 //! Prints the first batches of a dataset: `cargo run -p simzss-loader --example iterate -- 'shards/{00000..00007}.tar'`.
 
+use std::io::Write;
+
 use loader::{Loader, Position, Settings, shard};
 
-fn main() -> Result<(), loader::Error> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let inputs: Vec<_> = std::env::args_os().skip(1).map(Into::into).collect();
     let loader = Loader::open(Settings::new(shard::list(&inputs)?, 64))?;
-    println!("{} samples, {} batches per epoch", loader.samples(), loader.steps_per_epoch());
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{} samples, {} batches per epoch", loader.samples(), loader.steps_per_epoch())?;
     for batch in loader.batches(Position::default()).take(20) {
         let batch = batch?;
         let (at, wait, skipped) = (batch.position, batch.counters.waited, batch.counters.skipped.len());
-        println!("{}.{}: waited {wait:.1?}, {skipped} skipped, {:?}", at.epoch, at.step, batch.captions[0]);
+        writeln!(out, "{}.{}: waited {wait:.1?}, {skipped} skipped, {:?}", at.epoch, at.step, batch.captions[0])?;
     }
     Ok(())
 }

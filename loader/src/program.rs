@@ -44,11 +44,17 @@ pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     }
 }
 
-/// The exit code for an error: 2 if it is a [`UsageError`], has one among its causes or as a context, otherwise 1.
+/// The exit code for an error: 2 for wrong use, in the error itself, as a context or among its causes; otherwise 1.
 fn failure_code(error: &anyhow::Error) -> u8 {
     // `is` also finds contexts; the chain also finds the `#[source]` fields of other error types.
-    let wrong_use = error.is::<UsageError>() || error.chain().any(<dyn std::error::Error>::is::<UsageError>);
-    if wrong_use { 2 } else { 1 }
+    if error.is::<UsageError>() || error.chain().any(is_wrong_use) { 2 } else { 1 }
+}
+
+/// Whether an error of one of the libraries, or a [`UsageError`], says that an option or a setting has a wrong value.
+fn is_wrong_use(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.is::<UsageError>()
+        || matches!(error.downcast_ref(), Some(crate::Error::Settings(_) | crate::Error::Ranks { .. }))
+        || matches!(error.downcast_ref(), Some(concepts::Error::UnknownTagger(_)))
 }
 
 /// An error and its causes as one line, even where a message has line breaks. A cause that the message already contains
@@ -231,6 +237,8 @@ mod tests {
         assert_eq!(failure_code(&anyhow::Error::new(usage()).context("reading the settings")), 2);
         assert_eq!(failure_code(&Settings(usage()).into()), 2);
         assert_eq!(failure_code(&read().context(usage())), 2);
+        assert_eq!(failure_code(&crate::Error::Settings("batch_size is 0".to_owned()).into()), 2);
+        assert_eq!(failure_code(&concepts::Error::UnknownTagger("none".to_owned()).into()), 2);
         assert_eq!(failure_code(&read()), 1);
         assert_eq!(failure_code(&read().context("option --out is missing")), 1);
         assert_eq!(UsageError::from_error(read().context("--out a")).to_string(), "--out a: disk");
