@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
+use crate::foreign_files::without_byte_order_mark;
 use crate::sidecar::MentionRow;
 use crate::{Error, canonical};
 
@@ -77,11 +78,11 @@ impl Bank {
     /// The file cannot be read, is not UTF-8, or has no names.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| Error::Bank {
+        let text = std::str::from_utf8(without_byte_order_mark(&bytes)).map_err(|_| Error::Bank {
             origin: path.display().to_string(),
             what: "is not UTF-8 text; write one concept name per line",
         })?;
-        Self::new(&path.display().to_string(), text.trim_start_matches('\u{feff}').lines())
+        Self::new(&path.display().to_string(), text.lines())
     }
 
     fn new<I>(origin: &str, names: I) -> Result<Self, Error>

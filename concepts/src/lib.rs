@@ -26,6 +26,7 @@ mod entities;
 mod error;
 mod extractor;
 pub mod files;
+pub mod foreign_files;
 mod grammar;
 mod lemma;
 pub mod sidecar;

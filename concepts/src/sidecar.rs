@@ -151,10 +151,13 @@ pub struct MentionRow<'a> {
     pub tags: &'a str,
 }
 
+/// File name suffixes of shards.
+pub const SHARD_SUFFIXES: [&str; 4] = [".tar", ".tar.zst", ".tar.gz", ".tgz"];
+
 /// Path of a shard's sidecar: `00000.concepts.parquet` for `00000.tar` and `00000.tar.zst`.
 pub fn path_for(shard: &Path) -> PathBuf {
     let name = file_name(shard);
-    let stem = [".tar", ".tar.zst"].iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
+    let stem = SHARD_SUFFIXES.iter().find_map(|suffix| name.strip_suffix(suffix)).unwrap_or(&name);
     shard.with_file_name(format!("{stem}.concepts.parquet"))
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use concepts::files::TEMPORARY;
+use concepts::foreign_files::is_apple_double;
+use loader::shard::SUFFIXES;
 use loader::source;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -268,8 +270,8 @@ fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
     let mut shards = Vec::new();
     for path in source::list(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let is_shard = [".tar", ".tar.zst", "_stats.json"].iter().any(|end| name.ends_with(end));
-        if is_shard && !name.starts_with(TEMPORARY) {
+        let is_shard = SUFFIXES.iter().any(|end| name.ends_with(end)) || name.ends_with("_stats.json");
+        if is_shard && !name.starts_with(TEMPORARY) && !is_apple_double(&path) {
             shards.push(name);
         }
     }

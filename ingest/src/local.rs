@@ -60,12 +60,16 @@ impl Folder {
         workers.submit(task, source);
     }
 
-    /// The file that a row refers to. A table from elsewhere must not be able to copy other files of this machine into a
-    /// dataset, neither by its paths nor by symbolic links in the image folder.
+    /// The file that a row refers to, by a path relative to the image folder or by its full path. A table from elsewhere
+    /// must not be able to copy other files of this machine into a dataset, neither by its paths nor by symbolic links in
+    /// the image folder.
     fn find(&self, file: &str) -> Result<PathBuf, Problem> {
         let outside = || Problem::read("path is outside the image folder");
+        let path = Path::new(file);
+        let relative = path.strip_prefix(&self.path).or_else(|_| path.strip_prefix(&self.canonical));
+        let file = if path.is_absolute() { relative.map_err(|_| outside())? } else { path };
         let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        if !Path::new(file).components().all(inside) {
+        if !file.components().all(inside) {
             return Err(outside());
         }
         let path = self.path.join(file);
@@ -96,7 +100,16 @@ mod tests {
         assert!(folder.find("sub/a.jpg").is_ok());
         assert!(folder.find("./sub/a.jpg").is_ok());
         assert!(folder.find("missing.jpg").is_ok(), "reading it reports that it is missing");
-        for outside in ["../secret.jpg", "sub/../../secret.jpg", "/etc/passwd", "link.jpg"] {
+        let full = |path: &str| images.join(path).to_str().unwrap().to_owned();
+        assert!(folder.find(&full("sub/a.jpg")).is_ok(), "a full path inside the folder");
+        for outside in [
+            full("../secret.jpg").as_str(),
+            full("link.jpg").as_str(),
+            "../secret.jpg",
+            "sub/../../secret.jpg",
+            "/etc/passwd",
+            "link.jpg",
+        ] {
             assert_eq!(
                 folder.find(outside).unwrap_err().cause,
                 "path is outside the image folder",

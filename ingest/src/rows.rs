@@ -18,6 +18,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
+use concepts::foreign_files::without_byte_order_mark;
 use loader::source::{self, is_remote};
 use serde_json::Value;
 
@@ -220,6 +221,15 @@ fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     let mut reader: Box<dyn BufRead + Send> = if extension == "gz" {
         Box::new(BufReader::with_capacity(BUFFER, flate2::bufread::MultiGzDecoder::new(file)))
     } else if extension == "zst" {
+        let mut file = file;
+        let start = file.fill_buf().map_err(Error::file("read", path))?;
+        if let Some(window) = zstd_window(start).filter(|&window| window > MAX_WINDOW_BYTES) {
+            let (window, most) = (window >> 20, MAX_WINDOW_BYTES >> 20);
+            let problem = format!(
+                "to decompress it takes a window of {window} MiB, more than {most} MiB: compress it again without --long"
+            );
+            return Err(Error::input(path, problem));
+        }
         let decoder = zstd::Decoder::with_buffer(file).map_err(Error::file("read", path))?;
         Box::new(BufReader::with_capacity(BUFFER, decoder))
     } else {
@@ -229,10 +239,21 @@ fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
     if start.starts_with(b"\xff\xfe") || start.starts_with(b"\xfe\xff") {
         return Err(Error::input(path, "encoded as UTF-16: save it as UTF-8"));
     }
-    if start.starts_with(b"\xef\xbb\xbf") {
-        reader.consume(3);
-    }
+    let mark = start.len() - without_byte_order_mark(start).len();
+    reader.consume(mark);
     Ok(reader)
+}
+
+/// What the decompressor of Zstandard accepts: the window of `zstd --long` and of every level without it.
+const MAX_WINDOW_BYTES: u64 = 128 << 20;
+
+/// The memory for earlier output that decompressing a Zstandard file takes, from the header of its first frame (RFC 8878,
+/// section 3.1.1.1). None if the frame is small enough to say its size instead.
+fn zstd_window(file: &[u8]) -> Option<u64> {
+    let [0x28, 0xB5, 0x2F, 0xFD, descriptor, window, ..] = *file else { return None };
+    let single_segment = descriptor & 0x20 != 0;
+    let base = 1u64 << (10 + (window >> 3));
+    (!single_segment).then(|| base + base / 8 * u64::from(window & 7))
 }
 
 /// A longer line (or JSON document) is taken for a binary or malicious file.

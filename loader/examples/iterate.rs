@@ -12,7 +12,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for batch in loader.batches(Position::default()).take(20) {
         let batch = batch?;
         let (at, wait, skipped) = (batch.position, batch.counters.waited, batch.counters.skipped.len());
-        writeln!(out, "{}.{}: waited {wait:.1?}, {skipped} skipped, {:?}", at.epoch, at.step, batch.captions[0])?;
+        writeln!(
+            out,
+            "{}.{}: waited {wait:.1?}, {skipped} skipped, {:?}",
+            at.epoch, at.step, batch.captions[0]
+        )?;
     }
     Ok(())
 }

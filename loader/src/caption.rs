@@ -57,7 +57,7 @@ pub(crate) fn from_json(
     (seed, epoch, sample): (u64, u64, SampleId),
 ) -> Result<String, String> {
     let value: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|e| format!("its JSON cannot be read: {e}"))?;
+        crate::json::parse(bytes).map_err(|e| format!("its JSON cannot be read: {e}"))?;
     let texts = match value.get(key) {
         Some(serde_json::Value::String(text)) => return Ok(text.clone()),
         Some(serde_json::Value::Array(texts)) => texts,

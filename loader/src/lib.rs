@@ -29,6 +29,7 @@ pub mod caption;
 pub mod crop;
 pub mod index;
 pub mod jpeg;
+pub mod json;
 pub mod order;
 pub mod permutation;
 pub mod pixels;

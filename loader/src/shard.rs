@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use concepts::files::TEMPORARY;
+use concepts::foreign_files::is_apple_double;
 
 use crate::{Error, source};
 
-/// File name suffixes of shards.
-pub const SUFFIXES: [&str; 2] = [".tar", ".tar.zst"];
+pub use concepts::sidecar::SHARD_SUFFIXES as SUFFIXES;
 
 /// File name without its suffix: the stem of `a/00012.tar.zst` is `00012`. `None` if the path is not a shard.
 pub fn stem(path: &Path) -> Option<&str> {
@@ -67,7 +67,8 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>, Error> {
                     fs::metadata(&path).map_err(Error::read(&path))?;
                 }
                 if stem(&path).is_none() {
-                    let problem = "not a shard; shards have the suffix .tar or .tar.zst".into();
+                    let problem =
+                        "not a shard; shards have the suffix .tar, .tar.zst, .tar.gz or .tgz".into();
                     return Err(Error::Input { input: path, problem });
                 }
                 shards.push(path);
@@ -108,7 +109,7 @@ fn scan(folder: &Path) -> Result<Folder, Error> {
     let mut finished = HashSet::new();
     for path in source::list(folder)? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if name.starts_with(TEMPORARY) {
+        if name.starts_with(TEMPORARY) || is_apple_double(&path) {
             continue;
         }
         if stem(&path).is_some() {
@@ -126,7 +127,7 @@ fn scan(folder: &Path) -> Result<Folder, Error> {
 
 fn no_shards(folder: PathBuf, incomplete: usize) -> Error {
     let problem = if incomplete == 0 {
-        "this folder has no shards (.tar or .tar.zst)".to_owned()
+        "this folder has no shards (.tar, .tar.zst, .tar.gz or .tgz)".to_owned()
     } else {
         format!("none of the {incomplete} shards in this folder is complete (they have no _stats.json)")
     };
@@ -244,7 +245,8 @@ mod tests {
     fn stems_and_paths_next_to_a_shard() {
         let shard = Path::new("a/00012.tar.zst");
         assert_eq!(stem(shard), Some("00012"));
-        assert_eq!(stem(Path::new("x.tar.gz")), None);
+        assert_eq!(stem(Path::new("x.tar.gz")), Some("x"));
+        assert_eq!(stem(Path::new("x.tar.bz2")), None);
         assert_eq!(stem(Path::new("a/.tar")), None);
         assert_eq!(table_path(shard), Path::new("a/00012.parquet"));
         assert_eq!(stats_path(Path::new("00012.tar")), Path::new("00012_stats.json"));
@@ -255,7 +257,7 @@ mod tests {
     fn a_folder_gives_its_complete_shards_in_order() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| fs::write(folder.path().join(name), b"").unwrap();
-        for name in ["00001.tar", "00000.tar", ".tmp-1-00002.tar", "notes.txt"] {
+        for name in ["00001.tar", "00000.tar", ".tmp-1-00002.tar", "._00001.tar", "notes.txt"] {
             write(name);
         }
         let input = [folder.path().to_owned()];

@@ -7,16 +7,18 @@
 //! same extension twice in a sample is an error, as in WebDataset.
 
 mod captions;
+mod compression;
 mod members;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use concepts::files::TEMPORARY;
 
 pub use self::captions::captions;
+use self::compression::Compression;
 use self::members::members;
 use crate::Error;
 use crate::cache::{Cache, PathWriter};
@@ -73,13 +75,14 @@ impl Sample {
 pub struct Archive(Source);
 
 impl Archive {
-    /// Opens a `.tar` or a `.tar.zst`. A `.tar.zst` is first decompressed into an unnamed file in the system's
+    /// Opens a shard. A compressed one (`.tar.zst`, `.tar.gz`) is first decompressed into an unnamed file in the system's
     /// temporary folder (`TMPDIR`); its space is freed when the archive is dropped or the process ends in any way.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let source = Source::open(path)?;
-        if is_compressed(path) {
+        if let Some(compression) = Compression::of(&source)? {
             let mut plain = unnamed_file()?;
-            decompress(&source, &mut PathWriter { to: &mut plain, path: &std::env::temp_dir() })?;
+            let to = &mut PathWriter { to: &mut plain, path: &std::env::temp_dir() };
+            decompress(&source, compression, to)?;
             return Ok(Self(Source::copy_of(&source, plain)?));
         }
         Ok(Self(source))
@@ -89,13 +92,13 @@ impl Archive {
     /// all processes that share the cache.
     pub fn open_cached(path: &Path, cache: &Cache) -> Result<Self, Error> {
         let source = Source::open(path)?;
-        let compressed = is_compressed(path);
-        if !compressed && !source.is_remote() {
+        let compression = Compression::of(&source)?;
+        if compression.is_none() && !source.is_remote() {
             return Ok(Self(source));
         }
         let file = cache.get(path, source.version(), source.len(), |mut to| {
-            if compressed {
-                return decompress(&source, &mut to);
+            if let Some(compression) = compression {
+                return decompress(&source, compression, &mut to);
             }
             let copied = io::copy(&mut source.reader(FETCH), &mut to).map_err(Error::io(path, "copy"))?;
             if copied == source.len() {
@@ -152,10 +155,6 @@ const READ_AHEAD: usize = 1 << 20;
 /// Bytes per request when a remote shard is downloaded as a whole.
 const FETCH: u64 = 16 << 20;
 
-fn is_compressed(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "zst")
-}
-
 /// A temporary file whose name is already removed, so that nothing is left behind however the process ends.
 fn unnamed_file() -> Result<File, Error> {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -172,10 +171,11 @@ fn unnamed_file() -> Result<File, Error> {
     Ok(file)
 }
 
-/// Decompresses a `.tar.zst`.
-fn decompress(source: &Source, plain: &mut dyn Write) -> Result<(), Error> {
+/// Decompresses a whole shard.
+fn decompress(source: &Source, compression: Compression, plain: &mut dyn Write) -> Result<(), Error> {
     let path = source.path();
-    let mut decoder = zstd::Decoder::new(source.reader(FETCH)).map_err(Error::read(path))?;
+    let from = BufReader::with_capacity(READ_AHEAD, source.reader(FETCH));
+    let mut decoder = compression.decoder(from).map_err(Error::read(path))?;
     let mut writer = BufWriter::with_capacity(1 << 18, plain);
     let mut buffer = vec![0; 1 << 17];
     loop {

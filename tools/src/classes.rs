@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
+use concepts::foreign_files::without_byte_order_mark;
 use concepts::sidecar::MentionRow;
 use concepts::{Bank, Matching, canonical};
 use loader::program::UsageError;
@@ -85,10 +86,10 @@ impl ClassArguments {
             }
         };
         let bytes = fs::read(file).map_err(|error| unreadable(file, error))?;
-        let Ok(text) = String::from_utf8(bytes) else {
+        let Ok(text) = std::str::from_utf8(without_byte_order_mark(&bytes)) else {
             bail!("{} is not UTF-8 text; a class file has one class per line", file.display());
         };
-        match Classes::new(text.trim_start_matches('\u{feff}').lines(), matching)? {
+        match Classes::new(text.lines(), matching)? {
             Some(classes) => Ok(Some(classes)),
             None => bail!("{} has no classes; write one class per line", file.display()),
         }

@@ -43,7 +43,7 @@ pub(crate) fn shards(input: &Path) -> Result<Vec<PathBuf>> {
             );
         }
         bail!(
-            "{folder} has no shards (files that end in .tar or .tar.zst); create them with `ingest download` or \
+            "{folder} has no shards (files that end in .tar, .tar.zst, .tar.gz or .tgz); create them with `ingest download` or \
              `ingest shard`"
         );
     }

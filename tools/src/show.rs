@@ -20,7 +20,7 @@ use crate::stats::sidecar_of;
 /// listed too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The shard, a .tar or .tar.zst file
+    /// The shard, a .tar, .tar.zst, .tar.gz or .tgz file
     #[arg(value_name = "SHARD")]
     shard: PathBuf,
     /// Show only the sample with this key
@@ -42,7 +42,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         return Err(UsageError(line).into());
     }
     if shard::stem(path).is_none() {
-        let line = format!("{} is not a shard: shards end in .tar or .tar.zst", path.display());
+        let line =
+            format!("{} is not a shard: shards end in .tar, .tar.zst, .tar.gz or .tgz", path.display());
         return Err(UsageError(line).into());
     }
     must_exist(path)?;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use concepts::foreign_files::read_text;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -63,7 +64,7 @@ impl WordList {
 
     /// From a file with one class per line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(reading(path))?;
+        let text = read_text(path).map_err(reading(path))?;
         Self::new(text.lines()).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
     }
 

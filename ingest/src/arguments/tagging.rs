@@ -12,7 +12,7 @@ use super::PartArguments;
 
 #[derive(Args)]
 pub(crate) struct Tag {
-    /// Shards to tag: a folder, a .tar or .tar.zst file, or a name with a brace list such as {00000..00009}.tar. Any
+    /// Shards to tag: a folder, a .tar, .tar.zst or .tar.gz file, or a name with a brace list such as {00000..00009}.tar. Any
     /// WebDataset shard with .txt captions works.
     #[arg(conflicts_with_all = ["text", "table"])]
     pub(crate) shards: Option<PathBuf>,

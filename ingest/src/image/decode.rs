@@ -13,7 +13,7 @@ use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits, RgbImage
 use loader::jpeg;
 
 use super::encode::Encoding;
-use super::segments::Segments;
+use super::segments::{EXIF_PREFIX, Segments};
 use super::{buffer_pool, exif};
 use crate::sample::Problem;
 
@@ -73,6 +73,13 @@ impl<'a> Header<'a> {
         if size.0 == 0 || size.1 == 0 {
             return Err(Problem::resize("Image decoding error: the image has no pixels"));
         }
+        // In some WebP and PNG files the block has the prefix that it has in a JPEG.
+        let exif = exif.map(|exif| match exif {
+            Cow::Owned(block) if block.starts_with(EXIF_PREFIX) => {
+                Cow::Owned(block[EXIF_PREFIX.len()..].to_vec())
+            }
+            block => block,
+        });
         let mut orientation = Orientation::NoTransforms;
         if !ignore_orientation && let Some(exif) = &exif {
             orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);

@@ -8,6 +8,9 @@ const END_OF_IMAGE: u8 = 0xd9;
 /// "APP1", the segment of EXIF.
 const APPLICATION_1: u8 = 0xe1;
 
+/// What comes before the EXIF block in its segment.
+pub(super) const EXIF_PREFIX: &[u8] = b"Exif\0\0";
+
 /// The header: what comes before the first scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segments<'a> {
@@ -53,7 +56,7 @@ impl<'a> Segments<'a> {
                     }
                     break;
                 }
-                APPLICATION_1 => exif = exif.or_else(|| content.strip_prefix(b"Exif\0\0")),
+                APPLICATION_1 => exif = exif.or_else(|| content.strip_prefix(EXIF_PREFIX)),
                 // "SOF" (start of frame), except three numbers of the range that have other meanings.
                 0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => frame = frame.or(Some(content)),
                 _ => {}

@@ -88,7 +88,7 @@ pub(crate) fn regions(value: &Value) -> Option<Vec<Region>> {
         Value::Null => return Some(Vec::new()),
         Value::String(text) if text.trim().is_empty() => return Some(Vec::new()),
         Value::String(text) => {
-            parsed = serde_json::from_str::<Value>(text).ok()?;
+            parsed = loader::json::parse::<Value>(text.as_bytes()).ok()?;
             parsed.as_array()?
         }
         other => other.as_array()?,

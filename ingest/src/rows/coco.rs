@@ -46,8 +46,11 @@ pub(super) fn is_coco(path: &Path, wanted: &Wanted) -> Result<bool, Error> {
 
 impl CocoRows {
     pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
-        let file: CocoFile = serde_json::from_reader(reader(path)?)
+        let mut document = Vec::new();
+        reader(path)?.read_to_end(&mut document).map_err(Error::file("read", path))?;
+        let file: CocoFile = loader::json::parse(&document)
             .map_err(|error| Error::input(path, format!("not a COCO captions file: {error}")))?;
+        drop(document);
         let url = wanted.url.clone().unwrap_or_else(|| "file_name".to_owned());
         let images: HashMap<_, _> = file
             .images

@@ -1,21 +1,22 @@
 //! Comma- and tab-separated tables. The first line is the header, unless it is a URL and a caption in either order (as in
 //! CC3M and CC12M): then it is the first row, and the column with the URL is the column of URLs.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 use std::path::{Path, PathBuf};
 
-use csv::{ByteRecord, Reader, ReaderBuilder};
+use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Value;
 
 use super::columns::Found;
-use super::{Extra, Row, Rows, Wanted, Where, reader, text};
+use super::{Extra, Row, Rows, Wanted, Where, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
 pub(super) struct DelimitedRows {
     path: PathBuf,
-    from: Reader<Box<dyn BufRead + Send>>,
+    from: Records,
     found: Found,
     extra: Vec<Extra>,
     /// Number of fields in the first line.
@@ -27,9 +28,9 @@ pub(super) struct DelimitedRows {
 
 impl DelimitedRows {
     pub(super) fn open(path: &Path, delimiter: u8, wanted: &Wanted) -> Result<Self, Error> {
-        let mut from = Self::reader(path, delimiter, true)?;
+        let mut from = Records::open(path, delimiter, true)?;
         let mut first = ByteRecord::new();
-        if !from.read_byte_record(&mut first).map_err(|error| csv_error(path, &error))? {
+        if !from.read(path, &mut first)? {
             return Err(Error::input(path, "the file is empty: it has no rows and no header"));
         }
         let names: Vec<String> = first.iter().map(|field| text(field.trim_ascii()).0).collect();
@@ -42,9 +43,9 @@ impl DelimitedRows {
                         path.display()
                     )));
                 }
-                // These files do not use quoting: a quote character in a caption must not merge it with the next lines.
-                from = Self::reader(path, delimiter, delimiter != b'\t')?;
-                if from.read_byte_record(&mut first).map_err(|error| csv_error(path, &error))? {
+                // Tab-separated files without a header, such as CC3M's, do not use quoting.
+                from = Records::open(path, delimiter, false)?;
+                if from.read(path, &mut first)? {
                     queued.push_back(first.clone());
                 }
                 found
@@ -62,16 +63,14 @@ impl DelimitedRows {
         })
     }
 
-    fn reader(path: &Path, delimiter: u8, quoting: bool) -> Result<Reader<Box<dyn BufRead + Send>>, Error> {
-        let mut builder = ReaderBuilder::new();
-        builder.delimiter(delimiter).has_headers(false).flexible(true).quoting(quoting);
-        Ok(builder.from_reader(reader(path)?))
-    }
-
     fn row(&self, record: &ByteRecord) -> Row {
         let field = |index: usize| record.get(index).map(text);
-        let mut problem = None;
-        if record.len() != self.fields {
+        let mut problem = self.from.unclosed(record).map(|lines| {
+            Problem::read(format!(
+                "a quote is opened but never closed: {lines} lines up to the end of the file"
+            ))
+        });
+        if problem.is_none() && record.len() != self.fields {
             let (has, header) = (record.len(), self.fields);
             problem = Some(Problem::read(format!("row has {has} fields, header has {header}")));
         }
@@ -110,8 +109,110 @@ fn headerless(first: &[String]) -> Option<Found> {
     }
 }
 
-fn csv_error(path: &Path, error: &csv::Error) -> Error {
-    Error::input(path, format!("cannot parse this table: {error}"))
+/// The records of a file: lists of fields.
+enum Records {
+    /// A quoted field may contain line breaks.
+    Comma(csv::Reader<CountQuotes>),
+    /// A record is a line: captions with a quote at their start are common in these files, and must not swallow the lines
+    /// after them.
+    Tab { from: Box<dyn BufRead + Send>, line: Vec<u8>, quoting: bool },
+}
+
+impl Records {
+    /// `quoting`: whether a tab-separated file may have quoted fields.
+    fn open(path: &Path, delimiter: u8, quoting: bool) -> Result<Self, Error> {
+        let from = reader(path)?;
+        if delimiter == b'\t' {
+            return Ok(Self::Tab { from, line: Vec::new(), quoting });
+        }
+        let mut builder = ReaderBuilder::new();
+        builder.delimiter(delimiter).has_headers(false).flexible(true);
+        Ok(Self::Comma(builder.from_reader(CountQuotes { from, odd: false, ended: false })))
+    }
+
+    /// Reads the next record, skipping empty lines; false at the end of the file.
+    fn read(&mut self, path: &Path, record: &mut ByteRecord) -> Result<bool, Error> {
+        match self {
+            Self::Comma(from) => from
+                .read_byte_record(record)
+                .map_err(|error| Error::input(path, format!("cannot parse this table: {error}"))),
+            Self::Tab { from, line, quoting } => {
+                while next_line(path, from.as_mut(), line)? {
+                    if !line.is_empty() {
+                        split_at_tabs(line, *quoting, record);
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// The number of lines of a record that ends with the file inside a quoted field.
+    fn unclosed(&self, record: &ByteRecord) -> Option<u64> {
+        let Self::Comma(from) = self else { return None };
+        let lines = from.position().line().saturating_sub(record.position()?.line());
+        let bytes = from.get_ref();
+        // The parser ends the field without saying so; quotes come in pairs otherwise.
+        (lines > 1 && bytes.ended && bytes.odd && from.is_done()).then_some(lines)
+    }
+}
+
+/// Counts the quotes that pass.
+struct CountQuotes {
+    from: Box<dyn BufRead + Send>,
+    /// Whether their number is odd.
+    odd: bool,
+    ended: bool,
+}
+
+impl Read for CountQuotes {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(buffer)?;
+        self.ended |= count == 0 && !buffer.is_empty();
+        self.odd ^= buffer[..count].iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
+        Ok(count)
+    }
+}
+
+/// Splits a line. A field in quotes may contain tabs, and quotes written twice; a quote that does not close at the end of a
+/// field is text.
+fn split_at_tabs(line: &[u8], quoting: bool, record: &mut ByteRecord) {
+    record.clear();
+    let mut rest = line;
+    loop {
+        let (field, after) = match quoting.then(|| quoted(rest)).flatten() {
+            Some(found) => found,
+            None => {
+                let end = rest.iter().position(|&byte| byte == b'\t').unwrap_or(rest.len());
+                (Cow::Borrowed(&rest[..end]), &rest[end..])
+            }
+        };
+        record.push_field(&field);
+        match after.split_first() {
+            Some((_, after)) => rest = after,
+            None => return,
+        }
+    }
+}
+
+/// The field in quotes at the start of `text` and what follows it: nothing, or a tab and the next fields.
+fn quoted(text: &[u8]) -> Option<(Cow<'_, [u8]>, &[u8])> {
+    let mut rest = text.strip_prefix(b"\"")?;
+    let mut field = Vec::new();
+    loop {
+        let end = rest.iter().position(|&byte| byte == b'"')?;
+        field.extend_from_slice(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.first() {
+            Some(b'"') => {
+                field.push(b'"');
+                rest = &rest[1..];
+            }
+            None | Some(b'\t') => return Some((Cow::Owned(field), rest)),
+            Some(_) => return None,
+        }
+    }
 }
 
 impl Rows for DelimitedRows {
@@ -127,10 +228,37 @@ impl Rows for DelimitedRows {
         if let Some(record) = self.queued.pop_front() {
             return Ok(Some(self.row(&record)));
         }
-        let read = self.from.read_byte_record(&mut self.record);
-        if !read.map_err(|error| csv_error(&self.path, &error))? {
+        if !self.from.read(&self.path, &mut self.record)? {
             return Ok(None);
         }
         Ok(Some(self.row(&self.record)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn split(line: &str, quoting: bool) -> Vec<String> {
+        let mut record = ByteRecord::new();
+        split_at_tabs(line.as_bytes(), quoting, &mut record);
+        record.iter().map(|field| String::from_utf8(field.to_vec()).unwrap()).collect()
+    }
+
+    #[test]
+    fn quotes_of_tab_separated_lines() {
+        for (line, expected) in [
+            ("a\tb", vec!["a", "b"]),
+            ("a\t", vec!["a", ""]),
+            ("\"a\tb\"\tc", vec!["a\tb", "c"]),
+            ("\"a \"\"b\"\"\"\tc", vec!["a \"b\"", "c"]),
+            ("\"", vec!["\""]),
+            ("u\t\"never closed", vec!["u", "\"never closed"]),
+            ("u\t\"closed\" too early\tx", vec!["u", "\"closed\" too early", "x"]),
+            ("6\" wide\t6\"", vec!["6\" wide", "6\""]),
+        ] {
+            assert_eq!(split(line, true), expected, "{line}");
+        }
+        assert_eq!(split("\"a\"\tb", false), ["\"a\"", "b"]);
     }
 }

@@ -2,10 +2,9 @@
 //! captions becomes one row per caption.
 
 use std::collections::VecDeque;
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize as _;
 use serde_json::{Map, Value};
 
 use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, expand, next_line, reader, text};
@@ -60,13 +59,15 @@ impl JsonRows {
         Self::open(path, from, layout, wanted)
     }
 
-    /// Finds the columns in the first valid object.
+    /// Finds the columns in the first objects: a key that is null is missing from some files.
     fn open(
         path: &Path,
         from: Box<dyn BufRead + Send>,
         layout: Layout,
         wanted: &Wanted,
     ) -> Result<Self, Error> {
+        /// A file whose first hundred lines are not objects is not a jsonl file.
+        const LOOKED_AT: usize = 100;
         let mut rows = Self {
             path: path.to_owned(),
             from,
@@ -77,34 +78,50 @@ impl JsonRows {
             line: Vec::new(),
             queued: VecDeque::new(),
         };
-        let mut broken = Vec::new();
-        while let Some(record) = rows.next_record()? {
-            match record {
-                Record::Object(object, problem) => {
-                    let names: Vec<String> = object.keys().cloned().collect();
-                    let found = wanted.find(path, &names)?;
-                    rows.url = found.url.map(|index| names[index].clone());
-                    rows.caption = found.caption.map(|index| names[index].clone());
-                    for (column, index) in rows.extra.iter_mut().zip(found.extra) {
-                        column.name.clone_from(&names[index]);
+        let mut names: Vec<String> = Vec::new();
+        let mut records = Vec::new();
+        let mut missing = None;
+        while records.len() < LOOKED_AT
+            && let Some(record) = rows.next_record()?
+        {
+            if let Record::Object(object, _) = &record {
+                names.extend(object.keys().filter(|key| !names.contains(key)).cloned().collect::<Vec<_>>());
+                match wanted.find(path, &names) {
+                    Ok(found) => {
+                        rows.url = found.url.map(|index| names[index].clone());
+                        rows.caption = found.caption.map(|index| names[index].clone());
+                        for (column, index) in rows.extra.iter_mut().zip(found.extra) {
+                            column.name.clone_from(&names[index]);
+                        }
+                        rows.refuse_columns(object)?;
+                        records.push(record);
+                        rows.queued = records.into_iter().flat_map(|record| rows.rows(record)).collect();
+                        return Ok(rows);
                     }
-                    broken.push(Record::Object(object, problem));
-                    rows.queued = broken.into_iter().flat_map(|record| rows.rows(record)).collect();
-                    return Ok(rows);
+                    Err(error) => missing = Some(error),
                 }
-                record @ Record::Broken(..) => broken.push(record),
             }
-            // A file whose first hundred lines are not objects is not a jsonl file.
-            if broken.len() >= 100 {
-                break;
-            }
+            records.push(record);
         }
-        let problem = if broken.is_empty() {
-            "the file is empty: it has no rows"
-        } else {
-            "not a jsonl file: no line is a JSON object"
-        };
-        Err(Error::input(path, problem))
+        Err(missing.unwrap_or_else(|| {
+            let problem = match (layout, records.is_empty()) {
+                (_, true) => "the file is empty: it has no rows",
+                (Layout::Lines, _) => "not a jsonl file: no line is a JSON object",
+                _ => "not JSON: none of its objects can be parsed",
+            };
+            Error::input(path, problem)
+        }))
+    }
+
+    /// Refuses what pandas' `to_json` writes by default: one object, with all URLs in one of its values.
+    fn refuse_columns(&self, object: &Map<String, Value>) -> Result<(), Error> {
+        let url = self.url.as_ref().and_then(|name| object.get(name));
+        if self.layout == Layout::Stream && matches!(url, Some(Value::Object(_) | Value::Array(_))) {
+            let problem = "one object with a value per column, not one object per row: write it with pandas' \
+                           to_json(orient=\"records\", lines=True)";
+            return Err(Error::input(&self.path, problem));
+        }
+        Ok(())
     }
 
     fn next_record(&mut self) -> Result<Option<Record>, Error> {
@@ -136,11 +153,8 @@ impl JsonRows {
             Some(b'{') => {}
             _ => return Err(malformed("not a list of JSON objects: one element is not an object")),
         }
-        // The parser stops at the closing brace, so nothing after the object is consumed.
-        let mut one = serde_json::Deserializer::from_reader(self.from.as_mut().take(MAX_LINE_BYTES));
-        let object = Map::<String, Value>::deserialize(&mut one)
-            .map_err(|error| Error::input(&self.path, format!("invalid JSON: {error}")))?;
-        Ok(Some(Record::Object(object, None)))
+        read_object(&self.path, self.from.as_mut(), &mut self.line)?;
+        Ok(Some(parse_line(&self.line)))
     }
 
     fn rows(&self, record: Record) -> Vec<Row> {
@@ -190,10 +204,47 @@ fn caption_text(value: &Value, problem: &mut Option<Problem>) -> Option<String> 
 fn parse_line(line: &[u8]) -> Record {
     let (lossy, valid) = text(line);
     let problem = (!valid).then(|| Problem::read("line is not UTF-8"));
-    match serde_json::from_str::<Value>(&lossy) {
+    match loader::json::parse::<Value>(lossy.as_bytes()) {
         Ok(Value::Object(object)) => Record::Object(object, problem),
         Ok(_) => Record::Broken(lossy, Problem::read("line is not a JSON object")),
         Err(_) => Record::Broken(lossy, problem.unwrap_or_else(|| Problem::read("line is not JSON"))),
+    }
+}
+
+/// Reads an object from its opening brace, which is next, to its closing one, whatever is between them: an object that is
+/// not JSON is then one row that failed.
+fn read_object(path: &Path, from: &mut dyn BufRead, object: &mut Vec<u8>) -> Result<(), Error> {
+    object.clear();
+    let (mut depth, mut in_text, mut escaped) = (0u32, false, false);
+    loop {
+        let buffer = from.fill_buf().map_err(Error::file("read", path))?;
+        if buffer.is_empty() {
+            return Err(Error::input(path, "the file is truncated: its last object has no end"));
+        }
+        let mut end = None;
+        for (at, &byte) in buffer.iter().enumerate() {
+            match byte {
+                _ if escaped => escaped = false,
+                b'\\' => escaped = in_text,
+                b'"' => in_text = !in_text,
+                b'{' | b'[' if !in_text => depth += 1,
+                b'}' | b']' if !in_text => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            if depth == 0 {
+                end = Some(at + 1);
+                break;
+            }
+        }
+        let count = end.unwrap_or(buffer.len());
+        object.extend_from_slice(&buffer[..count]);
+        from.consume(count);
+        if object.len() as u64 > MAX_LINE_BYTES {
+            return Err(Error::input(path, "not a table: it has a JSON object of more than 16 MiB"));
+        }
+        if end.is_some() {
+            return Ok(());
+        }
     }
 }
 

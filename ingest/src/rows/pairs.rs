@@ -4,6 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use concepts::foreign_files::{is_apple_double, without_byte_order_mark};
+
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
 use crate::sample::Problem;
@@ -29,6 +31,9 @@ impl PairRows {
             for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
                 let entry = entry.map_err(Error::file("read", &path))?;
                 let relative = inside.join(entry.file_name());
+                if is_apple_double(&relative) {
+                    continue;
+                }
                 // Symbolic links to folders are not followed, because they may form a cycle.
                 if entry.file_type().map_err(Error::file("read", &path))?.is_dir() {
                     folders.push(relative);
@@ -52,7 +57,7 @@ impl PairRows {
     fn caption(&self, image: &Path) -> (Option<String>, Option<Problem>) {
         match fs::read(self.folder.join(image).with_extension("txt")) {
             Ok(bytes) => {
-                let (caption, valid) = text(bytes.trim_ascii());
+                let (caption, valid) = text(without_byte_order_mark(&bytes).trim_ascii());
                 (Some(caption), (!valid).then(|| Problem::read("caption is not UTF-8")))
             }
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -64,7 +64,8 @@ impl ParquetRows {
                 }
                 kind => kind,
             };
-            if !inner.is_binary() {
+            // A column without any value has the type null.
+            if !inner.is_binary() && !inner.is_null() {
                 let problem = format!("column {:?} has type {inner}, not text", names[index]);
                 let given = if Some(index) == found.url { &wanted.url } else { &wanted.caption };
                 // Wrong use if the command line chose the column, a wrong file if it was found by its usual name.
@@ -294,11 +295,44 @@ fn value(column: &dyn Array, kind: Kind, row: usize) -> Value {
             .map_or(Value::Null, |cast| Value::from(cast.as_primitive::<Int64Type>().value(0))),
         Kind::Float => cast(&DataType::Float64)
             .map_or(Value::Null, |cast| Value::from(cast.as_primitive::<Float64Type>().value(0))),
-        Kind::Text => match bytes(&one, 0) {
+        Kind::Text => text_or_nested(&one, 0),
+    }
+}
+
+/// A text, or a list, struct or map of whatever types as JSON.
+fn text_or_nested(column: &dyn Array, row: usize) -> Value {
+    let all = |items: &ArrayRef| (0..items.len()).map(|item| nested(items, item)).collect();
+    match column.data_type() {
+        DataType::List(_) => Value::Array(all(&column.as_list::<i32>().value(row))),
+        DataType::LargeList(_) => Value::Array(all(&column.as_list::<i64>().value(row))),
+        DataType::FixedSizeList(..) => Value::Array(all(&column.as_fixed_size_list().value(row))),
+        DataType::Struct(fields) => {
+            let columns = fields.iter().zip(column.as_struct().columns());
+            Value::Object(
+                columns.map(|(field, column)| (field.name().clone(), nested(column, row))).collect(),
+            )
+        }
+        DataType::Map(..) => {
+            let entries = column.as_map().value(row);
+            let entry = |entry| {
+                let key = match nested(entries.column(0), entry) {
+                    Value::String(key) => key,
+                    other => other.to_string(),
+                };
+                (key, nested(entries.column(1), entry))
+            };
+            Value::Object((0..entries.len()).map(entry).collect())
+        }
+        _ => match bytes(column, row) {
             Some(bytes) => Value::String(text(bytes).0),
-            None => array_value_to_string(&one, 0).map_or(Value::Null, Value::String),
+            None => array_value_to_string(column, row).map_or(Value::Null, Value::String),
         },
     }
+}
+
+/// A value inside another one.
+fn nested(column: &dyn Array, row: usize) -> Value {
+    value(column, kind(column.data_type()), row)
 }
 
 /// A value of an additional column in a shard's table.

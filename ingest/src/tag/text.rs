@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
+use concepts::foreign_files::without_byte_order_mark;
 use concepts::{Extractor, canonical_into};
 
 use super::{Totals, run_parallel};
@@ -43,7 +44,8 @@ pub fn tag_text(
             json.clear();
             let mut counts = Totals::default();
             let mut made = Ok(());
-            for line in block.split_inclusive(|&byte| byte == b'\n') {
+            let text = if number == 0 { without_byte_order_mark(&block) } else { &block };
+            for line in text.split_inclusive(|&byte| byte == b'\n') {
                 let raw = String::from_utf8_lossy(line);
                 canonical_into(&raw, &mut canonical);
                 counts.captions_not_utf8 += u64::from(matches!(raw, std::borrow::Cow::Owned(_)));

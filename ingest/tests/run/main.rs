@@ -5,6 +5,7 @@ mod common;
 mod damage;
 mod disk;
 mod faults;
+mod foreign;
 mod hashes;
 mod local;
 mod network;

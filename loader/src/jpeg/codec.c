@@ -113,10 +113,9 @@ int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t le
 }
 
 /* Starts decoding at eighths / 8 of the size. area: left, top, width, height of the region of the scaled image to
- * decode; on return, the region that will be written, which contains it. channels: 3, or 4 for CMYK; inverted:
- * whether CMYK values are stored inverted, as Adobe does. */
+ * decode; on return, the region that will be written, which contains it. channels: 3, or 4 for CMYK. */
 int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uint32_t area[4], uint32_t size[2],
-                      uint32_t *channels, int *inverted) {
+                      uint32_t *channels) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
         jpeg_abort_decompress(decoder);
@@ -135,7 +134,6 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     jpeg_start_decompress(decoder);
     codec->quick = loader_entropy_start(codec->entropy, decoder);
     *channels = (uint32_t)decoder->output_components;
-    *inverted = decoder->saw_Adobe_marker ? 1 : 0;
     size[0] = decoder->output_width;
     size[1] = decoder->output_height;
 

@@ -31,7 +31,6 @@ unsafe extern "C" {
         area: *mut u32,
         size: *mut u32,
         channels: *mut u32,
-        inverted: *mut c_int,
     ) -> c_int;
     fn loader_jpeg_read(codec: *mut Opaque, area: *const u32, pixels: *mut u8) -> c_int;
     fn loader_jpeg_encode(
@@ -82,8 +81,6 @@ pub(super) struct Started<'a> {
     pub(super) size: [u32; 2],
     /// Channels per pixel: 3 (RGB), or 4 (CMYK).
     pub(super) channels: u32,
-    /// Whether the CMYK values are stored inverted, as 255 minus the value.
-    pub(super) inverted: bool,
     file: PhantomData<&'a [u8]>,
 }
 
@@ -130,7 +127,7 @@ impl Codec {
 impl<'a> Opened<'a> {
     /// Starts decoding at `eighths` / 8 of the size; `area` is left, top, width, height in the scaled image.
     pub(super) fn start(self, eighths: u32, fast: bool, area: [u32; 4]) -> Result<Started<'a>, String> {
-        let (mut area, mut size, mut channels, mut inverted) = (area, [0; 2], 0, 0);
+        let (mut area, mut size, mut channels) = (area, [0; 2], 0);
         // SAFETY: the header has been read, as `self` proves; the arrays have the lengths that are written.
         let status = unsafe {
             loader_jpeg_start(
@@ -140,12 +137,10 @@ impl<'a> Opened<'a> {
                 area.as_mut_ptr(),
                 size.as_mut_ptr(),
                 &raw mut channels,
-                &raw mut inverted,
             )
         };
         self.codec.check(status)?;
-        let inverted = inverted != 0;
-        Ok(Started { codec: self.codec, area, size, channels, inverted, file: PhantomData })
+        Ok(Started { codec: self.codec, area, size, channels, file: PhantomData })
     }
 }
 

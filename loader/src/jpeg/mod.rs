@@ -130,12 +130,10 @@ impl Decoder {
                 started.read(&mut pixels[..bytes]).map_err(damaged)?;
             }
             4 => {
-                let inverted = started.inverted;
                 self.cmyk.resize(bytes, 0);
                 started.read(&mut self.cmyk).map_err(damaged)?;
                 pixels.clear();
-                pixels
-                    .extend(self.cmyk.as_chunks::<4>().0.iter().flat_map(|&cmyk| from_cmyk(cmyk, inverted)));
+                pixels.extend(self.cmyk.as_chunks::<4>().0.iter().flat_map(|&cmyk| from_cmyk(cmyk)));
             }
             other => return Err(format!("a JPEG of {other} channels")),
         }
@@ -181,11 +179,11 @@ fn damaged(mut message: String) -> String {
     message
 }
 
-/// Pillow's conversion from CMYK to RGB.
-fn from_cmyk(cmyk: [u8; 4], inverted: bool) -> [u8; 3] {
-    let [cyan, magenta, yellow, black] = if inverted { cmyk.map(|value| 255 - value) } else { cmyk };
-    let white = 255 - black;
-    [cyan, magenta, yellow].map(|value| white - multiply(value, white))
+/// Pillow's conversion from CMYK to RGB. The values are stored inverted, as 255 minus the ink, whether or not the file has
+/// Adobe's marker, which says so.
+fn from_cmyk(stored: [u8; 4]) -> [u8; 3] {
+    let [cyan, magenta, yellow, white] = stored;
+    [cyan, magenta, yellow].map(|value| white - multiply(255 - value, white))
 }
 
 /// a b / 255, rounded.

@@ -1,15 +1,16 @@
 //! Reads the captions of a shard in one pass.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use super::compression::Compression;
 use super::members::{FoundMember, members};
 use super::{CAPTION_EXTENSION, READ_AHEAD, reject_empty};
 use crate::Error;
 use crate::source::Source;
 
 /// Calls `each` with the key and the caption (`None` if there is none) of every sample, in tar order, in one pass of
-/// large reads. Only one caption is in memory at a time, and a `.tar.zst` is decompressed on the fly. Returns the
+/// large reads. Only one caption is in memory at a time, and a compressed shard is decompressed on the fly. Returns the
 /// number of samples.
 ///
 /// # Errors
@@ -20,7 +21,8 @@ pub fn captions<E: From<Error>>(
 ) -> Result<u64, E> {
     let source = Source::open(path)?;
     reject_empty(source.len(), path)?;
-    let file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
+    let mut file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
+    let compression = Compression::from_start(file.fill_buf().map_err(Error::read(path))?);
     let mut key = String::new();
     let mut caption = Vec::new();
     let (mut samples, mut captioned) = (0, false);
@@ -45,9 +47,8 @@ pub fn captions<E: From<Error>>(
         }
         Ok(())
     };
-    if path.extension().is_some_and(|extension| extension == "zst") {
-        let decoder = zstd::Decoder::with_buffer(file);
-        let mut archive = ::tar::Archive::new(decoder.map_err(Error::read(path))?);
+    if let Some(compression) = compression {
+        let mut archive = ::tar::Archive::new(compression.decoder(file).map_err(Error::read(path))?);
         members(archive.entries(), None, path, take)?;
         // The tar may end before its compressed file does; damage after it counts, too.
         let rest = io::copy(&mut archive.into_inner(), &mut io::sink());

@@ -35,16 +35,18 @@ pub(super) fn members<R: Read, E: From<Error>>(
     for entry in entries.map_err(|e| damaged(&previous, &e))? {
         let mut entry = entry.map_err(|e| damaged(&previous, &e))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        if is_sparse(&mut entry).map_err(|e| damaged(&previous, &e))? {
+            let problem = format!(
+                "{name} is stored as a sparse file (tar -S), which is not supported; write the tar without -S"
+            );
+            return Err(Error::archive(shard, problem).into());
+        }
         let (offset, size) = (entry.raw_file_position(), entry.size());
         let end = offset.checked_add(size);
         if end.is_none_or(|end| length.is_some_and(|length| end > length)) {
             return Err(Error::archive(shard, format!("it is truncated inside {name}")).into());
         }
         let kind = entry.header().entry_type();
-        if kind.is_gnu_sparse() {
-            let problem = format!("{name} is stored as a sparse file, which is not supported");
-            return Err(Error::archive(shard, problem).into());
-        }
         // Old archives mark folders by a trailing slash only.
         let regular = (kind.is_file() || kind.is_contiguous()) && !name.ends_with('/');
         if let Some((key, extension)) = (regular && !is_metadata(&name)).then(|| split(&name)).flatten() {
@@ -64,6 +66,20 @@ pub(super) fn members<R: Read, E: From<Error>>(
         previous = name;
     }
     Ok(())
+}
+
+/// Whether a member's data are stored without its zeros: in the format of GNU tar, or in one of its three PAX formats.
+fn is_sparse<R: Read>(entry: &mut ::tar::Entry<'_, R>) -> io::Result<bool> {
+    if entry.header().entry_type().is_gnu_sparse() {
+        return Ok(true);
+    }
+    let Some(extensions) = entry.pax_extensions()? else { return Ok(false) };
+    for extension in extensions {
+        if extension?.key_bytes().starts_with(b"GNU.sparse.") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Splits a member's name into key and extension.

@@ -1,10 +1,12 @@
-//! A table of Parquet files with the same schema, with an additional column `shard` where each file belongs to a shard.
+//! A table of Parquet files, with an additional column `shard` where each file belongs to a shard. Its columns are those of
+//! all files, by name.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::Session;
@@ -39,15 +41,22 @@ pub(crate) struct ParquetFiles {
     parts: Vec<Part>,
     check: Option<Check>,
     schema: TableSchema,
-    /// Set after all files were found to have the schema of the first.
+    /// Set after all files were found to match their shards.
     checked: OnceLock<()>,
 }
 
 impl ParquetFiles {
-    /// Takes the columns from the first file. The other files are checked when a query reads the table.
+    /// Reads the columns of all files. Whether they match their shards is checked when a query reads the table.
     pub(crate) fn open(parts: Vec<Part>, check: Option<Check>) -> Result<Self> {
         let first = parts.first().context("a table without files")?;
-        let file_schema = Arc::new(schema_of(&first.path)?);
+        let mut file_schema = schema_of(&first.path)?;
+        for part in &parts[1..] {
+            file_schema = united(&file_schema, &schema_of(&part.path)?).with_context(|| {
+                let (path, first) = (part.path.display(), first.path.display());
+                format!("{path} and {first} cannot be one table; query them separately")
+            })?;
+        }
+        let file_schema = Arc::new(file_schema);
         let shard = first.shard.iter().map(|_| Arc::new(Field::new("shard", DataType::Utf8View, false)));
         let partition: Vec<_> = shard.collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(partition).build();
@@ -58,14 +67,7 @@ impl ParquetFiles {
         if self.checked.get().is_some() {
             return Ok(());
         }
-        let first = self.parts.first().context("a table without files")?;
         for part in &self.parts {
-            if let Some(difference) = difference(self.schema.file_schema(), &schema_of(&part.path)?) {
-                let (path, first) = (part.path.display(), first.path.display());
-                bail!(
-                    "{path} differs from {first}: {difference}; query datasets with different columns separately"
-                );
-            }
             if let (Some(check), Some(shard)) = (self.check, &part.shard) {
                 check(&part.path, shard)?;
             }
@@ -140,20 +142,57 @@ fn plain(field: &Field) -> Field {
     Field::new(field.name(), kind, true)
 }
 
-/// How a file's columns differ from those of the first file, apart from their order; `None` if they are equal.
-fn difference(first: &Schema, other: &Schema) -> Option<String> {
-    let lacks = |a: &Schema, b: &Schema| {
-        a.fields().iter().find(|field| b.column_with_name(field.name()).is_none()).map(|f| f.name().clone())
-    };
-    if let Some(name) = lacks(first, other) {
-        return Some(format!("it has no column {name}"));
+/// The columns of two schemas by name, as DuckDB's `union_by_name` has them: a column that a file lacks is null there, and
+/// one that has several types gets a type that holds the values of all.
+fn united(first: &Schema, other: &Schema) -> Result<Schema> {
+    let mut fields: Vec<Field> = first.fields().iter().map(|field| field.as_ref().clone()).collect();
+    for field in other.fields() {
+        match fields.iter_mut().find(|known| known.name() == field.name()) {
+            None => fields.push(field.as_ref().clone()),
+            Some(known) => {
+                let kind = common(known.data_type(), field.data_type()).with_context(|| {
+                    let (name, here, there) = (field.name(), field.data_type(), known.data_type());
+                    format!("column {name} is {here} in one file and {there} in another")
+                })?;
+                known.set_data_type(kind);
+            }
+        }
     }
-    if let Some(name) = lacks(other, first) {
-        return Some(format!("it has an additional column {name}"));
+    Ok(Schema::new(fields))
+}
+
+/// A type for the values of both: the other one for null, the wider number, text for anything else that can be text.
+fn common(a: &DataType, b: &DataType) -> Option<DataType> {
+    let signed = |kind: &DataType| kind.is_integer() && *kind != DataType::UInt64;
+    match (a, b) {
+        _ if a == b => Some(a.clone()),
+        (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
+        _ if signed(a) && signed(b) => Some(DataType::Int64),
+        _ if a.is_numeric() && b.is_numeric() => Some(DataType::Float64),
+        _ => [a, b].iter().all(|kind| can_cast_types(kind, &DataType::Utf8View)).then_some(DataType::Utf8View),
     }
-    other.fields().iter().find_map(|field| {
-        let expected = first.field_with_name(field.name()).ok()?.data_type();
-        (field.data_type() != expected)
-            .then(|| format!("column {} is {}, not {expected}", field.name(), field.data_type()))
-    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_united_by_name() {
+        let schema = |columns: &[(&str, DataType)]| {
+            Schema::new(columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect::<Vec<_>>())
+        };
+        let first = schema(&[("a", DataType::Int32), ("b", DataType::Null), ("c", DataType::Int64)]);
+        let other = schema(&[("c", DataType::Utf8View), ("d", DataType::Boolean), ("b", DataType::Float32), ("a", DataType::Int64)]);
+        let expected = schema(&[
+            ("a", DataType::Int64),
+            ("b", DataType::Float32),
+            ("c", DataType::Utf8View),
+            ("d", DataType::Boolean),
+        ]);
+        assert_eq!(united(&first, &other).unwrap(), expected);
+        assert_eq!(common(&DataType::UInt64, &DataType::Int64), Some(DataType::Float64));
+        let fields = vec![Field::new("x", DataType::Int64, true)];
+        assert_eq!(common(&DataType::Struct(fields.into()), &DataType::Int64), None);
+    }
 }

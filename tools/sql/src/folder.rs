@@ -157,7 +157,7 @@ fn shards(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             fs::read_dir(input).with_context(|| format!("cannot read {}", input.display()))?;
             if !has_shards(input) {
                 bail!(
-                    "{} has no shards (files that end in .tar or .tar.zst) and no statistics; create shards with \
+                    "{} has no shards (files that end in .tar, .tar.zst, .tar.gz or .tgz) and no statistics; create shards with \
                      `ingest download` or `ingest shard`",
                     input.display()
                 );

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use arrow_schema::DataType;
-use loader::shard;
+use loader::shard::{self, SUFFIXES};
 use serde_json::{Map, Value, json};
 
 use super::text::counted;
@@ -33,11 +33,10 @@ const MENTION: [(&str, &str, &str); 10] = [
 pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &[PathBuf]) -> Result<String> {
     let folder = prefix(&arguments.shards, &arguments.out);
     let has_tables = !findings.survey.columns.is_empty();
-    let (packed, plain): (Vec<PathBuf>, Vec<PathBuf>) = shards
-        .iter()
-        .cloned()
-        .partition(|shard| shard.extension().is_some_and(|extension| extension == "zst"));
-    let tars = [patterns(&folder, &plain, ".tar"), patterns(&folder, &packed, ".tar.zst")].concat();
+    let with = |suffix: &str| -> Vec<PathBuf> {
+        shards.iter().filter(|shard| shard.to_string_lossy().ends_with(suffix)).cloned().collect()
+    };
+    let tars = SUFFIXES.map(|suffix| patterns(&folder, &with(suffix), suffix)).concat();
     let mut distribution = vec![file_set(
         "shards",
         "application/x-tar",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use concepts::foreign_files::read_text;
 use image::imageops::{self, FilterType};
 use loader::program::UsageError;
 use serde_json::{Value, json};
@@ -128,7 +129,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
 
 fn captions(args: &EmbedArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.text_file else { return Ok(args.text.clone()) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 

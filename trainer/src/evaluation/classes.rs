@@ -1,7 +1,8 @@
 //! Class lists: the class names of a dataset, and the names that are used in the prompts.
 
-use std::fs;
 use std::path::Path;
+
+use concepts::foreign_files::read_text;
 
 use crate::error::{Error, Result, reading};
 
@@ -50,7 +51,7 @@ fn first(text: &str) -> String {
 
 /// Reads a file of this form.
 pub fn read(path: &Path) -> Result<Vec<Class>> {
-    let classes = parse(&fs::read_to_string(path).map_err(reading(path))?);
+    let classes = parse(&read_text(path).map_err(reading(path))?);
     checked(classes).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use concepts::foreign_files::{is_apple_double, read_text};
+
 use super::classes::{self, Class};
 use super::masks::{Conversion, Table, without_background};
 pub use super::published_datasets::PUBLISHED;
@@ -192,7 +194,7 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
             if !path.exists() {
                 return Ok((Vec::new(), Vec::new()));
             }
-            let text = fs::read_to_string(&path).map_err(reading(&path))?;
+            let text = read_text(&path).map_err(reading(&path))?;
             let keys = text.split_whitespace().map(str::to_owned);
             keys.map(|key| (String::new(), key.clone(), root.join(layout.image.replace("{}", &key))))
                 .collect()
@@ -245,13 +247,14 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(folder).map_err(reading(folder))?;
-    entries
-        .map(|entry| {
-            let entry = entry.map_err(reading(folder))?;
-            Ok((entry.file_name().to_string_lossy().into_owned(), entry.path()))
-        })
-        .collect()
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).map_err(reading(folder))? {
+        let entry = entry.map_err(reading(folder))?;
+        if !is_apple_double(&entry.path()) {
+            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use concepts::foreign_files::{is_apple_double, read_text};
+
 use crate::error::{Error, Result, reading};
 
 /// File extensions of images in class folders.
@@ -45,7 +47,7 @@ pub(super) fn invalid(path: &Path, problem: impl Into<String>) -> Error {
 
 /// Lines without empty lines at the end. Empty lines in between are kept, because the line number is the class number.
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = fs::read_to_string(path).map_err(reading(path))?;
+    let text = read_text(path).map_err(reading(path))?;
     Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
@@ -128,16 +130,16 @@ impl ImageDataset {
     /// Captions from a file, COCO JSON or JSON lines with `file` and `captions`, and images in a folder. Only the first `most`
     /// captions of an image are used.
     pub fn captions(file: &Path, images: &Path, most: usize) -> Result<Self> {
-        let text = fs::read_to_string(file).map_err(reading(file))?;
+        let text = read_text(file).map_err(reading(file))?;
         let wrong = |e: serde_json::Error| invalid(file, format!("is not a file of captions: {e}"));
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         if file.extension().is_some_and(|extension| extension == "jsonl") {
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
-                let row: Captioned = serde_json::from_str(line).map_err(wrong)?;
+                let row: Captioned = loader::json::parse(line.as_bytes()).map_err(wrong)?;
                 found.push((row.file, row.captions));
             }
         } else {
-            let coco: Coco = serde_json::from_str(&text).map_err(wrong)?;
+            let coco: Coco = loader::json::parse(text.as_bytes()).map_err(wrong)?;
             let mut by_image: BTreeMap<u64, Vec<String>> = BTreeMap::new();
             for caption in coco.annotations {
                 by_image.entry(caption.image_id).or_default().push(caption.caption);
@@ -208,7 +210,8 @@ fn is_image(path: &Path) -> bool {
 
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(reading(folder))?;
-    entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading(folder))).collect()
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading(folder)));
+    paths.filter(|path| !path.as_ref().is_ok_and(|path| is_apple_double(path))).collect()
 }
 
 /// Shards of a split, sorted by number: as many as `nshards.txt` says, or all.

@@ -5,6 +5,8 @@ use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use concepts::foreign_files::is_apple_double;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
 use crate::error::{Error, Result, reading};
@@ -65,7 +67,10 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
     let (width, height) = decoder.dimensions();
     limits.check(width, height)?;
     // If the EXIF data cannot be read, the image is not rotated.
-    let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
+    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
+    // In some WebP and PNG files the block has the prefix that it has in a JPEG.
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
+    let orientation = Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
     drop(decoder);
     let mut picture = DynamicImage::ImageRgb8(loader::pixels::decode(bytes)?);
     picture.apply_orientation(orientation);
@@ -92,7 +97,11 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let mut found = if input.is_dir() {
             let entries = fs::read_dir(input).map_err(reading(input))?;
             let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|e| e.path())).collect();
-            paths.map_err(reading(input))?.into_iter().filter(|path| is_picture(path)).collect()
+            paths
+                .map_err(reading(input))?
+                .into_iter()
+                .filter(|path| is_picture(path) && !is_apple_double(path))
+                .collect()
         } else if input.exists() {
             vec![input.clone()]
         } else {

@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use concepts::foreign_files::read_text;
 use serde_json::{Value, json};
 
 use super::super::classes::{self, ClassNames};
@@ -228,7 +229,7 @@ impl SegmentationArgs {
 
 /// Number of classes of the dataset that the vocabulary file contains; `None` if the file does not exist any more.
 fn covered(set: &SegmentationDataset, names: &Value) -> Option<usize> {
-    let text = std::fs::read_to_string(names.as_str()?).ok()?;
+    let text = read_text(Path::new(names.as_str()?)).ok()?;
     let bank: std::collections::HashSet<String> = text.lines().map(concepts::canonical).collect();
     let known =
         |class: &&classes::Class| class.words.iter().any(|word| bank.contains(&concepts::canonical(word)));
