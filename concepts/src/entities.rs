@@ -1,5 +1,7 @@
-//! HTML character references, replaced as by Python's `html.unescape` (HTML 5, section 13.2.5).
+//! HTML character references, replaced as by Python's `html.unescape` (HTML 5, section 13.2.5), or more cautiously, as by
+//! ftfy.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
@@ -9,8 +11,11 @@ const NAMED: &str = include_str!("../models/entities.txt");
 /// Maximum length of a name in characters, without its semicolon.
 const MAX_NAME_LENGTH: usize = 32;
 
+/// The same for [`unescape_complete`], and for a number.
+const MAX_COMPLETE_LENGTH: usize = 24;
+
 /// The characters for the numbers 0x80..=0x9f: those of Windows-1252, where it has one.
-const WINDOWS_1252: [char; 32] = [
+pub(crate) const WINDOWS_1252: [char; 32] = [
     '\u{20ac}', '\u{81}', '\u{201a}', '\u{192}', '\u{201e}', '\u{2026}', '\u{2020}', '\u{2021}', '\u{2c6}',
     '\u{2030}', '\u{160}', '\u{2039}', '\u{152}', '\u{8d}', '\u{17d}', '\u{8f}', '\u{90}', '\u{2018}',
     '\u{2019}', '\u{201c}', '\u{201d}', '\u{2022}', '\u{2013}', '\u{2014}', '\u{2dc}', '\u{2122}', '\u{161}',
@@ -32,6 +37,44 @@ pub(crate) fn unescape(text: &str) -> String {
     }
     out.push_str(rest);
     out
+}
+
+/// Replaces only the references that end with a semicolon, as ftfy does, and knows more names: those in small letters also
+/// in capitals, for capital characters (`&EACUTE;`).
+pub(crate) fn unescape_complete(text: &str) -> Cow<'_, str> {
+    let mut out = String::new();
+    let mut done = 0;
+    for (ampersand, _) in text.match_indices('&') {
+        let rest = &text[ampersand + 1..];
+        let start = usize::from(rest.starts_with('#'));
+        let most = MAX_COMPLETE_LENGTH + 1;
+        let count = rest[start..].bytes().take(most).take_while(u8::is_ascii_alphanumeric).count();
+        let length = start + count + 1;
+        if count == 0 || count == most || rest.as_bytes().get(length - 1) != Some(&b';') {
+            continue;
+        }
+        if let Some(characters) = complete(&rest[..length]) {
+            out.push_str(&text[done..ampersand]);
+            out.push_str(&characters);
+            done = ampersand + 1 + length;
+        }
+    }
+    if done == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[done..]);
+    Cow::Owned(out)
+}
+
+/// The characters for `amp;` or `#38;`.
+fn complete(reference: &str) -> Option<Cow<'static, str>> {
+    if let Some(characters) = named().get(reference).or_else(|| named_in_capitals().get(reference)) {
+        return Some(Cow::Borrowed(characters));
+    }
+    let mut character = String::new();
+    let whole = reference.starts_with('#') && number(reference, &mut character) == reference.len();
+    // ftfy looks for a semicolon to see that the number was invalid, and so keeps the reference of the semicolon.
+    (whole && character != ";").then_some(Cow::Owned(character))
 }
 
 /// Appends the character for `#38;` or `#x26;` at the start of `text`. Returns the length of the reference, 0 if there
@@ -79,6 +122,20 @@ fn name(text: &str, out: &mut String) -> usize {
         }
     }
     0
+}
+
+fn named_in_capitals() -> &'static HashMap<String, String> {
+    static NAMES: OnceLock<HashMap<String, String>> = OnceLock::new();
+    NAMES.get_or_init(|| {
+        let in_capitals = |(name, characters): (&&str, &String)| {
+            let capitals = name.to_uppercase();
+            // Names that mean something else, or begin with a name that needs no semicolon, are left alone.
+            let free = unescape(&format!("&{capitals}")) == format!("&{capitals}");
+            let small = name.ends_with(';') && !name.contains(|c: char| c.is_ascii_uppercase());
+            (small && free).then(|| (capitals, characters.to_uppercase()))
+        };
+        named().iter().filter_map(in_capitals).collect()
+    })
 }
 
 fn named() -> &'static HashMap<&'static str, String> {

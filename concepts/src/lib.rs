@@ -6,7 +6,7 @@
 //!
 //! | term | meaning | here |
 //! |---|---|---|
-//! | canonical text | the caption as CLIP's tokenizer normalises it | `two tiny rubber ducks near snow` |
+//! | canonical text | the caption as CLIP's tokenizer repairs and normalises it | `two tiny rubber ducks near snow` |
 //! | phrase | a noun phrase of the canonical text | `two tiny rubber ducks`; `snow` |
 //! | head | the lemma of the phrase's last noun | `duck`; `snow` |
 //! | concept | the noun before the head, if there is one, and the head | `rubber duck`; `snow` |
@@ -29,6 +29,7 @@ pub mod files;
 pub mod foreign_files;
 mod grammar;
 mod lemma;
+mod repair;
 pub mod sidecar;
 pub mod statistics;
 pub mod tagger;
@@ -36,6 +37,6 @@ pub mod training;
 pub mod words;
 
 pub use bank::{Bank, Matching};
-pub use canonical::{canonical, canonical_into};
+pub use canonical::{CANONICAL_VERSION, canonical, canonical_into};
 pub use error::Error;
 pub use extractor::{Extractor, Mention, MentionView, TaggerDescription, TaggerKind};

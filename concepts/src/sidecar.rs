@@ -9,7 +9,8 @@
 //! | phrase_start, phrase_end, concept_start, concept_end | uint32 | byte offsets into the canonical text, the end is exclusive |
 //! | tags | utf8 | Penn Treebank tags of the phrase's words, separated by spaces |
 //!
-//! Canonical text is what [`canonical`](crate::canonical()) returns. The footer's key `concepts` holds one JSON object,
+//! Canonical text is what [`canonical`](crate::canonical()) returns; a sidecar of another [version](CANONICAL_VERSION) is
+//! refused, because its offsets count in another text. The footer's key `concepts` holds one JSON object,
 //! [`Metadata`].
 //!
 //! Captions that were tagged directly from a table belong to no shard. Their sidecars are the numbered parts of a
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
+use crate::{CANONICAL_VERSION, Error};
 
 pub use concepts::ConceptReader;
 pub use parts::{PARTS, Parts, Table};
@@ -49,6 +50,9 @@ pub struct Metadata {
     pub tagger_hash: String,
     /// Version of the grammar and of the rule for concepts.
     pub grammar: u32,
+    /// [`CANONICAL_VERSION`] of the text that the offsets count in. Sidecars of version 1 do not have the field.
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub canonical: u32,
     /// File name of the shard, or of the table that the captions were read from.
     pub shard: String,
     /// Size of the shard or table, bytes.
@@ -93,6 +97,7 @@ impl Metadata {
             tagger: tagger.name.clone(),
             tagger_hash: tagger.hash.clone(),
             grammar: tagger.grammar,
+            canonical: CANONICAL_VERSION,
             shard: file_name(shard),
             shard_bytes,
             rows: None,
@@ -108,7 +113,13 @@ impl Metadata {
         Self { samples: 0, captions_without_mention: 0, mentions: 0, ..self.clone() }
     }
 
-    /// Returns an error if the sidecar at `path` was not made from this shard, with this size and number of samples.
+    /// Whether the offsets count in canonical text of this program's version.
+    pub fn is_current(&self) -> bool {
+        self.canonical == CANONICAL_VERSION
+    }
+
+    /// Returns an error if the sidecar at `path` was not made from this shard, with this size and number of samples, or if
+    /// its offsets count in canonical text of another version.
     pub fn refuse_unless_for(
         &self,
         path: &Path,
@@ -124,10 +135,31 @@ impl Metadata {
         } else if self.samples != samples {
             format!("was made from {} samples, but {name} has {samples}", self.samples)
         } else {
-            return Ok(());
+            return self.refuse_unless_current(path);
         };
         Err(Error::Stale { path: path.to_owned(), what })
     }
+
+    fn refuse_unless_current(&self, path: &Path) -> Result<(), Error> {
+        if self.is_current() {
+            return Ok(());
+        }
+        let what = format!(
+            "its offsets count in captions that were normalised by version {} of the rules, but this program has \
+             version {CANONICAL_VERSION}",
+            self.canonical
+        );
+        Err(Error::Stale { path: path.to_owned(), what })
+    }
+}
+
+fn first_version() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_first_version(version: &u32) -> bool {
+    *version == first_version()
 }
 
 /// One mention, as a row of the sidecar.

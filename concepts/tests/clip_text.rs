@@ -1,4 +1,4 @@
-//! Compares canonical text and token ids with CLIP's own Python code (`fixtures/clip_text.py`).
+//! Compares canonical text and token ids with CLIP's own Python code (`tests/fixtures/text/make.py`).
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 fn fixture() -> Value {
-    serde_json::from_str(include_str!("fixtures/clip_text.json")).unwrap()
+    serde_json::from_str(include_str!("../../tests/fixtures/text/captions.json")).unwrap()
 }
 
 /// A file of the real data next to the checkout, if it exists.

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use concepts::sidecar::{Metadata, Sidecar, Writer, path_for};
-use concepts::{Error, Mention, TaggerDescription};
+use concepts::{CANONICAL_VERSION, Error, Mention, TaggerDescription};
 
 const TEXT: &str = "a man with two tennis rackets";
 
@@ -88,6 +88,39 @@ fn a_stale_sidecar_is_rejected() {
         assert!(matches!(error, Error::Stale { .. }));
         assert!(error.to_string().contains("00003.concepts.parquet"), "{error}");
     }
+}
+
+#[test]
+fn offsets_in_canonical_text_of_another_version_are_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    let write = |canonical| {
+        let metadata = Metadata { canonical, ..Metadata::new(&tagger(), Path::new("00003.tar"), 10_240) };
+        let mut writer = Writer::create(&path, metadata).unwrap();
+        writer.push(0, "000030000", TEXT, &mentions()).unwrap();
+        writer.finish().unwrap();
+        let text = String::from_utf8_lossy(&fs::read(&path).unwrap()).into_owned();
+        (text.contains("\"canonical\":"), Sidecar::open(&path).unwrap())
+    };
+    let check = |sidecar: &Sidecar| sidecar.refuse_unless_for(Path::new("00003.tar"), 10_240, 1);
+
+    let (has_field, current) = write(CANONICAL_VERSION);
+    assert!(has_field && current.metadata.is_current());
+    check(&current).unwrap();
+    // The first version did not write the field.
+    let (has_field, first) = write(1);
+    assert!(!has_field && first.metadata.canonical == 1 && !first.metadata.is_current());
+    let error = check(&first).unwrap_err().to_string();
+    assert!(error.contains("00003.concepts.parquet") && error.contains("version 1 of the rules"), "{error}");
+    let (_, newer) = write(CANONICAL_VERSION + 1);
+    assert!(check(&newer).is_err());
+
+    // The footer alone is enough to see it, also without the beginning of the file.
+    let bytes = bytes::Bytes::from(fs::read(&path).unwrap());
+    let length = bytes.len() as u64;
+    let end = bytes.slice(4..);
+    assert_eq!(Sidecar::metadata_at_end(&path, &end, length).unwrap(), newer.metadata);
+    assert!(Sidecar::metadata_at_end(&path, &bytes.slice(bytes.len() - 20..), length).is_err());
 }
 
 #[test]

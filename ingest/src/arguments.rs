@@ -53,8 +53,9 @@ Examples:
   echo 'two dogs on a wooden bench' | ingest tag --text -
 
 The sidecar 00000.concepts.parquet has one row per mention: the noun phrase and its concept, with
-their positions in the normalised caption (HTML entities decoded, white space collapsed, lower
-case, as CLIP's tokenizer does). Sidecars that are up to date are kept; outdated ones are replaced.";
+their positions in the normalised caption (damaged characters repaired, HTML entities decoded, white
+space collapsed, lower case, as CLIP's tokenizer does). Sidecars that are up to date are kept;
+outdated ones are replaced.";
 
 /// Turns lists of image URLs and local image folders into WebDataset shards, and finds the concepts in their captions.
 #[derive(Parser)]

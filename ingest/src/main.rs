@@ -205,6 +205,12 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
             (_, before) => eprintln!("already complete before this run: {}", counted(before, noun)),
         }
     }
+    if totals.renewed > 0 {
+        eprintln!(
+            "renewed {}, made when captions were normalised by older rules",
+            counted(totals.renewed, "sidecar")
+        );
+    }
     if totals.incomplete > 0 {
         eprintln!(
             "skipped {} (no _stats.json): finish them with the command that makes them, then tag again",

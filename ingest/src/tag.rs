@@ -34,6 +34,8 @@ pub struct Totals {
     pub tagged: u64,
     /// Tagged shards that had a sidecar of another shard, tagger or grammar.
     pub replaced: u64,
+    /// Tagged shards whose sidecar was made from captions that an older version of the rules had normalised.
+    pub renewed: u64,
     /// Shards that were skipped because they are incomplete.
     pub incomplete: u64,
     /// Captions, including empty ones and those of shards that were already tagged.
@@ -77,6 +79,7 @@ impl Totals {
             "shards": self.shards,
             "tagged": self.tagged,
             "replaced": self.replaced,
+            "renewed": self.renewed,
             "incomplete": self.incomplete,
             "captions": self.captions,
             "mentions": self.mentions,
@@ -159,10 +162,13 @@ impl<'a> Captions<'a> {
 enum Existing {
     Missing,
     Stale,
+    /// Of an older version of canonical text.
+    Older,
     Current(Metadata),
 }
 
-/// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, layout).
+/// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, canonical
+/// text, layout).
 fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Existing, Error> {
     let footer = if source::is_remote(path) {
         match source::read(path) {
@@ -177,6 +183,7 @@ fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Existing, Error>
     };
     match footer {
         Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(found)),
+        Ok(found) if found.canonical < metadata.canonical => Ok(Existing::Older),
         _ => Ok(Existing::Stale),
     }
 }
@@ -215,6 +222,7 @@ impl SharedProgress {
             totals.captions_not_utf8 += not_utf8;
             totals.tagged += 1;
             totals.replaced += u64::from(stale);
+            totals.renewed += u64::from(matches!(before, Existing::Older));
         });
     }
 

@@ -72,6 +72,22 @@ pub enum Error {
         source: concepts::Error,
     },
 
+    /// Sidecars count offsets in captions that another version of the rules has normalised.
+    #[error(
+        "{} of {of} sidecars were made when captions were normalised by other rules (version {} is needed), so their \
+         offsets may be wrong: {}; run `ingest tag` on {}",
+        shards.len(),
+        concepts::CANONICAL_VERSION,
+        some(shards),
+        folders(shards)
+    )]
+    Outdated {
+        /// Their shards.
+        shards: Vec<PathBuf>,
+        /// Number of shards in all.
+        of: usize,
+    },
+
     /// The dataset has fewer samples than one batch.
     #[error(
         "the shards hold {samples} samples, fewer than one batch of {batch_size}; give more shards or a smaller batch"
@@ -129,6 +145,31 @@ pub enum Error {
     /// A thread could not be started, or all of them have ended.
     #[error("the threads of the loader cannot be started, or have ended: {0}")]
     Threads(io::Error),
+}
+
+/// The sidecars of the first shards, and how many there are besides.
+fn some(shards: &[PathBuf]) -> String {
+    const NAMED: usize = 5;
+    let mut names: Vec<String> = shards
+        .iter()
+        .take(NAMED)
+        .map(|shard| crate::shard::sidecar_path(shard).display().to_string())
+        .collect();
+    if shards.len() > NAMED {
+        names.push(format!("{} more", shards.len() - NAMED));
+    }
+    names.join(", ")
+}
+
+/// The folders of the shards.
+fn folders(shards: &[PathBuf]) -> String {
+    let mut folders: Vec<String> = shards
+        .iter()
+        .map(|shard| shard.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        .map(|folder| folder.display().to_string())
+        .collect();
+    folders.dedup();
+    folders.join(" and on ")
 }
 
 impl Error {

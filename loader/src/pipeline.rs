@@ -25,7 +25,7 @@ use crate::order::{Epoch, Mixture, Position};
 use crate::slot::{HeapSlot, Images, Lender, Piece, Slot};
 use crate::store::Store;
 use crate::worker::{Job, Made, Row, decode_jobs, read_jobs};
-use crate::{Error, Settings};
+use crate::{Error, Settings, sidecar};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;
@@ -48,16 +48,20 @@ pub(crate) struct Shared {
 
 impl Loader {
     /// Checks the settings and counts the samples: from the shards' `_stats.json`, or, for shards without one (written
-    /// by other tools), by a pass over the headers.
+    /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
+        if settings.bank.is_some() {
+            sidecar::refuse_outdated(&settings.shards)?;
+        }
         let store = Store::new(
             settings.shards.clone(),
             settings.bank.is_some(),
             settings.caption_source.clone(),
             settings.cache.clone(),
         );
-        let counts = count(&store, settings.threads)?;
+        let counts =
+            for_each_shard(settings.shards.len(), settings.threads, |shard| store.count(shard as u32))?;
         let Settings { seed, streams, window, batch_size, .. } = settings;
         let shards = counts.len();
         let starts = counts
@@ -127,31 +131,34 @@ impl Shared {
     }
 }
 
-/// Number of samples of every shard, counted on several threads.
-fn count(store: &Store, threads: usize) -> Result<Vec<u32>, Error> {
-    let shards = store.shards().len();
+/// Calls `work` with the number of every shard, on several threads, and returns the results in order, or the first error.
+pub(crate) fn for_each_shard<T: Send>(
+    shards: usize,
+    threads: usize,
+    work: impl Fn(usize) -> Result<T, Error> + Sync,
+) -> Result<Vec<T>, Error> {
     let next = AtomicUsize::new(0);
-    let counted: Vec<Vec<(usize, Result<u32, Error>)>> = thread::scope(|scope| {
+    let done: Vec<Vec<(usize, Result<T, Error>)>> = thread::scope(|scope| {
         let work = || {
-            let mut counted = Vec::new();
+            let mut done = Vec::new();
             loop {
                 let shard = next.fetch_add(1, Ordering::Relaxed);
                 if shard >= shards {
-                    return counted;
+                    return done;
                 }
-                let count = store.count(shard as u32);
-                if count.is_err() {
+                let result = work(shard);
+                if result.is_err() {
                     next.store(shards, Ordering::Relaxed);
                 }
-                counted.push((shard, count));
+                done.push((shard, result));
             }
         };
         let started: Vec<_> = (0..threads.min(shards)).map(|_| scope.spawn(work)).collect();
         started.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
     });
-    let mut counted: Vec<_> = counted.into_iter().flatten().collect();
-    counted.sort_by_key(|(shard, _)| *shard);
-    counted.into_iter().map(|(_, count)| count).collect()
+    let mut done: Vec<_> = done.into_iter().flatten().collect();
+    done.sort_by_key(|(shard, _)| *shard);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 /// A slot and its row buffers.

@@ -1,10 +1,12 @@
 //! Opens the sidecar of a shard, on disk or in an object store.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use concepts::sidecar::Sidecar;
+use concepts::sidecar::{Metadata, Sidecar};
 
+use crate::pipeline::for_each_shard;
+use crate::source::Source;
 use crate::{Error, shard, source};
 
 /// Opens the sidecar of a shard, which may be remote ([`source`]), and checks that it was written for this shard: that
@@ -16,16 +18,50 @@ use crate::{Error, shard, source};
 pub fn open(path: &Path, samples: Option<u32>) -> Result<Sidecar, Error> {
     let wrap = |source| Error::Sidecar { shard: path.to_owned(), source };
     let sidecar_path = shard::sidecar_path(path);
-    let bytes = source::read(&sidecar_path).map_err(|error| match error {
-        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Error::NoSidecar { shard: path.to_owned(), sidecar: sidecar_path.clone() }
-        }
-        error => error,
-    })?;
+    let bytes = source::read(&sidecar_path).map_err(|error| missing(path, error))?;
     let sidecar = Sidecar::from_bytes(&sidecar_path, bytes).map_err(wrap)?;
     // The size of the stored file; an open archive reports the size of the decompressed tar.
     let bytes = source::length(path)?;
     let samples = samples.unwrap_or(sidecar.metadata.samples);
     sidecar.refuse_unless_for(path, bytes, samples).map_err(wrap)?;
     Ok(sidecar)
+}
+
+fn missing(shard: &Path, error: Error) -> Error {
+    match error {
+        Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Error::NoSidecar { shard: shard.to_owned(), sidecar: shard::sidecar_path(shard) }
+        }
+        error => error,
+    }
+}
+
+/// Reads the footers of all sidecars, so that outdated ones are found when a run starts and not when it reaches them.
+///
+/// # Errors
+/// Some of them count offsets in captions that another version of the rules has normalised
+/// ([`concepts::CANONICAL_VERSION`]); or a sidecar does not exist or cannot be read.
+pub fn refuse_outdated(shards: &[PathBuf]) -> Result<(), Error> {
+    let current = for_each_shard(shards.len(), READERS, |shard| Ok(metadata(&shards[shard])?.is_current()))?;
+    let outdated: Vec<PathBuf> =
+        shards.iter().zip(current).filter(|(_, current)| !current).map(|(shard, _)| shard.clone()).collect();
+    if outdated.is_empty() { Ok(()) } else { Err(Error::Outdated { shards: outdated, of: shards.len() }) }
+}
+
+/// Number of threads that read footers. They mostly wait.
+const READERS: usize = 16;
+
+/// Bytes at the end of a sidecar that are read for its footer, which has a few thousand.
+const END: u64 = 64 << 10;
+
+/// The metadata of a shard's sidecar.
+fn metadata(shard: &Path) -> Result<Metadata, Error> {
+    let path = shard::sidecar_path(shard);
+    let file = Source::open(&path).map_err(|error| missing(shard, error))?;
+    let read = |bytes: u64| -> Result<Metadata, Error> {
+        let end = file.read(file.len() - bytes, bytes)?;
+        Sidecar::metadata_at_end(&path, &end, file.len())
+            .map_err(|source| Error::Sidecar { shard: shard.to_owned(), source })
+    };
+    if file.len() <= END { read(file.len()) } else { read(END).or_else(|_| read(file.len())) }
 }

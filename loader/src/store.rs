@@ -59,10 +59,6 @@ impl Store {
         Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
     }
 
-    pub(crate) fn shards(&self) -> &[PathBuf] {
-        &self.shards
-    }
-
     /// Whether any shard is remote.
     pub(crate) fn is_remote(&self) -> bool {
         self.shards.iter().any(|shard| source::is_remote(shard))

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::common::{content, damage, identity, key_of, settings, write_shards, write_table};
 use concepts::sidecar::{Metadata, Writer};
-use concepts::{Bank, Matching, Mention, TaggerDescription};
+use concepts::{Bank, CANONICAL_VERSION, Matching, Mention, TaggerDescription};
 use loader::shard::{sidecar_path, stats_path, table_path};
 use loader::{Batch, BatchMention, Cache, Loader, Position, Settings};
 
@@ -105,9 +105,14 @@ fn mentions(caption: &str) -> Vec<Mention> {
 }
 
 fn write_sidecar(shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
+    write_sidecar_of(CANONICAL_VERSION, shard, key, samples);
+}
+
+fn write_sidecar_of(canonical: u32, shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
     let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
     let bytes = fs::metadata(shard).unwrap().len();
-    let mut writer = Writer::create(&sidecar_path(shard), Metadata::new(&tagger, shard, bytes)).unwrap();
+    let metadata = Metadata { canonical, ..Metadata::new(&tagger, shard, bytes) };
+    let mut writer = Writer::create(&sidecar_path(shard), metadata).unwrap();
     for sample in 0..samples {
         let caption = CAPTION.replace('7', &sample.to_string());
         writer.push(sample as u32, &key(sample), &caption, &mentions(&caption)).unwrap();
@@ -172,6 +177,31 @@ fn sidecars_of_another_shard_are_rejected() {
 
     let without_captions = Settings { captions: false, ..settings };
     assert!(Loader::open(without_captions).unwrap_err().to_string().contains("mentions need captions"));
+}
+
+/// Before the first batch, although their text would be the same for all captions here.
+#[test]
+fn outdated_sidecars_are_named_when_the_dataset_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[8; 9], |_, _| None);
+    let write = |canonical: u32, shard: usize| {
+        write_sidecar_of(canonical, &shards[shard], |sample| key_of(shard, sample), 8);
+    };
+    (0..9).for_each(|shard| write(CANONICAL_VERSION, shard));
+    let settings = with_bank(shards.clone());
+    assert!(Loader::open(settings.clone()).is_ok());
+    for shard in [3, 8] {
+        write(1, shard);
+    }
+    let error = Loader::open(settings.clone()).unwrap_err().to_string();
+    let name = |shard: usize| sidecar_path(&shards[shard]).display().to_string();
+    let expected = format!("{}, {}; run `ingest tag` on {}", name(3), name(8), folder.path().display());
+    assert!(error.starts_with("2 of 9 sidecars") && error.ends_with(&expected), "{error}");
+    (0..9).for_each(|shard| write(1, shard));
+    let error = Loader::open(settings.clone()).unwrap_err().to_string();
+    assert!(error.contains(&name(4)) && !error.contains(&name(5)) && error.contains("4 more"), "{error}");
+    // Without mentions, sidecars are not needed.
+    assert!(Loader::open(Settings { bank: None, ..settings }).is_ok());
 }
 
 /// The cache keeps the image positions that a pass over the headers finds: opening the dataset again needs no pass, and

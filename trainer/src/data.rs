@@ -24,6 +24,7 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     if settings.objective.name != Objective::Simzss {
         return Ok(None);
     }
+    loader::sidecar::refuse_outdated(shards)?;
     let bank = if let Some(path) = &settings.bank.names {
         Bank::from_file(path)?
     } else {

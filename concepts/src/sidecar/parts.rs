@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cut, Metadata, RowsOfTable, VERSION};
+use super::{Cut, Metadata, RowsOfTable, VERSION, first_version, is_first_version};
 use crate::files::write_atomic;
-use crate::{Error, TaggerDescription};
+use crate::{CANONICAL_VERSION, Error, TaggerDescription};
 
 /// File name of [`Parts`] in its folder.
 pub const PARTS: &str = "captions.json";
@@ -26,6 +26,9 @@ pub struct Parts {
     pub tagger_hash: String,
     /// Version of the grammar and of the rule for concepts.
     pub grammar: u32,
+    /// [`CANONICAL_VERSION`] of the text that the offsets count in, as in [`Metadata`].
+    #[serde(default = "first_version", skip_serializing_if = "is_first_version")]
+    pub canonical: u32,
     /// How the tables were read.
     #[serde(flatten)]
     pub cut: Cut,
@@ -52,6 +55,7 @@ impl Parts {
             tagger: tagger.name.clone(),
             tagger_hash: tagger.hash.clone(),
             grammar: tagger.grammar,
+            canonical: CANONICAL_VERSION,
             cut,
             tables: Vec::new(),
         }
@@ -103,6 +107,7 @@ impl Parts {
                 tagger: self.tagger.clone(),
                 tagger_hash: self.tagger_hash.clone(),
                 grammar: self.grammar,
+                canonical: self.canonical,
                 shard: table.name.clone(),
                 shard_bytes: table.bytes,
                 rows: Some(RowsOfTable { first: start + part * size, cut: self.cut.clone() }),
@@ -113,8 +118,10 @@ impl Parts {
         })
     }
 
-    /// Returns an error if the part at `path`, whose footer is `found`, is not the one that `footer` describes.
+    /// Returns an error if the part at `path`, whose footer is `found`, is not the one that `footer` describes, or if its
+    /// offsets count in canonical text of another version.
     pub fn refuse_unless(footer: &Metadata, found: &Metadata, path: &Path) -> Result<(), Error> {
+        found.refuse_unless_current(path)?;
         if footer.uncounted() == found.uncounted() && footer.samples == found.samples {
             return Ok(());
         }
@@ -143,5 +150,13 @@ mod tests {
             parts.footers().map(|it| (it.shard.clone(), it.rows.unwrap().first, it.samples)).collect();
         let expected = [("a.csv", 0, 10), ("a.csv", 10, 10), ("a.csv", 20, 5), ("b.csv", 25, 10)];
         assert_eq!(footers, expected.map(|(name, first, samples)| (name.to_owned(), first, samples)));
+
+        // Parts of an older version are refused, also if captions.json is of the same version.
+        let current = parts.footers().next().unwrap();
+        Parts::refuse_unless(&current, &current, Path::new("00000.concepts.parquet")).unwrap();
+        parts.canonical = 1;
+        let older = parts.footers().next().unwrap();
+        let error = Parts::refuse_unless(&older, &older, Path::new("00000.concepts.parquet")).unwrap_err();
+        assert!(error.to_string().contains("version 1 of the rules"), "{error}");
     }
 }

@@ -12,7 +12,8 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::reader::ChunkReader;
+use parquet::file::metadata::ParquetMetaDataReader;
+use parquet::file::reader::{ChunkReader, Length};
 
 use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, writer};
 use crate::Error;
@@ -85,11 +86,19 @@ impl Sidecar {
     /// Reads only the metadata, from the footer.
     pub fn read_metadata(path: &Path) -> Result<Metadata, Error> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
+        let length = file.len();
+        Self::metadata_at_end(path, &file, length)
+    }
+
+    /// The same from the last bytes of a sidecar of `length` bytes, which must include the footer.
+    pub fn metadata_at_end<C: ChunkReader>(path: &Path, end: &C, length: u64) -> Result<Metadata, Error> {
         let broken = |e: &dyn std::fmt::Display| {
             Error::table(path, format!("it is not a valid sidecar: {e}; tag the shard again"))
         };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(&e))?;
-        metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))
+        let mut reader = ParquetMetaDataReader::new();
+        reader.try_parse_sized(end, length).map_err(|e| broken(&e))?;
+        let footer = reader.finish().map_err(|e| broken(&e))?;
+        metadata_of(footer.file_metadata()).map_err(|e| broken(&e))
     }
 
     fn add(&mut self, batch: &RecordBatch, interner: &mut Interner) -> Result<(), String> {
@@ -169,7 +178,8 @@ impl Sidecar {
         }
     }
 
-    /// Returns an error if this sidecar was not made from this shard, with this size and number of samples.
+    /// Returns an error if this sidecar was not made from this shard, with this size and number of samples, or if its offsets
+    /// count in canonical text of another version.
     pub fn refuse_unless_for(&self, shard: &Path, shard_bytes: u64, samples: u32) -> Result<(), Error> {
         self.metadata.refuse_unless_for(&self.path, shard, shard_bytes, samples)
     }

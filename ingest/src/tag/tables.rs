@@ -181,6 +181,7 @@ impl Input<'_> {
             tagger: self.parts.tagger.clone(),
             tagger_hash: self.parts.tagger_hash.clone(),
             grammar: self.parts.grammar,
+            canonical: self.parts.canonical,
             shard: table.name.clone(),
             shard_bytes: table.bytes,
             rows: Some(RowsOfTable { first: self.row, cut: self.parts.cut.clone() }),

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use crate::common::{code, command, contents, error_line, errors, ingest, jpeg, summary, table};
+use concepts::sidecar::{Sidecar, Writer};
 use serde_json::Value;
 
 /// A tar as other tools write it: no table, no statistics, captions before images, names with folders.
@@ -65,6 +66,44 @@ fn foreign_shards_are_tagged_in_tar_order_and_once() {
     let again = summary(&ingest(&["tag", path, "--json"]));
     assert_eq!((&again["tagged"], &again["replaced"]), (&1.into(), &1.into()));
     assert_eq!(code(&ingest(&["verify", path])), 0);
+}
+
+#[test]
+fn sidecars_of_an_older_normalisation_are_renewed_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let captions: [&[u8]; 2] = ["The dog’s “ﬁrst” ball &amp; a cafÃ©".as_bytes(), b"two cats"];
+    for name in ["a", "b", "c"] {
+        foreign(&folder.path().join(name).with_extension("tar"), &captions);
+    }
+    let path = folder.path().to_str().unwrap();
+    assert_eq!(code(&ingest(&["tag", path])), 0);
+    let tagged = contents(folder.path());
+    // As the program of that version wrote them: without the field.
+    for name in ["a.concepts.parquet", "c.concepts.parquet"] {
+        let sidecar = folder.path().join(name);
+        let mut metadata = Sidecar::read_metadata(&sidecar).unwrap();
+        metadata.canonical = 1;
+        let mut writer = Writer::create(&sidecar, metadata).unwrap();
+        for (sample, key) in [(0, "data/0000"), (1, "data/0001")] {
+            writer.push(sample, key, "", &[]).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let outdated = ingest(&["verify", path]);
+    assert_eq!(code(&outdated), 1);
+    assert!(errors(&outdated).contains("c.concepts.parquet: its offsets count"), "{}", errors(&outdated));
+    let output = ingest(&["tag", path, "--json"]);
+    let counts = summary(&output);
+    assert_eq!(
+        (&counts["tagged"], &counts["renewed"], &counts["replaced"]),
+        (&2.into(), &2.into(), &0.into())
+    );
+    assert!(errors(&output).contains("renewed 2 sidecars"), "{}", errors(&output));
+    assert!(contents(folder.path()) == tagged);
+    assert_eq!(code(&ingest(&["verify", path])), 0);
+    let rows = table(&folder.path().join("a.concepts.parquet"));
+    let phrases: Vec<&str> = rows.iter().map(|row| row["phrase"].as_str()).collect();
+    assert!(phrases.contains(&"a café"), "{phrases:?}");
 }
 
 #[test]
