@@ -39,12 +39,14 @@ pub struct CacheSettings {
 pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
-    let vision = ImageEncoder::open(&settings.vision, settings.precision.kind(device), device)?;
+    let mut tower = settings.vision.clone();
+    eprintln!("{}", tower.settle_position("--position")?);
+    let vision = ImageEncoder::open(&tower, settings.precision.kind(device), device)?;
     let size = i64::from(settings.size);
     vision.tower.check_size("--size", size)?;
     let shards = loader::shard::list(&settings.shards)?;
     let loader = data::image_loader(shards, settings.size, settings.threads)?;
-    let header = CacheHeader::new(&settings.vision, &vision.tower, settings.size, &loader)?;
+    let header = CacheHeader::new(&tower, &vision.tower, settings.size, &loader)?;
     let mut writer = CacheWriter::create(out, header.clone())?;
     let mut progress = Progress::new("caching features", "images", header.samples as u64);
 

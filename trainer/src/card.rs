@@ -228,6 +228,12 @@ fn body(
         "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
         state.step, settings.data.batch_size, settings.data.size
     )?;
+    if let Some(position) = settings.vision.position.filter(|_| !checkpoint.trains_vision()) {
+        writeln!(
+            out,
+            "The position embedding of the vision tower is resized to other image sizes as in `{position}`.\n"
+        )?;
+    }
     let lr = settings.optimizer.describe_lr(settings.data.batch_size);
     writeln!(out, "Maximum learning rate: {lr}.\n")?;
 

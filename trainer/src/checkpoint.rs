@@ -22,7 +22,8 @@ use crate::error::{Error, Result, reading, writing};
 use crate::objective::Objective;
 use crate::optimizer::Optimizer;
 use crate::settings::Settings;
-use crate::towers::{Activation, ClipVisionTower, Dense, TextTower};
+use crate::towers::heads::HEAD_WIDTH;
+use crate::towers::{Activation, ClipVisionTower, TextTower};
 use crate::weights::{self, Weights};
 
 const VERSION: u32 = 2;
@@ -287,7 +288,8 @@ impl Checkpoint {
     /// The vision tower that `clip` trained, which computes in `kind`.
     pub fn trained_vision(&self, kind: Kind, device: Device) -> Result<ClipVisionTower> {
         let mut weights = Weights::read(&self.folder.join(MODEL), device)?.take_below(VISUAL);
-        let tower = ClipVisionTower::take(&mut weights, Dense::Tokens, Activation::default(), kind)?;
+        let heads = self.state.settings.clip.width / HEAD_WIDTH;
+        let tower = ClipVisionTower::take(&mut weights, heads, Activation::default(), kind)?;
         weights.finish(&[])?;
         Ok(tower)
     }
@@ -307,6 +309,10 @@ impl Checkpoint {
             same.device.clone_from(&neutral.device);
             same.vision.weights.clone_from(&neutral.vision.weights);
             same.vision.denoiser.clone_from(&neutral.vision.denoiser);
+            if same.objective.name == Objective::Clip {
+                // Of a frozen tower only; earlier versions always saved a value.
+                same.vision.position = neutral.vision.position;
+            }
             same.data.shards.clone_from(&neutral.data.shards);
             same.data.cache.clone_from(&neutral.data.cache);
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);

@@ -68,7 +68,7 @@ pub fn towers(
             "patch_size": vision.patch,
             "embed_dim": vision.width,
             "depth": depth,
-            "num_heads": vision.width / crate::towers::HEAD_WIDTH,
+            "num_heads": vision.heads,
             "init_values": layer_scale,
             "reg_tokens": registers,
             "no_embed_class": registers > 0,
@@ -87,7 +87,7 @@ pub fn towers(
         "logit_scale": text.logit_scale().log().double_value(&[]),
         "mean": settings.mean,
         "std": settings.std,
-        "position": settings.position,
+        "position": vision.position_resize,
         "trained": about,
     });
     let text_named: Vec<(String, Tensor)> =

@@ -27,6 +27,7 @@ struct Line {
     contrastive: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     concept: Option<f64>,
+    /// Mean over the steps with a mention; none if there was no such step.
     #[serde(skip_serializing_if = "Option::is_none")]
     concept_accuracy: Option<f64>,
     logit_scale: f64,
@@ -176,7 +177,9 @@ impl Log {
             column(&|r| r.concept_accuracy.as_ref()),
         ];
         let present: Vec<&Tensor> = columns.iter().flatten().collect();
+        let concepts: Vec<f64> = self.pending.iter().map(|p| p.report.concepts as f64).collect();
         let sums = Tensor::stack(&present, 0).to_device(Device::Cpu);
+        let sums = Tensor::cat(&[sums, Tensor::from_slice(&concepts).unsqueeze(0)], 0);
         group.sum(std::slice::from_ref(&sums))?;
         let losses = Vec::<f64>::try_from(sums.get(0))?;
         if let Some((bad, loss)) = self.pending.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
@@ -194,6 +197,8 @@ impl Log {
             Vec::<f64>::try_from(sums.mean_dim([1i64].as_slice(), false, Kind::Double))?.into_iter();
         let mut next = |there: bool| if there { means.next() } else { None };
         let loss = next(true).unwrap_or(f64::NAN);
+        // A step without mentions has no accuracy; its report says 0.
+        let mentioned = sums.select(0, -1).gt(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
         let elapsed = self.pending_since.elapsed().as_secs_f64().max(1e-9);
         let tflops = self.pending_operations / elapsed / 1e12;
         let line = Line {
@@ -201,7 +206,9 @@ impl Log {
             loss,
             contrastive: next(true).unwrap_or(f64::NAN),
             concept: next(columns[2].is_some()),
-            concept_accuracy: next(columns[3].is_some()),
+            concept_accuracy: next(columns[3].is_some())
+                .filter(|_| mentioned > 0.0)
+                .map(|accuracy| accuracy / mentioned),
             logit_scale: logit_scale.double_value(&[]),
             lr,
             images_per_second: self.pending_images as f64 * group.world() as f64 / elapsed,
@@ -277,9 +284,11 @@ impl Log {
 
 impl Line {
     fn message(&self) -> String {
-        let concept = self.concept.map_or(String::new(), |loss| {
-            format!(" (concept loss {loss:.3}, concept accuracy {:.2})", self.concept_accuracy.unwrap_or(0.0))
-        });
+        let accuracy = self
+            .concept_accuracy
+            .map_or(String::new(), |accuracy| format!(", concept accuracy {accuracy:.2}"));
+        let concept =
+            self.concept.map_or(String::new(), |loss| format!(" (concept loss {loss:.3}{accuracy})"));
         let used = self.utilization.map_or(String::new(), |used| format!(", MFU {:.0} %", 100.0 * used));
         let left = Duration::from_secs(self.seconds_left as u64);
         format!(
@@ -338,6 +347,52 @@ mod tests {
         assert_eq!(last_loss(6.1416), "loss 6.142");
     }
 
+    /// A step with this accuracy, or without mentions.
+    fn step(step: u64, accuracy: Option<f64>) -> StepOutput {
+        let scalar = |value: f64| Tensor::from(value);
+        let report = StepReport {
+            loss: scalar(2.0),
+            contrastive: scalar(1.0),
+            concept: Some(scalar(accuracy.map_or(0.0, |_| 1.0))),
+            concept_accuracy: Some(scalar(accuracy.unwrap_or(0.0))),
+            concepts: if accuracy.is_some() { 3 } else { 0 },
+        };
+        let batch = loader::Batch {
+            position: Position::default(),
+            size: 1,
+            images: loader::Images::default(),
+            keys: vec![String::new()],
+            samples: vec![0],
+            captions: Vec::new(),
+            tokens: Vec::new(),
+            mentions: Vec::new(),
+            counters: loader::Counters::default(),
+        };
+        StepOutput { step, report, lr: 0.1, batch, operations: 0.0 }
+    }
+
+    #[test]
+    fn a_step_without_mentions_has_no_accuracy() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().to_owned();
+        let settings = Settings { out, steps: 9, log_every: 3, tensorboard: false, ..Settings::default() };
+        let group = Group::alone();
+        let mut log = Log::open(&settings, 0, Device::Cpu, &group).unwrap();
+        let accuracies = [Some(0.5), None, Some(1.0), None, None, None, Some(0.0), Some(0.25), Some(0.5)];
+        for (number, accuracy) in (1..).zip(accuracies) {
+            log.record(step(number, accuracy), &Tensor::from(14.0), &group).unwrap();
+        }
+        let text = std::fs::read_to_string(folder.path().join("log.jsonl")).unwrap();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let of = |field: &str| {
+            let rounded = |line: &serde_json::Value| Some((line[field].as_f64()? * 1e9).round() / 1e9);
+            lines.iter().map(rounded).collect::<Vec<_>>()
+        };
+        assert_eq!(of("concept_accuracy"), [Some(0.75), None, Some(0.25)], "steps with accuracy 0 count");
+        assert_eq!(of("concept"), [Some(0.666_666_667), Some(0.0), Some(1.0)]);
+    }
+
     #[test]
     fn the_message_names_its_figures() {
         let line = Line {
@@ -358,5 +413,7 @@ mod tests {
         let expected = "loss 6.142 (concept loss 2.210, concept accuracy 0.37), logit scale 14.1, lr 6.4e-4, 217 images/s, \
                         waiting for data 0 %, 0.5 GB, 4 seconds left";
         assert_eq!(line.message(), expected);
+        let without = Line { concept_accuracy: None, ..line };
+        assert_eq!(without.message(), expected.replace(", concept accuracy 0.37", ""));
     }
 }

@@ -13,6 +13,7 @@ use trainer::device::Precision;
 use trainer::evaluation::command::Eval;
 use trainer::pretrain::{self, PretrainSettings};
 use trainer::settings::{Settings, VisionSettings};
+use trainer::towers::PositionResize;
 use trainer::train;
 
 /// Train a text tower to match a frozen vision tower (SimZSS, LiT), evaluate the model, and segment images with it.
@@ -122,6 +123,10 @@ struct CacheArgs {
     /// Weights file of the frozen vision tower, PyTorch (.pth, .pt, .bin) or safetensors.
     #[arg(long, value_name = "FILE")]
     vision: PathBuf,
+    /// How its position embedding is resized to another image size, the same as `vision.position` in training [default: as in the
+    /// library whose state-dict keys the file has].
+    #[arg(long, value_enum)]
+    position: Option<PositionResize>,
     /// Side of the centre crop in pixels, the same as `data.size` in training.
     #[arg(long, default_value_t = 224)]
     size: u32,
@@ -231,7 +236,7 @@ fn run_pretrain(args: PretrainArgs) -> anyhow::Result<serde_json::Value> {
 fn run_cache(args: CacheArgs) -> anyhow::Result<serde_json::Value> {
     let settings = CacheSettings {
         shards: args.shards,
-        vision: VisionSettings { weights: args.vision, ..VisionSettings::default() },
+        vision: VisionSettings { weights: args.vision, position: args.position, ..VisionSettings::default() },
         size: args.size,
         device: args.device.device,
         precision: Precision::Auto,

@@ -7,17 +7,26 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::class_vectors::ClassVectors;
 use crate::device::Precision;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::settings::VisionSettings;
-use crate::towers::{Activation, ClipVisionTower, Dense, TextTower, VisionFeatures};
+use crate::towers::{Activation, ClipVisionTower, Dense, TextTower, VisionFeatures, heads};
 use crate::vision_source::ImageEncoder;
 use crate::weights::Weights;
 
 /// Image normalization of OpenAI's CLIP.
 const CLIP_MEAN: [f64; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 const CLIP_STD: [f64; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
-/// All CLIPs with a ViT have attention heads of this width, in both towers.
-const CLIP_HEAD_WIDTH: i64 = 64;
+
+/// What the tensors of a CLIP do not say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClipSettings {
+    /// The activation with which it was trained.
+    pub activation: Activation,
+    /// Attention heads of the vision tower; `None` = as published CLIPs of its width.
+    pub vision_heads: Option<i64>,
+    /// Attention heads of the text tower; `None` = as published CLIPs of its width.
+    pub text_heads: Option<i64>,
+}
 
 /// A vision tower with the normalization of its images.
 #[derive(Debug)]
@@ -97,36 +106,49 @@ impl Model {
         })
     }
 
-    /// A CLIP with the state-dict keys of open_clip, OpenAI or Hugging Face; `dense` selects its patch features.
-    pub fn open_clip(
-        path: &Path,
-        dense: Dense,
-        activation: Activation,
-        precision: Precision,
-        device: Device,
-    ) -> Result<Self> {
+    /// A CLIP with the state-dict keys of open_clip, OpenAI or Hugging Face.
+    ///
+    /// # Errors
+    /// Wrong use if a number of heads is not given and no published CLIP has this width.
+    pub fn open_clip(path: &Path, clip: ClipSettings, precision: Precision, device: Device) -> Result<Self> {
         let kind = precision.kind(device);
         let mut weights = Weights::read(path, device)?.into_open_clip()?;
         let mut images = weights.take_below("visual.");
-        let width = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
-        let heads =
-            weights.size("positional_embedding")?.get(1).map_or(1, |width| (width / CLIP_HEAD_WIDTH).max(1));
-        let text = TextTower::from_weights(weights, heads, width, activation)?;
-        let tower = ClipVisionTower::take(&mut images, dense, activation, kind)?;
+        let output = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
+        let width = weights.size("positional_embedding")?.get(1).copied().unwrap_or(0);
+        let text_heads = heads::of_text(width, clip.text_heads, "--text-heads", path)?;
+        let width = images.size("conv1.weight")?.first().copied().unwrap_or(0);
+        let vision_heads = heads::of_clip_vision(width, clip.vision_heads, "--vision-heads", path)?;
+        let text = TextTower::from_weights(weights, text_heads, output, clip.activation)?;
+        let tower = ClipVisionTower::take(&mut images, vision_heads, clip.activation, kind)?;
         images.finish(&[])?;
         let settings = VisionSettings { mean: CLIP_MEAN, std: CLIP_STD, ..VisionSettings::default() };
-        let name = match dense {
-            Dense::Tokens => "clip",
-            Dense::Values => "clip, values of the last block (MaskCLIP)",
-        };
         Ok(Self {
             text,
             size: tower.grid * tower.patch,
             vision: Vision::Clip(Box::new(ImageEncoder::around(tower, &settings, kind, device))),
             kind,
             vectors: ClassVectors::Caption,
-            description: name.to_owned(),
+            description: "clip".to_owned(),
         })
+    }
+
+    /// The same model with another kind of patch features, which only a CLIP has.
+    ///
+    /// # Errors
+    /// Wrong use for a frozen vision tower.
+    pub fn with_dense(mut self, dense: Dense) -> Result<Self> {
+        let Vision::Clip(vision) = &mut self.vision else {
+            return Err(Error::Usage(
+                "option --dense needs a CLIP: --clip FILE, or --checkpoint DIR of a run of objective clip"
+                    .to_owned(),
+            ));
+        };
+        vision.tower.dense = dense;
+        if dense == Dense::Values {
+            self.description.push_str(", values of the last block (MaskCLIP)");
+        }
+        Ok(self)
     }
 
     /// The device of its tensors.

@@ -242,8 +242,9 @@ pub struct VisionSettings {
     /// Weights file of a DVT denoiser (from DVT or the SimZSS release), which is applied to the patch features. Leave it out
     /// if the file of `weights` already contains a denoiser.
     pub denoiser: Option<PathBuf>,
-    /// How the position embedding is resized to another image size: as in `dinov2`, `timm` or `huggingface`.
-    pub position: PositionResize,
+    /// How the position embedding is resized to another image size: as in `dinov2`, `timm` or `huggingface`. If not set, as in
+    /// the library whose state-dict keys `weights` has: timm's for files of timm and SimZSS, DINOv2's for its own.
+    pub position: Option<PositionResize>,
     /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. The default is ImageNet's, as
     /// in DINOv2.
     pub mean: [f64; 3],
@@ -256,7 +257,7 @@ impl Default for VisionSettings {
         Self {
             weights: PathBuf::new(),
             denoiser: None,
-            position: PositionResize::default(),
+            position: None,
             mean: [0.485, 0.456, 0.406],
             std: [0.229, 0.224, 0.225],
         }
@@ -264,6 +265,23 @@ impl Default for VisionSettings {
 }
 
 impl VisionSettings {
+    /// Sets `position`, unless it is set, to that of the library whose state-dict keys the file of `weights` has. Returns a line
+    /// that says which it is; `option` is the option or setting that chooses it.
+    pub fn settle_position(&mut self, option: &str) -> Result<String> {
+        let (position, reason) = match self.position {
+            Some(position) => (position, format!("by {option}")),
+            None => {
+                let family = weights::family(&self.weights)?;
+                let reason =
+                    format!("because the file has the state-dict keys of {family}; {option} chooses another");
+                (family.position(), reason)
+            }
+        };
+        self.position = Some(position);
+        let file = self.weights.display();
+        Ok(format!("{file}: position embedding resized as in {position} ({reason})"))
+    }
+
     /// Identifies the tower: SHA-256 of its file, and of its denoiser's file if that is a separate one.
     pub fn sha256(&self) -> Result<String> {
         let tower = weights::sha256(&self.weights)?;

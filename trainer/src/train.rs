@@ -87,6 +87,7 @@ pub fn dry_run(settings: &Settings, picture: &Path) -> Result<Estimate> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
+    let settings = &with_position(settings, true)?;
     let mut run = Run::prepare(settings, &group, device)?;
     let mut feed = run.feed()?;
     let first = run.step(&mut feed, &group)?;
@@ -117,6 +118,7 @@ pub fn measure(settings: &Settings, warm_up: usize, steps: usize, trace: Option<
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
+    let settings = &with_position(settings, false)?;
     let mut run = Run::prepare(settings, &group, device)?;
     let mut feed = run.feed()?;
     let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);
@@ -152,11 +154,25 @@ pub fn train(settings: &Settings, resume: bool) -> Result<Summary> {
         Some(launch) => Group::join(launch, device, Duration::from_secs(settings.timeout))?,
         None => Group::alone(),
     };
-    let trained = Run::open(settings, &group, device, resume).and_then(|run| run.train(&group));
+    let trained = with_position(settings, group.is_first())
+        .and_then(|settings| Run::open(&settings, &group, device, resume)?.train(&group));
     if let Err(error) = &trained {
         group.announce_failure(error);
     }
     trained
+}
+
+/// The settings with `vision.position` set, so that the run folder says how position embeddings are resized. With `print`, a line
+/// says so too.
+fn with_position(settings: &Settings, print: bool) -> Result<Settings> {
+    let mut settings = settings.clone();
+    if settings.objective.name != Objective::Clip {
+        let line = settings.vision.settle_position("vision.position")?;
+        if print {
+            eprintln!("{line}");
+        }
+    }
+    Ok(settings)
 }
 
 /// The state of a run.

@@ -124,7 +124,7 @@ impl CacheHeader {
             size,
             shards,
             vision: settings.sha256()?,
-            normalisation: format!("{:?} {:?} {:?}", settings.position, settings.mean, settings.std),
+            normalisation: format!("{:?} {:?} {:?}", tower.position_resize, settings.mean, settings.std),
         })
     }
 

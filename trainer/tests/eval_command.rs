@@ -11,8 +11,12 @@ use clap::Parser;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
+use trainer::checkpoint::State;
 use trainer::evaluation::command::Eval;
-use trainer::towers::{TextShape, TextTower};
+use trainer::objective::Objective;
+use trainer::optimizer::Optimizer;
+use trainer::settings::Settings;
+use trainer::towers::{ClipShape, ClipVisionTower, TextShape, TextTower, VisionShape, VisionTower};
 use trainer::weights;
 
 #[derive(Parser)]
@@ -29,6 +33,9 @@ fn run(arguments: &[&str]) -> Result<Value, String> {
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
+
+/// The numbers of heads of the narrow CLIP, which do not follow from its file.
+const HEADS: [&str; 4] = ["--vision-heads", "1", "--text-heads", "1"];
 
 /// A CLIP with patches of 8 px for images of 32 px, with the state-dict keys of open_clip.
 fn clip(folder: &Path) -> PathBuf {
@@ -94,7 +101,7 @@ fn a_published_set_becomes_scores_table_and_pictures() {
     let args = |rest: &[&str]| -> Result<Value, String> {
         let data =
             ["segmentation", "--data", text(folder.path()), "--clip", text(&model), "--out", text(&out)];
-        run(&[&data, ["--templates", "simple", "--size", "32"].as_slice(), rest].concat())
+        run(&[&data, HEADS.as_slice(), &["--templates", "simple", "--size", "32"], rest].concat())
     };
     let scores = args(&["--dataset", "voc20", "--worst", "2"]).unwrap();
     // Foreground only: in all 44 rows, the columns from 22 on count; the background and the border do not.
@@ -125,6 +132,14 @@ fn a_published_set_becomes_scores_table_and_pictures() {
     let maskclip = args(&["--dataset", "voc20", "--dense", "values"]).unwrap();
     assert!(maskclip["model"]["description"].as_str().unwrap().contains("MaskCLIP"));
     assert_ne!(maskclip["classes"], scores["classes"]);
+    // All names of a list of one's own count, unless told otherwise.
+    let list: Vec<String> = (0..20).map(|class| format!("thing {class}|object {class}")).collect();
+    let named = |more: &[&str]| {
+        let list = list.join(",");
+        args(&[&["--dataset", "voc20", "--classes", &list], more].concat()).unwrap()["classes"].clone()
+    };
+    assert_eq!(named(&[]), named(&["--class-names", "synonyms"]));
+    assert_ne!(named(&[]), named(&["--class-names", "plain"]));
 
     // The labels do not depend on the number of windows per batch, except for pixels with almost equal scores.
     let accuracy = |scores: &Value| scores["pixel_accuracy"].as_f64().unwrap();
@@ -225,6 +240,133 @@ fn wrong_use_ends_with_exit_code_2_and_says_what_to_do() {
     }
 }
 
+/// Two options of which one has no effect beside the other: the user meant something else.
+#[test]
+fn no_option_is_ignored_silently() {
+    let folder = tempfile::tempdir().unwrap();
+    voc(folder.path(), 1);
+    let here = text(folder.path());
+    let voc20 = ["eval", "segmentation", "--data", here, "--dataset", "voc20", "--checkpoint", "run"];
+    let own = ["eval", "segmentation", "--data", here, "--checkpoint", "run"];
+    let retrieval = ["eval", "retrieval", "--data", here, "--checkpoint", "run"];
+    let classification = ["eval", "classification", "--data", here, "--checkpoint", "run"];
+    let embed = ["embed", "--out", "out"];
+    let captions = [&embed[..], &["--text", "a cat"]].concat();
+    let of_run = [&captions[..], &["--checkpoint", "run"]].concat();
+    let cases: &[(&[&str], &[&str], &str)] = &[
+        (&own, &["--quick-gelu"], "--quick-gelu & cannot be used with & --checkpoint"),
+        (&retrieval, &["--quick-gelu"], "--quick-gelu & cannot be used with & --checkpoint"),
+        (&own, &["--vision-heads", "2"], "--vision-heads & cannot be used with & --checkpoint"),
+        (&classification, &["--text-heads", "2"], "--text-heads & cannot be used with & --checkpoint"),
+        // Whole images have no patch features.
+        (&classification, &["--dense", "values"], "unexpected argument '--dense'"),
+        (&voc20, &["--threshold", "0.3"], "--threshold has an effect only with --background threshold"),
+        (&voc20, &["--scale", "30"], "--scale has an effect only with --background threshold"),
+        (&voc20, &["--worst", "3"], "--out <DIR>"),
+        (&retrieval, &["--captions", "2"], "--images <DIR>"),
+        (&retrieval, &["--images", here, "--split", "val"], "--images & cannot be used with & --split"),
+        (&of_run, &["--position", "timm"], "--position & cannot be used with & --checkpoint"),
+        (&of_run, &["--denoiser", "x"], "--denoiser & cannot be used with & --checkpoint"),
+        (&of_run, &["--heads", "4"], "--heads & cannot be used with & --checkpoint"),
+        (&of_run, &["--size", "32"], "--image <FILES>"),
+        (
+            &captions,
+            &["--text-tower", "t", "--vision", "v"],
+            "--vision has an effect only with --image or --pixels",
+        ),
+        (
+            &embed,
+            &["--vision", "v", "--image", "i", "--text-tower", "t"],
+            "--text-tower has an effect only with --text",
+        ),
+        (&["weights"], &["--out", "x"], "--from-url <URL>"),
+        (&["weights"], &["--sha256", "0"], "--from-url <URL>"),
+    ];
+    for &(arguments, more, message) in cases {
+        let (code, printed) = trainer(&[arguments, more].concat());
+        assert_eq!(code, Some(2), "{arguments:?} {more:?}: {printed}");
+        for part in message.split(" & ") {
+            assert!(printed.contains(part), "{arguments:?} {more:?}: {printed}");
+        }
+    }
+    fs::create_dir_all(folder.path().join("own/images")).unwrap();
+    fs::create_dir_all(folder.path().join("own/masks")).unwrap();
+    fs::write(folder.path().join("own/classes.txt"), "cat\n").unwrap();
+    photo(0, 8, 8).save(folder.path().join("own/images/0.png")).unwrap();
+    let folder = folder.path().join("own");
+    let own = ["segmentation", "--data", text(&folder), "--split", "val", "--check"];
+    assert!(run(&own).unwrap_err().contains("--split has an effect only with a published dataset"));
+}
+
+/// A checkpoint of objective `clip` or `lit` with narrow towers of random weights.
+fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
+    let _turn = crate::random(12);
+    let mut settings = Settings { out: run.to_owned(), ..Settings::default() };
+    settings.objective.name = objective;
+    settings.data.size = 32;
+    settings.text = TextShape { width: 64, depth: 1, heads: 1, context: 77 };
+    settings.clip = ClipShape { width: 64, depth: 2, patch: 8, output: 64 };
+    // Those that `--clip` uses.
+    settings.vision.mean = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+    settings.vision.std = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+    let mut named = TextTower::random(settings.text, 64, Device::Cpu).named();
+    fs::create_dir_all(run).unwrap();
+    if objective == Objective::Clip {
+        let tower = ClipVisionTower::random(settings.clip, 4, Kind::Float, Device::Cpu).named();
+        for (_, tensor) in tower.iter().filter(|(name, _)| name == "visual.positional_embedding") {
+            // So large that patches differ, and with them labels.
+            let _ = tensor.shallow_clone().g_mul_scalar_(8.0);
+        }
+        named.extend(tower);
+    } else {
+        let shape = VisionShape { width: 64, depth: 1, patch: 8, grid: 4 };
+        let tower = VisionTower::random(shape, Device::Cpu).named();
+        weights::write(&trainer::checkpoint::vision_path(run), &tower).unwrap();
+    }
+    let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
+    let state = State::new(&settings, 1, (0, 1), "", 0);
+    trainer::checkpoint::save(run, &state, &named, &optimizer).unwrap()
+}
+
+#[test]
+fn maskclips_features_of_a_run_are_those_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    voc(folder.path(), 2);
+    let eval = |model: &[&str]| {
+        let set = ["segmentation", "--dataset", "voc20", "--data", text(folder.path())];
+        run(&[&set[..], &["--templates", "simple", "--size", "32"], model].concat())
+    };
+    let run = folder.path().join("run");
+    let file = checkpoint(&run, Objective::Clip).join("model.safetensors");
+    let of_run = |dense| eval(&["--checkpoint", text(&run), "--dense", dense]).unwrap();
+    let of_file = |dense| eval(&[&["--clip", text(&file), "--dense", dense], &HEADS[..]].concat()).unwrap();
+    for dense in ["tokens", "values"] {
+        assert_eq!(of_run(dense)["classes"], of_file(dense)["classes"], "{dense}");
+    }
+    let values = of_run("values");
+    assert_ne!(of_run("tokens")["classes"], values["classes"]);
+    assert_eq!(values["model"]["description"], "clip step 1, values of the last block (MaskCLIP)");
+    assert_eq!(eval(&["--checkpoint", text(&run)]).unwrap()["classes"], of_run("tokens")["classes"]);
+
+    let lit = folder.path().join("lit");
+    checkpoint(&lit, Objective::Lit);
+    let error = eval(&["--checkpoint", text(&lit), "--dense", "values"]).unwrap_err();
+    assert!(error.contains("--dense needs a CLIP"), "{error}");
+    let (code, printed) = trainer(&[
+        "eval",
+        "segmentation",
+        "--dataset",
+        "voc20",
+        "--data",
+        text(folder.path()),
+        "--checkpoint",
+        text(&lit),
+        "--dense",
+        "values",
+    ]);
+    assert_eq!(code, Some(2), "{printed}");
+}
+
 #[test]
 fn help_lists_only_options_that_have_an_effect() {
     for (command, listed, absent) in [
@@ -244,6 +386,9 @@ fn help_lists_only_options_that_have_an_effect() {
         let option = |name: &str| help.lines().any(|line| line.trim_start().starts_with(&format!("{name} ")));
         assert!(option(listed) && !option(absent), "{command}: {help}");
     }
+    // Classification compares with captions, whatever trained the model.
+    let (_, help) = trainer(&["eval", "classification", "--help"]);
+    assert!(!help.contains("trained with simzss") && help.contains("[default: caption]"), "{help}");
 }
 
 /// A WebDataset shard: (key, extension, bytes).
@@ -297,11 +442,12 @@ fn both_layouts_of_classified_images_score_the_same() {
     let (shards, folders) = classified(folder.path());
     let templates = folder.path().join("templates.txt");
     fs::write(&templates, "a photo of a {}.\nthe {}\n").unwrap();
-    let data = ["classification", "--clip", text(&model), "--data"];
-    let own = run(&[&data, [text(&shards), "--out", text(&out)].as_slice()].concat()).unwrap();
+    let data = [&["classification", "--clip", text(&model)], &HEADS[..], &["--data"]].concat();
+    let own = run(&[&data[..], &[text(&shards), "--out", text(&out)]].concat()).unwrap();
     let both = [text(&shards), text(&folders), "--templates", text(&templates), "--batch", "5"];
-    let both = run(&[&data, both.as_slice()].concat()).unwrap();
+    let both = run(&[&data[..], &both].concat()).unwrap();
     assert_eq!(own["results"][0]["protocol"]["templates"], "of the dataset");
+    assert_eq!(own["results"][0]["protocol"]["vectors"], "caption");
     assert_eq!(own["results"][0]["scores"]["images"], 12);
     assert_eq!(own["results"][0]["scores"]["top5"], 1.0, "three classes are all among the first five");
     for score in ["top1", "top5", "mean_per_class"] {
@@ -319,15 +465,19 @@ fn both_layouts_of_classified_images_score_the_same() {
             .contains("| SimZSS [p] | COCO Captions | 24.3 | 26.1 |")
     );
 
+    for set in [&shards, &folders] {
+        let error = run(&[&data[..], &[text(set), "--split", "train"]].concat()).unwrap_err();
+        assert!(error.contains("train does not exist"), "{error}");
+    }
     fs::write(shards.join("test/nshards.txt"), "3\n").unwrap();
-    let error = run(&[&data, [text(&shards)].as_slice()].concat()).unwrap_err();
+    let error = run(&[&data[..], &[text(&shards)]].concat()).unwrap_err();
     assert!(error.contains("nshards.txt") && error.contains("3 shards"), "{error}");
     fs::write(shards.join("test/nshards.txt"), "2\n").unwrap();
     fs::write(shards.join("classnames.txt"), "cat\ndog\n").unwrap();
-    let error = run(&[&data, [text(&shards)].as_slice()].concat()).unwrap_err();
+    let error = run(&[&data[..], &[text(&shards)]].concat()).unwrap_err();
     assert!(error.contains("s0002") && error.contains("class 2"), "{error}");
     fs::write(shards.join("dataset_type.txt"), "multilabel\n").unwrap();
-    let error = run(&[&data, [text(&shards)].as_slice()].concat()).unwrap_err();
+    let error = run(&[&data[..], &[text(&shards)]].concat()).unwrap_err();
     assert!(error.contains("multilabel"), "{error}");
 }
 
@@ -360,17 +510,16 @@ fn shards_and_captions_files_retrieve_the_same() {
     shard(&set.join("test/0.tar"), &members);
     fs::write(&jsonl, lines).unwrap();
     fs::write(&file, coco.to_string()).unwrap();
-    let model = ["retrieval", "--clip", text(&model), "--data"];
-    let shards = run(&[&model, [text(&set)].as_slice()].concat()).unwrap();
+    let model = [&["retrieval", "--clip", text(&model)], &HEADS[..], &["--data"]].concat();
+    let shards = run(&[&model[..], &[text(&set)]].concat()).unwrap();
     assert_eq!((&shards["scores"]["images"], &shards["scores"]["captions"]), (&json!(12), &json!(24)));
     for captions in [&jsonl, &file] {
-        let found = run(&[&model, [text(captions), "--images", text(&images)].as_slice()].concat()).unwrap();
+        let found = run(&[&model[..], &[text(captions), "--images", text(&images)]].concat()).unwrap();
         assert_eq!(found["scores"]["image_to_text"], shards["scores"]["image_to_text"]);
         assert_eq!(found["scores"]["text_to_image"], shards["scores"]["text_to_image"]);
     }
-    let first =
-        run(&[&model, [text(&jsonl), "--images", text(&images), "--captions", "1"].as_slice()].concat());
+    let first = run(&[&model[..], &[text(&jsonl), "--images", text(&images), "--captions", "1"]].concat());
     assert_eq!(first.unwrap()["scores"]["captions"], 12);
-    let error = run(&[&model, [text(&jsonl)].as_slice()].concat()).unwrap_err();
+    let error = run(&[&model[..], &[text(&jsonl)]].concat()).unwrap_err();
     assert!(error.contains("images"), "{error}");
 }

@@ -16,7 +16,7 @@ use trainer::evaluation::labels::{Rule, bytes, decide, upsample};
 use trainer::evaluation::masks::{self, Conversion, without_background};
 use trainer::evaluation::pamr::Pamr;
 use trainer::evaluation::{classes, datasets, retrieval};
-use trainer::model::{Model, Vision};
+use trainer::model::{ClipSettings, Model, Vision};
 use trainer::segmenter::Segmenter;
 use trainer::settings::VisionSettings;
 use trainer::towers::{
@@ -193,7 +193,7 @@ fn narrow_model() -> Model {
     fill(tower.named());
     weights::write(&path, &tower.named()).unwrap();
     let settings =
-        VisionSettings { weights: path, position: PositionResize::Timm, ..VisionSettings::default() };
+        VisionSettings { weights: path, position: Some(PositionResize::Timm), ..VisionSettings::default() };
     let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 16 }, 64, Device::Cpu);
     fill(text.named());
@@ -290,7 +290,9 @@ fn clips_tower_is_open_clips_and_maskclip_its_values() {
         weights::write(&path, &text.named().into_iter().chain(prefixed).collect::<Vec<_>>()).unwrap();
         let activation = if case["quick_gelu"] == true { Activation::QuickGelu } else { Activation::Gelu };
         for dense in [Dense::Tokens, Dense::Values] {
-            let model = Model::open_clip(&path, dense, activation, Precision::Float32, Device::Cpu).unwrap();
+            let clip = ClipSettings { activation, vision_heads: Some(1), text_heads: Some(1) };
+            let model = Model::open_clip(&path, clip, Precision::Float32, Device::Cpu).unwrap();
+            let model = model.with_dense(dense).unwrap();
             assert_eq!((model.size, model.vision.patch()), (32, 8));
             let Vision::Clip(vision) = &model.vision else { panic!("a CLIP") };
             for case in case["cases"].as_array().unwrap() {

@@ -41,7 +41,7 @@ fn close(what: &str, ours: &Tensor, theirs: &Value, tolerance: f32) {
 }
 
 /// A tower with random weights, with or without registers, as read from a file.
-fn vision(folder: &Path, registers: i64) -> VisionTower {
+fn vision(folder: &Path, registers: i64, position: PositionResize) -> VisionTower {
     let random = VisionTower::random(VisionShape { width: 128, depth: 3, patch: 8, grid: 6 }, Device::Cpu);
     let mut named = random.named();
     if registers > 0 {
@@ -50,7 +50,7 @@ fn vision(folder: &Path, registers: i64) -> VisionTower {
     }
     let path = folder.join("tower.safetensors");
     weights::write(&path, &named).unwrap();
-    VisionTower::read(&path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap()
+    VisionTower::read(&path, Some(position), Kind::Float, Device::Cpu).unwrap()
 }
 
 const CAPTIONS: [&str; 3] = ["a photo of a cat.", "two rubber ducks and a soccer ball near snow", "sofa"];
@@ -61,9 +61,12 @@ fn timm_and_open_clip_compute_the_same() {
     let _turn = crate::random(3);
     let shape = TextShape { width: 64, depth: 3, heads: 4, context: 32 };
     let text = TextTower::random(shape, 128, Device::Cpu);
-    for registers in [0, 4] {
+    let positions = [PositionResize::Timm, PositionResize::Dinov2, PositionResize::Huggingface];
+    for (registers, position) in
+        [0, 4].into_iter().flat_map(|count| positions.map(|position| (count, position)))
+    {
         let folder = tempfile::tempdir().unwrap();
-        let vision = vision(folder.path(), registers);
+        let vision = vision(folder.path(), registers, position);
         export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
         // At the image size of the tower, and at another shape.
         for (height, width) in [(48, 48), (64, 96)] {
@@ -98,11 +101,26 @@ print(json.dumps({{
                 let captions = text.captions(&text.tokens(&tokens, Kind::Float), &tokens.end);
                 (vision.forward(&pixels), captions)
             });
-            let what = |part: &str| format!("{registers} registers, {height} x {width}: {part}");
+            let what = |part: &str| format!("{registers} registers, {position}, {height} x {width}: {part}");
             close(&what("class"), &features.class, &theirs["class"], 1e-4);
             close(&what("patches"), &features.patches, &theirs["patches"], 1e-4);
             close(&what("captions"), &captions, &theirs["captions"], 1e-5);
         }
+    }
+}
+
+#[test]
+fn the_configuration_says_how_the_position_embedding_is_resized() {
+    let _turn = crate::random(5);
+    let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 4, context: 32 }, 128, Device::Cpu);
+    for position in [PositionResize::Timm, PositionResize::Dinov2, PositionResize::Huggingface] {
+        let folder = tempfile::tempdir().unwrap();
+        let vision = vision(folder.path(), 0, position);
+        // The tower counts, whatever the settings leave open.
+        export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
+        let config = std::fs::read(folder.path().join("config.json")).unwrap();
+        let config: Value = serde_json::from_slice(&config).unwrap();
+        assert_eq!(config["position"], position.to_string());
     }
 }
 
@@ -113,7 +131,7 @@ fn class_vectors_are_those_of_open_clips_zero_shot_classifier() {
     let folder = tempfile::tempdir().unwrap();
     let shape = TextShape { width: 64, depth: 2, heads: 2, context: 77 };
     let text = TextTower::random(shape, 128, Device::Cpu);
-    let vision = vision(folder.path(), 0);
+    let vision = vision(folder.path(), 0, PositionResize::Timm);
     export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
     let list = WordList::parse("cat|kitten, traffic cone").unwrap();
     let templates = templates::read("imagenet").unwrap();

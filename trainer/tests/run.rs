@@ -6,6 +6,7 @@ mod download;
 mod eval_command;
 mod evaluation;
 mod export;
+mod heads;
 mod losses;
 mod step;
 mod towers;

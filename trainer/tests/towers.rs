@@ -36,7 +36,9 @@ fn the_vision_tower_is_timms() {
     let tower = VisionTower::random(shape, Device::Cpu);
     fill(tower.named());
     weights::write(&path, &tower.named()).unwrap();
-    let tower = VisionTower::read(&path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap();
+    // Without a tensor that only DINOv2 has, the file is one of timm's.
+    let tower = VisionTower::read(&path, None, Kind::Float, Device::Cpu).unwrap();
+    assert_eq!(tower.position_resize, PositionResize::Timm);
     for case in cases()["vision"].as_array().unwrap() {
         let size = case["size"].as_i64().unwrap();
         let pixels = wave((2 * 3 * size * size) as usize, 5).view([2, 3, size, size]);
@@ -47,6 +49,19 @@ fn the_vision_tower_is_timms() {
         let mean = features.patches.mean_dim([1i64].as_slice(), false, Kind::Float);
         close(&format!("{size} px, mean"), &mean, &case["patch_mean"]);
     }
+    // The same tower with DINOv2's mask token is resized as in DINOv2, unless told otherwise.
+    let mut named = tower.named();
+    named.push(("mask_token".to_owned(), Tensor::zeros([1, 64], (Kind::Float, Device::Cpu))));
+    weights::write(&path, &named).unwrap();
+    let read = |position| VisionTower::read(&path, position, Kind::Float, Device::Cpu).unwrap();
+    let pixels = wave(3 * 48 * 48, 5).view([1, 3, 48, 48]).to_kind(Kind::Float);
+    let apart = |other: &VisionTower| {
+        let [found, timms] = [other, &tower].map(|tower| tch::no_grad(|| tower.forward(&pixels).patches));
+        (found - timms).abs().max().double_value(&[])
+    };
+    assert_eq!(read(None).position_resize, PositionResize::Dinov2);
+    assert!(apart(&read(None)) > 1e-3);
+    assert_eq!(apart(&read(Some(PositionResize::Timm))), 0.0);
 }
 
 #[test]
@@ -96,7 +111,8 @@ fn every_familys_tower_is_read_by_its_own_names() {
     for case in cases["families"].as_array().unwrap() {
         theirs(case, &path);
         let position: PositionResize = serde_json::from_value(case["position"].clone()).unwrap();
-        let tower = VisionTower::read(&path, position, Kind::Float, Device::Cpu).unwrap();
+        let tower = VisionTower::read(&path, None, Kind::Float, Device::Cpu).unwrap();
+        assert_eq!(tower.position_resize, position, "{}", case["name"]);
         let (height, width) = (case["height"].as_i64().unwrap(), case["width"].as_i64().unwrap());
         let pixels = wave((2 * 3 * height * width) as usize, 5).view([2, 3, height, width]);
         let features = tch::no_grad(|| tower.forward(&pixels.to_kind(Kind::Float)));
@@ -131,7 +147,7 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
     weights::write(&tower, &below("visual.vit.model.", "-")).unwrap();
     // The content of DVT's own files.
     weights::write(&denoiser, &below("visual.", "visual.vit.")).unwrap();
-    let read = |path| VisionTower::read(path, PositionResize::Timm, Kind::Float, Device::Cpu).unwrap();
+    let read = |path| VisionTower::read(path, Some(PositionResize::Timm), Kind::Float, Device::Cpu).unwrap();
     let (whole, plain) = (read(&whole), read(&tower));
     assert!(whole.is_denoised() && !plain.is_denoised());
     let pixels = wave(3 * 32 * 48, 5).view([1, 3, 32, 48]).to_kind(Kind::Float);
@@ -145,7 +161,7 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
     let mut settings = VisionSettings {
         weights: tower,
         denoiser: Some(denoiser.clone()),
-        position: PositionResize::Timm,
+        position: Some(PositionResize::Timm),
         ..VisionSettings::default()
     };
     let kept = folder.path().join("kept.safetensors");
@@ -184,7 +200,7 @@ fn weights_that_do_not_fit_are_named() {
     let tower = VisionTower::random(VisionShape { width: 64, depth: 1, patch: 8, grid: 2 }, Device::Cpu);
     let refused = |named: Vec<(String, Tensor)>| {
         weights::write(&path, &named).unwrap();
-        let read = VisionTower::read(&path, PositionResize::Dinov2, Kind::Float, Device::Cpu);
+        let read = VisionTower::read(&path, None, Kind::Float, Device::Cpu);
         read.unwrap_err().to_string()
     };
     let without = |name: &str| tower.named().into_iter().filter(|(n, _)| n != name).collect::<Vec<_>>();
@@ -196,7 +212,7 @@ fn weights_that_do_not_fit_are_named() {
     extra.push(("head.weight".to_owned(), Tensor::zeros([3], (Kind::Float, Device::Cpu))));
     assert!(refused(extra).contains("unexpected tensor head.weight"));
     std::fs::write(&path, b"not safetensors").unwrap();
-    let read = VisionTower::read(&path, PositionResize::Dinov2, Kind::Float, Device::Cpu);
+    let read = VisionTower::read(&path, None, Kind::Float, Device::Cpu);
     assert!(read.unwrap_err().to_string().contains("tower.safetensors"));
 }
 

@@ -44,7 +44,7 @@ fn vision() -> VisionTower {
     let tower = VisionTower::random(shape, device());
     fill(tower.named());
     trainer::weights::write(&path, &tower.named()).unwrap();
-    VisionTower::read(&path, PositionResize::Timm, Kind::Float, device()).unwrap()
+    VisionTower::read(&path, Some(PositionResize::Timm), Kind::Float, device()).unwrap()
 }
 
 fn text() -> TextTower {

@@ -13,7 +13,7 @@ use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
 use trainer::picture;
 use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, PositionResize, TextTower};
+use trainer::towers::{CaptionTokens, PositionResize, TextTower, heads};
 use trainer::vision_source::ImageEncoder;
 use trainer::weights::{self, Weights};
 
@@ -28,24 +28,26 @@ pub(crate) struct EmbedArgs {
     /// `trainer convert` knows.
     #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
     vision: Option<PathBuf>,
-    /// Weights file of a DVT denoiser, which is applied to the patch features.
-    #[arg(long, requires = "vision", value_name = "FILE")]
+    // clap does not enforce `requires` if the required option conflicts with one that is given, hence `conflicts_with` too.
+    /// With --vision: weights file of a DVT denoiser, which is applied to the patch features.
+    #[arg(long, requires = "vision", conflicts_with = "checkpoint", value_name = "FILE")]
     denoiser: Option<PathBuf>,
-    /// How the position embedding of the vision tower is resized to another image size.
-    #[arg(long, value_enum, default_value = "dinov2", requires = "vision")]
-    position: PositionResize,
+    /// With --vision: how the position embedding is resized to another image size [default: as in the library whose state-dict keys
+    /// the file has].
+    #[arg(long, value_enum, requires = "vision", conflicts_with = "checkpoint")]
+    position: Option<PositionResize>,
     /// Instead of a checkpoint: weights file of a text tower, PyTorch or safetensors.
     #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
     text_tower: Option<PathBuf>,
-    /// Number of attention heads of the text tower [default: width / 64].
-    #[arg(long, requires = "text_tower")]
+    /// With --text-tower: its number of attention heads [default: as in the published CLIPs of its width].
+    #[arg(long, requires = "text_tower", conflicts_with = "checkpoint", value_name = "N")]
     heads: Option<i64>,
     /// Images to embed.
     #[arg(long, num_args = 1.., value_name = "FILES")]
     image: Vec<PathBuf>,
     /// Resize the short side of the images to this many pixels and crop the centre [default: use the images as they are; all must
     /// have the same size].
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, requires = "image", value_name = "PIXELS")]
     size: Option<u32>,
     /// Instead of --image: safetensors file with normalized pixels in `pixels`, float32 [images, 3, height, width].
     #[arg(long, conflicts_with_all = ["image", "size"], value_name = "FILE")]
@@ -72,6 +74,17 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
     if captions.is_empty() && !has_images {
         let problem = "nothing to embed: add --image, --pixels, --text or --text-file";
         return Err(UsageError(problem.to_owned()).into());
+    }
+    for (given, option, needed) in [
+        (args.vision.is_some() && !has_images, "--vision", "--image or --pixels"),
+        (args.text_tower.is_some() && captions.is_empty(), "--text-tower", "--text or --text-file"),
+    ] {
+        if given {
+            let problem = format!(
+                "option {option} has an effect only with {needed}; leave it out, or add what it is for"
+            );
+            return Err(UsageError(problem).into());
+        }
     }
     let checkpoint = args.checkpoint.as_deref().map(Checkpoint::open).transpose()?;
     let mut named = Vec::new();
@@ -143,21 +156,17 @@ fn vision_settings(
     }
     let Some(path) = &args.vision else { return Ok(None) };
     let (weights, denoiser) = (path.clone(), args.denoiser.clone());
-    Ok(Some(VisionSettings { weights, denoiser, position: args.position, ..VisionSettings::default() }))
+    let mut settings =
+        VisionSettings { weights, denoiser, position: args.position, ..VisionSettings::default() };
+    eprintln!("{}", settings.settle_position("--position")?);
+    Ok(Some(settings))
 }
 
 fn text_tower(path: &Path, heads: Option<i64>, device: Device) -> anyhow::Result<TextTower> {
-    /// As in CLIP.
-    const HEAD_WIDTH: i64 = 64;
     let weights = Weights::read(path, device)?.into_open_clip()?;
     let width = weights.size("token_embedding.weight")?.get(1).copied().unwrap_or(0);
     let output = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
-    let heads = heads.unwrap_or(width / HEAD_WIDTH);
-    if heads < 1 || width % heads != 0 {
-        return Err(
-            UsageError(format!("option --heads is {heads}; it must divide the width, {width}")).into()
-        );
-    }
+    let heads = heads::of_text(width, heads, "--heads", path)?;
     Ok(TextTower::read(path, heads, output, device)?)
 }
 

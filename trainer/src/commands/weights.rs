@@ -14,15 +14,16 @@ use trainer::weights::published::{self, PUBLISHED};
 #[derive(Debug, Args)]
 pub(crate) struct WeightsArgs {
     /// Published model to download, such as `dinov2_vitb14`; without it, all are listed.
+    #[arg(group = "source")]
     name: Option<String>,
     /// Download another file from this address.
-    #[arg(long, value_name = "URL", conflicts_with = "name")]
+    #[arg(long, value_name = "URL", group = "source")]
     from_url: Option<String>,
     /// Expected SHA-256 of the file in hexadecimal [default: the known hash of a published model, if there is one].
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, requires = "source", value_name = "HEX")]
     sha256: Option<String>,
     /// File to write [default: the file name on the server, in the current folder].
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, requires = "source", value_name = "FILE")]
     out: Option<PathBuf>,
 }
 

@@ -14,10 +14,9 @@ pub(super) use segmentation::THRESHOLD;
 
 use super::table;
 use crate::checkpoint::Checkpoint;
-use crate::class_vectors::ClassVectors;
 use crate::device::{self, Precision};
 use crate::error::{Error, Result, reading, writing};
-use crate::model::Model;
+use crate::model::{ClipSettings, Model};
 use crate::towers::{Activation, Dense};
 
 /// Evaluates a model.
@@ -55,12 +54,16 @@ pub struct EvalModelArgs {
     /// open_clip, OpenAI or Hugging Face; for example open_clip_model.safetensors or ViT-B-16.pt.
     #[arg(long, value_name = "FILE")]
     clip: Option<PathBuf>,
-    /// Which patch features of the CLIP are used.
-    #[arg(long, value_enum, default_value = "tokens", requires = "clip")]
-    dense: Dense,
-    /// The CLIP was trained with OpenAI's approximation of GELU (needed for OpenAI's weights, not for most others).
-    #[arg(long, requires = "clip")]
+    // clap does not enforce `requires` if the required option conflicts with one that is given, hence `conflicts_with` too.
+    /// With --clip: it was trained with OpenAI's approximation of GELU (needed for OpenAI's weights, not for most others).
+    #[arg(long, requires = "clip", conflicts_with = "checkpoint")]
     quick_gelu: bool,
+    /// With --clip: number of attention heads of its vision tower [default: as in the published CLIPs of its width].
+    #[arg(long, value_name = "N", requires = "clip", conflicts_with = "checkpoint")]
+    vision_heads: Option<i64>,
+    /// With --clip: number of attention heads of its text tower [default: as in the published CLIPs of its width].
+    #[arg(long, value_name = "N", requires = "clip", conflicts_with = "checkpoint")]
+    text_heads: Option<i64>,
     /// Where to compute: `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
     #[arg(long, default_value = "auto")]
     device: String,
@@ -78,20 +81,22 @@ impl EvalModelArgs {
         }
     }
 
-    /// The model, and its description for the results.
-    fn open(&self) -> Result<(Model, Value)> {
+    /// The model, and its description for the results. `dense`: its patch features, if they are to be chosen.
+    fn open(&self, dense: Option<Dense>) -> Result<(Model, Value)> {
         device::limit_threads(self.threads);
         let device = device::open(&self.device)?;
         let activation = if self.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
         if let Some(path) = &self.clip {
-            let model = Model::open_clip(path, self.dense, activation, Precision::Auto, device)?;
+            let (vision_heads, text_heads) = (self.vision_heads, self.text_heads);
+            let clip = ClipSettings { activation, vision_heads, text_heads };
+            let model = with_dense(Model::open_clip(path, clip, Precision::Auto, device)?, dense)?;
             let about = json!({ "description": model.description, "path": path });
             return Ok((model, about));
         }
         self.check()?;
         let path = self.checkpoint.clone().unwrap_or_default();
         let checkpoint = Checkpoint::open(&path)?;
-        let model = Model::open(&checkpoint, Precision::Auto, device)?;
+        let model = with_dense(Model::open(&checkpoint, Precision::Auto, device)?, dense)?;
         let bank = &checkpoint.state.settings.bank;
         let bank = json!({ "names": bank.names, "min_mentions": bank.min_mentions, "concepts": checkpoint.state.bank });
         let about = json!({ "description": model.description, "path": path, "bank": bank });
@@ -107,17 +112,11 @@ impl EvalModelArgs {
     }
 }
 
-/// How class names become embeddings.
-#[derive(Debug, Args)]
-struct PromptArgs {
-    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
-    /// template per line [default: the templates of the dataset if it has some, otherwise imagenet].
-    #[arg(long)]
-    templates: Option<String>,
-    /// Embedding of a class [default: `caption`, as in the published protocol; with `--dataset folder`: `concept` for models
-    /// trained with simzss, `caption` for the others].
-    #[arg(long, value_enum)]
-    class_vectors: Option<ClassVectors>,
+fn with_dense(model: Model, dense: Option<Dense>) -> Result<Model> {
+    match dense {
+        Some(dense) => model.with_dense(dense),
+        None => Ok(model),
+    }
 }
 
 /// Results of earlier evaluations.

@@ -98,7 +98,10 @@ pub fn pretrain(settings: &PretrainSettings, out: &Path) -> Result<Summary> {
         tokens.push(vision.features(&images.next()?).patches);
     }
     vision.tower.whiten(&Tensor::cat(&tokens, 0));
-    weights::write(out, &vision.tower.named())?;
+    let mut named = vision.tower.named();
+    // DINOv2's files have it, and by it the file is known as one of DINOv2's.
+    named.push(("mask_token".to_owned(), Tensor::zeros([1, width], (Kind::Float, device))));
+    weights::write(out, &named)?;
     Ok(Summary { out: out.to_owned(), steps: settings.steps, agreement })
 }
 

@@ -168,7 +168,7 @@ pub(super) struct Init {
     pub(super) layer_scale: Option<f64>,
 }
 
-/// One block. The MLP is four times as wide as the tokens; the width of a gated MLP follows from its weights.
+/// One block. A new block's MLP is four times as wide as the tokens; when a block is read, the width follows from its weights.
 #[derive(Debug)]
 pub(super) struct Block {
     heads: i64,
@@ -214,7 +214,11 @@ impl Block {
             Some([first, second]) if weights.has(first) => {
                 (Activation::SwiGlu, weights.size(second)?.get(1).copied().unwrap_or(0))
             }
-            _ => (Activation::default(), 4 * width),
+            // Four times the width in most towers, but not in ViT-g and larger ones.
+            _ => {
+                let hidden = weights.size(&format!("{prefix}{}.weight", names.fc1))?;
+                (Activation::default(), hidden.first().copied().unwrap_or(0))
+            }
         };
         let rows = if activation == Activation::SwiGlu { 2 * hidden } else { hidden };
         let [first, second] = names.mlp(activation);

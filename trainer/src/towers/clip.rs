@@ -5,13 +5,12 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init, Norm, OPEN_CLIP, normal};
+use super::heads::HEAD_WIDTH;
 use super::vision::VisionFeatures;
 use crate::error::Result;
 use crate::weights::Weights;
 
 const EPS: f64 = 1e-5;
-/// All CLIPs with a ViT have attention heads of this width.
-const HEAD_WIDTH: i64 = 64;
 
 /// Which patch features of a CLIP are used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,7 +48,8 @@ pub struct ClipVisionTower {
     pub patch: i64,
     /// Patches per side of the training image.
     pub grid: i64,
-    dense: Dense,
+    /// Which patch features [`ClipVisionTower::forward`] returns.
+    pub dense: Dense,
     kind: Kind,
     width: i64,
     patch_weight: Tensor,
@@ -62,29 +62,26 @@ pub struct ClipVisionTower {
 }
 
 impl ClipVisionTower {
-    /// Takes the tower out of tensors with open_clip's state-dict keys, without their prefix `visual.`.
-    pub fn take(weights: &mut Weights, dense: Dense, activation: Activation, kind: Kind) -> Result<Self> {
+    /// Takes the tower out of tensors with open_clip's state-dict keys, without their prefix `visual.`. Width and
+    /// depth follow from the tensors; the number of heads does not. Its patch features are [`Dense::Tokens`].
+    pub fn take(weights: &mut Weights, heads: i64, activation: Activation, kind: Kind) -> Result<Self> {
         let patches = weights.size("conv1.weight")?;
-        let [width, 3, patch, _] = patches[..] else {
+        let [width, 3, patch @ 1..=i64::MAX, _] = patches[..] else {
             return Err(weights.problem(format!("visual.conv1.weight is {patches:?}, not [width, 3, p, p]")));
         };
-        if patch == 0 || width % HEAD_WIDTH != 0 {
-            return Err(weights
-                .problem(format!("width {width} is not a multiple of {HEAD_WIDTH}, the width of a head")));
-        }
         let tokens = weights.size("positional_embedding")?.first().copied().unwrap_or(1);
         let grid = ((tokens - 1) as f64).sqrt().round() as i64;
         let output = weights.size("proj")?.get(1).copied().unwrap_or(0);
         let mut blocks = Vec::new();
         while weights.has(&format!("transformer.resblocks.{}.ln_1.weight", blocks.len())) {
             let prefix = format!("transformer.resblocks.{}.", blocks.len());
-            let block = Block::read(weights, &prefix, &OPEN_CLIP, width, width / HEAD_WIDTH, EPS)?;
+            let block = Block::read(weights, &prefix, &OPEN_CLIP, width, heads, EPS)?;
             blocks.push(block.with_activation(activation));
         }
         Ok(Self {
             patch,
             grid,
-            dense,
+            dense: Dense::Tokens,
             kind,
             width,
             patch_weight: weights.take("conv1.weight", &[width, 3, patch, patch])?,

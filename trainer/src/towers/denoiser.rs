@@ -4,8 +4,9 @@
 use tch::{Kind, Tensor};
 
 use super::block::{Block, DINOV2};
+use super::heads::HEAD_WIDTH;
 use super::position::{Fit, fit_position, side_of};
-use super::vision::{EPS, HEAD_WIDTH};
+use super::vision::EPS;
 use crate::error::Result;
 use crate::weights::Weights;
 

@@ -4,6 +4,7 @@ mod block;
 mod captions;
 mod clip;
 mod denoiser;
+pub mod heads;
 mod position;
 mod text;
 mod vision;
@@ -15,7 +16,6 @@ pub(crate) use denoiser::check as check_denoiser;
 pub use position::PositionResize;
 pub(crate) use text::VOCABULARY;
 pub use text::{TextShape, TextTower};
-pub(crate) use vision::HEAD_WIDTH;
 pub use vision::{VisionFeatures, VisionShape, VisionTower};
 
 use tch::{Kind, Tensor};

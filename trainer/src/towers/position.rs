@@ -6,17 +6,26 @@ use tch::{Kind, Tensor};
 
 /// How the position embedding is resized to another grid than the one it was trained with. All methods are bicubic; the
 /// published implementations differ in the details, and the published scores of a checkpoint were measured with one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionResize {
     /// As DINOv2: scale factor (grid + 0.1) / trained grid without antialiasing; for towers with registers, the exact size with
     /// antialiasing.
-    #[default]
     Dinov2,
     /// As timm's `resample_abs_pos_embed`: the exact size with antialiasing.
     Timm,
     /// As Hugging Face transformers: the exact size, with antialiasing only for towers with registers.
     Huggingface,
+}
+
+impl std::fmt::Display for PositionResize {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dinov2 => "dinov2",
+            Self::Timm => "timm",
+            Self::Huggingface => "huggingface",
+        })
+    }
 }
 
 impl PositionResize {

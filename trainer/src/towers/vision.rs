@@ -6,14 +6,13 @@ use tch::{Device, Kind, Tensor};
 
 use super::block::{Block, DINOV2, Init, Norm, normal};
 use super::denoiser::Denoiser;
+use super::heads;
 use super::position::{PositionResize, fit_position, side_of};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
 /// Epsilon of LayerNorm in DINOv2 (the ViT ports in other Rust examples use 1e-5, and their features differ).
 pub(super) const EPS: f64 = 1e-6;
-/// All DINOv2 models have attention heads of this width.
-pub(crate) const HEAD_WIDTH: i64 = 64;
 
 /// Size of a new tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +45,10 @@ pub struct VisionTower {
     pub width: i64,
     /// Patches along a side of the training image.
     pub grid: i64,
-    resize: PositionResize,
+    /// Number of attention heads.
+    pub heads: i64,
+    /// How its position embedding is resized to another image size.
+    pub position_resize: PositionResize,
     class: Tensor,
     position: Tensor,
     registers: Option<Tensor>,
@@ -60,25 +62,29 @@ pub struct VisionTower {
 
 impl VisionTower {
     /// Reads a tower, and its denoiser if the file contains one, with the state-dict keys of any [`crate::weights::Family`]. The
-    /// size follows from the tensors; the tower computes in `kind`.
-    pub fn read(path: &Path, resize: PositionResize, kind: Kind, device: Device) -> Result<Self> {
-        Self::from_weights(Weights::read(path, device)?.into_vision()?, resize, kind)
+    /// size follows from the tensors; the tower computes in `kind`. Without `resize`, the position embedding is resized as in the
+    /// library whose keys the file has.
+    pub fn read(path: &Path, resize: Option<PositionResize>, kind: Kind, device: Device) -> Result<Self> {
+        let (family, weights) = Weights::read(path, device)?.into_vision()?;
+        Self::from_weights(weights, resize.unwrap_or(family.position()), kind)
     }
 
     /// The same from tensors with DINOv2's state-dict keys that contain nothing else.
     pub fn from_weights(mut weights: Weights, resize: PositionResize, kind: Kind) -> Result<Self> {
         let patches = weights.size("patch_embed.proj.weight")?;
         let position = weights.size("pos_embed")?;
-        let [width, 3, patch, _] = patches[..] else {
+        let [width, 3, patch @ 1..=i64::MAX, _] = patches[..] else {
             return Err(
                 weights.problem(format!("patch_embed.proj.weight is {patches:?}, not [width, 3, p, p]"))
             );
         };
         let grid = side_of(position.get(1).map_or(0, |n| n - 1));
-        if width % HEAD_WIDTH != 0 || patch == 0 {
-            return Err(weights
-                .problem(format!("width {width} is not a multiple of {HEAD_WIDTH}, the width of a head")));
-        }
+        let Some(heads) = heads::of_vision(width) else {
+            let head = heads::HEAD_WIDTH;
+            return Err(
+                weights.problem(format!("width {width} is not a multiple of {head}, the width of a head"))
+            );
+        };
         let class = weights.take("cls_token", &[1, 1, width])?;
         let position = weights.take("pos_embed", &[1, 1 + grid * grid, width])?;
         let patch_weight = weights.take("patch_embed.proj.weight", &[width, 3, patch, patch])?;
@@ -94,7 +100,7 @@ impl VisionTower {
         let mut blocks = Vec::new();
         while weights.has(&format!("blocks.{}.norm1.weight", blocks.len())) {
             let prefix = format!("blocks.{}.", blocks.len());
-            blocks.push(Block::read(&mut weights, &prefix, &DINOV2, width, width / HEAD_WIDTH, EPS)?);
+            blocks.push(Block::read(&mut weights, &prefix, &DINOV2, width, heads, EPS)?);
         }
         let norm = Norm::read(&mut weights, "norm", width, EPS)?;
         let denoised = weights.has("denoiser.pos_embed");
@@ -105,7 +111,8 @@ impl VisionTower {
             patch,
             width,
             grid,
-            resize,
+            heads,
+            position_resize: resize,
             class,
             position,
             registers,
@@ -135,7 +142,7 @@ impl VisionTower {
 
     /// Adds a denoiser from a file of DVT or SimZSS; it is applied to the patch tokens.
     pub fn with_denoiser(mut self, path: &Path, device: Device) -> Result<Self> {
-        let mut weights = Weights::read(path, device)?.into_vision()?;
+        let (_, mut weights) = Weights::read(path, device)?.into_vision()?;
         let mut denoiser = weights.take_below("denoiser.").under("denoiser.");
         self.denoiser = Some(Box::new(Denoiser::take(&mut denoiser, self.width)?));
         denoiser.finish(&[])?;
@@ -150,6 +157,7 @@ impl VisionTower {
     /// A tower with random weights: linear layers N(0, 1/fan-in), LayerScale 1.
     pub fn random(shape: VisionShape, device: Device) -> Self {
         let VisionShape { width, depth, patch, grid } = shape;
+        let heads = heads::of_vision(width).unwrap_or(1);
         let normal = |size: &[i64], std: f64| normal(size, std, device);
         let fan_in = |n: i64| (n as f64).powf(-0.5);
         let init = Init {
@@ -163,15 +171,14 @@ impl VisionTower {
             patch,
             width,
             grid,
-            resize: PositionResize::default(),
+            heads,
+            position_resize: PositionResize::Dinov2,
             class: normal(&[1, 1, width], 0.02),
             position: normal(&[1, 1 + grid * grid, width], 0.02),
             registers: None,
             patch_weight: normal(&[width, 3, patch, patch], fan_in(3 * patch * patch)),
             patch_bias: Tensor::zeros([width], (Kind::Float, device)),
-            blocks: (0..depth)
-                .map(|_| Block::random(width, width / HEAD_WIDTH, EPS, &init, device))
-                .collect(),
+            blocks: (0..depth).map(|_| Block::random(width, heads, EPS, &init, device)).collect(),
             norm: Norm::new(width, EPS, device),
             denoiser: None,
         }
@@ -222,7 +229,7 @@ impl VisionTower {
     fn position_for(&self, height: i64, width: i64) -> Tensor {
         let class = self.position.narrow(1, 0, 1);
         let patches = self.position.narrow(1, 1, self.grid * self.grid);
-        let fit = self.resize.fit(self.registers.is_some());
+        let fit = self.position_resize.fit(self.registers.is_some());
         Tensor::cat(&[class, fit_position(&patches, self.grid, height, width, fit)], 1)
     }
 

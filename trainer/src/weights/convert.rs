@@ -8,9 +8,7 @@ use tch::{Device, Kind, Tensor};
 use super::families::{self, Family, Named, Parts};
 use super::{Weights, tensors, write};
 use crate::error::{Error, Result};
-use crate::towers::{
-    Activation, ClipVisionTower, Dense, PositionResize, TextTower, VisionTower, check_denoiser,
-};
+use crate::towers::{Activation, ClipVisionTower, PositionResize, TextTower, VisionTower, check_denoiser};
 
 /// The result of a conversion.
 #[derive(Debug, Serialize)]
@@ -61,7 +59,7 @@ fn check(path: &Path, parts: &Parts) -> Result<()> {
         )
     };
     if parts.vision.keys().any(|name| !name.starts_with("denoiser.")) {
-        VisionTower::from_weights(weights(&parts.vision), PositionResize::default(), Kind::Float)?;
+        VisionTower::from_weights(weights(&parts.vision), PositionResize::Dinov2, Kind::Float)?;
     } else if !parts.vision.is_empty() {
         check_denoiser(weights(&parts.vision))?;
     }
@@ -76,7 +74,8 @@ fn check(path: &Path, parts: &Parts) -> Result<()> {
     }
     if !parts.clip.is_empty() {
         let mut clip = weights(&parts.clip);
-        ClipVisionTower::take(&mut clip, Dense::Tokens, Activation::default(), Kind::Float)?;
+        // The number of heads does not matter here, nor for the text tower above.
+        ClipVisionTower::take(&mut clip, 1, Activation::default(), Kind::Float)?;
         clip.finish(&[])?;
     }
     Ok(())

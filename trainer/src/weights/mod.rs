@@ -44,14 +44,14 @@ impl Weights {
         Self { path: path.to_owned(), tensors }
     }
 
-    /// The vision tower with DINOv2's state-dict keys, from a file of any family.
-    pub fn into_vision(self) -> Result<Self> {
+    /// The vision tower with DINOv2's state-dict keys, from a file of any family; also returns the family.
+    pub fn into_vision(self) -> Result<(Family, Self)> {
         let Self { path, tensors } = self;
         let problem = |problem: &str| Error::Weights { path: path.clone(), problem: problem.to_owned() };
         match families::parts(tensors) {
             None => Err(problem(UNKNOWN_FAMILY)),
             Some((_, parts)) if parts.vision.is_empty() => Err(problem("contains no vision tower of DINOv2")),
-            Some((_, parts)) => Ok(Self { path, tensors: parts.vision }),
+            Some((family, parts)) => Ok((family, Self { path, tensors: parts.vision })),
         }
     }
 
@@ -121,6 +121,13 @@ impl Weights {
     pub fn problem(&self, problem: String) -> Error {
         Error::Weights { path: self.path.clone(), problem }
     }
+}
+
+/// The family of a file, by its state-dict keys.
+pub fn family(path: &Path) -> Result<Family> {
+    let parts = families::parts(tensors(path)?);
+    let unknown = || Error::Weights { path: path.to_owned(), problem: UNKNOWN_FAMILY.to_owned() };
+    parts.map(|(family, _)| family).ok_or_else(unknown)
 }
 
 /// All tensors of a file by name, on the CPU, in their stored kind. The format is detected from the first bytes, not from the file

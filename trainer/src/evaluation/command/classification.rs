@@ -1,13 +1,13 @@
 //! `trainer eval classification` and `trainer eval retrieval`: both compare whole images with whole captions.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::image_datasets::ImageDataset;
 use super::super::{classification, retrieval, table};
-use super::{EvalModelArgs, PromptArgs, write_results};
+use super::{EvalModelArgs, write_results};
 use crate::class_vectors::{ClassVectors, class_vectors};
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -17,13 +17,15 @@ use crate::templates;
 const BATCH: usize = 64;
 /// Captions per image in the usual test splits.
 const CAPTIONS: usize = 5;
+/// Default of `--split`.
+const SPLIT: &str = "test";
 
 /// How images are read, and where results are written.
 #[derive(Debug, Args)]
 struct ImageArgs {
-    /// Split to evaluate: name of a folder in the dataset.
-    #[arg(long, default_value = "test")]
-    split: String,
+    /// Split to evaluate: name of a folder in the dataset [default: test, if there is such a folder].
+    #[arg(long)]
+    split: Option<String>,
     /// Resize the short side of the images to this many pixels and crop the centre [default: the image size in training].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     size: u32,
@@ -38,6 +40,14 @@ struct ImageArgs {
 }
 
 impl ImageArgs {
+    /// The split of a dataset; an error if it has no folder for the one that was asked for.
+    fn split(&self, folder: &Path) -> Result<&str> {
+        match self.split.as_deref() {
+            Some(split) if !folder.join(split).is_dir() => Err(Error::Missing { path: folder.join(split) }),
+            split => Ok(split.unwrap_or(SPLIT)),
+        }
+    }
+
     fn side(&self, model: &Model) -> Result<u32> {
         let size = if self.size == 0 { model.size } else { i64::from(self.size) };
         let patch = model.vision.patch();
@@ -60,8 +70,13 @@ pub struct ClassificationArgs {
     data: Vec<PathBuf>,
     #[command(flatten)]
     images: ImageArgs,
-    #[command(flatten)]
-    prompts: PromptArgs,
+    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
+    /// template per line [default: the templates of the dataset if it has some, otherwise imagenet].
+    #[arg(long)]
+    templates: Option<String>,
+    /// Embedding of a class, which is compared with that of the whole image.
+    #[arg(long, value_enum, default_value = "caption")]
+    class_vectors: ClassVectors,
 }
 
 impl ClassificationArgs {
@@ -72,14 +87,14 @@ impl ClassificationArgs {
         let sets: Vec<ImageDataset> = self
             .data
             .iter()
-            .map(|folder| ImageDataset::classification(folder, &args.split))
+            .map(|folder| ImageDataset::classification(folder, args.split(folder)?))
             .collect::<Result<_>>()?;
-        let (model, about) = args.model.open()?;
+        let (model, about) = args.model.open(None)?;
         let size = args.side(&model)?;
-        let by = self.prompts.class_vectors.unwrap_or(ClassVectors::Caption);
+        let by = self.class_vectors;
         let mut results = Vec::new();
         for set in &sets {
-            let (named, templates) = match (&self.prompts.templates, &set.templates) {
+            let (named, templates) = match (&self.templates, &set.templates) {
                 (None, Some(own)) => ("of the dataset", own.clone()),
                 (name, _) => {
                     let name = name.as_deref().unwrap_or("imagenet");
@@ -99,7 +114,7 @@ impl ClassificationArgs {
                 scores.classes
             );
             results.push(json!({
-                "task": "classification", "dataset": set.name, "split": args.split, "model": about,
+                "task": "classification", "dataset": set.name, "split": args.split.as_deref().unwrap_or(SPLIT), "model": about,
                 "protocol": { "size": size, "templates": named, "vectors": by }, "scores": scores,
             }));
         }
@@ -130,10 +145,10 @@ pub struct RetrievalArgs {
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Folder of the images that belong to a file of captions.
-    #[arg(long = "images", value_name = "DIR")]
+    #[arg(long = "images", value_name = "DIR", conflicts_with = "split")]
     folder: Option<PathBuf>,
-    /// Maximum number of captions per image in a file; the first ones are used.
-    #[arg(long, default_value_t = CAPTIONS)]
+    /// With --images: maximum number of captions per image; the first ones are used.
+    #[arg(long, default_value_t = CAPTIONS, requires = "folder")]
     captions: usize,
     #[command(flatten)]
     images: ImageArgs,
@@ -151,9 +166,9 @@ impl RetrievalArgs {
                     self.data.display()
                 )));
             }
-            None => ImageDataset::captioned_shards(&self.data, &args.split)?,
+            None => ImageDataset::captioned_shards(&self.data, args.split(&self.data)?)?,
         };
-        let (model, about) = args.model.open()?;
+        let (model, about) = args.model.open(None)?;
         let size = args.side(&model)?;
         let scores = retrieval::evaluate(&set, &model, size, args.batch, args.model.readers())?;
         for (way, recall) in
@@ -164,7 +179,7 @@ impl RetrievalArgs {
         }
         println!("{} images, {} captions", scores.images, scores.captions);
         let result = json!({
-            "task": "retrieval", "dataset": set.name, "split": args.split, "model": about,
+            "task": "retrieval", "dataset": set.name, "split": args.split.as_deref().unwrap_or(SPLIT), "model": about,
             "protocol": { "size": size }, "scores": scores,
         });
         if let Some(out) = &args.out {

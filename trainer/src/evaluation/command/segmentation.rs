@@ -12,12 +12,13 @@ use super::super::datasets::{Background, SegmentationDataset};
 use super::super::pamr::Pamr;
 use super::super::segmentation::{DecisionSettings, SegmentationScores, WorstImage, evaluate, read_image};
 use super::super::table;
-use super::{EvalModelArgs, PromptArgs, write_results};
+use super::{EvalModelArgs, write_results};
 use crate::class_vectors::ClassVectors;
 use crate::error::{Error, Result, encoding, writing};
 use crate::picture;
 use crate::segmenter::{Segmenter, WINDOW_BATCH};
 use crate::templates;
+use crate::towers::Dense;
 use crate::window::Window;
 
 /// TCL's threshold for the datasets with a background class.
@@ -50,15 +51,17 @@ pub struct SegmentationArgs {
     /// How class 0, background, is predicted [default: as in the published protocol of the dataset; with `--dataset folder`: words].
     #[arg(long, value_enum)]
     background: Option<Background>,
-    /// With `--background threshold`: minimum softmax probability of a class; pixels where all classes are below it are background.
-    #[arg(long, default_value_t = THRESHOLD)]
-    threshold: f64,
-    /// Scale of the similarities before that softmax [default: the logit scale that the model learned].
+    /// With `--background threshold`: minimum softmax probability of a class; pixels where all classes are below it are background
+    /// [default: 0.4].
+    #[arg(long)]
+    threshold: Option<f64>,
+    /// With `--background threshold` or `--pamr`: scale of the similarities before the softmax [default: the logit scale that the
+    /// model learned].
     #[arg(long)]
     scale: Option<f64>,
-    /// Which names of a class are used in the prompts.
-    #[arg(long, value_enum, default_value = "plain", alias = "words")]
-    class_names: ClassNames,
+    /// Which names of a class are used in the prompts [default: plain; with --classes or --class-file: all that the list has].
+    #[arg(long, value_enum, alias = "words")]
+    class_names: Option<ClassNames>,
     /// Use these class names instead of those of the dataset, in the same order, separated by commas; `cat|kitten` is one class with
     /// two names, `name = prompt | prompt` shows one name and uses others in the prompts.
     #[arg(long, value_name = "LIST", conflicts_with = "class_file")]
@@ -88,12 +91,21 @@ pub struct SegmentationArgs {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Number of images with the lowest scores that are drawn there.
-    #[arg(long, default_value_t = WORST)]
+    #[arg(long, default_value_t = WORST, requires = "out")]
     worst: usize,
     #[command(flatten)]
     model: EvalModelArgs,
-    #[command(flatten)]
-    prompts: PromptArgs,
+    /// Which patch features of a CLIP are used: of --clip, or of a run of objective clip [default: tokens].
+    #[arg(long, value_enum)]
+    dense: Option<Dense>,
+    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
+    /// template per line.
+    #[arg(long, default_value = "imagenet")]
+    templates: String,
+    /// Embedding of a class [default: `caption`, as in the published protocol; with `--dataset folder`: `concept` for models
+    /// trained with simzss, `caption` for the others].
+    #[arg(long, value_enum)]
+    class_vectors: Option<ClassVectors>,
 }
 
 impl SegmentationArgs {
@@ -108,7 +120,7 @@ impl SegmentationArgs {
         set.check_complete()?;
         set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
 
-        let (model, mut about) = self.model.open()?;
+        let (model, mut about) = self.model.open(self.dense)?;
         if let Some(covered) = covered(&set, &about["bank"]["names"]) {
             about["bank"]["classes_of_this_set"] = json!(covered);
         }
@@ -123,11 +135,10 @@ impl SegmentationArgs {
             stride: own(self.stride, (side / 2).max(1)),
         };
         let published = if folder { model.vectors } else { ClassVectors::Caption };
-        let vectors = self.prompts.class_vectors.unwrap_or(published);
-        let templates = self.prompts.templates.as_deref().unwrap_or("imagenet");
+        let vectors = self.class_vectors.unwrap_or(published);
         let learned = model.text.logit_scale().double_value(&[]);
         let decision = DecisionSettings {
-            threshold: self.threshold,
+            threshold: self.threshold.unwrap_or(THRESHOLD),
             scale: self.scale.unwrap_or(learned),
             pamr: (self.pamr > 0)
                 .then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() }),
@@ -136,28 +147,27 @@ impl SegmentationArgs {
             worst: if self.out.is_some() { self.worst } else { 0 },
         };
         let by_threshold = set.background == Some(Background::Threshold);
-        let asked: Vec<Vec<String>> = set
-            .classes
-            .iter()
-            .skip(usize::from(by_threshold))
-            .map(|class| class.prompts(self.class_names))
-            .collect();
-        let segmenter = Segmenter::new(model, &asked, &templates::read(templates)?, vectors, window)?;
+        let own_names = self.classes.is_some() || self.class_file.is_some();
+        let names = if own_names { ClassNames::Synonyms } else { ClassNames::Plain };
+        let names = self.class_names.unwrap_or(names);
+        let asked: Vec<Vec<String>> =
+            set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.prompts(names)).collect();
+        let segmenter = Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
         let (scores, low) = evaluate(&set, &segmenter, &decision)?;
 
-        let names = match (&self.class_file, &self.classes) {
+        let words = match (&self.class_file, &self.classes) {
             (Some(path), _) => json!(path),
             (None, Some(list)) => json!(list),
-            (None, None) => json!(self.class_names),
+            (None, None) => json!(names),
         };
         let protocol = json!({
             "background": set.background,
-            "threshold": by_threshold.then_some(self.threshold),
+            "threshold": by_threshold.then_some(decision.threshold),
             "scale": (by_threshold || decision.pamr.is_some()).then_some(decision.scale),
             "window": window,
-            "templates": templates,
+            "templates": self.templates,
             "vectors": vectors,
-            "words": names,
+            "words": words,
             "pamr": decision.pamr,
         });
         let result = json!({
@@ -196,6 +206,19 @@ impl SegmentationArgs {
                 ));
             }
             set = set.with_background(background);
+        }
+        let by_threshold = set.background == Some(Background::Threshold);
+        let unused = |option: &str, with: &str| {
+            Err(Error::Usage(format!("option {option} has an effect only with {with}; leave it out")))
+        };
+        if self.threshold.is_some() && !by_threshold {
+            return unused("--threshold", "--background threshold");
+        }
+        if self.scale.is_some() && !by_threshold && self.pamr == 0 {
+            return unused("--scale", "--background threshold or --pamr");
+        }
+        if self.split.is_some() && self.dataset == "folder" {
+            return unused("--split", "a published dataset");
         }
         if let Some(classes) = self.class_list()? {
             let (found, expected) = (classes.len(), set.classes.len());

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use clap::ValueEnum;
 use tch::{Kind, Tensor};
 
+use crate::towers::PositionResize;
 use names::{HUGGINGFACE, HUGGINGFACE_CLIP, Row::Same, TIMM, is_number, to_ours, to_theirs, translate};
 
 /// Tensors by name.
@@ -27,6 +28,30 @@ pub enum Family {
     OpenClip,
     /// The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have the keys of its vision part.
     Simzss,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Dinov2 => "DINOv2",
+            Self::Timm => "timm",
+            Self::Huggingface => "Hugging Face",
+            Self::OpenClip => "open_clip",
+            Self::Simzss => "SimZSS",
+        })
+    }
+}
+
+impl Family {
+    /// How the library or project resizes the position embedding of its vision towers. (SimZSS uses timm's towers, and open_clip
+    /// the same method.)
+    pub fn position(self) -> PositionResize {
+        match self {
+            Self::Dinov2 => PositionResize::Dinov2,
+            Self::Huggingface => PositionResize::Huggingface,
+            Self::Timm | Self::Simzss | Self::OpenClip => PositionResize::Timm,
+        }
+    }
 }
 
 /// The parts of a weights file; tensors have their stored kind.
@@ -85,7 +110,8 @@ pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     } else if has("patch_embed.proj.weight") {
         let timm = has("reg_token")
             || tensors.get("pos_embed").is_some_and(without_class)
-            || has("blocks.0.mlp.fc1.weight") && is_gated(&tensors);
+            || has("blocks.0.mlp.fc1.weight") && is_gated(&tensors)
+            || !tensors.keys().any(|name| is_of_dinov2(name));
         parts.vision = if timm { from_timm(tensors) } else { unchunked(tensors) };
         if timm { Family::Timm } else { Family::Dinov2 }
     } else if has("token_embedding.weight") || has("text.token_embedding.weight") {
@@ -211,6 +237,14 @@ pub(crate) fn to_timm(mut tensors: Named) -> Named {
         .collect()
 }
 
+/// Whether DINOv2 has a tensor of this name and timm has not. Without any such name a file is timm's, which drops the mask token of
+/// DINOv2's files and keeps the other names.
+fn is_of_dinov2(name: &str) -> bool {
+    matches!(name, "mask_token" | "register_tokens")
+        || name.contains(".mlp.w12.")
+        || unchunked_name(name).is_some()
+}
+
 /// Whether a position embedding [1, n, d] is for a square of patches without a class token.
 fn without_class(position: &Tensor) -> bool {
     let count = position.size().get(1).copied().unwrap_or(0);
@@ -230,12 +264,13 @@ fn is_gated(tensors: &Named) -> bool {
 
 /// Removes the chunk number from the keys of blocks that DINOv2 saves during training (`blocks.1.6.norm1.weight` is block 6).
 fn unchunked(tensors: Named) -> Named {
-    let plain = |name: &str| {
-        let (chunk, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
-        let (block, _) = rest.split_once('.')?;
-        (is_number(chunk) && is_number(block)).then(|| format!("blocks.{rest}"))
-    };
-    tensors.into_iter().map(|(name, tensor)| (plain(&name).unwrap_or(name), tensor)).collect()
+    tensors.into_iter().map(|(name, tensor)| (unchunked_name(&name).unwrap_or(name), tensor)).collect()
+}
+
+fn unchunked_name(name: &str) -> Option<String> {
+    let (chunk, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
+    let (block, _) = rest.split_once('.')?;
+    (is_number(chunk) && is_number(block)).then(|| format!("blocks.{rest}"))
 }
 
 /// Takes all tensors with a prefix out, and removes the prefix.
