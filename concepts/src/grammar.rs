@@ -306,7 +306,7 @@ mod tests {
             ("a/DT stand-up/VB video/NN game/NN", "[a stand-up video game]"),
             ("pet/NN metal-net/JJ look/NN chair/NN", "[pet metal-net look chair]"),
             ("showing/VBG it/PRP 's/VBZ stuffed/VBN contents/NNS", "showing [it 's stuffed contents]"),
-            ("so/RB it/PRP 's/VBZ falling/VBG rain/NN", "so it 's falling [rain]"),
+            ("so/RB it/PRP 's/VBZ throwing/VBG sand/NN", "so it 's throwing [sand]"),
             ("close/RB -/: up/RB of/IN food/NN", "[close - up] of [food]"),
             ("keep/VB close/RB -/: up/RB the/DT hill/NN", "keep close - up [the hill]"),
             // colours
@@ -372,6 +372,9 @@ mod tests {
             ("a/DT man/NN in/IN running/VBG shorts/NNS", "[a man] in [running shorts]"),
             ("engaged/VBN in/IN playing/VBG games/NNS", "engaged in playing [games]"),
             ("for/IN catching/VBG fish/NN", "for catching [fish]"),
+            ("at/IN dusk/NN ,/, smiling/VBG women/NNS", "at [dusk] , [smiling women]"),
+            ("with/IN their/PRP$ loved/VBD ones/NNS", "with [their loved ones]"),
+            ("a/DT carnival/NN -/: like/IN mood/NN", "[a carnival - like mood]"),
             // verbs after "to"
             ("waits/VBZ to/TO board/NN the/DT train/NN", "waits to board [the train]"),
             ("next/JJ to/TO water/NN the/DT dogs/NNS run/VBP", "next to [water] [the dogs] run"),

@@ -174,6 +174,7 @@ impl<'a> Place<'a> {
         match self.next() {
             Role::Noun if letter => true,
             Role::Participle => noun_follows && before != Role::Number,
+            _ if self.word(at + 1) == "like" => noun_follows,
             Role::Noun | Role::Adjective if noun_follows => {
                 let determiner = before == Role::Determiner && self.word(at - 2) != "the";
                 determiner && self.role(at + 3) != Role::Noun
@@ -338,9 +339,10 @@ impl<'a> Place<'a> {
                 self.set(Tag::NN);
             }
         } else if next == Role::Noun {
-            // "with matching shoes", "a man in running shorts"; after most prepositions it is a verb: "for catching fish",
+            // "smiling woman": the verb has no object. "With matching shoes", "a man in running shorts"; after most prepositions it is a verb: "for catching fish",
             // "engaged in playing games".
-            if word == "with" || word == "in" && self.second_before() == Role::Noun {
+            let in_noun = || word == "in" && self.second_before() == Role::Noun;
+            if word == "with" || INTRANSITIVE.contains(&self.own()) || in_noun() {
                 self.set(Tag::JJ);
             }
         } else if self.follows_article()
@@ -360,8 +362,9 @@ impl<'a> Place<'a> {
         let describes = match self.tags[self.at - 1] {
             // titles: "carbon steel perforated mesh", but "a runner named kim"
             Tag::NNP => own.ends_with("ed") && !matches!(own, "named" | "called"),
-            // "a bald headed man"
+            // "a bald headed man", "their loved ones"
             Tag::JJ if self.second_before() == Role::Determiner => true,
+            Tag::PRPS => true,
             // "a pyramid shaped tree"
             tag => role(tag) != Role::Outside && PARTS.contains(&own),
         };
@@ -407,6 +410,21 @@ impl<'a> Place<'a> {
 /// Prepositions that no finite verb follows.
 const PREPOSITIONS: &[&str] =
     &["in", "with", "of", "on", "at", "from", "by", "for", "into", "onto", "near", "over", "under"];
+
+/// Present participles of verbs without an object.
+const INTRANSITIVE: &[&str] = &[
+    "blooming",
+    "crying",
+    "falling",
+    "floating",
+    "glowing",
+    "laughing",
+    "rising",
+    "shining",
+    "sleeping",
+    "smiling",
+    "sparkling",
+];
 
 /// Adverbs of time and place that are tagged as nouns.
 const ADVERBS: &[&str] = &[
