@@ -14,15 +14,18 @@
 //! link      = number* | past participle      snow covered mountain
 //! ```
 //!
-//! The head is the last noun. Before the grammar runs, the tags of a few word sequences are corrected (`correct`:
-//! "it's" written for "its", "a close up", "8 x 10"). Afterwards, a [`Phrase`] that is part of a preposition ("in front
-//! of") or is a pronoun is dropped, and a verb that was tagged as a plural noun is cut off ("a pizza sits").
+//! The head is the last noun. Before the grammar runs, the tags of a few word sequences are corrected ([`correct`]:
+//! "it's" written for "its", "a close up", "8 x 10", a colour that stands for a noun as in "a man in black"). Afterwards,
+//! a [`Phrase`] that is part of a preposition ("in front of") or starts with a pronoun is dropped, and a verb that was
+//! tagged as a plural noun is cut off ("a pizza sits").
+
+mod correct;
 
 use crate::tagger::Tag;
 use crate::words::Word;
 
 /// Version of this grammar and of the rule for concepts; stored in every sidecar.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 
 /// A noun phrase: the words `start..end`; the head is word `end - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +74,7 @@ pub(crate) fn same_role(a: Tag, b: Tag) -> bool {
 /// Finds the phrases of a tagged text, from left to right. `phrases` is cleared first; some `tags` are corrected.
 pub(crate) fn phrases(text: &str, words: &[Word], tags: &mut [Tag], phrases: &mut Vec<Phrase>) {
     phrases.clear();
-    correct(text, words, tags);
+    correct::correct(text, words, tags);
     let mut at = 0;
     while at < tags.len() {
         let Some(end) = phrase_end(tags, at) else {
@@ -79,7 +82,7 @@ pub(crate) fn phrases(text: &str, words: &[Word], tags: &mut [Tag], phrases: &mu
             continue;
         };
         let phrase = Phrase { start: at, end };
-        if !is_preposition(text, words, tags, phrase) && !is_pronoun(text, words, phrase) {
+        if !is_preposition(text, words, tags, phrase) && !is_pronoun(text, words, tags, phrase) {
             phrases.push(agree(text, words, tags, phrase));
         }
         at = end;
@@ -114,10 +117,14 @@ fn part_end(tags: &[Tag], start: usize) -> Option<usize> {
             Role::Number | Role::Adjective => true,
             Role::Adverb => matches!(next, Role::Adjective | Role::Participle | Role::Adverb | Role::Number),
             Role::Participle => at > start || is_adjectival(tags, at),
-            // "red, white, and blue"
+            // "red, white, and blue"; after an article also "an old, metal sign", "a wet, smiling child"
             Role::Joint => {
                 before == Role::Adjective && (next == Role::Adjective || next == Role::Joint)
                     || before == Role::Joint && next == Role::Adjective
+                    || before == Role::Adjective
+                        && tags[at] == Tag::COMMA
+                        && tags[start] == Tag::DT
+                        && matches!(next, Role::Noun | Role::Participle)
             }
             Role::Possessive | Role::Outside => false,
         };
@@ -138,7 +145,10 @@ fn nouns_end(tags: &[Tag], start: usize) -> usize {
         while role_at(tags, next) == Role::Number {
             next += 1;
         }
-        if next == end && tags.get(end) == Some(&Tag::VBN) {
+        // "strawberry shortcake large backpack": names of things are not sentences.
+        let title = matches!(tags[end - 1], Tag::NNP | Tag::NNPS);
+        let link = tags.get(end).is_some_and(|tag| *tag == Tag::VBN || title && *tag == Tag::JJ);
+        if next == end && link {
             next += 1;
         }
         if next == end || role_at(tags, next) != Role::Noun {
@@ -191,90 +201,17 @@ const PRONOUNS: &[&str] = &[
     "themselves",
 ];
 
-fn is_pronoun(text: &str, words: &[Word], phrase: Phrase) -> bool {
-    PRONOUNS.contains(&words[phrase.end - 1].of(text))
-}
-
-/// Corrects tags that taggers cannot learn from their training data.
-fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
-    for at in 1..tags.len() {
-        let word = |at: usize| words.get(at).map_or("", |word| word.of(text));
-        let (before, next) = (role(tags[at - 1]), role_at(tags, at + 1));
-        match word(at) {
-            // "with it's monitor": after a preposition or a verb, and before a noun or adjective, "it's" means "its".
-            "'s" | "’s" if word(at - 1) == "it" && at >= 2 => {
-                let takes_object = matches!(
-                    tags[at - 2],
-                    Tag::IN | Tag::RP | Tag::VB | Tag::VBG | Tag::VBN | Tag::VBZ | Tag::VBP
-                );
-                if takes_object && matches!(next, Role::Noun | Role::Adjective) {
-                    tags[at - 1] = Tag::PRPS;
-                    tags[at] = Tag::PRPS;
-                }
-            }
-            // "a close up of", "close up photo"
-            "up" | "ups" if word(at - 1) == "close" => {
-                let before = if at == 1 { Role::Determiner } else { role(tags[at - 2]) };
-                if matches!(before, Role::Determiner | Role::Adjective) || word(at + 1) == "of" {
-                    tags[at - 1] = Tag::JJ;
-                    tags[at] = Tag::NN;
-                }
-            }
-            // "8 x 10", "5 ft x 7 rug"
-            "x" | "×" if next == Role::Number => tags[at] = Tag::CD,
-            // "a basement living area"
-            purpose
-                if tags[at] == Tag::VBG
-                    && before == Role::Noun
-                    && PURPOSES.contains(&purpose)
-                    && PLACES.contains(&word(at + 1)) =>
-            {
-                tags[at] = Tag::NN;
-            }
-            // "the north won": an adjective after a determiner, at the end of a phrase, is a noun.
-            last if tags[at] == Tag::JJ
-                && tags[at - 1] == Tag::DT
-                && ends_phrase(tags, at + 1)
-                && !STAND_FOR_NOUNS.contains(&last) =>
-            {
-                tags[at] = Tag::NN;
-            }
-            // A hyphenated word before a noun belongs to the phrase: "a stand-up comedian", "chair metal-net seat".
-            joined if next == Role::Noun && joined.contains('-') => match (before, role(tags[at])) {
-                (Role::Noun, Role::Adjective) => tags[at] = Tag::NN,
-                (Role::Determiner, Role::Outside) => tags[at] = Tag::JJ,
-                _ => {}
-            },
-            _ => {}
-        }
-    }
-}
-
-/// Gerunds that describe the purpose of a [`PLACES`] noun.
-const PURPOSES: &[&str] = &[
-    "living", "dining", "parking", "sleeping", "sitting", "seating", "waiting", "eating", "washing",
-    "changing", "cooking", "working", "playing", "swimming", "boarding", "loading",
-];
-
-/// Nouns before which a gerund describes their purpose, even after another noun: "kitchen dining area".
-const PLACES: &[&str] = &[
-    "area", "areas", "room", "rooms", "space", "spaces", "lot", "lots", "table", "tables", "pool", "pools",
-    "zone", "zones", "dock", "docks", "bench", "benches",
-];
-
-/// Adjectives that replace a noun mentioned before: "one on top of the other".
-const STAND_FOR_NOUNS: &[&str] = &[
-    "other", "same", "first", "second", "third", "next", "last", "few", "many", "more", "most", "least",
-    "only", "such", "little", "lot", "latter", "former", "own",
-];
-
-/// Whether a noun phrase cannot continue with the tags from `at` on.
-fn ends_phrase(tags: &[Tag], at: usize) -> bool {
-    match tags.get(at).copied() {
-        None => true,
-        Some(Tag::CC) => matches!(role_at(tags, at + 1), Role::Determiner | Role::Number),
-        Some(tag) => matches!(tag, Tag::IN | Tag::TO | Tag::VBZ | Tag::VBP | Tag::VBD | Tag::MD | Tag::WDT),
-    }
+/// A pronoun, also with the adverb or verb after it that was tagged as a noun: "something offstage", "someone surf".
+/// "Someone's hand" and "significant others" are phrases.
+fn is_pronoun(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> bool {
+    let pronoun = |at: usize| {
+        let word = words[at].of(text);
+        word.len() >= 6 && is_noun(tags[at]) && PRONOUNS.contains(&word)
+    };
+    let (start, end) = (phrase.start, phrase.end);
+    let first = || end - start > 1 && pronoun(start) && role_at(tags, start + 1) != Role::Possessive;
+    let others = || end - start == 1 && words[start].of(text) == "others";
+    pronoun(end - 1) || first() || others()
 }
 
 /// Singular determiners.
@@ -368,8 +305,102 @@ mod tests {
             ("a/DT black/JJ and/CC white/JJ cat/NN", "[a black and white cat]"),
             ("a/DT stand-up/VB video/NN game/NN", "[a stand-up video game]"),
             ("pet/NN metal-net/JJ look/NN chair/NN", "[pet metal-net look chair]"),
+            ("showing/VBG it/PRP 's/VBZ stuffed/VBN contents/NNS", "showing [it 's stuffed contents]"),
+            ("so/RB it/PRP 's/VBZ throwing/VBG sand/NN", "so it 's throwing [sand]"),
+            ("close/RB -/: up/RB of/IN food/NN", "[close - up] of [food]"),
+            ("keep/VB close/RB -/: up/RB the/DT hill/NN", "keep close - up [the hill]"),
+            // colours
+            ("a/DT man/NN in/IN black/JJ plays/VBZ", "[a man] in [black] plays"),
+            ("a/DT man/NN in/IN black/JJ riding/VBG a/DT horse/NN", "[a man] in [black] riding [a horse]"),
+            ("in/IN black/JJ riding/VBG boots/NNS", "in [black riding boots]"),
+            ("in/IN dark/JJ red/JJ and/CC white/JJ ./.", "in [dark red] and [white] ."),
+            ("wearing/VBG black/JJ ,/, white/JJ ,/, and/CC red/JJ", "wearing [black] , [white] , and [red]"),
+            ("in/IN red/JJ and/CC a/DT hat/NN", "in [red] and [a hat]"),
+            ("in/IN teal/NN and/CC red/JJ ./.", "in [teal] and [red] ."),
+            ("in/IN silver/NN and/CC red/JJ socks/NNS", "in [silver] and [red socks]"),
+            ("in/IN red/JJ and/CC striped/VBN socks/NNS", "in red and [striped socks]"),
+            ("in/IN red/JJ and/CC white/JJ shirts/NNS", "in [red and white shirts]"),
+            ("is/VBZ painted/VBN red/JJ ./.", "is painted red ."),
+            // adjectives and adverbs after an article
+            ("a/DT male/JJ wearing/VBG a/DT hat/NN", "[a male] wearing [a hat]"),
+            ("a/DT male/JJ swimming/VBG teacher/NN", "[a male swimming teacher]"),
+            ("in/IN the/DT dark/JJ ./.", "in [the dark] ."),
+            ("all/DT white/JJ ./.", "all white ."),
+            ("an/DT outdoors/RB concert/NN", "[an outdoors concert]"),
+            ("enjoying/VBG the/DT outdoors/RB", "enjoying [the outdoors]"),
+            ("fans/NNS of/IN the/DT walking/VBG dead/JJ", "[fans] of [the walking dead]"),
+            ("a/DT bald/JJ headed/VBD man/NN", "[a bald headed man]"),
+            ("the/DT old/JJ saw/VBD the/DT sea/NN", "[the old] saw [the sea]"),
+            ("an/DT adult/NN black/JJ bear/NN", "[an adult black bear]"),
+            ("an/DT adult/NN happy/JJ to/TO run/VB", "[an adult] happy to run"),
+            // adverbs
+            ("an/DT upside/NN down/RB trick/NN", "[an upside down trick]"),
+            ("a/DT bike/NN upside/NN down/RP in/IN mud/NN", "[a bike] upside down in [mud]"),
+            ("something/NN offstage/NN", "something offstage"),
+            ("someone/NN 's/POS hand/NN", "[someone 's hand]"),
+            ("an/DT old/JJ ,/, metal/NN sign/NN", "[an old , metal sign]"),
+            ("a/DT wet/JJ ,/, smiling/VBG child/NN", "[a wet , smiling child]"),
+            ("old/JJ ,/, dogs/NNS", "old , [dogs]"),
+            ("a/DT good/JJ swim/VBP ./.", "[a good swim] ."),
+            ("the/DT old/JJ swim/VBP ./.", "[the old] swim ."),
+            ("people/NNS each/DT holding/VBG flowers/NNS", "[people] each holding [flowers]"),
+            ("she/PRP shows/VBZ her/PRP$ a/DT phone/NN", "she shows her [a phone]"),
+            ("facing/VBG each/DT other/JJ make/NN sense/NN", "facing each other [make sense]"),
+            ("a/DT view/NN #/# sunset/NN", "[a view] # [sunset]"),
+            ("a/DT donut/NN like/IN toy/NN", "[a donut like toy]"),
+            ("oval/JJ like/IN mirrors/NNS", "[oval like mirrors]"),
+            ("animals/NNS like/IN dogs/NNS", "[animals] like [dogs]"),
+            ("with/IN blocked/VBN off/RP windows/NNS", "with [blocked off windows]"),
+            ("is/VBZ blocked/VBN off/RP windows/NNS", "is blocked off [windows]"),
+            ("in/IN swim/VBP trunks/NNS", "in [swim trunks]"),
+            ("an/DT empty/JJ hall/NN today/NN ./.", "[an empty hall] today ."),
+            ("volunteers/NNS paint/NN the/DT fence/NN", "[volunteers] paint [the fence]"),
+            ("the/DT bridge/NN spans/NNS a/DT river/NN", "[the bridge] spans [a river]"),
+            ("a/DT man/NN in/IN red/JJ rides/NNS a/DT bike/NN", "[a man] in [red] rides [a bike]"),
+            ("are/VBP all/DT riding/VBG bikes/NNS", "are all riding [bikes]"),
+            ("all/DT riding/VBG boots/NNS", "[all riding boots]"),
+            ("two/CD bus/NN stops/NNS on/IN a/DT road/NN", "[two bus stops] on [a road]"),
+            ("under/IN the/DT awning/VBG keeping/VBG out/RP", "under [the awning] keeping out"),
+            ("the/DT smiling/VBG running/VBG man/NN", "[the smiling running man]"),
+            ("a/DT rug/NN 9cm/NN wide/JJ", "[a rug] 9cm wide"),
+            ("carbon/NNP steel/NNP perforated/VBD mesh/NNP", "[carbon steel perforated mesh]"),
+            ("the/DT perfect/JJ opt-in/RP offer/NN", "[the perfect opt-in offer]"),
+            // participles
+            ("a/DT pyramid/NN shaped/VBD tree/NN", "[a pyramid shaped tree]"),
+            ("a/DT man/NN carried/VBD water/NN", "[a man] carried [water]"),
+            ("with/IN matching/VBG shoes/NNS", "with [matching shoes]"),
+            ("a/DT man/NN in/IN running/VBG shorts/NNS", "[a man] in [running shorts]"),
+            ("engaged/VBN in/IN playing/VBG games/NNS", "engaged in playing [games]"),
+            ("for/IN catching/VBG fish/NN", "for catching [fish]"),
+            ("at/IN dusk/NN ,/, smiling/VBG women/NNS", "at [dusk] , [smiling women]"),
+            ("with/IN their/PRP$ loved/VBD ones/NNS", "with [their loved ones]"),
+            ("a/DT carnival/NN -/: like/IN mood/NN", "[a carnival - like mood]"),
+            // verbs after "to"
+            ("waits/VBZ to/TO board/NN the/DT train/NN", "waits to board [the train]"),
+            ("next/JJ to/TO water/NN the/DT dogs/NNS run/VBP", "next to [water] [the dogs] run"),
+            // hyphens
+            ("t/NN -/: shirts/NNS", "[t - shirts]"),
+            ("plan/NN b/NN -/: poster/NN", "[plan b] - [poster]"),
+            ("a/DT full/JJ -/: length/NN mirror/NN", "[a full - length mirror]"),
+            ("the/DT mirror/NN -/: book/NN cover/NN", "[the mirror] - [book cover]"),
+            ("film/NN -/: inspired/VBN party/NN", "[film - inspired party]"),
+            ("wall/NN art/NN -/: framed/VBN print/NN", "[wall art] - [framed print]"),
+            ("100/CD %/NN cotton/NN towel/NN", "[100 % cotton towel]"),
         ] {
             assert_eq!(bracketed(tagged), expected, "{tagged}");
+        }
+    }
+
+    #[test]
+    fn a_stroke_without_spaces_joins_two_nouns_before_a_third() {
+        for (text, expected) in [("tub/shower unit", Some("tub/shower unit")), ("tub / shower unit", None)] {
+            let mut words = Vec::new();
+            crate::words::split(text, &mut words);
+            let mut tags = [Tag::NN, Tag::SYM, Tag::NN, Tag::NN];
+            let mut found = Vec::new();
+            phrases(text, &words, &mut tags, &mut found);
+            let whole = found == [Phrase { start: 0, end: 4 }];
+            assert_eq!(whole.then_some(text), expected, "{found:?}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Splits canonical text into words, by the rules of the taggers' training data: "the dog's t-shirt, 3.5 mm" becomes
-//! `the | dog | 's | t-shirt | , | 3.5 | mm`.
+//! `the | dog | 's | t-shirt | , | 3.5 | mm`, and "don't" becomes `do | n't`. Text that was split so before, such as the
+//! captions of CC3M ("the dog 's"), gives the same words.
 
 /// One word or punctuation mark: bytes `start..end` of the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +41,7 @@ pub fn split(text: &str, words: &mut Vec<Word>) {
         }
         let end = if in_word(text, at) {
             word_end(text, at)
-        } else if apostrophe(bytes, at) > 0 && !follows_space(bytes, at) && clitic_end(text, at) > at {
+        } else if is_clitic(text, at) {
             clitic_end(text, at)
         } else {
             mark_end(bytes, at)
@@ -78,8 +79,15 @@ fn apostrophe(bytes: &[u8], at: usize) -> usize {
     }
 }
 
-fn follows_space(bytes: &[u8], at: usize) -> bool {
-    at == 0 || bytes[at - 1] <= b' '
+/// Whether a clitic starts at `at`: "dog's", or after a space, "dog 's", but not in quotation marks, "the letter 's'".
+fn is_clitic(text: &str, at: usize) -> bool {
+    let bytes = text.as_bytes();
+    if at == 0 || apostrophe(bytes, at) == 0 {
+        return false;
+    }
+    let end = clitic_end(text, at);
+    let after_space = || text[..at - 1].ends_with(char::is_alphanumeric) && apostrophe(bytes, end) == 0;
+    end > at && (bytes[at - 1] > b' ' || after_space())
 }
 
 /// End of the clitic (such as 's) whose apostrophe is at `at`; `at` itself if there is none.
@@ -109,6 +117,13 @@ fn word_end(text: &str, start: usize) -> usize {
             b'.' if bytes[at - 1].is_ascii_digit() || at - start == 1 || bytes[at - 2] == b'.' => 1,
             b'.' if names_file_or_site(text, at + 1) => 1,
             b',' if bytes[at - 1].is_ascii_digit() && bytes.get(at + 1).is_some_and(u8::is_ascii_digit) => 1,
+            // "n't" is a word of its own.
+            _ if clitic_end(text, at) > at
+                && bytes[at - 1] == b'n'
+                && text[..clitic_end(text, at)].ends_with('t') =>
+            {
+                return if at - start == 1 { clitic_end(text, at) } else { at - 1 };
+            }
             _ if clitic_end(text, at) > at => break,
             _ => apostrophe(bytes, at),
         };
@@ -197,6 +212,11 @@ mod tests {
         assert_eq!(
             cut("a beach.two dogs. come.on net.ball"),
             ["a", "beach", ".", "two", "dogs", ".", "come", ".", "on", "net", ".", "ball"]
+        );
+        assert_eq!(cut("i don't, can’t"), ["i", "do", "n't", ",", "ca", "n’t"]);
+        assert_eq!(
+            cut("mother 's day, i 've not 's'; it is n't"),
+            ["mother", "'s", "day", ",", "i", "'ve", "not", "'", "s", "'", ";", "it", "is", "n't"]
         );
         assert_eq!(cut(""), [""; 0]);
     }

@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 
 use concepts::{Extractor, TaggerKind, canonical};
 use proptest::prelude::*;
-use serde_json::Value;
+
+use crate::noun_phrases::gold;
 
 /// `None` if the tagger's data is missing, with a message; in continuous integration it must exist.
 fn extractor() -> Option<Extractor> {
@@ -26,47 +25,19 @@ fn concepts_of(extractor: &Extractor, caption: &str) -> Vec<String> {
     extractor.mentions(&canonical(caption)).into_iter().map(|mention| mention.concept).collect()
 }
 
-/// F1 of whole phrases and of heads, in percent.
-fn scores(extractor: &Extractor, bracketed: &str) -> [f64; 2] {
-    let (mut right, mut total) = ([0_usize; 2], [0_usize; 2]);
-    for line in bracketed.lines() {
-        let caption: Value = serde_json::from_str(line).unwrap();
-        let text = caption["text"].as_str().unwrap().to_lowercase();
-        let byte = |index: &Value| {
-            let index = index.as_u64().unwrap() as usize;
-            text.char_indices().nth(index).map_or(text.len(), |(byte, _)| byte)
-        };
-        let spans = caption["spans"].as_array().unwrap();
-        let mentions = extractor.mentions(&text);
-        let wanted: [BTreeSet<_>; 2] =
-            [0, 2].map(|at| spans.iter().map(|span| byte(&span[at])..byte(&span[at + 1])).map(key).collect());
-        let found: [BTreeSet<_>; 2] = [
-            mentions.iter().map(|mention| key(mention.phrase.clone())).collect(),
-            mentions.iter().map(|mention| key(mention.head_span.clone())).collect(),
-        ];
-        for kind in 0..2 {
-            right[kind] += found[kind].intersection(&wanted[kind]).count();
-            total[kind] += found[kind].len() + wanted[kind].len();
-        }
-    }
-    [0, 1].map(|kind| 200.0 * right[kind] as f64 / total[kind] as f64)
-}
-
-fn key(span: std::ops::Range<usize>) -> (usize, usize) {
-    (span.start, span.end)
-}
-
 #[test]
 fn phrases_are_as_good_as_in_earlier_experiments() {
     let Some(extractor) = extractor() else { return };
     // F1 of phrases and heads with the library's chunks, cut by rules, from the experiments before this crate.
     for (file, earlier) in [("dev_coco100.jsonl", [95.3, 96.7]), ("dev_laion40.jsonl", [73.6, 87.1])] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/pos").join(file);
-        let Ok(text) = fs::read_to_string(&path) else {
+        if !path.exists() {
             println!("skipped: {} does not exist", path.display());
             continue;
-        };
-        let found = scores(&extractor, &text);
+        }
+        let captions = gold::read(&path).unwrap();
+        let score = gold::score(&gold::tagged(&extractor, &captions), &captions, |_, _| {});
+        let found = [score.phrases, score.heads].map(gold::Counts::f1);
         assert!(found[0] > earlier[0] - 1.5 && found[1] > earlier[1] - 1.5, "{file}: {found:?}");
     }
 }

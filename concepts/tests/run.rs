@@ -6,5 +6,6 @@ mod any_text;
 mod clip_text;
 mod models;
 mod nlprule;
+mod noun_phrases;
 mod sidecar;
 mod statistics;

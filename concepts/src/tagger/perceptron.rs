@@ -4,7 +4,7 @@
 //! Features are hashes of (template, value). For the most frequent words, the weights of all features that depend on
 //! that word alone are summed when the model is loaded.
 
-use super::features::{self, Form};
+use super::features::{self, Form, Neighbours};
 use super::{Lexicon, ModelReader, ModelWriter, Tag, Tagger};
 use crate::words::Word;
 
@@ -95,15 +95,14 @@ impl Perceptron {
         model.into_bytes()
     }
 
-    /// The score of every tag for the word at `at`.
-    fn scores(&self, forms: &[Form], at: usize, before: [Tag; 2]) -> [i32; Tag::COUNT] {
+    /// The score of every tag for a word.
+    fn scores(&self, neighbours: &Neighbours, before: [Tag; 2]) -> [i32; Tag::COUNT] {
         let mut scores = [0; Tag::COUNT];
-        let neighbours = features::Neighbours::of(forms, at);
         self.add_word(&mut scores, &neighbours.own, |rows| &rows.own, features::own);
         self.add_word(&mut scores, &neighbours.previous, |rows| &rows.previous, features::previous);
         self.add_word(&mut scores, &neighbours.next, |rows| &rows.next, features::next);
         add(&mut scores, &self.tags[usize::from(before[0].0) * Tag::COUNT + usize::from(before[1].0)]);
-        self.weights.add(&mut scores, &features::joint(&neighbours, before[0]));
+        self.weights.add(&mut scores, &features::joint(neighbours, before[0]));
         scores
     }
 
@@ -124,13 +123,16 @@ impl Perceptron {
 impl Tagger for Perceptron {
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>) {
         tags.clear();
-        let forms: Vec<Form> = words.iter().map(|word| Form::new(word.of(text), &self.lexicon)).collect();
+        let mut forms = words.iter().map(|word| Form::new(word.of(text), &self.lexicon));
+        let mut next = || forms.next().unwrap_or(Form::EDGE);
+        let mut around = Neighbours { previous: Form::EDGE, own: next(), next: next() };
         let mut before = [Tag::STOP; 2];
-        for (at, form) in forms.iter().enumerate() {
-            let certain = form.entry.certain;
-            let tag = if certain { form.entry.tag } else { best(&self.scores(&forms, at, before)) };
+        for _ in words {
+            let entry = around.own.entry;
+            let tag = if entry.certain { entry.tag } else { best(&self.scores(&around, before)) };
             tags.push(tag);
             before = [tag, before[0]];
+            around = Neighbours { previous: around.own, own: around.next, next: next() };
         }
     }
 }
