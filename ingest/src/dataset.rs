@@ -5,8 +5,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+use bytes::Bytes;
 use concepts::files::TEMPORARY;
 use concepts::foreign_files::is_apple_double;
 use loader::shard::SUFFIXES;
@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::image;
 use crate::metrics;
 use crate::part::Part;
+use crate::publish;
 use crate::rows;
 use crate::stats::ShardStats;
 use crate::watch::{Network, Watch};
@@ -71,25 +72,22 @@ impl Dataset {
         let path = folder.join(MANIFEST);
         let manifest = serde_json::to_value(self.manifest(made_from))
             .map_err(|error| Error::input(&path, error.to_string()))?;
-        match source::read(&path) {
-            Ok(bytes) => {
+        loop {
+            if let Some(bytes) = found(&path)? {
                 let before: Value = serde_json::from_slice(&bytes)
                     .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
-                match difference("", &before, &manifest) {
+                return match difference("", &before, &manifest) {
                     Some(difference) => Err(Error::OtherDataset { folder: folder.clone(), difference }),
-                    None => self.clear_leftovers(),
-                }
+                    None => publish::recover(folder),
+                };
             }
-            Err(error) if is_missing(&error) => {
-                if let Some(shard) = first_shard(folder)? {
-                    let difference = format!("it has {shard}, but no {MANIFEST}");
-                    return Err(Error::OtherDataset { folder: folder.clone(), difference });
-                }
-                let text = format!("{manifest:#}\n");
-                source::write(&path, text.into_bytes())?;
-                self.clear_leftovers()
+            let shard = first_shard(folder)?;
+            // Other processes of the same dataset may start at this moment. Then the manifest is theirs.
+            if let Some(shard) = shard.filter(|_| !found(&path).is_ok_and(|found| found.is_some())) {
+                let difference = format!("it has {shard}, but no {MANIFEST}");
+                return Err(Error::OtherDataset { folder: folder.clone(), difference });
             }
-            Err(error) => Err(error.into()),
+            source::write_new(&path, format!("{manifest:#}\n").into_bytes())?;
         }
     }
 
@@ -132,20 +130,16 @@ impl Dataset {
         metrics: Option<SocketAddr>,
     ) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
-        let bytes = match source::read(&path) {
-            Err(error) if is_missing(&error) => {
-                let problem = format!(
-                    "not a folder that `ingest download` or `ingest shard` made: it has no {MANIFEST}"
-                );
-                return Err(Error::input(folder, problem));
-            }
-            bytes => bytes?,
-        };
+        let bytes = found(&path)?.ok_or_else(|| {
+            let problem =
+                format!("not a folder that `ingest download` or `ingest shard` made: it has no {MANIFEST}");
+            Error::input(folder, problem)
+        })?;
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
         let folder = folder.to_owned();
         let dataset = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
-        dataset.clear_leftovers()?;
+        publish::recover(&dataset.folder)?;
         Ok(dataset)
     }
 
@@ -183,19 +177,11 @@ impl Dataset {
     /// The statistics of a complete shard; None if it is not complete.
     pub fn finished(&self, shard: u32) -> Result<Option<ShardStats>, Error> {
         let path = self.stats(shard);
-        match source::read(&path) {
-            Ok(bytes) => {
-                let wrong = |error| {
-                    Error::input(
-                        &path,
-                        format!("damaged ({error}): delete this file to make the shard again"),
-                    )
-                };
-                serde_json::from_slice(&bytes).map(Some).map_err(wrong)
-            }
-            Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        let Some(bytes) = found(&path)? else { return Ok(None) };
+        let wrong = |error| {
+            Error::input(&path, format!("damaged ({error}): delete this file to make the shard again"))
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(wrong)
     }
 
     /// Numbers of the complete shards, in order.
@@ -217,30 +203,6 @@ impl Dataset {
         let number = u64::from(shard) * 10u64.pow(digits) + u64::from(index);
         format!("{number:0width$}", width = digits as usize + 5)
     }
-
-    /// Removes temporary files that killed processes left: those of this part's shards, and those of the manifest, which all
-    /// parts write. (Temporary files of other parts may be in use.)
-    fn clear_leftovers(&self) -> Result<(), Error> {
-        if source::is_remote(&self.folder) {
-            return Ok(());
-        }
-        for path in source::list(&self.folder)? {
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            // `.tmp-PROCESS-NAME`
-            let Some((_, name)) = name.strip_prefix(TEMPORARY).and_then(|rest| rest.split_once('-')) else {
-                continue;
-            };
-            let digits = name.bytes().take_while(u8::is_ascii_digit).count();
-            let ours = match name[..digits].parse() {
-                Ok(shard) => self.part.owns(shard),
-                Err(_) => name == MANIFEST && (self.part == Part::ALL || is_old(&path)),
-            };
-            if ours {
-                let _ = fs::remove_file(&path);
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
@@ -253,11 +215,13 @@ pub fn describe(path: &Path) -> Result<Value, Error> {
     Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }
 
-/// Whether a small file is so old that no process can still be writing it: an hour is far longer than a write takes, and
-/// than the clocks of machines that share a folder differ.
-fn is_old(path: &Path) -> bool {
-    let written = fs::metadata(path).and_then(|about| about.modified());
-    written.is_ok_and(|written| written.elapsed().is_ok_and(|age| age > Duration::from_hours(1)))
+/// The contents of a file; None if it does not exist.
+fn found(path: &Path) -> Result<Option<Bytes>, Error> {
+    match source::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether the file does not exist (rather than being unreadable).
@@ -328,24 +292,6 @@ mod tests {
         assert_eq!(dataset(2000).key(3, 1999), "000031999");
         assert_eq!(dataset(1).key(7, 0), "00007");
         assert_eq!(dataset(10).key(7, 9), "000079");
-    }
-
-    #[test]
-    fn a_part_removes_its_own_temporary_files_and_old_temporary_manifests() {
-        let folder = tempfile::tempdir().unwrap();
-        let part = Part::new(Some(0), Some(2)).unwrap();
-        let dataset = Dataset { folder: folder.path().to_owned(), part, ..dataset(10) };
-        let leave = |name: &str| {
-            let path = folder.path().join(format!("{TEMPORARY}{name}"));
-            fs::write(&path, "half").unwrap();
-            path
-        };
-        let (own, other) = (leave("17-00002.tar"), leave("17-00001.tar"));
-        let (fresh, old) = (leave("18-ingest.json"), leave("19-ingest.json"));
-        let long_ago = std::time::SystemTime::now() - Duration::from_hours(2);
-        fs::File::options().write(true).open(&old).unwrap().set_modified(long_ago).unwrap();
-        dataset.clear_leftovers().unwrap();
-        assert_eq!([own, other, fresh, old].map(|path| path.exists()), [false, true, true, false]);
     }
 
     #[test]

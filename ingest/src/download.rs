@@ -2,7 +2,8 @@
 //!
 //! Each row is one asynchronous task: it waits for its turn, fetches the image and hands the bytes to the image workers. The
 //! shard writer restores the order of the input. Three limits bound the memory: the number of started rows, of requests in
-//! flight (each held until its image is processed), and of open shards.
+//! flight (each held until its image is processed), and of open shards. A row whose host is paused or has many rows already
+//! is not started but set aside on the disk, so that rows of other hosts are.
 
 mod address;
 mod failure;
@@ -18,21 +19,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+use url::Url;
 
 pub use self::address::is_public;
 pub use self::failure::Failure;
-use self::fetch::{Fetched, Fetcher};
+use self::fetch::{Attempt, Fetched, Fetcher};
+use self::hosts::{Aside, Host};
 pub use self::optout::DIRECTIVES;
 use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::input::Input;
 use crate::part::Part;
-use crate::pipeline::{self, Plan, Source, Task, Workers};
+use crate::pipeline::{self, POLL_INTERVAL, Plan, Source, Task, Work, Workers};
 use crate::sample::Problem;
 use crate::stats::Totals;
 
-/// Started rows per request in flight: rows that wait for a retry or for a busy host must not block the others.
+/// Started rows per request in flight, in total and per host: rows that wait for another attempt must not block the others.
 const ROWS_PER_REQUEST: usize = 8;
 /// Threads for DNS lookups: the system's interface blocks one thread per lookup.
 const LOOK_UP_THREADS: usize = 64;
@@ -118,8 +123,26 @@ fn allow_open_files(in_flight: usize) -> Result<(), Error> {
 /// The network side of a run: takes rows and hands the downloaded bytes to the workers.
 pub struct Downloader {
     runtime: tokio::runtime::Runtime,
-    fetcher: Arc<Fetcher>,
-    started_rows: Arc<Semaphore>,
+    network: Arc<Rows>,
+}
+
+/// The rows that are under way.
+struct Rows {
+    fetcher: Fetcher,
+    started: Arc<Semaphore>,
+    most_started: usize,
+    runtime: Handle,
+}
+
+/// A row with its permits: of its host, and to be started at all.
+struct Started {
+    task: Task,
+    /// Number of earlier attempts.
+    attempt: u32,
+    /// URLs of the redirects so far; the last is the next to ask for.
+    urls: Vec<Url>,
+    host: Arc<Host>,
+    permits: [OwnedSemaphorePermit; 2],
 }
 
 impl Downloader {
@@ -133,13 +156,18 @@ impl Downloader {
             .enable_all()
             .build()
             .map_err(|error| Error::Client(error.to_string()))?;
-        let started_rows = Arc::new(Semaphore::new(settings.in_flight * ROWS_PER_REQUEST));
-        let fetcher = {
+        let most_started = settings.in_flight * ROWS_PER_REQUEST;
+        let network = {
             // The client must be created inside its runtime.
             let _inside = runtime.enter();
-            Arc::new(Fetcher::new(settings)?)
+            Arc::new(Rows {
+                fetcher: Fetcher::new(settings)?,
+                started: Arc::new(Semaphore::new(most_started)),
+                most_started,
+                runtime: runtime.handle().clone(),
+            })
         };
-        Ok(Self { runtime, fetcher, started_rows })
+        Ok(Self { runtime, network })
     }
 
     /// Downloads the rows of `input` into the shards of `dataset`.
@@ -147,39 +175,146 @@ impl Downloader {
         let inspected = input.inspect()?;
         dataset.claim(&json!({ "command": "download", "from": inspected.description }))?;
         let total = inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0);
-        let watch = dataset.watch(self.fetcher.network())?;
-        let plan = Plan { what: "downloading", total, shards: None, queue: None, watch };
-        let totals = pipeline::run(dataset, &plan, &mut input.open(), &mut |task, workers| {
-            self.submit(task, workers);
-            Ok(())
-        })?;
+        let watch = dataset.watch(self.network.fetcher.network())?;
+        let plan = Plan { what: "downloading", total, queue: None, watch, idle: &|| self.network.is_idle() };
+        let work = Work::Inputs(&|| input.open());
+        let totals = pipeline::run(dataset, &plan, work, &mut |task, workers| self.submit(task, workers))?;
         totals.require_rows(input.path(), dataset)
     }
 
     /// A permit to start a row; blocks while too many rows are started.
-    fn start_row(&self) -> Option<OwnedSemaphorePermit> {
-        // The semaphore is never closed.
-        self.runtime.block_on(Arc::clone(&self.started_rows).acquire_owned()).ok()
+    fn start_row(&self, workers: &Workers) -> Result<OwnedSemaphorePermit, Error> {
+        let started = &self.network.started;
+        if let Ok(permit) = Arc::clone(started).try_acquire_owned() {
+            return Ok(permit);
+        }
+        self.runtime.block_on(async {
+            loop {
+                if workers.stopped() {
+                    return Err(Error::Interrupted);
+                }
+                // The semaphore is never closed.
+                if let Ok(Ok(permit)) = timeout(POLL_INTERVAL, Arc::clone(started).acquire_owned()).await {
+                    return Ok(permit);
+                }
+            }
+        })
     }
 
-    /// Starts a row; blocks while too many rows are started.
-    fn submit(&self, task: Task, workers: &Workers) {
-        let permit = self.start_row();
-        let (fetcher, workers) = (Arc::clone(&self.fetcher), workers.clone());
-        self.runtime.spawn(async move {
-            let source = match fetcher.fetch(&task.row.url).await {
-                Ok(Fetched { bytes, permit }) => {
-                    Source::Bytes(bytes, permit.map(|permit| Box::new(permit) as _))
-                }
-                Err(failure) => Source::Failed(Problem::download(failure.to_string())),
-            };
-            workers.submit(task, source);
-            drop(permit);
-        });
+    /// Starts a row or sets it aside; blocks while too many rows are started.
+    fn submit(&self, task: Task, workers: &Workers) -> Result<(), Error> {
+        let Some(url) = parsed(&task.row.url) else {
+            workers.submit(task, Source::Failed(bad_url()));
+            return Ok(());
+        };
+        let host = self.network.fetcher.host(&url);
+        match host.start() {
+            Some(permit) => {
+                let permits = [permit, self.start_row(workers)?];
+                self.network.start(Started { task, attempt: 0, urls: vec![url], host, permits }, workers);
+            }
+            None => self.network.set_aside(&host, task, (0, Vec::new()), workers),
+        }
+        Ok(())
     }
 
     /// Cancels the requests that are still in flight.
     pub fn stop(self) {
         self.runtime.shutdown_background();
     }
+}
+
+/// The URL of a row; None if it is not one.
+fn parsed(url: &str) -> Option<Url> {
+    Url::parse(url.trim()).ok()
+}
+
+impl Rows {
+    /// Whether no row is started.
+    fn is_idle(&self) -> bool {
+        self.started.available_permits() == self.most_started
+    }
+
+    fn start(self: &Arc<Self>, row: Started, workers: &Workers) {
+        let (rows, workers) = (Arc::clone(self), workers.clone());
+        self.runtime.spawn(async move { rows.fetch(row, &workers).await });
+    }
+
+    /// Downloads an image, with retries after transient failures.
+    async fn fetch(self: Arc<Self>, row: Started, workers: &Workers) {
+        let Started { task, mut attempt, mut urls, host, permits } = row;
+        let source = loop {
+            if urls.is_empty() {
+                urls.extend(parsed(&task.row.url));
+            }
+            let failure = match self.fetcher.attempt(std::mem::take(&mut urls), &host).await {
+                Attempt::Complete(Fetched { bytes, permit }) => {
+                    break Source::Bytes(bytes, permit.map(|permit| Box::new(permit) as _));
+                }
+                Attempt::Aside(other, urls) => {
+                    drop(permits);
+                    return self.set_aside(&other, task, (attempt, urls), workers);
+                }
+                Attempt::Failed(failure, other) => {
+                    match self.fetcher.retry(&task.row.url, attempt, &failure) {
+                        None => failure,
+                        // The host is paused for this time.
+                        Some(_) if matches!(failure, Failure::Http { retry_after: Some(_), .. }) => {
+                            drop(permits);
+                            return self.set_aside(&other, task, (attempt + 1, Vec::new()), workers);
+                        }
+                        Some(wait) => {
+                            tokio::time::sleep(wait).await;
+                            attempt += 1;
+                            continue;
+                        }
+                    }
+                }
+            };
+            break Source::Failed(Problem::download(failure.to_string()));
+        };
+        workers.submit(task, source);
+        drop(permits);
+    }
+
+    /// Moves a row to the disk until `host` can take it, with the number of its attempts and the URLs of the next one.
+    fn set_aside(
+        self: &Arc<Self>,
+        host: &Arc<Host>,
+        task: Task,
+        (attempt, urls): (u32, Vec<Url>),
+        workers: &Workers,
+    ) {
+        let Task { shard, index, row, spool } = task;
+        let place = match spool.put_row(&row) {
+            Ok(place) => place,
+            Err(error) => return workers.fail(error),
+        };
+        if host.set_aside(Aside { spool, place, shard, index, attempt, urls }) {
+            let (rows, host, workers) = (Arc::clone(self), Arc::clone(host), workers.clone());
+            self.runtime.spawn(async move { rows.start_aside(&host, &workers).await });
+        }
+    }
+
+    /// Starts the rows that were set aside for a host, as soon as it can take them.
+    async fn start_aside(self: Arc<Self>, host: &Arc<Host>, workers: &Workers) {
+        // The semaphores are never closed.
+        while let (Some(of_host), Ok(permit)) =
+            (host.wait().await, Arc::clone(&self.started).acquire_owned().await)
+        {
+            let Some(Aside { spool, place, shard, index, attempt, urls }) = host.next_aside() else { return };
+            match spool.row(place) {
+                Ok(row) => {
+                    let task = Task { shard, index, row, spool };
+                    let host = Arc::clone(host);
+                    self.start(Started { task, attempt, urls, host, permits: [of_host, permit] }, workers);
+                }
+                Err(error) => return workers.fail(error),
+            }
+        }
+    }
+}
+
+fn bad_url() -> Problem {
+    Problem::download(Failure::BadUrl.to_string())
 }

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use crate::dataset::describe;
 use crate::error::Error;
 use crate::image::hexadecimal;
-use crate::rows::{self, Format, Rows, Wanted};
+use crate::pipeline::Inputs;
+use crate::rows::{self, Format, Wanted};
 
 /// What the shards are made from.
 #[derive(Debug, Clone)]
@@ -94,7 +95,7 @@ impl Input {
     }
 
     /// The inputs, each opened when the previous one has been read.
-    pub(crate) fn open(&self) -> Box<dyn Iterator<Item = Result<Box<dyn Rows>, Error>> + '_> {
+    pub(crate) fn open(&self) -> Inputs<'_> {
         match self {
             Self::Tables { files, wanted } => {
                 Box::new(files.iter().map(move |(path, format)| rows::open(path, *format, wanted)))

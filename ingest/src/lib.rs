@@ -6,6 +6,7 @@
 //! tables -> tag -> numbered sidecars
 //! ```
 
+mod claim;
 pub mod dataset;
 pub mod download;
 mod error;
@@ -15,10 +16,12 @@ pub mod local;
 mod metrics;
 pub mod part;
 mod pipeline;
+mod publish;
 mod records;
 pub mod rows;
 pub mod sample;
 mod shard;
+mod spool;
 mod staging;
 pub mod stats;
 mod table;

@@ -9,7 +9,7 @@ use crate::dataset::Dataset;
 use crate::error::Error;
 use crate::input::Input;
 use crate::part::Part;
-use crate::pipeline::{self, Plan, Source, Task, Workers};
+use crate::pipeline::{self, Plan, Source, Task, Work, Workers};
 use crate::sample::Problem;
 use crate::stats::Totals;
 
@@ -41,11 +41,11 @@ impl Folder {
         let plan = Plan {
             what: "packing",
             total: inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0),
-            shards: None,
             queue: Some(QUEUE * dataset.threads),
             watch: dataset.watch(Arc::default())?,
+            idle: &|| false,
         };
-        let totals = pipeline::run(dataset, &plan, &mut input.open(), &mut |task, workers| {
+        let totals = pipeline::run(dataset, &plan, Work::Inputs(&|| input.open()), &mut |task, workers| {
             self.submit(task, workers);
             Ok(())
         })?;

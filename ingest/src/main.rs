@@ -24,6 +24,8 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
+    // Finished shards are kept and the rest is made again, so nothing is worth waiting for a slow server.
+    loader::source::stop_when_interrupted();
     loader::program::run(|| match arguments.command {
         Command::Download(arguments) => download(&arguments),
         Command::Shard(arguments) => shard(&arguments),

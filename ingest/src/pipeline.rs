@@ -27,19 +27,20 @@ use crate::image;
 use crate::rows::{Row, Rows};
 use crate::sample::{EncodedImage, Problem, Sample};
 use crate::shard::ShardWriter;
-use crate::stats::Totals;
+use crate::spool::Spool;
+use crate::stats::{ShardStats, Totals};
 use crate::watch::Watch;
 
-/// Number of shards filled at a time: more than one, so that a slow image at the end of a shard does not block the rest.
-const OPEN_SHARDS: usize = 4;
 /// How often waiting threads check whether the run was stopped.
-const POLL_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A row and its position in the dataset.
 pub(crate) struct Task {
     pub(crate) shard: u32,
     pub(crate) index: u32,
     pub(crate) row: Row,
+    /// The temporary file of the shard.
+    pub(crate) spool: Arc<Spool>,
 }
 
 /// Where a task's image comes from.
@@ -54,6 +55,9 @@ pub(crate) enum Source {
     Failed(Problem),
 }
 
+/// A row, or what stops the run.
+type Submitted = Result<Job, Error>;
+
 struct Job {
     task: Task,
     source: Source,
@@ -62,13 +66,24 @@ struct Job {
 /// The queue of the image workers.
 #[derive(Clone)]
 pub(crate) struct Workers {
-    jobs: Sender<Job>,
+    jobs: Sender<Submitted>,
+    run: Arc<Run>,
 }
 
 impl Workers {
     /// Queues a task; ignored if the run is being stopped.
     pub(crate) fn submit(&self, task: Task, source: Source) {
-        let _ = self.jobs.send(Job { task, source });
+        let _ = self.jobs.send(Ok(Job { task, source }));
+    }
+
+    /// Ends the run with an error.
+    pub(crate) fn fail(&self, error: Error) {
+        let _ = self.jobs.send(Err(error));
+    }
+
+    /// Whether the run is being stopped.
+    pub(crate) fn stopped(&self) -> bool {
+        self.run.stopped()
     }
 }
 
@@ -76,6 +91,7 @@ enum Event {
     Open(Box<ShardWriter>),
     Done(Box<Sample>),
     Close { shard: u32, count: u32 },
+    Failed(Error),
 }
 
 /// The work of the threads of one run, and the flag that stops them.
@@ -102,8 +118,16 @@ impl Run {
         }
     }
 
-    fn work(&self, jobs: &Receiver<Job>, events: &Sender<Event>, settings: &image::Settings) {
-        while let Some(Job { task, source }) = self.next(jobs) {
+    fn work(&self, jobs: &Receiver<Submitted>, events: &Sender<Event>, settings: &image::Settings) {
+        while let Some(job) = self.next(jobs) {
+            let Job { task, source } = match job {
+                Ok(job) => job,
+                Err(error) => {
+                    // If the writer has ended, its own error is the cause.
+                    let _ = events.send(Event::Failed(error));
+                    return;
+                }
+            };
             let outcome = match source {
                 Source::Failed(problem) => Err(problem),
                 Source::Processed(image, _permit) => Ok(image),
@@ -116,7 +140,7 @@ impl Run {
                     outcome
                 }
             };
-            let Task { shard, index, row } = task;
+            let Task { shard, index, row, .. } = task;
             if events.send(Event::Done(Box::new(Sample { shard, index, row, outcome }))).is_err() {
                 return;
             }
@@ -127,7 +151,7 @@ impl Run {
     fn write(
         &self,
         events: &Receiver<Event>,
-        finished: &Receiver<()>,
+        finished: &Sender<()>,
         watch: &Watch,
         mut progress: Progress,
     ) -> Result<Totals, Error> {
@@ -146,7 +170,7 @@ impl Run {
                     progress.advance(1, || watch.message());
                     let shard = sample.shard;
                     if let Some(writer) = open.iter_mut().find(|writer| writer.shard() == shard) {
-                        writer.push(*sample)?;
+                        writer.push(&sample)?;
                     }
                     shard
                 }
@@ -156,12 +180,14 @@ impl Run {
                     }
                     shard
                 }
+                Event::Failed(error) => return Err(error),
             };
             let complete = open.iter().position(|writer| writer.shard() == shard && writer.is_complete());
             if let Some(position) = complete {
                 open.swap_remove(position).finish()?;
                 watch.totals().shards += 1;
-                let _ = finished.recv();
+                // Fails only if the feeder has ended, which then waits for no shard.
+                let _ = finished.send(());
             }
         }
         if self.stopped() {
@@ -176,8 +202,17 @@ impl Run {
     }
 }
 
-/// Opened inputs in order; each starts a new shard.
-pub(crate) type Inputs<'a> = &'a mut dyn Iterator<Item = Result<Box<dyn Rows>, Error>>;
+/// The inputs in order, each opened when the previous one has been read; each starts a new shard.
+pub(crate) type Inputs<'a> = Box<dyn Iterator<Item = Result<Box<dyn Rows>, Error>> + 'a>;
+
+/// Where the rows come from.
+pub(crate) enum Work<'a> {
+    /// Opens the inputs. They are read once more if a process that makes some of their shards is lost. Complete shards are
+    /// skipped.
+    Inputs(&'a dyn Fn() -> Inputs<'a>),
+    /// Complete shards to make again with their statistics, and a function that opens the rows of one.
+    Again(&'a [(u32, ShardStats)], &'a mut dyn FnMut(u32) -> Result<Box<dyn Rows>, Error>),
+}
 
 /// What one run does.
 pub(crate) struct Plan<'a> {
@@ -185,27 +220,28 @@ pub(crate) struct Plan<'a> {
     pub(crate) what: &'static str,
     /// Expected number of samples; 0 if unknown.
     pub(crate) total: u64,
-    /// Numbers of the shards that the inputs make, one each; None counts from 0 and skips complete shards.
-    pub(crate) shards: Option<&'a [u32]>,
     /// Maximum number of queued jobs; None if `submit` limits them itself.
     pub(crate) queue: Option<usize>,
     /// The counters.
     pub(crate) watch: Arc<Watch>,
+    /// Whether all started rows wait for something, so that looking further ahead in the inputs is worthwhile.
+    pub(crate) idle: &'a dyn Fn() -> bool,
 }
 
-/// Makes the shards of `dataset` from `inputs`. `submit` starts a row.
+/// Makes the shards of `dataset`. `submit` starts a row.
 pub(crate) fn run(
     dataset: &Dataset,
     plan: &Plan<'_>,
-    inputs: Inputs<'_>,
+    work: Work<'_>,
     submit: &mut dyn FnMut(Task, &Workers) -> Result<(), Error>,
 ) -> Result<Totals, Error> {
-    let run = Run { stop: AtomicBool::new(false) };
+    let run = Arc::new(Run { stop: AtomicBool::new(false) });
     let (jobs_in, jobs) = plan.queue.map_or_else(channel::unbounded, channel::bounded);
     let (events_in, events) = channel::bounded(2 * dataset.threads);
-    let (opened, finished) = channel::bounded(OPEN_SHARDS);
+    let (finished_in, finished) = channel::unbounded();
     let progress = Progress::new(plan.what, "samples", plan.total);
-    let workers = Workers { jobs: jobs_in };
+    let workers = Workers { jobs: jobs_in, run: Arc::clone(&run) };
+    let watch = &plan.watch;
     thread::scope(|scope| {
         for _ in 0..dataset.threads {
             let (run, jobs, events, image) = (&run, jobs.clone(), events_in.clone(), &dataset.image);
@@ -213,15 +249,14 @@ pub(crate) fn run(
         }
         drop(jobs);
         let writer = scope.spawn(|| {
-            let (events, finished) = (events, finished);
-            let written = run.write(&events, &finished, &plan.watch, progress);
+            let (events, finished) = (events, finished_in);
+            let written = run.write(&events, &finished, watch, progress);
             // Threads that wait to send fail when the receivers are dropped; the others check this flag.
             run.stop.store(written.is_err(), Ordering::Relaxed);
             written
         });
-        let mut feeder =
-            Feeder { dataset, run: &run, events: events_in, opened, finished: Totals::default() };
-        let fed = feeder.feed(plan.shards, inputs, &mut |task| submit(task, &workers));
+        let mut feeder = Feeder::new(dataset, &run, events_in, finished, plan.idle);
+        let fed = feeder.feed(work, &mut |task| submit(task, &workers));
         drop(workers);
         if fed.is_err() {
             run.stop.store(true, Ordering::Relaxed);

@@ -1,85 +1,38 @@
 //! Writes one shard. Samples arrive in any order and are spooled to a temporary file; when all have arrived, the tar, the
 //! table and the statistics are written in the order of the input, so that the same images always give the same bytes.
 
-use std::fs::{self, File};
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use concepts::files::temporary_path;
+use loader::program::interrupted;
 use loader::source;
 use serde_json::{Map, Value};
 
+use crate::claim::Claim;
 use crate::dataset::Dataset;
 use crate::error::Error;
+use crate::publish::{self, Names};
 use crate::rows::{Extra, Row};
-use crate::sample::{EncodedImage, Problem, Sample, Status};
+use crate::sample::{EncodedImage, Sample, Status};
+use crate::spool::{Place, Spool};
 use crate::staging::Staging;
 use crate::stats::ShardStats;
 use crate::table::{Line, Table};
 use crate::tar::TarWriter;
 
-/// An image whose bytes are in the spool file.
-struct Spooled {
-    /// Everything except the bytes.
-    image: EncodedImage,
-    start: u64,
-    length: usize,
-}
-
-struct Entry {
-    row: Row,
-    outcome: Result<Spooled, Problem>,
-}
-
-/// Temporary file with the images of an incomplete shard; removed when dropped.
-struct Spool {
-    path: PathBuf,
-    file: File,
-    length: u64,
-}
-
-impl Spool {
-    fn create(table: &Path) -> Result<Self, Error> {
-        let path = temporary_path(&table.with_extension("spool"));
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path);
-        let file = file.map_err(Error::file("write", &path))?;
-        Ok(Self { path, file, length: 0 })
-    }
-
-    fn append(&mut self, mut image: EncodedImage) -> Result<Spooled, Error> {
-        let bytes = std::mem::take(&mut image.bytes);
-        self.file.write_all(&bytes).map_err(Error::file("write", &self.path))?;
-        let start = self.length;
-        self.length += bytes.len() as u64;
-        Ok(Spooled { image, start, length: bytes.len() })
-    }
-
-    fn read(&mut self, spooled: &Spooled) -> Result<Vec<u8>, Error> {
-        let mut bytes = vec![0; spooled.length];
-        self.file
-            .seek(SeekFrom::Start(spooled.start))
-            .and_then(|_| self.file.read_exact(&mut bytes))
-            .map_err(Error::file("read", &self.path))?;
-        Ok(bytes)
-    }
-}
-
-impl Drop for Spool {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
+/// How long a shard that is complete is still written after the program was asked to stop.
+const STOP_AFTER: Duration = Duration::from_secs(2);
 
 /// Collects the samples of a shard and writes its files.
 pub(crate) struct ShardWriter {
     dataset: Dataset,
     shard: u32,
+    claim: Claim,
     extra: Vec<Extra>,
     captioned: bool,
     staging: Staging,
-    spool: Spool,
-    entries: Vec<Option<Entry>>,
+    spool: Arc<Spool>,
+    entries: Vec<Option<Place>>,
     stats: ShardStats,
     expected: Option<u32>,
     started: (SystemTime, Instant),
@@ -90,14 +43,16 @@ impl ShardWriter {
     pub(crate) fn create(
         dataset: &Dataset,
         shard: u32,
+        claim: Claim,
         extra: &[Extra],
         captioned: bool,
     ) -> Result<Self, Error> {
         let staging = Staging::new(&dataset.folder)?;
-        let spool = Spool::create(&staging.path(&dataset.table(shard)))?;
+        let spool = Arc::new(Spool::create(staging.folder(&dataset.folder))?);
         Ok(Self {
             dataset: dataset.clone(),
             shard,
+            claim,
             extra: extra.to_vec(),
             captioned,
             staging,
@@ -113,18 +68,19 @@ impl ShardWriter {
         self.shard
     }
 
-    pub(crate) fn push(&mut self, sample: Sample) -> Result<(), Error> {
-        self.stats.sample(&sample);
+    pub(crate) fn push(&mut self, sample: &Sample) -> Result<(), Error> {
+        self.stats.sample(sample);
         let index = sample.index as usize;
         if self.entries.len() <= index {
             self.entries.resize_with(index + 1, || None);
         }
-        let outcome = match sample.outcome {
-            Ok(image) => Ok(self.spool.append(image)?),
-            Err(problem) => Err(problem),
-        };
-        self.entries[index] = Some(Entry { row: sample.row, outcome });
+        self.entries[index] = Some(self.spool.put_sample(&sample.row, &sample.outcome)?);
         Ok(())
+    }
+
+    /// The temporary file of this shard.
+    pub(crate) fn spool(&self) -> Arc<Spool> {
+        Arc::clone(&self.spool)
     }
 
     /// Sets the number of samples.
@@ -136,24 +92,38 @@ impl ShardWriter {
         self.expected.is_some_and(|count| u64::from(count) == self.stats.count)
     }
 
-    /// Writes the tar, the table and, last, the statistics.
+    /// Writes the tar, the table and the statistics.
     pub(crate) fn finish(mut self) -> Result<ShardStats, Error> {
-        let target = self.dataset.tar(self.shard);
-        let tar_path = self.staging.path(&target);
+        let names = Names {
+            tar: self.dataset.tar(self.shard),
+            table: self.dataset.table(self.shard),
+            stats: self.dataset.stats(self.shard),
+        };
+        let remote = source::is_remote(&self.dataset.folder);
+        let replaces = self.dataset.finished(self.shard)?.is_some();
+        let tar_path = match (remote, replaces) {
+            (true, _) => self.staging.path(&names.tar),
+            (false, true) => publish::new_path(&names.tar),
+            (false, false) => names.tar.clone(),
+        };
+        let mut stopping = None;
         let mut tar =
             TarWriter::create(&tar_path, self.dataset.compress).map_err(Error::file("write", &tar_path))?;
         let mut table = Table::new(&self.extra, self.captioned, self.dataset.image.hash);
         let extension = self.dataset.image.encoding.extension();
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
             // The shard is complete: every index up to the expected count has been pushed once.
-            let Some(Entry { row, outcome }) = entry else { continue };
+            let Some(place) = entry else { continue };
+            if interrupted() && stopping.get_or_insert_with(Instant::now).elapsed() > STOP_AFTER {
+                return Err(Error::Interrupted);
+            }
             let key = self.dataset.key(self.shard, index as u32);
             let mut location = None;
-            if let Ok(spooled) = &outcome {
-                let bytes = self.spool.read(spooled)?;
-                let json = self.sample_json(&row, &key, &spooled.image);
+            let (row, outcome) = self.spool.sample(place)?;
+            if let Ok(image) = &outcome {
+                let json = self.sample_json(&row, &key, image);
                 let mut add = || {
-                    let start = tar.add(&format!("{key}.{extension}"), &bytes)?;
+                    let start = tar.add(&format!("{key}.{extension}"), &image.bytes)?;
                     tar.add(&format!("{key}.json"), json.as_bytes())?;
                     if self.captioned {
                         tar.add(
@@ -163,23 +133,22 @@ impl ShardWriter {
                     }
                     Ok(start)
                 };
-                location = Some((add().map_err(Error::file("write", &tar_path))?, bytes.len() as u64));
+                location = Some((add().map_err(Error::file("write", &tar_path))?, image.bytes.len() as u64));
             }
-            let outcome = outcome.as_ref().map(|spooled| &spooled.image);
-            table.push(&Line { row: &row, key: &key, outcome, location });
+            table.push(&Line { row: &row, key: &key, outcome: outcome.as_ref(), location });
         }
-        let path = self.dataset.table(self.shard);
-        let table = table.bytes().map_err(Error::parquet("write", &path))?;
-        // While its tar and table are replaced, a shard that is made again must not count as complete.
-        let stats_path = self.dataset.stats(self.shard);
-        source::remove(&stats_path)?;
-        tar.commit().map_err(Error::file("write", &tar_path))?;
-        self.staging.deliver(&target)?;
-        source::write(&path, table)?;
+        let table = table.bytes().map_err(Error::parquet("write", &names.table))?;
         let stats = self.stats.timed(self.started.0, self.started.1.elapsed());
         let text = serde_json::to_string_pretty(&stats)
-            .map_err(|error| Error::input(&stats_path, error.to_string()))?;
-        source::write(&stats_path, text.into_bytes())?;
+            .map_err(|error| Error::input(&names.stats, error.to_string()))?
+            .into_bytes();
+        self.claim.confirm()?;
+        tar.commit().map_err(Error::file("write", &tar_path))?;
+        if remote {
+            publish::publish_remote(&names, &tar_path, &table.into(), &text.into(), replaces)?;
+        } else {
+            publish::publish_local(&names, table, text, replaces)?;
+        }
         Ok(stats)
     }
 

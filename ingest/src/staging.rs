@@ -1,36 +1,72 @@
 //! Where the files of a shard are written: in the dataset's folder if that is local, else in a temporary folder of this
 //! machine, from which complete files are uploaded.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use concepts::files::{TEMPORARY, clear_leftovers_of};
 use loader::source;
 use tempfile::TempDir;
 
 use crate::error::Error;
 
+/// Ending of the temporary folders' names.
+const NAME: &str = "ingest";
+
 /// The local temporary folder of a remote dataset; none for a local dataset.
 #[derive(Debug, Clone)]
 pub(crate) struct Staging {
-    local: Option<Arc<TempDir>>,
+    local: Option<Arc<Folder>>,
+}
+
+#[derive(Debug)]
+struct Folder {
+    folder: TempDir,
+    /// Its lock, by which other processes see that it is in use.
+    _held: File,
+}
+
+impl Folder {
+    fn create() -> std::io::Result<Self> {
+        loop {
+            let folder = tempfile::Builder::new().prefix(TEMPORARY).suffix(&format!("-{NAME}")).tempdir()?;
+            let held = File::open(folder.path())?;
+            // An error means that this file system has no locks, so that nobody removes leftovers.
+            let _ = held.lock();
+            // Unless it was removed between its creation and its locking.
+            if folder.path().exists() {
+                return Ok(Self { folder, _held: held });
+            }
+        }
+    }
 }
 
 impl Staging {
     /// For a dataset in `folder`.
     pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
         let local = if source::is_remote(folder) {
-            let made = tempfile::Builder::new().prefix("ingest-").tempdir();
-            Some(Arc::new(made.map_err(Error::file("create", &std::env::temp_dir()))?))
+            Some(Arc::new(Folder::create().map_err(Error::file("create", &std::env::temp_dir()))?))
         } else {
             None
         };
         Ok(Self { local })
     }
 
+    /// Removes the temporary folders of killed processes.
+    pub(crate) fn clear_leftovers() {
+        clear_leftovers_of(&std::env::temp_dir().join(NAME));
+    }
+
+    /// The folder for temporary files: `dataset` itself if it is local.
+    pub(crate) fn folder<'a>(&'a self, dataset: &'a Path) -> &'a Path {
+        self.local.as_ref().map_or(dataset, |local| local.folder.path())
+    }
+
     /// The path under which to write the file that will become `target`.
     pub(crate) fn path(&self, target: &Path) -> PathBuf {
         match (&self.local, target.file_name()) {
-            (Some(local), Some(name)) => local.path().join(name),
+            (Some(local), Some(name)) => local.folder.path().join(name),
             _ => target.to_owned(),
         }
     }

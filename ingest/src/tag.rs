@@ -22,6 +22,7 @@ pub use self::tables::{Tables, tag_tables};
 pub use self::text::{open_text, tag_text};
 use crate::dataset::is_missing;
 use crate::error::Error;
+use crate::publish;
 use crate::staging::Staging;
 use crate::stats::counted;
 
@@ -99,6 +100,7 @@ pub fn tag(
     threads: usize,
     owns: impl Fn(u32) -> bool,
 ) -> Result<Totals, Error> {
+    recover(input)?;
     let input = [input.to_owned()];
     let shards = shard::list(&input)?;
     let incomplete = shard::incomplete(&input)?.len() as u64;
@@ -130,6 +132,21 @@ pub fn tag(
         Ok(())
     })?;
     Ok(progress.finish())
+}
+
+/// Completes or removes what killed processes left in the folders of the shards.
+fn recover(input: &Path) -> Result<(), Error> {
+    if input.is_dir() || (source::is_remote(input) && shard::stem(input).is_none()) {
+        return publish::recover(input);
+    }
+    let shards = shard::list(&[input.to_owned()])?;
+    let local = shards.iter().filter(|shard| !source::is_remote(shard));
+    let mut folders: Vec<&Path> = local.filter_map(|shard| shard.parent()).collect();
+    folders.dedup();
+    for folder in folders {
+        publish::recover(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+    }
+    Ok(())
 }
 
 /// Tags captions one after another, with reused buffers.

@@ -65,7 +65,7 @@ pub fn verify(folder: &Path) -> Result<Report, Error> {
     for name in &listed.leftovers {
         let path = folder.join(name);
         report.notes.push(format!(
-            "{}: temporary file of a process that was stopped; it can be deleted",
+            "{}: left by a process that was stopped; the next run of `ingest` on this folder completes or removes it",
             path.display()
         ));
     }
@@ -122,8 +122,11 @@ fn list(folder: &Path) -> Result<Listed, Error> {
     for entry in fs::read_dir(folder).map_err(Error::file("read", folder))? {
         names.insert(entry.map_err(Error::file("read", folder))?.file_name().to_string_lossy().into_owned());
     }
-    let mut leftovers: Vec<String> =
-        names.iter().filter(|name| name.starts_with(TEMPORARY)).cloned().collect();
+    let mut leftovers: Vec<String> = names
+        .iter()
+        .filter(|name| name.starts_with(TEMPORARY) && !is_in_use(&folder.join(name)))
+        .cloned()
+        .collect();
     leftovers.sort();
     let stems: HashSet<&str> = names.iter().filter_map(|name| shard::stem(Path::new(name))).collect();
     let mut orphans: Vec<&String> = names
@@ -156,6 +159,11 @@ fn list(folder: &Path) -> Result<Listed, Error> {
         }
     }
     Ok(Listed { tars: stems.len(), leftovers, problems })
+}
+
+/// Whether a process that writes this temporary file lives.
+fn is_in_use(path: &Path) -> bool {
+    fs::File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
 /// Checks one shard. Of several problems in the same file only the first is reported.

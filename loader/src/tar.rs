@@ -13,9 +13,8 @@ mod members;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use concepts::files::TEMPORARY;
+use concepts::files::temporary_path;
 
 pub use self::captions::captions;
 use self::compression::Compression;
@@ -157,10 +156,7 @@ const FETCH: u64 = 16 << 20;
 
 /// A temporary file whose name is already removed, so that nothing is left behind however the process ends.
 fn unnamed_file() -> Result<File, Error> {
-    static NUMBER: AtomicU64 = AtomicU64::new(0);
-    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let name = format!("{TEMPORARY}{}-{number}.tar", std::process::id());
-    let temporary = std::env::temp_dir().join(name);
+    let temporary = temporary_path(&std::env::temp_dir().join("shard.tar"));
     let file = OpenOptions::new()
         .read(true)
         .write(true)

@@ -1,6 +1,6 @@
 //! An output folder that appears complete or not at all.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,8 @@ use loader::program::UsageError;
 pub(crate) struct NewFolder {
     temporary: PathBuf,
     target: PathBuf,
+    /// As long as it is open, other processes see that the folder is in use.
+    _held: File,
 }
 
 impl NewFolder {
@@ -30,12 +32,10 @@ impl NewFolder {
                 return Err(error).with_context(|| format!("cannot read {}", target.display()));
             }
         }
-        let temporary = files::temporary_path(target);
-        // A process with the same id that was killed may have left it.
-        let _ = fs::remove_dir_all(&temporary);
-        fs::create_dir_all(&temporary)
-            .with_context(|| format!("cannot create the folder {}", temporary.display()))?;
-        Ok(Self { temporary, target: target.to_owned() })
+        files::clear_leftovers_of(target);
+        let (temporary, held) = files::temporary_folder(target)
+            .with_context(|| format!("cannot create a folder next to {}", target.display()))?;
+        Ok(Self { temporary, target: target.to_owned(), _held: held })
     }
 
     /// Where to write until the folder is complete.
@@ -72,6 +72,8 @@ mod tests {
         drop(folder);
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
 
+        // A killed process leaves its folder, which the next one removes.
+        fs::create_dir(place.path().join(".tmp-17-set")).unwrap();
         // An empty target folder is allowed.
         fs::create_dir(&target).unwrap();
         let folder = NewFolder::create(&target).unwrap();

@@ -270,6 +270,30 @@ fn given_statistics_are_used_and_checked() {
 }
 
 #[test]
+fn links_with_guessed_temporary_names_lead_nowhere_and_leftovers_are_removed() {
+    let place = tempfile::tempdir().unwrap();
+    let set = place.path().join("set");
+    hostile_set(&set);
+    let out = place.path().join("shared");
+    fs::create_dir(&out).unwrap();
+    let victim = place.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    // Earlier versions named their temporary files after the process.
+    let last = fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap_or_default();
+    let last: u32 = last.trim().parse().unwrap_or_else(|_| std::process::id());
+    for more in 1..200 {
+        std::os::unix::fs::symlink(&victim, out.join(format!(".tmp-{}-r.html", last + more))).unwrap();
+    }
+    fs::write(out.join(".tmp-left-r.html"), "half").unwrap();
+    fs::write(out.join(".tmp-left-other.html"), "half").unwrap();
+    let page = out.join("r.html");
+    summary(&["report", text(&set), "--out", text(&page), "--json"]);
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(fs::symlink_metadata(&page).unwrap().is_file());
+    assert!(!out.join(".tmp-left-r.html").exists() && out.join(".tmp-left-other.html").exists());
+}
+
+#[test]
 fn errors_name_the_file_and_nothing_is_written() {
     let place = tempfile::tempdir().unwrap();
     let shards = place.path().join("set");

@@ -14,7 +14,7 @@ use ingest::stats::Totals;
 
 #[derive(Args)]
 pub(crate) struct PartArguments {
-    /// Index of this job (from 0) of --count parallel jobs; it makes the shards whose number modulo --count is the index
+    /// Index of this job (from 0) of --count parallel jobs; it makes only the shards whose number modulo --count is the index
     /// [default: SLURM_ARRAY_TASK_ID, SLURM_PROCID or JOB_COMPLETION_INDEX if set, else one job makes all shards]
     #[arg(long, requires = "count")]
     pub(crate) index: Option<u32>,
@@ -38,7 +38,8 @@ impl PartArguments {
 pub(crate) struct Output {
     /// Folder for the shards, or an s3:// or gs:// address (credentials from environment variables such as
     /// AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and GOOGLE_SERVICE_ACCOUNT; each shard is first written to TMPDIR). If the folder
-    /// holds shards of an earlier run with the same input and options, that run is resumed.
+    /// holds shards of an earlier run with the same input and options, that run is resumed. Several processes may make one
+    /// dataset at the same time: each takes shards that no other makes.
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// Maximum number of samples per shard, failed ones included.

@@ -135,7 +135,7 @@ impl Failure {
 
     /// Whether the host did not respond in time.
     pub(super) fn is_timeout(&self) -> bool {
-        matches!(self, Self::ConnectTimeout | Self::ResponseTimeout)
+        matches!(self, Self::ConnectTimeout | Self::ResponseTimeout | Self::Deadline | Self::TooSlow)
     }
 
     /// Whether the host rather than the single URL is the cause.
@@ -147,6 +147,8 @@ impl Failure {
                 | Self::Refused
                 | Self::ConnectTimeout
                 | Self::ResponseTimeout
+                | Self::Deadline
+                | Self::TooSlow
                 | Self::Tls
                 | Self::NoConnection
         )

@@ -1,20 +1,19 @@
-//! Downloads one URL: with limits of time, size and requests per host, and with retries where they can help.
+//! Downloads one URL, with limits of time, size and requests per host, and says whether another attempt can help.
 
-use std::collections::HashSet;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::header::{CONNECTION, CONTENT_ENCODING, LOCATION, RETRY_AFTER};
+use reqwest::header::{CONNECTION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use reqwest::{Certificate, Client, Proxy, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
-use url::{Host, Url};
+use url::Url;
 
 use super::address::is_public;
 use super::failure::Failure;
-use super::hosts::Hosts;
+use super::hosts::{Host, Hosts};
 use super::optout::is_opted_out;
 use super::resolver::Resolver;
 use super::{Allowed, Settings};
@@ -35,6 +34,16 @@ const INITIAL_BUFFER: u64 = 1 << 20;
 pub(crate) struct Fetched {
     pub(crate) bytes: Vec<u8>,
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+}
+
+/// The end of an attempt.
+pub(super) enum Attempt {
+    Complete(Fetched),
+    /// The host that failed is the last one of the redirects.
+    Failed(Failure, Arc<Host>),
+    /// Nothing was asked of this host, because it is paused or has too many rows. The URLs are those of the redirects so
+    /// far, of which the last is the next to ask for.
+    Aside(Arc<Host>, Vec<Url>),
 }
 
 /// The HTTP client and its limits, shared by all tasks.
@@ -98,23 +107,20 @@ impl Fetcher {
         Arc::clone(&self.network)
     }
 
-    /// Downloads `url`, with retries after transient failures.
-    pub(crate) async fn fetch(&self, url: &str) -> Result<Fetched, Failure> {
-        let start = Url::parse(url.trim()).map_err(|_| Failure::BadUrl)?;
-        let mut attempt = 0;
-        loop {
-            let failure = match self.attempt(&start).await {
-                Ok(fetched) => return Ok(fetched),
-                Err(failure) => failure,
-            };
-            if attempt >= self.settings.retries || !failure.is_transient() {
-                return Err(failure);
-            }
-            let Some(wait) = self.wait(url, attempt, &failure) else { return Err(failure) };
-            tokio::time::sleep(wait).await;
-            attempt += 1;
-            self.network.retries.fetch_add(1, Ordering::Relaxed);
+    /// The host of a URL.
+    pub(super) fn host(&self, url: &Url) -> Arc<Host> {
+        self.hosts.get(url.host_str().unwrap_or_default())
+    }
+
+    /// The wait before another attempt at `url`, of which there were `attempt` before the one that failed; None if there
+    /// is to be none.
+    pub(super) fn retry(&self, url: &str, attempt: u32, failure: &Failure) -> Option<Duration> {
+        if attempt >= self.settings.retries || !failure.is_transient() {
+            return None;
         }
+        let wait = self.wait(url, attempt, failure)?;
+        self.network.retries.fetch_add(1, Ordering::Relaxed);
+        Some(wait)
     }
 
     /// The wait before the next attempt: what the host asks for with `Retry-After`, else exponential backoff with jitter
@@ -128,35 +134,50 @@ impl Fetcher {
         Some(full.mul_f64(0.5 + 0.5 * random))
     }
 
-    /// One attempt, including redirects.
-    async fn attempt(&self, start: &Url) -> Result<Fetched, Failure> {
-        let mut url = start.clone();
-        let mut seen = HashSet::new();
+    /// One attempt, including redirects, from the last of these URLs on. `started` is the host for which the row has a
+    /// permit.
+    pub(super) async fn attempt(&self, mut urls: Vec<Url>, started: &Arc<Host>) -> Attempt {
         let mut left = self.settings.deadline;
-        self.network.attempts.fetch_add(1, Ordering::Relaxed);
+        // Permits for the hosts of redirects.
+        let mut additional = Vec::new();
         loop {
-            self.check(&url)?;
-            if !seen.insert(url.clone()) {
-                return Err(Failure::RedirectLoop);
+            let Some((url, before)) = urls.split_last() else {
+                return Attempt::Failed(Failure::BadUrl, Arc::clone(started));
+            };
+            let (host, first) = (self.host(url), before.is_empty());
+            if let Err(failure) = self.check(url) {
+                return Attempt::Failed(failure, host);
             }
-            if seen.len() > self.settings.max_redirects + 1 {
-                return Err(Failure::TooManyRedirects);
+            if before.contains(url) {
+                return Attempt::Failed(Failure::RedirectLoop, host);
             }
-            let host = self.hosts.get(url.host_str().unwrap_or_default());
-            let _connection = host.enter().await?;
+            if before.len() > self.settings.max_redirects {
+                return Attempt::Failed(Failure::TooManyRedirects, host);
+            }
+            let has_permit = |known: &(Arc<Host>, OwnedSemaphorePermit)| Arc::ptr_eq(&known.0, &host);
+            if !first && !Arc::ptr_eq(&host, started) && !additional.iter().any(has_permit) {
+                let Some(permit) = host.additional() else { return Attempt::Aside(host, urls) };
+                additional.push((Arc::clone(&host), permit));
+            }
+            let _connection = match host.enter().await {
+                Ok(Some(permit)) => permit,
+                Ok(None) => return Attempt::Aside(host, urls),
+                Err(failure) => return Attempt::Failed(failure, host),
+            };
+            self.network.attempts.fetch_add(first.into(), Ordering::Relaxed);
             // The semaphore is never closed.
             let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
             // The deadline starts here: waiting for a permit is not the host's fault.
-            let started = Instant::now();
+            let begun = Instant::now();
             self.network.in_flight.fetch_add(1, Ordering::Relaxed);
-            let end = match timeout(left, self.exchange(&url, host.is_shared())).await {
+            let end = match timeout(left, self.exchange(url, host.is_shared())).await {
                 Ok(end) => end,
                 Err(_) => Err(Failure::Deadline),
             };
             self.network.in_flight.fetch_sub(1, Ordering::Relaxed);
-            left = left.saturating_sub(started.elapsed());
+            left = left.saturating_sub(begun.elapsed());
             if let Err(failure) = &end {
-                self.network.spend(&failure.to_string(), started.elapsed());
+                self.network.spend(&failure.to_string(), begun.elapsed());
             }
             host.record(end.as_ref().err());
             if let Err(Failure::Http { retry_after: Some(wait), .. }) = &end
@@ -164,9 +185,10 @@ impl Fetcher {
             {
                 host.pause(*wait);
             }
-            match end? {
-                Exchange::Complete(bytes) => return Ok(Fetched { bytes, permit }),
-                Exchange::Redirect(next) => url = next,
+            match end {
+                Ok(Exchange::Complete(bytes)) => return Attempt::Complete(Fetched { bytes, permit }),
+                Ok(Exchange::Redirect(next)) => urls.push(next),
+                Err(failure) => return Attempt::Failed(failure, host),
             }
         }
     }
@@ -177,9 +199,9 @@ impl Fetcher {
             return Err(Failure::BadUrl);
         }
         let address = match url.host() {
-            Some(Host::Ipv4(address)) => address.into(),
-            Some(Host::Ipv6(address)) => address.into(),
-            Some(Host::Domain(_)) => return Ok(()),
+            Some(url::Host::Ipv4(address)) => address.into(),
+            Some(url::Host::Ipv6(address)) => address.into(),
+            Some(url::Host::Domain(_)) => return Ok(()),
             None => return Err(Failure::BadUrl),
         };
         if is_public(address) || self.allowed.address(address) { Ok(()) } else { Err(Failure::NotPublic) }
@@ -207,9 +229,7 @@ impl Fetcher {
             return if usable { Ok(Exchange::Redirect(next)) } else { Err(Failure::BadRedirect) };
         }
         if !status.is_success() {
-            let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let retry_after =
-                retry_after.and_then(|value| value.trim().parse().ok()).map(Duration::from_secs);
+            let retry_after = retry_after(response.headers());
             return Err(Failure::Http { status: status.as_u16(), retry_after });
         }
         let robot = self.settings.user_agent_token.as_deref();
@@ -253,8 +273,50 @@ impl Fetcher {
     }
 }
 
+/// The wait that `Retry-After` asks for, as seconds or as a date. The date is compared with the server's own clock, if it
+/// sends its time.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::trim);
+    let value = text(RETRY_AFTER)?;
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    let now =
+        text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
 enum Exchange {
     /// The bytes of the response.
     Complete(Vec<u8>),
     Redirect(Url),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let wait = |value: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            headers.extend(date.map(|date| (DATE, date.parse().unwrap())));
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        assert_eq!(wait(" 120 ", None), Some(120));
+        // The three forms of RFC 9110, section 5.6.7, of the same moment.
+        let date = Some("Sun, 06 Nov 1994 08:49:00 GMT");
+        for form in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+        {
+            assert_eq!(wait(form, date), Some(37), "{form}");
+            assert_eq!(wait(form, None), Some(0), "{form} is long ago");
+        }
+        assert!(wait("Fri, 31 Dec 2100 23:59:59 GMT", None).unwrap() > 86400);
+        for unusable in ["soon", "-1", "1.5", ""] {
+            assert_eq!(wait(unusable, date), None, "{unusable}");
+        }
+    }
 }

@@ -1,17 +1,23 @@
 //! Limits per host: the number of requests at a time, pauses that the host asks for, and a circuit breaker that stops
-//! requests to a host that does not answer.
+//! requests to a host that does not answer. Rows beyond these limits are set aside, so that they do not hold the places of
+//! other hosts' rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use url::Url;
 
+use super::ROWS_PER_REQUEST;
 use super::failure::Failure;
+use crate::spool::{Place, Spool};
 use crate::watch::Network;
 
 /// Number of consecutive failures to reach a host that opens its circuit: no more requests are sent to it.
 const FAILURES_TO_OPEN: u32 = 20;
+/// Number of pauses in a row, without any other answer between them, after which the circuit opens too.
+const FRUITLESS_PAUSES: u32 = 3;
 /// A timeout counts as this many failures, because it occupied a request for its whole duration.
 const TIMEOUT_WEIGHT: u32 = 4;
 /// Maximum number of requests at a time to a host that has not answered yet. Without it, hosts that never answer would
@@ -43,7 +49,22 @@ pub(super) struct Host {
     connections_left: Arc<Semaphore>,
     /// Permits that are added when the host answers for the first time.
     reserve: usize,
+    /// Rows that may be started at a time, including those that wait for another attempt.
+    rows_left: Arc<Semaphore>,
+    rows: usize,
     state: Mutex<HostState>,
+}
+
+/// A row that waits for its host, on the disk.
+pub(super) struct Aside {
+    pub(super) spool: Arc<Spool>,
+    pub(super) place: Place,
+    pub(super) shard: u32,
+    pub(super) index: u32,
+    /// Number of earlier attempts.
+    pub(super) attempt: u32,
+    /// URLs of the redirects so far; the last is the next to ask for. Empty before the first.
+    pub(super) urls: Vec<Url>,
 }
 
 #[derive(Default)]
@@ -53,14 +74,28 @@ struct HostState {
     failures: u32,
     /// The host asked for no requests before this (`Retry-After`).
     pause: Option<Instant>,
+    /// Pauses since the last answer that was no request for a pause.
+    fruitless_pauses: u32,
     /// The circuit is open until this.
     open_until: Option<Instant>,
+    /// Rows that wait, and whether a task starts them.
+    aside: VecDeque<Aside>,
+    is_starting: bool,
 }
 
 impl HostState {
     /// Whether the host is paused or its circuit is open.
     fn is_blocked(&self, now: Instant) -> bool {
-        self.pause.max(self.open_until).is_some_and(|until| until > now)
+        self.is_open(now) || self.paused_until(now).is_some()
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        self.open_until.is_some_and(|until| until > now)
+    }
+
+    /// The end of the pause; None if there is none. An open circuit needs no pause: it fails at once.
+    fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.pause.filter(|until| *until > now && !self.is_open(now))
     }
 }
 
@@ -95,6 +130,8 @@ impl Hosts {
             network: Arc::clone(&self.network),
             connections_left: Arc::new(Semaphore::new(self.connections.min(CONNECTIONS_BEFORE_ANSWER))),
             reserve: self.connections.saturating_sub(CONNECTIONS_BEFORE_ANSWER),
+            rows_left: Arc::new(Semaphore::new(self.connections * ROWS_PER_REQUEST)),
+            rows: self.connections * ROWS_PER_REQUEST,
             state: Mutex::default(),
         });
         registry.hosts.insert(name.to_owned(), Arc::clone(&host));
@@ -107,37 +144,87 @@ impl Host {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether other tasks than the caller use this host.
-    pub(super) fn is_shared(self: &Arc<Self>) -> bool {
-        // One reference is in the registry, one is the caller's.
-        Arc::strong_count(self) > 2
+    /// Whether other rows than the caller's need this host.
+    pub(super) fn is_shared(&self) -> bool {
+        self.rows - self.rows_left.available_permits() > 1 || !self.lock().aside.is_empty()
     }
 
-    /// Waits for a permit to send a request, and for the end of a pause.
-    pub(super) async fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
-        // The semaphore is never closed.
-        let permit = Arc::clone(&self.connections_left).acquire_owned().await.ok();
+    /// A permit to start a row; None if it has to be set aside, because the host is paused or has too many rows.
+    pub(super) fn start(&self) -> Option<OwnedSemaphorePermit> {
+        let state = self.lock();
+        if state.paused_until(Instant::now()).is_some() || !state.aside.is_empty() {
+            return None;
+        }
+        self.additional()
+    }
+
+    /// A permit for a started row that was redirected here; None if the host has too many rows.
+    pub(super) fn additional(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.rows_left).try_acquire_owned().ok()
+    }
+
+    /// Sets a row aside. Returns whether the caller has to start a task that starts such rows.
+    pub(super) fn set_aside(&self, row: Aside) -> bool {
+        let mut state = self.lock();
+        state.aside.push_back(row);
+        !std::mem::replace(&mut state.is_starting, true)
+    }
+
+    /// Waits until a row that was set aside may be started; the permit for it.
+    pub(super) async fn wait(&self) -> Option<OwnedSemaphorePermit> {
         loop {
-            let (open_until, pause) = {
-                let state = self.lock();
-                (state.open_until, state.pause)
-            };
-            let now = Instant::now();
-            if open_until.is_some_and(|until| until > now) {
-                return Err(Failure::HostFailing);
-            }
-            match pause.filter(|until| *until > now) {
-                Some(until) => tokio::time::sleep_until(until.into()).await,
-                None => return Ok(permit),
-            }
+            // The semaphore is never closed.
+            let permit = Arc::clone(&self.rows_left).acquire_owned().await.ok();
+            let Some(until) = self.lock().paused_until(Instant::now()) else { return permit };
+            drop(permit);
+            tokio::time::sleep_until(until.into()).await;
         }
     }
 
-    /// Sends no more requests to the host for this time.
-    pub(super) fn pause(&self, wait: Duration) {
-        let until = Instant::now() + wait;
+    /// The first row that was set aside; None at their end, when the task that starts them ends too.
+    pub(super) fn next_aside(&self) -> Option<Aside> {
         let mut state = self.lock();
-        state.pause = Some(state.pause.map_or(until, |before| before.max(until)));
+        let next = state.aside.pop_front();
+        state.is_starting = next.is_some();
+        next
+    }
+
+    /// Waits for a permit to send a request; None if the host is paused.
+    pub(super) async fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, Failure> {
+        if self.accepts_requests()? {
+            // The semaphore is never closed.
+            let permit = Arc::clone(&self.connections_left).acquire_owned().await.ok();
+            if self.accepts_requests()? {
+                return Ok(permit);
+            }
+        }
+        Ok(None)
+    }
+
+    /// False if the host is paused; an error if its circuit is open.
+    fn accepts_requests(&self) -> Result<bool, Failure> {
+        let (state, now) = (self.lock(), Instant::now());
+        if state.is_open(now) { Err(Failure::HostFailing) } else { Ok(state.paused_until(now).is_none()) }
+    }
+
+    /// Sends no more requests to the host for this time. If it asks for that again and again and gives no other answer,
+    /// its circuit opens.
+    pub(super) fn pause(&self, wait: Duration) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        // Requests that were under way at the same time ask for one pause.
+        if state.paused_until(now).is_none() && !wait.is_zero() {
+            state.fruitless_pauses += 1;
+        }
+        state.pause = state.pause.max(Some(now + wait));
+        if state.fruitless_pauses > FRUITLESS_PAUSES && !state.is_open(now) {
+            self.open(&mut state);
+        }
+    }
+
+    fn open(&self, state: &mut HostState) {
+        state.open_until = Some(Instant::now() + OPEN_FOR);
+        self.network.circuit_opened(&self.name);
     }
 
     /// Updates the state with the outcome of an attempt.
@@ -145,6 +232,9 @@ impl Host {
         let mut state = self.lock();
         if !failure.is_some_and(Failure::blames_host) {
             state.failures = 0;
+            if !matches!(failure, Some(Failure::Http { retry_after: Some(_), .. })) {
+                state.fruitless_pauses = 0;
+            }
             if !std::mem::replace(&mut state.has_answered, true) {
                 self.connections_left.add_permits(self.reserve);
             }
@@ -155,8 +245,7 @@ impl Host {
         }
         state.failures += if failure.is_some_and(Failure::is_timeout) { TIMEOUT_WEIGHT } else { 1 };
         if state.failures >= FAILURES_TO_OPEN {
-            state.open_until = Some(Instant::now() + OPEN_FOR);
-            self.network.circuit_opened(&self.name);
+            self.open(&mut state);
         }
     }
 }
@@ -188,8 +277,10 @@ mod tests {
     fn hosts_without_an_answer_get_few_requests_and_their_circuit_opens_sooner() {
         let hosts = Hosts::new(16, Arc::default());
         let host = hosts.get("silent");
+        let _first = host.start().unwrap();
         assert!(!host.is_shared());
-        assert!(hosts.get("silent").is_shared());
+        let _second = host.start().unwrap();
+        assert!(host.is_shared());
         assert_eq!(host.connections_left.available_permits(), CONNECTIONS_BEFORE_ANSWER);
         for _ in 0..FAILURES_TO_OPEN / TIMEOUT_WEIGHT {
             assert!(host.lock().open_until.is_none());
@@ -223,5 +314,61 @@ mod tests {
         }
         assert_eq!(runtime.block_on(host.enter()).unwrap_err(), Failure::HostFailing);
         assert!(runtime.block_on(hosts.get("other").enter()).is_ok());
+    }
+
+    #[test]
+    fn a_host_that_only_asks_for_pauses_is_given_up_and_one_that_also_answers_is_not() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let limited = Failure::Http { status: 429, retry_after: Some(Duration::from_mins(1)) };
+        let hosts = Hosts::new(2, Arc::default());
+        for (name, answers) in [("limits", false), ("answers", true)] {
+            let host = hosts.get(name);
+            for round in 0..=FRUITLESS_PAUSES {
+                assert!(runtime.block_on(host.enter()).unwrap().is_some(), "{name}, round {round}");
+                // Two requests under way ask for one pause.
+                for _ in 0..2 {
+                    host.record(Some(&limited));
+                    host.pause(Duration::from_mins(1));
+                }
+                if round < FRUITLESS_PAUSES {
+                    assert!(runtime.block_on(host.enter()).unwrap().is_none(), "{name} is paused");
+                }
+                // The pause ends.
+                host.lock().pause = None;
+                if answers {
+                    host.record(Some(&Failure::Http { status: 404, retry_after: None }));
+                }
+            }
+            assert_eq!(runtime.block_on(host.enter()).is_ok(), answers, "{name}");
+        }
+    }
+
+    #[test]
+    fn rows_of_a_paused_host_are_set_aside_in_their_order() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Arc::new(Spool::create(folder.path()).unwrap());
+        let host = Hosts::new(1, Arc::default()).get("h");
+        let first = host.start().unwrap();
+        host.pause(Duration::from_millis(50));
+        assert!(host.start().is_none());
+        let aside = |index| Aside {
+            spool: Arc::clone(&spool),
+            place: spool.put_row(&crate::rows::Row::default()).unwrap(),
+            shard: 0,
+            index,
+            attempt: 0,
+            urls: Vec::new(),
+        };
+        assert!(host.set_aside(aside(0)), "the caller starts them");
+        assert!(!host.set_aside(aside(1)), "that happens already");
+        drop(first);
+        let _permit = runtime.block_on(host.wait()).unwrap();
+        assert!(host.lock().paused_until(Instant::now()).is_none(), "the pause is over");
+        assert!(host.start().is_none(), "others are before it");
+        assert_eq!([0, 1].map(|_| host.next_aside().unwrap().index), [0, 1]);
+        assert!(host.next_aside().is_none());
+        assert!(host.start().is_some());
+        assert!(host.set_aside(aside(2)), "the task that started rows has ended");
     }
 }

@@ -8,7 +8,7 @@ use loader::tar::Archive;
 use super::{Downloader, Failure};
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::pipeline::{self, Plan, Source};
+use crate::pipeline::{self, Plan, Source, Work};
 use crate::records::{self, Record};
 use crate::rows::{self, Extra, Row, Rows};
 use crate::sample::{EncodedImage, Problem, Status};
@@ -24,33 +24,35 @@ impl Downloader {
         for shard in dataset.finished_shards()? {
             let Some(stats) = dataset.finished(shard)?.filter(|_| dataset.part.owns(shard)) else { continue };
             if stats.status_dict.keys().any(|cause| is_wanted(cause, causes)) {
-                shards.push(shard);
                 samples += stats.count;
+                shards.push((shard, stats));
             } else {
                 unchanged.finished_shard(&stats);
             }
         }
         // Rows are fed shard by shard, so it is enough to hold the earlier samples of one shard.
         let earlier = RefCell::new(None);
-        let mut inputs = shards.iter().map(|&shard| {
+        let mut open = |shard| {
             let (rows, its) = CompleteShard::read(dataset, shard)?;
             earlier.replace(Some(its));
             Ok(Box::new(rows) as Box<dyn Rows>)
-        });
-        let watch = dataset.watch(self.fetcher.network())?;
-        let plan = Plan { what: "retrying", total: samples, shards: Some(&shards), queue: None, watch };
-        let mut totals = pipeline::run(dataset, &plan, &mut inputs, &mut |task, workers| {
+        };
+        let watch = dataset.watch(self.network.fetcher.network())?;
+        let plan =
+            Plan { what: "retrying", total: samples, queue: None, watch, idle: &|| self.network.is_idle() };
+        let work = Work::Again(&shards, &mut open);
+        let mut totals = pipeline::run(dataset, &plan, work, &mut |task, workers| {
             let known = match &*earlier.borrow() {
                 Some(earlier) => earlier.outcome(task.index, causes)?,
                 None => None,
             };
             match known {
                 Some(Ok(image)) => {
-                    let permit = self.start_row().map(|permit| Box::new(permit) as _);
-                    workers.submit(task, Source::Processed(image, permit));
+                    let permit = self.start_row(workers)?;
+                    workers.submit(task, Source::Processed(image, Some(Box::new(permit))));
                 }
                 Some(Err(problem)) => workers.submit(task, Source::Failed(problem)),
-                None => self.submit(task, workers),
+                None => self.submit(task, workers)?,
             }
             Ok(())
         })?;

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
 use crate::error::Error;
+use crate::publish;
 use crate::rows::{self, Format, Row, Rows, Wanted};
 
 /// Maximum number of bytes of captions that are read before tagging them. A part with more is tagged while it is read.
@@ -95,7 +96,7 @@ fn prepare(out: &Path) -> Result<(), Error> {
             return Err(Error::input(out, problem));
         }
     }
-    Ok(())
+    publish::recover(out)
 }
 
 /// The work of one thread: one part after another, until the tables end.

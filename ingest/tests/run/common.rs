@@ -32,6 +32,7 @@ pub fn encoded(image: &RgbImage, format: ImageFormat) -> Vec<u8> {
 
 /// A running server that counts the requests per path.
 pub struct Server {
+    host: &'static str,
     pub port: u16,
     counts: Arc<Mutex<HashMap<String, usize>>>,
 }
@@ -39,7 +40,15 @@ pub struct Server {
 impl Server {
     /// Answers each request with `answer(path, number of earlier requests for it, connection)`.
     pub fn start(answer: impl Fn(&str, usize, &mut TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1", answer)
+    }
+
+    /// The same at another address of this machine, which counts as another host.
+    pub fn start_at(
+        host: &'static str,
+        answer: impl Fn(&str, usize, &mut TcpStream) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((host, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let counts: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
         let (seen, answer) = (Arc::clone(&counts), Arc::new(answer));
@@ -49,11 +58,16 @@ impl Server {
                 thread::spawn(move || serve(stream, &seen, answer.as_ref()));
             }
         });
-        Self { port, counts }
+        Self { host, port, counts }
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        format!("http://{}:{}{path}", self.host, self.port)
+    }
+
+    /// Number of requests for all paths.
+    pub fn requests(&self) -> usize {
+        self.counts.lock().unwrap().values().sum()
     }
 
     pub fn count(&self, path: &str) -> usize {

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::common::{
     Server, code, error_line, errors, ingest, jpeg, members, respond, summary, table, trickle,
@@ -43,6 +44,18 @@ fn answer(path: &str, before: usize, stream: &mut TcpStream, image: &[u8]) {
         "/file" => respond(stream, "302 Found", &["Location: file:///etc/passwd"], b""),
         "/moved" => respond(stream, "301 Moved Permanently", &["Location: moved-here"], b""),
         "/busy" if before == 0 => respond(stream, "429 Too Many Requests", &["Retry-After: 1"], b""),
+        "/busy-until" => {
+            // A date has no fractions of a second.
+            static UNTIL: OnceLock<SystemTime> = OnceLock::new();
+            let until = *UNTIL.get_or_init(|| SystemTime::now() + Duration::from_secs(2));
+            let date = httpdate::fmt_http_date(until);
+            if httpdate::parse_http_date(&date).unwrap() > SystemTime::now() {
+                let header = format!("Retry-After: {date}");
+                respond(stream, "503 Service Unavailable", &[&header], b"");
+            } else {
+                respond(stream, "200 OK", &[], image);
+            }
+        }
         "/very-busy" => respond(stream, "429 Too Many Requests", &["Retry-After: 86400"], b""),
         "/flaky" if before == 0 => respond(stream, "500 Internal Server Error", &[], b"oops"),
         "/good" | "/busy" | "/flaky" | "/moved-here" => respond(stream, "200 OK", &[], image),
@@ -121,6 +134,7 @@ fn every_fault_has_its_cause_and_no_fault_takes_long() {
         ("/file", "failed_to_download", "redirect target is not an http or https URL", 1),
         ("/moved", "success", "", 1),
         ("/busy", "success", "", 2),
+        ("/busy-until", "success", "", 2),
         ("/very-busy", "failed_to_download", "HTTP Error 429: Too Many Requests", 1),
         ("/flaky", "success", "", 2),
         ("/page", "failed_to_resize", "Image decoding error: a web page, not an image", 1),

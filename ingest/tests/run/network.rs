@@ -242,8 +242,18 @@ fn prometheus_metrics_are_served_during_the_run() {
     let line =
         lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("metrics at"))).unwrap().unwrap();
     let address = line.trim_start_matches("metrics at http://").trim_end_matches("/metrics").to_owned();
+    // Callers that send their requests slowly or not at all do not block others.
+    let _slow: Vec<TcpStream> = (0..5)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(b"GET /metrics HT").unwrap();
+            stream
+        })
+        .collect();
     let page = || {
         let mut stream = TcpStream::connect(&address).unwrap();
+        // Shorter than the time that a slow caller has.
+        stream.set_read_timeout(Some(Duration::from_secs(4))).unwrap();
         stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();

@@ -6,9 +6,11 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use crate::common::{Server, code, command, contents, errors, jpeg, respond, summary};
 
@@ -17,12 +19,38 @@ use crate::common::{Server, code, command, contents, errors, jpeg, respond, summ
 struct Bucket {
     objects: BTreeMap<String, Vec<u8>>,
     written: Vec<String>,
+    /// The number of the last write of each object, which is its version.
+    versions: BTreeMap<String, usize>,
     /// Parts of incomplete uploads, by key and number.
     parts: BTreeMap<(String, u32), Vec<u8>>,
+    /// Refuse to complete uploads, or to take their parts from this number on.
+    refused: Option<u32>,
+    /// Number of changes of objects after which none is answered any more, by the folder that they are in; and the folders
+    /// where that has happened.
+    limits: BTreeMap<String, usize>,
+    stalled: Vec<String>,
     /// Completed multipart uploads: key and number of parts.
     assembled: Vec<(String, usize)>,
     /// Number of next requests to answer with 503.
     failures: usize,
+}
+
+impl Bucket {
+    fn write(&mut self, key: &str, bytes: Vec<u8>) {
+        self.written.push(key.to_owned());
+        self.versions.insert(key.to_owned(), self.written.len());
+        self.objects.insert(key.to_owned(), bytes);
+    }
+
+    /// Headers of an object.
+    fn about(&self, key: &str) -> Vec<String> {
+        let version = self.versions.get(key).copied().unwrap_or(0);
+        vec![
+            "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT".to_owned(),
+            format!("ETag: \"{version}\""),
+            format!("x-goog-generation: {version}"),
+        ]
+    }
 }
 
 /// Path-style S3 with the bucket "b": GET (with ranges), HEAD, PUT, DELETE, ListObjectsV2 and multipart uploads.
@@ -58,6 +86,19 @@ impl Store {
         self.bucket.lock().unwrap().objects.insert(key.to_owned(), bytes.to_vec());
     }
 
+    /// Waits for a change under this folder that is not answered.
+    fn wait_for_stall(&self, folder: &str, child: &mut Child) -> bool {
+        loop {
+            if self.bucket.lock().unwrap().stalled.iter().any(|stalled| stalled == folder) {
+                return true;
+            }
+            if child.try_wait().unwrap().is_some() {
+                return false;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// The objects of a folder by name, without the times in the statistics.
     fn folder(&self, prefix: &str) -> BTreeMap<String, Vec<u8>> {
         let copy = tempfile::tempdir().unwrap();
@@ -70,27 +111,31 @@ impl Store {
     }
 
     fn ingest(&self, arguments: &[&str]) -> Output {
-        command(arguments)
+        self.command(arguments).output().unwrap()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = command(arguments);
+        command
             .env("AWS_ACCESS_KEY_ID", "key")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port))
             .env("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port))
             .env("AWS_ALLOW_HTTP", "true")
-            .env("GOOGLE_SERVICE_ACCOUNT", self.account.path())
-            .output()
-            .unwrap()
+            .env("GOOGLE_SERVICE_ACCOUNT", self.account.path());
+        command
     }
 }
 
 /// Answers one request on a connection that stays open.
-fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
+fn answer(stream: &TcpStream, shared: &Mutex<Bucket>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let mut words = line.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let (mut length, mut range) = (0, None);
+    let (mut length, mut range, mut condition) = (0, None, None);
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
@@ -98,6 +143,10 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().ok()?,
             "range" => range = value.strip_prefix("bytes=").map(str::to_owned),
+            // "None" stands for an object that does not exist, for Google's store 0.
+            "if-none-match" | "if-match" | "x-goog-if-generation-match" => {
+                condition = Some(value.trim_matches(['"', '*']).parse::<usize>().ok().filter(|&it| it > 0));
+            }
             _ => {}
         }
     }
@@ -106,7 +155,7 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
 
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
     let key = decoded(path).trim_start_matches("/b").trim_start_matches('/').to_owned();
-    let mut bucket = bucket.lock().unwrap();
+    let mut bucket = shared.lock().unwrap();
     if bucket.failures > 0 {
         bucket.failures -= 1;
         return send(stream, "503 Slow Down", &[], b"", 0);
@@ -126,6 +175,20 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
         page.push_str("<IsTruncated>false</IsTruncated></ListBucketResult>");
         return send(stream, "200 OK", &[], page.as_bytes(), page.len());
     }
+    if method != "GET" && method != "HEAD" {
+        // Several objects at once are removed by a list of their keys.
+        let listed = String::from_utf8_lossy(&body);
+        let listed = listed.split_once("<Key>").and_then(|(_, rest)| rest.split_once("</Key>"));
+        let changed = listed.filter(|_| query.starts_with("delete")).map_or(key.as_str(), |(key, _)| key);
+        let folder = changed.rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
+        if let Some(left) = bucket.limits.get_mut(&folder) {
+            if *left == 0 {
+                bucket.stalled.push(folder);
+                return None;
+            }
+            *left -= 1;
+        }
+    }
     let argument = |name: &str| query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
     match (method.as_str(), argument("partNumber")) {
         ("POST", _) if query.starts_with("uploads") => {
@@ -137,11 +200,19 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
             let body = String::from_utf8(body).ok()?;
             let mut page = String::from("<DeleteResult>");
             for (key, _) in body.split("<Key>").skip(1).filter_map(|rest| rest.split_once("</Key>")) {
+                bucket.versions.remove(key);
                 bucket.objects.remove(key);
                 page.push_str(&format!("<Deleted><Key>{key}</Key></Deleted>"));
             }
             page.push_str("</DeleteResult>");
             return send(stream, "200 OK", &[], page.as_bytes(), page.len());
+        }
+        ("POST", _) if bucket.refused.is_some() => {
+            return send(stream, "403 Forbidden", &[], b"", 0);
+        }
+        ("DELETE", _) if query.contains("uploadId") => {
+            bucket.parts.retain(|(of, _), _| *of != key);
+            return send(stream, "204 No Content", &[], b"", 0);
         }
         ("POST", _) => {
             let (parts, rest) =
@@ -149,10 +220,20 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
             bucket.parts = rest;
             let parts: BTreeMap<(String, u32), Vec<u8>> = parts;
             bucket.assembled.push((key.clone(), parts.len()));
-            bucket.objects.insert(key.clone(), parts.into_values().flatten().collect());
-            bucket.written.push(key);
+            bucket.write(&key, parts.into_values().flatten().collect());
             let page = "<CompleteMultipartUploadResult><ETag>\"1\"</ETag></CompleteMultipartUploadResult>";
             return send(stream, "200 OK", &[], page.as_bytes(), page.len());
+        }
+        ("PUT", Some(number))
+            if bucket.refused.is_some_and(|from| number.parse().is_ok_and(|it: u32| it >= from)) =>
+        {
+            // Not before the first part is there.
+            while !bucket.parts.contains_key(&(key.clone(), 1)) {
+                drop(bucket);
+                thread::sleep(Duration::from_millis(5));
+                bucket = shared.lock().unwrap();
+            }
+            return send(stream, "403 Forbidden", &[], b"", 0);
         }
         ("PUT", Some(number)) => {
             bucket.parts.insert((key, number.parse().ok()?), body);
@@ -163,25 +244,29 @@ fn answer(stream: &TcpStream, bucket: &Mutex<Bucket>) -> Option<()> {
     let object = bucket.objects.get(&key).cloned();
     match (method.as_str(), &object) {
         ("PUT", _) => {
-            bucket.objects.insert(key.clone(), body);
-            bucket.written.push(key);
-            send(stream, "200 OK", &["ETag: \"1\""], b"", 0)
+            if condition.is_some_and(|version| version != bucket.versions.get(&key).copied()) {
+                return send(stream, "412 Precondition Failed", &[], b"", 0);
+            }
+            bucket.write(&key, body);
+            send(stream, "200 OK", &texts(&bucket.about(&key)), b"", 0)
         }
         ("DELETE", _) => {
+            bucket.versions.remove(&key);
             bucket.objects.remove(&key);
             send(stream, "204 No Content", &[], b"", 0)
         }
         (_, None) => send(stream, "404 Not Found", &[], b"", 0),
-        ("HEAD", Some(bytes)) => send(stream, "200 OK", &HEAD, b"", bytes.len()),
+        ("HEAD", Some(bytes)) => send(stream, "200 OK", &texts(&bucket.about(&key)), b"", bytes.len()),
         (_, Some(bytes)) => match range.as_deref().and_then(|range| range.split_once('-')) {
             Some((from, to)) => {
                 let from: usize = from.parse().ok()?;
                 let to = to.parse().map_or(bytes.len(), |to: usize| to + 1).min(bytes.len());
                 let part = &bytes[from..to];
-                let head = format!("Content-Range: bytes {from}-{}/{}", to - 1, bytes.len());
-                send(stream, "206 Partial Content", &[&HEAD[..], &[&head]].concat(), part, part.len())
+                let mut head = bucket.about(&key);
+                head.push(format!("Content-Range: bytes {from}-{}/{}", to - 1, bytes.len()));
+                send(stream, "206 Partial Content", &texts(&head), part, part.len())
             }
-            None => send(stream, "200 OK", &HEAD, bytes, bytes.len()),
+            None => send(stream, "200 OK", &texts(&bucket.about(&key)), bytes, bytes.len()),
         },
     }
 }
@@ -197,7 +282,9 @@ fn decoded(path: &str) -> String {
     text
 }
 
-const HEAD: [&str; 2] = ["Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT", "ETag: \"1\""];
+fn texts(headers: &[String]) -> Vec<&str> {
+    headers.iter().map(String::as_str).collect()
+}
 
 fn send(mut stream: &TcpStream, status: &str, headers: &[&str], body: &[u8], length: usize) -> Option<()> {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
@@ -218,6 +305,11 @@ fn list() -> (Server, String) {
         })
         .collect();
     (server, format!("url,caption\n{lines}"))
+}
+
+/// Starts a command whose output is read at its end.
+fn spawn(mut command: Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 const OPTIONS: [&str; 9] = [
@@ -324,6 +416,148 @@ fn large_shards_are_uploaded_in_parts_to_both_kinds_of_store() {
     }
     let assembled = &store.bucket.lock().unwrap().assembled;
     assert_eq!(*assembled, [("one/00000.tar".to_owned(), 3), ("two/00000.tar".to_owned(), 3)]);
+}
+
+#[test]
+fn a_failed_upload_leaves_no_parts() {
+    let server =
+        Server::start(|path, _, stream| respond(stream, "200 OK", &[], &jpeg(60, 50, path.len() as u32)));
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.csv");
+    let lines: String = (0..7)
+        .map(|number| format!("{},{}\n", server.url("/x"), format!("{number} words ").repeat(160_000)))
+        .collect();
+    fs::write(&input, format!("url,caption\n{lines}")).unwrap();
+    // The second part is refused, or the completion.
+    for refused in [2, 100] {
+        let store = Store::start();
+        store.bucket.lock().unwrap().refused = Some(refused);
+        let command = ["download", input.to_str().unwrap(), "--out", "s3://b/set"];
+        let output = store.ingest(&[&command, &OPTIONS[..]].concat());
+        assert_eq!(code(&output), 1, "{}", errors(&output));
+        assert!(errors(&output).contains("00000.tar"), "{}", errors(&output));
+        let bucket = store.bucket.lock().unwrap();
+        assert!(bucket.parts.is_empty(), "{:?}", bucket.parts.keys());
+        assert_eq!(bucket.objects.keys().collect::<Vec<_>>(), ["set/ingest.json"], "and no claim");
+    }
+}
+
+#[test]
+fn several_writers_share_a_dataset_in_a_store() {
+    let number = AtomicUsize::new(0);
+    let server = Server::start(move |path, _, stream| {
+        let asked = number.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis((asked * 7 % 20) as u64));
+        if asked * 11 % 10 < 3 {
+            respond(stream, "404 Not Found", &[], b"");
+        } else {
+            respond(stream, "200 OK", &[], &jpeg(40 + path.len() as u32, 30, 1));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.csv");
+    let lines: String =
+        (0..60).map(|number| format!("{},a dog\n", server.url(&format!("/{number}")))).collect();
+    fs::write(&input, format!("url,caption\n{lines}")).unwrap();
+    let store = Store::start();
+    let rounds = std::env::var("WRITERS_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    for round in 0..rounds {
+        for (scheme, writers) in [("s3", 2), ("s3", 4), ("gs", 2)] {
+            let asked = server.requests();
+            let set = format!("set-{round}-{scheme}-{writers}");
+            let out = format!("{scheme}://b/{set}");
+            let arguments = [&["download", input.to_str().unwrap(), "--out", &out], &OPTIONS[..]].concat();
+            let children: Vec<Child> = (0..writers).map(|_| spawn(store.command(&arguments))).collect();
+            let mut written = 0;
+            for child in children {
+                let output = child.wait_with_output().unwrap();
+                assert_eq!(code(&output), 0, "{}", errors(&output));
+                assert_eq!(summary(&output)["samples"], 60);
+                written += summary(&output)["shards_written"].as_u64().unwrap();
+            }
+            assert_eq!((written, server.requests() - asked), (8, 60), "every shard and image once");
+            let copy = folder.path().join(&set);
+            fs::create_dir(&copy).unwrap();
+            for (key, bytes) in &store.bucket.lock().unwrap().objects {
+                if let Some(name) = key.strip_prefix(&format!("{set}/")) {
+                    fs::write(copy.join(name), bytes).unwrap();
+                }
+            }
+            let verified = store.ingest(&["verify", copy.to_str().unwrap(), "--json"]);
+            assert_eq!(code(&verified), 0, "{}", errors(&verified));
+            assert_eq!(summary(&verified)["notes"], serde_json::json!([]), "no claim is left");
+        }
+    }
+}
+
+/// Kills a run at each of its changes in the store, and lets the next one wait until the claims of the killed ones have
+/// expired. All at the same time, because that takes a minute.
+#[test]
+fn runs_in_a_store_that_are_killed_at_any_change_are_completed() {
+    let up = Arc::new(AtomicBool::new(false));
+    let now = Arc::clone(&up);
+    let server = Server::start(move |path, _, stream| {
+        if path == "/7" && !now.load(Ordering::Relaxed) {
+            respond(stream, "503 Down", &[], b"");
+        } else {
+            respond(stream, "200 OK", &[], &jpeg(60, 50, path.len() as u32));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("a.csv");
+    let lines: String =
+        (0..8).map(|number| format!("{},a dog\n", server.url(&format!("/{number}")))).collect();
+    fs::write(&input, format!("url,caption\n{lines}")).unwrap();
+    let store = Store::start();
+    let download = |set: &str| {
+        let out = format!("s3://b/{set}");
+        store.command(&[&["download", input.to_str().unwrap(), "--out", &out], &OPTIONS[..]].concat())
+    };
+    let retry = |set: &str| {
+        let set = format!("s3://b/{set}");
+        store.command(&["retry", &set, "--json", "--allow-private", "--retries", "0"])
+    };
+    assert_eq!(summary(&download("old").output().unwrap())["successes"], 7);
+    up.store(true, Ordering::Relaxed);
+    assert_eq!(summary(&download("new").output().unwrap())["successes"], 8);
+    let expected = store.folder("new");
+    let mut sets = Vec::new();
+    type Run<'a> = (&'a str, &'a dyn Fn(&str) -> Command);
+    let runs: [Run<'_>; 2] = [("download", &download), ("retry", &retry)];
+    for (name, run) in runs {
+        for changes in 0.. {
+            let set = format!("{name}-{changes}");
+            {
+                let mut bucket = store.bucket.lock().unwrap();
+                bucket.limits.insert(set.clone(), changes);
+                for (key, bytes) in bucket.objects.clone() {
+                    if let (Some(file), "retry") = (key.strip_prefix("old/"), name) {
+                        bucket.write(&format!("{set}/{file}"), bytes);
+                    }
+                }
+            }
+            let mut child = spawn(run(&set));
+            let stalled = store.wait_for_stall(&set, &mut child);
+            // SIGKILL, unless it has ended.
+            let _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            store.bucket.lock().unwrap().limits.remove(&set);
+            if !stalled {
+                println!("{name}: {changes} changes");
+                assert!(code(&output) == 0 && changes > 6, "{changes}: {}", errors(&output));
+                break;
+            }
+            sets.push((set.clone(), spawn(run(&set))));
+        }
+    }
+    for (set, child) in sets {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(code(&output), 0, "{set}: {}", errors(&output));
+        let mut found = store.folder(&set);
+        // If the run was killed when it would remove its claim, nobody needs that shard any more.
+        found.remove(".tmp-claim-00000");
+        assert!(found == expected, "{set}: {:?}", found.keys());
+    }
 }
 
 #[test]

@@ -271,6 +271,64 @@ pub fn write(path: &Path, bytes: impl Into<Bytes>) -> Result<(), Error> {
     }
 }
 
+/// Writes a file unless it exists; `false` if it does. Of several processes that do this at the same time, one gets
+/// `true`. Servers without conditional writes (plain http) cannot tell: there the file is written.
+pub fn write_new(path: &Path, bytes: impl Into<Bytes>) -> Result<bool, Error> {
+    let bytes = bytes.into();
+    if is_remote(path) {
+        return match write_if(path, bytes.clone(), None) {
+            Ok(written) => Ok(written.is_some()),
+            Err(error) if is_unsupported(&error) => write(path, bytes).map(|()| true),
+            Err(error) => Err(error),
+        };
+    }
+    let write = || {
+        let mut file = concepts::files::AtomicFile::create(path)?;
+        io::Write::write_all(&mut file, &bytes)?;
+        file.commit_new()
+    };
+    write().map_err(Error::write(path))
+}
+
+/// One state of an object in a store, for conditional writes.
+#[derive(Debug, Clone)]
+pub struct Version(object_store::UpdateVersion);
+
+/// Reads an object and its version; `None` if it does not exist.
+pub fn read_version(path: &Path) -> Result<Option<(Bytes, Version)>, Error> {
+    match Remote::new(path)?.read_version() {
+        Ok((bytes, version)) => Ok(Some((bytes, Version(version)))),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes an object of a store if it still has this version, or does not exist if `version` is `None`. Returns its new
+/// version, or `None` if the condition does not hold.
+///
+/// # Errors
+/// Besides the usual ones: the store has no conditional writes ([`is_unsupported`]).
+pub fn write_if(
+    path: &Path,
+    bytes: impl Into<Bytes>,
+    version: Option<&Version>,
+) -> Result<Option<Version>, Error> {
+    let written = Remote::new(path)?.write_if(bytes.into(), version.map(|version| version.0.clone()))?;
+    Ok(written.map(Version))
+}
+
+/// Whether an operation failed because the server or the file system does not have it.
+pub fn is_unsupported(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::Unsupported)
+}
+
+/// From now on, requests that are still under way three seconds after the program was asked to stop
+/// ([`interrupted`](crate::program::interrupted)) end with an error. Without this call they run to their end, for
+/// programs that save their work then.
+pub fn stop_when_interrupted() {
+    remote::STOP_WHEN_INTERRUPTED.store(true, std::sync::atomic::Ordering::Relaxed);
+}
+
 /// Copies a local file to `path`, completely or not at all, a few MiB at a time.
 pub fn upload(file: &Path, path: &Path) -> Result<(), Error> {
     if is_remote(path) {

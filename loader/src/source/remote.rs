@@ -6,21 +6,27 @@ use std::future::Future;
 use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use crossbeam::channel::RecvTimeoutError;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as Key;
-use object_store::{BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, RetryConfig, WriteMultipart};
+use object_store::{
+    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig, UpdateVersion,
+    WriteMultipart,
+};
 use tokio::runtime::Runtime;
 use url::{Position, Url};
 
 use super::{RETRY_FOR, SILENCE, scheme};
 use crate::Error;
+use crate::program::interrupted;
 
 /// Maximum pause between tries.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
@@ -29,6 +35,21 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 const PART: usize = 8 << 20;
 /// Maximum number of parts that are uploaded at the same time.
 const PARTS_AT_ONCE: usize = 4;
+
+/// See [`super::stop_when_interrupted`].
+pub(super) static STOP_WHEN_INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// How long uploads may still take then, and other requests, among them the one that aborts an upload.
+const STOP_AFTER: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(3)];
+/// How often this is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Whether requests are to end: this much time has passed since the first question after the signal.
+fn is_stopping(after: Duration) -> bool {
+    static SINCE: OnceLock<Instant> = OnceLock::new();
+    STOP_WHEN_INTERRUPTED.load(Ordering::Relaxed)
+        && interrupted()
+        && SINCE.get_or_init(Instant::now).elapsed() > after
+}
 
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
@@ -104,6 +125,36 @@ impl Remote {
         Ok(())
     }
 
+    /// Writes the object if it still has this version, or if it does not exist; `None` if that is not the case.
+    pub(super) fn write_if(
+        &self,
+        bytes: Bytes,
+        version: Option<UpdateVersion>,
+    ) -> Result<Option<UpdateVersion>, Error> {
+        let mode = version.map_or(PutMode::Create, PutMode::Update);
+        self.wait("write", move |store, key| {
+            let (bytes, mode) = (bytes.clone(), mode.clone());
+            async move {
+                match store.put_opts(&key, bytes.into(), mode.into()).await {
+                    Ok(written) => Ok(Some(written.into())),
+                    Err(
+                        object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. },
+                    ) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            }
+        })
+    }
+
+    pub(super) fn read_version(&self) -> Result<(Bytes, UpdateVersion), Error> {
+        self.wait("read", |store, key| async move {
+            let found = store.get(&key).await?;
+            let version =
+                UpdateVersion { e_tag: found.meta.e_tag.clone(), version: found.meta.version.clone() };
+            Ok((found.bytes().await?, version))
+        })
+    }
+
     pub(super) fn upload(&self, file: &Path) -> Result<(), Error> {
         let length = std::fs::metadata(file).map_err(Error::read(file))?.len();
         // Plain http has no multipart upload.
@@ -114,22 +165,20 @@ impl Remote {
         self.wait("write", move |store, key| {
             let file = file.clone();
             async move {
-                let failed =
-                    |e: io::Error| object_store::Error::Generic { store: "upload", source: Box::new(e) };
-                let mut from = File::open(&file).map_err(failed)?;
                 let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&key).await?, PART);
-                let mut part = vec![0; PART];
-                loop {
-                    // Blocking is fine: the runtime's threads do nothing else, and a local disk is much faster than the
-                    // network.
-                    let read = from.read(&mut part).map_err(failed)?;
-                    if read == 0 {
-                        break;
+                let sent = tokio::select! {
+                    sent = send_parts(&mut upload, &file) => sent,
+                    () = stopping() => Err(io_failed(io::ErrorKind::Interrupted.into())),
+                };
+                match sent {
+                    // This too aborts the upload on an error.
+                    Ok(()) => upload.finish().await,
+                    // The parts of an upload that was neither completed nor aborted stay in the store and cost money.
+                    Err(error) => {
+                        let _ = upload.abort().await;
+                        Err(error)
                     }
-                    upload.wait_for_capacity(PARTS_AT_ONCE).await?;
-                    upload.write(&part[..read]);
                 }
-                upload.finish().await
             }
         })?;
         Ok(())
@@ -162,22 +211,69 @@ impl Remote {
                 // The receiver waits below.
                 let _ = sender.send(request.await);
             });
-            let result = receiver
-                .recv()
-                .map_err(|_| self.failed(doing, io::ErrorKind::Other, "the transfer ended"))?;
+            let result = loop {
+                match receiver.recv_timeout(POLL_INTERVAL) {
+                    Ok(result) => break result,
+                    Err(RecvTimeoutError::Timeout) if is_stopping(STOP_AFTER[1]) => {
+                        return Err(self.stopped(doing));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    Err(RecvTimeoutError::Disconnected) => {
+                        return Err(self.failed(doing, io::ErrorKind::Other, "the transfer ended"));
+                    }
+                }
+            };
             match result {
                 Ok(value) => return Ok(value),
                 Err(e) if is_final(&e) || started.elapsed() + pause > retry_for() => {
                     return Err(self.failed(doing, kind(&e), &explain(&e, started.elapsed())));
                 }
-                Err(_) => std::thread::sleep(pause),
+                Err(_) => {
+                    let until = Instant::now() + pause;
+                    while Instant::now() < until {
+                        if is_stopping(STOP_AFTER[1]) {
+                            return Err(self.stopped(doing));
+                        }
+                        std::thread::sleep(POLL_INTERVAL);
+                    }
+                }
             }
             pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 
+    fn stopped(&self, doing: &'static str) -> Error {
+        self.failed(doing, io::ErrorKind::Interrupted, "the program was asked to stop")
+    }
+
     fn failed(&self, doing: &'static str, kind: io::ErrorKind, text: &str) -> Error {
         Error::io(&self.name, doing)(io::Error::new(kind, text.to_owned()))
+    }
+}
+
+/// Sends the bytes of a file as parts, of which the last one may still be under way at the end.
+async fn send_parts(upload: &mut WriteMultipart, file: &Path) -> object_store::Result<()> {
+    let mut from = File::open(file).map_err(io_failed)?;
+    let mut part = vec![0; PART];
+    loop {
+        // Blocking is fine: the runtime's threads do nothing else, and a local disk is much faster than the network.
+        let read = from.read(&mut part).map_err(io_failed)?;
+        if read == 0 {
+            return upload.wait_for_capacity(0).await;
+        }
+        upload.wait_for_capacity(PARTS_AT_ONCE).await?;
+        upload.write(&part[..read]);
+    }
+}
+
+fn io_failed(error: io::Error) -> object_store::Error {
+    object_store::Error::Generic { store: "upload", source: Box::new(error) }
+}
+
+/// Returns when uploads are to end.
+async fn stopping() {
+    while !is_stopping(STOP_AFTER[0]) {
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
@@ -199,6 +295,16 @@ fn is_final(error: &object_store::Error) -> bool {
             | Unauthenticated { .. }
             | UnknownConfigurationKey { .. }
     ) || refused(error)
+        || has_no_conditions(error)
+}
+
+/// Whether the store has no conditional writes, or gives its objects no versions.
+fn has_no_conditions(error: &object_store::Error) -> bool {
+    use object_store::Error::{NotImplemented, NotSupported};
+    let text = text_of(error);
+    matches!(error, NotImplemented { .. } | NotSupported { .. })
+        || text.contains("status code: 501 ")
+        || text.contains("required for conditional")
 }
 
 /// HTTP statuses 400 to 499, which a retry does not change. The store has no error variant for most of them.
@@ -216,6 +322,7 @@ fn kind(error: &object_store::Error) -> io::ErrorKind {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             io::ErrorKind::PermissionDenied
         }
+        _ if has_no_conditions(error) => io::ErrorKind::Unsupported,
         _ => io::ErrorKind::Other,
     }
 }

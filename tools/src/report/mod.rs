@@ -16,7 +16,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use concepts::files::AtomicFile;
+use concepts::files::{AtomicFile, clear_leftovers_of};
 use concepts::statistics::Counts;
 use loader::program::{self, Outcome, Progress, UsageError};
 use serde_json::json;
@@ -194,6 +194,7 @@ fn check_targets(out: &Path) -> Result<PathBuf> {
 fn write_both(page: (&Path, &[u8]), metadata: (&Path, &[u8])) -> Result<()> {
     let mut files = Vec::new();
     for (path, bytes) in [metadata, page] {
+        clear_leftovers_of(path);
         let written = AtomicFile::create(path).and_then(|mut file| file.write_all(bytes).map(|()| file));
         files.push((path, written.with_context(|| format!("cannot write {}", path.display()))?));
     }

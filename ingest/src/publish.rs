@@ -1,0 +1,286 @@
+//! Gives the complete files of a shard their names, the statistics last. Three files cannot be renamed at once, so the files
+//! of a shard that replaces a finished one are first complete under other names, `.tmp-new-NNNNN.tar` and so on, the
+//! statistics last. From that moment on the shard is decided: whoever comes next completes the switch ([`recover`]).
+//! Before it, the earlier files are untouched. So a finished shard never becomes less, and statistics always describe the
+//! files next to them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use concepts::files::{TEMPORARY, clear_leftovers, sync_parent};
+use loader::program::interrupted;
+use loader::source;
+
+use crate::claim::Claims;
+use crate::dataset::is_missing;
+use crate::error::Error;
+use crate::staging::Staging;
+
+const STATS: &str = "_stats.json";
+/// How often to look whether another process has completed its switch, in a folder and in an object store.
+const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+/// Endings of the files that the statistics describe.
+const DESCRIBED: [&str; 3] = [".tar", ".tar.zst", ".parquet"];
+
+/// The path of a shard's new file before the switch.
+pub(crate) fn new_path(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{TEMPORARY}new-{name}"))
+}
+
+/// The final name of a new file; None if the name is not that of one.
+pub(crate) fn final_name(name: &str) -> Option<&str> {
+    name.strip_prefix(TEMPORARY)?.strip_prefix("new-")
+}
+
+/// The files of one shard.
+pub(crate) struct Names {
+    pub(crate) tar: PathBuf,
+    pub(crate) table: PathBuf,
+    pub(crate) stats: PathBuf,
+}
+
+/// Publishes a shard in a local folder, whose tar has its name already, or its other name if the shard replaces another.
+pub(crate) fn publish_local(
+    names: &Names,
+    table: Vec<u8>,
+    stats: Vec<u8>,
+    replaces: bool,
+) -> Result<(), Error> {
+    if !replaces {
+        source::write(&names.table, table)?;
+        source::write(&names.stats, stats)?;
+        return Ok(());
+    }
+    let staged = source::write(&new_path(&names.table), table)
+        .and_then(|()| source::write(&new_path(&names.stats), stats));
+    if let Err(error) = staged {
+        // The statistics first: even if writing them failed, they may be there, and would decide that the others are
+        // complete.
+        for path in [&names.stats, &names.table, &names.tar] {
+            if source::remove(&new_path(path)).is_err() {
+                break;
+            }
+        }
+        return Err(error.into());
+    }
+    switch(names.stats.parent().unwrap_or(Path::new(".")), &stem_of(&names.stats))
+}
+
+/// Uploads a shard to an object store, which cannot rename. Only a shard that replaces another is first uploaded under
+/// other names.
+pub(crate) fn publish_remote(
+    names: &Names,
+    tar: &Path,
+    table: &Bytes,
+    stats: &Bytes,
+    replaces: bool,
+) -> Result<(), Error> {
+    if replaces {
+        source::upload(tar, &new_path(&names.tar))?;
+        source::write(&new_path(&names.table), table.clone())?;
+        source::write(&new_path(&names.stats), stats.clone())?;
+    }
+    source::remove(&names.stats)?;
+    source::upload(tar, &names.tar)?;
+    source::write(&names.table, table.clone())?;
+    source::write(&names.stats, stats.clone())?;
+    if replaces {
+        // The statistics first: without them, the others are leftovers.
+        for path in [&names.stats, &names.tar, &names.table] {
+            source::remove(&new_path(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Brings a folder into order after processes that were killed: completes their switches, and removes what they left.
+/// Does not touch the files of processes that live.
+pub(crate) fn recover(folder: &Path) -> Result<(), Error> {
+    let mut stems = BTreeSet::new();
+    for path in source::list(folder)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(name) = final_name(&name) else { continue };
+        let endings = DESCRIBED.into_iter().chain([STATS]);
+        stems.extend(endings.filter_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
+    }
+    let mut claims = Claims::new(folder);
+    for stem in stems {
+        loop {
+            if let Some(_claim) = claims.take(&stem)? {
+                if !recover_shard(folder, &stem)? {
+                    for ending in DESCRIBED {
+                        source::remove(&new_path(&folder.join(format!("{stem}{ending}"))))?;
+                    }
+                }
+                break;
+            }
+            // Another process has written new files: it completes them soon, or it was killed. Until then the shard would
+            // be missing in this run.
+            if !has_new_files(folder, &stem)? {
+                break;
+            }
+            if interrupted() {
+                return Err(Error::Interrupted);
+            }
+            std::thread::sleep(LOOK_EVERY[usize::from(source::is_remote(folder))]);
+        }
+    }
+    if source::is_remote(folder) {
+        Staging::clear_leftovers();
+        return Ok(());
+    }
+    clear_leftovers(folder, is_ours).map_err(Error::file("read", folder))
+}
+
+/// Whether a temporary file may be removed if nobody writes it: not the new files of a shard, nor those of other programs.
+fn is_ours(name: &str) -> bool {
+    let endings = [".tar", ".tar.zst", ".parquet", ".json", ".spool"];
+    Claims::is_claim(name) || (final_name(name).is_none() && endings.iter().any(|end| name.ends_with(end)))
+}
+
+/// Completes the switch of one shard, if one was begun; returns whether it was. The caller has claimed the shard.
+pub(crate) fn recover_shard(folder: &Path, stem: &str) -> Result<bool, Error> {
+    if !has_begun(folder, stem)? {
+        return Ok(false);
+    }
+    if source::is_remote(folder) {
+        switch_remote(folder, stem)?;
+    } else {
+        switch(folder, stem)?;
+    }
+    Ok(true)
+}
+
+/// Whether all new files of a shard are complete.
+fn has_begun(folder: &Path, stem: &str) -> Result<bool, Error> {
+    exists(&new_path(&folder.join(format!("{stem}{STATS}"))))
+}
+
+fn has_new_files(folder: &Path, stem: &str) -> Result<bool, Error> {
+    for ending in DESCRIBED.into_iter().chain([STATS]) {
+        if exists(&new_path(&folder.join(format!("{stem}{ending}"))))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn exists(path: &Path) -> Result<bool, Error> {
+    match source::length(path) {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn stem_of(stats: &Path) -> String {
+    let name = stats.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_suffix(STATS).unwrap_or(&name).to_owned()
+}
+
+/// Renames the new files. It can be interrupted anywhere and started again.
+fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
+    let stats = folder.join(format!("{stem}{STATS}"));
+    // The order is that on the disk too, even if the power fails: each step is synced before the next one.
+    if stats.exists() {
+        source::remove(&stats)?;
+        sync_parent(&stats).map_err(Error::file("write", folder))?;
+    }
+    for ending in DESCRIBED {
+        let path = folder.join(format!("{stem}{ending}"));
+        match fs::rename(new_path(&path), &path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("write", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    sync_parent(&stats).map_err(Error::file("write", folder))?;
+    fs::rename(new_path(&stats), &stats).map_err(Error::file("write", &stats))?;
+    sync_parent(&stats).map_err(Error::file("write", folder))
+}
+
+/// The same in an object store, by copies through this machine.
+fn switch_remote(folder: &Path, stem: &str) -> Result<(), Error> {
+    let stats = folder.join(format!("{stem}{STATS}"));
+    let bytes = source::read(&new_path(&stats))?;
+    source::remove(&stats)?;
+    let mut copied = vec![stats.clone()];
+    for ending in DESCRIBED {
+        let path = folder.join(format!("{stem}{ending}"));
+        if exists(&new_path(&path))? {
+            let staging = Staging::new(folder)?;
+            source::upload(&staging.fetch(&new_path(&path))?, &path)?;
+            copied.push(path);
+        }
+    }
+    source::write(&stats, bytes)?;
+    for path in copied {
+        source::remove(&new_path(&path))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The steps of a switch, after each of which a process may have been killed.
+    fn after(steps: usize, folder: &Path) {
+        let at = |name: &str| folder.join(name);
+        for name in ["00000.tar", "00000.parquet", "00000_stats.json"] {
+            fs::write(at(name), "old").unwrap();
+        }
+        let new =
+            ["00000.tar", "00000.parquet", "00000_stats.json"].map(|name| (new_path(&at(name)), at(name)));
+        let step = |number: usize| match number {
+            0..3 => fs::write(&new[number].0, "new").unwrap(),
+            3 => fs::remove_file(at("00000_stats.json")).unwrap(),
+            _ => fs::rename(&new[number - 4].0, &new[number - 4].1).unwrap(),
+        };
+        (0..steps).for_each(step);
+    }
+
+    #[test]
+    fn a_shard_is_the_old_one_or_the_new_one_wherever_a_process_was_killed() {
+        for steps in 0..=7 {
+            let folder = tempfile::tempdir().unwrap();
+            after(steps, folder.path());
+            recover(folder.path()).unwrap();
+            let expected = if steps < 3 { "old" } else { "new" };
+            let mut names = Vec::new();
+            for entry in fs::read_dir(folder.path()).unwrap() {
+                let path = entry.unwrap().path();
+                assert_eq!(fs::read_to_string(&path).unwrap(), expected, "{steps} steps: {}", path.display());
+                names.push(path.file_name().unwrap().to_owned());
+            }
+            names.sort();
+            assert_eq!(names, ["00000.parquet", "00000.tar", "00000_stats.json"], "{steps} steps");
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_process_that_lives_are_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        after(2, folder.path());
+        let claim = Claims::new(folder.path()).take("00000").unwrap();
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| recover(folder.path()).unwrap());
+            // The other waits for this process, which completes the shard.
+            after(3, folder.path());
+            switch(folder.path(), "00000").unwrap();
+            drop(claim);
+            other.join().unwrap();
+        });
+        // What others keep in the folder is none of its business.
+        fs::create_dir(folder.path().join(".tmp-17-cache")).unwrap();
+        recover(folder.path()).unwrap();
+        fs::remove_dir(folder.path().join(".tmp-17-cache")).unwrap();
+        assert_eq!(fs::read_to_string(folder.path().join("00000.tar")).unwrap(), "new");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+    }
+}

@@ -1,0 +1,91 @@
+/* Kills a program, or makes an operation fail, at its Nth change of the file system. For tests of what is left then.
+ *
+ *   cc -shared -fPIC -o inject.so inject.c -ldl
+ *   LD_PRELOAD=$PWD/inject.so INJECT=kill:3 INJECT_FIRED=fired program ..
+ *
+ * INJECT=kill:N ends it with SIGKILL before its Nth rename, link, removal or sync. INJECT=ENOSPC:N or EIO:N makes the Nth of
+ * these, or of its writes to regular files, fail with this error. The file INJECT_FIRED is created when it happens.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+static atomic_long calls;
+static long at;
+static int error; /* 0: kill */
+
+__attribute__((constructor)) static void begin(void) {
+    const char *text = getenv("INJECT");
+    const char *colon = text ? strchr(text, ':') : NULL;
+    if (!colon) return;
+    at = atol(colon + 1);
+    error = !strncmp(text, "ENOSPC:", 7) ? ENOSPC : !strncmp(text, "EIO:", 4) ? EIO : 0;
+    /* Not in the programs that this one starts. */
+    unsetenv("LD_PRELOAD");
+}
+
+/* Whether this call is to fail. */
+static int due(void) {
+    if (!at || atomic_fetch_add(&calls, 1) + 1 != at) return 0;
+    const char *fired = getenv("INJECT_FIRED");
+    if (fired) {
+        int file = open(fired, O_CREAT | O_WRONLY, 0666);
+        if (file >= 0) close(file);
+    }
+    if (!error) {
+        kill(getpid(), SIGKILL);
+        for (;;) pause();
+    }
+    errno = error;
+    return 1;
+}
+
+static int regular(int file) {
+    struct stat about;
+    return error && !fstat(file, &about) && S_ISREG(about.st_mode);
+}
+
+#define REAL(type, name, ...) ((type (*)(__VA_ARGS__))dlsym(RTLD_NEXT, #name))
+
+int rename(const char *a, const char *b) {
+    return due() ? -1 : REAL(int, rename, const char *, const char *)(a, b);
+}
+int linkat(int d, const char *a, int e, const char *b, int f) {
+    return due() ? -1 : REAL(int, linkat, int, const char *, int, const char *, int)(d, a, e, b, f);
+}
+int link(const char *a, const char *b) {
+    return due() ? -1 : REAL(int, link, const char *, const char *)(a, b);
+}
+int unlink(const char *a) {
+    return due() ? -1 : REAL(int, unlink, const char *)(a);
+}
+int unlinkat(int d, const char *a, int f) {
+    return due() ? -1 : REAL(int, unlinkat, int, const char *, int)(d, a, f);
+}
+int rmdir(const char *a) {
+    return due() ? -1 : REAL(int, rmdir, const char *)(a);
+}
+int fsync(int file) {
+    return due() ? -1 : REAL(int, fsync, int)(file);
+}
+int fdatasync(int file) {
+    return due() ? -1 : REAL(int, fdatasync, int)(file);
+}
+ssize_t write(int file, const void *bytes, size_t length) {
+    return regular(file) && due() ? -1 : REAL(ssize_t, write, int, const void *, size_t)(file, bytes, length);
+}
+ssize_t writev(int file, const struct iovec *parts, int count) {
+    return regular(file) && due() ? -1 : REAL(ssize_t, writev, int, const struct iovec *, int)(file, parts, count);
+}
+ssize_t pwrite64(int file, const void *bytes, size_t length, off64_t place) {
+    return regular(file) && due() ? -1
+                                  : REAL(ssize_t, pwrite64, int, const void *, size_t, off64_t)(file, bytes, length, place);
+}
