@@ -135,8 +135,9 @@ fn random_part(draws: &mut Draws, scale: (f64, f64), ratio: (f64, f64), width: u
     Part::Cut { left: (width - w) / 2, top: (height - h) / 2, width: w, height: h }
 }
 
-/// As torchvision's `Resize(size)` (which rounds the long side down) followed by `CenterCrop(size)`, as one region.
-fn centre(size: u32, width: u32, height: u32) -> Part {
+/// As torchvision's `Resize(size)` (which rounds the long side down) followed by `CenterCrop(size)`, as one region. All
+/// centre crops use it: the loader's ([`Crop::Centre`]) and [`crate::pixels::centre_crop`].
+pub(crate) fn centre(size: u32, width: u32, height: u32) -> Part {
     let long = |long: u32, short: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as u32;
     let (resized_width, resized_height) =
         if width <= height { (size, long(height, width)) } else { (long(width, height), size) };

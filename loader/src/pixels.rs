@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use image::{ImageReader, Limits, RgbImage};
 
-use crate::crop::{Part, View};
+use crate::crop::{self, Part, View};
 use crate::jpeg::{self, Area, Request};
 use crate::scaler::Scaler;
 use crate::settings::Decoding;
@@ -36,6 +36,18 @@ fn decode_other(bytes: &[u8]) -> Result<RgbImage, String> {
         return Err("an image with 0 pixels".to_owned());
     }
     Ok(image)
+}
+
+/// The centre crop of an image, `size` x `size` pixels: those of [`crate::Crop::Centre`] in a batch of the loader with
+/// exact decoding.
+///
+/// # Errors
+/// As [`Scaler::resize`].
+pub fn centre_crop(image: &RgbImage, size: u32) -> Result<RgbImage, String> {
+    let view = View { part: crop::centre(size, image.width(), image.height()), flip: false };
+    let mut row = RgbImage::new(size, size);
+    Scaler::default().resize(image, view, size, &mut row)?;
+    Ok(row)
 }
 
 /// An image preprocessor: decodes, crops, resizes and flips. Its working memory is reused from image to image.

@@ -4,13 +4,9 @@ use std::path::{Path, PathBuf};
 
 use concepts::sidecar::{self, Sidecar};
 use image::RgbImage;
-use loader::crop::{View, draws};
 use loader::index::{Caption, Index};
-use loader::order::SampleId;
 use loader::pixels;
-use loader::scaler::Scaler;
 use loader::tar::Archive;
-use loader::{Crop, ImageSettings};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -132,7 +128,7 @@ impl Pooling {
     /// The centre crop of the sample, and the attention of each mention: softmax over the patches of (similarity to the mean token of
     /// the mention / temperature of the run). Mentions in the truncated part of a caption are left out.
     pub fn attention(&self, sample: &Sample) -> Result<(RgbImage, Vec<Attention>)> {
-        let crop = self.crop(&sample.picture)?;
+        let crop = pixels::centre_crop(&sample.picture, self.size).map_err(Error::Failed)?;
         let tokenizer = concepts::bpe::Tokenizer::clip();
         let context = self.text.shape.context as usize;
         let tokens = tokenizer.encode(&sample.caption, context);
@@ -164,15 +160,5 @@ impl Pooling {
             };
             Ok((crop, names.into_iter().enumerate().map(of).collect()))
         })
-    }
-
-    fn crop(&self, picture: &RgbImage) -> Result<RgbImage> {
-        let size = self.size;
-        let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
-        let unused = draws(0, 0, SampleId { shard: 0, sample: 0 });
-        let view = View::choose(&settings, unused, picture.width(), picture.height());
-        let mut crop = RgbImage::new(size, size);
-        Scaler::default().resize(picture, view, size, &mut crop).map_err(Error::Failed)?;
-        Ok(crop)
     }
 }

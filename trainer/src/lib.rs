@@ -25,6 +25,7 @@ pub mod log;
 pub mod losses;
 pub mod model;
 pub mod objective;
+pub mod opencv;
 pub mod operations;
 pub mod optimizer;
 pub mod pca;

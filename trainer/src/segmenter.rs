@@ -9,11 +9,12 @@ use crate::checkpoint::Checkpoint;
 pub use crate::class_vectors::{ClassVectors, class_vectors};
 use crate::device::{self, Precision};
 use crate::error::{Error, Result};
+use crate::evaluation::pamr::Pamr;
 use crate::evaluation::{classes, labels};
 use crate::model::Model;
 use crate::templates;
 use crate::towers::unit;
-use crate::window::{Cut, Window};
+use crate::window::{Cut, Resize, Window};
 
 /// Default number of windows per forward pass.
 pub const WINDOW_BATCH: usize = 16;
@@ -47,6 +48,8 @@ pub struct Segmenter {
     /// The rows of `words` that belong to each class.
     classes: Vec<Range<i64>>,
     window: Window,
+    /// Refinement of the scores of each window.
+    pub pamr: Option<Pamr>,
 }
 
 impl Segmenter {
@@ -55,7 +58,7 @@ impl Segmenter {
         let model = Model::open(checkpoint, settings.precision, device::open(&settings.device)?)?;
         let short = if settings.size == 0 { model.size } else { i64::from(settings.size) };
         let stride = if settings.stride == 0 { short / 2 } else { i64::from(settings.stride) };
-        let window = Window { short, long: 0, side: short, stride };
+        let window = Window { short, long: 0, side: short, stride, resize: Resize::Float };
         let words: Vec<Vec<String>> = names.iter().map(|name| classes::synonyms(name)).collect();
         let by = settings.vectors.unwrap_or(model.vectors);
         Self::new(model, &words, &templates::read(&settings.templates)?, by, window)
@@ -94,7 +97,7 @@ impl Segmenter {
     pub fn with_vectors(model: Model, vectors: Tensor, window: Window) -> Result<Self> {
         window.check(model.vision.patch())?;
         let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
-        Ok(Self { model, words: vectors, classes, window })
+        Ok(Self { model, words: vectors, classes, window, pamr: None })
     }
 
     /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are
@@ -123,8 +126,10 @@ impl Segmenter {
     fn windows_scored(&self, images: &[&RgbImage], batch: usize) -> (Vec<Cut>, Vec<Tensor>) {
         tch::no_grad(|| {
             let filling = self.model.vision.mean_pixel();
-            let cuts: Vec<Cut> =
-                images.iter().map(|image| self.window.cut(&self.resized(image), &filling)).collect();
+            let cut = |image: &&RgbImage| {
+                self.window.cut(&self.window.resized(image, self.model.device()), &filling)
+            };
+            let cuts: Vec<Cut> = images.iter().map(cut).collect();
             let windows: Vec<&Tensor> = cuts.iter().flat_map(|cut| &cut.windows).collect();
             let mut grids: Vec<Tensor> = Vec::with_capacity(windows.len());
             for some in windows.chunks(batch.max(1)) {
@@ -136,17 +141,12 @@ impl Segmenter {
 
     /// Scores of the classes of an image from those of its windows.
     fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
-        tch::no_grad(|| self.of_classes(&cut.blend(grids)))
+        tch::no_grad(|| self.of_classes(&cut.blend(grids, self.pamr.as_ref())))
     }
 
     /// Number of windows of an image.
     pub fn windows(&self, image: &RgbImage) -> usize {
         self.window.count(i64::from(image.height()), i64::from(image.width()))
-    }
-
-    /// The resized image, pixels 0..255, [1, h, w, 3], on the device of the model.
-    pub fn resized(&self, image: &RgbImage) -> Tensor {
-        self.window.resized(image, self.model.device())
     }
 
     /// The most similar class of each pixel, for an image of `height` x `width` pixels: uint8 [height, width], on the CPU.

@@ -1,7 +1,7 @@
 //! Cuts an image into square windows for a tower, and joins the scores of the windows.
 //!
 //! The steps of the published protocol: resize with the same aspect ratio, slide a window, upsample the patch scores of each window
-//! bilinearly to its pixels, average where windows overlap.
+//! bilinearly to its pixels, refine them if asked to, average where windows overlap.
 
 use image::RgbImage;
 use serde::Serialize;
@@ -9,6 +9,18 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::evaluation::labels::upsample;
+use crate::evaluation::pamr::Pamr;
+use crate::opencv;
+
+/// How the image is resized, bilinearly without antialiasing in both cases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Resize {
+    /// As OpenCV, and with it mmcv, resizes 8-bit images: the result is rounded to 8 bits.
+    Opencv,
+    /// As PyTorch resizes floating-point images.
+    Float,
+}
 
 /// Sizes of the sliding window, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -21,11 +33,14 @@ pub struct Window {
     pub side: i64,
     /// Step of the window.
     pub stride: i64,
+    /// How the image is resized.
+    pub resize: Resize,
 }
 
 impl Window {
     /// The published protocol.
-    pub const PUBLISHED: Self = Self { short: 448, long: 2048, side: 448, stride: 224 };
+    pub const PUBLISHED: Self =
+        Self { short: 448, long: 2048, side: 448, stride: 224, resize: Resize::Opencv };
 
     /// Rejects sizes with which no image could be cut.
     pub fn check(&self, patch: i64) -> Result<()> {
@@ -70,13 +85,18 @@ impl Window {
         along(height) * along(width)
     }
 
-    /// The image, resized bilinearly without antialiasing, pixels 0..255 as float32, [1, h, w, 3].
+    /// The resized image, pixels 0..255 as float32, [1, h, w, 3].
     pub fn resized(&self, image: &RgbImage, device: Device) -> Tensor {
-        let (width, height) = (i64::from(image.width()), i64::from(image.height()));
-        let pixels = Tensor::from_slice(image.as_raw()).view([1, height, width, 3]).to_device(device);
-        let pixels = pixels.to_kind(Kind::Float);
-        let (h, w) = self.fit(height, width);
-        upsample(&pixels.permute([0, 3, 1, 2]), h, w).permute([0, 2, 3, 1])
+        let pixels = |image: &RgbImage| {
+            let (width, height) = (i64::from(image.width()), i64::from(image.height()));
+            let pixels = Tensor::from_slice(image.as_raw()).view([1, height, width, 3]);
+            pixels.to_device(device).to_kind(Kind::Float)
+        };
+        let (h, w) = self.fit(image.height().into(), image.width().into());
+        match self.resize {
+            Resize::Opencv => pixels(&opencv::resize(image, w as u32, h as u32)),
+            Resize::Float => upsample(&pixels(image).permute([0, 3, 1, 2]), h, w).permute([0, 2, 3, 1]),
+        }
     }
 
     /// Cuts a resized image into windows. Sides shorter than the window are padded with the pixel value `filling`, `[3]`.
@@ -115,16 +135,20 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, grid, grid] each.
-    pub fn blend(&self, grids: &[Tensor]) -> Tensor {
+    /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, grid, grid] each. `pamr` refines the scores of
+    /// each window by its pixels.
+    pub fn blend(&self, grids: &[Tensor], pamr: Option<&Pamr>) -> Tensor {
         let classes = grids[0].size()[0];
         let options = (Kind::Float, grids[0].device());
         let sums = Tensor::zeros([classes, self.full.0, self.full.1], options);
         let counts = Tensor::zeros([1, self.full.0, self.full.1], options);
-        for (grid, &(y, x)) in grids.iter().zip(&self.corners) {
+        for ((grid, window), &(y, x)) in grids.iter().zip(&self.windows).zip(&self.corners) {
             let place = |t: &Tensor| t.narrow(1, y, self.side).narrow(2, x, self.side);
-            let scores = upsample(&grid.unsqueeze(0), self.side, self.side);
-            let _ = place(&sums).g_add_(&scores.squeeze_dim(0));
+            let mut scores = upsample(&grid.unsqueeze(0), self.side, self.side).squeeze_dim(0);
+            if let Some(pamr) = pamr {
+                scores = pamr.refine(&window.squeeze_dim(0).permute([2, 0, 1]), &scores);
+            }
+            let _ = place(&sums).g_add_(&scores);
             let _ = place(&counts).g_add_scalar_(1.0);
         }
         let _ = sums.shallow_clone().g_div_(&counts);
@@ -167,14 +191,14 @@ mod tests {
 
     #[test]
     fn short_sides_are_filled_and_cut_off_again() {
-        let window = Window { short: 20, long: 0, side: 32, stride: 16 };
+        let window = Window { short: 20, long: 0, side: 32, stride: 16, resize: Resize::Float };
         let pixels = Tensor::ones([1, 20, 40, 3], (Kind::Float, Device::Cpu));
         let cut = window.cut(&pixels, &Tensor::from_slice(&[7f32, 8.0, 9.0]));
         assert_eq!(cut.windows.len(), 2);
         assert_eq!(cut.windows[1].double_value(&[0, 25, 3, 2]), 9.0);
         assert_eq!(cut.windows[1].double_value(&[0, 19, 3, 2]), 1.0);
         let grids = [1.0, 3.0].map(|v| Tensor::full([2, 4, 4], v, (Kind::Float, Device::Cpu)));
-        let scores = cut.blend(&grids);
+        let scores = cut.blend(&grids, None);
         assert_eq!(scores.size(), [2, 20, 40]);
         // Columns 0..8 are in the first window only, 8..32 in both, 32..40 in the second only.
         assert_eq!([0, 20, 39].map(|x| scores.double_value(&[0, 5, x])), [1.0, 2.0, 3.0]);

@@ -1,4 +1,5 @@
-//! Compares the evaluation code with other implementations, which `tests/fixtures/evaluation/make.py` lists.
+//! Compares the evaluation code with other implementations, which `tests/fixtures/evaluation/make.py` and
+//! `tests/fixtures/protocols/make.py` list.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -12,11 +13,14 @@ use tch::{Device, Kind, Tensor};
 use trainer::class_vectors::{ClassVectors, class_vectors};
 use trainer::device::Precision;
 use trainer::evaluation::confusion::{Confusion, IGNORED};
+use trainer::evaluation::datasets::Background;
 use trainer::evaluation::labels::{Rule, bytes, decide, upsample};
 use trainer::evaluation::masks::{self, Conversion, without_background};
 use trainer::evaluation::pamr::Pamr;
-use trainer::evaluation::{classes, datasets, retrieval};
+use trainer::evaluation::segmentation::{DecisionSettings, evaluate, read_image};
+use trainer::evaluation::{SegmentationDataset, classes, datasets, retrieval};
 use trainer::model::{ClipSettings, Model, Vision};
+use trainer::opencv;
 use trainer::segmenter::Segmenter;
 use trainer::settings::VisionSettings;
 use trainer::towers::{
@@ -24,13 +28,17 @@ use trainer::towers::{
 };
 use trainer::vision_source::ImageEncoder;
 use trainer::weights;
-use trainer::window::Window;
+use trainer::window::{Resize, Window};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
 
 fn fixture(name: &str) -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/evaluation").join(name);
+    fixture_in("evaluation", name)
+}
+
+fn fixture_in(folder: &str, name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(folder).join(name);
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
@@ -138,12 +146,12 @@ fn real_masks_are_counted_exactly() {
         let raw: Vec<u8> = confusion.counts().iter().flat_map(|count| count.to_le_bytes()).collect();
         assert_eq!(confusion.pixels(), case["pixels"].as_u64().unwrap(), "{name}");
         assert_eq!(confusion.ignored(), case["ignored"].as_u64().unwrap(), "{name}");
-        assert_eq!(hex(&raw), case["sha256"].as_str().unwrap(), "{name}: the matrix");
+        assert_eq!(sha256(&raw), case["sha256"].as_str().unwrap(), "{name}: the matrix");
         same_scores(name, &confusion, case);
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -154,7 +162,7 @@ fn class_lists_and_conversions_are_the_published_ones() {
     for set in datasets::PUBLISHED {
         let names: Vec<String> = set.class_list().into_iter().map(|class| class.name).collect();
         assert_eq!(
-            hex(names.join("\n").as_bytes()),
+            sha256(names.join("\n").as_bytes()),
             sets[set.name]["names_sha256"].as_str().unwrap(),
             "{}",
             set.name
@@ -213,7 +221,7 @@ fn the_sliding_window_is_the_plain_one() {
     let [short, side, stride, classes, height, width] =
         ["short", "side", "stride", "classes", "height", "width"].map(|name| int(&case[name]));
     let vectors = unit(&wave((classes * 64) as usize, 9).view([classes, 64]).to_kind(Kind::Float));
-    let window = Window { short, long: 0, side, stride };
+    let window = Window { short, long: 0, side, stride, resize: Resize::Float };
     let segmenter = Segmenter::with_vectors(narrow_model(), vectors, window).unwrap();
     let photo: Vec<u8> =
         draws((height * width * 3) as usize, 5).into_iter().map(|v| (v % 256) as u8).collect();
@@ -240,13 +248,110 @@ fn the_sliding_window_is_the_plain_one() {
     assert_eq!(segmenter.windows(&photo), segmenter.windows(&turned));
 }
 
+/// The same image as `photo` in protocols/make.py.
+fn photo(seed: u32, width: u32, height: u32) -> RgbImage {
+    let noise = draws((width * height * 3) as usize, seed);
+    RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([0, 1, 2].map(|channel| {
+            let block = ((x / 7) * 53 + (y / 5) * 91 + channel * 37) % 200;
+            (block + noise[((y * width + x) * 3 + channel) as usize] % 56) as u8
+        }))
+    })
+}
+
+#[test]
+fn resizing_is_opencvs_to_the_last_bit() {
+    for case in fixture_in("protocols", "cases.json")["resizing"].as_array().unwrap() {
+        let [from, to] = ["from", "to"].map(|name| ints(&case[name]));
+        let image = photo(int(&case["seed"]) as u32, from[0] as u32, from[1] as u32);
+        let found = opencv::resize(&image, to[0] as u32, to[1] as u32);
+        assert_eq!(sha256(&found), case["sha256"].as_str().unwrap(), "{case}");
+    }
+}
+
+#[test]
+fn photos_are_decoded_and_resized_as_by_opencv() {
+    let Some(data) = real_data() else { return };
+    for case in fixture_in("protocols", "real.json")["photos"].as_array().unwrap() {
+        let image = read_image(&data.join("coco/images").join(case["file"].as_str().unwrap())).unwrap();
+        assert_eq!(sha256(&image), case["decoded"].as_str().unwrap(), "{case}");
+        let (height, width) = Window::PUBLISHED.fit(image.height().into(), image.width().into());
+        let found = opencv::resize(&image, width as u32, height as u32);
+        assert_eq!(sha256(&found), case["resized"].as_str().unwrap(), "{case}");
+    }
+}
+
+/// Writes the images and masks of a case in the layout of its dataset. The formats of images are recognized by their content.
+fn write_dataset(case: &Value, root: &Path) {
+    let (images, masks) = match case["dataset"].as_str().unwrap() {
+        "cityscapes19" => ("leftImg8bit/val/ulm/{}_leftImg8bit.png", "gtFine/val/ulm/{}_gtFine_labelIds.png"),
+        _ => ("images/val2017/{}.jpg", "annotations/val2017/{}.png"),
+    };
+    for (number, case) in case["images"].as_array().unwrap().iter().enumerate() {
+        let [seed, width, height] = ["seed", "width", "height"].map(|name| int(&case[name]) as u32);
+        let mask = case["mask"].as_str().unwrap();
+        let mask = (0..mask.len()).step_by(2).map(|i| u8::from_str_radix(&mask[i..i + 2], 16).unwrap());
+        let mask = image::GrayImage::from_raw(width, height, mask.collect()).unwrap();
+        let image = photo(seed, width, height);
+        for (pattern, picture) in
+            [(images, image::DynamicImage::from(image)), (masks, image::DynamicImage::from(mask))]
+        {
+            let path = root.join(pattern.replace("{}", &number.to_string()));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            picture.save_with_format(path, image::ImageFormat::Png).unwrap();
+        }
+    }
+}
+
+/// Resize as OpenCV, windows, PAMR, background by threshold, ids of the masks, scores: all steps together.
+#[test]
+fn evaluations_of_cityscapes_and_coco_object_score_as_in_python() {
+    let cases = fixture_in("protocols", "cases.json");
+    for case in cases["evaluations"].as_array().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        write_dataset(case, folder.path());
+        let name = case["dataset"].as_str().unwrap();
+        let set = SegmentationDataset::open(name, folder.path(), None).unwrap();
+        set.check_complete().unwrap();
+        let by_threshold = set.background == Some(Background::Threshold);
+        let classes = set.classes.len() - usize::from(by_threshold);
+        let vectors = unit(&wave(classes * 64, 9).view([classes as i64, 64])).to_kind(Kind::Float);
+        let window = Window { short: 24, long: 2048, side: 24, stride: 8, resize: Resize::Opencv };
+        let mut segmenter = Segmenter::with_vectors(narrow_model(), vectors, window).unwrap();
+        let iterations = int(&case["pamr"]) as usize;
+        segmenter.pamr = (iterations > 0).then(|| Pamr { iterations, dilations: Pamr::DILATIONS.to_vec() });
+        let number = |name: &str| case[name].as_f64().unwrap_or(f64::NAN);
+        let decision = DecisionSettings {
+            threshold: number("threshold"),
+            scale: number("scale"),
+            batch: 4,
+            readers: 2,
+            worst: 0,
+        };
+        let (scores, _) = evaluate(&set, &segmenter, &decision).unwrap();
+
+        assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
+        assert_eq!(scores.ignored, case["ignored"].as_u64().unwrap(), "{name}");
+        let found = [scores.miou, scores.pixel_accuracy, scores.mean_accuracy];
+        for (what, found) in ["miou", "pixel_accuracy", "mean_accuracy"].into_iter().zip(found) {
+            assert!((found - number(what)).abs() < 1e-9, "{name}, PAMR {iterations}: {what} is {found}");
+        }
+        for (number, class) in scores.classes.iter().enumerate() {
+            let found = [class.iou.unwrap_or(-1.0), class.share];
+            let expected = ["ious", "shares"].map(|what| case[what][number].as_f64().unwrap_or(-1.0));
+            let apart = (found[0] - expected[0]).abs().max((found[1] - expected[1]).abs());
+            assert!(apart < 1e-9, "{name}, PAMR {iterations}: {class:?}, expected {expected:?}");
+        }
+    }
+}
+
 #[test]
 fn synonyms_give_a_class_its_best_word() {
     let names = |words: &[&[&str]]| -> Vec<Vec<String>> {
         words.iter().map(|words| words.iter().map(|&word| word.to_owned()).collect()).collect()
     };
     let segmenter = |words: &[&[&str]]| {
-        let window = Window { short: 32, long: 0, side: 32, stride: 16 };
+        let window = Window { short: 32, long: 0, side: 32, stride: 16, resize: Resize::Float };
         let templates = ["a {}".to_owned()];
         Segmenter::new(narrow_model(), &names(words), &templates, ClassVectors::Caption, window).unwrap()
     };

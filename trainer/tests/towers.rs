@@ -6,8 +6,13 @@
 use std::collections::BTreeMap;
 
 use crate::wave::{fill, wave};
+use loader::crop::View;
+use loader::permutation::Draws;
+use loader::pixels::Painter;
+use loader::{Crop, Decoding, ImageSettings};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use trainer::evaluation::image_datasets::ImageDataset;
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
 use trainer::vision_source::ImageEncoder;
@@ -228,6 +233,67 @@ fn embed(folder: &std::path::Path, arguments: &[&str]) -> Result<BTreeMap<String
         return Ok(weights::tensors(&folder.join("features.safetensors")).unwrap());
     }
     Err(String::from_utf8(output.stderr).unwrap())
+}
+
+/// A photo of these sides whose colours change everywhere, as JPEG; with an EXIF orientation if `turned`.
+fn jpeg(width: u32, height: u32, turned: bool) -> Vec<u8> {
+    let wave = |x: u32, by: f64| (127.0 + 120.0 * (f64::from(x) / by).sin()) as u8;
+    let picture = image::RgbImage::from_fn(width, height, |x, y| {
+        image::Rgb([wave(x + y, 5.0), wave(2 * x + 3 * y, 11.0), wave(x * y, 97.0)])
+    });
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut bytes, image::ImageFormat::Jpeg).unwrap();
+    let mut bytes = bytes.into_inner();
+    if turned {
+        // Little-endian TIFF with one entry: tag 0x0112 (orientation), SHORT, one value, 6 (a quarter turn).
+        let exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let segment = [&[0xFF, 0xE1, 0, exif.len() as u8 + 2], &exif[..]].concat();
+        bytes.splice(2..2, segment);
+    }
+    bytes
+}
+
+/// The loader's own crops are compared with torchvision's in its tests.
+#[test]
+fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
+    const SIZE: u32 = 24;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let tower = VisionTower::random(VisionShape { width: 64, depth: 1, patch: 8, grid: 4 }, Device::Cpu);
+    fill(tower.named());
+    weights::write(&folder.join("tower"), &tower.named()).unwrap();
+    // Long sides of 32.66, 33.49, 24.51, .. pixels at this size, which are truncated: rounding them would change the crop.
+    let sides = [(83, 61), (61, 83), (60, 43), (97, 95), (24, 24), (200, 57), (20, 16), (90, 30)];
+    let settings = ImageSettings { crop: Crop::Centre { size: SIZE }, flip: 0.0 };
+    let mut loaded = Vec::new();
+    std::fs::create_dir_all(folder.join("set/val/all")).unwrap();
+    for (number, (width, height)) in sides.into_iter().enumerate() {
+        let bytes = jpeg(width, height, number == 2);
+        let mut row = vec![0; (SIZE * SIZE * 3) as usize];
+        let centre = |width, height| View::choose(&settings, Draws::new(&[]), width, height);
+        Painter::default().paint(&bytes, Decoding::Exact, SIZE, centre, &mut row).unwrap();
+        loaded.extend(row);
+        std::fs::write(folder.join(format!("set/val/all/{number}.jpg")), bytes).unwrap();
+    }
+    let loaded = trainer::vision_source::pixels(&loaded, SIZE.into());
+
+    let set = ImageDataset::classification(&folder.join("set"), "val").unwrap();
+    let evaluated: Vec<Tensor> = set.batches(SIZE, 3, 2).map(|batch| batch.unwrap().pixels).collect();
+    assert_eq!(Tensor::cat(&evaluated, 0), loaded);
+
+    let settings = VisionSettings { weights: folder.join("tower"), ..VisionSettings::default() };
+    let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
+    weights::write(&folder.join("pixels"), &[("pixels".to_owned(), vision.normalise(&loaded).contiguous())])
+        .unwrap();
+    let expected = embed(folder, &["--vision", "tower", "--pixels", "pixels"]).unwrap();
+    let files: Vec<String> = (0..sides.len()).map(|number| format!("set/val/all/{number}.jpg")).collect();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    let found =
+        embed(folder, &[&["--vision", "tower", "--size", "24", "--image"], &files[..]].concat()).unwrap();
+    for name in ["class", "patches"] {
+        let apart = (&found[name] - &expected[name]).abs().max().double_value(&[]);
+        assert!(apart < TOLERANCE, "{name}: {apart:e}");
+    }
 }
 
 #[test]

@@ -2,16 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use concepts::foreign_files::read_text;
-use image::imageops::{self, FilterType};
+use loader::pixels::centre_crop;
 use loader::program::UsageError;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
-use trainer::picture;
+use trainer::evaluation::segmentation::read_image;
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextTower, heads};
 use trainer::vision_source::ImageEncoder;
@@ -42,12 +42,12 @@ pub(crate) struct EmbedArgs {
     /// With --text-tower: its number of attention heads [default: as in the published CLIPs of its width].
     #[arg(long, requires = "text_tower", conflicts_with = "checkpoint", value_name = "N")]
     heads: Option<i64>,
-    /// Images to embed.
+    /// Images to embed. As in training, their EXIF orientation is not applied.
     #[arg(long, num_args = 1.., value_name = "FILES")]
     image: Vec<PathBuf>,
-    /// Resize the short side of the images to this many pixels and crop the centre [default: use the images as they are; all must
-    /// have the same size].
-    #[arg(long, requires = "image", value_name = "PIXELS")]
+    /// Resize the short side of the images to this many pixels and crop the centre, as centre crops in training and in evaluation do
+    /// [default: use the images as they are; all must have the same size].
+    #[arg(long, requires = "image", value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..=16_384))]
     size: Option<u32>,
     /// Instead of --image: safetensors file with normalized pixels in `pixels`, float32 [images, 3, height, width].
     #[arg(long, conflicts_with_all = ["image", "size"], value_name = "FILE")]
@@ -102,10 +102,13 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
         }
     };
     if let Some(vision) = vision.as_ref().filter(|_| has_images) {
+        if let Some(size) = args.size {
+            vision.tower.check_size("--size", size.into())?;
+        }
         let pixels = pixels(args, vision, device)?;
-        let size = pixels.size();
-        vision.tower.check_size(if args.size.is_some() { "--size" } else { "--image" }, size[2])?;
-        vision.tower.check_size("--image", size[3])?;
+        for &side in &pixels.size()[2..] {
+            vision.tower.check_size(if args.pixels.is_some() { "--pixels" } else { "--image" }, side)?;
+        }
         let features = tch::no_grad(|| vision.tower.forward(&pixels));
         named.push(("class".to_owned(), features.class));
         named.push(("patches".to_owned(), features.patches));
@@ -185,14 +188,9 @@ fn pixels(args: &EmbedArgs, vision: &ImageEncoder, device: Device) -> anyhow::Re
     }
     let mut pictures = Vec::new();
     for path in &args.image {
-        let mut photo = picture::read(path)?;
+        let mut photo = read_image(path)?;
         if let Some(size) = args.size {
-            let scale = f64::from(size) / f64::from(photo.width().min(photo.height()));
-            let side = |pixels: u32| ((f64::from(pixels) * scale).round() as u32).max(size);
-            let fitted =
-                imageops::resize(&photo, side(photo.width()), side(photo.height()), FilterType::CatmullRom);
-            let (x, y) = ((fitted.width() - size) / 2, (fitted.height() - size) / 2);
-            photo = imageops::crop_imm(&fitted, x, y, size, size).to_image();
+            photo = centre_crop(&photo, size).map_err(|why| anyhow!("{}: {why}", path.display()))?;
         }
         let (width, height) = (i64::from(photo.width()), i64::from(photo.height()));
         pictures.push(Tensor::from_slice(photo.as_raw()).view([height, width, 3]));

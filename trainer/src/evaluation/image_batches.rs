@@ -4,12 +4,8 @@ use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use loader::crop::View;
-use loader::permutation::Draws;
-use loader::pixels::decode;
-use loader::scaler::Scaler;
+use loader::pixels::{centre_crop, decode};
 use loader::tar::{Archive, Sample};
-use loader::{Crop, ImageSettings};
 use tch::Tensor;
 
 use super::image_datasets::{ImageDataset, Label, Source, invalid};
@@ -165,14 +161,9 @@ impl Batches<'_> {
 
 /// Decodes images and writes their centre crops to rows of `size` x `size` x 3 bytes.
 fn cut(images: &[(String, Vec<u8>)], rows: &mut [u8], size: u32) -> Result<()> {
-    let settings = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
-    let mut scaler = Scaler::default();
     for ((place, bytes), row) in images.iter().zip(rows.chunks_mut(size as usize * size as usize * 3)) {
         let wrong = |why: String| invalid(Path::new(place), why);
-        let image = decode(bytes).map_err(wrong)?;
-        // A centre crop uses no random numbers.
-        let view = View::choose(&settings, Draws::new(&[]), image.width(), image.height());
-        scaler.resize(&image, view, size, row).map_err(wrong)?;
+        row.copy_from_slice(&decode(bytes).and_then(|image| centre_crop(&image, size)).map_err(wrong)?);
     }
     Ok(())
 }

@@ -12,16 +12,11 @@ pub enum Rule {
     HighestScore,
     /// Label 0, background, if the softmax of `scale` times the similarities is below `threshold` for every class. Class i gets
     /// label i + 1.
-    Similarity {
+    Threshold {
         /// Minimum probability of a class that is not background.
         threshold: f64,
         /// Scale of the similarities before the softmax.
         scale: f64,
-    },
-    /// The same for scores that are probabilities.
-    Probability {
-        /// Minimum probability of a class that is not background.
-        threshold: f64,
     },
 }
 
@@ -43,7 +38,7 @@ pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
                 label = at.where_self(&highest.gt_tensor(&best), &label);
                 best.maximum(&highest)
             };
-            if let Rule::Similarity { scale, .. } = rule {
+            if let Rule::Threshold { scale, .. } = rule {
                 // The denominator of the softmax, with the highest score so far subtracted, so that nothing overflows.
                 let new = ((chunk - higher.unsqueeze(1)) * scale).exp().sum_dim_intlist(
                     [1i64].as_slice(),
@@ -54,12 +49,12 @@ pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
             }
             best = higher;
         }
-        let (probability, threshold) = match rule {
-            Rule::HighestScore => return finish(&label),
-            Rule::Similarity { threshold, .. } => (total.reciprocal(), threshold),
-            Rule::Probability { threshold } => (best, threshold),
-        };
-        finish(&((label + 1) * probability.ge(threshold).to_kind(Kind::Int)))
+        match rule {
+            Rule::HighestScore => finish(&label),
+            Rule::Threshold { threshold, .. } => {
+                finish(&((label + 1) * total.reciprocal().ge(threshold).to_kind(Kind::Int)))
+            }
+        }
     })
 }
 
@@ -105,17 +100,10 @@ mod tests {
             let expected = bytes(&upsampled.argmax(1, false));
             assert_eq!(bytes(&decide(&scores, 20, 31, Rule::HighestScore)), expected, "{classes}");
             for (threshold, scale) in [(0.3, 10.0), (0.5, 40.0)] {
-                let rule = Rule::Similarity { threshold, scale };
+                let rule = Rule::Threshold { threshold, scale };
                 let found = bytes(&decide(&scores, 20, 31, rule));
                 assert_eq!(found, plain(&scores, 20, 31, threshold, scale), "{classes} {threshold}");
             }
         }
-    }
-
-    #[test]
-    fn probabilities_below_the_threshold_are_background() {
-        let scores = Tensor::from_slice(&[0.2f32, 0.7, 0.5, 0.1, 0.3, 0.5]).view([2, 1, 3]);
-        assert_eq!(bytes(&decide(&scores, 1, 3, Rule::Probability { threshold: 0.4 })), [0, 1, 1]);
-        assert_eq!(bytes(&decide(&scores, 1, 3, Rule::HighestScore)), [0, 0, 0]);
     }
 }

@@ -1,5 +1,6 @@
 //! Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020): scores are averaged repeatedly over neighbouring pixels of similar
-//! colour, so that the borders of segments move to edges in the image.
+//! colour, so that the borders of segments move to edges in the image. As in TCL's evaluation, each window of an image is refined
+//! before the windows are averaged.
 
 use serde::Serialize;
 use tch::{Kind, Tensor};

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::model::Model;
 use crate::segmenter::{Segmenter, WINDOW_BATCH};
 use crate::settings::EvaluationSettings;
-use crate::window::Window;
+use crate::window::{Resize, Window};
 use crate::{evaluation::classes::ClassNames, templates};
 
 /// The dataset in the settings; an error if files are missing.
@@ -34,12 +34,13 @@ pub fn score(
     let model = Model::open(checkpoint, Precision::Auto, device)?;
     let folder = set.published.is_none();
     let short = if folder { model.size } else { Window::PUBLISHED.short };
-    let window = Window { short, long: Window::PUBLISHED.long, side: short, stride: (short / 2).max(1) };
+    let resize = if folder { Resize::Float } else { Window::PUBLISHED.resize };
+    let window =
+        Window { short, long: Window::PUBLISHED.long, side: short, stride: (short / 2).max(1), resize };
     let vectors = if folder { model.vectors } else { ClassVectors::Caption };
     let decision = DecisionSettings {
         threshold: super::command::THRESHOLD,
         scale: model.text.logit_scale().double_value(&[]),
-        pamr: None,
         batch: WINDOW_BATCH,
         readers: std::thread::available_parallelism().map_or(1, usize::from),
         worst: 0,

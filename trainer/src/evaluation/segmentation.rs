@@ -8,13 +8,12 @@ use std::time::Instant;
 use image::RgbImage;
 use loader::program::{Progress, interrupted};
 use serde::Serialize;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::confusion::{ClassScore, Confusion};
 use super::datasets::{Background, SegmentationDataset};
 use super::labels::{self, Rule};
 use super::masks::{self, Mask};
-use super::pamr::Pamr;
 use crate::error::{Error, Result, reading};
 use crate::segmenter::Segmenter;
 
@@ -25,8 +24,6 @@ pub struct DecisionSettings {
     pub threshold: f64,
     /// Scale of the similarities before that softmax.
     pub scale: f64,
-    /// Refinement of the scores.
-    pub pamr: Option<Pamr>,
     /// Windows per forward pass, from one or several images.
     pub batch: usize,
     /// Number of threads that read images.
@@ -104,7 +101,7 @@ pub fn evaluate(
             let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
             let scores = segmenter.scores_of(&images, decision.batch);
             for (sample, scores) in samples.into_iter().zip(scores) {
-                let predicted = decide(set, segmenter, decision, &sample, scores);
+                let predicted = decide(set, decision, &sample.mask, &scores);
                 let mut own = Confusion::new(set.classes.len());
                 own.add(&sample.mask.labels, &predicted);
                 confusion.merge(&own);
@@ -141,27 +138,13 @@ pub fn evaluate(
 }
 
 /// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.
-fn decide(
-    set: &SegmentationDataset,
-    segmenter: &Segmenter,
-    decision: &DecisionSettings,
-    sample: &Sample,
-    scores: Tensor,
-) -> Vec<u8> {
+fn decide(set: &SegmentationDataset, decision: &DecisionSettings, mask: &Mask, scores: &Tensor) -> Vec<u8> {
     let DecisionSettings { threshold, scale, .. } = *decision;
-    let by_threshold = set.background == Some(Background::Threshold);
-    let (scores, rule) = match &decision.pamr {
-        Some(pamr) => {
-            let image = segmenter.resized(&sample.image).squeeze_dim(0).permute([2, 0, 1]);
-            let refined = pamr.refine(&image, &(scores * scale).softmax(0, Kind::Float));
-            (refined, if by_threshold { Rule::Probability { threshold } } else { Rule::HighestScore })
-        }
-        None => {
-            (scores, if by_threshold { Rule::Similarity { threshold, scale } } else { Rule::HighestScore })
-        }
+    let rule = match set.background {
+        Some(Background::Threshold) => Rule::Threshold { threshold, scale },
+        _ => Rule::HighestScore,
     };
-    let (height, width) = (i64::from(sample.mask.height), i64::from(sample.mask.width));
-    labels::bytes(&labels::decide(&scores, height, width, rule))
+    labels::bytes(&labels::decide(scores, mask.height.into(), mask.width.into(), rule))
 }
 
 /// Images until their windows fill a batch; `None` at the end of the dataset.

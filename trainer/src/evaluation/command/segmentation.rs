@@ -19,7 +19,7 @@ use crate::picture;
 use crate::segmenter::{Segmenter, WINDOW_BATCH};
 use crate::templates;
 use crate::towers::Dense;
-use crate::window::Window;
+use crate::window::{Resize, Window};
 
 /// TCL's threshold for the datasets with a background class.
 pub(in crate::evaluation) const THRESHOLD: f64 = 0.4;
@@ -72,6 +72,10 @@ pub struct SegmentationArgs {
     /// Resize the short side of the images to this many pixels [default: 448; with `--dataset folder` the image size in training].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     size: u32,
+    /// How the images are resized: `opencv` (8-bit pixels, as mmcv does) or `float` (floating-point pixels, as PyTorch does)
+    /// [default: opencv; with `--dataset folder` float].
+    #[arg(long, value_enum)]
+    resize: Option<Resize>,
     /// Maximum long side in pixels; longer images get a smaller short side. 0 = no limit.
     #[arg(long, default_value_t = Window::PUBLISHED.long as u32)]
     long_side: u32,
@@ -81,7 +85,8 @@ pub struct SegmentationArgs {
     /// Step of the sliding window in pixels [default: half the window].
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     stride: u32,
-    /// Iterations of pixel-adaptive mask refinement (PAMR; the papers use 10); 0 = no refinement.
+    /// Iterations of pixel-adaptive mask refinement (PAMR) of the similarities in each window; the papers that use it have 10.
+    /// 0 = no refinement.
     #[arg(long, default_value_t = 0)]
     pamr: usize,
     /// Windows per forward pass, from one or several images.
@@ -133,6 +138,7 @@ impl SegmentationArgs {
             long: i64::from(self.long_side),
             side,
             stride: own(self.stride, (side / 2).max(1)),
+            resize: self.resize.unwrap_or(if folder { Resize::Float } else { Window::PUBLISHED.resize }),
         };
         let published = if folder { model.vectors } else { ClassVectors::Caption };
         let vectors = self.class_vectors.unwrap_or(published);
@@ -140,8 +146,6 @@ impl SegmentationArgs {
         let decision = DecisionSettings {
             threshold: self.threshold.unwrap_or(THRESHOLD),
             scale: self.scale.unwrap_or(learned),
-            pamr: (self.pamr > 0)
-                .then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() }),
             batch: self.batch,
             readers: self.model.readers(),
             worst: if self.out.is_some() { self.worst } else { 0 },
@@ -152,7 +156,9 @@ impl SegmentationArgs {
         let names = self.class_names.unwrap_or(names);
         let asked: Vec<Vec<String>> =
             set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.prompts(names)).collect();
-        let segmenter = Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
+        let mut segmenter = Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
+        segmenter.pamr =
+            (self.pamr > 0).then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() });
         let (scores, low) = evaluate(&set, &segmenter, &decision)?;
 
         let words = match (&self.class_file, &self.classes) {
@@ -163,12 +169,12 @@ impl SegmentationArgs {
         let protocol = json!({
             "background": set.background,
             "threshold": by_threshold.then_some(decision.threshold),
-            "scale": (by_threshold || decision.pamr.is_some()).then_some(decision.scale),
+            "scale": by_threshold.then_some(decision.scale),
             "window": window,
             "templates": self.templates,
             "vectors": vectors,
             "words": words,
-            "pamr": decision.pamr,
+            "pamr": segmenter.pamr,
         });
         let result = json!({
             "task": "segmentation", "dataset": set.name, "title": set.title, "split": set.split,
