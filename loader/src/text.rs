@@ -37,7 +37,8 @@ pub struct Labels<'a> {
     pub matching: Matching,
     /// Maximum number of mentions kept per caption; the first ones are kept.
     pub most: usize,
-    /// Maximum length of a mention, tokens; longer ones are dropped.
+    /// Maximum length of a mention, tokens; longer ones are dropped. With [`Matching::Strict`] the whole noun phrase counts, as in
+    /// the released SimZSS code.
     pub longest: usize,
     /// Whether the sample has several captions. Mentions that belong to another of them are then ignored instead of
     /// being an error.
@@ -89,7 +90,11 @@ impl Text {
             }
             let Some((label, span)) = labels.bank.find(labels.matching, &row) else { continue };
             let positions = tokens.positions(&span);
-            if positions.is_empty() || positions.len() > labels.longest || mentions.len() == labels.most {
+            let length = match labels.matching {
+                Matching::Strict => tokens.positions(&row.phrase_span).len(),
+                Matching::Longest => positions.len(),
+            };
+            if positions.is_empty() || length > labels.longest || mentions.len() == labels.most {
                 left_out += 1;
             } else {
                 mentions.push(BatchMention { sample: 0, label, positions, span });

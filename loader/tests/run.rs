@@ -6,6 +6,7 @@ mod batches;
 mod common;
 mod companions;
 mod interface;
+mod mentions;
 mod photos;
 mod remote;
 mod stores;

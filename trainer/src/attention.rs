@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision};
 use crate::error::{Error, Result, reading};
+use crate::objective::{Tokens, embed_mentions};
 use crate::pooling::{Mention, Mentions};
 use crate::towers::{CaptionTokens, TextTower, unit};
 use crate::vision_source::{self, ImageEncoder};
@@ -109,6 +110,7 @@ pub struct Pooling {
     device: Device,
     size: u32,
     temperature: f64,
+    tokens: Tokens,
 }
 
 impl Pooling {
@@ -121,8 +123,8 @@ impl Pooling {
         vision_settings.weights = checkpoint.vision_path()?;
         let vision = ImageEncoder::open(&vision_settings, kind, device)?;
         let text = checkpoint.text(vision.tower.width, device)?;
-        let temperature = settings.objective.pooling_temperature;
-        Ok(Self { vision, text, kind, device, size: settings.data.size, temperature })
+        let (temperature, tokens) = (settings.objective.pooling_temperature, settings.objective.tokens);
+        Ok(Self { vision, text, kind, device, size: settings.data.size, temperature, tokens })
     }
 
     /// The centre crop of the sample, and the attention of each mention: softmax over the patches of (similarity to the mean token of
@@ -146,7 +148,8 @@ impl Pooling {
             let captions = CaptionTokens::new(&ids, context, self.device);
             let embedded = self.text.tokens(&captions, self.kind);
             let mentions = Mentions::new(&mentions, embedded.size()[1], self.device);
-            let queries = unit(&self.text.project(&mentions.mean_tokens(&embedded)));
+            let project = |rows: &Tensor| self.text.project(rows);
+            let queries = unit(&embed_mentions(self.tokens, &mentions, &embedded, project));
             let size = i64::from(self.size);
             let pixels = vision_source::pixels(crop.as_raw(), size);
             let patches = unit(&self.vision.features(&pixels).patches).get(0);

@@ -11,6 +11,7 @@
 //! run/best                   name of the checkpoint with the highest mIoU, if checkpoints are evaluated
 //! ```
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -327,25 +328,30 @@ impl Checkpoint {
             toml::Table::try_from(&same).map(flatten).unwrap_or_default()
         };
         let (ours, theirs) = (table(settings), table(&self.state.settings));
-        for (name, value) in &ours {
-            let saved = theirs.get(name);
-            if saved != Some(value) {
-                let saved = saved.map_or("no value".to_owned(), ToString::to_string);
-                return Err(Error::Setting {
-                    name: name.clone(),
-                    problem: format!(
-                        "is {value}, but the run in {} was started with {saved}; resume with the same value or start a new run",
-                        self.folder.display()
-                    ),
-                });
-            }
-        }
-        Ok(())
+        let names: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let mut differing = names.into_iter().filter(|&name| ours.get(name) != theirs.get(name)).peekable();
+        let Some(&first) = differing.peek() else { return Ok(()) };
+        let changes: Vec<String> = differing
+            .map(|name| match theirs.get(name) {
+                Some(saved) => format!("with --set '{name}={saved}'"),
+                None => format!("without {name}"),
+            })
+            .collect();
+        Err(Error::Setting {
+            name: first.clone(),
+            problem: format!(
+                "is {}, but the run in {} was started {}; to continue that run, resume it {}; otherwise start a new run",
+                ours.get(first).map_or("not set".to_owned(), ToString::to_string),
+                self.folder.display(),
+                theirs.get(first).map_or("without it".to_owned(), |saved| format!("with {saved}")),
+                changes.join(", ")
+            ),
+        })
     }
 }
 
-fn flatten(table: toml::Table) -> std::collections::BTreeMap<String, toml::Value> {
-    let mut flat = std::collections::BTreeMap::new();
+fn flatten(table: toml::Table) -> BTreeMap<String, toml::Value> {
+    let mut flat = BTreeMap::new();
     for (name, value) in table {
         match value {
             toml::Value::Table(inner) => {
@@ -377,5 +383,68 @@ mod tests {
         remove_old(run.path(), 1).unwrap();
         let left = [2, 4, 6, 8, 10].map(|step| run.path().join(format!("step-{step:08}")).exists());
         assert_eq!(left, [false, true, false, true, true]);
+    }
+
+    /// A run of the preset `released` before it had settings for tokens, ranks and the rounding of the warm-up: those were as in the
+    /// paper, and its crops were larger.
+    #[test]
+    fn a_run_of_the_old_released_preset_continues_by_name_only() {
+        let preset = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("presets/{name}.toml"));
+        let read = |changes: &[&str]| {
+            let base = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
+            let all: Vec<String> = base.iter().chain(changes).map(|&change| change.to_owned()).collect();
+            Settings::read(&[preset("coco"), preset("vit-b"), preset("released")], &all).unwrap()
+        };
+        let mut state =
+            serde_json::to_value(State::new(&read(&["data.scale=[0.25, 1.0]"]), 4, (0, 4), "", 9)).unwrap();
+        for (section, names) in
+            [("objective", ["tokens", "concepts"].as_slice()), ("optimizer", &["warmup_rounding"])]
+        {
+            let section = state["settings"][section].as_object_mut().unwrap();
+            for &name in names {
+                assert!(section.remove(name).is_some(), "{name}");
+            }
+        }
+        let state: State = serde_json::from_value(state).unwrap();
+        let old = Checkpoint { folder: PathBuf::from("run/step-00000004"), state };
+
+        let error = old.check_same_settings(&read(&[])).unwrap_err().to_string();
+        let by_name = [
+            "data.scale=[0.25, 1.0]",
+            "objective.concepts=\"global\"",
+            "objective.tokens=\"mean\"",
+            "optimizer.warmup_rounding=\"nearest\"",
+        ];
+        for change in by_name {
+            assert!(error.contains(&format!("--set '{change}'")), "{error}");
+        }
+        old.check_same_settings(&read(&by_name)).unwrap();
+        let error = old.check_same_settings(&read(&by_name[1..])).unwrap_err().to_string();
+        assert!(error.contains("`data.scale` is [0.") && !error.contains("objective"), "{error}");
+    }
+
+    /// A value that only the saved settings have counts too.
+    #[test]
+    fn a_setting_that_is_left_out_on_resume_is_a_difference() {
+        let with = Settings {
+            data: crate::settings::DataSettings { features: Some("f".into()), ..Default::default() },
+            ..Default::default()
+        };
+        let without = Settings::default();
+        for (saved, now, message) in [
+            (&with, &without, "is not set, but"),
+            (
+                &without,
+                &with,
+                "was started without it; to continue that run, resume it without data.features",
+            ),
+        ] {
+            let state = State::new(saved, 1, (0, 1), "", 0);
+            let error = Checkpoint { folder: PathBuf::from("run"), state }
+                .check_same_settings(now)
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(message), "{error}");
+        }
     }
 }

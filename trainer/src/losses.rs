@@ -67,10 +67,12 @@ impl Concepts {
         self.rows.size()[0]
     }
 
-    /// h: for each concept the L2-normalized sum of its mentions. `texts`: c~_t, [b, d_v]; returns [k, d_v].
-    pub fn vectors(&self, texts: &Tensor) -> Tensor {
+    /// h: for each concept the L2-normalized sum of those of its mentions that are in `from`; zeros if there are none. `texts`: the
+    /// embeddings of all mentions, [b, d_v]; returns [k, d_v].
+    pub fn vectors(&self, texts: &Tensor, from: &Range<i64>) -> Tensor {
         let sums = Tensor::zeros([self.count, texts.size()[1]], (texts.kind(), texts.device()));
-        unit(&sums.index_add(0, &self.rows, texts))
+        let texts = texts.narrow(0, from.start, from.end - from.start);
+        unit(&sums.index_add(0, &self.rows(from), &texts))
     }
 
     /// For each of the mentions `own`, the row of its concept in [`Concepts::vectors`].
@@ -79,38 +81,29 @@ impl Concepts {
     }
 }
 
-/// This rank's part of the concept loss.
+/// Sums over mentions.
 #[derive(Debug)]
-pub struct ConceptLoss {
-    /// L_l, a scalar; 0 if there are no mentions.
+pub struct ConceptSums {
+    /// Cross-entropy of the concept loss, a scalar; 0 if there are no mentions.
     pub loss: Tensor,
-    /// Number of this rank's mentions whose most similar concept is their own, divided by all mentions of the batch: a scalar.
-    pub accuracy: Tensor,
+    /// Number of mentions whose most similar concept is their own: a scalar.
+    pub hits: Tensor,
 }
 
 /// Concept loss L_l: cross-entropy that makes the pooled patches of a mention most similar to its concept among all concepts of
 /// the batch.
 ///
-/// `pooled`: c_v of the mentions `own`, [.., d_v]; `vectors`: h, [k, d_v]; both of unit length. `scale`: alpha, the fixed
-/// scale of the logits.
-pub fn concept(
-    pooled: &Tensor,
-    vectors: &Tensor,
-    concepts: &Concepts,
-    own: &Range<i64>,
-    scale: f64,
-    target: Target,
-) -> ConceptLoss {
+/// `pooled`: c_v of the mentions, [.., d_v]; `vectors`: h, [k, d_v]; both of unit length. `rows`: the row of each mention's concept in
+/// `vectors`. `scale`: alpha, the fixed scale of the logits.
+pub fn concept(pooled: &Tensor, vectors: &Tensor, rows: &Tensor, scale: f64, target: Target) -> ConceptSums {
     let logits = pooled.matmul(&vectors.transpose(0, 1)) * scale;
-    let labels = concepts.rows(own);
     let nearest = logits.detach().argmax(-1, false);
-    let hits = nearest.eq_tensor(&labels).to_kind(Kind::Float).sum(Kind::Float);
+    let hits = nearest.eq_tensor(rows).to_kind(Kind::Float).sum(Kind::Float);
     let wanted = match target {
-        Target::Label => labels,
-        Target::Argmax => nearest,
+        Target::Label => rows,
+        Target::Argmax => &nearest,
     };
-    let mentions = concepts.mentions() as f64;
-    ConceptLoss { loss: cross_entropy(&logits, &wanted) / mentions, accuracy: hits / mentions }
+    ConceptSums { loss: cross_entropy(&logits, wanted), hits }
 }
 
 /// Cross-entropy summed over the rows; 0 if there are none.

@@ -41,8 +41,31 @@ pub enum Query {
     /// The embedding of its own words, c~_t: as in the paper.
     #[default]
     Mention,
-    /// The mean over all mentions of its concept in the global batch, h: as in the authors' code.
+    /// The vector of its concept, h: as in the authors' code.
     Concept,
+}
+
+/// How the tokens of mentions become the vector of their concept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokens {
+    /// The mean of a mention's tokens is projected and normalized, and each mention of a concept has the same weight: as in the
+    /// paper.
+    #[default]
+    Mean,
+    /// Each token is projected and normalized, and each token of a concept has the same weight: as in the authors' code.
+    Unit,
+}
+
+/// Whose mentions make the concept vectors with which a rank's mentions are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Those of the global batch, so that the loss does not depend on the number of ranks: as in the paper.
+    #[default]
+    Global,
+    /// Those of the rank itself: as in the authors' code.
+    Rank,
 }
 
 /// Settings of the losses. The defaults are those of the paper.
@@ -61,9 +84,17 @@ pub struct ObjectiveSettings {
     /// Target class of the concept loss for a mention: `label` (the concept that is mentioned, as in the paper) or `argmax` (the
     /// concept that is most similar already, as in the authors' code).
     pub target: Target,
-    /// Query of concept pooling: `mention` (the embedding of the mention's own words, as in the paper) or `concept` (the mean over
-    /// all mentions of the concept in the batch, as in the authors' code).
+    /// Query of concept pooling: `mention` (the embedding of the mention's own words, as in the paper) or `concept` (the vector of
+    /// its concept, which is made of all mentions of the concept in the batch, as in the authors' code).
     pub query: Query,
+    /// How the tokens of mentions become the vector of their concept: `mean` (the mean of a mention's tokens is projected and
+    /// normalized, then the mentions are summed, as in the paper) or `unit` (each token is projected and normalized, then the tokens
+    /// of all mentions are summed, as in the authors' code). The sum is normalized in both.
+    pub tokens: Tokens,
+    /// Whose mentions make the concept vectors: `global` (those of the whole batch, as in the paper) or `rank` (each process uses
+    /// its own mentions, and compares them with zeros for the concepts that only other processes have; the loss is the mean of
+    /// the processes' means: as in the authors' code). The same in a single process.
+    pub concepts: Scope,
 }
 
 impl Default for ObjectiveSettings {
@@ -75,6 +106,8 @@ impl Default for ObjectiveSettings {
             concept_weight: 0.05,
             target: Target::default(),
             query: Query::default(),
+            tokens: Tokens::default(),
+            concepts: Scope::default(),
         }
     }
 }
@@ -115,13 +148,13 @@ pub struct StepReport {
     pub concepts: i64,
 }
 
-/// The result of phase 1 for (a part of) a batch: rows of unit length.
+/// The result of phase 1 for (a part of) a batch: captions and images of unit length.
 struct Embeddings {
     /// [B, d_v].
     captions: Tensor,
     /// [B, d_v]; needs a gradient only if the vision tower is trained.
     images: Tensor,
-    /// c~_t, [b, d_v]; `None` without the concept loss.
+    /// Of the mentions, [b, d_v], as [`embed_mentions`] returns them; `None` without the concept loss.
     concepts: Option<Tensor>,
 }
 
@@ -209,7 +242,7 @@ fn embed(
             return Tensor::zeros([0, embedded.size()[1]], (embedded.kind(), embedded.device()));
         }
         let mentions = Mentions::new(&mentions, tokens.size()[1], tokens.device());
-        unit(&text.project(&mentions.mean_tokens(&tokens)))
+        embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project(rows))
     });
     let images = match &input.images {
         Images::Seen(seen) => seen.class.narrow(0, start, count),
@@ -267,10 +300,12 @@ fn losses(
         if most > 0 {
             let padding = [0, 0, 0, most - texts.size()[0]];
             let gathered = leaf(&texts.constant_pad_nd(padding), true)?;
-            let part = concept_part(settings, seen, input, &gathered, &labels, most, group.rank());
-            count = part.1;
-            loss = &loss + &part.0.loss * settings.concept_weight;
-            concept = Some(part.0);
+            let mentions = Mentions::new(&input.mentions, input.captions.ids.size()[1], gathered.device());
+            let texts = without_padding(&gathered, &labels, most);
+            let part = concept_loss(settings, &seen.patches, &mentions, &texts, &labels, group.rank());
+            count = part.concepts;
+            loss = &loss + &part.loss * settings.concept_weight;
+            concept = Some(part);
             concept_leaf = Some(gathered);
         }
     }
@@ -297,41 +332,75 @@ fn losses(
     Ok((report, gradients))
 }
 
-/// This rank's part of the concept loss, and the number of distinct concepts.
+/// The embeddings of mentions, [b, d_v], from the tokens of their captions, [B, T, d_t], with the projection g.
 ///
-/// `texts`: c~_t of all ranks, [ranks · most, d_v]; the rows of rank r, `labels[r].len()` of them, start at row r · most.
-fn concept_part(
-    settings: &ObjectiveSettings,
-    seen: &VisionFeatures,
-    input: &StepInput<'_>,
-    texts: &Tensor,
-    labels: &[Vec<i64>],
-    most: i64,
-    rank: usize,
-) -> (losses::ConceptLoss, i64) {
-    let device = texts.device();
+/// For [`Tokens::Mean`] they have unit length and are c~_t of the paper. For [`Tokens::Unit`] they are sums of tokens of unit length.
+/// In both cases a concept's vector is the normalized sum of the embeddings of its mentions.
+pub fn embed_mentions(
+    how: Tokens,
+    mentions: &Mentions,
+    tokens: &Tensor,
+    project: impl Fn(&Tensor) -> Tensor,
+) -> Tensor {
+    match how {
+        Tokens::Mean => unit(&project(&mentions.mean_tokens(tokens))),
+        Tokens::Unit => mentions.sum(&unit(&project(&mentions.tokens(tokens)))),
+    }
+}
+
+/// The rows of all ranks without the padding: the rows of rank r, `labels[r].len()` of them, start at row r · most.
+fn without_padding(texts: &Tensor, labels: &[Vec<i64>], most: i64) -> Tensor {
     let real: Vec<i64> =
         labels.iter().zip(0..).flat_map(|(l, r)| r * most..r * most + l.len() as i64).collect();
-    let texts = if real.len() as i64 == texts.size()[0] {
-        texts.shallow_clone()
-    } else {
-        texts.index_select(0, &send(&Tensor::from_slice(&real), device))
-    };
+    if real.len() as i64 == texts.size()[0] {
+        return texts.shallow_clone();
+    }
+    texts.index_select(0, &send(&Tensor::from_slice(&real), texts.device()))
+}
+
+/// A rank's part of the concept loss; the sum over the ranks is the total.
+#[derive(Debug)]
+pub struct ConceptPart {
+    /// L_l, a scalar; 0 without mentions.
+    pub loss: Tensor,
+    /// Share of the batch's mentions that are this rank's and whose most similar concept is their own: a scalar.
+    pub accuracy: Tensor,
+    /// Number of distinct concepts in the global batch.
+    pub concepts: i64,
+}
+
+/// The part of rank `rank` of the concept loss.
+///
+/// `patches`: z_v of its images, of unit length, [B, N, d_v]; `mentions`: its mentions; `texts`: the embeddings of all ranks' mentions
+/// in the order of the ranks, as [`embed_mentions`] makes them; `labels`: their concepts, one list per rank.
+pub fn concept_loss(
+    settings: &ObjectiveSettings,
+    patches: &Tensor,
+    mentions: &Mentions,
+    texts: &Tensor,
+    labels: &[Vec<i64>],
+    rank: usize,
+) -> ConceptPart {
     let first: i64 = labels[..rank].iter().map(|l| l.len() as i64).sum();
     let own = first..first + labels[rank].len() as i64;
     let all: Vec<u32> = labels.iter().flatten().map(|&label| label as u32).collect();
-    let concepts = Concepts::new(&all, device);
-    let vectors = concepts.vectors(&texts);
+    let concepts = Concepts::new(&all, texts.device());
+    let (from, divisor) = match settings.concepts {
+        Scope::Global => (0..concepts.mentions(), concepts.mentions()),
+        Scope::Rank => (own.clone(), (own.end - own.start).max(1) * labels.len() as i64),
+    };
+    let vectors = concepts.vectors(texts, &from);
     let queries = match settings.query {
-        Query::Mention => texts.narrow(0, own.start, own.end - own.start),
+        Query::Mention => unit(&texts.narrow(0, own.start, own.end - own.start)),
         Query::Concept => vectors.index_select(0, &concepts.rows(&own)),
     };
-    let pooled = if own.is_empty() {
-        queries
-    } else {
-        let mentions = Mentions::new(&input.mentions, input.captions.ids.size()[1], device);
-        mentions.pool(&seen.patches, &queries, settings.pooling_temperature)
-    };
-    let part = losses::concept(&pooled, &vectors, &concepts, &own, settings.concept_scale, settings.target);
-    (part, concepts.count())
+    let pooled =
+        if own.is_empty() { queries } else { mentions.pool(patches, &queries, settings.pooling_temperature) };
+    let sums =
+        losses::concept(&pooled, &vectors, &concepts.rows(&own), settings.concept_scale, settings.target);
+    ConceptPart {
+        loss: sums.loss / divisor as f64,
+        accuracy: sums.hits / concepts.mentions() as f64,
+        concepts: concepts.count(),
+    }
 }

@@ -10,6 +10,17 @@ use crate::error::Result;
 use crate::torch::{self, AdamW, ParameterState};
 use crate::weights::{self, Weights};
 
+/// How the number of warm-up steps is made a whole number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Rounding {
+    /// To the nearest whole number.
+    #[default]
+    Nearest,
+    /// To the next smaller one: as in the authors' code.
+    Down,
+}
+
 /// Settings of AdamW and the learning rate schedule. The defaults are those of the published recipe.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -29,6 +40,8 @@ pub struct OptimizerSettings {
     pub eps: f64,
     /// Fraction of the steps over which the learning rate rises linearly from 0; after that it follows a cosine down to 0.
     pub warmup: f64,
+    /// How the number of these steps is rounded: `nearest` or, as in the authors' code, `down`.
+    pub warmup_rounding: Rounding,
     /// Gradient clipping: maximum L2 norm of all gradients together; 0 = no clipping.
     pub clip: f64,
 }
@@ -43,6 +56,7 @@ impl Default for OptimizerSettings {
             beta2: 0.98,
             eps: 1e-6,
             warmup: 0.1,
+            warmup_rounding: Rounding::default(),
             clip: 0.0,
         }
     }
@@ -70,7 +84,11 @@ impl OptimizerSettings {
     /// warm-up, then cosine decay to zero.
     pub fn lr_at(&self, batch_size: usize, step: u64, steps: u64) -> f64 {
         let max = self.max_lr(batch_size);
-        let warmup = (self.warmup * steps as f64).round();
+        let warmup = self.warmup * steps as f64;
+        let warmup = match self.warmup_rounding {
+            Rounding::Nearest => warmup.round(),
+            Rounding::Down => warmup.floor(),
+        };
         let step = step as f64;
         if step < warmup {
             return max * (step + 1.0) / warmup;
@@ -170,6 +188,19 @@ mod tests {
         assert!((at(10) - 1.0).abs() < 1e-12, "the cosine starts at its top");
         assert!((at(55) - 0.5).abs() < 1e-12, "and is half-way down in its middle");
         assert!(at(99) < 0.001);
+    }
+
+    /// 10 % of 27 steps: 2.7.
+    #[test]
+    fn warm_up_steps_are_rounded_as_asked() {
+        let nearest = OptimizerSettings { lr: Some(1.0), ..Default::default() };
+        let down = OptimizerSettings { warmup_rounding: Rounding::Down, ..nearest.clone() };
+        assert_eq!([0, 1, 2].map(|step| nearest.lr_at(512, step, 27)), [1.0 / 3.0, 2.0 / 3.0, 1.0]);
+        assert_eq!([0, 1].map(|step| down.lr_at(512, step, 27)), [0.5, 1.0]);
+        // The cosine then has 25 steps, the first of which is its top.
+        assert_eq!(down.lr_at(512, 2, 27), 1.0);
+        let expected = 0.5 * (1.0 + (PI / 25.0).cos());
+        assert!((down.lr_at(512, 3, 27) - expected).abs() < 1e-12);
     }
 
     /// The arguments and batches of the authors' two published runs.

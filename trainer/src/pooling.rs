@@ -81,12 +81,20 @@ impl Mentions {
         &self.labels
     }
 
+    /// The tokens of all mentions, one mention after the other: [B, T, d_t] -> [.., d_t].
+    pub fn tokens(&self, tokens: &Tensor) -> Tensor {
+        tokens.reshape([-1, tokens.size()[2]]).index_select(0, &self.token_rows)
+    }
+
+    /// For each mention, the sum of its rows; the rows are in the order of [`Mentions::tokens`]. [.., d] -> [b, d].
+    pub fn sum(&self, rows: &Tensor) -> Tensor {
+        let sums = Tensor::zeros([self.labels.len() as i64, rows.size()[1]], (rows.kind(), rows.device()));
+        sums.index_add(0, &self.token_mentions, rows)
+    }
+
     /// c_t: the mean of the tokens of each mention; [B, T, d_t] -> [b, d_t].
     pub fn mean_tokens(&self, tokens: &Tensor) -> Tensor {
-        let width = tokens.size()[2];
-        let picked = tokens.reshape([-1, width]).index_select(0, &self.token_rows);
-        let sums = Tensor::zeros([self.labels.len() as i64, width], (tokens.kind(), tokens.device()));
-        sums.index_add(0, &self.token_mentions, &picked) * self.weights.to_kind(tokens.kind())
+        self.sum(&self.tokens(tokens)) * self.weights.to_kind(tokens.kind())
     }
 
     /// c_v: for each mention, the mean of the patches of its image, weighted by a softmax over their similarity to the mention.

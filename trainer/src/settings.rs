@@ -168,7 +168,8 @@ pub struct DataSettings {
     pub window: usize,
     /// Maximum number of concept mentions per caption; further mentions are left out.
     pub max_mentions: usize,
-    /// Maximum length of a mention in tokens; longer mentions are left out.
+    /// Maximum length of a mention in tokens; longer mentions are left out. With `bank.matching = "strict"` the whole noun phrase
+    /// counts, as in the authors' code.
     pub max_mention_tokens: usize,
     /// Threads that read and decode; 0 = one per core.
     pub threads: usize,

@@ -64,7 +64,9 @@ fn close(name: &str, found: &Tensor, expected: &Value, tolerance: f64) {
     let expected: Vec<f64> = expected.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
     assert_eq!(found.numel(), expected.len(), "{name}: size");
     let error = (found.reshape([-1]).to_kind(Kind::Double) - Tensor::from_slice(&expected)).abs().max();
-    assert!(error.double_value(&[]) < tolerance, "{name}: off by {:e}", error.double_value(&[]));
+    let error = error.double_value(&[]);
+    eprintln!("{name}: the largest difference is {error:.1e}");
+    assert!(error < tolerance, "{name}: off by {error:e}");
 }
 
 fn same_scores(name: &str, confusion: &Confusion, case: &Value) {

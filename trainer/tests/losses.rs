@@ -5,7 +5,8 @@
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-use trainer::losses::{self, Concepts, Target};
+use trainer::losses::{self, Target};
+use trainer::objective::{ObjectiveSettings, Query, Scope, Tokens, concept_loss, embed_mentions};
 use trainer::pooling::{Mention, Mentions};
 use trainer::towers::unit;
 
@@ -16,21 +17,32 @@ fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
 }
 
-fn close(name: &str, found: &Tensor, expected: &Value) {
+/// Returns the largest difference.
+fn close(name: &str, found: &Tensor, expected: &Value) -> f64 {
     let expected = expected.as_f64().map_or_else(|| numbers(expected), |value| vec![value]);
     assert_eq!(found.numel(), expected.len(), "{name}: size");
-    if expected.is_empty() {
-        return;
-    }
     let error = (found.reshape([-1]) - Tensor::from_slice(&expected)).abs().max().double_value(&[]);
     assert!(error < TOLERANCE, "{name}: off by {error:e}");
+    error
+}
+
+fn settings(case: &Value) -> ObjectiveSettings {
+    let settings = &case["settings"];
+    ObjectiveSettings {
+        target: if settings["target"] == "argmax" { Target::Argmax } else { Target::Label },
+        query: if settings["query"] == "concept" { Query::Concept } else { Query::Mention },
+        tokens: if settings["tokens"] == "unit" { Tokens::Unit } else { Tokens::Mean },
+        concepts: if settings["concepts"] == "rank" { Scope::Rank } else { Scope::Global },
+        ..ObjectiveSettings::default()
+    }
 }
 
 #[test]
 fn values_and_gradients_are_the_references() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/losses/cases.json");
     let cases: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(cases.as_object().unwrap().len(), 4);
+    assert_eq!(cases.as_object().unwrap().len(), 13);
+    let mut worst = 0.0_f64;
     for (name, case) in cases.as_object().unwrap() {
         let size = |part: &str| case["shape"][part].as_i64().unwrap();
         let (batch, tokens) = (size("batch"), size("tokens"));
@@ -55,27 +67,45 @@ fn values_and_gradients_are_the_references() {
         let ends = Tensor::from_slice(&numbers(&case["ends"])).to_kind(Kind::Int64);
         let captions = unit(&z_t.index(&[Some(rows), Some(ends)]).matmul(&projection));
         let contrastive = losses::contrastive(&z_cls, &captions, &log_scale.exp(), 0..batch);
-        close(&format!("{name}: contrastive"), &contrastive, &case["contrastive"]);
+        worst = worst.max(close(&format!("{name}: contrastive"), &contrastive, &case["contrastive"]));
 
-        let loss = if mentions.is_empty() {
-            contrastive
-        } else {
-            let mentions = Mentions::new(&mentions, tokens, Device::Cpu);
-            let texts = unit(&mentions.mean_tokens(&z_t).matmul(&projection));
-            let pooled = mentions.pool(&z_v, &texts, 0.1);
-            let concepts = Concepts::new(mentions.labels(), Device::Cpu);
-            let own = 0..concepts.mentions();
-            let vectors = concepts.vectors(&texts);
-            let concept = losses::concept(&pooled, &vectors, &concepts, &own, 1.0 / 0.07, Target::Label);
-            close(&format!("{name}: texts"), &texts, &case["texts"]);
-            close(&format!("{name}: pooled"), &pooled, &case["pooled"]);
-            close(&format!("{name}: concept"), &concept.loss, &case["concept"]);
-            contrastive + concept.loss * 0.05
-        };
+        let settings = settings(case);
+        let mut loss = contrastive;
+        if !mentions.is_empty() {
+            let all = Mentions::new(&mentions, tokens, Device::Cpu);
+            let texts = embed_mentions(settings.tokens, &all, &z_t, |rows| rows.matmul(&projection));
+            // Each rank has as many rows of the batch as the others.
+            let ranks = case["ranks"].as_u64().unwrap() as usize;
+            let rows = batch / ranks as i64;
+            let parts: Vec<Vec<Mention>> = (0..ranks as u32)
+                .map(|rank| {
+                    let first = rank * rows as u32;
+                    let own = mentions.iter().filter(|m| (first..first + rows as u32).contains(&m.row));
+                    own.map(|m| Mention { row: m.row - first, ..m.clone() }).collect()
+                })
+                .collect();
+            let labels: Vec<Vec<i64>> =
+                parts.iter().map(|own| own.iter().map(|m| i64::from(m.label)).collect()).collect();
+            let zero = || Tensor::zeros([] as [i64; 0], (Kind::Double, Device::Cpu));
+            let (mut concept, mut accuracy) = (zero(), zero());
+            for (rank, own) in parts.iter().enumerate() {
+                let patches = z_v.narrow(0, rank as i64 * rows, rows);
+                let own = Mentions::new(own, tokens, Device::Cpu);
+                let part = concept_loss(&settings, &patches, &own, &texts, &labels, rank);
+                concept += part.loss;
+                accuracy += part.accuracy;
+            }
+            worst = worst.max(close(&format!("{name}: concept"), &concept, &case["concept"]));
+            let accuracy = accuracy.double_value(&[]) - case["accuracy"].as_f64().unwrap();
+            assert!(accuracy.abs() < 1e-6, "{name}: the concept accuracy is off by {accuracy}");
+            loss = loss + concept * settings.concept_weight;
+        }
         loss.backward();
         let gradients = &case["gradients"];
-        close(&format!("{name}: d z_t"), &z_t.grad(), &gradients["z_t"]);
-        close(&format!("{name}: d projection"), &projection.grad(), &gradients["projection"]);
-        close(&format!("{name}: d log_scale"), &log_scale.grad(), &gradients["log_scale"]);
+        worst = worst.max(close(&format!("{name}: d z_t"), &z_t.grad(), &gradients["z_t"]));
+        worst =
+            worst.max(close(&format!("{name}: d projection"), &projection.grad(), &gradients["projection"]));
+        worst = worst.max(close(&format!("{name}: d log_scale"), &log_scale.grad(), &gradients["log_scale"]));
     }
+    eprintln!("losses and gradients differ by at most {worst:.1e}");
 }

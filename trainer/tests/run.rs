@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod cached;
 mod download;
+mod effects;
 mod eval_command;
 mod evaluation;
 mod export;

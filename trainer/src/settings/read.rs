@@ -214,7 +214,9 @@ fn distance(a: &str, b: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objective::Objective;
+    use crate::losses::Target;
+    use crate::objective::{Objective, Query, Scope, Tokens};
+    use crate::optimizer::Rounding;
     use crate::settings::DataSettings;
 
     fn read(text: &str, overrides: &[&str]) -> Result<Settings> {
@@ -265,9 +267,18 @@ mod tests {
             }
         }
         let released = Settings::read(&[preset("coco"), preset("released")], &more).unwrap();
-        assert_eq!(released.objective.target, crate::losses::Target::Argmax);
+        let settings = &released.objective;
+        assert_eq!((settings.target, settings.query), (Target::Argmax, Query::Concept));
+        assert_eq!((settings.tokens, settings.concepts), (Tokens::Unit, Scope::Rank));
+        assert_eq!(released.optimizer.warmup_rounding, Rounding::Down);
         assert_eq!(released.bank.matching, concepts::Matching::Strict);
-        assert_eq!(released.data.scale, [0.25, 1.0]);
+        // The arguments that the authors publish have [0.25, 1.0], but their code does not read it.
+        assert_eq!(released.data.scale, [0.9, 1.0]);
+        assert_eq!(released.data.flip, 0.0);
+        // What the paper describes is the default: the preset changes nothing of it.
+        let paper = Settings::read(&[preset("paper")], &more).unwrap();
+        assert_eq!(paper.objective, crate::objective::ObjectiveSettings::default());
+        assert_eq!(paper.optimizer, crate::optimizer::OptimizerSettings::default());
         // 10 epochs of 400,000 samples.
         assert_eq!(released.steps, 10 * 400_000 / released.data.batch_size as u64);
     }
