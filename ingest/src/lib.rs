@@ -6,6 +6,10 @@
 //! tables -> tag -> numbered sidecars
 //! ```
 
+// Without panics; see `loader/src/lines.rs`.
+#[macro_use(eprintln)]
+extern crate loader;
+
 mod claim;
 pub mod dataset;
 pub mod download;

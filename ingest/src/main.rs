@@ -1,6 +1,10 @@
 //! `ingest`: turns lists of image URLs and local image folders into WebDataset shards, and tags the concepts of their
 //! captions.
 
+// Without panics; see `loader/src/lines.rs`.
+#[macro_use(eprintln)]
+extern crate loader;
+
 mod arguments;
 
 use std::process::ExitCode;

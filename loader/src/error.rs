@@ -138,6 +138,21 @@ pub enum Error {
         cause: String,
     },
 
+    /// A thread of the loader panicked.
+    #[error(
+        "shard {}: a thread of the loader panicked while it {doing}: {problem}; this is an error in the program, please report it; \
+         to continue, leave the shard out",
+        shard.display()
+    )]
+    Panicked {
+        /// The shard.
+        shard: PathBuf,
+        /// What the thread did, with the sample.
+        doing: String,
+        /// The message of the panic.
+        problem: String,
+    },
+
     /// The image buffer of a batch cannot be allocated, or has the wrong size ([`crate::slot`]).
     #[error("cannot allocate the images of a batch: {0}")]
     Slot(String),

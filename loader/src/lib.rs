@@ -25,6 +25,10 @@
 //! into which row, [`crop`] and [`pixels`] make the image, and [`text`] makes the tokens and mentions. [`Loader`] runs
 //! all of this on threads.
 
+// First: its macros are used in the other modules.
+#[macro_use]
+mod lines;
+
 pub mod caption;
 pub mod crop;
 pub mod index;

@@ -36,10 +36,12 @@
 //! - A rank reads about `N / R` neighbouring samples of the list, in windows of `W`.
 //!
 //! # Broken samples
-//! If the sample at position `p` of a stream is broken, the next good sample of that stream replaces it: `p + 1`,
-//! `p + 2`, .., continuing at the start of the stream after its end. The replacement also comes at its own position, so a
-//! broken sample costs one repetition and moves no other sample: the batches remain a function of the data and do not
-//! depend on what was read before.
+//! If the sample at position `p` of stream `s` is broken, the next good sample of that stream replaces it: `p + 1`,
+//! `p + 2`, .., continuing at the start of the stream after its end. If all samples of the stream are broken, stream
+//! `s + 1` (after the last stream: 0) is searched in the same way from its position `p mod L`, with `L` its number of
+//! samples, then `s + 2` and so on. The replacement also comes at its own position, so a broken sample costs one
+//! repetition and moves no other sample: the batches remain a function of the data and do not depend on what was read
+//! before.
 
 mod mixture;
 
@@ -229,6 +231,15 @@ impl Epoch {
         let permutation =
             Permutation::new(key(&[seed, self.epoch, WINDOW, stream, number]), inside.end - inside.start);
         self.listed(bounds.start + inside.start + permutation.apply(position - inside.start))
+    }
+
+    /// The sample at `position` of a stream and then, in order, those that replace it if it is broken: every sample of the
+    /// dataset once.
+    pub fn replacements(&self, stream: u64, position: u64) -> impl Iterator<Item = SampleId> + '_ {
+        let streams = self.plan.streams;
+        (stream..stream + streams).map(move |stream| stream % streams).flat_map(move |stream| {
+            (position..position + self.stream_len(stream)).map(move |position| self.sample(stream, position))
+        })
     }
 
     /// The sample at a position of the list.

@@ -13,6 +13,8 @@
 
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
@@ -23,8 +25,8 @@ use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use crate::batch::{Batch, Counters};
 use crate::order::{Epoch, Mixture, Position};
 use crate::slot::{HeapSlot, Images, Lender, Piece, Slot};
-use crate::store::Store;
-use crate::worker::{Job, Made, Row, decode_jobs, read_jobs};
+use crate::store::{MAX_OPEN, Store};
+use crate::worker::{Job, Made, Row, decode_jobs, panic_message, read_jobs};
 use crate::{Error, Settings, sidecar};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) store: Store,
     /// Number of each shard's first sample, counted over all shards.
     pub(crate) starts: Vec<u64>,
+    /// Number of shards that are in use at the same time.
+    in_use: u64,
 }
 
 impl Loader {
@@ -60,8 +64,9 @@ impl Loader {
             settings.caption_source.clone(),
             settings.cache.clone(),
         );
-        let counts =
-            for_each_shard(settings.shards.len(), settings.threads, |shard| store.count(shard as u32))?;
+        let counts = for_each_shard(store.shards(), settings.threads, "counted its samples", |shard| {
+            store.count(shard as u32)
+        })?;
         let Settings { seed, streams, window, batch_size, .. } = settings;
         let shards = counts.len();
         let starts = counts
@@ -77,8 +82,24 @@ impl Loader {
         // Every stream has the shards of its window open, plus one at each end.
         let samples_of_a_shard = (order.samples() / shards as u64).max(1);
         let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
-        store.limit((streams.end - streams.start).saturating_mul(shards_of_a_window) as usize);
-        Ok(Self(Arc::new(Shared { settings, order, streams, store, starts })))
+        let in_use = (streams.end - streams.start).saturating_mul(shards_of_a_window).min(shards as u64);
+        store.limit(in_use as usize);
+        Ok(Self(Arc::new(Shared { settings, order, streams, store, starts, in_use })))
+    }
+
+    /// A warning for the user if the shards are so small that reading them is slow; `None` if they are not.
+    pub fn warning(&self) -> Option<String> {
+        let Shared { settings, in_use, order, .. } = &*self.0;
+        (*in_use > MAX_OPEN as u64).then(|| {
+            format!(
+                "{in_use} shards are in use at the same time, because a shard has only {} samples on average and {} streams of \
+                 {} samples are shuffled; at most {MAX_OPEN} stay open, so most samples open their shard again, which is \
+                 slow. Write larger shards, or lower the number of streams or the window",
+                self.samples() / order.counts().len().max(1) as u64,
+                self.0.streams.end - self.0.streams.start,
+                settings.window,
+            )
+        })
     }
 
     /// The settings that it was opened with.
@@ -132,31 +153,35 @@ impl Shared {
 }
 
 /// Calls `work` with the number of every shard, on several threads, and returns the results in order, or the first error.
+/// `doing` is what `work` has done, for the message if it panics.
 pub(crate) fn for_each_shard<T: Send>(
-    shards: usize,
+    shards: &[PathBuf],
     threads: usize,
+    doing: &str,
     work: impl Fn(usize) -> Result<T, Error> + Sync,
 ) -> Result<Vec<T>, Error> {
     let next = AtomicUsize::new(0);
-    let done: Vec<Vec<(usize, Result<T, Error>)>> = thread::scope(|scope| {
-        let work = || {
-            let mut done = Vec::new();
-            loop {
-                let shard = next.fetch_add(1, Ordering::Relaxed);
-                if shard >= shards {
-                    return done;
-                }
-                let result = work(shard);
-                if result.is_err() {
-                    next.store(shards, Ordering::Relaxed);
-                }
-                done.push((shard, result));
+    let run = || {
+        let mut done = Vec::new();
+        loop {
+            let shard = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = shards.get(shard) else { return done };
+            let result = catch_unwind(AssertUnwindSafe(|| work(shard))).unwrap_or_else(|panic| {
+                let (shard, doing) = (path.clone(), doing.to_owned());
+                Err(Error::Panicked { shard, doing, problem: panic_message(&*panic) })
+            });
+            if result.is_err() {
+                next.store(shards.len(), Ordering::Relaxed);
             }
-        };
-        let started: Vec<_> = (0..threads.min(shards)).map(|_| scope.spawn(work)).collect();
-        started.into_iter().map(|thread| thread.join().unwrap_or_default()).collect()
+            done.push((shard, result));
+        }
+    };
+    let done: Result<Vec<_>, Error> = thread::scope(|scope| {
+        let started: Vec<_> = (0..threads.min(shards.len())).map(|_| scope.spawn(run)).collect();
+        let ended = |_| Error::Threads(std::io::Error::other("a thread that reads shards panicked"));
+        started.into_iter().map(|thread| thread.join().map_err(ended)).collect()
     });
-    let mut done: Vec<_> = done.into_iter().flatten().collect();
+    let mut done: Vec<_> = done?.into_iter().flatten().collect();
     done.sort_by_key(|(shard, _)| *shard);
     done.into_iter().map(|(_, result)| result).collect()
 }
@@ -411,5 +436,25 @@ impl Pending {
         slot.take_back(pieces);
         batch.images = Images::new(slot, pool.clone());
         Ok(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_while_samples_are_counted_is_an_error_that_names_the_shard() {
+        let shards: Vec<PathBuf> = (0..6).map(|shard| format!("{shard:05}.tar").into()).collect();
+        for threads in [1, 3] {
+            let counts = count(&shards, threads, |shard| Ok(10 * shard)).unwrap();
+            assert_eq!(counts, [0, 10, 20, 30, 40, 50]);
+            let panicking = |shard: u32| -> Result<u32, Error> {
+                assert!(shard != 3, "on purpose");
+                Ok(10 * shard)
+            };
+            let error = count(&shards, threads, panicking).unwrap_err().to_string();
+            assert!(error.contains("00003.tar") && error.contains("on purpose"), "{error}");
+        }
     }
 }

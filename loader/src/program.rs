@@ -1,7 +1,8 @@
 //! What the programs `ingest`, `tools` and `trainer` have in common: exit codes, the error line, progress, the `--json`
 //! summary line, and stopping on Ctrl-C.
 
-use std::io::{IsTerminal, Write};
+use std::fmt::Arguments;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -36,7 +37,11 @@ pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     match body() {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Losses) => ExitCode::from(3),
-        Ok(Outcome::Stopped) => ExitCode::from(128 + signal() as u8),
+        Ok(Outcome::Stopped) => {
+            // Without a signal of its own, this process stopped because another one of its run was told to.
+            let signal = if interrupted() { signal() } else { signal_hook::consts::SIGTERM };
+            ExitCode::from(128 + signal as u8)
+        }
         Err(error) => {
             eprintln!("error: {}", line_of(&error));
             ExitCode::from(failure_code(&error))
@@ -198,6 +203,24 @@ impl Progress {
     pub fn finish(self, message: &str) {
         self.bar.finish_and_clear();
         self.line(message);
+    }
+}
+
+/// Prints a message on standard error; for the macro [`eprintln!`](crate::eprintln).
+pub fn message(text: Arguments<'_>) {
+    // In one piece, so that the messages of several processes are not mixed within a line.
+    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+}
+
+/// Prints results on standard output, for the macro [`println!`](crate::println). That the reader closes the pipe early,
+/// as `head` does, is not an error; after any other failure the program ends with exit code 1.
+pub fn result(text: Arguments<'_>) {
+    match io::stdout().write_all(text.to_string().as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            message(format_args!("error: cannot write to standard output: {error}"));
+            std::process::exit(1);
+        }
+        _ => {}
     }
 }
 

@@ -42,7 +42,9 @@ fn missing(shard: &Path, error: Error) -> Error {
 /// Some of them count offsets in captions that another version of the rules has normalised
 /// ([`concepts::CANONICAL_VERSION`]); or a sidecar does not exist or cannot be read.
 pub fn refuse_outdated(shards: &[PathBuf]) -> Result<(), Error> {
-    let current = for_each_shard(shards.len(), READERS, |shard| Ok(metadata(&shards[shard])?.is_current()))?;
+    let current = for_each_shard(shards, READERS, "read its sidecar's footer", |shard| {
+        Ok(metadata(&shards[shard])?.is_current())
+    })?;
     let outdated: Vec<PathBuf> =
         shards.iter().zip(current).filter(|(_, current)| !current).map(|(shard, _)| shard.clone()).collect();
     if outdated.is_empty() { Ok(()) } else { Err(Error::Outdated { shards: outdated, of: shards.len() }) }

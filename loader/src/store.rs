@@ -113,7 +113,7 @@ impl Store {
 }
 
 /// Maximum number of shards kept open: half of 1,024, the usual limit of open files per process.
-const MAX_OPEN: usize = 512;
+pub(crate) const MAX_OPEN: usize = 512;
 
 impl Open {
     fn entry(&mut self, shard: u32) -> Entry {

@@ -1,5 +1,7 @@
 //! The work of the threads: read a sample, decode it into its row of the batch, prepare its text.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,7 +22,7 @@ use crate::text::{Labels, Name, TOKENIZER, Text};
 use crate::{Error, Settings};
 
 /// Number of broken samples in a row after which the run stops, because the whole dataset is probably damaged.
-const MAX_BROKEN: u64 = 100;
+const MAX_BROKEN: usize = 100;
 
 /// One row to make.
 pub(crate) struct Job {
@@ -40,9 +42,13 @@ pub(crate) struct Job {
 }
 
 impl Job {
-    /// The sample at a position of the job's stream.
-    fn sample(&self, position: u64) -> SampleId {
-        let SampleId { shard, sample } = self.epoch.sample(self.stream, position);
+    /// The sample of the row, unless it is broken.
+    fn sample(&self) -> SampleId {
+        self.within_all(self.epoch.sample(self.stream, self.position))
+    }
+
+    /// A sample of the job's dataset, with the number of its shard in the list of all shards.
+    fn within_all(&self, SampleId { shard, sample }: SampleId) -> SampleId {
         SampleId { shard: shard + self.first_shard, sample }
     }
 }
@@ -78,12 +84,13 @@ pub(crate) fn read_jobs(shared: &Shared, queue: &Receiver<Job>, read: &Sender<Jo
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let id = job.sample(job.position);
+        let id = job.sample();
         let mut counters = Counters::default();
-        let stored =
-            shared.store.get(id.shard).map_err(Fault::Stop).and_then(|shard| {
-                stored(shared, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters)
-            });
+        let stored = guarded(shared, &Cell::new(id), || {
+            let shard = shared.store.get(id.shard)?;
+            Ok(stored(shared, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters))
+        });
+        let stored = stored.unwrap_or_else(|error| Err(Fault::Stop(error)));
         job.fetched = Some(Fetched { stored, counters });
         if read.send(job).is_err() {
             return;
@@ -108,12 +115,41 @@ pub(crate) fn decode_jobs(
             },
         };
         let mut counters = Counters::default();
-        let result = make(shared, &mut job, &mut preprocessor, &mut counters);
+        let at = Cell::new(job.sample());
+        let result = guarded(shared, &at, || make(shared, &mut job, &mut preprocessor, &mut counters, &at));
         let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
         if finished.send(made).is_err() {
             return;
         }
     }
+}
+
+/// Turns a panic in `work` into an error that names the sample `at` which it was. Without this the thread would end, and
+/// the consumer would wait for the row for ever.
+fn guarded<T>(
+    shared: &Shared,
+    at: &Cell<SampleId>,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let SampleId { shard, sample } = at.get();
+        // This may panic as well, if the index of the shard is what is wrong.
+        let key = catch_unwind(AssertUnwindSafe(|| {
+            Some(shared.store.get(shard).ok()?.index.key(sample).to_owned())
+        }));
+        let key = key.ok().flatten().map_or(String::new(), |key| format!(", key {key}"));
+        Err(Error::Panicked {
+            shard: shared.store.shards()[shard as usize].clone(),
+            doing: format!("loaded sample number {sample}{key}"),
+            problem: panic_message(&*panic),
+        })
+    })
+}
+
+/// The text of a panic.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 /// Why a sample is not in the batch.
@@ -130,17 +166,20 @@ impl From<Error> for Fault {
     }
 }
 
-/// Makes a row from the first good sample at or after the job's position in the stream.
+/// Makes a row from the job's sample or, if it is broken, from the first good one of those that may replace it. `at` is
+/// set to the sample in work.
 fn make(
     shared: &Shared,
     job: &mut Job,
     preprocessor: &mut Painter,
     counters: &mut Counters,
+    at: &Cell<SampleId>,
 ) -> Result<Row, Error> {
-    let tries = job.epoch.stream_len(job.stream).min(MAX_BROKEN);
+    let epoch = Arc::clone(&job.epoch);
     let mut broken = Vec::new();
-    for position in (job.position..).take(tries as usize) {
-        let id = job.sample(position);
+    for id in epoch.replacements(job.stream, job.position).take(MAX_BROKEN) {
+        let id = job.within_all(id);
+        at.set(id);
         let shard = shared.store.get(id.shard)?;
         let key = shard.index.key(id.sample);
         match sample(shared, &shard, id, job, preprocessor, counters) {
@@ -156,8 +195,9 @@ fn make(
             }
         }
     }
+    let tries = broken.len();
     let Skipped { shard, key, cause } = broken.pop().unwrap_or_default();
-    Err(Error::Broken { shard, key, tries: tries as usize, cause })
+    Err(Error::Broken { shard, key, tries, cause })
 }
 
 /// Reads and decodes one sample into the job's row.

@@ -7,6 +7,7 @@ use std::fs;
 
 use crate::common::{content, identity, image_of, key_of, settings, write_shards};
 use loader::order::{Order, SampleId};
+use loader::slot::{Piece, Slot};
 use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
 use proptest::prelude::*;
 
@@ -195,8 +196,89 @@ fn a_broken_dataset_stops_the_run() {
     let loader = Loader::open(settings(shards, 4)).unwrap();
     let mut batches = loader.batches(Position::default());
     let error = batches.next().unwrap().unwrap_err().to_string();
-    assert!(error.contains("10 samples in a row are broken") && error.contains(".tar"), "{error}");
+    // All 40: the 10 of the row's own stream, and those of the other three.
+    assert!(error.contains("40 samples in a row are broken") && error.contains(".tar"), "{error}");
     assert!(batches.next().is_none(), "an error ends the iteration");
+}
+
+#[test]
+fn a_broken_sample_alone_in_its_stream_is_replaced_by_one_of_the_next_stream() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_broken = |sample: usize| sample == 1 || sample == 4;
+    let shards =
+        write_shards(folder.path(), &[5], |_, sample| is_broken(sample).then(|| b"not an image".to_vec()));
+    let one_each = Settings { streams: 5, ..settings(shards, 5) };
+    let loader = Loader::open(one_each.clone()).unwrap();
+    let mut whole = Vec::new();
+    for batch in loader.batches(Position::default()).take(8) {
+        let batch = batch.unwrap();
+        let epoch = loader.order().sets()[0].epoch(batch.position.epoch);
+        let sample_of = |stream: u64| epoch.sample(stream % 5, 0).sample as usize;
+        for stream in 0..5 {
+            let good = (stream..).map(sample_of).find(|&sample| !is_broken(sample)).unwrap();
+            assert_eq!(batch.keys[stream as usize], key_of(0, good));
+        }
+        whole.push(batch);
+    }
+    // The same on five ranks, each of which has one stream only.
+    for rank in 0..5 {
+        let alone = batches(&Settings { rank, world_size: 5, ..one_each.clone() }, Position::default(), 8);
+        assert!(alone.iter().zip(&whole).all(|(alone, whole)| alone.keys[0] == whole.keys[rank]));
+    }
+}
+
+/// Memory that cannot be written: the threads of the loader panic outside of decoding.
+struct Unwritable(Vec<u8>);
+
+impl AsMut<[u8]> for Unwritable {
+    fn as_mut(&mut self) -> &mut [u8] {
+        assert_ne!(std::thread::current().name(), Some("loader"), "this memory cannot be written");
+        &mut self.0
+    }
+}
+
+struct UnwritableSlot;
+
+impl Slot for UnwritableSlot {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+        (0..rows).map(|_| Box::new(Unwritable(vec![0; bytes])) as Box<dyn Piece>).collect()
+    }
+
+    fn take_back(&mut self, _: Vec<Box<dyn Piece>>) {}
+
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+#[test]
+fn a_panic_in_a_thread_ends_the_iteration_and_names_the_sample() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[20], |_, _| None);
+    let loader = Loader::open(settings(shards, 4)).unwrap();
+    let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(UnwritableSlot))));
+    let first = loader.order().sets()[0].epoch(0).sample(0, 0).sample as usize;
+    let error = batches.next().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Panicked { .. }));
+    let error = error.to_string();
+    for part in ["00000.tar", &key_of(0, first), "this memory cannot be written"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(batches.next().is_none());
+}
+
+#[test]
+fn shards_too_small_to_stay_open_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let small = write_shards(folder.path(), &[2; 600], |_, _| None);
+    let warning = |shards: &[std::path::PathBuf], window: usize| {
+        Loader::open(Settings { window, ..settings(shards.to_vec(), 64) }).unwrap().warning()
+    };
+    let told = warning(&small, 4096).unwrap();
+    assert!(told.contains("600 shards") && told.contains("2 samples"), "{told}");
+    // Windows of 2 samples: at most 3 shards for each of the 64 streams.
+    assert_eq!(warning(&small, 2), None);
+    assert_eq!(warning(&small[..500], 4096), None);
 }
 
 #[test]

@@ -4,8 +4,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use tests::{refused, run, summary, text};
+use tests::{program, refused, run, summary, text};
 
 fn names(folder: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(folder)
@@ -177,4 +178,40 @@ fn the_trainer_fails_before_it_writes() {
         message.contains(sidecar.file_name().unwrap().to_str().unwrap()) || message.contains("00000.tar"),
         "{message}"
     );
+}
+
+/// Standard error or output that nobody reads any more: `2>&1 | head`, a terminal that was closed.
+#[test]
+fn a_lost_terminal_changes_no_exit_code() {
+    let closed = || {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        Stdio::from(writer)
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let missing = text(&missing);
+    for (name, arguments, code) in [
+        ("ingest", &["shard", missing, "--out", "out"][..], 1),
+        ("tools", &["stats", missing, "--out", "out"], 1),
+        ("trainer", &["segment", missing, "--classes", ",", "--out", "y.png", "--checkpoint", "z"], 2),
+    ] {
+        let status = Command::new(program(name)).args(arguments).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(code), "{name} {arguments:?}");
+    }
+    // Progress and notes of work that succeeds.
+    let scenes = folder.path().join("scenes");
+    let render = ["scenes", "--out", text(&scenes), "--count", "2", "--size", "32"];
+    assert!(Command::new(program("tools")).args(render).stderr(closed()).status().unwrap().success());
+    assert_eq!(names(&scenes.join("images")).len(), 2);
+    // Results: a reader that has seen enough is no failure, a full disk is one.
+    let list = || {
+        let mut command = Command::new(program("trainer"));
+        command.arg("weights");
+        command
+    };
+    assert!(list().stdout(closed()).status().unwrap().success());
+    let full = list().stdout(fs::File::create("/dev/full").unwrap()).output().unwrap();
+    assert_eq!(full.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&full.stderr).starts_with("error: cannot write to standard output"));
 }

@@ -163,6 +163,9 @@ fn hostile_requests_are_rejected_with_a_message() {
     let (status, why) = question(&json!({"picture": "00", "classes": ["long".repeat(200)]}).to_string());
     assert!(status == 400 && why.contains("characters"), "{status} {why}");
     assert_eq!(question("{").0, 400);
+    let many: Vec<String> = (0..255).map(|class| format!("a{class}|b{class}|c{class}|d{class}|e")).collect();
+    let (status, why) = question(&json!({"picture": "00", "classes": many}).to_string());
+    assert!(status == 400 && why.contains("1275 names"), "{status} {why}");
     let long = head("Content-Length: 1048576\r\nExpect: 100-continue\r\nConnection: close");
     let long = long.replace("/pictures", "/scores").replace("image/png", "application/json");
     assert_eq!(server.raw(long.as_bytes()).0, 413);
@@ -176,6 +179,37 @@ fn hostile_requests_are_rejected_with_a_message() {
         (&json!(160), &json!(120), &json!(14), &json!(19))
     );
     assert_eq!(server.interrupt(), Some(0));
+}
+
+/// Uploads that have begun but do not go on take no place from others.
+#[test]
+fn slow_uploads_hold_nobody_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(folder.path());
+    let server = Server::start(&run, &[]);
+    let photo = RgbImage::from_fn(160, 120, |x, y| Rgb([x as u8, y as u8, 90]));
+    let jpeg = encoded(&photo, ImageFormat::Jpeg);
+    let head = format!(
+        "POST /pictures HTTP/1.1\r\nHost: {}\r\nConnection: close\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n",
+        server.address,
+        jpeg.len()
+    );
+    let (first, rest) = jpeg.split_at(10);
+    let mut slow: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&server.address).unwrap();
+            stream.write_all(&[head.as_bytes(), first].concat()).unwrap();
+            stream
+        })
+        .collect();
+    server.send(&jpeg);
+    // They were all still open when the quick one was answered.
+    for stream in &mut slow {
+        stream.write_all(rest).unwrap();
+    }
+    for stream in slow {
+        assert_eq!(answer(stream).0, 200);
+    }
 }
 
 /// The best class of each pixel from similarities per patch, by the definition of bilinear up-sampling (half-pixel

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -130,6 +132,124 @@ fn a_resumed_run_has_the_weights_of_an_uninterrupted_one() {
     }
 }
 
+/// Names, inode numbers and bytes of everything in a run folder, without the log.
+fn files(run: &Path) -> Vec<(PathBuf, u64, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(run).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("tensorboard") {
+            all.extend(files(&path));
+        } else if path.is_file() && !path.ends_with(".lock") && !path.ends_with("log.jsonl") {
+            let number = fs::metadata(&path).unwrap().ino();
+            all.push((path.clone(), number, fs::read(&path).unwrap()));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A scheduler starts a finished run again: there is nothing to do, and nothing is written anew that a kill could tear.
+#[test]
+fn a_finished_run_that_is_resumed_keeps_its_files() {
+    let place = Place::new();
+    done(&place.train("run", &[]).output().unwrap());
+    let before = files(&place.at("run"));
+    let again = done(&place.train("run", &["--resume"]).output().unwrap());
+    assert_eq!((&again["steps"], &again["interrupted"]), (&8.into(), &false.into()));
+    assert!(files(&place.at("run")) == before, "the same files, not copies of them");
+}
+
+/// Two trainings would mix their checkpoints and logs.
+#[test]
+fn a_run_folder_is_used_by_one_training_at_a_time() {
+    let place = Place::new();
+    let long = ["--set", "steps=100000", "--set", "checkpoint.every=2", "--set", "checkpoint.keep=1"];
+    let mut first = place.train("run", &long).spawn().unwrap();
+    wait_for_step(&place.at("run"), 2, &mut first);
+    for more in [&["--resume"][..], &[]] {
+        let second = place.train("run", &[&long[..], more].concat()).output().unwrap();
+        assert_eq!(second.status.code(), Some(1), "{}", told(&second));
+        let problem = if more.is_empty() { "is not empty" } else { "in use by another training (process " };
+        assert!(told(&second).contains(problem), "{}", told(&second));
+    }
+    // The lock ends with its holder, even if that is killed.
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let mut third = place.train("run", &[&long[..], &["--resume"]].concat()).spawn().unwrap();
+    let step = fs::read_to_string(place.at("run/latest")).unwrap();
+    let step: u64 = step.trim_start_matches("step-").parse().unwrap();
+    wait_for_step(&place.at("run"), step + 2, &mut third);
+    third.kill().unwrap();
+    third.wait().unwrap();
+}
+
+/// A killed run has logged steps after its last checkpoint. They come again when it is resumed.
+#[test]
+fn a_resumed_run_logs_every_step_once() {
+    let place = Place::new();
+    let options = ["--set", "log_every=1", "--set", "checkpoint.every=5"];
+    done(&place.train("whole", &options).output().unwrap());
+    done(&place.train("run", &options).output().unwrap());
+    // As if it had been killed in step 8.
+    fs::remove_dir_all(place.at("run/step-00000008")).unwrap();
+    fs::write(place.at("run/latest"), "step-00000005").unwrap();
+    let mut log = fs::OpenOptions::new().append(true).open(place.at("run/log.jsonl")).unwrap();
+    log.write_all(b"{\"step\":9,\"lo").unwrap();
+    done(&place.train("run", &[&options[..], &["--resume"]].concat()).output().unwrap());
+    assert_eq!(losses(&place.at("run")), losses(&place.at("whole")));
+    assert_eq!(losses(&place.at("run")).len(), 8);
+}
+
+/// A scheduler that stops a run leaves it seconds: enough to save and copy the checkpoint, not to evaluate it.
+#[test]
+fn a_stopped_run_saves_and_copies_and_is_evaluated_later() {
+    let place = Place::new();
+    let held_out = place.at("held-out");
+    summary("tools", &["scenes", "--out", text(&held_out), "--count", "4", "--seed", "9"]);
+    let set = format!("evaluation.data={}", held_out.display());
+    let start = |name: &str, more: &[&str]| {
+        let copy = format!("checkpoint.copy_to={}", place.at(&format!("{name}-copy")).display());
+        let options = ["--set", &set, "--set", &copy, "--resume"];
+        place.train(name, &[&options[..], more].concat())
+    };
+    let latest = |name: &str| fs::read_to_string(place.at(name).join("latest")).unwrap();
+    let stop = |child: Child| {
+        Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(143), "{}", told(&output));
+    };
+
+    for (name, every) in [("training", "checkpoint.every=0"), ("evaluating", "checkpoint.every=2")] {
+        let mut child = start(name, &["--set", "steps=100000", "--set", every]).spawn().unwrap();
+        if name == "training" {
+            while fs::metadata(place.at("training/log.jsonl")).map_or(0, |log| log.len()) == 0 {
+                assert!(child.try_wait().unwrap().is_none(), "ended before its first line");
+                sleep(Duration::from_millis(5));
+            }
+        } else {
+            // `latest` is written before the evaluation starts.
+            wait_for_step(&place.at(name), 2, &mut child);
+        }
+        stop(child);
+        assert!(!place.at(name).join(latest(name)).join("evaluation.json").exists());
+        assert_eq!(latest(&format!("{name}-copy")), latest(name), "the last checkpoint was copied");
+        let copied = place.at(&format!("{name}-copy")).join(latest(name));
+        for part in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+            assert!(copied.join(part).is_file(), "{part}");
+        }
+    }
+
+    // The evaluation of the last checkpoint is made up for when the finished run is started again.
+    done(&start("run", &[]).output().unwrap());
+    fs::remove_file(place.at("run/step-00000008/evaluation.json")).unwrap();
+    let mut again = start("run", &[]);
+    done(&again.output().unwrap());
+    for run in ["run", "run-copy"] {
+        assert!(place.at(run).join("step-00000008/evaluation.json").is_file(), "{run}");
+        assert!(place.at(run).join("best").is_file(), "{run}");
+    }
+}
+
 /// Starts one of several ranks.
 fn start_rank(place: &Place, out: &str, rank: usize, world: usize, port: u16, more: &[&str]) -> Child {
     place
@@ -242,6 +362,18 @@ fn runs_that_cannot_continue_end_with_an_error() {
         serde_json::from_slice(&fs::read(kept.unwrap().join("samples.json")).unwrap()).unwrap();
     assert_eq!(samples["keys"].as_array().unwrap().len(), 16);
     assert!(!place.at("blown/latest").exists());
+
+    // Checkpoints between two lines of the log: the last one that is kept has finite weights.
+    let often = ["--set", "log_every=8", "--set", "checkpoint.every=1", "--set", "checkpoint.keep=1"];
+    let often = place.train("often", &[&options[..4], &often].concat()).output().unwrap();
+    assert_eq!(often.status.code(), Some(1));
+    assert!(told(&often).contains("NaN") && told(&often).contains("optimizer.lr"), "{}", told(&often));
+    if let Ok(latest) = fs::read_to_string(place.at("often/latest")) {
+        let model = fs::read(place.at("often").join(latest).join("model.safetensors")).unwrap();
+        let header = u64::from_le_bytes(model[..8].try_into().unwrap()) as usize;
+        let values = model[8 + header..].as_chunks::<4>().0;
+        assert!(values.iter().all(|value| f32::from_le_bytes(*value).is_finite()));
+    }
 
     // A dry run writes an image and nothing else.
     let picture = place.at("first.png");

@@ -1,5 +1,9 @@
 //! Render synthetic scenes; count, query, report and list the samples and concepts of shards; measure the loader.
 
+// Without panics; see `loader/src/lines.rs`.
+#[macro_use(eprintln, println)]
+extern crate loader;
+
 mod bench;
 mod classes;
 mod folder;

@@ -9,10 +9,12 @@
 //! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json; evaluation.json if it was evaluated
 //! run/latest                 name of the newest checkpoint
 //! run/best                   name of the checkpoint with the highest mIoU, if checkpoints are evaluated
+//! run/.lock                  locked while a training uses the folder
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use loader::source;
@@ -36,6 +38,7 @@ const EVALUATION: &str = "evaluation.json";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+const LOCK: &str = ".lock";
 /// Prefix of the state-dict keys of a trained vision tower, as in open_clip.
 const VISUAL: &str = "visual.";
 
@@ -79,24 +82,82 @@ pub fn vision_path(run: &Path) -> PathBuf {
     run.join(VISION)
 }
 
-/// Creates the run folder with the settings and the frozen vision tower; an error if it contains anything else already.
-pub fn create_run(settings: &Settings) -> Result<()> {
+/// A run folder that no other training can use at the same time. The lock ends with the process, however it ends.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
+impl RunLock {
+    /// Locks a run folder, and removes the temporary files that killed trainings left in it.
+    ///
+    /// # Errors
+    /// Another training uses the folder.
+    pub fn take(run: &Path) -> Result<Self> {
+        let path = run.join(LOCK);
+        // Not truncated: it may be the file of another training.
+        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+        let mut file = open.map_err(writing(&path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let problem = format!(
+                    "is in use by another training ({}); wait until it has ended, or choose another `out`",
+                    holder.trim()
+                );
+                return Err(Error::Invalid { path: run.to_owned(), problem });
+            }
+            Err(TryLockError::Error(why)) => eprintln!(
+                "warning: the file system cannot lock {}: {why}. Make sure that no other training uses this folder",
+                path.display()
+            ),
+        }
+        // For the message above; without it, the lock is as good.
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let holder = format!("process {} on {}\n", std::process::id(), host.trim());
+        let _ = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
+        for entry in fs::read_dir(run).map_err(reading(run))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(concepts::files::TEMPORARY) {
+                let path = entry.path();
+                let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+                removed.map_err(writing(&path))?;
+            }
+        }
+        Ok(Self { _file: file })
+    }
+}
+
+/// Creates the run folder with the settings and the frozen vision tower, and locks it; an error if it contains anything
+/// else already.
+pub fn create_run(settings: &Settings) -> Result<RunLock> {
     let run = &settings.out;
     // Files that a killed start left behind are overwritten.
-    let left_over = |name: &str| name == VISION || name.starts_with(concepts::files::TEMPORARY);
-    let mut entries = if run.exists() { Some(fs::read_dir(run).map_err(reading(run))?) } else { None };
-    if entries.iter_mut().flatten().flatten().any(|entry| !left_over(&entry.file_name().to_string_lossy())) {
-        return Err(Error::Invalid {
+    let left_over =
+        |name: &str| [VISION, LOCK].contains(&name) || name.starts_with(concepts::files::TEMPORARY);
+    let check_empty = || -> Result<()> {
+        let entries = fs::read_dir(run).map_err(reading(run))?;
+        if entries.flatten().all(|entry| left_over(&entry.file_name().to_string_lossy())) {
+            return Ok(());
+        }
+        Err(Error::Invalid {
             path: run.clone(),
             problem: "is not empty: to continue the run in it add --resume, otherwise choose another `out`"
                 .to_owned(),
-        });
+        })
+    };
+    // Before the lock, so that a folder of something else gets no file.
+    if run.exists() {
+        check_empty()?;
     }
     let frozen = settings.objective.name != Objective::Clip;
     if frozen {
         File::open(&settings.vision.weights).map_err(reading(&settings.vision.weights))?;
     }
     fs::create_dir_all(run).map_err(writing(run))?;
+    let lock = RunLock::take(run)?;
+    // Another training may have started and ended here since.
+    check_empty()?;
     if frozen {
         settings.vision.copy_to(&vision_path(run))?;
     }
@@ -104,7 +165,8 @@ pub fn create_run(settings: &Settings) -> Result<()> {
     let text = toml::to_string(settings)
         .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
     let path = run.join(SETTINGS);
-    concepts::files::write_atomic(&path, text.as_bytes()).map_err(writing(&path))
+    concepts::files::write_atomic(&path, text.as_bytes()).map_err(writing(&path))?;
+    Ok(lock)
 }
 
 /// Whether this folder is a run folder.
@@ -112,15 +174,37 @@ pub fn exists(run: &Path) -> bool {
     run.join(SETTINGS).exists()
 }
 
-/// Writes a checkpoint under a temporary name, renames it, and makes `latest` point to it.
+/// The name of a checkpoint in a file such as `latest`; empty if there is none.
+fn pointed(run: &Path, pointer: &str) -> String {
+    fs::read_to_string(run.join(pointer)).unwrap_or_default().trim().to_owned()
+}
+
+/// Writes a checkpoint under a temporary name, renames it, and makes `latest` point to it. If `latest` points to a
+/// checkpoint of this step already, nothing is written: the run was resumed from it and has taken no step since.
+///
+/// # Errors
+/// Also if a weight is NaN or infinite: the run could not continue from such a checkpoint, and it would replace a good one.
 pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &Optimizer) -> Result<PathBuf> {
     let name = format!("step-{:08}", state.step);
     let target = run.join(&name);
+    let latest = pointed(run, LATEST);
+    if latest == name {
+        return Ok(target);
+    }
+    if let Some((weight, _)) = named.iter().find(|(_, tensor)| tensor.isfinite().all().int64_value(&[]) == 0)
+    {
+        let last = if latest.is_empty() { "there is none yet".to_owned() } else { format!("it is {latest}") };
+        return Err(Error::Failed(format!(
+            "step {}: {weight} has values that are NaN or infinite, so no checkpoint is saved; lower optimizer.lr and resume \
+             from the last checkpoint ({last})",
+            state.step
+        )));
+    }
     let temporary = concepts::files::temporary_path(&target);
     let written = write_parts(&temporary, state, named, optimizer).and_then(|()| {
         if target.exists() {
             // A run was killed between the renaming and the update of `latest`.
-            fs::remove_dir_all(&target).map_err(writing(&target))?;
+            remove(&target)?;
         }
         fs::rename(&temporary, &target).map_err(writing(&target))?;
         concepts::files::sync_parent(&target).map_err(writing(run))?;
@@ -131,6 +215,13 @@ pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &O
         let _ = fs::remove_dir_all(&temporary);
     }
     written.map(|()| target)
+}
+
+/// Removes a checkpoint. It first loses its name, so that a part of it is never taken for a checkpoint.
+fn remove(checkpoint: &Path) -> Result<()> {
+    let aside = concepts::files::temporary_path(&checkpoint.with_extension("old"));
+    fs::rename(checkpoint, &aside).map_err(writing(checkpoint))?;
+    fs::remove_dir_all(&aside).map_err(writing(&aside))
 }
 
 fn write_parts(
@@ -150,14 +241,18 @@ fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     concepts::files::write_atomic(path, &text).map_err(writing(path))
 }
 
+/// Whether a checkpoint has been evaluated.
+pub fn is_scored(checkpoint: &Path) -> bool {
+    checkpoint.join(EVALUATION).exists()
+}
+
 /// Writes the scores of a checkpoint to its folder and, if its mIoU is the highest of the run, makes `best` point to it.
 pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> Result<()> {
     write_json(&checkpoint.join(EVALUATION), scores)?;
     let (Some(run), Some(name)) = (checkpoint.parent(), checkpoint.file_name()) else { return Ok(()) };
-    let best = fs::read_to_string(run.join(BEST)).ok().and_then(|name| {
-        let text = fs::read(run.join(name.trim()).join(EVALUATION)).ok()?;
-        serde_json::from_slice::<serde_json::Value>(&text).ok()?["miou"].as_f64()
-    });
+    let text = fs::read(run.join(pointed(run, BEST)).join(EVALUATION)).ok();
+    let best =
+        text.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok()?["miou"].as_f64());
     if best.is_none_or(|best| miou > best) {
         let path = run.join(BEST);
         concepts::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(writing(&path))?;
@@ -167,6 +262,8 @@ pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> R
 
 /// Copies a checkpoint of `run` to `target`, a folder or an address in an object store, after the other files of the run that
 /// are not there yet. As on disk, `latest` comes last, so that the copy is a usable run folder at any time.
+///
+/// Scores are copied with it if there are any; [`copy_scores`] adds them later.
 pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
     let name = checkpoint.file_name().unwrap_or_default();
     if !source::is_remote(target) {
@@ -179,16 +276,22 @@ pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
             source::upload(&from, &to)?;
         }
     }
-    for part in [MODEL, OPTIMIZER, EVALUATION, STATE] {
-        let from = checkpoint.join(part);
-        if from.exists() {
-            source::upload(&from, &target.join(name).join(part))?;
-        }
+    for part in [MODEL, OPTIMIZER, STATE] {
+        source::upload(&checkpoint.join(part), &target.join(name).join(part))?;
     }
-    for pointer in [BEST, LATEST] {
-        let from = run.join(pointer);
+    copy_scores(run, checkpoint, target)?;
+    Ok(source::upload(&run.join(LATEST), &target.join(LATEST))?)
+}
+
+/// Adds the scores of a checkpoint, and which one is the best, to a copy of it.
+pub fn copy_scores(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
+    let name = Path::new(checkpoint.file_name().unwrap_or_default());
+    for (from, to) in [
+        (checkpoint.join(EVALUATION), target.join(name).join(EVALUATION)),
+        (run.join(BEST), target.join(BEST)),
+    ] {
         if from.exists() {
-            source::upload(&from, &target.join(pointer))?;
+            source::upload(&from, &to)?;
         }
     }
     Ok(())
@@ -201,7 +304,7 @@ pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
         return Ok(());
     }
     // The newest by name may be one that a killed run wrote before it updated `latest`.
-    let named = [BEST, LATEST].map(|pointer| fs::read_to_string(run.join(pointer)).unwrap_or_default());
+    let named = [BEST, LATEST].map(|pointer| pointed(run, pointer));
     let mut names: Vec<String> = fs::read_dir(run)
         .map_err(reading(run))?
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
@@ -210,9 +313,8 @@ pub fn remove_old(run: &Path, keep: usize) -> Result<()> {
     // By number: from step 100,000,000 on, names have more digits.
     names.sort_by_key(|name| (name.len(), name.clone()));
     names.truncate(names.len().saturating_sub(keep));
-    for name in names.iter().filter(|name| named.iter().all(|kept| kept.trim() != name.as_str())) {
-        let folder = run.join(name);
-        fs::remove_dir_all(&folder).map_err(writing(&folder))?;
+    for name in names.iter().filter(|name| !named.contains(name)) {
+        remove(&run.join(name))?;
     }
     Ok(())
 }
@@ -446,5 +548,67 @@ mod tests {
                 .to_string();
             assert!(error.contains(message), "{error}");
         }
+    }
+
+    /// A run folder, and a state, weights and optimizer to save in it.
+    fn some_run() -> (tempfile::TempDir, State, Vec<(String, Tensor)>, Optimizer) {
+        let state = State::new(&Settings::default(), 3, (0, 3), "", 0);
+        let named = vec![("weight".to_owned(), Tensor::from_slice(&[1.0_f32, 2.0]))];
+        let optimizer = Optimizer::new(&Settings::default().optimizer, Vec::new());
+        (tempfile::tempdir().unwrap(), state, named, optimizer)
+    }
+
+    #[test]
+    fn a_save_that_changes_nothing_touches_nothing() {
+        use std::os::unix::fs::MetadataExt;
+        let (run, mut state, named, optimizer) = some_run();
+        let first = save(run.path(), &state, &named, &optimizer).unwrap();
+        let folder = |path: &Path| fs::metadata(path).unwrap().ino();
+        let number = folder(&first);
+        assert_eq!(save(run.path(), &state, &named, &optimizer).unwrap(), first);
+        assert_eq!(folder(&first), number, "the checkpoint was replaced");
+        // One that `latest` does not name was left by a run that was killed, and is replaced.
+        fs::write(run.path().join(LATEST), "step-00000002").unwrap();
+        fs::write(first.join(MODEL), "half").unwrap();
+        save(run.path(), &state, &named, &optimizer).unwrap();
+        assert!(fs::metadata(first.join(MODEL)).unwrap().len() > 4);
+        state.step = 4;
+        assert_ne!(save(run.path(), &state, &named, &optimizer).unwrap(), first);
+        assert_eq!(pointed(run.path(), LATEST), "step-00000004");
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_not_saved() {
+        let (run, mut state, mut named, optimizer) = some_run();
+        save(run.path(), &state, &named, &optimizer).unwrap();
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            named.push(("bad.weight".to_owned(), Tensor::from_slice(&[1.0, bad])));
+            state.step += 1;
+            let error = save(run.path(), &state, &named, &optimizer).unwrap_err().to_string();
+            assert!(error.contains("bad.weight") && error.contains("step-00000003"), "{error}");
+            named.pop();
+        }
+        assert_eq!(pointed(run.path(), LATEST), "step-00000003");
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 2, "the checkpoint and `latest`");
+    }
+
+    #[test]
+    fn a_folder_is_used_by_one_training_at_a_time() {
+        let run = tempfile::tempdir().unwrap();
+        let lock = RunLock::take(run.path()).unwrap();
+        let refused = RunLock::take(run.path()).unwrap_err().to_string();
+        let holder = format!("process {} on ", std::process::id());
+        assert!(refused.contains("in use by another training") && refused.contains(&holder), "{refused}");
+        drop(lock);
+        // What killed trainings left is removed, and nothing else.
+        let name = |name: &str| run.path().join(name);
+        fs::create_dir(name(".tmp-1-step-00000002")).unwrap();
+        fs::write(name(".tmp-1-step-00000002").join(MODEL), "half").unwrap();
+        fs::write(name(".tmp-7-latest"), "half").unwrap();
+        fs::write(name("notes.txt"), "mine").unwrap();
+        let _lock = RunLock::take(run.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(run.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".lock", "notes.txt"]);
     }
 }

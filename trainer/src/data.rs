@@ -121,7 +121,11 @@ pub fn loader(
         to_load.threads = data.threads;
     }
     to_load.prefetch = data.prefetch;
-    Ok(Loader::open(to_load)?)
+    let loader = Loader::open(to_load)?;
+    if let Some(warning) = loader.warning().filter(|_| group.is_first()) {
+        eprintln!("warning: {warning}");
+    }
+    Ok(loader)
 }
 
 /// A loader that gives only images, one by one, each exactly once: for the feature cache.

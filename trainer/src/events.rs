@@ -15,8 +15,9 @@ pub struct Events {
 }
 
 impl Events {
-    /// A new file in `folder`, which is created. TensorBoard joins all event files of a folder.
-    pub fn create(folder: &Path) -> Result<Self> {
+    /// A new file in `folder`, which is created, for a run that has taken `step` steps. TensorBoard joins all event files of
+    /// a folder.
+    pub fn create(folder: &Path, step: u64) -> Result<Self> {
         fs::create_dir_all(folder).map_err(writing(folder))?;
         let (seconds, process) = (now() as u64, std::process::id());
         let path = folder.join(format!("events.out.tfevents.{seconds}.{process}"));
@@ -26,6 +27,7 @@ impl Events {
         put_double(&mut event, 1, now());
         put_bytes(&mut event, 3, b"brain.Event:2");
         events.append(&event)?;
+        events.append(&start(step, now()))?;
         Ok(events)
     }
 
@@ -49,6 +51,18 @@ impl Events {
         let record = record(event);
         self.file.write_all(&record).map_err(writing(&self.path))
     }
+}
+
+/// The start of a session after `step` steps: TensorBoard drops what earlier files say about later steps.
+fn start(step: u64, time: f64) -> Vec<u8> {
+    let mut event = Vec::new();
+    put_double(&mut event, 1, time);
+    put_number(&mut event, 2, step + 1);
+    // SessionLog { status: START }
+    let mut session = Vec::new();
+    put_number(&mut session, 1, 1);
+    put_bytes(&mut event, 7, &session);
+    event
 }
 
 fn now() -> f64 {
@@ -136,6 +150,17 @@ mod tests {
         put_number(&mut event, 2, 300);
         put_bytes(&mut event, 5, &summary);
         let expected = "09000000000000f83f10ac022a0d0a0b0a046c6f7373150000803e";
-        assert_eq!(event.iter().map(|b| format!("{b:02x}")).collect::<String>(), expected);
+        assert_eq!(hexadecimal(&event), expected);
+    }
+
+    fn hexadecimal(bytes: &[u8]) -> String {
+        bytes.iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The same of `Event(wall_time=1.5, step=6, session_log=SessionLog(status=SessionLog.START))`. With it, tensorboard 2.20 shows
+    /// the scalars of an earlier file up to step 5 and those of this one from there on; without it, both.
+    #[test]
+    fn a_resumed_run_replaces_the_steps_that_come_again() {
+        assert_eq!(hexadecimal(&start(5, 1.5)), "09000000000000f83f10063a020801");
     }
 }

@@ -3,6 +3,8 @@
 //! NCCL is used for tensors on GPUs (tested with a single rank only), Gloo for everything else. In both, every rank must call the
 //! same operations in the same order.
 
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tch::{Device, Kind, Tensor};
@@ -29,6 +31,7 @@ struct Links {
     host: Gloo,
     store: Store,
     address: String,
+    timeout: Duration,
 }
 
 impl Group {
@@ -61,7 +64,7 @@ impl Group {
             }
             _ => None,
         };
-        Ok(Self { rank, world, links: Some(Links { device, host, store, address }) })
+        Ok(Self { rank, world, links: Some(Links { device, host, store, address, timeout }) })
     }
 
     /// The rank of this process, from 0.
@@ -77,6 +80,23 @@ impl Group {
     /// Whether this is rank 0, which writes the run folder and the log.
     pub fn is_first(&self) -> bool {
         self.rank == 0
+    }
+
+    /// Runs `wait`, which waits for the GPU. If a rank is lost, NCCL's operations on the GPU never end: after the time-out of the
+    /// group they are aborted, and the next operation of the group fails.
+    pub fn watch<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let Some(Links { device: Some(nccl), timeout, .. }) = &self.links else { return wait() };
+        let (waited, end) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                if end.recv_timeout(*timeout) == Err(RecvTimeoutError::Timeout) {
+                    nccl.abort();
+                }
+            });
+            let out = wait();
+            drop(waited);
+            out
+        })
     }
 
     /// Gathers the numbers of all ranks; the ranks may give different amounts.
@@ -174,6 +194,9 @@ impl Group {
     /// The error for a failed operation, which says which rank is missing. The remaining ranks set a key in the store; a rank that
     /// has not done so after a while is the missing one.
     fn lost(&self, links: &Links, source: &ShimError) -> Error {
+        if let Some(nccl) = &links.device {
+            nccl.abort();
+        }
         let started = Instant::now();
         let here = |rank: usize| links.store.get(&format!("left over/{rank}"));
         let reason = |rank: usize| links.store.get(&format!("stopped/{rank}"));

@@ -4,6 +4,10 @@
 //! [`train`] (the loop), [`segmenter`] and [`evaluation`] (the results), [`picture`] and [`serve`] (visualization), [`export`] and
 //! [`card`] (files for others).
 
+// Without panics; see `loader/src/lines.rs`.
+#[macro_use(eprintln, print, println)]
+extern crate loader;
+
 pub mod anomaly;
 pub mod attention;
 pub mod bench;

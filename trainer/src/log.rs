@@ -1,8 +1,8 @@
 //! The log of a run: progress lines, `log.jsonl` and TensorBoard. Rank 0 writes it for all ranks.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::PathBuf;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use loader::Position;
@@ -10,7 +10,7 @@ use loader::program::Progress;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use crate::error::{Error, Result, writing};
+use crate::error::{Error, Result, reading, writing};
 use crate::events::Events;
 use crate::group::Group;
 use crate::learner::StepOutput;
@@ -83,14 +83,16 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of a run that has taken `step` steps; new lines are appended.
+    /// Opens the log of a run that has taken `step` steps; new lines are appended. Lines of later steps, which a stopped
+    /// run wrote after its last checkpoint, are removed, because these steps come again.
     pub fn open(settings: &Settings, step: u64, device: Device, group: &Group) -> Result<Self> {
         let path = settings.out.join("log.jsonl");
         let (mut file, mut events, mut progress) = (None, None, None);
         if group.is_first() {
+            cut(&path, step)?;
             file = Some(OpenOptions::new().create(true).append(true).open(&path).map_err(writing(&path))?);
             if settings.tensorboard {
-                events = Some(Events::create(&settings.out.join("tensorboard"))?);
+                events = Some(Events::create(&settings.out.join("tensorboard"), step)?);
             }
             let bar = progress.insert(Progress::new("training", "steps", settings.steps));
             bar.advance(step, String::new);
@@ -178,18 +180,11 @@ impl Log {
         ];
         let present: Vec<&Tensor> = columns.iter().flatten().collect();
         let concepts: Vec<f64> = self.pending.iter().map(|p| p.report.concepts as f64).collect();
-        let sums = Tensor::stack(&present, 0).to_device(Device::Cpu);
+        let sums = group.watch(|| Tensor::stack(&present, 0).to_device(Device::Cpu));
         let sums = Tensor::cat(&[sums, Tensor::from_slice(&concepts).unsqueeze(0)], 0);
         group.sum(std::slice::from_ref(&sums))?;
         let losses = Vec::<f64>::try_from(sums.get(0))?;
-        if let Some((bad, loss)) = self.pending.iter().zip(&losses).find(|(_, loss)| !loss.is_finite()) {
-            return Err(Error::NotFinite {
-                step: bad.step,
-                loss: *loss,
-                position: bad.position,
-                samples: bad.first_keys.join(", "),
-            });
-        }
+        self.check(&losses)?;
         if self.first_loss.is_none() {
             self.first_loss = losses.first().copied();
         }
@@ -235,6 +230,27 @@ impl Log {
         Ok(line)
     }
 
+    /// Checks this rank's losses of the steps since the last line, before a checkpoint is saved.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if one of them is NaN or infinite.
+    pub fn check_losses(&self) -> Result<()> {
+        let losses: Vec<f64> = self.pending.iter().map(|p| p.report.loss.double_value(&[])).collect();
+        self.check(&losses)
+    }
+
+    fn check(&self, losses: &[f64]) -> Result<()> {
+        match self.pending.iter().zip(losses).find(|(_, loss)| !loss.is_finite()) {
+            None => Ok(()),
+            Some((bad, loss)) => Err(Error::NotFinite {
+                step: bad.step,
+                loss: *loss,
+                position: bad.position,
+                samples: bad.first_keys.join(", "),
+            }),
+        }
+    }
+
     /// Adds the scores of a checkpoint.
     pub fn scored(&mut self, step: u64, miou: f64, pixel_accuracy: f64) -> Result<()> {
         eprintln!("step {step}: mIoU {:.2} %, pixel accuracy {:.2} %", 100.0 * miou, 100.0 * pixel_accuracy);
@@ -252,6 +268,7 @@ impl Log {
         mut self,
         settings: &Settings,
         step: u64,
+        interrupted: bool,
         bank: usize,
         checkpoint: PathBuf,
         group: &Group,
@@ -265,7 +282,7 @@ impl Log {
         Summary {
             objective: settings.objective.name.to_string(),
             steps: step,
-            interrupted: step < settings.steps,
+            interrupted,
             ranks: group.world(),
             images_per_second: self.images as f64 * group.world() as f64 / seconds,
             data_wait: self.waited.as_secs_f64() / seconds,
@@ -319,6 +336,24 @@ impl Line {
         out.extend(self.utilization.map(|used| ("speed/utilization", used)));
         out
     }
+}
+
+/// Removes the lines of steps after `step` from a log, and a last line that a killed run could not finish.
+fn cut(path: &Path, step: u64) -> Result<()> {
+    let text = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.map_err(reading(path))?,
+    };
+    let stays = |line: &&[u8]| {
+        let line: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+        line.and_then(|line| line["step"].as_u64()).is_none_or(|of| of <= step)
+    };
+    let lines = text.split_inclusive(|&byte| byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let kept = lines.filter(stays).collect::<Vec<_>>().concat();
+    if kept.len() == text.len() {
+        return Ok(());
+    }
+    concepts::files::write_atomic(path, &kept).map_err(writing(path))
 }
 
 /// The progress message between two lines: empty until there is a first loss.
@@ -391,6 +426,21 @@ mod tests {
         };
         assert_eq!(of("concept_accuracy"), [Some(0.75), None, Some(0.25)], "steps with accuracy 0 count");
         assert_eq!(of("concept"), [Some(0.666_666_667), Some(0.0), Some(1.0)]);
+    }
+
+    #[test]
+    fn lines_after_the_last_checkpoint_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        cut(&path, 5).unwrap();
+        assert!(!path.exists());
+        let lines: Vec<String> = (1..=8).map(|step| format!("{{\"step\":{step},\"loss\":0.5}}\n")).collect();
+        for (step, left) in [(8, 8), (5, 5), (0, 0)] {
+            // Killed while it wrote a line.
+            fs::write(&path, lines.concat() + "{\"step\":9,\"lo").unwrap();
+            cut(&path, step).unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), lines[..left].concat());
+        }
     }
 
     #[test]

@@ -10,11 +10,11 @@ use serde::Serialize;
 use tch::{Device, Tensor};
 
 use crate::bench::{self, Measured};
-use crate::checkpoint::{self, Checkpoint, State};
+use crate::checkpoint::{self, Checkpoint, RunLock, State};
 use crate::data::{self, Prefetcher, VisionSource};
 use crate::error::{Error, Result};
-use crate::evaluation::SegmentationDataset;
-use crate::evaluation::periodic;
+use crate::evaluation::segmentation::SegmentationScores;
+use crate::evaluation::{SegmentationDataset, periodic};
 use crate::group::Group;
 use crate::launch::Launch;
 use crate::learner::{Learner, StepOutput};
@@ -30,7 +30,7 @@ pub struct Summary {
     pub objective: String,
     /// Steps taken when the run ended.
     pub steps: u64,
-    /// Whether the run was stopped before its last step.
+    /// Whether the run was stopped before its end: its last step, or the evaluation of its last checkpoint.
     pub interrupted: bool,
     /// Number of processes.
     pub ranks: usize,
@@ -185,13 +185,26 @@ struct Run<'a> {
     vision_hash: String,
     position: Position,
     learner: Learner<'a>,
+    /// On rank 0 of a training: no other training uses the run folder.
+    lock: Option<RunLock>,
+}
+
+/// What [`Run::save`] did.
+struct Saved {
+    step: u64,
+    folder: PathBuf,
+    /// Whether the checkpoint was to be evaluated, but the run is being stopped.
+    not_scored: bool,
 }
 
 impl<'a> Run<'a> {
     /// Opens everything that a run needs, new or from its newest checkpoint. Creates the run folder of a new run, after all checks
     /// that can reject the run.
     fn open(settings: &'a Settings, group: &Group, device: Device, resume: bool) -> Result<Self> {
-        let mut run = Self::prepare(settings, group, device)?;
+        // Before anything in the folder is read.
+        let resumed = resume && group.is_first() && checkpoint::exists(&settings.out);
+        let lock = if resumed { Some(RunLock::take(&settings.out)?) } else { None };
+        let mut run = Self { lock, ..Self::prepare(settings, group, device)? };
         let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check_same_settings(settings)?;
@@ -205,8 +218,8 @@ impl<'a> Run<'a> {
         }
         // A barrier: no rank has rejected the run. The broadcast below is another: rank 0 has created the run folder.
         group.gather_numbers(&[])?;
-        if group.is_first() && (!resume || !checkpoint::exists(&settings.out)) {
-            checkpoint::create_run(settings)?;
+        if group.is_first() && run.lock.is_none() {
+            run.lock = Some(checkpoint::create_run(settings)?);
         }
         let parameters: Vec<Tensor> =
             run.learner.parameters().into_iter().map(|(_, tensor)| tensor).collect();
@@ -235,6 +248,7 @@ impl<'a> Run<'a> {
             vision_hash,
             position: Position { epoch: 0, step: 0 },
             learner,
+            lock: None,
         })
     }
 
@@ -257,12 +271,14 @@ impl<'a> Run<'a> {
             eprintln!("training: {} steps of {batch} samples, maximum learning rate {lr}", settings.steps);
         }
         let mut feed = self.feed()?;
-        let mut saved = None;
+        let mut saved: Option<Saved> = None;
         let mut saved_at = Instant::now();
+        let mut stopped = false;
         while self.learner.step < settings.steps {
             // All ranks stop at the same step, whichever of them received the signal.
             let stop = group.gather_numbers(&[i64::from(interrupted())])?;
-            if stop.iter().flatten().any(|&stop| stop != 0) {
+            stopped = stop.iter().flatten().any(|&stop| stop != 0);
+            if stopped {
                 break;
             }
             let taken = self.step(&mut feed, group)?;
@@ -274,15 +290,17 @@ impl<'a> Run<'a> {
             if (every > 0 && self.learner.step.is_multiple_of(every))
                 || (minutes > 0.0 && saved_at.elapsed().as_secs_f64() > 60.0 * minutes)
             {
-                saved = Some((self.learner.step, self.save(group, &mut log)?));
+                saved = Some(self.save(group, &mut log, true)?);
                 saved_at = Instant::now();
             }
         }
-        let checkpoint = match saved {
-            Some((step, folder)) if step == self.learner.step => folder,
-            _ => self.save(group, &mut log)?,
+        let last = match saved {
+            Some(saved) if saved.step == self.learner.step => saved,
+            _ => self.save(group, &mut log, !stopped)?,
         };
-        Ok(log.finish(settings, self.learner.step, self.bank, checkpoint, group))
+        // Also where only the evaluation of the last checkpoint is missing: resumed, the run does it.
+        let interrupted = self.learner.step < settings.steps || last.not_scored;
+        Ok(log.finish(settings, self.learner.step, interrupted, self.bank, last.folder, group))
     }
 
     /// If the loss was not finite, saves this rank's part of the batch. If that fails too, the first error is still the one that is
@@ -302,23 +320,56 @@ impl<'a> Run<'a> {
         error
     }
 
-    /// Writes a checkpoint, evaluates it if the settings say so, and removes old ones. Rank 0 does this for all ranks.
-    fn save(&self, group: &Group, log: &mut Log) -> Result<PathBuf> {
+    /// Writes a checkpoint, copies it, evaluates it if the settings say so and it is asked for (`score`), and removes old
+    /// ones. Rank 0 does this for all ranks.
+    ///
+    /// A scheduler that stops a run gives it little time. So the checkpoint is safe, also at the place it is copied to,
+    /// before the evaluation starts, and a run that is being stopped is not evaluated.
+    fn save(&self, group: &Group, log: &mut Log, score: bool) -> Result<Saved> {
         let settings = self.learner.settings;
+        let step = self.learner.step;
         if !group.is_first() {
-            return Ok(settings.out.clone());
+            return Ok(Saved { step, folder: settings.out.clone(), not_scored: false });
         }
+        log.check_losses().map_err(|error| self.with_batch_saved(error, group))?;
         let position = (self.position.epoch, self.position.step);
-        let state = State::new(settings, self.learner.step, position, &self.vision_hash, self.bank);
+        let state = State::new(settings, step, position, &self.vision_hash, self.bank);
         let folder =
             checkpoint::save(&settings.out, &state, &self.learner.parameters(), &self.learner.optimizer)?;
-        if let Some(set) = &self.scored_on {
-            let scores = periodic::score(&Checkpoint::open(&folder)?, set, self.learner.device)?;
-            checkpoint::record_scores(&folder, &scores, scores.miou)?;
-            log.scored(self.learner.step, scores.miou, scores.pixel_accuracy)?;
+        self.copy(checkpoint::copy, &folder);
+        let mut not_scored = false;
+        if let Some(set) = self.scored_on.as_ref().filter(|_| !checkpoint::is_scored(&folder)) {
+            match self.score(&folder, set, score) {
+                Ok(scores) => {
+                    log.scored(step, scores.miou, scores.pixel_accuracy)?;
+                    self.copy(checkpoint::copy_scores, &folder);
+                }
+                Err(Error::Interrupted(_)) => {
+                    eprintln!("step {step} is not evaluated, because the run is being stopped");
+                    not_scored = true;
+                }
+                Err(error) => return Err(error),
+            }
         }
+        checkpoint::remove_old(&settings.out, settings.checkpoint.keep)?;
+        Ok(Saved { step, folder, not_scored })
+    }
+
+    /// Evaluates a checkpoint and records its scores, unless the run is being stopped.
+    fn score(&self, folder: &Path, set: &SegmentationDataset, wanted: bool) -> Result<SegmentationScores> {
+        if !wanted || interrupted() {
+            return Err(Error::Interrupted("the checkpoint is not evaluated".to_owned()));
+        }
+        let scores = periodic::score(&Checkpoint::open(folder)?, set, self.learner.device)?;
+        checkpoint::record_scores(folder, &scores, scores.miou)?;
+        Ok(scores)
+    }
+
+    /// Copies a checkpoint, or a part of it, to `checkpoint.copy_to`. A failure costs the copy, not the run.
+    fn copy(&self, copy: impl Fn(&Path, &Path, &Path) -> Result<()>, checkpoint: &Path) {
+        let settings = self.learner.settings;
         if let Some(target) = &settings.checkpoint.copy_to
-            && let Err(error) = checkpoint::copy(&settings.out, &folder, target)
+            && let Err(error) = copy(&settings.out, checkpoint, target)
         {
             eprintln!(
                 "cannot copy the checkpoint of step {} to {}: {error}; the run continues",
@@ -326,7 +377,5 @@ impl<'a> Run<'a> {
                 target.display()
             );
         }
-        checkpoint::remove_old(&settings.out, settings.checkpoint.keep)?;
-        Ok(folder)
     }
 }

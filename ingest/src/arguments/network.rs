@@ -54,8 +54,9 @@ pub(crate) struct Network {
     /// PEM file of CA certificates to trust in addition to the system's, for example of your own mirror.
     #[arg(long, value_name = "FILE")]
     ca_certificates: Option<PathBuf>,
-    /// Proxy for all requests (http://host:port). It also resolves the host names, so --allow-private does not apply to
-    /// them. HTTP_PROXY and similar environment variables are ignored.
+    /// Proxy for all requests (http://host:port). It looks the host names up; those with a private address on this machine, or
+    /// with a name of a private network, are blocked as without a proxy. With --allow-private only the proxy looks names up.
+    /// HTTP_PROXY and similar environment variables are ignored.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
 }

@@ -11,6 +11,14 @@ pub fn is_public(address: IpAddr) -> bool {
     }
 }
 
+/// Whether a host name belongs to a private network whatever its address is: a name without a dot, or below a domain that
+/// is reserved for this machine or for private networks (RFC 6761, 6762, 8375; `internal` by ICANN).
+pub(super) fn is_private_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let Some((_, last)) = name.rsplit_once('.') else { return true };
+    ["localhost", "local", "internal"].contains(&last) || name.ends_with(".home.arpa")
+}
+
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
     !(a == 0
@@ -81,6 +89,20 @@ mod tests {
             "2001::1",
         ] {
             assert!(!is_public(inside.parse().unwrap()), "{inside}");
+        }
+    }
+
+    #[test]
+    fn names_of_private_networks() {
+        for inside in
+            ["localhost", "LOCALHOST.", "a.localhost", "printer.local", "db", "x.y.internal", "nas.home.arpa"]
+        {
+            assert!(is_private_name(inside), "{inside}");
+        }
+        for outside in
+            ["example.org", "localhost.example.org", "internal.example.", "arpa.example", "local.net"]
+        {
+            assert!(!is_private_name(outside), "{outside}");
         }
     }
 

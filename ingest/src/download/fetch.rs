@@ -51,6 +51,8 @@ pub(crate) struct Fetcher {
     client: Client,
     settings: Settings,
     allowed: Arc<Allowed>,
+    /// Checks the host names that a proxy will look up; `None` without a proxy.
+    for_proxy: Option<Resolver>,
     hosts: Hosts,
     in_flight: Arc<Semaphore>,
     jitter: std::hash::RandomState,
@@ -62,7 +64,8 @@ impl Fetcher {
         // Fails only if a provider is installed already, which is then used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let network = Arc::new(Network::default());
-        let mut allowed = settings.allow_private.clone();
+        let allowed = Arc::new(settings.allow_private.clone());
+        let mut proxy_host = None;
         let mut client = Client::builder()
             .user_agent(settings.user_agent())
             .redirect(reqwest::redirect::Policy::none())
@@ -74,8 +77,7 @@ impl Fetcher {
         if let Some(proxy) = &settings.proxy {
             let bad = |error: &dyn std::fmt::Display| Error::Usage(format!("--proxy {proxy}: {error}"));
             let url = Url::parse(proxy).map_err(|error| bad(&error))?;
-            // The user chose the proxy, so its address may be private.
-            allowed.hosts.extend(url.host_str().map(str::to_owned));
+            proxy_host = url.host_str().map(str::to_owned);
             client = client.proxy(Proxy::all(url).map_err(|error| bad(&error))?);
         }
         if let Some(path) = &settings.ca_certificates {
@@ -86,9 +88,10 @@ impl Fetcher {
                 .ok_or_else(|| Error::input(path, "has no PEM certificates for --ca-certificates"))?;
             client = client.tls_certs_merge(certificates);
         }
-        let allowed = Arc::new(allowed);
+        let resolver = Resolver::new(Arc::clone(&allowed), proxy_host);
+        let for_proxy = settings.proxy.is_some().then(|| resolver.clone());
         let client = client
-            .dns_resolver(Resolver::new(Arc::clone(&allowed)))
+            .dns_resolver(resolver)
             .build()
             .map_err(|error| Error::Client(format!("{:#}", anyhow::Error::from(error))))?;
         Ok(Self {
@@ -96,6 +99,7 @@ impl Fetcher {
             hosts: Hosts::new(settings.per_host, Arc::clone(&network)),
             in_flight: Arc::new(Semaphore::new(settings.in_flight)),
             allowed,
+            for_proxy,
             settings,
             jitter: std::hash::RandomState::new(),
             network,
@@ -145,7 +149,7 @@ impl Fetcher {
                 return Attempt::Failed(Failure::BadUrl, Arc::clone(started));
             };
             let (host, first) = (self.host(url), before.is_empty());
-            if let Err(failure) = self.check(url) {
+            if let Err(failure) = self.check(url).await {
                 return Attempt::Failed(failure, host);
             }
             if before.contains(url) {
@@ -193,15 +197,24 @@ impl Fetcher {
         }
     }
 
-    /// Checks the scheme, and the address if the URL has one instead of a host name. Host names are checked by the resolver.
-    fn check(&self, url: &Url) -> Result<(), Failure> {
+    /// Checks the scheme, and the address if the URL has one instead of a host name. Host names are checked by the resolver, when
+    /// it looks them up to connect or, if a proxy will connect, here.
+    async fn check(&self, url: &Url) -> Result<(), Failure> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(Failure::BadUrl);
         }
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => address.into(),
             Some(url::Host::Ipv6(address)) => address.into(),
-            Some(url::Host::Domain(_)) => return Ok(()),
+            Some(url::Host::Domain(name)) => {
+                return match &self.for_proxy {
+                    Some(resolver) => match timeout(self.settings.timeout, resolver.check(name)).await {
+                        Ok(checked) => checked,
+                        Err(_) => Err(Failure::LookUpFailed),
+                    },
+                    None => Ok(()),
+                };
+            }
             None => return Err(Failure::BadUrl),
         };
         if is_public(address) || self.allowed.address(address) { Ok(()) } else { Err(Failure::NotPublic) }

@@ -11,7 +11,7 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::OnceCell;
 
 use super::Allowed;
-use super::address::is_public;
+use super::address::{is_private_name, is_public};
 use super::failure::Failure;
 
 /// How long an answer is cached. (The system's interface does not report the TTL of the record.)
@@ -43,19 +43,41 @@ impl Entry {
 type LookUp = Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Answer> + Send>> + Send + Sync>;
 
 /// A caching resolver that returns only allowed addresses.
+#[derive(Clone)]
 pub(super) struct Resolver {
     look_up: LookUp,
     allowed: Arc<Allowed>,
+    /// The host of the proxy, which may have any address because the user chose it. With a proxy it is the only host that
+    /// is connected to; the hosts of URLs are only checked, by [`Resolver::check`].
+    proxy: Option<String>,
     names: Arc<Mutex<HashMap<String, Arc<Entry>>>>,
 }
 
 impl Resolver {
-    pub(super) fn new(allowed: Arc<Allowed>) -> Self {
-        Self::asking(allowed, Arc::new(|name| Box::pin(look_up(name))))
+    pub(super) fn new(allowed: Arc<Allowed>, proxy: Option<String>) -> Self {
+        Self::asking(allowed, proxy, Arc::new(|name| Box::pin(look_up(name))))
     }
 
-    fn asking(allowed: Arc<Allowed>, look_up: LookUp) -> Self {
-        Self { look_up, allowed, names: Arc::default() }
+    fn asking(allowed: Arc<Allowed>, proxy: Option<String>, look_up: LookUp) -> Self {
+        Self { look_up, allowed, proxy, names: Arc::default() }
+    }
+
+    /// Checks the host of a URL that a proxy will fetch. The proxy looks the name up itself, perhaps in a network of its own,
+    /// and would then give access to it: so the name must not be one of a private network, and must not have a private
+    /// address here. A name that cannot be looked up here is the proxy's: behind a proxy there is often no name server.
+    pub(super) async fn check(&self, name: &str) -> Result<(), Failure> {
+        if self.allowed.host(name) {
+            return Ok(());
+        }
+        if is_private_name(name) {
+            return Err(Failure::NotPublic);
+        }
+        let entry = self.entry(name);
+        let answer = entry.answer.get_or_init(|| (self.look_up)(name.to_owned())).await;
+        match answer {
+            Ok(addresses) if !addresses.iter().all(|&address| is_public(address)) => Err(Failure::NotPublic),
+            _ => Ok(()),
+        }
     }
 
     fn entry(&self, name: &str) -> Arc<Entry> {
@@ -79,12 +101,13 @@ impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let entry = self.entry(name.as_str());
         let (allowed, look_up) = (Arc::clone(&self.allowed), Arc::clone(&self.look_up));
+        let is_proxy = self.proxy.as_deref().is_some_and(|proxy| proxy.eq_ignore_ascii_case(name.as_str()));
         Box::pin(async move {
             let name = name.as_str();
             let addresses = entry.answer.get_or_init(|| look_up(name.to_owned())).await.clone()?;
             let usable: Vec<SocketAddr> = addresses
                 .iter()
-                .filter(|&&address| is_public(address) || allowed.host(name))
+                .filter(|&&address| is_public(address) || is_proxy || allowed.host(name))
                 .map(|&address| SocketAddr::new(address, 0))
                 .collect();
             if usable.is_empty() {
@@ -116,6 +139,10 @@ mod tests {
 
     /// A resolver with one public and one private name, and the number of lookups.
     fn resolver(allowed: Allowed) -> (Resolver, Arc<AtomicUsize>) {
+        with_proxy(allowed, None)
+    }
+
+    fn with_proxy(allowed: Allowed, proxy: Option<&str>) -> (Resolver, Arc<AtomicUsize>) {
         let asked = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&asked);
         let look_up = move |name: String| {
@@ -123,6 +150,7 @@ mod tests {
             let answer: Answer = match name.as_str() {
                 "public.example" => Ok([IpAddr::from([9, 9, 9, 9]), IpAddr::from([10, 0, 0, 1])].into()),
                 "private.example" => Ok([IpAddr::from([192, 168, 0, 1])].into()),
+                "good.example" => Ok([IpAddr::from([9, 9, 9, 9])].into()),
                 _ => Err(Failure::NameNotFound),
             };
             let answer = async move {
@@ -131,7 +159,7 @@ mod tests {
             };
             Box::pin(answer) as Pin<Box<dyn Future<Output = Answer> + Send>>
         };
-        (Resolver::asking(Arc::new(allowed), Arc::new(look_up)), asked)
+        (Resolver::asking(Arc::new(allowed), proxy.map(str::to_owned), Arc::new(look_up)), asked)
     }
 
     async fn addresses(resolver: &Resolver, name: &str) -> Result<Vec<String>, String> {
@@ -164,5 +192,28 @@ mod tests {
         let hosts = vec!["private.example".to_owned()];
         let (lenient, _) = resolver(Allowed { everything: false, hosts });
         assert_eq!(addresses(&lenient, "private.example").await.unwrap(), ["192.168.0.1"]);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_may_be_private_but_not_what_is_asked_of_it() {
+        let (resolver, _) = with_proxy(Allowed::default(), Some("private.example"));
+        assert_eq!(addresses(&resolver, "private.example").await.unwrap(), ["192.168.0.1"]);
+        // URLs that name the proxy's own host, this machine, or a host with a private address, also among public ones.
+        for blocked in [
+            "private.example",
+            "public.example",
+            "localhost",
+            "localhost.",
+            "a.localhost",
+            "db",
+            "x.internal",
+        ] {
+            assert!(matches!(resolver.check(blocked).await, Err(Failure::NotPublic)), "{blocked}");
+        }
+        resolver.check("good.example").await.unwrap();
+        resolver.check("unknown.example").await.unwrap();
+        let hosts = vec!["db".to_owned()];
+        let (lenient, _) = with_proxy(Allowed { everything: false, hosts }, None);
+        lenient.check("db").await.unwrap();
     }
 }

@@ -287,3 +287,40 @@ fn prometheus_metrics_are_served_during_the_run() {
     assert_eq!(code(&refused), 2);
     assert!(errors(&refused).contains(&taken), "{}", errors(&refused));
 }
+
+/// A proxy is contacted wherever it is, and asked only for what may be contacted without it.
+#[test]
+fn a_proxy_gives_no_access_to_private_addresses() {
+    let image = jpeg(40, 30, 1);
+    let proxy = Server::start(move |_, _, stream| respond(stream, "200 OK", &[], &image));
+    let own = format!("http://127.0.0.1:{}/own", proxy.port);
+    let public = "http://9.9.9.9/image.jpg";
+    let mut urls =
+        vec![own.as_str(), "http://127.0.0.1:9200/admin", "http://localhost:9200/admin", "http://[::1]/"];
+    urls.extend(["http://169.254.169.254/latest", "http://db/", "http://printer.local/", public]);
+    let folder = tempfile::tempdir().unwrap();
+    let (input, out) = (folder.path().join("urls.txt"), folder.path().join("out"));
+    fs::write(&input, urls.join("\n")).unwrap();
+    for (number, host) in ["127.0.0.1", "localhost"].into_iter().enumerate() {
+        let _ = fs::remove_dir_all(&out);
+        let address = format!("http://{host}:{}", proxy.port);
+        let output = ingest(&[
+            "download",
+            input.to_str().unwrap(),
+            "--out",
+            out.to_str().unwrap(),
+            "--retries",
+            "0",
+            "--image-size",
+            "16",
+            "--json",
+            "--proxy",
+            &address,
+        ]);
+        assert_eq!(summary(&output)["successes"], 1, "{}", errors(&output));
+        for url in &urls {
+            let asked = if *url == public { number + 1 } else { 0 };
+            assert_eq!(proxy.count(url), asked, "{url} through {address}");
+        }
+    }
+}

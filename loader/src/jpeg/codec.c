@@ -137,14 +137,16 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     size[0] = decoder->output_width;
     size[1] = decoder->output_height;
 
-    uint32_t right = area[0] + area[2], bottom = area[1] + area[3];
-    if (area[2] == 0 || area[3] == 0 || right > size[0] || bottom > size[1]) {
+    /* Without sums, which could wrap around. */
+    if (area[2] == 0 || area[3] == 0 || area[0] > size[0] || area[2] > size[0] - area[0] || area[1] > size[1] ||
+        area[3] > size[1] - area[1]) {
         snprintf(codec->message, sizeof codec->message, "the requested region is outside the image");
         jpeg_abort_decompress(decoder);
         return -1;
     }
     /* Chroma upsampling also reads neighbouring pixels; with this margin, the edges of the region are right, too. */
     const uint32_t margin = 4;
+    uint32_t right = area[0] + area[2];
     JDIMENSION left = area[0] > margin ? area[0] - margin : 0;
     right = right + margin < size[0] ? right + margin : size[0];
     JDIMENSION columns = right - left;

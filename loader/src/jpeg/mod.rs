@@ -289,6 +289,27 @@ mod tests {
         assert!(decode(&file).is_err());
     }
 
+    /// The sums of these sides and corners wrap around to numbers inside the image.
+    #[test]
+    fn a_region_outside_the_image_is_an_error_however_large_its_numbers_are() {
+        let file = case("4:2:0");
+        let inside = Area { left: 8, top: 8, width: 5, height: 5 };
+        let far = u32::MAX - 3;
+        for area in [
+            Area { left: far, ..inside },
+            Area { top: far, ..inside },
+            Area { width: far, ..inside },
+            Area { height: far, ..inside },
+            Area { left: far, top: far, ..inside },
+            Area { left: 37, ..inside },
+            Area { width: 0, ..inside },
+        ] {
+            let request = Request { area: Some(area), ..Request::WHOLE };
+            let error = Decoder::default().decode(&file, Vec::new(), |_, _| request).unwrap_err();
+            assert!(error.contains("outside the image"), "{area:?}: {error}");
+        }
+    }
+
     proptest! {
         /// A decoded region has the pixels of the whole image, at every scale.
         #[test]

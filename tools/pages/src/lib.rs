@@ -34,17 +34,22 @@ pub fn requested(command: fn() -> Command) -> Option<ExitCode> {
         [shell] if shell == "zsh" => print(&completions(command(), Shell::Zsh)),
         [shell] if shell == "fish" => print(&completions(command(), Shell::Fish)),
         _ => {
-            eprintln!("error: {OPTION} takes bash, zsh or fish, or man and a folder");
+            say(&format!("{OPTION} takes bash, zsh or fish, or man and a folder"));
             return Some(ExitCode::from(2));
         }
     };
     Some(match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
-            eprintln!("error: {problem}");
+            say(&problem);
             ExitCode::FAILURE
         }
     })
+}
+
+/// Prints an error. Unlike `eprintln!`, it does not panic where nobody reads it.
+fn say(error: &str) {
+    let _ = writeln!(io::stderr(), "error: {error}");
 }
 
 /// The completion script of a shell.

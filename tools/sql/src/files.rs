@@ -169,7 +169,9 @@ fn common(a: &DataType, b: &DataType) -> Option<DataType> {
         (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
         _ if signed(a) && signed(b) => Some(DataType::Int64),
         _ if a.is_numeric() && b.is_numeric() => Some(DataType::Float64),
-        _ => [a, b].iter().all(|kind| can_cast_types(kind, &DataType::Utf8View)).then_some(DataType::Utf8View),
+        _ => {
+            [a, b].iter().all(|kind| can_cast_types(kind, &DataType::Utf8View)).then_some(DataType::Utf8View)
+        }
     }
 }
 
@@ -180,10 +182,17 @@ mod tests {
     #[test]
     fn columns_are_united_by_name() {
         let schema = |columns: &[(&str, DataType)]| {
-            Schema::new(columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect::<Vec<_>>())
+            Schema::new(
+                columns.iter().map(|(name, kind)| Field::new(*name, kind.clone(), true)).collect::<Vec<_>>(),
+            )
         };
         let first = schema(&[("a", DataType::Int32), ("b", DataType::Null), ("c", DataType::Int64)]);
-        let other = schema(&[("c", DataType::Utf8View), ("d", DataType::Boolean), ("b", DataType::Float32), ("a", DataType::Int64)]);
+        let other = schema(&[
+            ("c", DataType::Utf8View),
+            ("d", DataType::Boolean),
+            ("b", DataType::Float32),
+            ("a", DataType::Int64),
+        ]);
         let expected = schema(&[
             ("a", DataType::Int64),
             ("b", DataType::Float32),

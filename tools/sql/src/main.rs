@@ -3,6 +3,10 @@
 //! A program of its own, because the engine takes longer to compile than everything else in this workspace together:
 //! `tools sql` starts it with the same arguments.
 
+// Without panics; see `loader/src/lines.rs`.
+#[macro_use(eprintln)]
+extern crate loader;
+
 mod engine;
 mod files;
 mod folder;

@@ -376,3 +376,29 @@ fn errors_name_files_that_do_not_match() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), "n\n6\n");
     assert!(String::from_utf8(output.stderr).unwrap().contains("lacks 1 of 3 shards"));
 }
+
+/// Where the address space is limited, threads with the usual stacks cannot all be started. The query has an answer or an
+/// error, but it ends.
+#[test]
+fn a_query_ends_where_memory_is_limited() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let query = "SELECT concept, count(*) AS mentions FROM mentions JOIN samples USING (shard, key) \
+                 GROUP BY concept ORDER BY mentions DESC, concept";
+    let expected = ask_tools(&set, query);
+    for kilobytes in [1_500_000, 1_000_000, 800_000, 600_000, 400_000] {
+        let script = format!("ulimit -v {kilobytes} && exec \"$0\" \"$@\"");
+        let output = Command::new("sh")
+            .args(["-c", &script, text(&program("tools-sql")), query, text(&set), "--format", "json"])
+            .output()
+            .unwrap();
+        let (rows, errors) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        if output.status.success() {
+            let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(rows, expected, "{kilobytes}");
+        } else {
+            assert!(errors.contains("allow more memory"), "{kilobytes}: {errors}");
+        }
+    }
+}

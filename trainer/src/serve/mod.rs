@@ -2,13 +2,14 @@
 //!
 //! Two threads own the towers (`worker`): one computes the features of an image, once; the other embeds class names and compares
 //! them with the stored features (`feature_store`). The page receives one similarity per class and patch and draws everything
-//! itself, so that thresholds, toggles and the values under the pointer need no request. `routes` lists the requests.
+//! itself, so that thresholds, toggles and the values under the pointer need no request. `routes` lists the requests,
+//! `connections` limits what one client can use.
 
+mod connections;
 mod feature_store;
 mod routes;
 mod worker;
 
-use std::future::IntoFuture;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -75,11 +76,12 @@ pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result
         let address = listener.local_addr().map_err(cannot)?;
         let app = Arc::new(App::new(vision, words, settings.clone(), &state, by, address));
         ready(address);
-        let server = axum::serve(listener, routes::router(app)).with_graceful_shutdown(interruption());
+        let limits = connections::Limits::default();
         tokio::select! {
-            ended = server.into_future() => ended.map_err(cannot),
-            () = async { interruption().await; tokio::time::sleep(GRACE).await } => Ok(()),
+            () = connections::serve(listener, routes::router(app), limits, interruption()) => {}
+            () = async { interruption().await; tokio::time::sleep(GRACE).await } => {}
         }
+        Ok::<_, Error>(())
     })?;
     runtime.shutdown_timeout(GRACE);
     Ok(())

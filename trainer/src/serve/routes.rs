@@ -10,23 +10,26 @@
 //!
 //! Errors are json {error}, with the HTTP status.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::body::{Body, HttpBody};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::ServeSettings;
+use super::connections::{Client, Supply, Taken};
 use super::feature_store::FeatureStore;
 use super::worker::{NoAnswer, Worker};
 use crate::checkpoint::State as RunState;
@@ -35,14 +38,18 @@ use crate::picture::{self, colour};
 use crate::segmenter::ClassVectors;
 use crate::words::WordList;
 
-/// Maximum number of uploads in memory; the bodies of further uploads are read later.
-const UPLOADS: usize = 8;
+/// Maximum memory of all request bodies, in uploads of the maximum size; one client can have half of it.
+const UPLOADS: u64 = 8;
 /// Maximum time of an upload.
 const UPLOAD_TIME: Duration = Duration::from_mins(1);
+/// Maximum time between two pieces of an upload.
+const STALL_TIME: Duration = Duration::from_secs(10);
 /// Maximum time until a response, including the time to wait for other requests.
 const REQUEST_TIME: Duration = Duration::from_mins(5);
 /// Maximum size of a request for scores, in bytes.
 const MAX_QUERY: usize = 64 << 10;
+/// Maximum number of class names in a request, with all synonyms.
+const MAX_NAMES: usize = 1024;
 /// Maximum length of a class name in characters; the text tower truncates prompts to its context length.
 const MAX_NAME: usize = 300;
 
@@ -54,7 +61,8 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 pub(super) struct App {
     vision: Worker<DenseVision>,
     words: Worker<FeatureStore>,
-    uploads: Semaphore,
+    /// Memory for request bodies, in bytes.
+    bodies: Arc<Supply>,
     settings: ServeSettings,
     model: Value,
     /// Whether requests from other machines are allowed.
@@ -87,7 +95,8 @@ impl App {
             "ramp": (0..256).map(|step| picture::ramp(step as f32 / 255.0).0).collect::<Vec<_>>(),
         });
         let open = !address.ip().is_loopback();
-        Self { vision, words, uploads: Semaphore::new(UPLOADS), settings, model, open }
+        let bodies = Supply::new(UPLOADS * settings.limits.bytes);
+        Self { vision, words, bodies, settings, model, open }
     }
 }
 
@@ -99,9 +108,8 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/page.js", get(|| async { page("text/javascript; charset=utf-8", include_str!("page.js")) }))
         .route("/model", get(|State(app): State<Arc<App>>| async move { Json(app.model.clone()) }))
         .route("/examples/{number}", get(example))
-        // `upload` reads the body itself, with another limit.
-        .route("/pictures", post(upload).layer(DefaultBodyLimit::disable()))
-        .route("/scores", post(scores).layer(DefaultBodyLimit::max(MAX_QUERY)))
+        .route("/pictures", post(upload))
+        .route("/scores", post(scores))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -144,7 +152,7 @@ async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Res
         // Before the body is read.
         refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(most))
     } else {
-        match tokio::time::timeout(REQUEST_TIME, next.run(request)).await {
+        match timeout(REQUEST_TIME, next.run(request)).await {
             Ok(response) => response,
             Err(_) => refused(StatusCode::REQUEST_TIMEOUT, "the request took too long".to_owned()),
         }
@@ -197,7 +205,11 @@ async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Resu
     }
 }
 
-async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Value>, Refused> {
+async fn upload(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Json<Value>, Refused> {
     let started = Instant::now();
     let kind =
         request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -206,23 +218,21 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Va
         let why = format!("the content type must be image/jpeg, image/png or image/webp, not {kind:?}");
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
-    let failed = Refused::from(NoAnswer::Failed);
-    let permit = app.uploads.acquire().await.map_err(|_| failed)?;
-    let bytes = body(request.into_body(), app.settings.limits.bytes as usize)
-        .await
-        .ok_or_else(|| Refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(app.settings.limits.bytes)))?;
+    let mut memory = Taken::nothing(&app.bodies, client);
+    let bytes = body(request.into_body(), app.settings.limits.bytes, &mut memory).await?;
     let id: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
 
     let limits = app.settings.limits;
     // Decoded by the worker, so that the pixels of only one image are in memory at a time.
     let seen = app.vision.ask(move |vision| {
         let photo = picture::photograph(&bytes, &limits)?;
+        // Not earlier: the job stays in the queue when its client is gone.
+        drop((bytes, memory));
         Ok::<_, String>((photo.dimensions(), vision.features(&photo)))
     });
     let ((width, height), features) = seen
         .await?
         .map_err(|why| Refused(StatusCode::UNPROCESSABLE_ENTITY, format!("this cannot be shown: {why}")))?;
-    drop(permit);
     let (rows, columns) = (features.size()[0], features.size()[1]);
     let kept = id.clone();
     app.words.ask(move |held| held.keep(kept, features)).await?;
@@ -236,9 +246,38 @@ async fn upload(State(app): State<Arc<App>>, request: Request) -> Result<Json<Va
     })))
 }
 
-/// A body of at most `most` bytes; `None` if it is longer, incomplete or takes too long.
-async fn body(body: Body, most: usize) -> Option<Bytes> {
-    tokio::time::timeout(UPLOAD_TIME, axum::body::to_bytes(body, most)).await.ok()?.ok()
+/// Reads a body of at most `most` bytes.
+async fn body(body: Body, most: u64, memory: &mut Taken) -> Result<Vec<u8>, Refused> {
+    match timeout(UPLOAD_TIME, pieces(body, most, memory)).await {
+        Ok(read) => read,
+        Err(_) => Err(too_slow()),
+    }
+}
+
+/// The same, without a limit of the whole time. Each piece takes its `memory` when it arrives, so that a slow client has no more
+/// of it than it has sent, and cannot keep others waiting.
+async fn pieces(mut body: Body, most: u64, memory: &mut Taken) -> Result<Vec<u8>, Refused> {
+    let mut bytes = Vec::new();
+    loop {
+        let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
+        let Some(frame) = timeout(STALL_TIME, next).await.map_err(|_| too_slow())? else {
+            return Ok(bytes);
+        };
+        let broken = |_| Refused(StatusCode::BAD_REQUEST, "the upload is incomplete".to_owned());
+        // Trailers are ignored.
+        let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
+        if (bytes.len() + piece.len()) as u64 > most {
+            return Err(Refused(StatusCode::PAYLOAD_TOO_LARGE, too_large(most)));
+        }
+        if !memory.take(piece.len() as u64) {
+            return Err(NoAnswer::Busy.into());
+        }
+        bytes.extend_from_slice(&piece);
+    }
+}
+
+fn too_slow() -> Refused {
+    Refused(StatusCode::REQUEST_TIMEOUT, "the upload took too long".to_owned())
 }
 
 #[derive(Deserialize)]
@@ -249,8 +288,13 @@ struct Question {
 
 async fn scores(
     State(app): State<Arc<App>>,
-    question: Result<Json<Question>, axum::extract::rejection::JsonRejection>,
+    Extension(client): Extension<Client>,
+    request: Request,
 ) -> Result<Response, Refused> {
+    let mut memory = Taken::nothing(&app.bodies, client);
+    let (head, sent) = request.into_parts();
+    let sent = body(sent, MAX_QUERY as u64, &mut memory).await?;
+    let question = Json::<Question>::from_request(Request::from_parts(head, sent.into()), &()).await;
     let Json(question) = question.map_err(|why| Refused(why.status(), why.body_text()))?;
     let refuse = |why: String| Refused(StatusCode::BAD_REQUEST, why);
     let list = WordList::new(question.classes.iter().map(String::as_str))
@@ -259,11 +303,26 @@ async fn scores(
         let start: String = long.chars().take(20).collect();
         return Err(refuse(format!("\"{start}...\" is longer than {MAX_NAME} characters")));
     }
+    if list.words.len() > MAX_NAMES {
+        let names = list.words.len();
+        return Err(refuse(format!(
+            "the list of classes has {names} names, but at most {MAX_NAMES} are allowed"
+        )));
+    }
+    // New names are embedded a few at a time, so that other requests come in between.
+    let list = Arc::new(list);
+    let failed = |why: crate::Error| refuse(why.to_string());
+    loop {
+        let some = Arc::clone(&list);
+        if app.words.ask(move |held| held.words.embed_some(&some.words)).await?.map_err(failed)? == 0 {
+            break;
+        }
+    }
     let scored = app.words.ask(move |held| held.scores(&question.picture, &list)).await?;
     let gone = || {
         Refused(StatusCode::GONE, "the features of this image are no longer stored; send it again".to_owned())
     };
-    let bytes = scored.map_err(|why| refuse(why.to_string()))?.ok_or_else(gone)?;
+    let bytes = scored.map_err(failed)?.ok_or_else(gone)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
 }
 

@@ -59,7 +59,12 @@ impl<T: 'static> Worker<T> {
         job: impl FnOnce(&mut T) -> R + Send + 'static,
     ) -> std::result::Result<R, NoAnswer> {
         let (back, answer) = oneshot::channel();
-        let job: Job<T> = Box::new(move |owned| drop(back.send(job(owned))));
+        let job: Job<T> = Box::new(move |owned| {
+            // Nobody waits for the result of a request whose client is gone.
+            if !back.is_closed() {
+                let _ = back.send(job(owned));
+            }
+        });
         self.jobs.try_send(job).map_err(|why| match why {
             TrySendError::Full(_) => NoAnswer::Busy,
             TrySendError::Disconnected(_) => NoAnswer::Failed,

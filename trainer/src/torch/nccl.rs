@@ -1,11 +1,13 @@
 //! NCCL for tensors on GPUs, through the C interface of the libnccl that libtorch_cuda has loaded.
 //!
-//! Operations run on libtorch's current CUDA stream, so no other synchronization is needed. NCCL does not notice a lost rank, but
-//! the Gloo group on the host does, which every step uses. This has been run with a single rank only.
+//! Operations run on libtorch's current CUDA stream, so no other synchronization is needed. NCCL does not notice a lost rank: its
+//! operations would wait on the GPU for ever. The Gloo group on the host, which every step uses, notices; then, or after a
+//! time-out, [`Nccl::abort`] ends them. This has been run with a single rank only, and `abort` never.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::mem::transmute;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Kind, Tensor};
 
@@ -45,6 +47,7 @@ struct Functions {
     group_start: unsafe extern "C" fn() -> c_int,
     group_end: unsafe extern "C" fn() -> c_int,
     destroy: unsafe extern "C" fn(Communicator) -> c_int,
+    abort: unsafe extern "C" fn(Communicator) -> c_int,
 }
 
 const SUM: c_int = 0;
@@ -99,6 +102,9 @@ impl Functions {
                 destroy: transmute::<Symbol, unsafe extern "C" fn(Communicator) -> c_int>(find(
                     c"ncclCommDestroy",
                 )?),
+                abort: transmute::<Symbol, unsafe extern "C" fn(Communicator) -> c_int>(find(
+                    c"ncclCommAbort",
+                )?),
             })
         }
     }
@@ -110,7 +116,12 @@ pub struct Nccl {
     functions: Functions,
     communicator: Communicator,
     device: usize,
+    /// Whether the communicator is gone.
+    aborted: AtomicBool,
 }
+
+// SAFETY: another thread calls `abort` only, which NCCL allows while an operation of the communicator is under way.
+unsafe impl Sync for Nccl {}
 
 impl Nccl {
     /// A new id, which rank 0 creates and shares.
@@ -133,10 +144,21 @@ impl Nccl {
         // SAFETY: `communicator` is written when the call succeeds.
         let result = unsafe { (functions.join)(&raw mut communicator, world as c_int, id, rank as c_int) };
         refused(functions, result)?;
-        Ok(Self { functions, communicator, device })
+        Ok(Self { functions, communicator, device, aborted: AtomicBool::new(false) })
+    }
+
+    /// Ends the operations that wait for other ranks. No operation is possible afterwards.
+    pub fn abort(&self) {
+        if !self.aborted.swap(true, Ordering::SeqCst) {
+            // SAFETY: created by ncclCommInitRank, and freed once: here or when dropped.
+            let _ = unsafe { (self.functions.abort)(self.communicator) };
+        }
     }
 
     fn stream(&self) -> Result<Stream, ShimError> {
+        if self.aborted.load(Ordering::SeqCst) {
+            return Err(ShimError("NCCL: the ranks did not answer in time".to_owned()));
+        }
         let mut stream = ptr::null_mut();
         // SAFETY: `stream` outlives the call.
         check(unsafe { torch_shim_current_stream(self.device as c_int, &raw mut stream) })?;
@@ -239,7 +261,9 @@ fn refused(functions: Functions, result: c_int) -> Result<(), ShimError> {
 
 impl Drop for Nccl {
     fn drop(&mut self) {
-        // SAFETY: created by ncclCommInitRank, destroyed once; after a failure nothing can be done.
-        let _ = unsafe { (self.functions.destroy)(self.communicator) };
+        if !self.aborted.load(Ordering::SeqCst) {
+            // SAFETY: created by ncclCommInitRank, destroyed once; after a failure nothing can be done.
+            let _ = unsafe { (self.functions.destroy)(self.communicator) };
+        }
     }
 }

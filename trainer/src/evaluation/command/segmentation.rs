@@ -156,7 +156,8 @@ impl SegmentationArgs {
         let names = self.class_names.unwrap_or(names);
         let asked: Vec<Vec<String>> =
             set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.prompts(names)).collect();
-        let mut segmenter = Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
+        let mut segmenter =
+            Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
         segmenter.pamr =
             (self.pamr > 0).then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() });
         let (scores, low) = evaluate(&set, &segmenter, &decision)?;
