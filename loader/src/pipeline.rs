@@ -444,16 +444,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_while_samples_are_counted_is_an_error_that_names_the_shard() {
+    fn a_panic_while_shards_are_read_is_an_error_that_names_the_shard() {
         let shards: Vec<PathBuf> = (0..6).map(|shard| format!("{shard:05}.tar").into()).collect();
         for threads in [1, 3] {
-            let counts = count(&shards, threads, |shard| Ok(10 * shard)).unwrap();
+            let counts = for_each_shard(&shards, threads, "tried", |shard| Ok(10 * shard)).unwrap();
             assert_eq!(counts, [0, 10, 20, 30, 40, 50]);
-            let panicking = |shard: u32| -> Result<u32, Error> {
+            let panicking = |shard: usize| -> Result<usize, Error> {
                 assert!(shard != 3, "on purpose");
                 Ok(10 * shard)
             };
-            let error = count(&shards, threads, panicking).unwrap_err().to_string();
+            let error = for_each_shard(&shards, threads, "tried", panicking).unwrap_err().to_string();
             assert!(error.contains("00003.tar") && error.contains("on purpose"), "{error}");
         }
     }

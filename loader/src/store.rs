@@ -59,6 +59,11 @@ impl Store {
         Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
     }
 
+    /// The list of shards.
+    pub(crate) fn shards(&self) -> &[PathBuf] {
+        &self.shards
+    }
+
     /// Whether any shard is remote.
     pub(crate) fn is_remote(&self) -> bool {
         self.shards.iter().any(|shard| source::is_remote(shard))
