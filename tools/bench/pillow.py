@@ -2,6 +2,7 @@
 
     python tools/bench/pillow.py PHOTOS    (a folder of JPEGs; needs Pillow and NumPy)
 
+Pillow 12 and 13 resize some regions in another order (docs/loader.md); what was used is printed.
 Crops to 224 px: the centre, and random ones of 90 to 100 % of the area, of 8 to 100 %, and of 0.2 to 2 % (enlarged).
 """
 

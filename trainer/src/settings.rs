@@ -143,7 +143,8 @@ pub struct DataSettings {
     /// Where captions come from: `"text"` (the sample's .txt), or `{ json = { key = "captions", choice = "random" } }` (a
     /// string or a list of strings in the sample's .json; `choice` is `first` or `random`).
     pub captions: CaptionSource,
-    /// JPEG decoder: `exact` (the pixels of Pillow) or `fast` (less exact, for images several times as large as `size`).
+    /// JPEG decoder: `exact` (Pillow's pixels before resizing) or `fast` (less exact, for images several times as large as
+    /// `size`).
     pub decoding: Decoding,
     /// Keep remote shards on a local disk: `{ folder = "DIR", limit = BYTES }`. If not set, only the bytes of the needed
     /// samples are fetched.
