@@ -384,12 +384,11 @@ mod tests {
 
     /// A step with this accuracy, or without mentions.
     fn step(step: u64, accuracy: Option<f64>) -> StepOutput {
-        let scalar = |value: f64| Tensor::from(value);
         let report = StepReport {
-            loss: scalar(2.0),
-            contrastive: scalar(1.0),
-            concept: Some(scalar(accuracy.map_or(0.0, |_| 1.0))),
-            concept_accuracy: Some(scalar(accuracy.unwrap_or(0.0))),
+            loss: Tensor::from(2.0),
+            contrastive: Tensor::from(1.0),
+            concept: Some(Tensor::from(accuracy.map_or(0.0, |_| 1.0))),
+            concept_accuracy: Some(Tensor::from(accuracy.unwrap_or(0.0))),
             concepts: if accuracy.is_some() { 3 } else { 0 },
         };
         let batch = loader::Batch {

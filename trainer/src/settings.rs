@@ -270,14 +270,13 @@ impl VisionSettings {
     /// Sets `position`, unless it is set, to that of the library whose state-dict keys the file of `weights` has. Returns a line
     /// that says which it is; `option` is the option or setting that chooses it.
     pub fn settle_position(&mut self, option: &str) -> Result<String> {
-        let (position, reason) = match self.position {
-            Some(position) => (position, format!("by {option}")),
-            None => {
-                let family = weights::family(&self.weights)?;
-                let reason =
-                    format!("because the file has the state-dict keys of {family}; {option} chooses another");
-                (family.position(), reason)
-            }
+        let (position, reason) = if let Some(position) = self.position {
+            (position, format!("by {option}"))
+        } else {
+            let family = weights::family(&self.weights)?;
+            let reason =
+                format!("because the file has the state-dict keys of {family}; {option} chooses another");
+            (family.position(), reason)
         };
         self.position = Some(position);
         let file = self.weights.display();
