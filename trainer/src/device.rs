@@ -90,9 +90,31 @@ pub fn send(tensor: &Tensor, device: Device) -> Tensor {
     }
 }
 
-/// Limits libtorch to `threads` CPU threads; 0 keeps its default, one per core.
+/// Limits libtorch to `threads` CPU threads; 0 keeps its default, one per core, but not more than the CPU limit of a container
+/// (cgroup) allows, of which libtorch does not know.
 pub fn limit_threads(threads: usize) {
-    if threads > 0 {
-        tch::set_num_threads(threads as i32);
+    let default = tch::get_num_threads().max(1) as usize;
+    let allowed = std::thread::available_parallelism().map_or(default, usize::from);
+    let chosen = std::env::var_os("OMP_NUM_THREADS").is_some();
+    let wanted = threads_to_use(threads, default, if chosen { default } else { allowed });
+    if wanted != default {
+        tch::set_num_threads(wanted as i32);
+    }
+}
+
+fn threads_to_use(wanted: usize, default: usize, allowed: usize) -> usize {
+    if wanted > 0 { wanted } else { default.min(allowed) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_no_more_threads_than_its_limit() {
+        assert_eq!(threads_to_use(0, 16, 16), 16);
+        assert_eq!(threads_to_use(0, 16, 2), 2, "a CPU limit of 2 on a machine with 16 cores");
+        assert_eq!(threads_to_use(0, 8, 16), 8, "libtorch counts cores, not hardware threads");
+        assert_eq!(threads_to_use(6, 16, 2), 6, "what the user asks for");
     }
 }

@@ -21,6 +21,7 @@ pub mod device;
 pub mod evaluation;
 pub mod events;
 pub mod export;
+pub mod fair_share;
 pub mod first_batch;
 pub mod group;
 pub mod launch;

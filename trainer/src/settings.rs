@@ -36,7 +36,8 @@ pub struct Settings {
     pub device: String,
     /// Number format in which the towers compute: `auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`.
     pub precision: Precision,
-    /// CPU threads of libtorch; 0 = one per core.
+    /// CPU threads of libtorch; 0 = one per core, but not more than the CPU limit of a container and, on a CPU, than
+    /// other programs leave free.
     pub threads: usize,
     /// Memory saver, as GradCache: each process embeds its part of the batch in pieces of this many samples. The loss still
     /// compares the whole global batch, and the gradients are the same. 0 = all samples at once.

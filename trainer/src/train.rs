@@ -1,5 +1,6 @@
 //! The training loop.
 
+use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ use crate::data::{self, Prefetcher, VisionSource};
 use crate::error::{Error, Result};
 use crate::evaluation::segmentation::SegmentationScores;
 use crate::evaluation::{SegmentationDataset, periodic};
+use crate::fair_share::FairShare;
 use crate::group::Group;
 use crate::launch::Launch;
 use crate::learner::{Learner, StepOutput};
@@ -274,12 +276,18 @@ impl<'a> Run<'a> {
         let mut saved: Option<Saved> = None;
         let mut saved_at = Instant::now();
         let mut stopped = false;
+        // Not where the user has chosen a number of threads.
+        let adapts = settings.threads == 0 && env::var_os("OMP_NUM_THREADS").is_none();
+        let mut share = if adapts && !self.learner.device.is_cuda() { FairShare::new() } else { None };
         while self.learner.step < settings.steps {
             // All ranks stop at the same step, whichever of them received the signal.
             let stop = group.gather_numbers(&[i64::from(interrupted())])?;
             stopped = stop.iter().flatten().any(|&stop| stop != 0);
             if stopped {
                 break;
+            }
+            if let Some(share) = &mut share {
+                share.adapt();
             }
             let taken = self.step(&mut feed, group)?;
             if let Err(error) = log.record(taken, &self.learner.logit_scale(), group) {
