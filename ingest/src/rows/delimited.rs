@@ -170,7 +170,7 @@ impl Read for CountQuotes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(buffer)?;
         self.ended |= count == 0 && !buffer.is_empty();
-        self.odd ^= buffer[..count].iter().filter(|&&byte| byte == b'"').count() % 2 == 1;
+        self.odd = buffer[..count].iter().fold(self.odd, |odd, &byte| odd ^ (byte == b'"'));
         Ok(count)
     }
 }
@@ -181,13 +181,11 @@ fn split_at_tabs(line: &[u8], quoting: bool, record: &mut ByteRecord) {
     record.clear();
     let mut rest = line;
     loop {
-        let (field, after) = match quoting.then(|| quoted(rest)).flatten() {
-            Some(found) => found,
-            None => {
-                let end = rest.iter().position(|&byte| byte == b'\t').unwrap_or(rest.len());
-                (Cow::Borrowed(&rest[..end]), &rest[end..])
-            }
-        };
+        let (field, after) = quoting.then(|| quoted(rest)).flatten().unwrap_or_else(|| {
+            let (field, after) =
+                rest.split_at(rest.iter().position(|&byte| byte == b'\t').unwrap_or(rest.len()));
+            (Cow::Borrowed(field), after)
+        });
         record.push_field(&field);
         match after.split_first() {
             Some((_, after)) => rest = after,
