@@ -98,7 +98,7 @@ fn values_and_gradients_are_the_references() {
             worst = worst.max(close(&format!("{name}: concept"), &concept, &case["concept"]));
             let accuracy = accuracy.double_value(&[]) - case["accuracy"].as_f64().unwrap();
             assert!(accuracy.abs() < 1e-6, "{name}: the concept accuracy is off by {accuracy}");
-            loss = loss + concept * settings.concept_weight;
+            loss += concept * settings.concept_weight;
         }
         loss.backward();
         let gradients = &case["gradients"];
