@@ -170,6 +170,7 @@ fn matching(path: &Path, pattern: &glob::Pattern) -> Result<Vec<PathBuf>, Error>
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fits = |file: &PathBuf| {
         stem(file).is_some()
+            && !is_apple_double(file)
             && file.file_name().and_then(|name| name.to_str()).is_some_and(|name| pattern.matches(name))
     };
     let files: Vec<_> = source::list(folder)?.into_iter().filter(fits).collect();

@@ -154,7 +154,7 @@ impl Records {
         let lines = from.position().line().saturating_sub(record.position()?.line());
         let bytes = from.get_ref();
         // The parser ends the field without saying so; quotes come in pairs otherwise.
-        (lines > 1 && bytes.ended && bytes.odd && from.is_done()).then_some(lines)
+        (lines > 1 && bytes.ended && bytes.odd).then_some(lines)
     }
 }
 

@@ -258,6 +258,9 @@ fn sparse_members_are_named() {
     // The member's type is that of a sparse file in GNU's own format.
     let mut gnu = tar();
     gnu[156] = b'S';
+    // One piece, of the 9 bytes from byte 0 on; the size of the whole file.
+    gnu[386..410].copy_from_slice(b"00000000000\x0000000000011\0");
+    gnu[483..495].copy_from_slice(b"00000000011\0");
     let sum: u32 = gnu[..512]
         .iter()
         .enumerate()

@@ -55,7 +55,7 @@ pub struct SegmentationArgs {
     /// [default: 0.4].
     #[arg(long)]
     threshold: Option<f64>,
-    /// With `--background threshold` or `--pamr`: scale of the similarities before the softmax [default: the logit scale that the
+    /// With `--background threshold`: scale of the similarities before the softmax [default: the logit scale that the
     /// model learned].
     #[arg(long)]
     scale: Option<f64>,
@@ -221,8 +221,8 @@ impl SegmentationArgs {
         if self.threshold.is_some() && !by_threshold {
             return unused("--threshold", "--background threshold");
         }
-        if self.scale.is_some() && !by_threshold && self.pamr == 0 {
-            return unused("--scale", "--background threshold or --pamr");
+        if self.scale.is_some() && !by_threshold {
+            return unused("--scale", "--background threshold");
         }
         if self.split.is_some() && self.dataset == "folder" {
             return unused("--split", "a published dataset");
