@@ -119,16 +119,23 @@ fn outputs_that_cannot_be_written() {
 fn the_trainer_fails_before_it_writes() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let pictures = at("pictures");
-    fs::create_dir(&pictures).unwrap();
-    for i in 0..4 {
-        picture(&pictures.join(format!("{i}.jpg")));
-        fs::write(pictures.join(format!("{i}.txt")), format!("a cat number {i} on a sofa")).unwrap();
-    }
+    let pack = |count: usize, shards: &Path| {
+        let pictures = at(&format!("pictures-{count}"));
+        fs::create_dir(&pictures).unwrap();
+        for i in 0..count {
+            picture(&pictures.join(format!("{i}.jpg")));
+            fs::write(pictures.join(format!("{i}.txt")), format!("a cat number {i} on a sofa")).unwrap();
+        }
+        summary("ingest", &["shard", text(&pictures), "--out", text(shards), "--resize-mode", "no"]);
+    };
     let (shards, tower, config, out) = (at("shards"), at("tower.safetensors"), at("run.toml"), at("run"));
-    summary("ingest", &["shard", text(&pictures), "--out", text(&shards), "--resize-mode", "no"]);
-    let pretrain =
-        ["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0", "--size", "32"];
+    let (more, real) = (at("more-shards"), at("real.safetensors"));
+    pack(4, &shards);
+    pack(8, &more);
+    let pretrain = |shards, tower| {
+        ["pretrain", "--shards", text(shards), "--out", text(tower), "--steps", "0", "--size", "32"]
+    };
+    summary("trainer", &pretrain(&more, &real));
 
     let train = |change: &str| {
         fs::write(&config, format!("out = '{}'\n{change}", out.display())).unwrap();
@@ -147,12 +154,12 @@ fn the_trainer_fails_before_it_writes() {
     };
     assert!(train("").contains("data.shards"));
     assert!(train("steps = 'many'").contains("run.toml"));
-    let message = train(&settings(&shards, &tower, ""));
+    let message = train(&settings(&shards, &real, ""));
     assert!(message.contains("00000.concepts.parquet"), "untagged shards: {message}");
     summary("ingest", &["tag", text(&shards)]);
     let message = train(&settings(&shards, &tower, ""));
     assert!(message.contains("tower.safetensors"), "missing vision tower: {message}");
-    let message = refused("trainer", &pretrain, 1);
+    let message = refused("trainer", &pretrain(&shards, &tower), 1);
     assert!(
         message.contains("batch") || message.contains("samples"),
         "4 images are fewer than a batch of 8: {message}"

@@ -1,5 +1,9 @@
 //! `trainer`: trains and evaluates models, and segments images with them.
 
+// Without panics; see `loader/src/lines.rs`.
+#[macro_use(eprintln, println)]
+extern crate loader;
+
 mod commands;
 
 use std::path::PathBuf;
