@@ -170,7 +170,7 @@ fn the_trainer_fails_before_it_writes() {
     fs::write(at("bank.txt"), "zebra\n").unwrap();
     let bank = format!("bank.names = '{}'", at("bank.txt").display());
     assert!(
-        train(&settings(&shards, &tower, &bank)).contains("bank"),
+        train(&settings(&shards, &real, &bank)).contains("bank"),
         "no caption mentions the concept of the bank"
     );
 
@@ -180,7 +180,7 @@ fn the_trainer_fails_before_it_writes() {
     let mut longer = fs::read(&tar).unwrap();
     longer.extend([0; 512]);
     fs::write(&tar, longer).unwrap();
-    let message = train(&settings(&shards, &tower, ""));
+    let message = train(&settings(&shards, &real, ""));
     assert!(
         message.contains(sidecar.file_name().unwrap().to_str().unwrap()) || message.contains("00000.tar"),
         "{message}"
