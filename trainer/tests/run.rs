@@ -4,7 +4,6 @@
 
 mod cached;
 mod download;
-mod effects;
 mod eval_command;
 mod evaluation;
 mod export;

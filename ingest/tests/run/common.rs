@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Cursor, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -100,6 +101,20 @@ fn serve(
         *count - 1
     };
     answer(&path, before, &mut stream);
+}
+
+/// A server of images. What fails differs between any two requests, so that a shard of two processes would not fit together.
+pub fn unreliable_server() -> Server {
+    let number = AtomicUsize::new(0);
+    Server::start(move |path, _, stream| {
+        let asked = number.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(Duration::from_millis((asked * 7 % 20) as u64));
+        if asked * 11 % 10 < 3 {
+            respond(stream, "404 Not Found", &[], b"");
+        } else {
+            respond(stream, "200 OK", &[], &jpeg(40 + path.len() as u32, 30, 1));
+        }
+    })
 }
 
 /// Sends a complete response and closes the connection.

@@ -7,12 +7,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Server, code, command, contents, errors, jpeg, respond, summary};
+use crate::common::{Server, code, command, contents, errors, jpeg, respond, summary, unreliable_server};
 
 /// Objects by key, and the order in which they were written.
 #[derive(Default)]
@@ -444,16 +444,7 @@ fn a_failed_upload_leaves_no_parts() {
 
 #[test]
 fn several_writers_share_a_dataset_in_a_store() {
-    let number = AtomicUsize::new(0);
-    let server = Server::start(move |path, _, stream| {
-        let asked = number.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(Duration::from_millis((asked * 7 % 20) as u64));
-        if asked * 11 % 10 < 3 {
-            respond(stream, "404 Not Found", &[], b"");
-        } else {
-            respond(stream, "200 OK", &[], &jpeg(40 + path.len() as u32, 30, 1));
-        }
-    });
+    let server = unreliable_server();
     let folder = tempfile::tempdir().unwrap();
     let input = folder.path().join("a.csv");
     let lines: String =

@@ -6,11 +6,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Server, code, command, contents, error_line, errors, ingest, jpeg, respond, summary};
+use crate::common::{
+    Server, code, command, contents, error_line, errors, ingest, jpeg, respond, summary, unreliable_server,
+};
 
 /// How often the tests with chance in them are repeated.
 fn rounds() -> usize {
@@ -44,17 +46,7 @@ fn verify(set: &Path) {
 
 #[test]
 fn a_job_that_was_submitted_several_times_makes_one_dataset() {
-    // What fails differs between any two requests, so that a shard of two processes would not fit together.
-    let number = AtomicUsize::new(0);
-    let server = Server::start(move |path, _, stream| {
-        let asked = number.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(Duration::from_millis((asked * 7 % 20) as u64));
-        if asked * 11 % 10 < 3 {
-            respond(stream, "404 Not Found", &[], b"");
-        } else {
-            respond(stream, "200 OK", &[], &jpeg(40 + path.len() as u32, 30, 1));
-        }
-    });
+    let server = unreliable_server();
     let folder = tempfile::tempdir().unwrap();
     let input = list(folder.path(), &server, 100);
     for round in 0..rounds() {

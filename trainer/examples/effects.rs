@@ -1,12 +1,14 @@
 //! Measures how much each difference between the paper and the authors' code changes the concept loss and its gradient, on a batch of
-//! a run: the tables in `docs/released.md`. It is a measurement and checks nothing, so it is not part of the tests. In two ranks:
+//! a run: the tables in `docs/released.md`. In two ranks:
 //!
 //! ```sh
 //! for rank in 0 1; do
 //!     RUN=$PWD/run SHARDS=$PWD/shards RANK=$rank WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 MASTER_PORT=29511 \
-//!         cargo test --release -p simzss-trainer --test run effects -- --ignored --nocapture &
+//!         cargo run --release -p simzss-trainer --example effects &
 //! done; wait
 //! ```
+
+#![allow(clippy::unwrap_used, reason = "a measurement ends at the first error")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,11 +73,8 @@ fn norm(x: &Tensor) -> f64 {
     x.norm().double_value(&[])
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn effects_of_the_released_code() {
-    let folder =
-        |name: &str| PathBuf::from(std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set")));
+fn main() {
+    let folder = |name: &str| PathBuf::from(std::env::var_os(name).unwrap_or_default());
     let launch = Launch::from_environment().unwrap();
     let group = launch.map_or_else(Group::alone, |launch| {
         Group::join(&launch, Device::Cpu, Duration::from_mins(10)).unwrap()
