@@ -29,7 +29,7 @@ fn cached_features_are_the_towers_rounded_to_bfloat16() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let tower = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 4 }, Device::Cpu);
-    fill(tower.named());
+    fill(&tower.named());
     trainer::weights::write(&at("tower.safetensors"), &tower.named()).unwrap();
 
     let mut tar = tar::Builder::new(File::create(at("00000.tar")).unwrap());

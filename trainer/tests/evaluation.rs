@@ -200,13 +200,13 @@ fn narrow_model() -> Model {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tower.safetensors");
     let tower = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 4 }, Device::Cpu);
-    fill(tower.named());
+    fill(&tower.named());
     weights::write(&path, &tower.named()).unwrap();
     let settings =
         VisionSettings { weights: path, position: Some(PositionResize::Timm), ..VisionSettings::default() };
     let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 16 }, 64, Device::Cpu);
-    fill(text.named());
+    fill(&text.named());
     Model {
         vision: Vision::Frozen(vision),
         text,
@@ -369,7 +369,7 @@ fn synonyms_give_a_class_its_best_word() {
 fn class_weights_are_open_clips() {
     let case = &fixture("cases.json")["class_weights"];
     let tower = TextTower::random(TextShape { width: 64, depth: 2, heads: 2, context: 77 }, 48, Device::Cpu);
-    fill(tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect());
+    fill(&tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect::<Vec<_>>());
     let names: Vec<String> =
         case["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
     let templates = trainer::templates::read("imagenet").unwrap();
@@ -390,7 +390,7 @@ fn clips_tower_is_open_clips_and_maskclip_its_values() {
                 (name.clone(), Tensor::zeros(ints(shape).as_slice(), (Kind::Float, Device::Cpu)))
             })
             .collect();
-        fill(images.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+        fill(&images);
         let text =
             TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 77 }, 48, Device::Cpu);
         let prefixed = images.into_iter().map(|(name, tensor)| (format!("visual.{name}"), tensor));

@@ -33,9 +33,10 @@ fn draws(count: i64, seed: u64) -> Tensor {
 }
 
 /// The same rule as `fill` in make.py.
-fn fill(mut named: Vec<(String, Tensor)>) {
-    named.sort_by(|a, b| a.0.cmp(&b.0));
-    for (index, (name, tensor)) in (0..).zip(&named) {
+fn fill(named: &[(String, Tensor)]) {
+    let mut sorted: Vec<_> = named.iter().collect();
+    sorted.sort_by(|a, b| a.0.cmp(&b.0));
+    for (index, (name, tensor)) in (0..).zip(sorted) {
         let size = tensor.size();
         let values = draws(tensor.numel() as i64, index).view(size.as_slice());
         let values = if size.len() > 1 {
@@ -52,16 +53,8 @@ fn fill(mut named: Vec<(String, Tensor)>) {
 
 /// A file with the keys and shapes of the case, filled by the formula.
 fn write(case: &Value, path: &Path) {
-    let named: Vec<(String, Tensor)> = case["tensors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| {
-            let size: Vec<i64> = serde_json::from_value(entry[1].clone()).unwrap();
-            (entry[0].as_str().unwrap().to_owned(), Tensor::zeros(size, (Kind::Float, Device::Cpu)))
-        })
-        .collect();
-    fill(named.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+    let named = crate::wave::tensors(case);
+    fill(&named);
     weights::write(path, &named).unwrap();
 }
 

@@ -60,6 +60,9 @@ fn step(objective: Objective, mentions: Vec<Mention>, micro_batch: usize) -> (f6
     (report.loss.double_value(&[]), named)
 }
 
+/// For gradients: float32 sums of some thousand products, in an order that depends on the CPU and on the pieces.
+const TOLERANCE: f64 = 2e-5;
+
 /// The largest difference, divided by the largest value if that is above 1.
 fn apart(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]).max(1.0)
@@ -75,7 +78,10 @@ fn gradients_do_not_depend_on_the_pieces() {
             for ((name, a), (_, b)) in whole.iter().zip(&pieces) {
                 assert!(a.defined() && b.defined(), "{name} has a gradient");
                 let error = apart(a, b);
-                assert!(error < 1e-5, "{objective}, pieces of {micro_batch}: {name} differs by {error:e}");
+                assert!(
+                    error < TOLERANCE,
+                    "{objective}, pieces of {micro_batch}: {name} differs by {error:e}"
+                );
             }
         }
     }
@@ -130,8 +136,8 @@ fn clip_trains_both_towers() {
         let report = gradients(&text, &settings, &input, &Group::alone(), micro_batch, Kind::Float).unwrap();
         assert!((report.loss.double_value(&[]) - textbook.double_value(&[])).abs() < 1e-5);
         for ((name, a), (_, b)) in expected.iter().zip(gradients_of(&vision, &text)) {
-            let apart = (a - b).abs().max().double_value(&[]);
-            assert!(apart < 1e-5, "pieces of {micro_batch}: {name} differs by {apart:e}");
+            let error = apart(a, &b);
+            assert!(error < TOLERANCE, "pieces of {micro_batch}: {name} differs by {error:e}");
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::wave::{fill, wave};
+use crate::wave::{fill, tensors, wave};
 use loader::crop::View;
 use loader::permutation::Draws;
 use loader::pixels::Painter;
@@ -39,7 +39,7 @@ fn the_vision_tower_is_timms() {
     let path = folder.path().join("tower.safetensors");
     let shape = VisionShape { width: 64, depth: 2, patch: 8, grid: 4 };
     let tower = VisionTower::random(shape, Device::Cpu);
-    fill(tower.named());
+    fill(&tower.named());
     weights::write(&path, &tower.named()).unwrap();
     // Without a tensor that only DINOv2 has, the file is one of timm's.
     let tower = VisionTower::read(&path, None, Kind::Float, Device::Cpu).unwrap();
@@ -73,7 +73,7 @@ fn the_vision_tower_is_timms() {
 fn the_text_tower_is_open_clips() {
     let shape = TextShape { width: 64, depth: 2, heads: 2, context: 32 };
     let tower = TextTower::random(shape, 48, Device::Cpu);
-    fill(tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect());
+    fill(&tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect::<Vec<_>>());
     let case = &cases()["text"];
     let tokenizer = concepts::bpe::Tokenizer::clip();
     let mut ids = Vec::new();
@@ -94,16 +94,8 @@ fn the_text_tower_is_open_clips() {
 
 /// A file with the keys and shapes that the library of the family saves, filled by the formula.
 fn theirs(case: &Value, path: &std::path::Path) {
-    let named: Vec<(String, Tensor)> = case["tensors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| {
-            let size: Vec<i64> = serde_json::from_value(entry[1].clone()).unwrap();
-            (entry[0].as_str().unwrap().to_owned(), Tensor::zeros(size, (Kind::Float, Device::Cpu)))
-        })
-        .collect();
-    fill(named.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+    let named = tensors(case);
+    fill(&named);
     weights::write(path, &named).unwrap();
 }
 
@@ -260,7 +252,7 @@ fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
     let tower = VisionTower::random(VisionShape { width: 64, depth: 1, patch: 8, grid: 4 }, Device::Cpu);
-    fill(tower.named());
+    fill(&tower.named());
     weights::write(&folder.join("tower"), &tower.named()).unwrap();
     // Long sides of 32.66, 33.49, 24.51, .. pixels at this size, which are truncated: rounding them would change the crop.
     let sides = [(83, 61), (61, 83), (60, 43), (97, 95), (24, 24), (200, 57), (20, 16), (90, 30)];

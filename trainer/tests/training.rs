@@ -62,7 +62,7 @@ fn vision(kind: Kind) -> VisionTower {
     let path = folder.path().join("tower.safetensors");
     let shape = VisionShape { width: OUTPUT, depth: 2, patch: 8, grid: 4 };
     let tower = VisionTower::random(shape, device());
-    fill(tower.named());
+    fill(&tower.named());
     trainer::weights::write(&path, &tower.named()).unwrap();
     VisionTower::read(&path, Some(PositionResize::Timm), kind, device()).unwrap()
 }
@@ -71,7 +71,7 @@ fn text(all: &Value) -> TextTower {
     let shape = TextShape { width: 32, depth: 2, heads: 2, context: context(all) as i64 };
     let tower = TextTower::random(shape, OUTPUT, device());
     // The logit scale keeps its initial value, that of CLIP.
-    fill(tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect());
+    fill(&tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect::<Vec<_>>());
     tower
 }
 
@@ -229,7 +229,7 @@ fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
     let text = text(&all);
     let shape = ClipShape { width: OUTPUT, depth: 2, patch: 8, output: OUTPUT };
     let vision = ClipVisionTower::random(shape, 4, Kind::Float, device()).trainable();
-    fill(vision.named());
+    fill(&vision.named());
     let settings = ObjectiveSettings { name: Objective::Clip, ..ObjectiveSettings::default() };
     let optimizer_settings = OptimizerSettings { lr: all["lr"].as_f64(), ..OptimizerSettings::default() };
     let named = || text.named().into_iter().chain(vision.named()).collect::<Vec<_>>();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::wave::fill;
+use crate::wave::{fill, tensors};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::towers::{TextShape, TextTower, VisionShape, VisionTower};
@@ -118,16 +118,8 @@ fn case(name: &str) -> Named {
     let cases = json("cases.json");
     let clip = &cases["clip_text"];
     let case = cases["families"].as_array().unwrap().iter().find(|case| case["name"] == name).unwrap_or(clip);
-    let named: Vec<(String, Tensor)> = case["tensors"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| {
-            let size: Vec<i64> = serde_json::from_value(entry[1].clone()).unwrap();
-            (entry[0].as_str().unwrap().to_owned(), Tensor::zeros(size, (Kind::Float, Device::Cpu)))
-        })
-        .collect();
-    fill(named.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect());
+    let named = tensors(case);
+    fill(&named);
     named.into_iter().collect()
 }
 
