@@ -121,6 +121,10 @@ fn word_end(text: &str, start: usize) -> usize {
             at += char_len(bytes[at]);
             continue;
         }
+        // Most words end here; the rest of the loop is slower.
+        if is_space(bytes, at) {
+            break;
+        }
         // These characters join two parts of a word if a letter or digit follows directly.
         let joint = match bytes[at] {
             b'-' | b'&' => 1,
