@@ -184,11 +184,15 @@ fn link_end(text: &str, words: &[Word], tags: &[Tag], end: usize, at: usize) -> 
     }
 }
 
-/// Whether the words before `at` are part of a title rather than of a sentence: no article is before them, and the text has
-/// no verb in the present or past.
+/// No title is longer. Otherwise a long text would be searched to its ends from every word.
+const MAX_TITLE: usize = 64;
+
+/// Whether the words before `at` are part of a title rather than of a sentence: no article is before them, and there is no
+/// verb in the present or past.
 fn is_title(tags: &[Tag], at: usize) -> bool {
-    !tags[..at].contains(&Tag::DT)
-        && !tags.iter().any(|tag| matches!(*tag, Tag::VBZ | Tag::VBP | Tag::VBD | Tag::MD))
+    let (start, end) = (at.saturating_sub(MAX_TITLE), tags.len().min(at + MAX_TITLE));
+    !tags[start..at].contains(&Tag::DT)
+        && !tags[start..end].iter().any(|tag| matches!(*tag, Tag::VBZ | Tag::VBP | Tag::VBD | Tag::MD))
 }
 
 /// Whether a number is written in digits or signs: "700", "x" in "8 x 10", "%".

@@ -231,6 +231,16 @@ fn a_stroke_without_spaces_joins_two_words_before_a_noun() {
 }
 
 #[test]
+fn a_title_is_not_searched_beyond_its_length() {
+    let title = vec!["soft/JJ bed/NN"; 40].join(" ");
+    let whole = |line: &str| line.matches('[').count() == 1;
+    assert!(whole(&bracketed(&title)), "one phrase");
+    assert!(!whole(&bracketed(&format!("{title} sleeps/VBZ"))), "not a title");
+    let filler = vec!["of/IN"; 70].join(" ");
+    assert!(whole(&bracketed(&format!("{title} {filler} sleeps/VBZ"))), "a verb far away");
+}
+
+#[test]
 fn a_long_run_of_modifiers_without_a_noun_ends() {
     assert_eq!(bracketed(&vec!["red/JJ"; 5000].join(" ")), vec!["red"; 5000].join(" "));
 }
