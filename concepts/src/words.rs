@@ -28,6 +28,16 @@ const SUFFIXES: [&[u8]; 17] = [
     b"gif", b"webp", b"pdf", b"mp4", b"zip",
 ];
 
+/// Abbreviations that keep their full stop before another word.
+const ABBREVIATIONS: [&[u8]; 36] = [
+    b"mr", b"mrs", b"ms", b"dr", b"st", b"jr", b"sr", b"mt", b"ft", b"vs", b"lt", b"rev", b"gen", b"col",
+    b"sgt", b"capt", b"gov", b"sen", b"prof", b"inc", b"ltd", b"co", b"corp", b"bros", b"jan", b"feb",
+    b"apr", b"aug", b"sept", b"sep", b"oct", b"nov", b"dec", b"ave", b"blvd", b"vol",
+];
+
+/// No abbreviation is longer.
+const MAX_ABBREVIATION: usize = 4;
+
 /// Splits `text` into words. The spans are in order, do not overlap, lie on character boundaries and leave out only
 /// whitespace. `words` is cleared first.
 pub fn split(text: &str, words: &mut Vec<Word>) {
@@ -111,6 +121,10 @@ fn word_end(text: &str, start: usize) -> usize {
             at += char_len(bytes[at]);
             continue;
         }
+        // Most words end here; the rest of the loop is slower.
+        if is_space(bytes, at) {
+            break;
+        }
         // These characters join two parts of a word if a letter or digit follows directly.
         let joint = match bytes[at] {
             b'-' | b'&' => 1,
@@ -132,11 +146,21 @@ fn word_end(text: &str, start: usize) -> usize {
         }
         at += joint;
     }
-    // "u.s." and "a.m." keep their last full stop.
-    if at < bytes.len() && bytes[at] == b'.' && at - start >= 3 && bytes[at - 2] == b'.' {
+    if at < bytes.len() && bytes[at] == b'.' && keeps_full_stop(text, start, at) {
         at += 1;
     }
     at
+}
+
+/// Whether the full stop at `end` belongs to the word before it: "u.s.", "mrs. smith", "f. scott fitzgerald".
+fn keeps_full_stop(text: &str, start: usize, end: usize) -> bool {
+    let bytes = text.as_bytes();
+    let more = bytes.get(end + 1) == Some(&b' ') && end + 2 < bytes.len();
+    match &bytes[start..end] {
+        [.., b'.', _] => end - start >= 3,
+        [initial] => more && initial.is_ascii_alphabetic() && bytes[end + 2].is_ascii_alphabetic(),
+        word => more && word.len() <= MAX_ABBREVIATION && ABBREVIATIONS.contains(&word),
+    }
 }
 
 /// Maximum number of labels of a host name that are checked, so that a text full of full stops does not take long.
@@ -212,6 +236,10 @@ mod tests {
         assert_eq!(
             cut("a beach.two dogs. come.on net.ball"),
             ["a", "beach", ".", "two", "dogs", ".", "come", ".", "on", "net", ".", "ball"]
+        );
+        assert_eq!(
+            cut("mrs. smith, r. r. martin, nov. 18 on 5th st."),
+            ["mrs.", "smith", ",", "r.", "r.", "martin", ",", "nov.", "18", "on", "5th", "st", "."]
         );
         assert_eq!(cut("i don't, can’t"), ["i", "do", "n't", ",", "ca", "n’t"]);
         assert_eq!(

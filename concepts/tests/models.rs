@@ -13,13 +13,20 @@ const PERCEPTRON: &[u8] = include_bytes!("../models/perceptron.bin");
 /// The sentences that the embedded models are trained on; `None` if the data do not exist.
 fn real() -> Option<Vec<Sentence>> {
     let mut sentences = Vec::new();
-    for name in ["masc.tsv", "distill_coco.tsv", "distill_laion.tsv"] {
+    for (name, times) in [
+        ("masc.tsv", 1),
+        ("distill_coco.tsv", 1),
+        ("distill_laion.tsv", 1),
+        ("distill_cc3m.tsv", 1),
+        ("marked.tsv", 6),
+    ] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/pos").join(name);
         let Ok(table) = std::fs::read_to_string(&path) else {
             println!("skipped: {} does not exist", path.display());
             return None;
         };
-        sentences.extend(training::sentences(&table).unwrap());
+        let table = training::sentences(&table).unwrap();
+        (0..times).for_each(|_| sentences.extend_from_slice(&table));
     }
     Some(sentences)
 }

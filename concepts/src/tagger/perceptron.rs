@@ -60,20 +60,19 @@ impl Perceptron {
         let mut model = ModelReader::new(bytes, KIND)?;
         let lexicon = Lexicon::read(&mut model)?;
         let weights = Weights::read(&mut model)?;
-        let row = |features: &[u32]| weights.row(features);
         let words = lexicon.frequent().iter().map(|word| {
             let form = Form::new(word, &lexicon);
             WordRows {
-                own: row(&features::own(&form)),
-                previous: row(&features::previous(&form)),
-                next: row(&features::next(&form)),
+                own: weights.row(&features::own(&form)),
+                previous: weights.row(&features::previous(&form)),
+                next: weights.row(&features::next(&form)),
             }
         });
         let words = words.collect();
         let numbers = 0..(Tag::COUNT * Tag::COUNT) as u32;
         let tags = numbers.map(|number| {
             let tag = |number: u32| Tag(number as u8);
-            row(&features::tags([tag(number / Tag::COUNT as u32), tag(number % Tag::COUNT as u32)]))
+            weights.row(&features::tags([tag(number / Tag::COUNT as u32), tag(number % Tag::COUNT as u32)]))
         });
         let tags = tags.collect();
         Ok(Self { lexicon, weights, words, tags })
@@ -201,16 +200,17 @@ impl Weights {
         }
     }
 
-    fn add(&self, scores: &mut [i32; Tag::COUNT], features: &[u32]) {
-        for feature in features {
-            for weight in self.of(*feature) {
+    fn add<const N: usize>(&self, scores: &mut [i32; Tag::COUNT], features: &[u32; N]) {
+        // All are looked up before the first is added, so that the processor waits for memory once.
+        for weights in features.map(|feature| self.of(feature)) {
+            for weight in weights {
                 scores[usize::from(weight.tag)] += i32::from(weight.value);
             }
         }
     }
 
     /// The sum of the weights of a few features.
-    fn row(&self, features: &[u32]) -> Row {
+    fn row<const N: usize>(&self, features: &[u32; N]) -> Row {
         let mut scores = [0; Tag::COUNT];
         self.add(&mut scores, features);
         // At most eight features, each with a weight of at most 4,000.

@@ -3,16 +3,19 @@
 use std::collections::HashMap;
 
 use crate::tagger::perceptron::{MAX_WEIGHT, Perceptron, SparseRows, best};
-use crate::tagger::{FEATURES, Form, LexiconBuilder, LexiconOptions, Tag, all_features};
+use crate::tagger::{FEATURES, Form, Lexicon, LexiconBuilder, LexiconOptions, Tag, all_features};
 
 use super::Sentence;
 
 /// Options for training the perceptron.
 #[derive(Debug, Clone, Copy)]
 pub struct PerceptronOptions {
-    /// Number of passes over the sentences.
+    /// Number of models that are trained, each with another order of the sentences. Their weights are averaged, because
+    /// a single order decides too much about rare words.
+    pub runs: usize,
+    /// Number of passes over the sentences in each run.
     pub epochs: usize,
-    /// Seed of the order of the sentences.
+    /// Seed of the orders of the sentences.
     pub seed: u64,
     /// Features with fewer updates than this are left out of the model.
     pub min_updates: u32,
@@ -20,7 +23,7 @@ pub struct PerceptronOptions {
 
 impl Default for PerceptronOptions {
     fn default() -> Self {
-        Self { epochs: 8, seed: 1, min_updates: 4 }
+        Self { runs: 4, epochs: 8, seed: 1, min_updates: 4 }
     }
 }
 
@@ -39,7 +42,10 @@ const LEXICON: LexiconOptions = LexiconOptions { class_ratio: 20, rare: 0, frequ
 /// Weights are stored in units of 1 / `SCALE` of an update; a finer resolution changes no decision.
 const SCALE: f64 = 64.0;
 /// Weights below this many units are left out.
-const MIN_WEIGHT: i16 = 4;
+const MIN_WEIGHT: i32 = 12;
+
+/// The weights of features, summed over the runs, in units of 1 / [`SCALE`] of an update.
+type Sums = HashMap<u32, [i32; Tag::COUNT]>;
 
 /// Trains the averaged perceptron and returns the bytes of its model file. `report` is called after every epoch with
 /// its number and the fraction of words that were tagged wrongly.
@@ -53,10 +59,28 @@ pub fn perceptron(
         lexicon.add(word, *tag);
     }
     let (lexicon, _) = lexicon.build(LEXICON);
+    let mut random = SplitMix(options.seed);
+    let mut sums = Sums::new();
+    for number in 0..options.runs {
+        run(sentences, &lexicon, options, &mut random, &mut sums, |epoch, wrong| {
+            report(number * options.epochs + epoch, wrong);
+        });
+    }
+    Perceptron::to_bytes(&lexicon, &average(&sums, options.runs))
+}
+
+/// Trains one model and adds its weights to `sums`.
+fn run(
+    sentences: &[Sentence],
+    lexicon: &Lexicon,
+    options: PerceptronOptions,
+    random: &mut SplitMix,
+    sums: &mut Sums,
+    mut report: impl FnMut(usize, f64),
+) {
     let mut rows: Vec<Row> = Vec::new();
     let mut index: HashMap<u32, u32> = HashMap::new();
     let mut order: Vec<usize> = (0..sentences.len()).collect();
-    let mut random = SplitMix(options.seed);
     let mut now = 0u32;
     let mut forms = Vec::new();
     for epoch in 0..options.epochs {
@@ -67,7 +91,7 @@ pub fn perceptron(
         for &sentence in &order {
             let sentence = &sentences[sentence];
             forms.clear();
-            forms.extend(sentence.iter().map(|(word, _)| Form::new(word, &lexicon)));
+            forms.extend(sentence.iter().map(|(word, _)| Form::new(word, lexicon)));
             let mut before = [Tag::STOP; 2];
             for (at, (_, truth)) in sentence.iter().enumerate() {
                 words += 1;
@@ -96,7 +120,7 @@ pub fn perceptron(
         }
         report(epoch, wrong as f64 / words.max(1) as f64);
     }
-    Perceptron::to_bytes(&lexicon, &average(&rows, &index, now, options.min_updates))
+    add(&rows, &index, now, options.min_updates, sums);
 }
 
 fn update(
@@ -127,21 +151,31 @@ fn update(
     }
 }
 
-/// The averages of the weights over all steps, in units of 1 / [`SCALE`]; small ones are left out.
-fn average(rows: &[Row], index: &HashMap<u32, u32>, now: u32, min_updates: u32) -> SparseRows {
-    let mut averages = Vec::new();
+/// Adds the averages of the weights over all steps of a run to `sums`.
+fn add(rows: &[Row], index: &HashMap<u32, u32>, now: u32, min_updates: u32, sums: &mut Sums) {
     for (&feature, &row) in index {
         let row = &rows[row as usize];
         if row.updates < min_updates {
             continue;
         }
-        let weight = |tag: usize| {
+        let sum = sums.entry(feature).or_insert([0; Tag::COUNT]);
+        for (tag, sum) in sum.iter_mut().enumerate() {
             let total = row.totals[tag] + i64::from(row.weights[tag]) * i64::from(now - row.since[tag]);
-            let steps = (total as f64 / f64::from(now.max(1)) * SCALE).round();
-            steps.clamp(f64::from(-MAX_WEIGHT), f64::from(MAX_WEIGHT)) as i16
-        };
-        let weights = (0..Tag::COUNT).map(|tag| (tag as u8, weight(tag)));
-        let weights: Vec<_> = weights.filter(|(_, weight)| weight.abs() >= MIN_WEIGHT).collect();
+            *sum += (total as f64 / f64::from(now.max(1)) * SCALE).round() as i32;
+        }
+    }
+}
+
+/// The averages of the weights over all runs; small ones are left out.
+fn average(sums: &Sums, runs: usize) -> SparseRows {
+    let mut averages = Vec::new();
+    let max = i32::from(MAX_WEIGHT);
+    for (&feature, sum) in sums {
+        let weights = sum.iter().enumerate().map(|(tag, sum)| (tag as u8, sum / runs.max(1) as i32));
+        let weights: Vec<_> = weights
+            .filter(|(_, weight)| weight.abs() >= MIN_WEIGHT)
+            .map(|(tag, weight)| (tag, weight.clamp(-max, max) as i16))
+            .collect();
         if !weights.is_empty() {
             averages.push((feature, weights));
         }

@@ -1,0 +1,169 @@
+//! Phrases of the grammar that are none, or that end with a verb.
+
+use super::{Phrase, Role, is_noun, role, role_at};
+use crate::tagger::Tag;
+use crate::words::Word;
+
+/// Nouns that form a preposition between "in", "on" or "at", and "of".
+const PREPOSITION_NOUNS: &[&str] = &["front", "top", "back"];
+
+/// "in front of" and "on top of" are prepositions, "in front" is an adverb; they are no phrases.
+pub(super) fn is_preposition(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> bool {
+    if phrase.end - phrase.start > 1 || phrase.start == 0 || tags[phrase.start - 1] != Tag::IN {
+        return false;
+    }
+    let noun = words[phrase.start].of(text);
+    PREPOSITION_NOUNS.contains(&noun)
+        && (words.get(phrase.end).is_some_and(|word| word.of(text) == "of")
+            || noun == "front" && words[phrase.start - 1].of(text) == "in")
+}
+
+/// Pronouns that are tagged as nouns.
+const PRONOUNS: &[&str] = &[
+    "something",
+    "someone",
+    "somebody",
+    "anything",
+    "anyone",
+    "anybody",
+    "nothing",
+    "nobody",
+    "everything",
+    "everyone",
+    "everybody",
+    "itself",
+    "himself",
+    "herself",
+    "themselves",
+];
+
+/// A pronoun, also with the adverb or verb after it that was tagged as a noun: "something offstage", "someone surf".
+/// "Someone's hand" and "significant others" are phrases.
+pub(super) fn is_pronoun(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> bool {
+    let pronoun = |at: usize| {
+        let word = words[at].of(text);
+        word.len() >= 6 && is_noun(tags[at]) && PRONOUNS.contains(&word)
+    };
+    let (start, end) = (phrase.start, phrase.end);
+    let first = || end - start > 1 && pronoun(start) && role_at(tags, start + 1) != Role::Possessive;
+    let other = || match words[end - 1].of(text) {
+        "others" => end - start == 1,
+        // "like this one"
+        "one" => end - start > 1,
+        _ => false,
+    };
+    pronoun(end - 1) || first() || other()
+}
+
+/// Singular determiners.
+const SINGULAR: &[&str] = &["a", "an", "one", "this", "each", "every", "another"];
+
+/// Nouns with a plural form that may follow [`SINGULAR`].
+const INVARIANT: &[&str] =
+    &["series", "species", "headquarters", "crossroads", "means", "works", "barracks", "gallows"];
+
+/// Nouns in -ing that are not the act of a verb.
+const NOUNS_IN_ING: &[&str] = &[
+    "advertising",
+    "awning",
+    "backing",
+    "bedding",
+    "beginning",
+    "being",
+    "building",
+    "carving",
+    "ceiling",
+    "clearing",
+    "clothing",
+    "coating",
+    "covering",
+    "crossing",
+    "drawing",
+    "dressing",
+    "duckling",
+    "dumpling",
+    "earring",
+    "ending",
+    "engraving",
+    "etching",
+    "evening",
+    "filling",
+    "flooring",
+    "frosting",
+    "gathering",
+    "greeting",
+    "housing",
+    "icing",
+    "landing",
+    "lighting",
+    "lightning",
+    "lining",
+    "listing",
+    "marking",
+    "meeting",
+    "morning",
+    "opening",
+    "outing",
+    "packaging",
+    "padding",
+    "painting",
+    "parking",
+    "piping",
+    "plumbing",
+    "pudding",
+    "railing",
+    "rating",
+    "recording",
+    "scaffolding",
+    "setting",
+    "sibling",
+    "siding",
+    "spring",
+    "stocking",
+    "string",
+    "stuffing",
+    "swing",
+    "topping",
+    "training",
+    "tubing",
+    "viking",
+    "wedding",
+];
+
+/// A phrase without the verb at its end that was tagged as a noun; `None` if nothing is left.
+///
+/// "A pizza sits": after a singular determiner and a noun, a word that looks like a plural is the verb. "A dozen bike
+/// riders" has a number. "A dog leaping at", "fishing at the river": a word in -ing after a complete phrase or without
+/// a modifier, before a preposition or an object, is a verb.
+pub(super) fn without_verb(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Option<Phrase> {
+    let head = phrase.end - 1;
+    let word = words[head].of(text);
+    let noun_before = head > phrase.start && is_noun(tags[head - 1]);
+    let verb = match tags[head] {
+        Tag::NNS | Tag::NNPS => {
+            head >= phrase.start + 2
+                && noun_before
+                && SINGULAR.contains(&words[phrase.start].of(text))
+                && tags[phrase.start + 1] != Tag::CD
+                && word.ends_with('s')
+                && !INVARIANT.contains(&word)
+        }
+        Tag::NN => {
+            word.len() >= 6
+                && word.ends_with("ing")
+                && matches!(
+                    tags.get(phrase.end),
+                    Some(&(Tag::IN | Tag::TO | Tag::RP | Tag::DT | Tag::PRP | Tag::PRPS))
+                )
+                && (head == phrase.start
+                    || noun_before && matches!(role(tags[phrase.start]), Role::Determiner | Role::Number))
+                && !NOUNS_IN_ING.contains(&word)
+        }
+        _ => false,
+    };
+    match verb {
+        true if head == phrase.start => None,
+        true => Some(Phrase { end: head, ..phrase }),
+        false => Some(phrase),
+    }
+}
