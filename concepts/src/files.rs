@@ -28,7 +28,10 @@ pub fn target_name(temporary: &str) -> Option<&str> {
 }
 
 /// Creates and locks the file or folder at a temporary path next to `target`. `create` must fail if the path exists.
-fn create_locked(target: &Path, create: impl Fn(&Path) -> io::Result<File>) -> io::Result<(PathBuf, File)> {
+fn create_locked(
+    target: &Path,
+    mut create: impl FnMut(&Path) -> io::Result<File>,
+) -> io::Result<(PathBuf, File)> {
     loop {
         let path = temporary_path(target);
         let file = create(&path)?;
@@ -48,10 +51,19 @@ pub fn temporary_folder(target: &Path) -> io::Result<(PathBuf, File)> {
     if let Some(above) = target.parent() {
         fs::create_dir_all(above)?;
     }
-    create_locked(target, |path| {
-        fs::create_dir(path)?;
-        File::open(path)
-    })
+    loop {
+        let mut created = false;
+        let locked = create_locked(target, |path| {
+            fs::create_dir(path)?;
+            created = true;
+            File::open(path)
+        });
+        match locked {
+            // Until it is locked, another process may take it for a leftover and remove it.
+            Err(error) if created && error.kind() == io::ErrorKind::NotFound => {}
+            locked => return locked,
+        }
+    }
 }
 
 /// Locks a temporary file or folder whose writer no longer lives. `None` if it is in use or gone, or if this file system
@@ -112,6 +124,11 @@ impl AtomicFile {
         let (temporary, file) = create_locked(target, create)?;
         let file = BufWriter::with_capacity(1 << 18, file);
         Ok(Self { file: Some(file), temporary, target: target.to_owned() })
+    }
+
+    /// The file that is written, for code that writes to a path only. It must not remove or replace it.
+    pub fn path(&self) -> &Path {
+        &self.temporary
     }
 
     /// Flushes, syncs and renames the file. On error, no file appears under the target's name.
@@ -178,6 +195,13 @@ pub fn write_atomic(target: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = AtomicFile::create(target)?;
     file.write_all(bytes)?;
     file.commit()
+}
+
+/// The same, after removing what killed processes left of earlier attempts. It reads the whole folder: for a single output,
+/// not for one of many.
+pub fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    clear_leftovers_of(target);
+    write_atomic(target, bytes)
 }
 
 /// Syncs the folder of `path` to disk, so that renames inside it survive a crash.
@@ -254,6 +278,24 @@ mod tests {
         assert_eq!(name.parent(), Some(Path::new("a")));
         assert_eq!(target_name(name.file_name().unwrap().to_str().unwrap()), Some("b.tar"));
         assert_eq!(target_name("b.tar"), None);
+    }
+
+    #[test]
+    fn a_folder_is_made_while_others_remove_leftovers() {
+        let place = tempfile::tempdir().unwrap();
+        let target = place.path().join("set");
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    clear_leftovers_of(&target);
+                }
+            });
+            let made: Vec<_> =
+                (0..2000).map(|_| temporary_folder(&target).map(|(path, _held)| path.exists())).collect();
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(made.into_iter().all(|exists| exists.unwrap()));
+        });
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! machine, from which complete files are uploaded.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -31,10 +32,13 @@ impl Folder {
     fn create() -> std::io::Result<Self> {
         loop {
             let folder = tempfile::Builder::new().prefix(TEMPORARY).suffix(&format!("-{NAME}")).tempdir()?;
-            let held = File::open(folder.path())?;
+            // Until it is locked, another process may take it for a leftover and remove it.
+            let held = match File::open(folder.path()) {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                held => held?,
+            };
             // An error means that this file system has no locks, so that nobody removes leftovers.
             let _ = held.lock();
-            // Unless it was removed between its creation and its locking.
             if folder.path().exists() {
                 return Ok(Self { folder, _held: held });
             }
@@ -95,5 +99,28 @@ impl Staging {
             std::fs::File::create(&copy).and_then(|mut to| std::io::copy(&mut from.reader(PIECE), &mut to));
         copied.map_err(Error::file("write", &copy))?;
         Ok(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_made_while_others_remove_leftovers() {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    Staging::clear_leftovers();
+                }
+            });
+            let made: Vec<_> =
+                (0..2000).map(|_| Folder::create().map(|made| made.folder.path().exists())).collect();
+            done.store(true, Ordering::Relaxed);
+            assert!(made.into_iter().all(|exists| exists.unwrap()));
+        });
     }
 }

@@ -36,11 +36,11 @@ pub enum Error {
         problem: String,
     },
 
-    /// The shard has changed since it was first opened.
-    #[error("shard {} {problem}", shard.display())]
+    /// A file, mostly a shard, has changed since it was opened.
+    #[error("{} {problem}", path.display())]
     Changed {
-        /// Path of the shard.
-        shard: PathBuf,
+        /// Path or URL of the file.
+        path: PathBuf,
         /// What happened, and what to do.
         problem: &'static str,
     },
@@ -200,7 +200,14 @@ impl Error {
 
     /// For `map_err`: an operation on `path` failed; `doing` is its verb.
     pub(crate) fn io<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io { path: path.to_owned(), doing, source }
+        Self::own_or(move |source| Self::Io { path: path.to_owned(), doing, source })
+    }
+
+    /// For `map_err` where a [`Reader`](crate::source::Reader) may be below another reader: its own error, or `other`.
+    pub(crate) fn own_or<'a>(
+        other: impl FnOnce(io::Error) -> Self + 'a,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |error| error.downcast().unwrap_or_else(other)
     }
 
     pub(crate) fn archive(shard: &Path, problem: impl Into<String>) -> Self {

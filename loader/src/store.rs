@@ -110,7 +110,7 @@ impl Store {
         let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());
         if *lock(&self.versions).entry(shard).or_insert(version) != version {
             let problem = "has changed since it was opened; restart the run from its last checkpoint";
-            return Err(Error::Changed { shard: path.clone(), problem });
+            return Err(Error::Changed { path: path.clone(), problem });
         }
         let sidecar = if self.mentions { Some(sidecar::open(path, Some(index.len() as u32))?) } else { None };
         Ok(Shard { archive, index, sidecar })

@@ -177,7 +177,7 @@ fn decompress(source: &Source, compression: Compression, plain: &mut dyn Write) 
     loop {
         let read = decoder
             .read(&mut buffer)
-            .map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
+            .map_err(Error::own_or(|e| Error::archive(path, format!("it cannot be decompressed: {e}"))))?;
         if read == 0 {
             break;
         }

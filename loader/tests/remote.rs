@@ -4,9 +4,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::server::{Answer, Server};
+use crate::common::server::{Answer, Server, Validator};
 use crate::common::{content, settings, write_shards};
 use loader::{Batch, Cache, Error, Loader, Position, Settings, source};
 
@@ -217,4 +218,107 @@ fn a_compressed_shard_is_read_from_a_server() {
     let got = batches(&settings(vec![server.url("00000.tar.zst")], 4), 3);
     assert!(expected.iter().map(content).eq(got.iter().map(content)));
     assert!(server.requests() > 0);
+}
+
+/// A file that is replaced between two reads is noticed by what the server says about it, and only then.
+#[test]
+fn a_file_that_is_replaced_while_it_is_read_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.tar");
+    // The new file is as long as the old one, and shorter.
+    for (length, noticed_without_validator) in [(5000, false), (4900, true), (2000, true)] {
+        for validator in
+            [Validator::Tag, Validator::IgnoredTag, Validator::WeakTag, Validator::Date, Validator::None]
+        {
+            let about = format!("{length} {validator:?}");
+            fs::write(&path, [1; 5000]).unwrap();
+            let server = Server::with(validator, folder.path(), |_, _| Answer::Normal);
+            let url = server.url("a.tar");
+            let opened = source::Source::open(&url).unwrap();
+            assert_eq!(&*opened.read(0, 1000).unwrap(), [1; 1000], "{about}");
+            assert_eq!(&*opened.read(4990, 10).unwrap(), [1; 10], "{about}");
+            fs::write(&path, vec![2; length]).unwrap();
+            let started = Instant::now();
+            for offset in [0, 4980] {
+                let read = opened.read(offset, 20);
+                if validator != Validator::None || noticed_without_validator {
+                    let expected = format!("{} was replaced while it was read", url.display());
+                    let error = read.unwrap_err();
+                    assert!(matches!(error, Error::Changed { .. }), "{about}: {error}");
+                    assert!(error.to_string().starts_with(&expected), "{about}: {error}");
+                } else {
+                    assert_eq!(&*read.unwrap(), [2; 20]);
+                }
+            }
+            assert!(started.elapsed() < source::RETRY_FOR / 2, "{about}: not retried");
+            // Opened again, it is the new file.
+            let again = source::Source::open(&url).unwrap();
+            assert_eq!(&*again.read(0, 1000).unwrap(), [2; 1000], "{about}");
+        }
+    }
+}
+
+/// The same within one transfer: the connection breaks, and the rest would come from the new file.
+#[test]
+fn a_transfer_is_not_resumed_in_another_version() {
+    for validator in [Validator::Tag, Validator::IgnoredTag, Validator::WeakTag, Validator::Date] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.tar");
+        fs::write(&path, [1; 5000]).unwrap();
+        let replaced = path.clone();
+        let server = Server::with(validator, folder.path(), move |number, _| match number {
+            // HEAD, the broken transfer, the next try.
+            1 => Answer::Drop(1000),
+            2 => {
+                fs::write(&replaced, [2; 5000]).unwrap();
+                Answer::Normal
+            }
+            _ => Answer::Normal,
+        });
+        let opened = source::Source::open(&server.url("a.tar")).unwrap();
+        let error = opened.read(0, 5000).unwrap_err().to_string();
+        assert!(error.contains("a.tar was replaced while it was read"), "{validator:?}: {error}");
+    }
+}
+
+/// A shard that is written again ends the batches with its name: no caption gets another image.
+#[test]
+fn a_shard_that_is_replaced_during_a_run_ends_it() {
+    for (cached, compressed) in [(false, false), (true, false), (true, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let shards = write_shards(folder.path(), &[40], |_, sample| Some(noise(sample)));
+        let other = tempfile::tempdir().unwrap();
+        let mut new = write_shards(other.path(), &[40], |_, sample| Some(noise(sample + 1000)));
+        let mut name = "00000.tar";
+        let mut old = shards[0].clone();
+        if compressed {
+            name = "00000.tar.gz";
+            for shard in [&mut old, &mut new[0]] {
+                let plain = fs::read(&*shard).unwrap();
+                let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::none());
+                std::io::Write::write_all(&mut packed, &plain).unwrap();
+                shard.set_extension("tar.gz");
+                fs::write(shard, packed.finish().unwrap()).unwrap();
+            }
+        }
+        let again = new.swap_remove(0);
+        let requests = AtomicUsize::new(0);
+        let server = Server::with(Validator::Tag, folder.path(), move |_, path| {
+            // With a cache, the second request for the shard is for all its bytes.
+            let number =
+                if path.contains("00000.tar") { requests.fetch_add(1, Ordering::Relaxed) } else { 0 };
+            if number == if cached { 1 } else { 20 } {
+                fs::rename(&again, &old).unwrap();
+            }
+            Answer::Normal
+        });
+        let cache = cached.then(|| Cache { folder: folder.path().join("cache"), limit: 1 << 20 });
+        let settings = Settings { cache, threads: 1, ..settings(vec![server.url(name)], 4) };
+        let error = match Loader::open(settings) {
+            Err(error) => error,
+            Ok(loader) => loader.batches(Position::default()).take(40).find_map(Result::err).unwrap(),
+        };
+        let expected = format!("{} was replaced while it was read", server.url(name).display());
+        assert!(error.to_string().starts_with(&expected), "{cached} {compressed}: {error}");
+    }
 }

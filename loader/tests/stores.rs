@@ -13,13 +13,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{env, fs};
 
-use crate::common::server::{Answer, Server};
+use crate::common::server::{Answer, Server, Validator};
 use crate::common::{content, settings, write_shards};
 use loader::{Batch, Cache, Loader, Position, Settings};
 
 /// Environment variables: the shards that the process reads, and the file that it writes its result to.
 const SHARDS: &str = "LOADER_TEST_SHARDS";
 const FOUND: &str = "LOADER_TEST_FOUND";
+/// The file of an object that the process replaces between two reads.
+const REPLACED: &str = "LOADER_TEST_REPLACED";
 /// The folder of the cache, if there is one.
 const CACHE: &str = "LOADER_TEST_CACHE";
 
@@ -39,6 +41,13 @@ fn child() {
         println!("skipped: runs only as a part of the other tests");
         return;
     };
+    if let Some(file) = env::var_os(REPLACED) {
+        let opened = loader::source::Source::open(Path::new(&shards)).unwrap();
+        assert_eq!(&*opened.read(100, 10).unwrap(), [1; 10]);
+        fs::write(file, [2; 5000]).unwrap();
+        let error = opened.read(110, 10).unwrap_err().to_string();
+        return fs::write(env::var_os(FOUND).unwrap(), error).unwrap();
+    }
     fs::write(env::var_os(FOUND).unwrap(), found(Path::new(&shards))).unwrap();
 }
 
@@ -77,6 +86,28 @@ fn batches_from_a_store_equal_those_from_a_disk(
     assert!(server.sent(".tar") > 0 && failures.load(Ordering::Relaxed) > 5);
 }
 
+/// An object that is written again between two reads is noticed.
+fn a_replaced_object_is_noticed(scheme: &str, environment: impl Fn(&str) -> Vec<(&'static str, String)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("b/set/00000.tar");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, [1; 5000]).unwrap();
+    let server = Server::with(Validator::Tag, folder.path(), |_, _| Answer::Normal);
+    let endpoint = server.url("").to_str().unwrap().trim_end_matches('/').to_owned();
+    let (url, result) = (format!("{scheme}://b/set/00000.tar"), folder.path().join("found"));
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "stores::child", "--nocapture"])
+        .env(SHARDS, &url)
+        .env(FOUND, &result)
+        .env(REPLACED, &file)
+        .envs(environment(&endpoint))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found = fs::read_to_string(result).unwrap();
+    assert!(found.starts_with(&format!("{url} was replaced while it was read")), "{found}");
+}
+
 /// Processes that start at the same moment together download every shard once.
 #[test]
 fn processes_share_a_cache() {
@@ -107,33 +138,39 @@ fn processes_share_a_cache() {
 
 #[test]
 fn s3() {
-    batches_from_a_store_equal_those_from_a_disk("s3", |endpoint| {
+    let environment = |endpoint: &str| {
         vec![
             ("AWS_ACCESS_KEY_ID", "key".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
             ("AWS_REGION", "us-east-1".to_owned()),
             ("AWS_ENDPOINT_URL", endpoint.to_owned()),
         ]
-    });
+    };
+    batches_from_a_store_equal_those_from_a_disk("s3", environment);
+    a_replaced_object_is_noticed("s3", environment);
 }
 
 #[test]
 fn google() {
-    batches_from_a_store_equal_those_from_a_disk("gs", |endpoint| {
+    let environment = |endpoint: &str| {
         let account = serde_json::json!({
             "gcs_base_url": endpoint, "disable_oauth": true, "client_email": "", "private_key": "", "private_key_id": "",
         });
         vec![("GOOGLE_SERVICE_ACCOUNT_KEY", account.to_string())]
-    });
+    };
+    batches_from_a_store_equal_those_from_a_disk("gs", environment);
+    a_replaced_object_is_noticed("gs", environment);
 }
 
 #[test]
 fn azure() {
-    batches_from_a_store_equal_those_from_a_disk("az", |endpoint| {
+    let environment = |endpoint: &str| {
         vec![
             ("AZURE_STORAGE_ACCOUNT_NAME", "account".to_owned()),
             ("AZURE_STORAGE_ACCOUNT_KEY", "a2V5".to_owned()),
             ("AZURE_STORAGE_ENDPOINT", endpoint.to_owned()),
         ]
-    });
+    };
+    batches_from_a_store_equal_those_from_a_disk("az", environment);
+    a_replaced_object_is_noticed("az", environment);
 }

@@ -127,7 +127,7 @@ const NAMES_ELEMENT: &str = "the <img src=x onerror=window.harmed=2> again";
 const CAUSE: &str = "no answer <script>window.harmed = 3</script>";
 
 /// Two shards with hostile texts; the second one has no table.
-fn hostile_set(folder: &Path) {
+pub(crate) fn hostile_set(folder: &Path) {
     fs::create_dir_all(folder).unwrap();
     write_shard(
         &folder.join("00000.tar"),

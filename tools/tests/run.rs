@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod kills;
 mod program;
 mod report;
 mod sql;

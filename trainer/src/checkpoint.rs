@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use loader::source;
@@ -269,6 +269,10 @@ pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
     if !source::is_remote(target) {
         let folder = target.join(name);
         fs::create_dir_all(&folder).map_err(writing(&folder))?;
+        // What a killed training left here.
+        for folder in [target, &folder] {
+            concepts::files::clear_leftovers(folder, |_| true).map_err(reading(folder))?;
+        }
     }
     for once in [VISION, SETTINGS] {
         let (from, to) = (run.join(once), target.join(once));
@@ -330,8 +334,12 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder.
     pub fn open(path: &Path) -> Result<Self> {
-        let folder = match fs::read_to_string(path.join(LATEST)) {
+        let latest = path.join(LATEST);
+        let folder = match fs::read_to_string(&latest) {
             Ok(name) => path.join(name.trim()),
+            Err(error) if ![ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
+                return Err(reading(&latest)(error));
+            }
             Err(_) if path.join(STATE).exists() => path.to_owned(),
             Err(_) => {
                 let problem = if path.exists() {

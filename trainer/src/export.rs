@@ -97,8 +97,8 @@ pub fn towers(
     weights::write(&files[0], &named)?;
     weights::write(&files[1], &text_named)?;
     let config = format!("{config:#}\n");
-    concepts::files::write_atomic(&files[2], config.as_bytes()).map_err(writing(&files[2]))?;
-    concepts::files::write_atomic(&files[3], LOAD.as_bytes()).map_err(writing(&files[3]))?;
+    concepts::files::replace(&files[2], config.as_bytes()).map_err(writing(&files[2]))?;
+    concepts::files::replace(&files[3], LOAD.as_bytes()).map_err(writing(&files[3]))?;
     Ok(files.to_vec())
 }
 
@@ -127,5 +127,5 @@ pub fn classes(list: &WordList, vectors: &Tensor, about: &Value, out: &Path) -> 
         ("made_by".to_owned(), about.to_string()),
     ]);
     let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
-    concepts::files::write_atomic(out, &file).map_err(writing(out))
+    concepts::files::replace(out, &file).map_err(writing(out))
 }

@@ -42,5 +42,5 @@ pub fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
         .collect();
     let mut png = Cursor::new(Vec::new());
     captions(&rows)?.write_to(&mut png, image::ImageFormat::Png).map_err(encoding(out))?;
-    concepts::files::write_atomic(out, png.get_ref()).map_err(writing(out))
+    concepts::files::replace(out, png.get_ref()).map_err(writing(out))
 }

@@ -8,14 +8,13 @@
 mod page;
 mod read;
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use loader::{Cache, CaptionSource, Decoding};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
-use crate::error::{Error, Result, reading, writing};
+use crate::error::{Error, Result};
 use crate::objective::{Objective, ObjectiveSettings};
 use crate::optimizer::OptimizerSettings;
 use crate::towers::{ClipShape, PositionResize, TextShape};
@@ -300,10 +299,7 @@ impl VisionSettings {
             let parts = [self.weights.clone(), denoiser.clone()];
             return convert(&parts, Family::Dinov2, target).map(drop);
         }
-        let temporary = concepts::files::temporary_path(target);
-        fs::copy(&self.weights, &temporary).map_err(reading(&self.weights))?;
-        File::open(&temporary).and_then(|file| file.sync_all()).map_err(writing(&temporary))?;
-        fs::rename(&temporary, target).map_err(writing(target))
+        Ok(loader::source::upload(&self.weights, target)?)
     }
 }
 

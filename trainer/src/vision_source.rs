@@ -138,6 +138,8 @@ impl CacheHeader {
 pub struct CacheWriter {
     out: PathBuf,
     temporary: PathBuf,
+    /// As long as it is open, other processes see that the folder is in use.
+    _held: File,
     file: File,
     header: CacheHeader,
     written: i64,
@@ -150,11 +152,11 @@ impl CacheWriter {
             let problem = "exists already; remove it or choose another --out".to_owned();
             return Err(Error::Invalid { path: out.to_owned(), problem });
         }
-        let temporary = concepts::files::temporary_path(out);
-        fs::create_dir_all(&temporary).map_err(writing(&temporary))?;
+        concepts::files::clear_leftovers_of(out);
+        let (temporary, held) = concepts::files::temporary_folder(out).map_err(writing(out))?;
         let path = temporary.join(TOKENS);
         let file = File::create(&path).map_err(writing(&path))?;
-        Ok(Self { out: out.to_owned(), temporary, file, header, written: 0 })
+        Ok(Self { out: out.to_owned(), temporary, _held: held, file, header, written: 0 })
     }
 
     /// Writes the features of the samples with these numbers, which count over all shards in order.

@@ -1,84 +1,34 @@
 //! Runs that are killed, or fail, at each of their changes of the file system: what is left, and what the next run makes of
-//! it. `tests/inject.c` is preloaded into the program.
+//! it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
+use tests::inject::{EVENTS, copy};
 
 use crate::common::{Server, code, command, contents, errors, ingest, jpeg, respond};
 
-/// The preloaded library; None if it cannot be compiled here.
-fn library() -> Option<&'static Path> {
-    static LIBRARY: OnceLock<Option<(tempfile::TempDir, PathBuf)>> = OnceLock::new();
-    let compiled = LIBRARY.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let (source, target) = (
-            Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/inject.c"),
-            folder.path().join("inject.so"),
-        );
-        let options = ["-shared", "-fPIC", "-O1", "-o"];
-        let run = Command::new("cc").args(options).arg(&target).arg(source).arg("-ldl").status();
-        run.is_ok_and(|status| status.success()).then_some((folder, target))
-    });
-    let library = compiled.as_ref().map(|(_, library)| library.as_path());
-    if library.is_none() {
-        assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "cc cannot compile tests/inject.c");
-        println!("skipped: cc cannot compile tests/inject.c");
-    }
-    library
+/// The arguments of a command that writes to a folder.
+type Arguments<'a> = &'a dyn Fn(&Path) -> Vec<String>;
+
+fn command_with(arguments: &[String]) -> Command {
+    command(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
-    }
+/// See [`tests::inject::each`].
+fn each(event: &str, before: Option<&Path>, arguments: Arguments<'_>, after: &dyn Fn(&Path, &str)) -> usize {
+    tests::inject::each(event, before, &|set| command_with(&arguments(set)), after)
 }
 
-/// Runs a command in a copy of `before` again and again, each time with the next change of the file system killed or failed.
-/// `after` is given the folder that is left. Returns how often that was.
-fn each(
-    what: &str,
-    before: Option<&Path>,
-    arguments: &dyn Fn(&Path) -> Vec<String>,
-    after: &dyn Fn(&Path, &str),
-) -> usize {
-    let Some(library) = library() else { return 0 };
-    for number in 1.. {
-        let place = tempfile::tempdir().unwrap();
-        let (set, fired) = (place.path().join("set"), place.path().join("fired"));
-        if let Some(before) = before {
-            copy(before, &set);
-        }
-        let arguments = arguments(&set);
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let output = command(&arguments)
-            .env("LD_PRELOAD", library)
-            .env("INJECT", format!("{what}:{number}"))
-            .env("INJECT_FIRED", &fired)
-            .output()
-            .unwrap();
-        if !fired.exists() {
-            assert_eq!(code(&output), 0, "{what} {number}: {}", errors(&output));
-            return number - 1;
-        }
-        if what == "kill" {
-            assert_eq!(output.status.signal(), Some(9), "{what} {number}");
-        } else {
-            // Not every failure matters: a file that could not be removed is left to the next run.
-            assert!([0, 1].contains(&code(&output)), "{what} {number}: {}", errors(&output));
-        }
-        after(&set, &format!("{what} {number}"));
-    }
-    unreachable!()
+/// See [`tests::inject::without_rights_or_descriptors`].
+fn refuses(name: &str, before: Option<&Path>, limits: &[u32], arguments: Arguments<'_>) {
+    let command = |set: &Path| command_with(&arguments(set));
+    tests::inject::without_rights_or_descriptors(name, before, limits, &command);
 }
 
 /// Runs the command to its end.
@@ -165,12 +115,14 @@ fn a_download_that_is_killed_or_fails_anywhere_resumes_to_the_same_bytes() {
     let whole = web.folder.path().join("whole");
     complete(&web.download(&whole), "undisturbed");
     let expected = contents(&whole);
-    for what in ["kill", "ENOSPC", "EIO"] {
-        let count = each(what, None, &|set| web.download(set), &|set, about| {
+    // `scale.rs` has downloads with few descriptors.
+    refuses("download", None, &[], &|set| web.download(set));
+    for event in EVENTS {
+        let count = each(event, None, &|set| web.download(set), &|set, about| {
             complete(&web.download(set), about);
             same(set, &expected, about);
         });
-        println!("download, {what}: {count} points");
+        println!("download, {event}: {count} points");
         assert!(count == 0 || count > 15, "{count}");
     }
 }
@@ -203,7 +155,7 @@ fn local_images_and_captions_are_packed_and_tagged_to_the_same_bytes_wherever_it
     copy(&packed, &tagged);
     complete(&tag(&tagged), "undisturbed");
     complete(&tables(&captions), "undisturbed");
-    type Case<'a> = (&'a str, Option<&'a Path>, &'a dyn Fn(&Path) -> Vec<String>, &'a Path);
+    type Case<'a> = (&'a str, Option<&'a Path>, Arguments<'a>, &'a Path);
     let cases: [Case<'_>; 3] = [
         ("shard", None, &shard, &packed),
         ("tag", Some(&packed), &tag, &tagged),
@@ -211,12 +163,13 @@ fn local_images_and_captions_are_packed_and_tagged_to_the_same_bytes_wherever_it
     ];
     for (name, before, arguments, expected) in cases {
         let expected = contents(expected);
-        for what in ["kill", "ENOSPC", "EIO"] {
-            let count = each(what, before, arguments, &|set, about| {
+        refuses(name, before, &[4, 6, 9, 14, 24], arguments);
+        for event in EVENTS {
+            let count = each(event, before, arguments, &|set, about| {
                 complete(&arguments(set), about);
                 same(set, &expected, about);
             });
-            println!("{name}, {what}: {count} points");
+            println!("{name}, {event}: {count} points");
         }
     }
 }
@@ -231,11 +184,12 @@ fn a_retry_that_is_killed_or_fails_anywhere_never_makes_a_shard_less() {
     let retried = web.folder.path().join("retried");
     copy(&before, &retried);
     complete(&retry(&retried), "undisturbed");
+    refuses("retry", Some(&before), &[], &retry);
     let (expected, good) = (contents(&retried), successes(&before));
     assert_eq!((good, successes(&retried)), (6, 10));
-    for what in ["kill", "ENOSPC", "EIO"] {
+    for event in EVENTS {
         web.is(UP);
-        let count = each(what, Some(&before), &retry, &|set, about| {
+        let count = each(event, Some(&before), &retry, &|set, about| {
             // Statistics describe the files next to them, if they are there.
             for number in 0..2 {
                 if set.join(format!("{number:05}_stats.json")).exists() {
@@ -253,9 +207,8 @@ fn a_retry_that_is_killed_or_fails_anywhere_never_makes_a_shard_less() {
                     );
                 }
             }
-            type Next<'a> = (&'a str, &'a dyn Fn(&Path) -> Vec<String>);
             // Any of these commands may come next, also when the images are gone from the web.
-            let nexts: [Next<'_>; 2] = [("download", &|set| web.download(set)), ("tag", &tag)];
+            let nexts: [(&str, Arguments<'_>); 2] = [("download", &|set| web.download(set)), ("tag", &tag)];
             for (name, next) in nexts {
                 let copied = set.with_file_name(name);
                 copy(set, &copied);
@@ -268,7 +221,7 @@ fn a_retry_that_is_killed_or_fails_anywhere_never_makes_a_shard_less() {
             complete(&retry(set), about);
             same(set, &expected, about);
         });
-        println!("retry, {what}: {count} points");
+        println!("retry, {event}: {count} points");
         assert!(count == 0 || count > 20, "{count}");
     }
 }

@@ -8,12 +8,14 @@
 //! Refused and dropped connections, timeouts, and the HTTP statuses 429 and 500 or higher are retried with growing
 //! pauses, for [`RETRY_FOR`]. A server that sends nothing for [`SILENCE`] counts as dropped; a slow server does not. A
 //! transfer that breaks off starts again at its first byte. A missing file or denied access is an error at once. A
-//! range of bytes is returned in full or is an error.
+//! range of bytes is returned in full or is an error. So is a file that is replaced between two reads, as far as the
+//! server's entity tags, dates and lengths show it.
 //!
 //! All functions block. They can be called from any thread except the worker threads of an asynchronous runtime; a
 //! runtime's blocking threads are fine.
 
 mod remote;
+mod version;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -25,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::remote::Remote;
+use self::version::Version as Opened;
 use crate::Error;
 
 /// How long a failing remote request is retried. The environment variable `LOADER_RETRY_SECONDS` overrides it.
@@ -58,7 +61,8 @@ pub struct Source {
 #[derive(Debug)]
 enum Kind {
     Local(File),
-    Remote(Remote),
+    /// With the version that was opened: another one is not read.
+    Remote(Remote, Opened),
 }
 
 impl Source {
@@ -66,8 +70,9 @@ impl Source {
     pub fn open(path: &Path) -> Result<Self, Error> {
         if is_remote(path) {
             let remote = Remote::new(path)?;
-            let (length, version) = remote.about()?;
-            return Ok(Self { path: path.to_owned(), length, version, kind: Kind::Remote(remote) });
+            let opened = remote.version()?;
+            let (length, version) = (opened.length(), opened.text());
+            return Ok(Self { path: path.to_owned(), length, version, kind: Kind::Remote(remote, opened) });
         }
         Self::from_file(path, File::open(path).map_err(Error::read(path))?)
     }
@@ -107,17 +112,18 @@ impl Source {
 
     /// Whether the file is remote, so that every read is a request.
     pub fn is_remote(&self) -> bool {
-        matches!(self.kind, Kind::Remote(_))
+        matches!(self.kind, Kind::Remote(..))
     }
 
     /// Reads `length` bytes at `offset`.
     ///
     /// # Errors
-    /// The range ends beyond the end of the file (reported as a damaged archive), or reading fails after all retries.
+    /// The range ends beyond the end of the file (reported as a damaged archive), reading fails after all retries, or a
+    /// remote file was replaced since it was opened ([`Error::Changed`]).
     pub fn read(&self, offset: u64, length: u64) -> Result<Bytes, Error> {
-        if let Kind::Remote(remote) = &self.kind {
+        if let Kind::Remote(remote, opened) = &self.kind {
             self.check(offset, length)?;
-            return remote.read(offset..offset + length);
+            return remote.read(opened, offset..offset + length);
         }
         let mut bytes = Vec::new();
         self.read_into(offset, length, &mut bytes)?;
@@ -128,7 +134,7 @@ impl Source {
     pub fn read_into(&self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
         self.check(offset, length)?;
         match &self.kind {
-            Kind::Remote(remote) => *buffer = remote.read(offset..offset + length)?.into(),
+            Kind::Remote(remote, opened) => *buffer = remote.read(opened, offset..offset + length)?.into(),
             Kind::Local(file) => {
                 buffer.resize(length as usize, 0);
                 again(|| file.read_exact_at(buffer, offset)).map_err(|e| match e.kind() {
@@ -190,7 +196,7 @@ impl Read for Reader<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = match &self.source.kind {
             Kind::Local(file) => again(|| file.read_at(buffer, self.position))?,
-            Kind::Remote(_) => {
+            Kind::Remote(..) => {
                 let left = self.source.length.saturating_sub(self.position);
                 if left == 0 || buffer.is_empty() {
                     return Ok(0);
@@ -238,7 +244,7 @@ pub fn read(path: &Path) -> Result<Bytes, Error> {
 /// Size of a file, bytes.
 pub fn length(path: &Path) -> Result<u64, Error> {
     if is_remote(path) {
-        Remote::new(path)?.length()
+        Ok(Remote::new(path)?.version()?.length())
     } else {
         Ok(fs::metadata(path).map_err(Error::read(path))?.len())
     }

@@ -24,6 +24,7 @@ use object_store::{
 use tokio::runtime::Runtime;
 use url::{Position, Url};
 
+use super::version::{self, Version};
 use super::{RETRY_FOR, SILENCE, scheme};
 use crate::Error;
 use crate::program::interrupted;
@@ -74,29 +75,28 @@ impl Remote {
         Ok(Self { name: path.to_owned(), store, key })
     }
 
-    pub(super) fn length(&self) -> Result<u64, Error> {
-        Ok(self.about()?.0)
-    }
-
-    /// Size in bytes, and a text that changes when the file is written again.
-    pub(super) fn about(&self) -> Result<(u64, String), Error> {
-        let about = self.wait("read", |store, key| async move { store.head(&key).await })?;
-        Ok((about.size, format!("{} {} {:?}", about.size, about.last_modified, about.e_tag)))
+    /// What the file is now.
+    pub(super) fn version(&self) -> Result<Version, Error> {
+        self.wait("read", |store, key| async move { store.head(&key).await }).map(Version::new)
     }
 
     pub(super) fn read_all(&self) -> Result<Bytes, Error> {
         self.wait("read", |store, key| async move { store.get(&key).await?.bytes().await })
     }
 
-    pub(super) fn read(&self, range: Range<u64>) -> Result<Bytes, Error> {
+    /// Reads a range of this version.
+    ///
+    /// # Errors
+    /// Also if the file has another version now ([`Error::Changed`]).
+    pub(super) fn read(&self, version: &Version, range: Range<u64>) -> Result<Bytes, Error> {
         let wanted = range.end - range.start;
         if wanted == 0 {
             return Ok(Bytes::new());
         }
-        let bytes = self.wait("read", move |store, key| {
-            let range = range.clone();
-            async move { store.get_range(&key, range).await }
-        })?;
+        let bytes =
+            self.wait("read", move |store, key| read_version(store, key, version.clone(), range.clone()))?;
+        let problem = "was replaced while it was read; run the command again (a training: with --resume)";
+        let bytes = bytes.ok_or_else(|| Error::Changed { path: self.name.clone(), problem })?;
         if bytes.len() as u64 == wanted {
             Ok(bytes)
         } else {
@@ -251,6 +251,26 @@ impl Remote {
     }
 }
 
+/// The bytes of a range; `None` if the file has another version.
+async fn read_version(
+    store: Arc<dyn ObjectStore>,
+    key: Key,
+    version: Version,
+    range: Range<u64>,
+) -> object_store::Result<Option<Bytes>> {
+    let error = match store.get_opts(&key, version.request(range)).await {
+        Ok(found) if version.differs(&found.meta) => return Ok(None),
+        Ok(found) => match found.bytes().await {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) => error,
+        },
+        Err(error) => error,
+    };
+    let replaced = version::is_refused(&error)
+        || version::lacks_range(&error) && store.head(&key).await.is_ok_and(|now| version.differs(&now));
+    if replaced { Ok(None) } else { Err(error) }
+}
+
 /// Sends the bytes of a file as parts, of which the last one may still be under way at the end.
 async fn send_parts(upload: &mut WriteMultipart, file: &Path) -> object_store::Result<()> {
     let mut from = File::open(file).map_err(io_failed)?;
@@ -342,7 +362,7 @@ fn explain(error: &object_store::Error, tried: Duration) -> String {
 }
 
 /// An error and its causes on one line.
-fn text_of(error: &object_store::Error) -> String {
+pub(super) fn text_of(error: &object_store::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -39,8 +39,8 @@ pub fn captions<E: From<Error>>(
             captioned = true;
             caption.clear();
             let read = member.data.read_to_end(&mut caption);
-            let read =
-                read.map_err(|e| Error::archive(path, format!("it is damaged in {}: {e}", member.name)))?;
+            let damaged = |e| Error::archive(path, format!("it is damaged in {}: {e}", member.name));
+            let read = read.map_err(Error::own_or(damaged))?;
             if read as u64 != member.length {
                 return Err(Error::archive(path, format!("it is truncated inside {}", member.name)).into());
             }
@@ -52,7 +52,7 @@ pub fn captions<E: From<Error>>(
         members(archive.entries(), None, path, take)?;
         // The tar may end before its compressed file does; damage after it counts, too.
         let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
-        rest.map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
+        rest.map_err(Error::own_or(|e| Error::archive(path, format!("it cannot be decompressed: {e}"))))?;
     } else {
         let mut archive = ::tar::Archive::new(Skipping(file));
         members(archive.entries_with_seek(), Some(source.len()), path, take)?;

@@ -25,17 +25,17 @@ pub(super) fn members<R: Read, E: From<Error>>(
     shard: &Path,
     mut each: impl FnMut(FoundMember<'_, '_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let damaged = |after: &str, e: &dyn std::fmt::Display| {
+    let damaged = |after: &str, e: io::Error| {
         let place = if after.is_empty() { "at its start".to_owned() } else { format!("after {after}") };
-        Error::archive(shard, format!("it is damaged {place}: {e}"))
+        Error::own_or(|e| Error::archive(shard, format!("it is damaged {place}: {e}")))(e)
     };
     let mut previous = String::new();
     let mut current: Option<String> = None;
     let mut extensions: Vec<String> = Vec::new();
-    for entry in entries.map_err(|e| damaged(&previous, &e))? {
-        let mut entry = entry.map_err(|e| damaged(&previous, &e))?;
+    for entry in entries.map_err(|e| damaged(&previous, e))? {
+        let mut entry = entry.map_err(|e| damaged(&previous, e))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if is_sparse(&mut entry).map_err(|e| damaged(&previous, &e))? {
+        if is_sparse(&mut entry).map_err(|e| damaged(&previous, e))? {
             let problem = format!(
                 "{name} is stored as a sparse file (tar -S), which is not supported; write the tar without -S"
             );

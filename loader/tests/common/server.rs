@@ -25,6 +25,51 @@ pub(crate) enum Answer {
     Whole,
 }
 
+/// What the server says about the version of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Validator {
+    /// Always the same date, and in the folder `b`, which stands for an object store, always the same entity tag.
+    Constant,
+    /// An entity tag of its bytes, which requests with `If-Match` must have.
+    Tag,
+    /// The same, but the server does not know `If-Match`.
+    IgnoredTag,
+    /// A weak entity tag, which no `If-Match` matches.
+    WeakTag,
+    /// A date that follows from its bytes.
+    Date,
+    /// Nothing.
+    None,
+}
+
+impl Validator {
+    fn header(self, path: &str, file: &[u8]) -> String {
+        let sum = file.iter().fold(7_u32, |sum, &byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+        let constant = "last-modified: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
+        match self {
+            // Object stores always send an entity tag; plain servers need not.
+            Self::Constant if path.starts_with("/b/") => format!("{constant}etag: \"1\"\r\n"),
+            Self::Constant => constant.to_owned(),
+            Self::Tag | Self::IgnoredTag => format!("{constant}etag: \"{sum}\"\r\n"),
+            Self::WeakTag => format!("{constant}etag: W/\"{sum}\"\r\n"),
+            Self::Date => {
+                let (minute, second) = (sum / 60 % 60, sum % 60);
+                format!("last-modified: Thu, 01 Jan 2026 00:{minute:02}:{second:02} GMT\r\n")
+            }
+            Self::None => String::new(),
+        }
+    }
+
+    /// Whether a request with this `If-Match` is answered.
+    fn allows(self, condition: Option<&String>, header: &str) -> bool {
+        match self {
+            Self::Tag => condition.is_none_or(|tag| header.contains(tag.as_str())),
+            Self::WeakTag => condition.is_none(),
+            _ => true,
+        }
+    }
+}
+
 /// Decides the answer, from the number of the request and its path.
 type Plan = dyn Fn(usize, &str) -> Answer + Send + Sync;
 
@@ -44,6 +89,14 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn new(folder: &Path, plan: impl Fn(usize, &str) -> Answer + Send + Sync + 'static) -> Self {
+        Self::with(Validator::Constant, folder, plan)
+    }
+
+    pub(crate) fn with(
+        validator: Validator,
+        folder: &Path,
+        plan: impl Fn(usize, &str) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let (state, stop) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
@@ -57,7 +110,7 @@ impl Server {
                 let (folder, state, plan) = (folder.clone(), Arc::clone(&shared), Arc::clone(&plan));
                 thread::spawn(move || {
                     // Ends with the connection, whoever closes it.
-                    let _ = serve(&stream.unwrap(), &folder, &state, &*plan);
+                    let _ = serve(&stream.unwrap(), &folder, validator, &state, &*plan);
                 });
             }
         });
@@ -90,7 +143,13 @@ impl Drop for Server {
     }
 }
 
-fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -> std::io::Result<()> {
+fn serve(
+    stream: &TcpStream,
+    folder: &Path,
+    validator: Validator,
+    state: &Mutex<State>,
+    plan: &Plan,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     loop {
         let mut first = String::new();
@@ -132,11 +191,20 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
             write!(&*stream, "HTTP/1.1 {code} No\r\ncontent-length: 0\r\n\r\n")?;
             continue;
         }
+        let about = validator.header(&path, &file);
+        if !validator.allows(headers.get("if-match"), &about) {
+            write!(&*stream, "HTTP/1.1 412 Precondition Failed\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
         let range = headers.get("range").filter(|_| !matches!(answer, Answer::Whole)).map(|range| {
             let (from, to) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
             let from: usize = from.parse().unwrap();
             from..to.parse::<usize>().map_or(file.len(), |to| (to + 1).min(file.len()))
         });
+        if range.as_ref().is_some_and(|range| range.start >= range.end) {
+            write!(&*stream, "HTTP/1.1 416 Range Not Satisfiable\r\ncontent-length: 0\r\n\r\n")?;
+            continue;
+        }
         let body = &file[range.clone().unwrap_or(0..file.len())];
         let status = match &range {
             Some(range) => format!(
@@ -147,10 +215,7 @@ fn serve(stream: &TcpStream, folder: &Path, state: &Mutex<State>, plan: &Plan) -
             ),
             None => "200 OK".to_owned(),
         };
-        // Object stores always send an entity tag; plain servers need not.
-        let tag = if path.starts_with("/b/") { "\r\netag: \"1\"" } else { "" };
-        let date = format!("last-modified: Thu, 01 Jan 2026 00:00:00 GMT{tag}");
-        write!(&*stream, "HTTP/1.1 {status}\r\n{date}\r\ncontent-length: {}\r\n\r\n", body.len())?;
+        write!(&*stream, "HTTP/1.1 {status}\r\n{about}content-length: {}\r\n\r\n", body.len())?;
         if method == "HEAD" {
             continue;
         }

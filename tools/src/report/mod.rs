@@ -176,6 +176,10 @@ fn check_targets(out: &Path) -> Result<PathBuf> {
     match fs::read_to_string(&path) {
         Ok(text) if text.contains(croissant::MARK) => {}
         Err(error) if error.kind() == ErrorKind::NotFound => {}
+        // Not UTF-8.
+        Err(error) if error.kind() != ErrorKind::InvalidData => {
+            return Err(error).with_context(|| format!("cannot read {}", path.display()));
+        }
         _ => bail!(
             "{} was not written by `tools report`; move it away or choose another folder for --out",
             path.display()

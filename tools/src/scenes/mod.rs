@@ -87,7 +87,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let summary = write_tables(arguments, folder.path(), &captions, &pixels)?;
     if let Some(path) = &arguments.sheet {
         let sheet = sheet::draw(arguments.seed, arguments.first_index, arguments.count, arguments.size);
-        files::write_atomic(path, &sheet?).with_context(|| format!("cannot write {}", path.display()))?;
+        files::replace(path, &sheet?).with_context(|| format!("cannot write {}", path.display()))?;
     }
     folder.publish()?;
     let (out, plural) = (arguments.out.display(), if arguments.count == 1 { "" } else { "s" });

@@ -9,7 +9,7 @@ use trainer::dense::{numbers, per_pixel};
 use trainer::picture::{self, Panel};
 
 use super::options::RunArgs;
-use super::{PANEL, write_png};
+use super::{PANEL, write_sheet};
 
 #[derive(Debug, Args)]
 pub(crate) struct AttentionArgs {
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &AttentionArgs) -> anyhow::Result<Value> {
         rows.push(row);
         samples.push(json!({ "key": sample.key, "caption": sample.caption, "concepts": concepts }));
     }
-    write_png(&picture::sheet(&rows)?, &args.out)?;
+    write_sheet(&picture::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "samples": samples }))
 }

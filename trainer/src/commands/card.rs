@@ -37,7 +37,7 @@ pub(crate) fn run(args: &CardArgs) -> anyhow::Result<Value> {
         results: args.results.clone(),
     };
     let text = card::write(&checkpoint, &settings)?;
-    concepts::files::write_atomic(&args.out, text.as_bytes())
+    concepts::files::replace(&args.out, text.as_bytes())
         .with_context(|| format!("cannot write {}", args.out.display()))?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "results": args.results.len() }))

@@ -61,6 +61,12 @@ fn write_png(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
+/// The same for the only output of a command: what killed processes left of earlier attempts is removed.
+fn write_sheet(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
+    concepts::files::clear_leftovers_of(path);
+    write_png(page, path)
+}
+
 /// Writes an 8-bit PNG of labels; it appears under its final name when it is complete.
 fn write_mask(mask: &GrayImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());

@@ -10,7 +10,7 @@ use trainer::pca;
 use trainer::picture::{self, Panel};
 
 use super::options::{RunArgs, WindowArgs};
-use super::{for_sheet, title, write_png};
+use super::{for_sheet, title, write_sheet};
 
 #[derive(Debug, Args)]
 pub(crate) struct PcaArgs {
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
             _ => rows.push(vec![panel]),
         }
     }
-    write_png(&picture::sheet(&rows)?, &args.out)?;
+    write_sheet(&picture::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "pictures": pictures.len() }))
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
+use concepts::files::{clear_leftovers, target_name};
 use image::GrayImage;
 use loader::program::{Progress, UsageError, interrupted};
 use serde_json::{Value, json};
@@ -46,7 +47,10 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
     let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
     if let Some(folder) = overlays[0].parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
+        std::fs::create_dir_all(folder)
+            // What killed processes left of files like those that are written below.
+            .and_then(|()| clear_leftovers(folder, is_png_or_json))
+            .with_context(|| format!("cannot write {}", folder.display()))?;
     }
     let mut progress = Progress::new("segmenting", "images", pictures.len() as u64);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
@@ -74,6 +78,11 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
             anyhow::bail!("{} of {} images failed: {}", failed.len(), pictures.len(), failed.join("; "))
         }
     }
+}
+
+/// Whether the file under this temporary name would have been an image or scores.
+fn is_png_or_json(temporary: &str) -> bool {
+    target_name(temporary).is_some_and(|name| name.ends_with(".png") || name.ends_with(".json"))
 }
 
 /// The path of the overlay of each image; an error if two images would have the same.

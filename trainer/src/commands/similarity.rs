@@ -10,7 +10,7 @@ use trainer::picture::{self, Panel};
 use trainer::words::WordVectors;
 
 use super::options::{PromptArgs, RunArgs, WindowArgs};
-use super::{for_sheet, title, write_png};
+use super::{for_sheet, title, write_sheet};
 
 #[derive(Debug, Args)]
 pub(crate) struct SimilarityArgs {
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &SimilarityArgs) -> anyhow::Result<Value> {
         }
         rows.push(row);
     }
-    write_png(&picture::sheet(&rows)?, &args.out)?;
+    write_sheet(&picture::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
     let phrases: Vec<Value> = args
         .phrases

@@ -147,7 +147,7 @@ impl TableArgs {
         }
         let tables = table::markdown(&results);
         if let Some(out) = &self.out {
-            concepts::files::write_atomic(out, tables.as_bytes()).map_err(writing(out))?;
+            concepts::files::replace(out, tables.as_bytes()).map_err(writing(out))?;
         }
         if !json {
             print!("{tables}");
@@ -166,7 +166,7 @@ fn write_results(out: &Path, results: &Value, tables: &str) -> Result<()> {
     let path = out.join(RESULT);
     let text = serde_json::to_vec_pretty(results)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    concepts::files::write_atomic(&path, &text).map_err(writing(&path))?;
+    concepts::files::replace(&path, &text).map_err(writing(&path))?;
     let path = out.join(TABLE);
-    concepts::files::write_atomic(&path, tables.as_bytes()).map_err(writing(&path))
+    concepts::files::replace(&path, tables.as_bytes()).map_err(writing(&path))
 }

@@ -10,13 +10,16 @@ mod torch_file;
 
 pub use families::Family;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use concepts::files::AtomicFile;
+use safetensors::tensor::{Dtype, SafeTensorError, View, serialize_to_file};
 use sha2::{Digest, Sha256};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result, reading, writing};
 use families::{Named, full};
@@ -154,21 +157,71 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     }
 }
 
-/// Writes tensors as a safetensors file, which appears under its final name when it is complete.
+/// Writes tensors as a safetensors file, which appears under its final name when it is complete. What killed processes left
+/// of earlier attempts is removed.
 pub fn write(path: &Path, named: &[(String, Tensor)]) -> Result<()> {
-    let temporary = concepts::files::temporary_path(path);
-    let contiguous: Vec<(&str, Tensor)> = named
+    let stored: Vec<(&str, Stored)> = named
         .iter()
-        .map(|(name, tensor)| (name.as_str(), tensor.detach().to_device(Device::Cpu).contiguous()))
-        .collect();
-    let written = Tensor::write_safetensors(&contiguous, &temporary).map_err(Error::from).and_then(|()| {
-        File::open(&temporary).and_then(|file| file.sync_all()).map_err(writing(&temporary))?;
-        fs::rename(&temporary, path).map_err(writing(path))
-    });
-    if written.is_err() {
-        let _ = fs::remove_file(&temporary);
+        .map(|(name, tensor)| Ok((name.as_str(), Stored::new(path, tensor)?)))
+        .collect::<Result<_>>()?;
+    concepts::files::clear_leftovers_of(path);
+    let file = AtomicFile::create(path).map_err(writing(path))?;
+    serialize_to_file(stored, None, file.path()).map_err(|error| match error {
+        SafeTensorError::IoError(error) => writing(path)(error),
+        error => Error::Weights { path: path.to_owned(), problem: error.to_string() },
+    })?;
+    file.commit().map_err(writing(path))
+}
+
+/// A tensor as it is stored in a file.
+struct Stored {
+    tensor: Tensor,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Stored {
+    fn new(path: &Path, tensor: &Tensor) -> Result<Self> {
+        let tensor = tensor.detach().to_device(Device::Cpu).contiguous();
+        let dtype = match tensor.kind() {
+            Kind::Float => Dtype::F32,
+            Kind::Double => Dtype::F64,
+            Kind::Half => Dtype::F16,
+            Kind::BFloat16 => Dtype::BF16,
+            Kind::Int64 => Dtype::I64,
+            Kind::Int => Dtype::I32,
+            Kind::Int16 => Dtype::I16,
+            Kind::Int8 => Dtype::I8,
+            Kind::Uint8 => Dtype::U8,
+            Kind::Bool => Dtype::BOOL,
+            kind => {
+                let problem = format!("tensors of the kind {kind:?} cannot be stored in safetensors files");
+                return Err(Error::Weights { path: path.to_owned(), problem });
+            }
+        };
+        let shape = tensor.size().into_iter().map(|side| side as usize).collect();
+        Ok(Self { tensor, dtype, shape })
     }
-    written
+}
+
+impl View for Stored {
+    fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
+        self.tensor.copy_data_u8(&mut bytes, self.tensor.numel());
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        self.tensor.numel() * self.tensor.kind().elt_size_in_bytes()
+    }
 }
 
 /// SHA-256 of a file in hexadecimal. A checkpoint stores that of its frozen vision tower.

@@ -299,7 +299,7 @@ fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<
             let mut bytes = Cursor::new(Vec::new());
             let page = picture::overlay(&photo, labels, &names)?;
             page.write_to(&mut bytes, image::ImageFormat::Png).map_err(encoding(&path))?;
-            concepts::files::write_atomic(&path, bytes.get_ref()).map_err(writing(&path))?;
+            concepts::files::replace(&path, bytes.get_ref()).map_err(writing(&path))?;
         }
     }
     Ok(())
