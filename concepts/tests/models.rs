@@ -13,21 +13,22 @@ const PERCEPTRON: &[u8] = include_bytes!("../models/perceptron.bin");
 /// The sentences that the embedded models are trained on; `None` if the data do not exist.
 fn real() -> Option<Vec<Sentence>> {
     let mut sentences = Vec::new();
-    for (name, times) in [
-        ("masc.tsv", 1),
-        ("distill_coco.tsv", 1),
-        ("distill_laion.tsv", 1),
-        ("distill_cc3m.tsv.zst", 1),
-        ("marked.tsv.zst", 6),
+    let elsewhere = "../../shared/data/pos";
+    for (folder, name, times) in [
+        (elsewhere, "masc.tsv", 1),
+        (elsewhere, "distill_coco.tsv", 1),
+        (elsewhere, "distill_laion.tsv", 1),
+        ("models/tables", "distill_cc3m.tsv.zst", 1),
+        ("models/tables", "marked.tsv.zst", 6),
     ] {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let folder = if name.ends_with(".zst") { "models/tables" } else { "../../shared/data/pos" };
-        let path = root.join(folder).join(name);
-        let Ok(bytes) = std::fs::read(&path) else {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(name);
+        let Ok(mut bytes) = std::fs::read(&path) else {
             println!("skipped: {} does not exist", path.display());
             return None;
         };
-        let bytes = if name.ends_with(".zst") { zstd::decode_all(&bytes[..]).unwrap() } else { bytes };
+        if folder != elsewhere {
+            bytes = zstd::decode_all(&bytes[..]).unwrap();
+        }
         let table = training::sentences(&String::from_utf8(bytes).unwrap()).unwrap();
         (0..times).for_each(|_| sentences.extend_from_slice(&table));
     }
