@@ -36,13 +36,13 @@ pub enum Error {
         problem: String,
     },
 
-    /// The shard has changed since it was first opened.
+    /// The shard has changed since it was first opened, or since something was computed from it.
     #[error("shard {} {problem}", shard.display())]
     Changed {
         /// Path of the shard.
         shard: PathBuf,
         /// What happened, and what to do.
-        problem: &'static str,
+        problem: String,
     },
 
     /// A file next to a shard (its Parquet table, `_stats.json` or sidecar) cannot be read or belongs to another shard.
