@@ -151,11 +151,7 @@ struct Scratch {
 impl Counts {
     /// Empty statistics.
     pub fn new() -> Self {
-        Self {
-            totals: Totals { version: VERSION, ..Totals::default() },
-            source: Some(0),
-            ..Self::default()
-        }
+        Self { totals: Totals { version: VERSION, ..Totals::default() }, source: Some(0), ..Self::default() }
     }
 
     /// Sums over all samples.

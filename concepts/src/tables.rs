@@ -82,9 +82,7 @@ impl<C: ChunkReader + 'static> Table<C> {
         guarded(|| {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.metadata);
             let mask = match columns {
-                Some(columns) => {
-                    ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied())
-                }
+                Some(columns) => ProjectionMask::columns(builder.parquet_schema(), columns.iter().copied()),
                 None => ProjectionMask::all(),
             };
             builder.with_projection(mask).with_batch_size(rows).build()
@@ -119,8 +117,7 @@ pub fn load<C: ChunkReader>(chunks: &C) -> Result<ArrowReaderMetadata, String> {
     guarded(|| {
         let length = chunks.len();
         limits::check_end(chunks, length)?;
-        let metadata =
-            ArrowReaderMetadata::load(chunks, options()).map_err(|error| error.to_string())?;
+        let metadata = ArrowReaderMetadata::load(chunks, options()).map_err(|error| error.to_string())?;
         limits::check_footer(metadata.metadata(), length)?;
         Ok::<_, String>(metadata)
     })

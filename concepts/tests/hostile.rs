@@ -90,19 +90,22 @@ fn a_long_text_that_repeats_takes_its_memory_once() {
     assert!(peak() - before < SLACK, "{} bytes", peak() - before);
 }
 
-/// Page headers, dictionaries and lists that claim gigabytes: every bit of every byte that is not compressed data is flipped.
+/// Page headers, dictionaries and lists that claim gigabytes.
 #[test]
 fn no_claim_of_a_damaged_file_is_believed() {
     let bytes = sidecar(60, "two dogs", 1, zstd());
     let before = peak();
     let mut errors = 0;
-    for bit in 0..8 * bytes.len() {
+    // Another bit of each byte, and each bit of some.
+    let bits = (0..8 * bytes.len()).step_by(9);
+    let flips = bits.len();
+    for bit in bits {
         let mut damaged = bytes.to_vec();
         damaged[bit / 8] ^= 1 << (bit % 8);
         errors += usize::from(open(damaged.into()).is_err());
     }
-    println!("{errors} of {} damaged files were refused", 8 * bytes.len());
-    assert!(errors > bytes.len());
+    println!("{errors} of {flips} damaged files were refused");
+    assert!(errors > flips / 4);
     assert!(peak() - before < SLACK, "{} bytes", peak() - before);
 }
 
@@ -134,7 +137,8 @@ fn an_embedded_arrow_schema_is_not_read() {
 fn more_rows_than_a_file_can_have_are_refused() {
     // A column of one value per row takes a few bytes for millions of them.
     let rows = 20_000_000;
-    let batch = RecordBatch::try_from_iter([("a", Arc::new(UInt32Array::from(vec![7; rows])) as ArrayRef)]).unwrap();
+    let batch =
+        RecordBatch::try_from_iter([("a", Arc::new(UInt32Array::from(vec![7; rows])) as ArrayRef)]).unwrap();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(zstd().build())).unwrap();
     writer.write(&batch).unwrap();
     let bytes: Bytes = writer.into_inner().unwrap().into();

@@ -203,7 +203,9 @@ fn a_sidecar_knows_its_captions() {
 
     let checks = |captions: &[&str]| {
         let mut checks = CaptionChecks::default();
-        captions.iter().for_each(|caption| checks.push(caption.as_bytes()));
+        for caption in captions {
+            checks.push(caption.as_bytes());
+        }
         checks
     };
     let same = |captions: &[&str]| written.refuse_unless_captions(&path, &checks(captions)).is_ok();
@@ -225,6 +227,7 @@ fn a_sidecar_knows_its_captions() {
     }
 
     // Without checks it is a sidecar as version 1 wrote it, which cannot tell.
+    let path = folder.path().join("first.concepts.parquet");
     write(&path);
     let first = Sidecar::open(&path).unwrap();
     assert_eq!((first.metadata.version, first.has_caption(1, b"anything")), (1, None));

@@ -263,7 +263,11 @@ mod tests {
                 names.push(path.file_name().unwrap().to_owned());
             }
             names.sort();
-            assert_eq!(names, ["00000.parquet", "00000.sha256", "00000.tar", "00000_stats.json"], "{steps} steps");
+            assert_eq!(
+                names,
+                ["00000.parquet", "00000.sha256", "00000.tar", "00000_stats.json"],
+                "{steps} steps"
+            );
         }
     }
 

@@ -108,34 +108,34 @@ fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl 
     let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(|name| Some((name, texts(name)?)));
     let carried: Vec<Option<&ArrayRef>> = extra.iter().map(|(name, _)| batch.column_by_name(name)).collect();
     (0..batch.num_rows()).map(move |row| {
-            let size = |column: &Option<ArrayRef>| {
-                let column = column.as_ref()?.as_primitive::<Int32Type>();
-                column.is_valid(row).then(|| column.value(row) as u32)
-            };
-            let location = |column: &Option<ArrayRef>| {
-                let column = column.as_ref()?.as_primitive::<Int64Type>();
-                column.is_valid(row).then(|| column.value(row) as u64)
-            };
-            let four = || Some([size(&sizes[0])?, size(&sizes[1])?, size(&sizes[2])?, size(&sizes[3])?]);
-            let status = text(&statuses, row).unwrap_or_default();
-            Record {
-                key: text(&keys, row).unwrap_or_default(),
-                success: status == "success",
-                status,
-                error_message: text(&messages, row),
-                url: text(&urls, row).unwrap_or_default(),
-                caption: text(&captions, row),
-                sizes: four(),
-                exif: text(&exifs, row),
-                hash: hashes.as_ref().and_then(|(kind, hashes)| {
-                    let hashes = hashes.as_string_view();
-                    hashes.is_valid(row).then(|| (*kind, hashes.value(row).to_owned()))
-                }),
-                location: location(&locations[0]).zip(location(&locations[1])),
-                extra: carried
-                    .iter()
-                    .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))
-                    .collect(),
-            }
+        let size = |column: &Option<ArrayRef>| {
+            let column = column.as_ref()?.as_primitive::<Int32Type>();
+            column.is_valid(row).then(|| column.value(row) as u32)
+        };
+        let location = |column: &Option<ArrayRef>| {
+            let column = column.as_ref()?.as_primitive::<Int64Type>();
+            column.is_valid(row).then(|| column.value(row) as u64)
+        };
+        let four = || Some([size(&sizes[0])?, size(&sizes[1])?, size(&sizes[2])?, size(&sizes[3])?]);
+        let status = text(&statuses, row).unwrap_or_default();
+        Record {
+            key: text(&keys, row).unwrap_or_default(),
+            success: status == "success",
+            status,
+            error_message: text(&messages, row),
+            url: text(&urls, row).unwrap_or_default(),
+            caption: text(&captions, row),
+            sizes: four(),
+            exif: text(&exifs, row),
+            hash: hashes.as_ref().and_then(|(kind, hashes)| {
+                let hashes = hashes.as_string_view();
+                hashes.is_valid(row).then(|| (*kind, hashes.value(row).to_owned()))
+            }),
+            location: location(&locations[0]).zip(location(&locations[1])),
+            extra: carried
+                .iter()
+                .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))
+                .collect(),
+        }
     })
 }

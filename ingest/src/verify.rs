@@ -106,7 +106,9 @@ pub fn verify(folder: &Path, options: Options) -> Result<Report, Error> {
     let found = verify_shards(&shards, options, listed.ours)?;
     let unchecked = found.iter().filter(|found| found.sidecar == Some(false)).count() as u64;
     let unsummed = found.iter().filter(|found| listed.ours && !found.summed).count() as u64;
-    found.into_iter().for_each(|found| report.add(found));
+    for found in found {
+        report.add(found);
+    }
     if unchecked > 0 {
         report.notes.push(format!(
             "{}: {} of version 1, which cannot tell whether all captions are those that were tagged; `ingest tag --force` \
@@ -157,7 +159,9 @@ fn parts(folder: &Path) -> Result<Option<Parts>, Error> {
         Ok(json) => Ok(Some(Parts::from_bytes(&path, &json)?)),
         Err(error) if is_missing(&error) => Ok(None),
         // It is not a folder; the list of its files says so.
-        Err(loader::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => Ok(None),
+        Err(loader::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -171,7 +175,8 @@ fn verify_parts(folder: &Path, parts: &Parts) -> Result<Report, Error> {
         let Some(expected) = checksums.as_ref().and_then(|sums| sums.get(&name)) else { return };
         report.checksums += 1;
         if *expected != sha256(bytes) {
-            let line = format!("{}: damaged: its SHA-256 is not the one in {}", path.display(), crate::tag::SUMS);
+            let line =
+                format!("{}: damaged: its SHA-256 is not the one in {}", path.display(), crate::tag::SUMS);
             report.problems.push(line);
         }
     };

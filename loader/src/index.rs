@@ -157,7 +157,9 @@ impl Index {
             Captions::InTable(texts, missing) => {
                 let mut captions = Digest::default();
                 (0..self.len()).for_each(|sample| captions.text(texts.get(sample)));
-                missing.iter().for_each(|&sample| captions.number(sample.into()));
+                for &sample in missing {
+                    captions.number(sample.into());
+                }
                 Some(captions.finish())
             }
         };
@@ -313,7 +315,7 @@ fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>, budget: &mut Budget) -> Re
     let (keys, statuses, captions) =
         (column("key", &text)?, column("status", &text)?, column("caption", &text)?);
     let hashes = HASHES.iter().find_map(|name| column(name, &text).ok());
-    let hashes = hashes.as_ref().map(|hashes| hashes.as_string_view());
+    let hashes = hashes.as_ref().map(AsArray::as_string_view);
     let (offsets, lengths) = (column("offset", &number)?, column("length", &number)?);
     let (keys, statuses, captions) =
         (keys.as_string_view(), statuses.as_string_view(), captions.as_string_view());

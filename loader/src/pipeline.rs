@@ -58,8 +58,7 @@ impl Loader {
     /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        let sidecars =
-            if settings.bank.is_some() { sidecar::footers(&settings.shards)? } else { Vec::new() };
+        let sidecars = if settings.bank.is_some() { sidecar::footers(&settings.shards)? } else { Vec::new() };
         let store = Store::new(
             settings.shards.clone(),
             settings.bank.is_some(),

@@ -50,7 +50,11 @@ pub fn footers(shards: &[PathBuf]) -> Result<Vec<Metadata>, Error> {
     let outdated = |(_, footer): &(&PathBuf, &Metadata)| !footer.is_current();
     let outdated: Vec<PathBuf> =
         shards.iter().zip(&footers).filter(outdated).map(|(shard, _)| shard.clone()).collect();
-    if outdated.is_empty() { Ok(footers) } else { Err(Error::Outdated { shards: outdated, of: shards.len() }) }
+    if outdated.is_empty() {
+        Ok(footers)
+    } else {
+        Err(Error::Outdated { shards: outdated, of: shards.len() })
+    }
 }
 
 /// A warning if `unchecked` of `all` sidecars have version 1.

@@ -66,9 +66,10 @@ impl Expected {
         let Some(expected) = self.shards.get(shard as usize).copied().flatten() else { return Ok(()) };
         match expected.difference(found, self.captions) {
             None => Ok(()),
-            Some(what) => {
-                Err(Error::Changed { shard: path.to_owned(), problem: format!("has {what} than when {}", self.since) })
-            }
+            Some(what) => Err(Error::Changed {
+                shard: path.to_owned(),
+                problem: format!("has {what} than when {}", self.since),
+            }),
         }
     }
 }
@@ -91,7 +92,15 @@ impl Store {
         cache: Option<Cache>,
     ) -> Self {
         let open = Open { capacity: MAX_OPEN, clock: 0, entries: HashMap::new() };
-        Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default(), identities: Mutex::default() }
+        Self {
+            shards,
+            mentions,
+            captions,
+            cache,
+            open: Mutex::new(open),
+            versions: Mutex::default(),
+            identities: Mutex::default(),
+        }
     }
 
     /// Rejects shards from now on that are not as expected, and those opened so far.
@@ -159,7 +168,8 @@ impl Store {
         };
         let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());
         if *lock(&self.versions).entry(shard).or_insert(version) != version {
-            let problem = "has changed since it was opened; restart the run from its last checkpoint".to_owned();
+            let problem =
+                "has changed since it was opened; restart the run from its last checkpoint".to_owned();
             return Err(Error::Changed { shard: path.clone(), problem });
         }
         self.identify(shard, &index)?;

@@ -18,9 +18,9 @@ use std::path::Path;
 use concepts::files::temporary_path;
 
 pub use self::captions::{caption_checks, captions};
-pub use self::visit::{Visited, visit};
 use self::compression::Compression;
 use self::members::members;
+pub use self::visit::{Visited, visit};
 use crate::Error;
 use crate::cache::{Cache, PathWriter};
 use crate::source::Source;

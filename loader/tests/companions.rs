@@ -291,7 +291,9 @@ fn samples_without_a_caption_are_replaced() {
     let settings = settings(vec![path.clone()], 4);
     let causes = || -> Vec<(String, String)> {
         let batches = first(&settings, 2);
-        assert!(batches.iter().all(|batch| batch.size == 4 && batch.captions.iter().all(|it| !it.is_empty())));
+        assert!(
+            batches.iter().all(|batch| batch.size == 4 && batch.captions.iter().all(|it| !it.is_empty()))
+        );
         let skipped = batches.into_iter().flat_map(|batch| batch.counters.skipped);
         skipped.map(|skipped| (skipped.key, skipped.cause)).collect()
     };

@@ -64,10 +64,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut shown = Vec::new();
     for (position, sample) in chosen {
         let raw = raw_caption(&archive, sample)?;
-        let tagged = sidecar.as_ref().and_then(|it| it.has_caption(position, raw.as_deref().unwrap_or_default()));
+        let tagged =
+            sidecar.as_ref().and_then(|it| it.has_caption(position, raw.as_deref().unwrap_or_default()));
         if tagged == Some(false) {
             let (key, folder) = (&sample.key, folder_of(path).display());
-            bail!("the caption of sample {key} is not the one that was tagged; run `ingest tag {folder}` again");
+            bail!(
+                "the caption of sample {key} is not the one that was tagged; run `ingest tag {folder}` again"
+            );
         }
         let mentions = sidecar.as_ref().map(|sidecar| {
             let mention = |row: concepts::sidecar::MentionRow<'_>| {
@@ -125,10 +128,7 @@ fn image(archive: &Archive, sample: &Sample) -> Result<Value> {
 
 fn raw_caption(archive: &Archive, sample: &Sample) -> Result<Option<Vec<u8>>> {
     let Some(member) = sample.caption() else { return Ok(None) };
-    archive
-        .read(member.offset, member.length)
-        .map(Some)
-        .with_context(|| format!("sample {}", sample.key))
+    archive.read(member.offset, member.length).map(Some).with_context(|| format!("sample {}", sample.key))
 }
 
 /// A sample as text: a line about the image, the caption, one line per mention.

@@ -147,8 +147,9 @@ impl RunLock {
 pub fn create_run(settings: &Settings) -> Result<RunLock> {
     let run = &settings.out;
     // Files that a killed start left behind are overwritten.
-    let left_over =
-        |name: &str| [VISION, VISION_CHECKSUM, LOCK].contains(&name) || name.starts_with(concepts::files::TEMPORARY);
+    let left_over = |name: &str| {
+        [VISION, VISION_CHECKSUM, LOCK].contains(&name) || name.starts_with(concepts::files::TEMPORARY)
+    };
     let check_empty = || -> Result<()> {
         let entries = fs::read_dir(run).map_err(reading(run))?;
         if entries.flatten().all(|entry| left_over(&entry.file_name().to_string_lossy())) {

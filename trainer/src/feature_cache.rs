@@ -1,13 +1,14 @@
-//! The features of the frozen vision tower for a dataset, stored on disk: a folder of three files.
+//! The features of the frozen vision tower for a dataset, stored on disk: a folder of four files.
 //!
 //! A folder knows its source by content. Training compares what the indices of the shards tell (keys, places and, where the
 //! tables have them, hashes of the images); [`verify`] compares the bytes of every image and of every row of features.
 
 use std::fs::{self, File};
-use std::io::{BufReader, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use concepts::checksums::{Checksums, sha256};
 use loader::identity::image_check;
 use loader::index::Index;
 use loader::program::{Progress, interrupted};
@@ -40,9 +41,6 @@ pub struct CacheHeader {
     pub vision: String,
     /// The other settings of the tower, as text.
     pub normalisation: String,
-    /// SHA-256 of the checks of images and features. Folders of version 1 have none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checks: Option<String>,
 }
 
 /// A shard of which features are cached.
@@ -83,23 +81,24 @@ const HEADER: &str = "features.json";
 const TOKENS: &str = "features.bf16";
 /// Per sample the check of its image's file and that of its features, as little-endian u64.
 const CHECKS: &str = "features.checks";
+/// Checksums of the header and the checks, as `sha256sum` writes them.
+const CHECKSUMS: &str = "features.sha256";
 /// Bytes per sample in [`CHECKS`].
 const CHECK_BYTES: u64 = 16;
 
 impl CacheHeader {
     /// The header for features of the loader's shards by this tower.
-    pub fn new(
-        settings: &VisionSettings,
-        tower: &VisionTower,
-        size: u32,
-        loader: &Loader,
-    ) -> Result<Self> {
+    pub fn new(settings: &VisionSettings, tower: &VisionTower, size: u32, loader: &Loader) -> Result<Self> {
         let shards: Vec<CachedShard> = loader
             .settings()
             .shards
             .iter()
             .zip(loader.shard_samples())
-            .map(|(shard, &samples)| CachedShard { name: file_name(shard), samples: samples.into(), content: None })
+            .map(|(shard, &samples)| CachedShard {
+                name: file_name(shard),
+                samples: samples.into(),
+                content: None,
+            })
             .collect();
         let side = i64::from(size) / tower.patch;
         Ok(Self {
@@ -111,7 +110,6 @@ impl CacheHeader {
             shards,
             vision: settings.sha256()?,
             normalisation: format!("{:?} {:?} {:?}", tower.position_resize, settings.mean, settings.std),
-            checks: None,
         })
     }
 
@@ -119,11 +117,14 @@ impl CacheHeader {
     fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(HEADER);
         let invalid = |problem: String| Error::Invalid { path: path.clone(), problem };
-        let text = fs::read(&path).map_err(reading(&path))?;
-        let found: Self = serde_json::from_slice(&text)
-            .map_err(|e| invalid(format!("is not the header of cached features: {e}; run trainer cache again")))?;
+        let text = checked(folder, HEADER)?;
+        let found: Self = serde_json::from_slice(&text).map_err(|e| {
+            invalid(format!("is not the header of cached features: {e}; run trainer cache again"))
+        })?;
         if !(OLDEST_VERSION..=VERSION).contains(&found.version) {
-            return Err(invalid("was made with another version of this program; run trainer cache again".to_owned()));
+            return Err(invalid(
+                "was made with another version of this program; run trainer cache again".to_owned(),
+            ));
         }
         let counted = found.shards.iter().try_fold(0_u64, |sum, shard| sum.checked_add(shard.samples));
         if found.bytes().is_none() || counted != u64::try_from(found.samples).ok() {
@@ -162,6 +163,23 @@ impl CacheHeader {
         ];
         differences.into_iter().find(|(differs, _)| *differs).map(|(_, what)| what)
     }
+}
+
+/// The bytes of a file, which must have its checksum. Folders of version 1 have no checksums.
+fn checked(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let (path, sums_path) = (folder.join(name), folder.join(CHECKSUMS));
+    let bytes = fs::read(&path).map_err(reading(&path))?;
+    let text = match fs::read_to_string(&sums_path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(bytes),
+        Err(error) => return Err(reading(&sums_path)(error)),
+    };
+    let sum = Checksums::parse(&text).ok().and_then(|sums| sums.get(name).map(str::to_owned));
+    if sum == Some(sha256(&bytes)) {
+        return Ok(bytes);
+    }
+    let problem = format!("is damaged: its SHA-256 is not the one in {CHECKSUMS}; run trainer cache again");
+    Err(Error::Invalid { path, problem })
 }
 
 fn file_name(path: &Path) -> String {
@@ -225,11 +243,14 @@ impl CacheWriter {
                 shard.content = Some(content);
             }
         }
-        self.header.checks = Some(concepts::checksums::sha256(&self.checks));
         let header =
             serde_json::to_vec_pretty(&self.header).map_err(|e| writing(&self.temporary)(e.into()))?;
+        let mut sums = Checksums::default();
+        sums.set(CHECKS, sha256(&self.checks));
+        sums.set(HEADER, sha256(&header));
+        let sums = sums.text().into_bytes();
         self.file.sync_all().map_err(writing(&self.temporary))?;
-        for (name, bytes) in [(CHECKS, &self.checks), (HEADER, &header)] {
+        for (name, bytes) in [(CHECKS, &self.checks), (CHECKSUMS, &sums), (HEADER, &header)] {
             concepts::files::write_atomic(&self.temporary.join(name), bytes)
                 .map_err(writing(&self.temporary))?;
         }
@@ -332,7 +353,8 @@ impl FeatureCache {
                 self.folder.display()
             );
         }
-        let since = format!("the features in {} were computed; run trainer cache again", self.folder.display());
+        let since =
+            format!("the features in {} were computed; run trainer cache again", self.folder.display());
         Ok(loader.expect(Expected { shards, captions: false, since })?)
     }
 
@@ -349,8 +371,10 @@ fn check_size(path: &Path, header: &CacheHeader) -> Result<()> {
     if header.bytes().is_some_and(|(_, all)| all == bytes) {
         return Ok(());
     }
-    let problem =
-        format!("has {bytes} bytes, but must have {} per sample; run trainer cache again", header.row_bytes());
+    let problem = format!(
+        "has {bytes} bytes, but must have {} per sample; run trainer cache again",
+        header.row_bytes()
+    );
     Err(Error::Invalid { path: path.to_owned(), problem })
 }
 
@@ -371,18 +395,18 @@ pub struct Verified {
 pub fn verify(folder: &Path, shards: &[PathBuf]) -> Result<Verified> {
     let header = CacheHeader::read(folder)?;
     let invalid = |path: &Path, problem: String| Error::Invalid { path: path.to_owned(), problem };
-    let Some(sha256) = &header.checks else {
+    if header.version == OLDEST_VERSION {
         let problem = format!("is of version {OLDEST_VERSION}, which has no checks; run trainer cache again");
         return Err(invalid(&folder.join(HEADER), problem));
-    };
-    let path = folder.join(CHECKS);
-    let checks = fs::read(&path).map_err(reading(&path))?;
-    if concepts::checksums::sha256(&checks) != *sha256
-        || checks.len() as u64 != CHECK_BYTES * header.samples as u64
-    {
-        return Err(invalid(&path, format!("is damaged, or {HEADER} is; run trainer cache again")));
     }
-    let mut checks = checks.chunks_exact(8).map(|check| u64::from_le_bytes(check.try_into().unwrap_or_default()));
+    let checks = checked(folder, CHECKS)?;
+    if checks.len() as u64 != CHECK_BYTES * header.samples as u64 {
+        let problem =
+            "does not have the number of samples of the features; run trainer cache again".to_owned();
+        return Err(invalid(&folder.join(CHECKS), problem));
+    }
+    let mut checks =
+        checks.chunks_exact(8).map(|check| u64::from_le_bytes(check.try_into().unwrap_or_default()));
     let path = folder.join(TOKENS);
     check_size(&path, &header)?;
     let named: Vec<String> = shards.iter().map(|shard| file_name(shard)).collect();
@@ -397,7 +421,11 @@ pub fn verify(folder: &Path, shards: &[PathBuf]) -> Result<Verified> {
         let archive = Archive::open(shard)?;
         let index = Index::load(&archive)?;
         if index.len() as u64 != cached.samples {
-            let problem = format!("has {} samples, but had {} when the features were computed", index.len(), cached.samples);
+            let problem = format!(
+                "has {} samples, but had {} when the features were computed",
+                index.len(),
+                cached.samples
+            );
             return Err(invalid(shard, problem));
         }
         if let Some(what) = cached.content.and_then(|content| content.difference(&index.identity(), false)) {
@@ -408,8 +436,9 @@ pub fn verify(folder: &Path, shards: &[PathBuf]) -> Result<Verified> {
             let (Some(image), Some(expected)) = (checks.next(), checks.next()) else { break };
             let key = index.key(sample);
             if check_of(&archive, &index, sample)? != image {
-                let problem =
-                    format!("the image of sample {key} has changed since the features were computed; run trainer cache again");
+                let problem = format!(
+                    "the image of sample {key} has changed since the features were computed; run trainer cache again"
+                );
                 return Err(invalid(shard, problem));
             }
             features.read_exact(&mut row).map_err(reading(&path))?;
@@ -444,7 +473,7 @@ mod tests {
         let header = CacheHeader::read(folder.path()).unwrap();
         let shard = |name: &str, samples| CachedShard { name: name.to_owned(), samples, content: None };
         assert_eq!(header.shards, [shard("00000.tar", 2), shard("00001.tar", 1)]);
-        assert_eq!((header.checks.as_deref(), header.row_bytes()), (None, 2 * 5 * 8));
+        assert_eq!(header.row_bytes(), 2 * 5 * 8);
         for (from, to) in [
             ("\"samples\": 3", "\"samples\": 4"),
             ("\"samples\": 3", "\"samples\": -3"),

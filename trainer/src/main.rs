@@ -249,7 +249,11 @@ fn run_cache(args: CacheArgs) -> anyhow::Result<serde_json::Value> {
     }
     let settings = CacheSettings {
         shards: args.shards,
-        vision: VisionSettings { weights: args.vision.unwrap_or_default(), position: args.position, ..VisionSettings::default() },
+        vision: VisionSettings {
+            weights: args.vision.unwrap_or_default(),
+            position: args.position,
+            ..VisionSettings::default()
+        },
         size: args.size,
         device: args.device.device,
         precision: Precision::Auto,

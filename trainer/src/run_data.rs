@@ -31,9 +31,7 @@ pub fn shards(loader: &Loader) -> Vec<RunShard> {
         .map(|(number, (shard, &samples))| RunShard {
             name: shard.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             samples,
-            captions: sidecars
-                .get(number)
-                .and_then(|footer| Some(footer.captions.as_ref()?.sha256.clone())),
+            captions: sidecars.get(number).and_then(|footer| Some(footer.captions.as_ref()?.sha256.clone())),
             content: None,
         })
         .collect()
@@ -77,7 +75,9 @@ pub fn compare(saved: &[RunShard], now: &mut [RunShard], loader: &Loader) -> Res
 fn other_data(what: &str) -> Error {
     Error::Setting {
         name: "data.shards".to_owned(),
-        problem: format!("is not the data of the run: it {what}; resume the run with its own data, or start a new run"),
+        problem: format!(
+            "is not the data of the run: it {what}; resume the run with its own data, or start a new run"
+        ),
     }
 }
 
@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn what_a_process_tells_is_noted() {
-        let shard = |name: &str| RunShard { name: name.to_owned(), samples: 1, captions: None, content: None };
+        let shard =
+            |name: &str| RunShard { name: name.to_owned(), samples: 1, captions: None, content: None };
         let mut shards = vec![shard("a"), shard("b"), shard("c")];
         let known = |images, captions| Identity { places: u64::MAX, images, captions };
         let opened = [(2, known(Some(7), None)), (0, known(None, Some(0)))];

@@ -86,7 +86,8 @@ fn cached_features_are_the_towers_rounded_to_bfloat16() {
 fn write_shard(path: &Path, seed: u32) {
     let mut tar = tar::Builder::new(File::create(path).unwrap());
     for sample in 0..4 {
-        let image = RgbImage::from_fn(SIZE, SIZE, |x, y| image::Rgb([x, y, sample + 9 * seed].map(|v| v as u8)));
+        let image =
+            RgbImage::from_fn(SIZE, SIZE, |x, y| image::Rgb([x, y, sample + 9 * seed].map(|v| v as u8)));
         // Without compression.
         let mut bytes = Cursor::new(Vec::new());
         let encoder = image::codecs::png::PngEncoder::new_with_quality(

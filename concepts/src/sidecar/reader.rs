@@ -57,15 +57,16 @@ impl Sidecar {
     }
 
     /// The same from the bytes of a sidecar; `path` is its name in errors.
+    #[expect(clippy::needless_pass_by_value, reason = "a reference would be one to a reference")]
     pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, Error> {
-        Self::read(path, bytes).map_err(|problem| broken(path, problem))
+        Self::read(path, &bytes).map_err(|problem| broken(path, problem))
     }
 
-    fn read(path: &Path, bytes: Bytes) -> Result<Self, String> {
+    fn read(path: &Path, bytes: &Bytes) -> Result<Self, String> {
         let table = Table::open(bytes.clone(), Texts::Dictionaries)?;
         let metadata = metadata_of(table.footer())?;
         let checks = metadata.captions.as_ref();
-        let checks = checks.map(|captions| read_checks(&bytes, captions, metadata.samples)).transpose()?;
+        let checks = checks.map(|captions| read_checks(bytes, captions, metadata.samples)).transpose()?;
         let mut sidecar = Self {
             samples: Vec::new(),
             starts: Vec::new(),
@@ -304,6 +305,12 @@ impl Strings {
             });
         }
         let of_row = |&key: &i32| of_value.get(key as usize).copied();
-        array.keys().values().iter().map(of_row).collect::<Option<_>>().ok_or("a text column is damaged".to_owned())
+        array
+            .keys()
+            .values()
+            .iter()
+            .map(of_row)
+            .collect::<Option<_>>()
+            .ok_or("a text column is damaged".to_owned())
     }
 }

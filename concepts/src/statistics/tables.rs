@@ -67,7 +67,8 @@ impl Counts {
             let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             if sums.as_ref().is_some_and(|sums| sums.get(&name) != Some(&sha256(&bytes))) {
-                let what = format!("it does not have the checksum in {CHECKSUMS}; count the statistics again");
+                let what =
+                    format!("it does not have the checksum in {CHECKSUMS}; count the statistics again");
                 return Err(Error::table(path, what));
             }
             Ok(bytes.into())

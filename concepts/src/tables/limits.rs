@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parquet::errors::Result as ParquetResult;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::thrift::{Found, walk};
@@ -143,13 +143,15 @@ fn most_rows(length: u64) -> u64 {
 
 /// Checks the footer of a file of `length` bytes.
 pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<(), String> {
-    let rows = u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| "its number of rows is negative")?;
+    let rows =
+        u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| "its number of rows is negative")?;
     if rows > most_rows(length) {
         return Err(format!("it claims {rows} rows, which a file of {length} bytes cannot have"));
     }
     let mut sum = 0_u64;
     for group in metadata.row_groups() {
-        let rows = u64::try_from(group.num_rows()).map_err(|_| "a row group has a negative number of rows")?;
+        let rows =
+            u64::try_from(group.num_rows()).map_err(|_| "a row group has a negative number of rows")?;
         sum = sum.saturating_add(rows);
         for column in group.columns() {
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
@@ -161,7 +163,9 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
             }
             let values = u64::try_from(column.num_values()).unwrap_or(u64::MAX);
             if values > most_rows(length) {
-                return Err(format!("a column claims {values} values, which a file of {length} bytes cannot have"));
+                return Err(format!(
+                    "a column claims {values} values, which a file of {length} bytes cannot have"
+                ));
             }
         }
     }
@@ -191,7 +195,7 @@ impl<C: ChunkReader> Checked<C> {
 
     /// Checks all page headers, for readers that are not of this project.
     pub fn check_pages(&self, metadata: &ParquetMetaData) -> Result<(), String> {
-        for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
             let (mut start, length) = column.byte_range();
             let end = start + length;
             while start < end {
@@ -245,7 +249,12 @@ impl<C: ChunkReader + 'static> ChunkReader for Checked<C> {
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         let file = Self { chunks: Arc::clone(&self.chunks), ..*self };
-        Ok(HeaderReader { file, start: Some(start), reader: self.chunks.get_read(start)?, read: VecDeque::new() })
+        Ok(HeaderReader {
+            file,
+            start: Some(start),
+            reader: self.chunks.get_read(start)?,
+            read: VecDeque::new(),
+        })
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -320,7 +329,7 @@ mod tests {
             bytes.push(zigzag as u8);
         }
         if let Some((field, inner)) = inside {
-            bytes.push((field - last) << 4 | 12);
+            bytes.push((field - last) << 4 | 0x0c);
             bytes.extend(header(inner, None));
         }
         bytes.push(0);

@@ -17,25 +17,24 @@ pub(super) enum Found {
     Element,
 }
 
+/// Is called with the numbers of the fields around what was found.
+pub(super) type Visit<'a> = dyn FnMut(&[i16], Found) -> Result<(), String> + 'a;
+
 /// Reads one structure from `input`, which has at most `left` bytes, and calls `visit` with everything found and the numbers of
 /// the fields around it.
-pub(super) fn walk(
-    input: impl Read,
-    left: u64,
-    visit: &mut dyn FnMut(&[i16], Found) -> Result<(), String>,
-) -> Result<(), String> {
+pub(super) fn walk(input: impl Read, left: u64, visit: &mut Visit<'_>) -> Result<(), String> {
     Walk { input, left, visit, path: Vec::new(), depth: 0 }.structure()
 }
 
-struct Walk<'a, R> {
+struct Walk<'a, 'b, R> {
     input: R,
     left: u64,
-    visit: &'a mut dyn FnMut(&[i16], Found) -> Result<(), String>,
+    visit: &'a mut Visit<'b>,
     path: Vec<i16>,
     depth: usize,
 }
 
-impl<R: Read> Walk<'_, R> {
+impl<R: Read> Walk<'_, '_, R> {
     fn structure(&mut self) -> Result<(), String> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
@@ -160,7 +159,8 @@ mod tests {
     #[test]
     fn structures_lists_and_numbers_are_found() {
         // 1: i32 = -3; 2: true; 4: list of two structures { 5: i32 = 64 }, the second of which is empty; 20: text "ab"
-        let bytes = [0x15, 0x05, 0x11, 0x29, 0x2c, 0x55, 0x80, 0x01, 0x00, 0x00, 0x08, 0x28, 0x02, b'a', b'b', 0x00];
+        let bytes =
+            [0x15, 0x05, 0x11, 0x29, 0x2c, 0x55, 0x80, 0x01, 0x00, 0x00, 0x08, 0x28, 0x02, b'a', b'b', 0x00];
         let expected = [
             (vec![1], Found::Number(-3)),
             (vec![4], Found::List(2)),

@@ -110,8 +110,7 @@ impl ParquetRows {
             let (table, metadata) = (Checked::of_others(self.table.clone()), self.metadata.clone());
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(table, metadata);
             let mask = ProjectionMask::roots(builder.parquet_schema(), self.columns.iter().copied());
-            let builder =
-                builder.with_projection(mask).with_batch_size(BATCH).with_offset(self.position);
+            let builder = builder.with_projection(mask).with_batch_size(BATCH).with_offset(self.position);
             self.reader.insert(Batches::build(builder).map_err(|problem| damaged(&self.path, &problem))?)
         };
         reader.next().transpose().map_err(|problem| damaged(&self.path, &problem))

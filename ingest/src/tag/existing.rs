@@ -19,7 +19,7 @@ pub(super) enum Existing {
     Older,
     /// Current, but the user wants it made again.
     Forced,
-    Current(Metadata),
+    Current(Box<Metadata>),
 }
 
 /// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, canonical
@@ -37,7 +37,7 @@ pub(super) fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Exist
         return Ok(Existing::Missing);
     };
     match footer {
-        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(found)),
+        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(Box::new(found))),
         Ok(found) if found.canonical < metadata.canonical => Ok(Existing::Older),
         _ => Ok(Existing::Stale),
     }
@@ -48,7 +48,7 @@ pub(super) fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Exist
 pub(super) fn compare(
     path: &Path,
     target: &Path,
-    found: Metadata,
+    found: Box<Metadata>,
     stop: &StopFlag,
 ) -> Result<Existing, Error> {
     let bytes = source::read(target)?;

@@ -9,9 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use concepts::Extractor;
 use concepts::checksums::Checksums;
-use concepts::sidecar::{
-    CaptionChecks, Cut, Metadata, PARTS, Parts, RowsOfTable, Table, VERSION, Writer,
-};
+use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, RowsOfTable, Table, VERSION, Writer};
 use loader::shard;
 use serde_json::Value;
 

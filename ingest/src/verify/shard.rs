@@ -74,9 +74,7 @@ pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag)
         text: String::new(),
         sample: None,
     };
-    let wanted = |extension: &str| {
-        !options.quick || !IMAGE_EXTENSIONS.contains(&extension)
-    };
+    let wanted = |extension: &str| !options.quick || !IMAGE_EXTENSIONS.contains(&extension);
     let read = loader::tar::visit(path, wanted, |member| {
         stop.check()?;
         pass.member(&member);
@@ -108,9 +106,11 @@ pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag)
     };
     match (&table, stats) {
         (Some(table), Some(stats)) => {
-            found.problems.extend(verify_stats(&stats, table, ours).err().map(|problem| {
-                format!("{}: {problem}", stats_path.display())
-            }));
+            found.problems.extend(
+                verify_stats(&stats, table, ours)
+                    .err()
+                    .map(|problem| format!("{}: {problem}", stats_path.display())),
+            );
         }
         // Shards of other tools have neither table nor statistics.
         (None, Some(_)) if !table_exists => {
@@ -137,7 +137,10 @@ fn compare_sums(path: &Path, options: Options, found: &mut Found) -> Result<(), 
     let Some(sums) = sums::read(&sums_path).map_err(|error| error.to_string())? else { return Ok(()) };
     for (name, expected) in sums.iter() {
         if name.contains('/') {
-            return Err(format!("{}: names {name:?}, which is not a file of its folder", sums_path.display()));
+            return Err(format!(
+                "{}: names {name:?}, which is not a file of its folder",
+                sums_path.display()
+            ));
         }
         let file = path.with_file_name(name);
         let is_tar = shard::stem(&file).is_some();
@@ -337,10 +340,13 @@ impl Pass<'_> {
         if let Some(rows) = self.table
             && (rows.successes as u64 != samples || self.keys.len() as u64 != samples)
         {
-            let problem = format!("has {} successful rows, but the tar has {samples} samples", rows.successes);
+            let problem =
+                format!("has {} successful rows, but the tar has {samples} samples", rows.successes);
             self.table_problem = Some(problem);
         }
-        self.found.problems.extend(self.table_problem.map(|problem| format!("{}: {problem}", table.display())));
+        self.found
+            .problems
+            .extend(self.table_problem.map(|problem| format!("{}: {problem}", table.display())));
         let Some(sidecar) = self.sidecar else { return };
         let sidecar_path = shard::sidecar_path(self.path);
         let problem = source::length(self.path)

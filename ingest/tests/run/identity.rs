@@ -14,11 +14,9 @@ fn foreign(path: &Path, captions: &[&str]) {
     let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
     for (index, caption) in captions.iter().enumerate() {
         let json = format!("{{\"key\": \"{index:04}\", \"caption\": \"{caption}\"}}");
-        for (extension, bytes) in [
-            ("jpg", jpeg(16, 16, 1)),
-            ("json", json.into_bytes()),
-            ("txt", caption.as_bytes().to_vec()),
-        ] {
+        for (extension, bytes) in
+            [("jpg", jpeg(16, 16, 1)), ("json", json.into_bytes()), ("txt", caption.as_bytes().to_vec())]
+        {
             let mut header = tar::Header::new_ustar();
             header.set_size(bytes.len() as u64);
             header.set_mode(0o644);

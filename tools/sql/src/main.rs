@@ -89,7 +89,8 @@ fn main() -> ExitCode {
             done = Some(run(&arguments));
             Ok::<_, String>(())
         });
-        let problem = |problem| anyhow!("a table cannot be read: {problem}; `ingest verify` names the damaged one");
+        let problem =
+            |problem| anyhow!("a table cannot be read: {problem}; `ingest verify` names the damaged one");
         ran.map_err(problem)?;
         done.unwrap_or_else(|| bail!("the query did not end"))
     })

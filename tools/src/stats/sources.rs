@@ -16,7 +16,7 @@ pub(super) enum Source {
     /// Of a shard.
     Shard { shard: PathBuf, sidecar: PathBuf },
     /// Of a part of a table, with what the sidecar's footer must contain.
-    Part { sidecar: PathBuf, footer: Metadata },
+    Part { sidecar: PathBuf, footer: Box<Metadata> },
 }
 
 /// The sidecars of a folder. When one is missing, the error has its path.
@@ -28,7 +28,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Source>> {
             if !sidecar.exists() {
                 bail!("{} does not exist; run `ingest tag --table` again to write it", sidecar.display());
             }
-            Ok(Source::Part { sidecar, footer })
+            Ok(Source::Part { sidecar, footer: Box::new(footer) })
         });
         return sources.collect();
     }
