@@ -35,6 +35,8 @@ pub struct Tokens {
     /// For each id, its byte range in the canonical text; empty for start, end and padding. If several tokens form one
     /// character (as for some emoji), all of them have the range of that character.
     pub spans: Vec<Range<u32>>,
+    /// The byte of the canonical text at which it was truncated; `u32::MAX` if it was not.
+    pub end: u32,
 }
 
 impl Tokenizer {
@@ -48,11 +50,13 @@ impl Tokenizer {
 
     /// Encodes canonical text as `context` ids.
     pub fn encode(&self, canonical: &str, context: usize) -> Tokens {
-        let mut tokens = Tokens { ids: Vec::with_capacity(context), spans: Vec::with_capacity(context) };
+        let (ids, spans) = (Vec::with_capacity(context), Vec::with_capacity(context));
+        let mut tokens = Tokens { ids, spans, end: u32::MAX };
         let mut encoded = Vec::new();
         tokens.push(self.inner.start_of_text(), 0..0);
         for run in runs(canonical) {
             if tokens.ids.len() + 1 >= context {
+                tokens.end = run.start as u32;
                 break;
             }
             encoded.clear();
@@ -61,6 +65,9 @@ impl Tokenizer {
             self.push_run(&mut tokens, &encoded, &run);
         }
         let room = context.saturating_sub(1);
+        if let Some(left_out) = tokens.spans.get(room) {
+            tokens.end = left_out.start;
+        }
         tokens.ids.truncate(room);
         tokens.spans.truncate(room);
         tokens.push(self.inner.end_of_text(), 0..0);
@@ -123,8 +130,12 @@ impl Tokens {
         self.spans.push(span);
     }
 
-    /// The positions of the tokens whose bytes overlap the span; empty if the span was truncated.
+    /// The positions of the tokens whose bytes overlap the span; empty if the text was truncated before the end of the span:
+    /// a part of a phrase may mean something else.
     pub fn positions(&self, span: &Range<u32>) -> Range<u32> {
+        if span.end > self.end {
+            return 0..0;
+        }
         let overlaps = |token: &Range<u32>| token.start < span.end && token.end > span.start;
         let first = self.spans.iter().position(overlaps).unwrap_or(0);
         let last = self.spans.iter().rposition(overlaps).map_or(first, |last| last + 1);
@@ -157,6 +168,14 @@ mod tests {
         assert_eq!(tokens.ids, [49406, 1929, 2368, 49407]);
         assert_eq!(tokens.positions(&(4..7)), 2..3);
         assert!(tokens.positions(&(8..11)).is_empty());
+        // Of "cat dog" only the first word is left.
+        assert!(tokens.positions(&(4..11)).is_empty());
+        assert_eq!(tokens.end, 8);
+        // A word that is cut: "motorcycle-motorcycle" is three tokens, of which one fits. The whole caption fits in five.
+        let text = "a motorcycle-motorcycle";
+        let span = 2..text.len() as u32;
+        assert!(Tokenizer::clip().encode(text, 4).positions(&span).is_empty());
+        assert_eq!(Tokenizer::clip().encode(text, 6).positions(&span), 2..5);
         for context in 0..3 {
             assert_eq!(Tokenizer::clip().encode("dog", context).ids.len(), context);
         }

@@ -22,6 +22,7 @@
 pub mod bank;
 pub mod bpe;
 mod canonical;
+pub mod checksums;
 mod entities;
 mod error;
 mod extractor;
@@ -32,6 +33,7 @@ mod lemma;
 mod repair;
 pub mod sidecar;
 pub mod statistics;
+pub mod tables;
 pub mod tagger;
 pub mod training;
 pub mod words;

@@ -11,11 +11,12 @@
 //!
 //! Canonical text is what [`canonical`](crate::canonical()) returns; a sidecar of another [version](CANONICAL_VERSION) is
 //! refused, because its offsets count in another text. The footer's key `concepts` holds one JSON object,
-//! [`Metadata`].
+//! [`Metadata`]. Between the rows and the footer is a hash of each sample's caption ([`Captions`]).
 //!
 //! Captions that were tagged directly from a table belong to no shard. Their sidecars are the numbered parts of a
 //! folder. They must match the folder's `captions.json` ([`Parts`]), as other sidecars must match their shard.
 
+mod captions;
 mod concepts;
 mod parts;
 mod reader;
@@ -25,16 +26,21 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::{CANONICAL_VERSION, Error};
 
+pub use captions::{CaptionChecks, Captions};
 pub use concepts::ConceptReader;
 pub use parts::{PARTS, Parts, Table};
 pub use reader::Sidecar;
 pub use writer::Writer;
 
 /// Version of the sidecar's columns and metadata.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Sidecars of this version are read too. They have no [`Captions`], so they know their source only by name, size and count.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// Key of the metadata in the Parquet footer.
 pub const FOOTER_KEY: &str = "concepts";
@@ -60,6 +66,9 @@ pub struct Metadata {
     /// Which rows of a table the captions are, if they come from a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowsOfTable>,
+    /// What the captions were; sidecars of version 1 do not have it. The writer fills it in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<Captions>,
     /// Number of samples in the shard, including those without a caption or a mention.
     pub samples: u32,
     /// Number of captions (including empty ones) in which no mention was found.
@@ -101,16 +110,38 @@ impl Metadata {
             shard: file_name(shard),
             shard_bytes,
             rows: None,
+            captions: None,
             samples: 0,
             captions_without_mention: 0,
             mentions: 0,
         }
     }
 
-    /// A copy with the counts set to 0. Two sidecars from the same tagger and the same captions agree in it.
+    /// A copy without what only reading the captions tells: counts, and checks. Two sidecars from the same tagger and of
+    /// shards with the same name and size agree in it.
     #[must_use]
     pub fn uncounted(&self) -> Self {
-        Self { samples: 0, captions_without_mention: 0, mentions: 0, ..self.clone() }
+        Self {
+            version: VERSION,
+            captions: None,
+            samples: 0,
+            captions_without_mention: 0,
+            mentions: 0,
+            ..self.clone()
+        }
+    }
+
+    /// A number for what the mentions are of: the shard's name, the rows of a table, the tagger, and the captions. `None` if the
+    /// sidecar has version 1, which does not know its captions.
+    pub fn identity(&self) -> Option<u128> {
+        let captions = self.captions.as_ref()?;
+        let first = self.rows.as_ref().map(|rows| rows.first);
+        let of = format!(
+            "{}\n{first:?}\n{}\n{}\n{}\n{}",
+            self.shard, self.tagger_hash, self.grammar, self.canonical, captions.sha256
+        );
+        let hash = Sha256::digest(of);
+        hash.first_chunk().map(|bytes| u128::from_le_bytes(*bytes))
     }
 
     /// Whether the offsets count in canonical text of this program's version.
@@ -137,6 +168,18 @@ impl Metadata {
         } else {
             return self.refuse_unless_current(path);
         };
+        Err(Error::Stale { path: path.to_owned(), what })
+    }
+
+    /// Returns an error if the captions are not those that were tagged. A sidecar of version 1 cannot tell.
+    pub fn refuse_unless_captions(&self, path: &Path, found: &CaptionChecks) -> Result<(), Error> {
+        let same = |captions: &Captions| {
+            found.samples() == u64::from(self.samples) && found.sha256() == captions.sha256
+        };
+        if self.captions.as_ref().is_none_or(same) {
+            return Ok(());
+        }
+        let what = format!("was made from other captions than those that {} has now", self.shard);
         Err(Error::Stale { path: path.to_owned(), what })
     }
 

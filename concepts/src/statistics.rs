@@ -2,14 +2,15 @@
 //! concepts occur in the same samples. Statistics are mergeable: the sum over parts is exactly the statistics of the
 //! whole.
 //!
-//! On disk they are a folder with three files:
+//! On disk they are a folder with these files:
 //!
 //! - `concepts.parquet`, sorted by mentions, descending: `concept` utf8, `mentions`, `samples`, `shards` uint64,
 //!   `share` double (samples with the concept / all samples), `example_shards`, `example_keys` lists of utf8 of the
 //!   same length (shard file name and key of up to [`EXAMPLES`] samples);
 //! - `pairs.parquet`, sorted by samples, descending: `a`, `b` utf8 (`a` < `b`), `samples` uint64 (samples with both
 //!   concepts), `pmi` double (pointwise mutual information: log2 of p(a, b) / (p(a) p(b)), over samples);
-//! - `stats.json`: [`Totals`]. Both tables also have it in their footers, under the key `statistics`.
+//! - `stats.json`: [`Totals`]. Both tables also have it in their footers, under the key `statistics`;
+//! - `statistics.sha256`: the [checksums](crate::checksums) of the three.
 
 mod tables;
 
@@ -21,9 +22,9 @@ use arrow_array::cast::AsArray;
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
-use crate::sidecar::{ConceptReader, Sidecar};
+use crate::sidecar::{ConceptReader, Metadata, Sidecar};
 
-pub use tables::{CONCEPTS, FOOTER_KEY, PAIRS, TOTALS};
+pub use tables::{CHECKSUMS, CONCEPTS, FOOTER_KEY, PAIRS, TOTALS};
 
 /// Maximum number of example samples per concept: the first ones by shard and key.
 pub const EXAMPLES: usize = 4;
@@ -33,7 +34,10 @@ pub const EXAMPLES: usize = 4;
 pub const PAIRED_MENTIONS: usize = 64;
 
 /// Version of the columns and files of the statistics.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Statistics of this version are read too. They do not say which captions they are of.
+pub const OLDEST_VERSION: u32 = 1;
 
 /// Sums over all samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +56,10 @@ pub struct Totals {
     pub concepts: u64,
     /// Number of distinct pairs of concepts that occur in the same sample.
     pub pairs: u64,
+    /// Which shards, captions and tagger they are of: the sum, modulo 2^128, of the shards'
+    /// [identities](crate::sidecar::Metadata::identity), hexadecimal. Absent if a sidecar was of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
 }
 
 /// Counts of one concept.
@@ -84,6 +92,8 @@ pub struct Pair<'a> {
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
     totals: Totals,
+    /// [`Totals::source`]; `None` if it is not known.
+    source: Option<u128>,
     names: Vec<String>,
     numbers: HashMap<String, u32>,
     concepts: Vec<ConceptCounts>,
@@ -141,12 +151,17 @@ struct Scratch {
 impl Counts {
     /// Empty statistics.
     pub fn new() -> Self {
-        Self { totals: Totals { version: VERSION, ..Totals::default() }, ..Self::default() }
+        Self { totals: Totals { version: VERSION, ..Totals::default() }, source: Some(0), ..Self::default() }
     }
 
     /// Sums over all samples.
     pub fn totals(&self) -> Totals {
-        Totals { concepts: self.names.len() as u64, pairs: self.pairs.len() as u64, ..self.totals.clone() }
+        Totals {
+            concepts: self.names.len() as u64,
+            pairs: self.pairs.len() as u64,
+            source: self.source.map(|source| format!("{source:032x}")),
+            ..self.totals.clone()
+        }
     }
 
     /// The counts of a concept; `None` if it is not mentioned.
@@ -195,37 +210,36 @@ impl Counts {
         let numbers: Vec<u32> = sidecar.concept_names().map(|name| self.number(name)).collect();
         let mut scratch = Scratch::default();
         let mut mentioned = 0;
-        for sample in 0..metadata.samples {
+        for sample in sidecar.samples_with_mentions() {
             scratch.sample.extend(sidecar.concept_ids(sample).map(|id| numbers[id as usize]));
-            if !scratch.sample.is_empty() {
-                mentioned += 1;
-                self.add_sample(&metadata.shard, sidecar.key(sample).unwrap_or_default(), &mut scratch);
-            }
+            mentioned += 1;
+            self.add_sample(&metadata.shard, sidecar.key(sample).unwrap_or_default(), &mut scratch);
         }
-        self.end_shard(metadata.samples, mentioned, scratch);
+        self.end_shard(metadata, mentioned, scratch);
     }
 
     /// As [`Counts::add_shard`], but reads the sidecar in pieces, so that memory does not grow with its size. After an
     /// error the counts must not be used, because they may contain a part of the shard.
     pub fn add_file(&mut self, mut sidecar: ConceptReader) -> Result<(), Error> {
-        let (shard, samples) = (sidecar.metadata.shard.clone(), sidecar.metadata.samples);
+        let metadata = sidecar.metadata.clone();
         let mut scratch = Scratch::default();
         let mut mentioned = 0;
         let (mut current, mut key) = (0, String::new());
         while let Some(batch) = sidecar.next_batch()? {
             let values = batch.concept.values().as_string::<i32>();
+            let keys = batch.key.values().as_string::<i32>();
             // A dictionary may have values that no row uses, so a concept gets its number when the first row uses it.
             let mut numbers = vec![None; values.len()];
             let rows = batch.sample.values().iter().zip(batch.concept.keys().values());
             for (row, (&sample, &value)) in rows.enumerate() {
                 if sample != current || scratch.sample.is_empty() {
                     if !scratch.sample.is_empty() {
-                        self.add_sample(&shard, &key, &mut scratch);
+                        self.add_sample(&metadata.shard, &key, &mut scratch);
                     }
                     mentioned += 1;
                     current = sample;
                     key.clear();
-                    key.push_str(batch.key.value(row));
+                    key.push_str(keys.value(batch.key.keys().value(row) as usize));
                 }
                 let value = value as usize;
                 let number = *numbers[value].get_or_insert_with(|| self.number(values.value(value)));
@@ -233,9 +247,9 @@ impl Counts {
             }
         }
         if !scratch.sample.is_empty() {
-            self.add_sample(&shard, &key, &mut scratch);
+            self.add_sample(&metadata.shard, &key, &mut scratch);
         }
-        self.end_shard(samples, mentioned, scratch);
+        self.end_shard(&metadata, mentioned, scratch);
         Ok(())
     }
 
@@ -270,13 +284,18 @@ impl Counts {
     }
 
     /// Counts the shard itself; `mentioned` is the number of its samples with a mention.
-    fn end_shard(&mut self, samples: u32, mentioned: u64, scratch: Scratch) {
+    fn end_shard(&mut self, metadata: &Metadata, mentioned: u64, scratch: Scratch) {
         self.totals.shards += 1;
-        self.totals.samples += u64::from(samples);
-        self.totals.samples_without_mention += u64::from(samples) - mentioned;
+        self.totals.samples += u64::from(metadata.samples);
+        self.totals.samples_without_mention += u64::from(metadata.samples) - mentioned;
+        self.add_source(metadata.identity());
         for number in scratch.in_shard {
             self.concepts[number as usize].shards += 1;
         }
+    }
+
+    fn add_source(&mut self, source: Option<u128>) {
+        self.source = self.source.zip(source).map(|(sum, more)| sum.wrapping_add(more));
     }
 
     /// Adds the counts of other shards.
@@ -286,6 +305,7 @@ impl Counts {
         sums.samples += more.samples;
         sums.samples_without_mention += more.samples_without_mention;
         sums.mentions += more.mentions;
+        self.add_source(other.source);
         let numbers: Vec<u32> = other.names.iter().map(|name| self.number(name)).collect();
         for (number, more) in numbers.iter().zip(&other.concepts) {
             let concept = &mut self.concepts[*number as usize];

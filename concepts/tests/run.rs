@@ -4,6 +4,7 @@
 
 mod any_text;
 mod clip_text;
+mod hostile;
 mod models;
 mod nlprule;
 mod noun_phrases;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use concepts::sidecar::{Metadata, Sidecar, Writer, path_for};
+use concepts::sidecar::{CaptionChecks, Metadata, Sidecar, Writer, path_for};
 use concepts::{CANONICAL_VERSION, Error, Mention, TaggerDescription};
 
 const TEXT: &str = "a man with two tennis rackets";
@@ -176,4 +176,60 @@ fn paths_of_sidecars() {
     ] {
         assert_eq!(path_for(Path::new(shard)), Path::new(sidecar));
     }
+}
+
+/// "two\u{a0}dogs" and "two dogs" are the same canonical text, but not the same caption.
+#[test]
+fn a_sidecar_knows_its_captions() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    let captions = ["A man with two\u{a0}tennis rackets", "", "running"];
+    let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("00003.tar"), 10_240)).unwrap();
+    for (sample, caption) in (0..).zip(captions) {
+        writer.check(sample, caption.as_bytes());
+        let mentions = if sample == 0 { mentions() } else { Vec::new() };
+        writer.push(sample, "key", TEXT, &mentions).unwrap();
+    }
+    // A sample without a caption at the end.
+    writer.push(3, "key", "", &[]).unwrap();
+    let written = writer.finish().unwrap();
+    let sidecar = Sidecar::open(&path).unwrap();
+    assert_eq!((sidecar.metadata.version, &sidecar.metadata), (2, &written));
+    for (sample, caption) in (0..).zip(captions) {
+        assert_eq!(sidecar.has_caption(sample, caption.as_bytes()), Some(true));
+        assert_eq!(sidecar.has_caption(sample, b"a man with two tennis rackets"), Some(false));
+    }
+    assert_eq!((sidecar.has_caption(3, b""), sidecar.has_caption(4, b"")), (Some(true), None));
+
+    let checks = |captions: &[&str]| {
+        let mut checks = CaptionChecks::default();
+        for caption in captions {
+            checks.push(caption.as_bytes());
+        }
+        checks
+    };
+    let same = |captions: &[&str]| written.refuse_unless_captions(&path, &checks(captions)).is_ok();
+    assert!(same(&[captions[0], "", "running", ""]));
+    // Another caption, another order, another number.
+    assert!(!same(&[captions[0], "", "runnins", ""]));
+    assert!(!same(&["", captions[0], "running", ""]));
+    assert!(!same(&captions));
+
+    // The checks are in the file where the footer says, as docs/file-formats.md describes them.
+    let bytes = fs::read(&path).unwrap();
+    let offset = written.captions.as_ref().unwrap().offset as usize;
+    assert_eq!(bytes[offset + 8..offset + 16], 0xef46_db37_51d8_e999_u64.to_le_bytes(), "XXH64 of nothing");
+    for at in offset..offset + 32 {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1;
+        let error = Sidecar::from_bytes(&path, damaged.into()).unwrap_err().to_string();
+        assert!(error.contains("checks of its captions are damaged"), "{error}");
+    }
+
+    // Without checks it is a sidecar as version 1 wrote it, which cannot tell.
+    let path = folder.path().join("first.concepts.parquet");
+    write(&path);
+    let first = Sidecar::open(&path).unwrap();
+    assert_eq!((first.metadata.version, first.has_caption(1, b"anything")), (1, None));
+    first.metadata.refuse_unless_captions(&path, &checks(&captions)).unwrap();
 }

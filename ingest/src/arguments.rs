@@ -28,6 +28,7 @@ Examples:
 Files per shard:
   00000.tar         images (.jpg), captions (.txt) and metadata (.json), in the order of the input
   00000.parquet     one row per URL: status, error_message, sizes, hash, position in the tar
+  00000.sha256      checksums of these two, for `ingest verify` and `sha256sum -c`
   00000_stats.json  counts, written last: it marks the shard as complete
 
 Run the same command again to resume an interrupted run. `ingest retry` repeats failed downloads.
@@ -54,8 +55,14 @@ Examples:
 
 The sidecar 00000.concepts.parquet has one row per mention: the noun phrase and its concept, with
 their positions in the normalised caption (damaged characters repaired, HTML entities decoded, white
-space collapsed, lower case, as CLIP's tokenizer does). Sidecars that are up to date are kept;
-outdated ones are replaced.";
+space collapsed, lower case, as CLIP's tokenizer does). All captions are compared with what the
+sidecar was made from: sidecars that are up to date are kept, the others are replaced.";
+
+const VERIFY: &str = "\
+Compares the checksums in NNNNN.sha256, decodes every image, reads every .json, and compares each
+sample with the table and the sidecar. Shards without checksums, such as those of other tools, can
+have damage that shows nowhere: a flipped bit in a JPEG may only change its pixels.
+Exit codes: 0 nothing is damaged, 1 something is damaged, 2 wrong use.";
 
 /// Turns lists of image URLs and local image folders into WebDataset shards, and finds the concepts in their captions.
 #[derive(Parser)]
@@ -79,6 +86,7 @@ pub(crate) enum Command {
     /// Download the failed samples of complete shards again.
     Retry(Box<Retry>),
     /// Check shards, tables, statistics and sidecars, and list what is damaged.
+    #[command(after_help = VERIFY)]
     Verify(Verify),
 }
 
@@ -140,8 +148,14 @@ pub(crate) struct Retry {
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// Folder of shards, or of the sidecars that `ingest tag --table` wrote.
+    /// Folder of shards, or of the sidecars that `ingest tag --table` wrote, on disk or in an object store.
     pub(crate) folder: PathBuf,
+    /// Do not read the images: they are not decoded, and the checksums of the tars are not compared.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Threads [default: all cores]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
     /// Print the findings as one JSON object, as the last line of standard output.
     #[arg(long)]
     pub(crate) json: bool,

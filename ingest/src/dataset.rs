@@ -102,7 +102,7 @@ impl Dataset {
     /// looks complete if this is interrupted.
     pub fn discard(&self) -> Result<(), Error> {
         for shard in self.finished_shards()?.into_iter().filter(|&shard| self.part.owns(shard)) {
-            for path in [self.stats(shard), self.tar(shard), self.table(shard)] {
+            for path in [self.stats(shard), self.tar(shard), self.table(shard), self.sums(shard)] {
                 source::remove(&path)?;
             }
         }
@@ -167,6 +167,11 @@ impl Dataset {
     /// The shard's table.
     pub fn table(&self, shard: u32) -> PathBuf {
         self.folder.join(format!("{}.parquet", Self::name(shard)))
+    }
+
+    /// The checksums of the shard's files.
+    pub fn sums(&self, shard: u32) -> PathBuf {
+        self.folder.join(format!("{}.sha256", Self::name(shard)))
     }
 
     /// The shard's statistics. The shard is complete if they exist.

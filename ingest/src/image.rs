@@ -13,6 +13,7 @@ mod segments;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use concepts::tables::guarded;
 use serde::{Deserialize, Serialize};
 
 pub use self::decode::Pixels;
@@ -137,6 +138,24 @@ impl Settings {
         }
         Ok(())
     }
+}
+
+/// Decodes an image of a shard and drops its pixels.
+///
+/// # Errors
+/// Why it cannot be decoded. Images with more pixels than the default of [`Settings::max_pixels`] are not decoded.
+pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
+    let decode = || -> Result<(), String> {
+        let header = decode::Header::read(bytes, true).map_err(|problem| problem.cause)?;
+        let (width, height) = header.upright_size();
+        if u64::from(width) * u64::from(height) > Settings::default().max_pixels {
+            return Err(format!("{width} x {height} pixels are too many"));
+        }
+        let decoded = header.decode(None).map_err(|problem| problem.cause)?;
+        buffer_pool::recycle(decoded.pixels.data);
+        Ok(())
+    };
+    guarded(decode)
 }
 
 /// Bytes as hexadecimal digits.

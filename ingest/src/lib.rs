@@ -28,6 +28,7 @@ mod shard;
 mod spool;
 mod staging;
 pub mod stats;
+mod sums;
 mod table;
 pub mod tag;
 mod tar;

@@ -188,12 +188,12 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
         }
         (None, (Some(input), Some(out)), _) => {
             let part = arguments.part.part().map_err(user_error)?;
-            let tables = captions.tables(input, out).map_err(user_error)?;
+            let tables = captions.tables(input, out, arguments.force).map_err(user_error)?;
             tag::tag_tables(&tables, &extractor, threads, |number| part.owns(number))
         }
         (None, _, Some(shards)) => {
             let part = arguments.part.part().map_err(user_error)?;
-            tag::tag(shards, &extractor, threads, |place| part.owns(place))
+            tag::tag(shards, &extractor, threads, arguments.force, |place| part.owns(place))
         }
         _ => {
             let problem = "give a folder of shards, --table INPUT --out FOLDER, or --text FILE";
@@ -215,6 +215,13 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
         eprintln!(
             "renewed {}, made when captions were normalised by older rules",
             counted(totals.renewed, "sidecar")
+        );
+    }
+    if totals.unchecked > 0 {
+        eprintln!(
+            "warning: kept {} of version 1, which cannot tell whether all captions are those that were tagged; --force makes \
+             them again",
+            counted(totals.unchecked, "sidecar")
         );
     }
     if totals.incomplete > 0 {
@@ -239,7 +246,8 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
 }
 
 fn verify(arguments: &Verify) -> anyhow::Result<Outcome> {
-    let report = verify::verify(&arguments.folder).map_err(user_error)?;
+    let options = verify::Options { quick: arguments.quick, threads: threads(arguments.threads) };
+    let report = verify::verify(&arguments.folder, options).map_err(user_error)?;
     for line in report.problems.iter().chain(&report.notes) {
         eprintln!("{line}");
     }

@@ -1,4 +1,4 @@
-//! Gives the complete files of a shard their names, the statistics last. Three files cannot be renamed at once, so the files
+//! Gives the complete files of a shard their names, the statistics last. Four files cannot be renamed at once, so the files
 //! of a shard that replaces a finished one are first complete under other names, `.tmp-new-NNNNN.tar` and so on, the
 //! statistics last. From that moment on the shard is decided: whoever comes next completes the switch ([`recover`]).
 //! Before it, the earlier files are untouched. So a finished shard never becomes less, and statistics always describe the
@@ -23,7 +23,7 @@ const STATS: &str = "_stats.json";
 /// How often to look whether another process has completed its switch, in a folder and in an object store.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// Endings of the files that the statistics describe.
-const DESCRIBED: [&str; 3] = [".tar", ".tar.zst", ".parquet"];
+const DESCRIBED: [&str; 4] = [".tar", ".tar.zst", ".parquet", ".sha256"];
 
 /// The path of a shard's new file before the switch.
 pub(crate) fn new_path(path: &Path) -> PathBuf {
@@ -40,27 +40,33 @@ pub(crate) fn final_name(name: &str) -> Option<&str> {
 pub(crate) struct Names {
     pub(crate) tar: PathBuf,
     pub(crate) table: PathBuf,
+    /// The checksums of the tar and the table. Those of a sidecar are not among them: it was made from an earlier shard.
+    pub(crate) sums: PathBuf,
     pub(crate) stats: PathBuf,
 }
 
+/// What the files contain, besides the tar.
+pub(crate) struct Files {
+    pub(crate) table: Bytes,
+    pub(crate) sums: Bytes,
+    pub(crate) stats: Bytes,
+}
+
 /// Publishes a shard in a local folder, whose tar has its name already, or its other name if the shard replaces another.
-pub(crate) fn publish_local(
-    names: &Names,
-    table: Vec<u8>,
-    stats: Vec<u8>,
-    replaces: bool,
-) -> Result<(), Error> {
+pub(crate) fn publish_local(names: &Names, files: Files, replaces: bool) -> Result<(), Error> {
     if !replaces {
-        source::write(&names.table, table)?;
-        source::write(&names.stats, stats)?;
+        source::write(&names.table, files.table)?;
+        source::write(&names.sums, files.sums)?;
+        source::write(&names.stats, files.stats)?;
         return Ok(());
     }
-    let staged = source::write(&new_path(&names.table), table)
-        .and_then(|()| source::write(&new_path(&names.stats), stats));
+    let staged = source::write(&new_path(&names.table), files.table)
+        .and_then(|()| source::write(&new_path(&names.sums), files.sums))
+        .and_then(|()| source::write(&new_path(&names.stats), files.stats));
     if let Err(error) = staged {
         // The statistics first: even if writing them failed, they may be there, and would decide that the others are
         // complete.
-        for path in [&names.stats, &names.table, &names.tar] {
+        for path in [&names.stats, &names.sums, &names.table, &names.tar] {
             if source::remove(&new_path(path)).is_err() {
                 break;
             }
@@ -72,25 +78,22 @@ pub(crate) fn publish_local(
 
 /// Uploads a shard to an object store, which cannot rename. Only a shard that replaces another is first uploaded under
 /// other names.
-pub(crate) fn publish_remote(
-    names: &Names,
-    tar: &Path,
-    table: &Bytes,
-    stats: &Bytes,
-    replaces: bool,
-) -> Result<(), Error> {
+pub(crate) fn publish_remote(names: &Names, tar: &Path, files: &Files, replaces: bool) -> Result<(), Error> {
+    let others = [(&names.table, &files.table), (&names.sums, &files.sums), (&names.stats, &files.stats)];
     if replaces {
         source::upload(tar, &new_path(&names.tar))?;
-        source::write(&new_path(&names.table), table.clone())?;
-        source::write(&new_path(&names.stats), stats.clone())?;
+        for (path, bytes) in others {
+            source::write(&new_path(path), bytes.clone())?;
+        }
     }
     source::remove(&names.stats)?;
     source::upload(tar, &names.tar)?;
-    source::write(&names.table, table.clone())?;
-    source::write(&names.stats, stats.clone())?;
+    for (path, bytes) in others {
+        source::write(path, bytes.clone())?;
+    }
     if replaces {
         // The statistics first: without them, the others are leftovers.
-        for path in [&names.stats, &names.tar, &names.table] {
+        for path in [&names.stats, &names.tar, &names.table, &names.sums] {
             source::remove(&new_path(path))?;
         }
     }
@@ -138,7 +141,7 @@ pub(crate) fn recover(folder: &Path) -> Result<(), Error> {
 
 /// Whether a temporary file may be removed if nobody writes it: not the new files of a shard, nor those of other programs.
 fn is_ours(name: &str) -> bool {
-    let endings = [".tar", ".tar.zst", ".parquet", ".json", ".spool"];
+    let endings = [".tar", ".tar.zst", ".parquet", ".sha256", ".json", ".spool"];
     Claims::is_claim(name) || (final_name(name).is_none() && endings.iter().any(|end| name.ends_with(end)))
 }
 
@@ -229,29 +232,30 @@ fn switch_remote(folder: &Path, stem: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
+    const FILES: [&str; 4] = ["00000.tar", "00000.parquet", "00000.sha256", "00000_stats.json"];
+
     /// The steps of a switch, after each of which a process may have been killed.
     fn after(steps: usize, folder: &Path) {
         let at = |name: &str| folder.join(name);
-        for name in ["00000.tar", "00000.parquet", "00000_stats.json"] {
+        for name in FILES {
             fs::write(at(name), "old").unwrap();
         }
-        let new =
-            ["00000.tar", "00000.parquet", "00000_stats.json"].map(|name| (new_path(&at(name)), at(name)));
+        let new = FILES.map(|name| (new_path(&at(name)), at(name)));
         let step = |number: usize| match number {
-            0..3 => fs::write(&new[number].0, "new").unwrap(),
-            3 => fs::remove_file(at("00000_stats.json")).unwrap(),
-            _ => fs::rename(&new[number - 4].0, &new[number - 4].1).unwrap(),
+            0..4 => fs::write(&new[number].0, "new").unwrap(),
+            4 => fs::remove_file(at("00000_stats.json")).unwrap(),
+            _ => fs::rename(&new[number - 5].0, &new[number - 5].1).unwrap(),
         };
         (0..steps).for_each(step);
     }
 
     #[test]
     fn a_shard_is_the_old_one_or_the_new_one_wherever_a_process_was_killed() {
-        for steps in 0..=7 {
+        for steps in 0..=9 {
             let folder = tempfile::tempdir().unwrap();
             after(steps, folder.path());
             recover(folder.path()).unwrap();
-            let expected = if steps < 3 { "old" } else { "new" };
+            let expected = if steps < 4 { "old" } else { "new" };
             let mut names = Vec::new();
             for entry in fs::read_dir(folder.path()).unwrap() {
                 let path = entry.unwrap().path();
@@ -259,7 +263,11 @@ mod tests {
                 names.push(path.file_name().unwrap().to_owned());
             }
             names.sort();
-            assert_eq!(names, ["00000.parquet", "00000.tar", "00000_stats.json"], "{steps} steps");
+            assert_eq!(
+                names,
+                ["00000.parquet", "00000.sha256", "00000.tar", "00000_stats.json"],
+                "{steps} steps"
+            );
         }
     }
 
@@ -271,7 +279,7 @@ mod tests {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| recover(folder.path()).unwrap());
             // The other waits for this process, which completes the shard.
-            after(3, folder.path());
+            after(4, folder.path());
             switch(folder.path(), "00000").unwrap();
             drop(claim);
             other.join().unwrap();
@@ -281,6 +289,6 @@ mod tests {
         recover(folder.path()).unwrap();
         fs::remove_dir(folder.path().join(".tmp-17-cache")).unwrap();
         assert_eq!(fs::read_to_string(folder.path().join("00000.tar")).unwrap(), "new");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), FILES.len());
     }
 }

@@ -6,7 +6,9 @@ use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use bytes::Bytes;
+use concepts::tables::limits::Budget;
+use concepts::tables::{Table, Texts};
 use serde_json::Value;
 
 use crate::error::Error;
@@ -24,8 +26,8 @@ pub(crate) struct Record {
     /// Width, height, original width, original height.
     pub(crate) sizes: Option<[u32; 4]>,
     pub(crate) exif: Option<String>,
-    /// Of the kind that the table has; for a failed sample the expected hash.
-    pub(crate) hash: Option<String>,
+    /// The hash's kind, which is that of the table, and the hash; for a failed sample the expected hash.
+    pub(crate) hash: Option<(&'static str, String)>,
     /// Offset and length of the image in the tar.
     pub(crate) location: Option<(u64, u64)>,
     /// Values of the additional columns, in the order of [`Records::extra`].
@@ -42,35 +44,60 @@ pub(crate) struct Records {
 
 /// Reads a shard's table.
 pub(crate) fn read(path: &Path) -> Result<Records, Error> {
-    let bytes = loader::source::read(path)?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(Error::parquet("read", path))?;
-    let schema = builder.schema().clone();
+    parse(path, loader::source::read(path)?)
+}
+
+/// The same from the bytes of the table; `path` is its name in errors.
+pub(crate) fn parse(path: &Path, bytes: Bytes) -> Result<Records, Error> {
+    let damaged = |problem: String| Error::input(path, format!("not the table of a shard: {problem}"));
+    let table = Table::open(bytes, Texts::Views).map_err(damaged)?;
     for needed in ["key", "status", "url"] {
-        if schema.index_of(needed).is_err() {
-            return Err(Error::input(path, format!("not the table of a shard: it has no column {needed:?}")));
+        if !table.has(needed) {
+            return Err(damaged(format!("it has no column {needed:?}")));
         }
     }
-    let extra: Vec<(String, DataType)> = schema
+    let extra: Vec<(String, DataType)> = table
+        .schema()
         .fields()
         .iter()
         .filter(|field| !crate::rows::RESERVED.contains(&field.name().as_str()))
         .map(|field| (field.name().clone(), field.data_type().clone()))
         .collect();
+    let captioned = table.has("caption");
+    let mut budget = Budget::for_file(table.bytes());
     let mut rows = Vec::new();
-    for batch in builder.build().map_err(Error::parquet("read", path))? {
-        let batch = batch.map_err(Error::parquet("read", path))?;
-        rows.extend(records(&batch, &extra));
+    for batch in table.batches(None, BATCH).map_err(damaged)? {
+        for record in records(&batch.map_err(damaged)?, &extra) {
+            record.count(&mut budget).map_err(damaged)?;
+            rows.push(record);
+        }
     }
-    Ok(Records { extra, captioned: schema.index_of("caption").is_ok(), rows })
+    Ok(Records { extra, captioned, rows })
 }
 
-fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
+/// Rows read at a time.
+const BATCH: usize = 1024;
+
+impl Record {
+    /// Counts the memory that its texts take.
+    fn count(&self, budget: &mut Budget) -> Result<(), String> {
+        let optional = [&self.error_message, &self.caption, &self.exif].into_iter().flatten();
+        let hash = self.hash.iter().map(|(_, hash)| hash);
+        let texts = [&self.key, &self.status, &self.url].into_iter().chain(optional).chain(hash);
+        let texts = texts.map(String::as_str);
+        let extra = self.extra.iter().filter_map(Value::as_str);
+        texts.chain(extra).try_for_each(|text| budget.keep(text))
+    }
+}
+
+/// The rows of a batch, one by one.
+fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl Iterator<Item = Record> + 'a {
     let column = |name: &str, to: &DataType| {
         batch.column_by_name(name).and_then(|column| arrow_cast::cast(column, to).ok())
     };
-    let texts = |name: &str| column(name, &DataType::Utf8);
+    let texts = |name: &str| column(name, &DataType::Utf8View);
     let text = |column: &Option<ArrayRef>, row: usize| {
-        let column = column.as_ref()?.as_string::<i32>();
+        let column = column.as_ref()?.as_string_view();
         column.is_valid(row).then(|| column.value(row).to_owned())
     };
     let sizes =
@@ -78,36 +105,37 @@ fn records(batch: &RecordBatch, extra: &[(String, DataType)]) -> Vec<Record> {
     let locations = ["offset", "length"].map(|name| column(name, &DataType::Int64));
     let [keys, statuses, messages, urls, captions, exifs] =
         ["key", "status", "error_message", "url", "caption", "exif"].map(texts);
-    let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(texts);
+    let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(|name| Some((name, texts(name)?)));
     let carried: Vec<Option<&ArrayRef>> = extra.iter().map(|(name, _)| batch.column_by_name(name)).collect();
-    (0..batch.num_rows())
-        .map(|row| {
-            let size = |column: &Option<ArrayRef>| {
-                let column = column.as_ref()?.as_primitive::<Int32Type>();
-                column.is_valid(row).then(|| column.value(row) as u32)
-            };
-            let location = |column: &Option<ArrayRef>| {
-                let column = column.as_ref()?.as_primitive::<Int64Type>();
-                column.is_valid(row).then(|| column.value(row) as u64)
-            };
-            let four = || Some([size(&sizes[0])?, size(&sizes[1])?, size(&sizes[2])?, size(&sizes[3])?]);
-            let status = text(&statuses, row).unwrap_or_default();
-            Record {
-                key: text(&keys, row).unwrap_or_default(),
-                success: status == "success",
-                status,
-                error_message: text(&messages, row),
-                url: text(&urls, row).unwrap_or_default(),
-                caption: text(&captions, row),
-                sizes: four(),
-                exif: text(&exifs, row),
-                hash: text(&hashes, row),
-                location: location(&locations[0]).zip(location(&locations[1])),
-                extra: carried
-                    .iter()
-                    .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))
-                    .collect(),
-            }
-        })
-        .collect()
+    (0..batch.num_rows()).map(move |row| {
+        let size = |column: &Option<ArrayRef>| {
+            let column = column.as_ref()?.as_primitive::<Int32Type>();
+            column.is_valid(row).then(|| column.value(row) as u32)
+        };
+        let location = |column: &Option<ArrayRef>| {
+            let column = column.as_ref()?.as_primitive::<Int64Type>();
+            column.is_valid(row).then(|| column.value(row) as u64)
+        };
+        let four = || Some([size(&sizes[0])?, size(&sizes[1])?, size(&sizes[2])?, size(&sizes[3])?]);
+        let status = text(&statuses, row).unwrap_or_default();
+        Record {
+            key: text(&keys, row).unwrap_or_default(),
+            success: status == "success",
+            status,
+            error_message: text(&messages, row),
+            url: text(&urls, row).unwrap_or_default(),
+            caption: text(&captions, row),
+            sizes: four(),
+            exif: text(&exifs, row),
+            hash: hashes.as_ref().and_then(|(kind, hashes)| {
+                let hashes = hashes.as_string_view();
+                hashes.is_valid(row).then(|| (*kind, hashes.value(row).to_owned()))
+            }),
+            location: location(&locations[0]).zip(location(&locations[1])),
+            extra: carried
+                .iter()
+                .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))
+                .collect(),
+        }
+    })
 }

@@ -1,9 +1,11 @@
 //! Writes one shard. Samples arrive in any order and are spooled to a temporary file; when all have arrived, the tar, the
-//! table and the statistics are written in the order of the input, so that the same images always give the same bytes.
+//! table, their checksums and the statistics are written in the order of the input, so that the same images always give the same bytes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use concepts::checksums::{Checksums, sha256};
 use loader::program::interrupted;
 use loader::source;
 use serde_json::{Map, Value};
@@ -11,7 +13,7 @@ use serde_json::{Map, Value};
 use crate::claim::Claim;
 use crate::dataset::Dataset;
 use crate::error::Error;
-use crate::publish::{self, Names};
+use crate::publish::{self, Files, Names};
 use crate::rows::{Extra, Row};
 use crate::sample::{EncodedImage, Sample, Status};
 use crate::spool::{Place, Spool};
@@ -19,6 +21,10 @@ use crate::staging::Staging;
 use crate::stats::ShardStats;
 use crate::table::{Line, Table};
 use crate::tar::TarWriter;
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
 
 /// How long a shard that is complete is still written after the program was asked to stop.
 const STOP_AFTER: Duration = Duration::from_secs(2);
@@ -92,11 +98,12 @@ impl ShardWriter {
         self.expected.is_some_and(|count| u64::from(count) == self.stats.count)
     }
 
-    /// Writes the tar, the table and the statistics.
+    /// Writes the tar, the table, their checksums and the statistics.
     pub(crate) fn finish(mut self) -> Result<ShardStats, Error> {
         let names = Names {
             tar: self.dataset.tar(self.shard),
             table: self.dataset.table(self.shard),
+            sums: self.dataset.sums(self.shard),
             stats: self.dataset.stats(self.shard),
         };
         let remote = source::is_remote(&self.dataset.folder);
@@ -143,11 +150,14 @@ impl ShardWriter {
             .map_err(|error| Error::input(&names.stats, error.to_string()))?
             .into_bytes();
         self.claim.confirm()?;
-        tar.commit().map_err(Error::file("write", &tar_path))?;
+        let mut sums = Checksums::default();
+        sums.set(&file_name(&names.tar), tar.commit().map_err(Error::file("write", &tar_path))?);
+        sums.set(&file_name(&names.table), sha256(&table));
+        let files = Files { table: table.into(), sums: sums.text().into(), stats: text.into() };
         if remote {
-            publish::publish_remote(&names, &tar_path, &table.into(), &text.into(), replaces)?;
+            publish::publish_remote(&names, &tar_path, &files, replaces)?;
         } else {
-            publish::publish_local(&names, table, text, replaces)?;
+            publish::publish_local(&names, files, replaces)?;
         }
         Ok(stats)
     }

@@ -3,6 +3,7 @@
 //! Each thread makes one sidecar at a time, from reading the captions to writing the file. A sidecar depends on its captions
 //! alone, so the number of threads does not change the output, and no results have to be put back into order.
 
+pub(crate) mod existing;
 mod tables;
 mod text;
 
@@ -12,19 +13,22 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use concepts::sidecar::{self, Metadata, Sidecar, Writer};
+use concepts::checksums::sha256_of;
+use concepts::sidecar::{self, CaptionChecks, Metadata, Writer};
 use concepts::{Extractor, canonical_into};
 use loader::program::{Progress, interrupted};
 use loader::{shard, source};
 use serde_json::{Value, json};
 
+use self::existing::{Existing, compare, existing_sidecar};
+pub(crate) use self::tables::SUMS;
 pub use self::tables::{Tables, tag_tables};
 pub use self::text::{open_text, tag_text};
-use crate::dataset::is_missing;
 use crate::error::Error;
 use crate::publish;
 use crate::staging::Staging;
 use crate::stats::counted;
+use crate::sums;
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub struct Totals {
     pub captions_not_utf8: u64,
     /// Unreadable rows of tables; they were tagged as empty captions.
     pub unreadable_rows: u64,
+    /// Sidecars of version 1 that were kept: they cannot tell whether all captions are those that were tagged.
+    pub unchecked: u64,
 }
 
 impl Totals {
@@ -87,17 +93,19 @@ impl Totals {
             "captions_without_mention": self.captions_without_mention,
             "captions_not_utf8": self.captions_not_utf8,
             "unreadable_rows": self.unreadable_rows,
+            "unchecked": self.unchecked,
             "seconds": seconds,
         })
     }
 }
 
 /// Writes the sidecars of the complete shards in `input` (a folder, a file or a brace list) for whose position in the list
-/// `owns` is true. Sidecars that match their shard and the extractor are kept.
+/// `owns` is true. Sidecars that match their shard, its captions and the extractor are kept, unless `force` is true.
 pub fn tag(
     input: &Path,
     extractor: &Extractor,
     threads: usize,
+    force: bool,
     owns: impl Fn(u32) -> bool,
 ) -> Result<Totals, Error> {
     recover(input)?;
@@ -112,26 +120,63 @@ pub fn tag(
         let mut captions = Captions::new(extractor);
         while let Some(path) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
             stop.check()?;
-            let metadata = Metadata::new(&extractor.description(), path, source::length(path)?);
-            let target = sidecar::path_for(path);
-            match existing_sidecar(&target, &metadata)? {
-                Existing::Current(metadata) => progress.already_tagged(&metadata),
-                other => {
-                    let staging = Staging::new(path)?;
-                    let mut writer = Writer::create(&staging.path(&target), metadata)?;
-                    loader::tar::captions(path, |key, caption| {
-                        stop.check()?;
-                        captions.tag(&mut writer, key, caption.unwrap_or_default())
-                    })?;
-                    let metadata = writer.finish()?;
-                    staging.deliver(&target)?;
-                    progress.tagged(&target, &metadata, &other, captions.take_not_utf8());
-                }
-            }
+            tag_shard(path, &mut captions, force, stop, &progress)?;
         }
         Ok(())
     })?;
     Ok(progress.finish())
+}
+
+/// Writes the sidecar of a shard, unless it has a current one.
+fn tag_shard(
+    path: &Path,
+    captions: &mut Captions<'_>,
+    force: bool,
+    stop: &StopFlag,
+    progress: &SharedProgress,
+) -> Result<(), Error> {
+    let metadata = Metadata::new(&captions.extractor.description(), path, source::length(path)?);
+    let (target, sums_path) = (sidecar::path_for(path), shard::sums_path(path));
+    let before = match existing_sidecar(&target, &metadata)? {
+        Existing::Current(_) if force => Existing::Forced,
+        Existing::Current(found) => compare(path, &target, found, stop)?,
+        other => other,
+    };
+    if let Existing::Current(metadata) = &before {
+        progress.already_tagged(metadata);
+        return Ok(());
+    }
+    sums::forget(&sums_path, &target)?;
+    let staging = Staging::new(path)?;
+    let staged = staging.path(&target);
+    let mut writer = Writer::create(&staged, metadata)?;
+    loader::tar::captions(path, |key, caption| {
+        stop.check()?;
+        captions.tag(&mut writer, key, caption.unwrap_or_default())
+    })?;
+    let metadata = writer.finish()?;
+    let file = std::fs::File::open(&staged).map_err(Error::file("read", &staged))?;
+    let sha256 = sha256_of(file).map_err(Error::file("read", &staged))?;
+    staging.deliver(&target)?;
+    sums::add(&sums_path, &target, sha256)?;
+    refuse_other_captions(path, &metadata)?;
+    progress.tagged(&target, &metadata, &before, captions.take_not_utf8());
+    Ok(())
+}
+
+/// The loader reads captions from the table of a shard where it can, so they must be those in the tar, which were tagged.
+fn refuse_other_captions(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+    let same = |checks: CaptionChecks| {
+        metadata.captions.as_ref().is_none_or(|captions| captions.sha256 == checks.sha256())
+    };
+    if loader::sidecar::table_captions(path)?.is_none_or(same) {
+        return Ok(());
+    }
+    let problem = format!(
+        "its captions are not those in {}, and the loader reads those here: make the shard again, or remove this table",
+        path.file_name().unwrap_or_default().to_string_lossy()
+    );
+    Err(Error::input(&shard::table_path(path), problem))
 }
 
 /// Completes or removes what killed processes left in the folders of the shards.
@@ -162,46 +207,17 @@ impl<'a> Captions<'a> {
     }
 
     /// Normalises and tags a caption, and adds its mentions to the sidecar.
-    fn tag(&mut self, writer: &mut Writer, key: &str, raw: &[u8]) -> Result<(), Error> {
-        let raw = String::from_utf8_lossy(raw);
+    fn tag(&mut self, writer: &mut Writer, key: &str, bytes: &[u8]) -> Result<(), Error> {
+        let raw = String::from_utf8_lossy(bytes);
         self.not_utf8 += u64::from(matches!(raw, Cow::Owned(_)));
         canonical_into(&raw, &mut self.canonical);
+        writer.check(writer.samples(), bytes);
         writer.tag(writer.samples(), key, &self.canonical, self.extractor)?;
         Ok(())
     }
 
     fn take_not_utf8(&mut self) -> u64 {
         std::mem::take(&mut self.not_utf8)
-    }
-}
-
-/// The sidecar that was found for a shard.
-enum Existing {
-    Missing,
-    Stale,
-    /// Of an older version of canonical text.
-    Older,
-    Current(Metadata),
-}
-
-/// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, canonical
-/// text, layout).
-fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Existing, Error> {
-    let footer = if source::is_remote(path) {
-        match source::read(path) {
-            Ok(bytes) => Sidecar::from_bytes(path, bytes).map(|sidecar| sidecar.metadata),
-            Err(error) if is_missing(&error) => return Ok(Existing::Missing),
-            Err(error) => return Err(error.into()),
-        }
-    } else if path.exists() {
-        Sidecar::read_metadata(path)
-    } else {
-        return Ok(Existing::Missing);
-    };
-    match footer {
-        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(found)),
-        Ok(found) if found.canonical < metadata.canonical => Ok(Existing::Older),
-        _ => Ok(Existing::Stale),
     }
 }
 
@@ -222,7 +238,10 @@ impl SharedProgress {
 
     /// Counts a sidecar that is current.
     fn already_tagged(&self, metadata: &Metadata) {
-        self.update(0, |totals| totals.add(metadata));
+        self.update(0, |totals| {
+            totals.add(metadata);
+            totals.unchecked += u64::from(metadata.captions.is_none());
+        });
     }
 
     /// Counts a new sidecar.
@@ -230,7 +249,7 @@ impl SharedProgress {
         let stale = matches!(before, Existing::Stale);
         if stale {
             eprintln!(
-                "{}: replaced, because it was made from other captions or by another tagger",
+                "{}: replaced, because it is damaged or was made from other captions or by another tagger",
                 path.display()
             );
         }
@@ -255,16 +274,19 @@ impl SharedProgress {
 
 /// Stops all threads when one of them has failed or the user has interrupted the run.
 #[derive(Default)]
-struct StopFlag(AtomicBool);
+pub(crate) struct StopFlag(AtomicBool);
 
 impl StopFlag {
-    fn check(&self) -> Result<(), Error> {
+    pub(crate) fn check(&self) -> Result<(), Error> {
         if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 }
 
 /// Runs `work` on several threads, including this one; returns the first error.
-fn run_parallel(threads: usize, work: impl Fn(&StopFlag) -> Result<(), Error> + Sync) -> Result<(), Error> {
+pub(crate) fn run_parallel(
+    threads: usize,
+    work: impl Fn(&StopFlag) -> Result<(), Error> + Sync,
+) -> Result<(), Error> {
     let stop = StopFlag::default();
     let first = Mutex::new(None);
     let one = || {

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
+use concepts::checksums::Hashing;
 use concepts::files::AtomicFile;
 use tar::{EntryType, Header};
 
@@ -13,8 +14,8 @@ const LEVEL: i32 = 3;
 const BLOCK: u64 = 512;
 
 enum Sink {
-    Plain(AtomicFile),
-    Compressed(Box<zstd::Encoder<'static, AtomicFile>>),
+    Plain(Hashing<AtomicFile>),
+    Compressed(Box<zstd::Encoder<'static, Hashing<AtomicFile>>>),
 }
 
 impl Write for Sink {
@@ -41,7 +42,7 @@ pub(crate) struct TarWriter {
 
 impl TarWriter {
     pub(crate) fn create(path: &Path, compress: bool) -> io::Result<Self> {
-        let file = AtomicFile::create(path)?;
+        let file = Hashing::new(AtomicFile::create(path)?);
         let sink = if compress {
             let mut encoder = zstd::Encoder::new(file, LEVEL)?;
             encoder.include_checksum(true)?;
@@ -78,12 +79,15 @@ impl TarWriter {
         self.sink.write_all(bytes)
     }
 
-    /// Completes the tar and renames it to its final name.
-    pub(crate) fn commit(mut self) -> io::Result<()> {
+    /// Completes the tar and renames it to its final name. Returns the file's SHA-256.
+    pub(crate) fn commit(mut self) -> io::Result<String> {
         self.write(&[0; 2 * BLOCK as usize])?;
-        match self.sink {
-            Sink::Plain(file) => file.commit(),
-            Sink::Compressed(encoder) => encoder.finish()?.commit(),
-        }
+        let file = match self.sink {
+            Sink::Plain(file) => file,
+            Sink::Compressed(encoder) => encoder.finish()?,
+        };
+        let (file, sha256) = file.finish();
+        file.commit()?;
+        Ok(sha256)
     }
 }

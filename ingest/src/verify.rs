@@ -1,19 +1,33 @@
 //! `ingest verify`: checks that tars, tables, statistics and sidecars are undamaged and describe the same samples.
 
-use std::collections::{HashMap, HashSet};
-use std::fs;
-use std::path::Path;
+mod files;
+mod shard;
 
-use concepts::files::TEMPORARY;
-use concepts::sidecar::{Parts, Sidecar};
-use loader::program::{Progress, interrupted};
-use loader::shard;
-use loader::tar::Archive;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use concepts::checksums::sha256;
+use concepts::sidecar::{PARTS, Parts, Sidecar};
+use loader::program::Progress;
+use loader::source;
 use serde_json::{Value, json};
 
+use self::shard::Found;
+use crate::dataset::{MANIFEST, is_missing};
 use crate::error::Error;
-use crate::records::{self, Records};
-use crate::stats::{ShardStats, counted};
+use crate::stats::counted;
+use crate::sums;
+use crate::tag::run_parallel;
+
+/// How thoroughly to look.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Does not read the images: they are not decoded, and the checksums of the tars are not compared.
+    pub quick: bool,
+    /// Number of shards that are checked at the same time.
+    pub threads: usize,
+}
 
 /// The result for a folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,9 +38,15 @@ pub struct Report {
     pub samples: u64,
     /// Number of shards with a sidecar.
     pub sidecars: u64,
+    /// Number of images that were decoded.
+    pub images: u64,
+    /// Of these, images whose bytes have the hash in the table.
+    pub hashes: u64,
+    /// Number of files whose checksums were compared.
+    pub checksums: u64,
     /// Damage: one line each, beginning with the file.
     pub problems: Vec<String>,
-    /// Harmless leftovers: one line each, beginning with the file.
+    /// What is harmless, or could not be checked: one line each, beginning with the file.
     pub notes: Vec<String>,
 }
 
@@ -37,31 +57,40 @@ impl Report {
             "shards": self.shards,
             "samples": self.samples,
             "sidecars": self.sidecars,
+            "images": self.images,
+            "hashes": self.hashes,
+            "checksums": self.checksums,
             "problems": self.problems,
             "notes": self.notes,
         })
     }
+
+    fn add(&mut self, found: Found) {
+        self.shards += 1;
+        self.samples += found.samples;
+        self.sidecars += u64::from(found.sidecar.is_some());
+        self.images += found.images;
+        self.hashes += found.hashes;
+        self.checksums += found.checksums;
+        self.problems.extend(found.problems);
+        self.notes.extend(found.notes);
+    }
 }
 
-/// Checks every shard of a folder. Damage is reported, not an error.
-pub fn verify(folder: &Path) -> Result<Report, Error> {
-    if loader::source::is_remote(folder) {
-        let problem =
-            format!("{} is not a local folder: copy the shards to a disk to verify them", folder.display());
-        return Err(Error::Usage(problem));
-    }
-    if let Some(parts) = Parts::read(folder)? {
+/// Checks every shard of a folder, which may be in an object store. Damage is reported, not an error.
+pub fn verify(folder: &Path, options: Options) -> Result<Report, Error> {
+    if let Some(parts) = parts(folder)? {
         return verify_parts(folder, &parts);
     }
     let input = [folder.to_owned()];
     let mut report = Report::default();
-    for path in shard::incomplete(&input)? {
+    for path in loader::shard::incomplete(&input)? {
         report.problems.push(format!(
             "{}: incomplete (no _stats.json): run the command that made the dataset again",
             path.display()
         ));
     }
-    let listed = list(folder)?;
+    let listed = files::list(folder)?;
     for name in &listed.leftovers {
         let path = folder.join(name);
         report.notes.push(format!(
@@ -70,218 +99,110 @@ pub fn verify(folder: &Path) -> Result<Report, Error> {
         ));
     }
     report.problems.extend(listed.problems);
-    let shards = if listed.tars == 0 { Vec::new() } else { shard::list(&input).unwrap_or_default() };
+    let shards = if listed.tars == 0 { Vec::new() } else { loader::shard::list(&input).unwrap_or_default() };
     if shards.is_empty() && report.problems.is_empty() {
         return Err(Error::input(folder, "no shards in this folder"));
     }
-    let mut progress = Progress::new("verifying", "shards", shards.len() as u64);
-    for path in &shards {
-        if interrupted() {
-            return Err(Error::Interrupted);
-        }
-        report.shards += 1;
-        if let Err(problem) = verify_shard(path, &mut report) {
-            report.problems.push(problem);
-        }
-        let problems = report.problems.len() as u64;
-        progress.advance(1, || counted(problems, "problem"));
+    let found = verify_shards(&shards, options, listed.ours)?;
+    let unchecked = found.iter().filter(|found| found.sidecar == Some(false)).count() as u64;
+    let unsummed = found.iter().filter(|found| listed.ours && !found.summed).count() as u64;
+    for found in found {
+        report.add(found);
     }
-    progress.finish(&counted(report.problems.len() as u64, "problem"));
+    if unchecked > 0 {
+        report.notes.push(format!(
+            "{}: {} of version 1, which cannot tell whether all captions are those that were tagged; `ingest tag --force` \
+             makes them again",
+            folder.display(),
+            counted(unchecked, "sidecar")
+        ));
+    }
+    if unsummed > 0 {
+        report.notes.push(format!(
+            "{}: {} made by a version without checksums: not every damage to its images can be seen",
+            folder.display(),
+            counted(unsummed, "shard")
+        ));
+    }
     Ok(report)
+}
+
+/// Checks shards on several threads; the results are in the order of the shards.
+fn verify_shards(shards: &[PathBuf], options: Options, ours: bool) -> Result<Vec<Found>, Error> {
+    let progress = Mutex::new((Progress::new("verifying", "shards", shards.len() as u64), 0));
+    let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    run_parallel(options.threads.min(shards.len()), |stop| {
+        loop {
+            stop.check()?;
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(path) = shards.get(number) else { return Ok(()) };
+            let found = shard::verify(path, options, ours, stop)?;
+            let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
+            progress.1 += found.problems.len() as u64;
+            let problems = progress.1;
+            progress.0.advance(1, || counted(problems, "problem"));
+            drop(progress);
+            all.lock().unwrap_or_else(PoisonError::into_inner).push((number, found));
+        }
+    })?;
+    let (progress, problems) = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    progress.finish(&counted(problems, "problem"));
+    let mut all = all.into_inner().unwrap_or_else(PoisonError::into_inner);
+    all.sort_by_key(|(number, _)| *number);
+    Ok(all.into_iter().map(|(_, found)| found).collect())
+}
+
+/// What `ingest tag --table` wrote last; `None` if the folder has no such file.
+fn parts(folder: &Path) -> Result<Option<Parts>, Error> {
+    let path = folder.join(PARTS);
+    match source::read(&path) {
+        Ok(json) => Ok(Some(Parts::from_bytes(&path, &json)?)),
+        Err(error) if is_missing(&error) => Ok(None),
+        // It is not a folder; the list of its files says so.
+        Err(loader::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Checks the sidecars that `ingest tag --table` made.
 fn verify_parts(folder: &Path, parts: &Parts) -> Result<Report, Error> {
     let mut report = Report::default();
+    let checksums = sums::read(&folder.join(crate::tag::SUMS))?;
+    let agrees = |path: &Path, bytes: &[u8], report: &mut Report| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let Some(expected) = checksums.as_ref().and_then(|sums| sums.get(&name)) else { return };
+        report.checksums += 1;
+        if *expected != sha256(bytes) {
+            let line =
+                format!("{}: damaged: its SHA-256 is not the one in {}", path.display(), crate::tag::SUMS);
+            report.problems.push(line);
+        }
+    };
+    let path = folder.join(PARTS);
+    agrees(&path, &source::read(&path)?, &mut report);
     for (number, footer) in (0..).zip(parts.footers()) {
-        if interrupted() {
+        if loader::program::interrupted() {
             return Err(Error::Interrupted);
         }
         report.shards += 1;
         report.samples += u64::from(footer.samples);
         let path = Parts::path(folder, number);
-        let checked =
-            Sidecar::open(&path).and_then(|sidecar| Parts::refuse_unless(&footer, &sidecar.metadata, &path));
+        let bytes = match source::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                report.problems.push(error.to_string());
+                continue;
+            }
+        };
+        agrees(&path, &bytes, &mut report);
+        let checked = Sidecar::from_bytes(&path, bytes)
+            .and_then(|sidecar| Parts::refuse_unless(&footer, &sidecar.metadata, &path));
         match checked {
             Ok(()) => report.sidecars += 1,
             Err(error) => report.problems.push(error.to_string()),
         }
     }
     Ok(report)
-}
-
-struct Listed {
-    tars: usize,
-    leftovers: Vec<String>,
-    problems: Vec<String>,
-}
-
-/// Checks the file names: temporary files, gaps in the numbers, statistics and sidecars without a tar.
-fn list(folder: &Path) -> Result<Listed, Error> {
-    let mut names = HashSet::new();
-    for entry in fs::read_dir(folder).map_err(Error::file("read", folder))? {
-        names.insert(entry.map_err(Error::file("read", folder))?.file_name().to_string_lossy().into_owned());
-    }
-    let mut leftovers: Vec<String> = names
-        .iter()
-        .filter(|name| name.starts_with(TEMPORARY) && !is_in_use(&folder.join(name)))
-        .cloned()
-        .collect();
-    leftovers.sort();
-    let stems: HashSet<&str> = names.iter().filter_map(|name| shard::stem(Path::new(name))).collect();
-    let mut orphans: Vec<&String> = names
-        .iter()
-        .filter(|name| {
-            let stem = name.strip_suffix("_stats.json").or_else(|| name.strip_suffix(".concepts.parquet"));
-            !name.starts_with(TEMPORARY) && stem.is_some_and(|stem| !stems.contains(stem))
-        })
-        .collect();
-    orphans.sort();
-    let mut problems: Vec<String> =
-        orphans.iter().map(|name| format!("{}: its tar is missing", folder.join(name).display())).collect();
-    let numbers: HashSet<u32> = stems
-        .iter()
-        .filter(|stem| stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit()))
-        .filter_map(|stem| stem.parse().ok())
-        .collect();
-    // Only in datasets of ingest is a gap certainly an error: elsewhere the numbers may be a selection.
-    if names.contains(crate::dataset::MANIFEST)
-        && let Some(last) = numbers.iter().max()
-    {
-        let missing: Vec<u32> = (0..*last).filter(|number| !numbers.contains(number)).collect();
-        for number in missing.iter().take(20) {
-            let tar = folder.join(format!("{number:05}.tar"));
-            problems.push(format!("{}: missing, although later shards exist", tar.display()));
-        }
-        if missing.len() > 20 {
-            let more = counted(missing.len() as u64 - 20, "more shard");
-            problems.push(format!("{}: {more} missing", folder.display()));
-        }
-    }
-    Ok(Listed { tars: stems.len(), leftovers, problems })
-}
-
-/// Whether a process that writes this temporary file lives.
-fn is_in_use(path: &Path) -> bool {
-    fs::File::open(path).is_ok_and(|file| matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)))
-}
-
-/// Checks one shard. Of several problems in the same file only the first is reported.
-fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
-    let archive = Archive::open(path).map_err(|error| error.to_string())?;
-    let samples = archive.samples().map_err(|error| error.to_string())?;
-    report.samples += samples.len() as u64;
-    for sample in &samples {
-        if sample.image().is_none() {
-            let problem = format!("{}: sample {} has no image", path.display(), sample.key);
-            report.problems.push(problem);
-            break;
-        }
-    }
-    let sidecar = shard::sidecar_path(path);
-    if sidecar.exists() {
-        report.sidecars += 1;
-        if let Err(error) = verify_sidecar(&sidecar, path, &samples) {
-            report.problems.push(error);
-        }
-    }
-    let stats_path = shard::stats_path(path);
-    let stats = stats_path.exists().then(|| {
-        let bytes = fs::read(&stats_path).map_err(|error| cannot_read(&stats_path, &error))?;
-        serde_json::from_slice::<ShardStats>(&bytes)
-            .map_err(|error| format!("{}: damaged: {error}", stats_path.display()))
-    });
-    let table_path = shard::table_path(path);
-    if !table_path.exists() {
-        return match stats {
-            // Shards of other tools have neither table nor statistics.
-            None => Ok(()),
-            Some(_) => Err(format!("{} (the table of this shard) does not exist", table_path.display())),
-        };
-    }
-    let table = records::read(&table_path).map_err(|error| error.to_string())?;
-    if let Some(stats) = stats {
-        verify_stats(&stats?, &table, &stats_path)?;
-    }
-    verify_table(&table, &table_path, &archive, &samples)
-}
-
-fn cannot_read(path: &Path, error: &std::io::Error) -> String {
-    format!("cannot read {}: {error}", path.display())
-}
-
-fn verify_stats(stats: &ShardStats, table: &Records, path: &Path) -> Result<(), String> {
-    let successes = table.rows.iter().filter(|record| record.success).count() as u64;
-    if stats.successes != successes {
-        let declared = stats.successes;
-        return Err(format!("{}: declares {declared} successes, the table has {successes}", path.display()));
-    }
-    // img2dataset also counts rows that it dropped, so the table may have fewer rows.
-    if stats.count < table.rows.len() as u64 {
-        let (declared, rows) = (stats.count, table.rows.len());
-        return Err(format!("{}: declares {declared} samples, the table has {rows}", path.display()));
-    }
-    Ok(())
-}
-
-fn verify_table(
-    table: &Records,
-    path: &Path,
-    archive: &Archive,
-    samples: &[loader::tar::Sample],
-) -> Result<(), String> {
-    let fail = |problem: String| Err(format!("{}: {problem}", path.display()));
-    let in_tar: HashMap<&str, &loader::tar::Sample> =
-        samples.iter().map(|sample| (sample.key.as_str(), sample)).collect();
-    let successes = table.rows.iter().filter(|record| record.success).count();
-    if successes != samples.len() || in_tar.len() != samples.len() {
-        return fail(format!("has {successes} successful rows, but the tar has {} samples", samples.len()));
-    }
-    for record in table.rows.iter().filter(|record| record.success) {
-        let key = &record.key;
-        let Some(sample) = in_tar.get(key.as_str()) else {
-            return fail(format!("sample {key} is not in the tar"));
-        };
-        let image = sample.image().map(|member| (member.offset, member.length));
-        if record.location.is_some() && record.location != image {
-            return fail(format!("wrong offset or length of the image of sample {key}"));
-        }
-        if let (Some(caption), Some(member)) = (&record.caption, sample.caption()) {
-            let text = archive.read(member.offset, member.length).map_err(|error| error.to_string())?;
-            if text != caption.as_bytes() {
-                return fail(format!("the caption of sample {key} differs from the one in the tar"));
-            }
-        }
-        if let Some((offset, length)) = image {
-            let start = archive.read(offset, length.min(12)).map_err(|error| error.to_string())?;
-            if !has_image_signature(&start) {
-                return fail(format!("the image of sample {key} in the tar is damaged"));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether a file begins like a JPEG, PNG or WebP.
-fn has_image_signature(start: &[u8]) -> bool {
-    start.starts_with(&[0xff, 0xd8, 0xff])
-        || start.starts_with(b"\x89PNG")
-        || (start.starts_with(b"RIFF") && start.get(8..12) == Some(b"WEBP"))
-}
-
-fn verify_sidecar(sidecar: &Path, path: &Path, samples: &[loader::tar::Sample]) -> Result<(), String> {
-    let bytes = fs::metadata(path).map_err(|error| cannot_read(path, &error))?.len();
-    let table = Sidecar::open(sidecar).map_err(|error| error.to_string())?;
-    table.refuse_unless_for(path, bytes, samples.len() as u32).map_err(|error| error.to_string())?;
-    for (position, sample) in (0..).zip(samples) {
-        // The sidecar has the keys of samples with mentions only.
-        if table.key(position).is_some_and(|key| key != sample.key) {
-            let problem = format!(
-                "describes other samples than the tar, starting with {}: run `ingest tag` again",
-                sample.key
-            );
-            return Err(format!("{}: {problem}", sidecar.display()));
-        }
-    }
-    Ok(())
 }

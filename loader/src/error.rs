@@ -36,13 +36,13 @@ pub enum Error {
         problem: String,
     },
 
-    /// A file, mostly a shard, has changed since it was opened.
+    /// A file, mostly a shard, has changed since it was opened, or since something was computed from it.
     #[error("{} {problem}", path.display())]
     Changed {
         /// Path or URL of the file.
         path: PathBuf,
         /// What happened, and what to do.
-        problem: &'static str,
+        problem: String,
     },
 
     /// A file next to a shard (its Parquet table, `_stats.json` or sidecar) cannot be read or belongs to another shard.

@@ -10,11 +10,12 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use concepts::tables::limits::Budget;
+use concepts::tables::{Table, Texts};
 
 use crate::cache::Cache;
 use crate::caption::CaptionSource;
+use crate::identity::{Digest, Identity};
 use crate::shard::{stats_path, table_path};
 use crate::tar::{Archive, BLOCK, Member, Sample};
 use crate::{Error, source};
@@ -36,12 +37,15 @@ pub struct Index {
     keys: Strings,
     images: Vec<Option<ByteRange>>,
     captions: Captions,
+    /// Hash of the images' hashes, if the table has them.
+    hashes: Option<u64>,
 }
 
 #[derive(Debug)]
 enum Captions {
     InTar(Vec<Option<ByteRange>>),
-    InTable(Strings),
+    /// The texts, and the samples whose caption is null.
+    InTable(Strings, Vec<u32>),
 }
 
 /// Where the caption of a sample is stored.
@@ -129,8 +133,37 @@ impl Index {
                 .copied()
                 .flatten()
                 .map(|(offset, length)| Caption::At(offset, length)),
-            Captions::InTable(texts) => Some(Caption::Text(texts.get(sample as usize))),
+            Captions::InTable(_, missing) if missing.binary_search(&sample).is_ok() => None,
+            Captions::InTable(texts, _) => Some(Caption::Text(texts.get(sample as usize))),
         }
+    }
+
+    /// Whether the captions are from the shard's table, and not in the tar.
+    pub(crate) fn has_captions(&self) -> bool {
+        matches!(self.captions, Captions::InTable(..))
+    }
+
+    /// What tells this shard from others, as far as the index knows.
+    pub fn identity(&self) -> Identity {
+        let mut places = Digest::default();
+        for (sample, image) in (0..).zip(&self.images) {
+            places.text(self.key(sample));
+            let (offset, length) = image.unwrap_or_default();
+            places.number(offset);
+            places.number(length);
+        }
+        let captions = match &self.captions {
+            Captions::InTar(_) => None,
+            Captions::InTable(texts, missing) => {
+                let mut captions = Digest::default();
+                (0..self.len()).for_each(|sample| captions.text(texts.get(sample)));
+                for &sample in missing {
+                    captions.number(sample.into());
+                }
+                Some(captions.finish())
+            }
+        };
+        Identity { places: places.finish(), images: self.hashes, captions }
     }
 
     fn from_places(places: &[Located]) -> Self {
@@ -138,12 +171,25 @@ impl Index {
             keys: places.iter().map(|(key, ..)| key.as_str()).collect(),
             images: places.iter().map(|&(_, image, _)| image).collect(),
             captions: Captions::InTar(places.iter().map(|&(.., caption)| caption).collect()),
+            hashes: None,
         }
     }
 
-    /// `None` if there is no table, or if the table (for example of another tool) has no image positions.
     fn from_table(archive: &Archive) -> Result<Option<Self>, Error> {
-        let path = table_path(archive.path());
+        Self::from_table_of(archive.path(), Some(archive))
+    }
+
+    /// From the table of a shard. A compressed shard is not decompressed to compare them.
+    pub(crate) fn from_its_table(shard: &Path) -> Result<Option<Self>, Error> {
+        if is_compressed(shard) {
+            return Self::from_table_of(shard, None);
+        }
+        Self::from_table(&Archive::open(shard)?)
+    }
+
+    /// `None` if there is no table, or if the table (for example of another tool) has no image positions.
+    fn from_table_of(shard: &Path, archive: Option<&Archive>) -> Result<Option<Self>, Error> {
+        let path = table_path(shard);
         let Some(file) = if_there(&path)? else { return Ok(None) };
         let unreadable = |e: &dyn std::fmt::Display| {
             Error::companion(
@@ -151,30 +197,53 @@ impl Index {
                 format!("it is not a valid Parquet table: {e}; write the shard again, or remove the table"),
             )
         };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| unreadable(&e))?;
-        const COLUMNS: [&str; 5] = ["key", "status", "caption", "offset", "length"];
-        if !COLUMNS.iter().all(|name| builder.schema().column_with_name(name).is_some()) {
+        let table = Table::open(file, Texts::Views).map_err(|e| unreadable(&e))?;
+        if !COLUMNS.iter().all(|name| table.has(name)) {
             return Ok(None);
         }
-        let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
+        let mut budget = Budget::for_file(table.bytes());
+        let columns: Vec<&str> = COLUMNS.iter().chain(&HASHES).copied().collect();
         let mut rows = Vec::new();
-        for batch in builder.with_projection(mask).build().map_err(|e| unreadable(&e))? {
-            let batch = batch.map_err(|e| unreadable(&e))?;
-            add_rows(&batch, &mut rows).map_err(|e| unreadable(&e))?;
+        for batch in table.batches(Some(&columns), BATCH).map_err(|e| unreadable(&e))? {
+            batch.and_then(|batch| add_rows(&batch, &mut rows, &mut budget)).map_err(|e| unreadable(&e))?;
         }
         // The rows are in input order, which is the order of the tar. Sorting makes tables in another order usable,
         // too.
         rows.sort_by_key(|row| row.offset);
-        for row in rows.first().into_iter().chain(rows.last()) {
+        let ends = rows.first().into_iter().chain(rows.last());
+        for (row, archive) in ends.filter_map(|row| Some((row, archive?))) {
             row.check(archive).map_err(|problem| Error::companion(&path, problem))?;
         }
+        let hashed = !rows.is_empty() && rows.iter().all(|row| row.hash.is_some());
+        let hashes = hashed.then(|| {
+            let mut digest = Digest::default();
+            rows.iter().filter_map(|row| row.hash.as_deref()).for_each(|hash| digest.text(hash));
+            digest.finish()
+        });
+        let missing = (0..).zip(&rows).filter(|(_, row)| row.caption.is_none()).map(|(sample, _)| sample);
+        let captions: Strings = rows.iter().map(|row| row.caption.as_deref().unwrap_or_default()).collect();
         Ok(Some(Self {
             keys: rows.iter().map(|row| row.key.as_str()).collect(),
             images: rows.iter().map(|row| Some((row.offset, row.length))).collect(),
-            captions: Captions::InTable(rows.iter().map(|row| row.caption.as_str()).collect()),
+            captions: Captions::InTable(captions, missing.collect()),
+            hashes,
         }))
     }
 }
+
+/// By its name, as for remote files.
+fn is_compressed(shard: &Path) -> bool {
+    shard.extension().is_some_and(|extension| extension != "tar")
+}
+
+/// The columns of a table with image positions.
+const COLUMNS: [&str; 5] = ["key", "status", "caption", "offset", "length"];
+
+/// Columns with a hash of the image, of which a table has at most one.
+const HASHES: [&str; 3] = ["sha256", "md5", "sha512"];
+
+/// Rows read at a time.
+const BATCH: usize = 1024;
 
 /// Number of samples of a shard, from its `_stats.json`; `None` if the shard has no such file.
 pub fn count_from_stats(shard: &Path) -> Result<Option<u32>, Error> {
@@ -202,7 +271,9 @@ fn if_there(path: &Path) -> Result<Option<Bytes>, Error> {
 /// A row of the shard's Parquet table.
 struct Row {
     key: String,
-    caption: String,
+    /// `None` if it is null.
+    caption: Option<String>,
+    hash: Option<String>,
     offset: u64,
     length: u64,
 }
@@ -235,26 +306,33 @@ impl Row {
 }
 
 /// Adds the rows of a batch whose samples are in the tar.
-fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>) -> Result<(), String> {
+fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>, budget: &mut Budget) -> Result<(), String> {
     let column = |name: &str, kind: &DataType| -> Result<ArrayRef, String> {
         let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
         cast(column, kind).map_err(|e| format!("column {name}: {e}"))
     };
-    let (text, number) = (DataType::Utf8, DataType::UInt64);
+    let (text, number) = (DataType::Utf8View, DataType::UInt64);
     let (keys, statuses, captions) =
         (column("key", &text)?, column("status", &text)?, column("caption", &text)?);
+    let hashes = HASHES.iter().find_map(|name| column(name, &text).ok());
+    let hashes = hashes.as_ref().map(AsArray::as_string_view);
     let (offsets, lengths) = (column("offset", &number)?, column("length", &number)?);
     let (keys, statuses, captions) =
-        (keys.as_string::<i32>(), statuses.as_string::<i32>(), captions.as_string::<i32>());
+        (keys.as_string_view(), statuses.as_string_view(), captions.as_string_view());
     let (offsets, lengths) = (offsets.as_primitive::<UInt64Type>(), lengths.as_primitive::<UInt64Type>());
     for row in (0..batch.num_rows()).filter(|&row| statuses.is_valid(row) && statuses.value(row) == "success")
     {
         if keys.is_null(row) || offsets.is_null(row) || lengths.is_null(row) {
             return Err(format!("a successful sample without key, offset or length (row {row})"));
         }
+        let mut kept = |text: &str| budget.keep(text).map(|()| text.to_owned());
         rows.push(Row {
-            key: keys.value(row).to_owned(),
-            caption: if captions.is_null(row) { String::new() } else { captions.value(row).to_owned() },
+            key: kept(keys.value(row))?,
+            caption: captions.is_valid(row).then(|| kept(captions.value(row))).transpose()?,
+            hash: hashes
+                .filter(|hashes| hashes.is_valid(row))
+                .map(|hashes| kept(hashes.value(row)))
+                .transpose()?,
             offset: offsets.value(row),
             length: lengths.value(row),
         });

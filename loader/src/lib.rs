@@ -31,6 +31,7 @@ mod lines;
 
 pub mod caption;
 pub mod crop;
+pub mod identity;
 pub mod index;
 pub mod jpeg;
 pub mod json;
@@ -58,7 +59,9 @@ pub use batch::{Batch, BatchMention, Counters, Skipped};
 pub use cache::Cache;
 pub use caption::{CaptionChoice, CaptionSource};
 pub use error::Error;
+pub use identity::Identity;
 pub use order::{Position, Share};
 pub use pipeline::{Batches, Loader};
 pub use settings::{Crop, Decoding, ImageSettings, Settings};
 pub use slot::{Images, Lender, Slot};
+pub use store::Expected;

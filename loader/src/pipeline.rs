@@ -20,14 +20,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
+use concepts::sidecar::Metadata;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
 use crate::batch::{Batch, Counters};
 use crate::order::{Epoch, Mixture, Position};
 use crate::slot::{HeapSlot, Images, Lender, Piece, Slot};
-use crate::store::{MAX_OPEN, Store};
+use crate::store::{Expected, MAX_OPEN, Store};
 use crate::worker::{Job, Made, Row, decode_jobs, panic_message, read_jobs};
-use crate::{Error, Settings, sidecar};
+use crate::{Error, Identity, Settings, sidecar};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     /// The streams of this rank.
     pub(crate) streams: Range<u64>,
     pub(crate) store: Store,
+    /// The footers of the sidecars, if mentions are loaded.
+    sidecars: Vec<Metadata>,
     /// Number of each shard's first sample, counted over all shards.
     pub(crate) starts: Vec<u64>,
     /// Number of shards that are in use at the same time.
@@ -55,9 +58,7 @@ impl Loader {
     /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        if settings.bank.is_some() {
-            sidecar::refuse_outdated(&settings.shards)?;
-        }
+        let sidecars = if settings.bank.is_some() { sidecar::footers(&settings.shards)? } else { Vec::new() };
         let store = Store::new(
             settings.shards.clone(),
             settings.bank.is_some(),
@@ -84,7 +85,7 @@ impl Loader {
         let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
         let in_use = (streams.end - streams.start).saturating_mul(shards_of_a_window).min(shards as u64);
         store.limit(in_use as usize);
-        Ok(Self(Arc::new(Shared { settings, order, streams, store, starts, in_use })))
+        Ok(Self(Arc::new(Shared { settings, order, streams, store, sidecars, starts, in_use })))
     }
 
     /// A warning for the user if the shards are so small that reading them is slow; `None` if they are not.
@@ -100,6 +101,22 @@ impl Loader {
                 settings.window,
             )
         })
+    }
+
+    /// The footers of the shards' sidecars, in the order of the settings; empty if no mentions are loaded.
+    pub fn sidecars(&self) -> &[Metadata] {
+        &self.0.sidecars
+    }
+
+    /// Rejects shards that differ from those that something was computed from before: those opened so far now, the others when
+    /// they are opened.
+    pub fn expect(&self, expected: Expected) -> Result<(), Error> {
+        self.0.store.expect(expected)
+    }
+
+    /// The shards that were opened since the last call, by their numbers in the settings, and what was found in them.
+    pub fn opened(&self) -> Vec<(u32, Identity)> {
+        self.0.store.opened()
     }
 
     /// The settings that it was opened with.

@@ -32,6 +32,11 @@ pub fn sidecar_path(shard: &Path) -> PathBuf {
     concepts::sidecar::path_for(shard)
 }
 
+/// `NNNNN.sha256`, the checksums of the shard's files, as `sha256sum` writes them.
+pub fn sums_path(shard: &Path) -> PathBuf {
+    next_to(shard, ".sha256")
+}
+
 /// The path of a file next to a shard: the shard's stem and a suffix.
 fn next_to(shard: &Path, suffix: &str) -> PathBuf {
     let name = shard.file_name().unwrap_or_default().to_string_lossy();
@@ -252,6 +257,7 @@ mod tests {
         assert_eq!(table_path(shard), Path::new("a/00012.parquet"));
         assert_eq!(stats_path(Path::new("00012.tar")), Path::new("00012_stats.json"));
         assert_eq!(sidecar_path(shard), Path::new("a/00012.concepts.parquet"));
+        assert_eq!(sums_path(shard), Path::new("a/00012.sha256"));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use concepts::sidecar::{Metadata, Sidecar};
+use concepts::sidecar::{CaptionChecks, Metadata, OLDEST_VERSION, Sidecar};
 
+use crate::index::{Caption, Index};
 use crate::pipeline::for_each_shard;
 use crate::source::Source;
+use crate::tar::caption_checks;
 use crate::{Error, shard, source};
 
 /// Opens the sidecar of a shard, which may be remote ([`source`]), and checks that it was written for this shard: that
@@ -37,17 +39,66 @@ fn missing(shard: &Path, error: Error) -> Error {
 }
 
 /// Reads the footers of all sidecars, so that outdated ones are found when a run starts and not when it reaches them.
+/// Returns them in the order of the shards.
 ///
 /// # Errors
 /// Some of them count offsets in captions that another version of the rules has normalised
 /// ([`concepts::CANONICAL_VERSION`]); or a sidecar does not exist or cannot be read.
-pub fn refuse_outdated(shards: &[PathBuf]) -> Result<(), Error> {
-    let current = for_each_shard(shards, READERS, "read its sidecar's footer", |shard| {
-        Ok(metadata(&shards[shard])?.is_current())
-    })?;
+pub fn footers(shards: &[PathBuf]) -> Result<Vec<Metadata>, Error> {
+    let footers =
+        for_each_shard(shards, READERS, "read its sidecar's footer", |shard| metadata(&shards[shard]))?;
+    let outdated = |(_, footer): &(&PathBuf, &Metadata)| !footer.is_current();
     let outdated: Vec<PathBuf> =
-        shards.iter().zip(current).filter(|(_, current)| !current).map(|(shard, _)| shard.clone()).collect();
-    if outdated.is_empty() { Ok(()) } else { Err(Error::Outdated { shards: outdated, of: shards.len() }) }
+        shards.iter().zip(&footers).filter(outdated).map(|(shard, _)| shard.clone()).collect();
+    if outdated.is_empty() {
+        Ok(footers)
+    } else {
+        Err(Error::Outdated { shards: outdated, of: shards.len() })
+    }
+}
+
+/// A warning if `unchecked` of `all` sidecars have version 1.
+pub fn unchecked_warning(unchecked: usize, all: usize) -> Option<String> {
+    (unchecked > 0).then(|| {
+        format!(
+            "{unchecked} of {all} sidecars have version {OLDEST_VERSION}, which cannot tell whether captions have changed \
+             since they were tagged; `ingest tag --force` makes them again"
+        )
+    })
+}
+
+/// Compares all captions of a shard with what a sidecar of it, whose footer is `metadata`, was made from. They are read from
+/// where the loader would read them: from the shard's table if that has the positions of the images, otherwise from the tar.
+/// A sidecar of version 1 cannot tell; nothing is then read.
+///
+/// # Errors
+/// The captions have changed, or the shard cannot be read.
+pub fn compare_captions(path: &Path, sidecar: &Path, metadata: &Metadata) -> Result<(), Error> {
+    if metadata.captions.is_none() {
+        return Ok(());
+    }
+    let found = match table_captions(path)? {
+        Some(checks) => checks,
+        None => caption_checks(path, |_, _| Ok::<_, Error>(()))?,
+    };
+    let wrap = |source| Error::Sidecar { shard: path.to_owned(), source };
+    metadata.refuse_unless_captions(sidecar, &found).map_err(wrap)
+}
+
+/// The checks of the captions in a shard's table; `None` if the loader does not read captions from it.
+///
+/// # Errors
+/// The table cannot be read, or does not match the shard.
+pub fn table_captions(path: &Path) -> Result<Option<CaptionChecks>, Error> {
+    let Some(index) = Index::from_its_table(path)? else { return Ok(None) };
+    let mut checks = CaptionChecks::default();
+    for sample in 0..index.len() as u32 {
+        checks.push(match index.caption(sample) {
+            Some(Caption::Text(text)) => text.as_bytes(),
+            _ => b"",
+        });
+    }
+    Ok(Some(checks))
 }
 
 /// Number of threads that read footers. They mostly wait.

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concepts::sidecar::Sidecar;
 
 use crate::cache::Cache;
 use crate::caption::CaptionSource;
+use crate::identity::Identity;
 use crate::index::Index;
 use crate::tar::Archive;
 use crate::{Error, sidecar, source};
@@ -36,6 +37,41 @@ pub(crate) struct Store {
     /// For each shard that was opened, a hash of its length and date: a shard that was closed must not have changed
     /// when it is opened again.
     versions: Mutex<HashMap<u32, u64>>,
+    /// What was found in the shards that were opened so far, and what must be found.
+    identities: Mutex<Identities>,
+}
+
+#[derive(Debug, Default)]
+struct Identities {
+    found: HashMap<u32, Identity>,
+    /// Those found since [`Store::opened`] was last called.
+    new: Vec<(u32, Identity)>,
+    expected: Vec<Expected>,
+}
+
+/// What the shards must contain, because something was computed from them before.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// By the shard's number in the list of all shards; `None` if it is not known.
+    pub shards: Vec<Option<Identity>>,
+    /// Whether the captions count.
+    pub captions: bool,
+    /// What was computed, and what to do if the shards differ: the end of a sentence that begins with "the shard has other
+    /// samples than when".
+    pub since: String,
+}
+
+impl Expected {
+    fn check(&self, shard: u32, path: &Path, found: &Identity) -> Result<(), Error> {
+        let Some(expected) = self.shards.get(shard as usize).copied().flatten() else { return Ok(()) };
+        match expected.difference(found, self.captions) {
+            None => Ok(()),
+            Some(what) => Err(Error::Changed {
+                path: path.to_owned(),
+                problem: format!("has {what} than when {}", self.since),
+            }),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +92,30 @@ impl Store {
         cache: Option<Cache>,
     ) -> Self {
         let open = Open { capacity: MAX_OPEN, clock: 0, entries: HashMap::new() };
-        Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
+        Self {
+            shards,
+            mentions,
+            captions,
+            cache,
+            open: Mutex::new(open),
+            versions: Mutex::default(),
+            identities: Mutex::default(),
+        }
+    }
+
+    /// Rejects shards from now on that are not as expected, and those opened so far.
+    pub(crate) fn expect(&self, expected: Expected) -> Result<(), Error> {
+        let mut identities = lock(&self.identities);
+        for (&shard, found) in &identities.found {
+            expected.check(shard, &self.shards[shard as usize], found)?;
+        }
+        identities.expected.push(expected);
+        Ok(())
+    }
+
+    /// What was found in the shards that were opened since the last call.
+    pub(crate) fn opened(&self) -> Vec<(u32, Identity)> {
+        std::mem::take(&mut lock(&self.identities).new)
     }
 
     /// The list of shards.
@@ -109,11 +168,25 @@ impl Store {
         };
         let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());
         if *lock(&self.versions).entry(shard).or_insert(version) != version {
-            let problem = "has changed since it was opened; restart the run from its last checkpoint";
+            let problem =
+                "has changed since it was opened; restart the run from its last checkpoint".to_owned();
             return Err(Error::Changed { path: path.clone(), problem });
         }
+        self.identify(shard, &index)?;
         let sidecar = if self.mentions { Some(sidecar::open(path, Some(index.len() as u32))?) } else { None };
         Ok(Shard { archive, index, sidecar })
+    }
+
+    fn identify(&self, shard: u32, index: &Index) -> Result<(), Error> {
+        let found = index.identity();
+        let mut identities = lock(&self.identities);
+        if identities.found.insert(shard, found).is_none() {
+            identities.new.push((shard, found));
+        }
+        for expected in &identities.expected {
+            expected.check(shard, &self.shards[shard as usize], &found)?;
+        }
+        Ok(())
     }
 }
 

@@ -9,6 +9,7 @@
 mod captions;
 mod compression;
 mod members;
+mod visit;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -16,9 +17,10 @@ use std::path::Path;
 
 use concepts::files::temporary_path;
 
-pub use self::captions::captions;
+pub use self::captions::{caption_checks, captions};
 use self::compression::Compression;
 use self::members::members;
+pub use self::visit::{Visited, visit};
 use crate::Error;
 use crate::cache::{Cache, PathWriter};
 use crate::source::Source;

@@ -22,7 +22,8 @@ pub struct Text {
     pub tokens: Vec<u32>,
     /// Mentions whose concept is in the vocabulary, from left to right; their `sample` is 0.
     pub mentions: Vec<BatchMention>,
-    /// Mentions whose concept is in the vocabulary but that a limit excluded (see [`Labels`]).
+    /// Mentions whose concept is in the vocabulary but that a limit excluded (see [`Labels`]), or of which the limit on tokens
+    /// cut a part off.
     pub left_out: u32,
     /// Whether the sidecar's mentions belong to another caption of the sample, so that this row has none.
     pub is_other: bool,
@@ -67,7 +68,7 @@ impl Text {
     /// The same, with the mentions that the shard's sidecar has for the sample.
     ///
     /// # Errors
-    /// The sidecar's rows for the sample have another key or another caption.
+    /// The sidecar was made from another caption of the sample, or its rows have another key or another text.
     pub fn with_mentions(
         raw: &str,
         tokenizer: &Tokenizer,
@@ -76,6 +77,10 @@ impl Text {
         labels: Labels<'_>,
         name: Name<'_>,
     ) -> Result<Self, Error> {
+        // Of several captions only one was tagged.
+        if !labels.several && sidecar.has_caption(name.sample, raw.as_bytes()) == Some(false) {
+            return Err(recaptioned(name));
+        }
         let caption = concepts::canonical(raw);
         let tokens = tokenizer.encode(&caption, context);
         let mut mentions = Vec::new();
@@ -106,6 +111,14 @@ impl Text {
 
 fn text_at<'a>(caption: &'a str, span: &Range<u32>) -> Option<&'a str> {
     caption.get(span.start as usize..span.end as usize)
+}
+
+fn recaptioned(name: Name<'_>) -> Error {
+    let problem = format!(
+        "the caption of sample {} (key {}) is not the one that was tagged; run `ingest tag` on the folder again",
+        name.sample, name.key
+    );
+    Error::companion(&crate::shard::sidecar_path(name.shard), problem)
 }
 
 fn stale(name: Name<'_>, key: &str, phrase: &str) -> Error {

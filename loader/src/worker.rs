@@ -226,7 +226,14 @@ fn sample(
     }
 
     match caption {
-        Some(caption) => Ok(text(shared, shard, id.sample, &caption)?),
+        Some(caption) => {
+            let text = text(shared, shard, id.sample, &caption)?;
+            // Also where a null became an empty file: neither makes a pair.
+            if text.caption.is_empty() {
+                return Err(Fault::Broken("its caption is empty".to_owned()));
+            }
+            Ok(text)
+        }
         None => Ok(Text::default()),
     }
 }
@@ -297,8 +304,12 @@ fn caption(
             shard.archive.read(offset, length)?
         }
         None => {
-            let extension = caption_source.extension();
-            return Err(Fault::Broken(format!("it has no caption (no {extension})")));
+            let cause = if shard.index.has_captions() {
+                "its caption in the table is null".to_owned()
+            } else {
+                format!("it has no caption (no {})", caption_source.extension())
+            };
+            return Err(Fault::Broken(cause));
         }
     };
     match caption_source {

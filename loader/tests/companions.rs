@@ -224,3 +224,148 @@ fn image_positions_are_kept_in_the_cache() {
     write_shards(folder.path(), &[21], |_, _| None);
     assert_eq!(Loader::open(cached).unwrap().samples(), 21);
 }
+
+/// The texts that the sidecar has for the sample are in both captions, so only their checks tell them apart.
+#[test]
+fn a_caption_that_was_not_tagged_is_refused_when_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let shards = write_shards(folder.path(), &[8], |_, _| None);
+    let raw = |sample: usize| format!("A photo  of sample {sample} of shard 0");
+    let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
+    let bytes = fs::metadata(&shards[0]).unwrap().len();
+    let write = |mentioned: &[usize]| {
+        let metadata = Metadata::new(&tagger, &shards[0], bytes);
+        let mut writer = Writer::create(&sidecar_path(&shards[0]), metadata).unwrap();
+        for sample in 0..8 {
+            writer.check(sample as u32, raw(sample).as_bytes());
+            let caption = CAPTION.replace('7', &sample.to_string());
+            let mentions = if mentioned.contains(&sample) { mentions(&caption) } else { Vec::new() };
+            writer.push(sample as u32, &key_of(0, sample), &caption, &mentions).unwrap();
+        }
+        writer.finish().unwrap();
+    };
+    let all: Vec<usize> = (0..8).collect();
+    let settings = with_bank(shards.clone());
+    write(&all);
+    assert_eq!(first(&settings, 2).len(), 2);
+    // The size of the tar stays.
+    damage(&shards[0], |bytes| {
+        let old = raw(3).into_bytes();
+        let at = bytes.windows(old.len()).position(|window| window == old).unwrap();
+        bytes[at + old.len() - 1] = b'9';
+    });
+    let refused = |error: &str| {
+        let all = ["00000.concepts.parquet", "sample 3", &key_of(0, 3), "run `ingest tag`"];
+        assert!(all.iter().all(|part| error.contains(part)), "{error}");
+    };
+    refused(&error(&settings));
+    // Also where the sample has no mention.
+    write(&[0, 1]);
+    refused(&error(&settings));
+    let whole = |part: &str| {
+        let metadata = concepts::sidecar::Sidecar::read_metadata(&sidecar_path(&shards[0])).unwrap();
+        let compared = loader::sidecar::compare_captions(&shards[0], &sidecar_path(&shards[0]), &metadata);
+        assert!(compared.unwrap_err().to_string().contains(part));
+    };
+    whole("other captions");
+    // With a table, its captions are the ones that are read.
+    write_table(&shards[0], 0);
+    whole("other captions");
+    let error = error(&settings);
+    assert!(error.contains("is not the one that was tagged"), "{error}");
+}
+
+/// A null of the table, and the empty file that it becomes in the tar.
+#[test]
+fn samples_without_a_caption_are_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.tar");
+    let mut tar = crate::common::TarFile::create(&path);
+    for sample in 0..8 {
+        let key = key_of(0, sample);
+        let caption = if sample == 5 { String::new() } else { format!("sample {sample}") };
+        tar.add(&format!("{key}.png"), &crate::common::image_of(0, sample))
+            .add(&format!("{key}.txt"), caption.as_bytes());
+    }
+    tar.finish();
+    let settings = settings(vec![path.clone()], 4);
+    let causes = || -> Vec<(String, String)> {
+        let batches = first(&settings, 2);
+        assert!(
+            batches.iter().all(|batch| batch.size == 4 && batch.captions.iter().all(|it| !it.is_empty()))
+        );
+        let skipped = batches.into_iter().flat_map(|batch| batch.counters.skipped);
+        skipped.map(|skipped| (skipped.key, skipped.cause)).collect()
+    };
+    assert_eq!(causes(), [(key_of(0, 5), "its caption is empty".to_owned())]);
+    // The table of the same shard has a null.
+    write_table_with(&path, |sample| (sample != 5).then(|| format!("sample {sample}")));
+    assert_eq!(causes(), [(key_of(0, 5), "its caption in the table is null".to_owned())]);
+}
+
+/// A table with these captions.
+fn write_table_with(shard: &Path, caption: impl Fn(usize) -> Option<String>) {
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    let samples = loader::tar::Archive::open(shard).unwrap().samples().unwrap();
+    let texts = |of: &dyn Fn(usize) -> Option<String>| -> ArrayRef {
+        Arc::new((0..samples.len()).map(of).collect::<StringArray>())
+    };
+    let numbers = |of: &dyn Fn(usize) -> u64| -> ArrayRef {
+        Arc::new((0..samples.len()).map(|sample| of(sample) as i64).collect::<Int64Array>())
+    };
+    let image = |sample: usize| samples[sample].image().unwrap();
+    let columns = [
+        ("caption", texts(&caption)),
+        ("key", texts(&|sample| Some(samples[sample].key.clone()))),
+        ("status", texts(&|_| Some("success".to_owned()))),
+        ("sha256", texts(&|sample| Some(format!("{sample:064}")))),
+        ("offset", numbers(&|sample| image(sample).offset)),
+        ("length", numbers(&|sample| image(sample).length)),
+    ];
+    let columns = columns.map(|(name, column)| (name, column, true));
+    let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let file = File::create(table_path(shard)).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+/// Two shards with the same keys, and images of the same size at the same places: only the hashes in their tables differ.
+#[test]
+fn a_shard_is_known_by_its_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00000.tar");
+    let identity = || {
+        let loader = Loader::open(settings(vec![path.clone()], 4)).unwrap();
+        loader.batches(Position::default()).next().unwrap().unwrap();
+        let opened = loader.opened();
+        assert_eq!((opened.len(), loader.opened().len()), (1, 0), "each shard is told once");
+        opened[0].1
+    };
+    write_shards(folder.path(), &[8], |_, _| None);
+    let bare = identity();
+    write_table_with(&path, |_| Some("a dog".to_owned()));
+    let tabled = identity();
+    assert_eq!((bare.places, bare.images, bare.captions), (tabled.places, None, None));
+    assert_eq!(bare.difference(&tabled, true), None);
+    write_table_with(&path, |_| Some("a cat".to_owned()));
+    let recaptioned = identity();
+    assert_eq!(tabled.difference(&recaptioned, true), Some("other captions"));
+    assert_eq!(tabled.difference(&recaptioned, false), None);
+
+    let loader = Loader::open(settings(vec![path.clone()], 4)).unwrap();
+    let expected = |images: u64| loader::Expected {
+        shards: vec![Some(loader::Identity { images: Some(images), ..tabled })],
+        captions: false,
+        since: "the test began; start again".to_owned(),
+    };
+    loader.expect(expected(tabled.images.unwrap())).unwrap();
+    assert!(loader.batches(Position::default()).next().unwrap().is_ok());
+    let error = loader.expect(expected(7)).unwrap_err().to_string();
+    assert!(error.ends_with("00000.tar has other images than when the test began; start again"), "{error}");
+    // The same if it is opened later, as are shards whose statistics tell their number of samples.
+    fs::write(stats_path(&path), r#"{"successes": 8}"#).unwrap();
+    let loader = Loader::open(settings(vec![path], 4)).unwrap();
+    loader.expect(expected(7)).unwrap();
+    assert!(loader.batches(Position::default()).next().unwrap().is_err());
+}

@@ -63,6 +63,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     }
     let mut shown = Vec::new();
     for (position, sample) in chosen {
+        let raw = raw_caption(&archive, sample)?;
+        let tagged =
+            sidecar.as_ref().and_then(|it| it.has_caption(position, raw.as_deref().unwrap_or_default()));
+        if tagged == Some(false) {
+            let (key, folder) = (&sample.key, folder_of(path).display());
+            bail!(
+                "the caption of sample {key} is not the one that was tagged; run `ingest tag {folder}` again"
+            );
+        }
         let mentions = sidecar.as_ref().map(|sidecar| {
             let mention = |row: concepts::sidecar::MentionRow<'_>| {
                 json!({
@@ -77,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             "sample": position,
             "key": sample.key,
             "image": image(&archive, sample)?,
-            "caption": caption(&archive, sample)?,
+            "caption": raw.map(|raw| String::from_utf8_lossy(&raw).into_owned()),
             "mentions": mentions,
         }));
         if program::interrupted() {
@@ -117,11 +126,9 @@ fn image(archive: &Archive, sample: &Sample) -> Result<Value> {
     Ok(json!({"type": member.extension, "bytes": member.length, "width": width, "height": height}))
 }
 
-fn caption(archive: &Archive, sample: &Sample) -> Result<Option<String>> {
+fn raw_caption(archive: &Archive, sample: &Sample) -> Result<Option<Vec<u8>>> {
     let Some(member) = sample.caption() else { return Ok(None) };
-    let bytes =
-        archive.read(member.offset, member.length).with_context(|| format!("sample {}", sample.key))?;
-    Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    archive.read(member.offset, member.length).map(Some).with_context(|| format!("sample {}", sample.key))
 }
 
 /// A sample as text: a line about the image, the caption, one line per mention.

@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use self::sources::Source;
-pub(crate) use self::sources::sidecar_of;
+pub(crate) use self::sources::{compare_captions, sidecar_of};
 use crate::classes::{ClassArguments, Classes};
 use crate::folder::NewFolder;
 use crate::input::{self, unreadable};
@@ -35,8 +35,9 @@ pub(crate) const RARE: u64 = 1000;
 /// Count the concepts of tagged shards
 ///
 /// Reads the sidecars (NNNNN.concepts.parquet) that `ingest tag` wrote. Prints the totals and the most frequent
-/// concepts, and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json. With classes, it also counts how
-/// often each class is mentioned, and writes OUT/coverage.json.
+/// concepts, and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json. The captions of every shard are
+/// compared with what its sidecar was made from. With classes, it also counts how often each class is mentioned, and writes
+/// OUT/coverage.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArguments {
     /// Folder of tagged shards, or of the sidecars that `ingest tag --table` wrote
@@ -112,6 +113,7 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
     let next = AtomicUsize::new(0);
     let stop = AtomicBool::new(false);
     let progress = Mutex::new(Progress::new("counting", "shards", sources.len() as u64));
+    let unchecked = AtomicUsize::new(0);
     let work = || -> Result<_> {
         let (mut counts, mut coverage) = (Counts::new(), coverage.cloned());
         while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -119,7 +121,8 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
                 break;
             }
             let added = add(source, &mut counts, coverage.as_mut());
-            added.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            let checked = added.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            unchecked.fetch_add(usize::from(!checked), Ordering::Relaxed);
             progress.lock().unwrap_or_else(PoisonError::into_inner).advance(1, String::new);
         }
         Ok((counts, coverage))
@@ -137,6 +140,9 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
         sum
     })?;
     progress.into_inner().unwrap_or_else(PoisonError::into_inner).finish("");
+    if let Some(warning) = loader::sidecar::unchecked_warning(unchecked.into_inner(), sources.len()) {
+        eprintln!("warning: {warning}");
+    }
     Ok(counted)
 }
 
@@ -150,18 +156,22 @@ fn added_up<'a>((mut counts, mut coverage): Counted<'a>, (more, covered): Counte
     (counts, coverage)
 }
 
-fn add(source: &Source, counts: &mut Counts, coverage: Option<&mut Coverage<'_>>) -> Result<()> {
+/// Returns whether the captions could be compared with what the sidecar was made from.
+fn add(source: &Source, counts: &mut Counts, coverage: Option<&mut Coverage<'_>>) -> Result<bool> {
+    let checked;
     if let Some(coverage) = coverage {
         let sidecar = Sidecar::open(source.sidecar())?;
         source.check(&sidecar.metadata)?;
+        checked = sidecar.metadata.captions.is_some();
         counts.add_shard(&sidecar);
         coverage.add(&sidecar);
     } else {
         let sidecar = ConceptReader::open(source.sidecar())?;
         source.check(&sidecar.metadata)?;
+        checked = sidecar.metadata.captions.is_some();
         counts.add_file(sidecar)?;
     }
-    Ok(())
+    Ok(checked)
 }
 
 pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
@@ -214,7 +224,7 @@ impl<'a> Coverage<'a> {
 
     pub(crate) fn add(&mut self, sidecar: &Sidecar) {
         let mut of_sample = Vec::new();
-        for sample in 0..sidecar.metadata.samples {
+        for sample in sidecar.samples_with_mentions() {
             of_sample.clear();
             for row in sidecar.mentions(sample) {
                 for &class in self.list.of(&row) {

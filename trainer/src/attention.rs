@@ -71,6 +71,11 @@ impl TaggedShard {
             }
             None => String::new(),
         };
+        if self.sidecar.has_caption(number, raw.as_bytes()) == Some(false) {
+            return Err(invalid(format!(
+                "the caption of sample {key} is not the one that was tagged; run `ingest tag` again"
+            )));
+        }
         let (offset, length) =
             self.index.image(number).ok_or_else(|| invalid(format!("sample {key} has no image")))?;
         let picture = pixels::decode(&self.archive.read(offset, length)?)

@@ -9,8 +9,9 @@ use tch::Tensor;
 use crate::data;
 use crate::device::{self, Precision};
 use crate::error::{Error, Result};
+use crate::feature_cache::{CacheHeader, CacheWriter, ImageFiles};
 use crate::settings::VisionSettings;
-use crate::vision_source::{CacheHeader, CacheWriter, ImageEncoder, pixels};
+use crate::vision_source::{ImageEncoder, pixels};
 
 /// Images per forward pass.
 const BATCH: usize = 64;
@@ -50,10 +51,11 @@ pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
     let mut writer = CacheWriter::create(out, header.clone())?;
     let mut progress = Progress::new("caching features", "images", header.samples as u64);
 
+    let mut files = ImageFiles::new(&loader);
     let mut batches = loader.batches(Position { epoch: 0, step: 0 }).take(header.samples as usize);
     let mut waiting: Vec<Tensor> = Vec::with_capacity(BATCH);
     // The loader permutes the shards even with a shuffle window of one sample.
-    let mut numbers: Vec<i64> = Vec::new();
+    let (mut numbers, mut checks): (Vec<i64>, Vec<u64>) = (Vec::new(), Vec::new());
     loop {
         let batch = batches.next().transpose()?;
         let done = batch.is_none();
@@ -67,13 +69,17 @@ pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
             }
             waiting.push(pixels(&batch.images, size));
             numbers.extend(batch.samples.iter().map(|&n| n as i64));
+            for &number in &batch.samples {
+                checks.push(files.check(number)?);
+            }
         }
         if waiting.len() == BATCH || (done && !waiting.is_empty()) {
             let count = waiting.len();
             let features = vision.features(&Tensor::cat(&waiting, 0));
-            writer.put(&numbers, &features)?;
+            writer.put(&numbers, &checks, &features)?;
             waiting.clear();
             numbers.clear();
+            checks.clear();
             progress.advance(count as u64, String::new);
         }
         if done {
@@ -83,7 +89,7 @@ pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
             return Err(Error::Interrupted(format!("{} is not written", out.display())));
         }
     }
-    writer.finish()?;
+    writer.finish(&loader.opened())?;
     progress.finish(&out.display().to_string());
     Ok(header)
 }

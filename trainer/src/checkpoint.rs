@@ -6,7 +6,9 @@
 //! run/vision.safetensors     the frozen vision tower, so that the folder contains all that is needed to use the model
 //! run/log.jsonl              the training log, one line per `log_every` steps
 //! run/tensorboard/           the same for TensorBoard
-//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json; evaluation.json if it was evaluated
+//! run/vision.sha256          its checksum
+//! run/step-00000150/         model.safetensors, optimizer.safetensors, state.json, and checkpoint.sha256 with their checksums;
+//!                            evaluation.json if it was evaluated
 //! run/latest                 name of the newest checkpoint
 //! run/best                   name of the checkpoint with the highest mIoU, if checkpoints are evaluated
 //! run/.lock                  locked while a training uses the folder
@@ -17,6 +19,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use concepts::checksums::Checksums;
 use loader::source;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
@@ -24,12 +27,15 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, reading, writing};
 use crate::objective::Objective;
 use crate::optimizer::Optimizer;
+use crate::run_data::RunShard;
 use crate::settings::Settings;
 use crate::towers::heads::HEAD_WIDTH;
 use crate::towers::{Activation, ClipVisionTower, TextTower};
 use crate::weights::{self, Weights};
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+/// Read too: it has no checksums, and does not know the data of the run.
+const OLDEST_VERSION: u32 = 2;
 const VISION: &str = "vision.safetensors";
 const SETTINGS: &str = "settings.toml";
 const LATEST: &str = "latest";
@@ -38,6 +44,10 @@ const EVALUATION: &str = "evaluation.json";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
+/// The checksums of these three, as `sha256sum` writes them.
+const CHECKSUMS: &str = "checkpoint.sha256";
+/// The checksum of the vision tower.
+const VISION_CHECKSUM: &str = "vision.sha256";
 const LOCK: &str = ".lock";
 /// Prefix of the state-dict keys of a trained vision tower, as in open_clip.
 const VISUAL: &str = "visual.";
@@ -58,6 +68,9 @@ pub struct State {
     pub vision: String,
     /// Number of concepts in the vocabulary (bank).
     pub bank: usize,
+    /// The shards of the run, in order; empty in checkpoints of version 2.
+    #[serde(default)]
+    pub shards: Vec<RunShard>,
     /// The settings of the run.
     pub settings: Settings,
 }
@@ -72,6 +85,7 @@ impl State {
             position,
             vision: vision.to_owned(),
             bank,
+            shards: Vec::new(),
             settings: settings.clone(),
         }
     }
@@ -133,8 +147,9 @@ impl RunLock {
 pub fn create_run(settings: &Settings) -> Result<RunLock> {
     let run = &settings.out;
     // Files that a killed start left behind are overwritten.
-    let left_over =
-        |name: &str| [VISION, LOCK].contains(&name) || name.starts_with(concepts::files::TEMPORARY);
+    let left_over = |name: &str| {
+        [VISION, VISION_CHECKSUM, LOCK].contains(&name) || name.starts_with(concepts::files::TEMPORARY)
+    };
     let check_empty = || -> Result<()> {
         let entries = fs::read_dir(run).map_err(reading(run))?;
         if entries.flatten().all(|entry| left_over(&entry.file_name().to_string_lossy())) {
@@ -160,6 +175,7 @@ pub fn create_run(settings: &Settings) -> Result<RunLock> {
     check_empty()?;
     if frozen {
         settings.vision.copy_to(&vision_path(run))?;
+        write_checksums(&run.join(VISION_CHECKSUM), run, &[VISION])?;
     }
     // Last, because a folder with settings counts as a complete run folder.
     let text = toml::to_string(settings)
@@ -233,7 +249,37 @@ fn write_parts(
     fs::create_dir_all(folder).map_err(writing(folder))?;
     weights::write(&folder.join(MODEL), named)?;
     optimizer.save(&folder.join(OPTIMIZER))?;
-    write_json(&folder.join(STATE), state)
+    write_json(&folder.join(STATE), state)?;
+    write_checksums(&folder.join(CHECKSUMS), folder, &[MODEL, OPTIMIZER, STATE])
+}
+
+/// Writes the checksums of files in a folder.
+fn write_checksums(path: &Path, folder: &Path, names: &[&str]) -> Result<()> {
+    let mut sums = Checksums::default();
+    for name in names {
+        sums.set(name, weights::sha256(&folder.join(name))?);
+    }
+    concepts::files::write_atomic(path, sums.text().as_bytes()).map_err(writing(path))
+}
+
+/// An error if a file has another checksum than `path` says. Without checksums (earlier versions) there is nothing to compare.
+fn refuse_damaged(path: &Path, file: &Path) -> Result<()> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(reading(path)(error)),
+    };
+    let invalid = |path: &Path, problem: String| Error::Invalid { path: path.to_owned(), problem };
+    let sums = Checksums::parse(&text).map_err(|problem| invalid(path, format!("is damaged: {problem}")))?;
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    if sums.get(&name) == Some(weights::sha256(file)?.as_str()) {
+        return Ok(());
+    }
+    let problem = format!(
+        "is damaged: its SHA-256 is not the one in {}; use another checkpoint, or a copy of this one",
+        path.display()
+    );
+    Err(invalid(file, problem))
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
@@ -274,14 +320,17 @@ pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
             concepts::files::clear_leftovers(folder, |_| true).map_err(reading(folder))?;
         }
     }
-    for once in [VISION, SETTINGS] {
+    for once in [VISION, VISION_CHECKSUM, SETTINGS] {
         let (from, to) = (run.join(once), target.join(once));
         if from.exists() && source::length(&to).is_err() {
             source::upload(&from, &to)?;
         }
     }
-    for part in [MODEL, OPTIMIZER, STATE] {
-        source::upload(&checkpoint.join(part), &target.join(name).join(part))?;
+    for part in [MODEL, OPTIMIZER, STATE, CHECKSUMS] {
+        // Earlier versions wrote no checksums.
+        if part != CHECKSUMS || checkpoint.join(part).exists() {
+            source::upload(&checkpoint.join(part), &target.join(name).join(part))?;
+        }
     }
     copy_scores(run, checkpoint, target)?;
     Ok(source::upload(&run.join(LATEST), &target.join(LATEST))?)
@@ -352,13 +401,14 @@ impl Checkpoint {
         };
         let file = folder.join(STATE);
         let text = fs::read(&file).map_err(reading(&file))?;
+        refuse_damaged(&folder.join(CHECKSUMS), &file)?;
         let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
         let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
         // Checked first: the settings of another version may have other keys.
-        if state["version"] != VERSION {
+        let version = &state["version"];
+        if !version.as_u64().is_some_and(|it| (OLDEST_VERSION.into()..=VERSION.into()).contains(&it)) {
             return Err(invalid(format!(
-                "has version {} of the checkpoint format, but this program reads version {VERSION}",
-                state["version"]
+                "has version {version} of the checkpoint format, but this program reads versions {OLDEST_VERSION} to {VERSION}"
             )));
         }
         let state: State = serde_json::from_value(state).map_err(|e| invalid(e.to_string()))?;
@@ -381,7 +431,17 @@ impl Checkpoint {
                     .to_owned();
             return Err(Error::Invalid { path: self.folder.clone(), problem });
         }
-        Ok(vision_path(self.folder.parent().unwrap_or(Path::new("."))))
+        let run = self.folder.parent().unwrap_or(Path::new("."));
+        let path = vision_path(run);
+        refuse_damaged(&run.join(VISION_CHECKSUM), &path)?;
+        Ok(path)
+    }
+
+    /// The path of one of its files, whose checksum agrees.
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        refuse_damaged(&self.folder.join(CHECKSUMS), &path)?;
+        Ok(path)
     }
 
     /// Whether the vision tower was trained too and is therefore in the checkpoint.
@@ -391,14 +451,14 @@ impl Checkpoint {
 
     /// The text tower, for a vision tower of this width.
     pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
-        let mut weights = Weights::read(&self.folder.join(MODEL), device)?;
+        let mut weights = Weights::read(&self.file(MODEL)?, device)?;
         let _ = weights.take_below(VISUAL);
         TextTower::from_weights(weights, self.state.settings.text.heads, vision_width, Activation::default())
     }
 
     /// The vision tower that `clip` trained, which computes in `kind`.
     pub fn trained_vision(&self, kind: Kind, device: Device) -> Result<ClipVisionTower> {
-        let mut weights = Weights::read(&self.folder.join(MODEL), device)?.take_below(VISUAL);
+        let mut weights = Weights::read(&self.file(MODEL)?, device)?.take_below(VISUAL);
         let heads = self.state.settings.clip.width / HEAD_WIDTH;
         let tower = ClipVisionTower::take(&mut weights, heads, Activation::default(), kind)?;
         weights.finish(&[])?;
@@ -407,7 +467,7 @@ impl Checkpoint {
 
     /// Loads the saved moments into `optimizer`.
     pub fn load_optimizer(&self, optimizer: &mut Optimizer, device: Device) -> Result<()> {
-        optimizer.load(&self.folder.join(OPTIMIZER), device)
+        optimizer.load(&self.file(OPTIMIZER)?, device)
     }
 
     /// An error if `settings` differ from those of the run in a value that influences the result.

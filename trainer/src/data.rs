@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use concepts::Bank;
+use concepts::sidecar::Metadata;
 use loader::{Batch, Batches, Crop, ImageSettings, Loader, Position, Share, Slot};
 use tch::{Device, Kind, Tensor};
 
@@ -24,7 +25,7 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     if settings.objective.name != Objective::Simzss {
         return Ok(None);
     }
-    loader::sidecar::refuse_outdated(shards)?;
+    refuse_mixed_taggers(shards, &loader::sidecar::footers(shards)?)?;
     let bank = if let Some(path) = &settings.bank.names {
         Bank::from_file(path)?
     } else {
@@ -55,30 +56,28 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     Ok(Some(bank))
 }
 
+/// Mentions of different taggers are not comparable, whatever the vocabulary.
+fn refuse_mixed_taggers(shards: &[PathBuf], footers: &[Metadata]) -> Result<()> {
+    let by = |it: &Metadata| format!("{} (data {:.8}, grammar {})", it.tagger, it.tagger_hash, it.grammar);
+    let Some((first, tagger)) = shards.first().zip(footers.first().map(by)) else { return Ok(()) };
+    let differs = |(_, footer): &(&PathBuf, &Metadata)| by(footer) != tagger;
+    let Some((shard, footer)) = shards.iter().zip(footers).find(differs) else { return Ok(()) };
+    let problem = format!(
+        "was tagged by {}, but {} by {tagger}; tag all shards with the same tagger",
+        by(footer),
+        first.display()
+    );
+    Err(Error::Invalid { path: shard.clone(), problem })
+}
+
 /// Calls `visit` with every mention in the sidecars of the shards until it returns `false`.
 fn for_each_mention(
     shards: &[PathBuf],
     mut visit: impl FnMut(concepts::sidecar::MentionRow<'_>) -> bool,
 ) -> Result<()> {
-    let mut tagged_by: Option<(PathBuf, String)> = None;
     for shard in shards {
         let sidecar = loader::sidecar::open(shard, None)?;
-        let metadata = &sidecar.metadata;
-        let by =
-            format!("{} (data {:.8}, grammar {})", metadata.tagger, metadata.tagger_hash, metadata.grammar);
-        match &tagged_by {
-            Some((first, other)) if *other != by => {
-                let first = first.display();
-                let problem = format!(
-                    "was tagged by {by}, but {first} by {other}; tag all shards with the same tagger"
-                );
-                return Err(Error::Invalid { path: shard.clone(), problem });
-            }
-            Some(_) => {}
-            None => tagged_by = Some((shard.clone(), by)),
-        }
-        let samples = metadata.samples;
-        for sample in 0..samples {
+        for sample in sidecar.samples_with_mentions() {
             for row in sidecar.mentions(sample) {
                 if !visit(row) {
                     return Ok(());
@@ -122,8 +121,13 @@ pub fn loader(
     }
     to_load.prefetch = data.prefetch;
     let loader = Loader::open(to_load)?;
-    if let Some(warning) = loader.warning().filter(|_| group.is_first()) {
-        eprintln!("warning: {warning}");
+    if group.is_first() {
+        let sidecars = loader.sidecars();
+        let unchecked = sidecars.iter().filter(|it| it.captions.is_none()).count();
+        let unchecked = loader::sidecar::unchecked_warning(unchecked, sidecars.len());
+        for warning in loader.warning().into_iter().chain(unchecked) {
+            eprintln!("warning: {warning}");
+        }
     }
     Ok(loader)
 }
@@ -212,7 +216,9 @@ impl VisionSource {
             None => Self::Frozen(vision, i64::from(settings.data.size)),
             Some(folder) => {
                 let expected = CacheHeader::new(&settings.vision, &vision.tower, settings.data.size, loader)?;
-                Self::Cache(FeatureCache::open(folder, &expected, device)?)
+                let cache = FeatureCache::open(folder, &expected, device)?;
+                cache.expect_its_images(loader)?;
+                Self::Cache(cache)
             }
         };
         Ok((source, width))

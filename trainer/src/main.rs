@@ -15,6 +15,7 @@ use loader::program::{self, Outcome, UsageError};
 use trainer::cache::{self, CacheSettings};
 use trainer::device::Precision;
 use trainer::evaluation::command::Eval;
+use trainer::feature_cache;
 use trainer::pretrain::{self, PretrainSettings};
 use trainer::settings::{Settings, VisionSettings};
 use trainer::towers::PositionResize;
@@ -125,8 +126,12 @@ struct CacheArgs {
     #[arg(long, required = true, num_args = 1.., value_name = "SHARDS")]
     shards: Vec<PathBuf>,
     /// Weights file of the frozen vision tower, PyTorch (.pth, .pt, .bin) or safetensors.
-    #[arg(long, value_name = "FILE")]
-    vision: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "verify")]
+    vision: Option<PathBuf>,
+    /// Compute nothing, but compare the features in --out, and every image of the shards, with the checks that were stored with
+    /// the features.
+    #[arg(long)]
+    verify: bool,
     /// How its position embedding is resized to another image size, the same as `vision.position` in training [default: as in the
     /// library whose state-dict keys the file has].
     #[arg(long, value_enum)]
@@ -134,7 +139,7 @@ struct CacheArgs {
     /// Side of the centre crop in pixels, the same as `data.size` in training.
     #[arg(long, default_value_t = 224)]
     size: u32,
-    /// Folder to write; `data.features` of the training.
+    /// Folder to write, or to compare; `data.features` of the training.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -238,9 +243,17 @@ fn run_pretrain(args: PretrainArgs) -> anyhow::Result<serde_json::Value> {
 }
 
 fn run_cache(args: CacheArgs) -> anyhow::Result<serde_json::Value> {
+    if args.verify {
+        let shards = loader::shard::list(&args.shards)?;
+        return Ok(serde_json::to_value(feature_cache::verify(&args.out, &shards)?)?);
+    }
     let settings = CacheSettings {
         shards: args.shards,
-        vision: VisionSettings { weights: args.vision, position: args.position, ..VisionSettings::default() },
+        vision: VisionSettings {
+            weights: args.vision.unwrap_or_default(),
+            position: args.position,
+            ..VisionSettings::default()
+        },
         size: args.size,
         device: args.device.device,
         precision: Precision::Auto,

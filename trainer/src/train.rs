@@ -22,6 +22,7 @@ use crate::launch::Launch;
 use crate::learner::{Learner, StepOutput};
 use crate::log::{Log, memory};
 use crate::objective::Objective;
+use crate::run_data::{self, RunShard};
 use crate::settings::Settings;
 use crate::{anomaly, device, first_batch};
 
@@ -185,6 +186,8 @@ struct Run<'a> {
     /// The dataset on which checkpoints are evaluated.
     scored_on: Option<SegmentationDataset>,
     vision_hash: String,
+    /// What is known of the data.
+    shards: Vec<RunShard>,
     position: Position,
     learner: Learner<'a>,
     /// On rank 0 of a training: no other training uses the run folder.
@@ -214,6 +217,7 @@ impl<'a> Run<'a> {
                 let problem = "is not the vision tower with which this run was started".to_owned();
                 return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
             }
+            run_data::compare(&checkpoint.state.shards, &mut run.shards, &run.loader)?;
             run.learner.restore(checkpoint)?;
             let (epoch, step) = checkpoint.state.position;
             run.position = Position { epoch, step };
@@ -244,6 +248,7 @@ impl<'a> Run<'a> {
         };
         let learner = Learner::new(settings, source, width, device);
         Ok(Self {
+            shards: run_data::shards(&loader),
             loader,
             bank: names,
             scored_on,
@@ -280,9 +285,15 @@ impl<'a> Run<'a> {
         let adapts = settings.threads == 0 && env::var_os("OMP_NUM_THREADS").is_none();
         let mut share = if adapts && !self.learner.device.is_cuda() { FairShare::new() } else { None };
         while self.learner.step < settings.steps {
-            // All ranks stop at the same step, whichever of them received the signal.
-            let stop = group.gather_numbers(&[i64::from(interrupted())])?;
-            stopped = stop.iter().flatten().any(|&stop| stop != 0);
+            // All ranks stop at the same step, whichever of them received the signal. Rank 0 saves what any of them has found in
+            // the data.
+            let mut told = vec![i64::from(interrupted())];
+            told.extend(run_data::encode(&self.loader.opened()));
+            let told = group.gather_numbers(&told)?;
+            for rank in told.iter().filter_map(|rank| rank.get(1..)) {
+                run_data::note(&mut self.shards, rank);
+            }
+            stopped = told.iter().filter_map(|rank| rank.first()).any(|&stop| stop != 0);
             if stopped {
                 break;
             }
@@ -341,7 +352,8 @@ impl<'a> Run<'a> {
         }
         log.check_losses().map_err(|error| self.with_batch_saved(error, group))?;
         let position = (self.position.epoch, self.position.step);
-        let state = State::new(settings, step, position, &self.vision_hash, self.bank);
+        let mut state = State::new(settings, step, position, &self.vision_hash, self.bank);
+        state.shards.clone_from(&self.shards);
         let folder =
             checkpoint::save(&settings.out, &state, &self.learner.parameters(), &self.learner.optimizer)?;
         self.copy(checkpoint::copy, &folder);

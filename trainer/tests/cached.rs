@@ -1,15 +1,19 @@
 //! Features of `trainer cache` are those of the frozen tower, rounded to bfloat16.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Cursor;
+use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
 use tch::{Device, Kind, Tensor};
 use trainer::cache::{self, CacheSettings};
+use trainer::data;
 use trainer::device::Precision;
+use trainer::feature_cache::{FeatureCache, verify};
+use trainer::run_data;
 use trainer::settings::VisionSettings;
 use trainer::towers::{VisionShape, VisionTower};
-use trainer::vision_source::{FeatureCache, ImageEncoder};
+use trainer::vision_source::ImageEncoder;
 
 use crate::wave::fill;
 
@@ -76,4 +80,139 @@ fn cached_features_are_the_towers_rounded_to_bfloat16() {
         let found = Vec::<i16>::try_from(found.contiguous().view_dtype(Kind::Int16).reshape([-1])).unwrap();
         assert!(found == expected, "{what}: not the same bits");
     }
+}
+
+/// A shard of four images. All images, and so all shards, have the same size, keys and places.
+fn write_shard(path: &Path, seed: u32) {
+    let mut tar = tar::Builder::new(File::create(path).unwrap());
+    for sample in 0..4 {
+        let image =
+            RgbImage::from_fn(SIZE, SIZE, |x, y| image::Rgb([x, y, sample + 9 * seed].map(|v| v as u8)));
+        // Without compression.
+        let mut bytes = Cursor::new(Vec::new());
+        let encoder = image::codecs::png::PngEncoder::new_with_quality(
+            &mut bytes,
+            image::codecs::png::CompressionType::Uncompressed,
+            image::codecs::png::FilterType::NoFilter,
+        );
+        image.write_with_encoder(encoder).unwrap();
+        let mut header = tar::Header::new_ustar();
+        header.set_size(bytes.get_ref().len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, format!("{sample:05}.png"), bytes.get_ref().as_slice()).unwrap();
+    }
+    tar.finish().unwrap();
+}
+
+fn exchange(a: &Path, b: &Path) {
+    let aside = a.with_extension("aside");
+    fs::rename(a, &aside).unwrap();
+    fs::rename(b, a).unwrap();
+    fs::rename(aside, b).unwrap();
+}
+
+/// A table as `ingest` writes it, of which only the hashes tell the shards apart.
+fn write_table(shard: &Path, seed: u32) {
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use std::sync::Arc;
+    let samples = loader::tar::Archive::open(shard).unwrap().samples().unwrap();
+    let text = |of: &dyn Fn(usize) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values((0..samples.len()).map(of)))
+    };
+    let number = |of: &dyn Fn(usize) -> u64| -> ArrayRef {
+        Arc::new(Int64Array::from_iter_values((0..samples.len()).map(|sample| of(sample) as i64)))
+    };
+    let image = |sample: usize| samples[sample].image().unwrap();
+    let batch = RecordBatch::try_from_iter([
+        ("key", text(&|sample| samples[sample].key.clone())),
+        ("status", text(&|_| "success".to_owned())),
+        ("caption", text(&|_| "a dog".to_owned())),
+        ("sha256", text(&|sample| format!("{:064x}", 100 * seed as usize + sample))),
+        ("offset", number(&|sample| image(sample).offset)),
+        ("length", number(&|sample| image(sample).length)),
+    ])
+    .unwrap();
+    let file = File::create(loader::shard::table_path(shard)).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn a_cache_and_a_run_know_their_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tower = VisionTower::random(VisionShape { width: 64, depth: 1, patch: 8, grid: 4 }, Device::Cpu);
+    trainer::weights::write(&at("tower.safetensors"), &tower.named()).unwrap();
+    let shards: Vec<PathBuf> = ["00000.tar", "00001.tar"].map(at).into();
+    for (seed, shard) in (0..).zip(&shards) {
+        write_shard(shard, seed);
+    }
+    let settings = CacheSettings {
+        shards: shards.clone(),
+        vision: VisionSettings { weights: at("tower.safetensors"), ..VisionSettings::default() },
+        size: SIZE,
+        device: "cpu".to_owned(),
+        precision: Precision::Float32,
+        threads: 1,
+    };
+    let swap = || exchange(&shards[0], &shards[1]);
+    let loader = || data::image_loader(shards.clone(), SIZE, 1).unwrap();
+    let verified = |out: &str| verify(&at(out), &shards).map_err(|error| error.to_string());
+
+    // Without tables, only reading the images tells that they are those of another shard.
+    let header = cache::write(&settings, &at("features")).unwrap();
+    assert_eq!(verified("features").unwrap().samples, 8);
+    swap();
+    let open = |out: &str, loader: &loader::Loader| {
+        let cache = FeatureCache::open(&at(out), &header, Device::Cpu).unwrap();
+        cache.expect_its_images(loader).map_err(|error| error.to_string())
+    };
+    open("features", &loader()).unwrap();
+    let error = verified("features").unwrap_err();
+    assert!(error.contains("00000.tar: the image of sample 00000 has changed"), "{error}");
+    swap();
+
+    // With the hashes in their tables, training refuses them.
+    for (seed, shard) in (0..).zip(&shards) {
+        write_table(shard, seed);
+    }
+    cache::write(&settings, &at("known")).unwrap();
+    let first = loader();
+    first.batches(loader::Position::default()).take(8).for_each(|batch| drop(batch.unwrap()));
+    open("known", &first).unwrap();
+    let mut saved = run_data::shards(&first);
+    run_data::note(&mut saved, &run_data::encode(&first.opened()));
+    assert!(saved.iter().all(|shard| shard.content.is_some_and(|content| content.images.is_some())));
+    swap();
+    exchange(&loader::shard::table_path(&shards[0]), &loader::shard::table_path(&shards[1]));
+    let second = loader();
+    let error = open("known", &second).unwrap_err();
+    assert!(error.contains("has other images than when the features in"), "{error}");
+    assert!(error.contains("run trainer cache again"), "{error}");
+    assert!(verified("known").unwrap_err().contains("other images"));
+    // So does a run that used the shards.
+    let third = loader();
+    let error = run_data::compare(&saved, &mut run_data::shards(&third), &third).unwrap_err().to_string();
+    assert!(error.contains("has other images than when the run used it before"), "{error}");
+    let fewer = data::image_loader(shards[..1].to_vec(), SIZE, 1).unwrap();
+    let error = run_data::compare(&saved, &mut run_data::shards(&fewer), &fewer).unwrap_err().to_string();
+    assert!(error.contains("has 1 shards, but was started with 2"), "{error}");
+    swap();
+    exchange(&loader::shard::table_path(&shards[0]), &loader::shard::table_path(&shards[1]));
+    let fourth = loader();
+    run_data::compare(&saved, &mut run_data::shards(&fourth), &fourth).unwrap();
+
+    // A bit of the features, of their checks, of the header.
+    for (name, at_byte) in [("features.bf16", 1000), ("features.checks", 20), ("features.json", 20)] {
+        let path = at("known").join(name);
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        damaged[at_byte] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        let error = verified("known").unwrap_err();
+        assert!(error.contains("features."), "{error}");
+        fs::write(&path, whole).unwrap();
+    }
+    verified("known").unwrap();
 }

@@ -6,14 +6,11 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, UInt32Type};
-use arrow_array::{DictionaryArray, StringArray, UInt32Array};
-use arrow_cast::cast;
-use arrow_schema::DataType;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use arrow_array::{DictionaryArray, RecordBatch, UInt32Array};
 
 use super::{Metadata, reader, writer};
 use crate::Error;
+use crate::tables::{Batches, Table, Texts};
 
 /// Reads the concepts of a sidecar's mentions from start to end.
 #[derive(Debug)]
@@ -21,7 +18,7 @@ pub struct ConceptReader {
     /// What the sidecar was made from, and with which tagger.
     pub metadata: Metadata,
     path: PathBuf,
-    batches: ParquetRecordBatchReader,
+    batches: Batches,
     /// Number of rows read so far.
     rows: u64,
     /// Sample of the last row read.
@@ -31,7 +28,7 @@ pub struct ConceptReader {
 /// Some mentions in tar order, as columns of the same length without nulls.
 pub(crate) struct ConceptBatch {
     pub(crate) sample: UInt32Array,
-    pub(crate) key: StringArray,
+    pub(crate) key: DictionaryArray<Int32Type>,
     pub(crate) concept: DictionaryArray<Int32Type>,
 }
 
@@ -39,15 +36,12 @@ impl ConceptReader {
     /// Opens the sidecar at `path` and reads its footer.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(path, e))?;
-        let metadata =
-            reader::metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(path, e))?;
-        let columns = ProjectionMask::columns(builder.parquet_schema(), ["key", "sample", "concept"]);
-        let batches = builder
-            .with_projection(columns)
-            .with_batch_size(writer::ROW_GROUP)
-            .build()
-            .map_err(|e| broken(path, e))?;
+        let open = || -> Result<(Metadata, Batches), String> {
+            let table = Table::open(file, Texts::Dictionaries)?;
+            let metadata = reader::metadata_of(table.footer())?;
+            Ok((metadata, table.batches(Some(&["key", "sample", "concept"]), writer::ROW_GROUP)?))
+        };
+        let (metadata, batches) = open().map_err(|problem| reader::broken(path, problem))?;
         Ok(Self { metadata, path: path.to_owned(), batches, rows: 0, sample: 0 })
     }
 
@@ -55,16 +49,18 @@ impl ConceptReader {
     pub(crate) fn next_batch(&mut self) -> Result<Option<ConceptBatch>, Error> {
         match self.batches.next() {
             Some(batch) => batch
-                .map_err(|e| e.to_string())
                 .and_then(|batch| self.checked(&batch))
                 .map(Some)
-                .map_err(|e| broken(&self.path, e)),
+                .map_err(|problem| reader::broken(&self.path, problem)),
             None if self.rows == self.metadata.mentions => Ok(None),
-            None => Err(broken(&self.path, "its number of rows differs from the count in its footer")),
+            None => {
+                let problem = "its number of rows differs from the count in its footer";
+                Err(reader::broken(&self.path, problem))
+            }
         }
     }
 
-    fn checked(&mut self, batch: &arrow_array::RecordBatch) -> Result<ConceptBatch, String> {
+    fn checked(&mut self, batch: &RecordBatch) -> Result<ConceptBatch, String> {
         let sample = reader::numbers(batch, "sample")?.as_primitive::<UInt32Type>().clone();
         for &sample in sample.values() {
             if sample < self.sample || sample >= self.metadata.samples {
@@ -74,12 +70,7 @@ impl ConceptReader {
             self.sample = sample;
         }
         self.rows += batch.num_rows() as u64;
-        let key = cast(reader::column(batch, "key")?, &DataType::Utf8).map_err(|e| e.to_string())?;
-        let key = key.as_string_opt::<i32>().ok_or("column \"key\" is not text")?.clone();
-        Ok(ConceptBatch { sample, key, concept: reader::dictionary(batch, "concept")? })
+        let (key, concept) = (reader::dictionary(batch, "key")?, reader::dictionary(batch, "concept")?);
+        Ok(ConceptBatch { sample, key, concept })
     }
-}
-
-fn broken(path: &Path, what: impl std::fmt::Display) -> Error {
-    Error::table(path, format!("it is not a valid sidecar: {what}; tag the shard again"))
 }

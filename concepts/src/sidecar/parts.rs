@@ -8,17 +8,20 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cut, Metadata, RowsOfTable, VERSION, first_version, is_first_version};
+use super::{Cut, Metadata, RowsOfTable, first_version, is_first_version};
 use crate::files::write_atomic;
 use crate::{CANONICAL_VERSION, Error, TaggerDescription};
 
 /// File name of [`Parts`] in its folder.
 pub const PARTS: &str = "captions.json";
 
+/// Version of `captions.json`.
+const VERSION: u32 = 1;
+
 /// What the parts of a folder were made from, and with which tagger.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parts {
-    /// [`VERSION`](super::VERSION) of the columns and metadata.
+    /// Version of this file.
     pub version: u32,
     /// Name of the tagger.
     pub tagger: String,
@@ -64,30 +67,38 @@ impl Parts {
     /// Reads `captions.json` of a folder; `None` if it does not exist or if `folder` is not a folder.
     pub fn read(folder: &Path) -> Result<Option<Self>, Error> {
         let path = folder.join(PARTS);
-        let json = match fs::read(&path) {
-            Ok(json) => json,
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-                return Ok(None);
-            }
-            Err(error) => return Err(Error::io(&path, "read")(error)),
-        };
-        let parts: Self = serde_json::from_slice(&json)
-            .map_err(|e| Error::table(&path, format!("it is not a list of tagged tables: {e}")))?;
+        match fs::read(&path) {
+            Ok(json) => Self::from_bytes(&path, &json).map(Some),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+            Err(error) => Err(Error::io(&path, "read")(error)),
+        }
+    }
+
+    /// The same from the bytes of the file; `path` is its name in errors.
+    pub fn from_bytes(path: &Path, json: &[u8]) -> Result<Self, Error> {
+        let parts: Self = serde_json::from_slice(json)
+            .map_err(|e| Error::table(path, format!("it is not a list of tagged tables: {e}")))?;
         if parts.version != VERSION || parts.cut.part_size == 0 {
             let what = format!(
                 "it has version {}, but this program reads version {VERSION}; tag again",
                 parts.version
             );
-            return Err(Error::table(&path, what));
+            return Err(Error::table(path, what));
         }
-        Ok(Some(parts))
+        Ok(parts)
     }
 
     /// Writes `captions.json` into a folder.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(PARTS);
-        let json = serde_json::to_string_pretty(self).map_err(|e| Error::write(&path, e))?;
-        write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
+        write_atomic(&path, &self.json(folder)?).map_err(Error::io(&path, "write"))
+    }
+
+    /// The content of `captions.json`.
+    pub fn json(&self, folder: &Path) -> Result<Vec<u8>, Error> {
+        let json = serde_json::to_string_pretty(self);
+        let json = json.map_err(|e| Error::write(&folder.join(PARTS), e))?;
+        Ok((json + "\n").into_bytes())
     }
 
     /// Path of a part.
@@ -103,7 +114,7 @@ impl Parts {
             let start = first;
             first += table.rows;
             (0..table.rows.div_ceil(size)).map(move |part| Metadata {
-                version: self.version,
+                version: super::VERSION,
                 tagger: self.tagger.clone(),
                 tagger_hash: self.tagger_hash.clone(),
                 grammar: self.grammar,
@@ -111,6 +122,7 @@ impl Parts {
                 shard: table.name.clone(),
                 shard_bytes: table.bytes,
                 rows: Some(RowsOfTable { first: start + part * size, cut: self.cut.clone() }),
+                captions: None,
                 samples: (table.rows - part * size).min(size) as u32,
                 captions_without_mention: 0,
                 mentions: 0,

@@ -11,12 +11,12 @@ use arrow_array::{Array, ArrayRef, DictionaryArray};
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use bytes::Bytes;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use parquet::file::metadata::ParquetMetaDataReader;
-use parquet::file::reader::{ChunkReader, Length};
 
-use super::{FOOTER_KEY, MentionRow, Metadata, VERSION, writer};
+use super::captions::{CaptionChecks, Captions};
+use super::{FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION, VERSION, writer};
 use crate::Error;
+use crate::tables::limits::Budget;
+use crate::tables::{Table, Texts, load_end};
 
 /// The mentions of one shard, in memory.
 #[derive(Debug)]
@@ -28,8 +28,12 @@ pub struct Sidecar {
     rows: Vec<Row>,
     /// The distinct concepts, as ids of `strings`, in the order of their first mention.
     concepts: Vec<u32>,
-    /// The rows of sample i are `starts[i]..starts[i + 1]`.
+    /// The samples with mentions, in tar order.
+    samples: Vec<u32>,
+    /// The rows of `samples[i]` are `starts[i]..starts[i + 1]`; the last one is the number of rows.
     starts: Vec<u32>,
+    /// What the captions were when they were tagged; `None` in sidecars of version 1.
+    checks: Option<CaptionChecks>,
 }
 
 /// A mention. Strings are ids of [`Strings`]; the concept is an index into [`Sidecar::concepts`].
@@ -49,56 +53,53 @@ impl Sidecar {
     /// # Errors
     /// The file cannot be read, or it is not a complete sidecar of this [`VERSION`].
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::from_chunks(path, File::open(path).map_err(Error::io(path, "read"))?)
+        Self::from_bytes(path, std::fs::read(path).map_err(Error::io(path, "read"))?.into())
     }
 
     /// The same from the bytes of a sidecar; `path` is its name in errors.
+    #[expect(clippy::needless_pass_by_value, reason = "a reference would be one to a reference")]
     pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, Error> {
-        Self::from_chunks(path, bytes)
+        Self::read(path, &bytes).map_err(|problem| broken(path, problem))
     }
 
-    fn from_chunks(path: &Path, chunks: impl ChunkReader + 'static) -> Result<Self, Error> {
-        let broken = |e: &dyn std::fmt::Display| {
-            Error::table(path, format!("it is not a valid sidecar: {e}; tag the shard again"))
-        };
-        let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(|e| broken(&e))?;
-        let metadata = metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(&e))?;
+    fn read(path: &Path, bytes: &Bytes) -> Result<Self, String> {
+        let table = Table::open(bytes.clone(), Texts::Dictionaries)?;
+        let metadata = metadata_of(table.footer())?;
+        let checks = metadata.captions.as_ref();
+        let checks = checks.map(|captions| read_checks(bytes, captions, metadata.samples)).transpose()?;
         let mut sidecar = Self {
-            starts: Vec::with_capacity(metadata.samples as usize + 1),
+            samples: Vec::new(),
+            starts: Vec::new(),
             rows: Vec::new(),
-            strings: Strings::default(),
+            strings: Strings { budget: Budget::for_file(table.bytes()), ..Strings::default() },
             concepts: Vec::new(),
             path: path.to_owned(),
             metadata,
+            checks,
         };
         let mut interner = Interner::default();
-        for batch in builder.with_batch_size(writer::ROW_GROUP).build().map_err(|e| broken(&e))? {
-            let batch = batch.map_err(|e| broken(&e))?;
-            sidecar.add(&batch, &mut interner).map_err(|e| broken(&e))?;
+        for batch in table.batches(None, writer::ROW_GROUP)? {
+            sidecar.add(&batch?, &mut interner)?;
         }
         if sidecar.rows.len() as u64 != sidecar.metadata.mentions {
-            return Err(broken(&"its number of rows differs from the count in its footer"));
+            return Err("its number of rows differs from the count in its footer".to_owned());
         }
-        sidecar.starts.resize(sidecar.metadata.samples as usize + 1, sidecar.rows.len() as u32);
+        sidecar.starts.push(sidecar.rows.len() as u32);
         Ok(sidecar)
     }
 
     /// Reads only the metadata, from the footer.
     pub fn read_metadata(path: &Path) -> Result<Metadata, Error> {
         let file = File::open(path).map_err(Error::io(path, "read"))?;
-        let length = file.len();
-        Self::metadata_at_end(path, &file, length)
+        let footer = crate::tables::load(&file);
+        let metadata = footer.and_then(|footer| metadata_of(footer.metadata().file_metadata()));
+        metadata.map_err(|problem| broken(path, problem))
     }
 
     /// The same from the last bytes of a sidecar of `length` bytes, which must include the footer.
-    pub fn metadata_at_end<C: ChunkReader>(path: &Path, end: &C, length: u64) -> Result<Metadata, Error> {
-        let broken = |e: &dyn std::fmt::Display| {
-            Error::table(path, format!("it is not a valid sidecar: {e}; tag the shard again"))
-        };
-        let mut reader = ParquetMetaDataReader::new();
-        reader.try_parse_sized(end, length).map_err(|e| broken(&e))?;
-        let footer = reader.finish().map_err(|e| broken(&e))?;
-        metadata_of(footer.file_metadata()).map_err(|e| broken(&e))
+    pub fn metadata_at_end(path: &Path, end: &Bytes, length: u64) -> Result<Metadata, Error> {
+        let footer = load_end(end, length);
+        footer.and_then(|footer| metadata_of(footer.file_metadata())).map_err(|problem| broken(path, problem))
     }
 
     fn add(&mut self, batch: &RecordBatch, interner: &mut Interner) -> Result<(), String> {
@@ -120,10 +121,13 @@ impl Sidecar {
                     self.metadata.samples
                 ));
             }
-            if sample as usize + 1 < self.starts.len() {
+            if self.samples.last().is_some_and(|&last| sample < last) {
                 return Err(format!("its rows are not in tar order at sample {sample}"));
             }
-            self.starts.resize(sample as usize + 1, self.rows.len() as u32);
+            if self.samples.last() != Some(&sample) {
+                self.samples.push(sample);
+                self.starts.push(self.rows.len() as u32);
+            }
             let [key, phrase, concept, head, tags] = [0, 1, 2, 3, 4].map(|column: usize| texts[column][row]);
             let spans = [0, 1, 2, 3].map(|column: usize| spans[column][row]);
             let phrase_bytes = self.strings.get(phrase).len() as u64;
@@ -171,11 +175,19 @@ impl Sidecar {
     }
 
     fn rows_of(&self, sample: u32) -> &[Row] {
-        let sample = sample as usize;
-        match self.starts.get(sample..).unwrap_or_default() {
-            [start, end, ..] => &self.rows[*start as usize..*end as usize],
-            _ => &[],
-        }
+        let Ok(at) = self.samples.binary_search(&sample) else { return &[] };
+        &self.rows[self.starts[at] as usize..self.starts[at + 1] as usize]
+    }
+
+    /// The samples with at least one mention, in tar order.
+    pub fn samples_with_mentions(&self) -> impl Iterator<Item = u32> {
+        self.samples.iter().copied()
+    }
+
+    /// Whether `raw` is the caption that was tagged. `None` if the sidecar cannot tell: it has version 1, or the shard has no
+    /// such sample.
+    pub fn has_caption(&self, sample: u32, raw: &[u8]) -> Option<bool> {
+        self.checks.as_ref()?.matches(sample, raw)
     }
 
     /// Returns an error if this sidecar was not made from this shard, with this size and number of samples, or if its offsets
@@ -192,11 +204,32 @@ pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Res
         .and_then(|pair| pair.value.as_deref())
         .ok_or_else(|| format!("its footer has no key {FOOTER_KEY:?}"))?;
     let json: serde_json::Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
-    let version = json.get("version").and_then(serde_json::Value::as_u64);
-    if version != Some(u64::from(VERSION)) {
-        return Err(format!("it has version {version:?}, but this program reads version {VERSION}"));
+    let version = json.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    if !(u64::from(OLDEST_VERSION)..=u64::from(VERSION)).contains(&version) {
+        return Err(format!(
+            "it has version {version}, but this program reads versions {OLDEST_VERSION} to {VERSION}"
+        ));
     }
-    serde_json::from_value(json).map_err(|e| e.to_string())
+    let metadata: Metadata = serde_json::from_value(json).map_err(|e| e.to_string())?;
+    if metadata.captions.is_some() != (metadata.version > OLDEST_VERSION) {
+        return Err(format!("its version {version} does not fit the fields of its footer"));
+    }
+    Ok(metadata)
+}
+
+/// Reads the checks of the captions and compares them with the footer.
+fn read_checks(file: &Bytes, captions: &Captions, samples: u32) -> Result<CaptionChecks, String> {
+    let range = captions.range(samples, file.len())?;
+    let checks = CaptionChecks::from_bytes(&file[range]);
+    if checks.sha256() == captions.sha256 {
+        Ok(checks)
+    } else {
+        Err("the checks of its captions are damaged".to_owned())
+    }
+}
+
+pub(super) fn broken(path: &Path, problem: impl std::fmt::Display) -> Error {
+    Error::table(path, format!("it is not a valid sidecar: {problem}; tag the shard again"))
 }
 
 pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
@@ -230,10 +263,17 @@ struct Interner {
 }
 
 /// Distinct strings in one allocation.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Strings {
     text: String,
     ends: Vec<u32>,
+    budget: Budget,
+}
+
+impl Default for Strings {
+    fn default() -> Self {
+        Self { text: String::new(), ends: Vec::new(), budget: Budget::for_file(0) }
+    }
 }
 
 impl Strings {
@@ -256,6 +296,7 @@ impl Strings {
             of_value.push(if let Some(&id) = ids.get(value) {
                 id
             } else {
+                self.budget.keep(value)?;
                 let id = self.ends.len() as u32;
                 self.text.push_str(value);
                 self.ends.push(u32::try_from(self.text.len()).map_err(|_| "its text is longer than 4 GiB")?);
@@ -263,6 +304,13 @@ impl Strings {
                 id
             });
         }
-        Ok(array.keys().values().iter().map(|&key| of_value[key as usize]).collect())
+        let of_row = |&key: &i32| of_value.get(key as usize).copied();
+        array
+            .keys()
+            .values()
+            .iter()
+            .map(of_row)
+            .collect::<Option<_>>()
+            .ok_or("a text column is damaged".to_owned())
     }
 }

@@ -1,4 +1,4 @@
-//! Writes a sidecar. Rows are buffered for a few pages only, so memory does not grow with the shard.
+//! Writes a sidecar. Rows are buffered for a few pages only, so memory hardly grows with the shard: by 8 bytes per sample.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::{FOOTER_KEY, Metadata};
+use super::captions::CaptionChecks;
+use super::{FOOTER_KEY, Metadata, OLDEST_VERSION, VERSION};
 use crate::files::AtomicFile;
 use crate::{Error, Extractor, Mention, MentionView};
 
@@ -39,6 +40,7 @@ pub struct Writer {
     metadata: Metadata,
     parquet: ArrowWriter<AtomicFile>,
     columns: Columns,
+    checks: CaptionChecks,
 }
 
 impl std::fmt::Debug for Writer {
@@ -70,8 +72,10 @@ impl Writer {
         }
         let parquet = ArrowWriter::try_new(file, schema(), Some(properties.build()))
             .map_err(|e| Error::write(path, e))?;
-        let metadata = Metadata { samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
-        Ok(Self { path: path.to_owned(), metadata, parquet, columns: Columns::default() })
+        let metadata =
+            Metadata { captions: None, samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
+        let checks = CaptionChecks::default();
+        Ok(Self { path: path.to_owned(), metadata, parquet, columns: Columns::default(), checks })
     }
 
     /// Adds the mentions of a sample. Call it once for every sample of the shard, in tar order, including samples
@@ -110,6 +114,13 @@ impl Writer {
         Ok(mentions)
     }
 
+    /// Adds the check of a sample's caption, whose bytes these are as stored. Call it for every sample with a caption, in tar
+    /// order; a sidecar without checks has [`OLDEST_VERSION`], and cannot tell when a caption changes.
+    pub fn check(&mut self, sample: u32, raw: &[u8]) {
+        self.checks.fill(sample);
+        self.checks.push(raw);
+    }
+
     /// Number of samples so far, which is the position of the next one.
     pub fn samples(&self) -> u32 {
         self.metadata.samples
@@ -133,11 +144,25 @@ impl Writer {
     /// Writes the remaining rows and the footer, and renames the file into place. Returns the metadata with the counts.
     pub fn finish(mut self) -> Result<Metadata, Error> {
         self.write_columns()?;
+        self.metadata.version = OLDEST_VERSION;
+        if self.checks.samples() > 0 || self.metadata.samples == 0 {
+            self.write_checks()?;
+        }
         let json = serde_json::to_string(&self.metadata).map_err(|e| Error::write(&self.path, e))?;
         self.parquet.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), json));
         let file = self.parquet.into_inner().map_err(|e| Error::write(&self.path, e))?;
         file.commit().map_err(Error::io(&self.path, "write"))?;
         Ok(self.metadata)
+    }
+
+    fn write_checks(&mut self) -> Result<(), Error> {
+        self.checks.fill(self.metadata.samples);
+        // What is buffered comes first.
+        self.parquet.flush().map_err(|e| Error::write(&self.path, e))?;
+        let offset = self.parquet.bytes_written() as u64;
+        self.metadata.version = VERSION;
+        self.metadata.captions = Some(self.checks.at(offset));
+        self.parquet.write_all(self.checks.bytes()).map_err(Error::io(&self.path, "write"))
     }
 
     fn write_columns(&mut self) -> Result<(), Error> {

@@ -1,8 +1,7 @@
 //! Writes and reads the statistics: two Parquet tables and a JSON file.
 
 use std::cmp::Reverse;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -12,15 +11,18 @@ use arrow_array::types::UInt64Type;
 use arrow_array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
 use arrow_cast::cast;
 use arrow_schema::DataType;
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::WriterProperties;
 
-use super::{Counts, PairKey, Totals, VERSION};
+use super::{Counts, OLDEST_VERSION, PairKey, Totals, VERSION};
 use crate::Error;
+use crate::checksums::{Checksums, Hashing, sha256};
 use crate::files::{AtomicFile, write_atomic};
+use crate::tables::limits::Budget;
+use crate::tables::{Table, Texts};
 
 /// File name of the table of concepts.
 pub const CONCEPTS: &str = "concepts.parquet";
@@ -28,6 +30,8 @@ pub const CONCEPTS: &str = "concepts.parquet";
 pub const PAIRS: &str = "pairs.parquet";
 /// File name of the totals. Written last, so its presence means that the folder is complete.
 pub const TOTALS: &str = "stats.json";
+/// File name of the checksums of these three.
+pub const CHECKSUMS: &str = "statistics.sha256";
 
 /// Key of [`Totals`] as JSON in the footer of both tables, so that a copied table still says what it counts.
 pub const FOOTER_KEY: &str = "statistics";
@@ -36,32 +40,58 @@ pub const FOOTER_KEY: &str = "statistics";
 const ROW_GROUP: usize = 122_880;
 
 impl Counts {
-    /// Writes the three files into an existing folder.
+    /// Writes the files into an existing folder.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let footer = serde_json::to_string(&self.totals()).map_err(|e| Error::write(folder, e))?;
+        let mut sums = Checksums::default();
         // Column numbers: by mentions, then by concept; by samples, then by a and b.
-        write_table(&folder.join(CONCEPTS), &footer, &[1, 0], self.concept_batches())?;
-        write_table(&folder.join(PAIRS), &footer, &[2, 0, 1], self.pair_batches())?;
+        sums.set(CONCEPTS, write_table(&folder.join(CONCEPTS), &footer, &[1, 0], self.concept_batches())?);
+        sums.set(PAIRS, write_table(&folder.join(PAIRS), &footer, &[2, 0, 1], self.pair_batches())?);
         let path = folder.join(TOTALS);
-        let json = serde_json::to_string_pretty(&self.totals()).map_err(|e| Error::write(&path, e))?;
-        write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
+        let json = serde_json::to_string_pretty(&self.totals()).map_err(|e| Error::write(&path, e))? + "\n";
+        sums.set(TOTALS, sha256(json.as_bytes()));
+        let checksums = folder.join(CHECKSUMS);
+        write_atomic(&checksums, sums.text().as_bytes()).map_err(Error::io(&checksums, "write"))?;
+        write_atomic(&path, json.as_bytes()).map_err(Error::io(&path, "write"))
     }
 
-    /// Reads the statistics that [`Counts::write`] wrote.
+    /// Reads the statistics that [`Counts::write`] wrote. Those of earlier versions have no checksums.
     pub fn read(folder: &Path) -> Result<Self, Error> {
+        let path = folder.join(CHECKSUMS);
+        let sums = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(Checksums::parse(&text).map_err(|problem| Error::table(&path, problem))?),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(Error::table(&path, error)),
+        };
+        let read = |path: &Path| -> Result<Bytes, Error> {
+            let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if sums.as_ref().is_some_and(|sums| sums.get(&name) != Some(&sha256(&bytes))) {
+                let what =
+                    format!("it does not have the checksum in {CHECKSUMS}; count the statistics again");
+                return Err(Error::table(path, what));
+            }
+            Ok(bytes.into())
+        };
         let path = folder.join(TOTALS);
-        let json = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let totals: Totals = serde_json::from_slice(&json).map_err(|e| Error::table(&path, e))?;
-        if totals.version != VERSION {
+        let totals: Totals = serde_json::from_slice(&read(&path)?).map_err(|e| Error::table(&path, e))?;
+        let expects_sums = totals.version > OLDEST_VERSION;
+        if !(OLDEST_VERSION..=VERSION).contains(&totals.version) {
             let what = format!(
-                "it has version {}, but this program reads version {VERSION}; count the statistics again",
+                "it has version {}, but this program reads versions {OLDEST_VERSION} to {VERSION}; count the \
+                 statistics again",
                 totals.version
             );
             return Err(Error::table(&path, what));
         }
-        let mut counts = Self { totals, ..Self::default() };
+        if expects_sums && sums.is_none() {
+            let what = format!("{CHECKSUMS} is missing next to it; count the statistics again");
+            return Err(Error::table(&path, what));
+        }
+        let source = totals.source.as_ref().and_then(|source| u128::from_str_radix(source, 16).ok());
+        let mut counts = Self { totals: Totals { version: VERSION, ..totals }, source, ..Self::default() };
         let path = folder.join(CONCEPTS);
-        read_table(&path, |batch| counts.add_concepts(batch))?;
+        read_table(&path, read(&path)?, |batch, budget| counts.add_concepts(batch, budget))?;
         if counts.names.len() as u64 != counts.totals.concepts {
             return Err(Error::table(
                 &path,
@@ -69,7 +99,7 @@ impl Counts {
             ));
         }
         let path = folder.join(PAIRS);
-        read_table(&path, |batch| counts.add_pairs(batch))?;
+        read_table(&path, read(&path)?, |batch, _| counts.add_pairs(batch))?;
         if counts.pairs.len() as u64 != counts.totals.pairs {
             return Err(Error::table(
                 &path,
@@ -150,13 +180,16 @@ impl Counts {
         })
     }
 
-    fn add_concepts(&mut self, batch: &RecordBatch) -> Result<(), String> {
+    fn add_concepts(&mut self, batch: &RecordBatch, budget: &mut Budget) -> Result<(), String> {
         let names = text(batch, "concept")?;
         let (mentions, samples, shards) =
             (number(batch, "mentions")?, number(batch, "samples")?, number(batch, "shards")?);
-        let (example_shards, example_keys) = (lists(batch, "example_shards")?, lists(batch, "example_keys")?);
+        let example_shards = lists(batch, "example_shards", budget)?;
+        let example_keys = lists(batch, "example_keys", budget)?;
         for row in 0..batch.num_rows() {
-            let number = self.number(names.as_string::<i32>().value(row)) as usize;
+            let name = names.as_string_view().value(row);
+            budget.keep(name)?;
+            let number = self.number(name) as usize;
             let concept = &mut self.concepts[number];
             concept.mentions = mentions.as_primitive::<UInt64Type>().value(row);
             concept.samples = samples.as_primitive::<UInt64Type>().value(row);
@@ -171,7 +204,7 @@ impl Counts {
         let (a, b, samples) = (text(batch, "a")?, text(batch, "b")?, number(batch, "samples")?);
         for row in 0..batch.num_rows() {
             let number = |column: &ArrayRef| {
-                let name = column.as_string::<i32>().value(row);
+                let name = column.as_string_view().value(row);
                 self.numbers.get(name).copied().ok_or_else(|| format!("{name:?} is not in {CONCEPTS}"))
             };
             let (a, b) = (number(&a)?, number(&b)?);
@@ -181,15 +214,16 @@ impl Counts {
     }
 }
 
-/// Writes a table whose rows are sorted by the columns `order`: by the first one descending, by the others ascending.
+/// Writes a table whose rows are sorted by the columns `order`: by the first one descending, by the others ascending. Returns
+/// its SHA-256.
 fn write_table(
     path: &Path,
     footer: &str,
     order: &[i32],
     batches: impl Iterator<Item = Result<RecordBatch, arrow_schema::ArrowError>>,
-) -> Result<(), Error> {
+) -> Result<String, Error> {
     let failed = |e: &dyn std::fmt::Display| Error::write(path, e);
-    let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
+    let file = Hashing::new(AtomicFile::create(path).map_err(Error::io(path, "write"))?);
     let order = order.iter().enumerate().map(|(place, &column_idx)| SortingColumn {
         column_idx,
         descending: place == 0,
@@ -212,19 +246,28 @@ fn write_table(
     for batch in batches {
         writer.write(&batch.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
     }
-    writer.into_inner().map_err(|e| failed(&e))?.commit().map_err(Error::io(path, "write"))
+    let (file, sha256) = writer.into_inner().map_err(|e| failed(&e))?.finish();
+    file.commit().map_err(Error::io(path, "write"))?;
+    Ok(sha256)
 }
 
-fn read_table(path: &PathBuf, mut add: impl FnMut(&RecordBatch) -> Result<(), String>) -> Result<(), Error> {
-    let failed =
-        |e: &dyn std::fmt::Display| Error::table(path, format!("it is not a table of statistics: {e}"));
-    let file = File::open(path).map_err(Error::io(path, "read"))?;
-    let reader =
-        ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
-    for batch in reader.map_err(|e| failed(&e))? {
-        add(&batch.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
-    }
-    Ok(())
+/// Rows read at a time.
+const BATCH: usize = 1024;
+
+fn read_table(
+    path: &Path,
+    bytes: Bytes,
+    mut add: impl FnMut(&RecordBatch, &mut Budget) -> Result<(), String>,
+) -> Result<(), Error> {
+    let read = || -> Result<(), String> {
+        let table = Table::open(bytes, Texts::Views)?;
+        let mut budget = Budget::for_file(table.bytes());
+        for batch in table.batches(None, BATCH)? {
+            add(&batch?, &mut budget)?;
+        }
+        Ok(())
+    };
+    read().map_err(|problem| Error::table(path, format!("it is not a table of statistics: {problem}")))
 }
 
 fn column(batch: &RecordBatch, name: &str, kind: &DataType) -> Result<ArrayRef, String> {
@@ -237,21 +280,25 @@ fn column(batch: &RecordBatch, name: &str, kind: &DataType) -> Result<ArrayRef, 
 }
 
 fn text(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
-    column(batch, name, &DataType::Utf8)
+    column(batch, name, &DataType::Utf8View)
 }
 
 fn number(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
     column(batch, name, &DataType::UInt64)
 }
 
-fn lists(batch: &RecordBatch, name: &str) -> Result<Vec<Vec<String>>, String> {
+fn lists(batch: &RecordBatch, name: &str, budget: &mut Budget) -> Result<Vec<Vec<String>>, String> {
     let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
     let lists = column.as_list_opt::<i32>().ok_or_else(|| format!("column {name:?} is not a list"))?;
     let mut rows = Vec::with_capacity(lists.len());
     for list in lists.iter() {
         let list = list.ok_or_else(|| format!("column {name:?} has nulls"))?;
         let list = cast(&list, &DataType::Utf8).map_err(|e| e.to_string())?;
-        rows.push(list.as_string::<i32>().iter().map(|text| text.unwrap_or_default().to_owned()).collect());
+        let texts = list.as_string::<i32>().iter().map(|text| {
+            let text = text.unwrap_or_default();
+            budget.keep(text).map(|()| text.to_owned())
+        });
+        rows.push(texts.collect::<Result<_, _>>()?);
     }
     Ok(rows)
 }

@@ -24,6 +24,9 @@ pub(crate) struct Tag {
     /// Part-of-speech tagger: perceptron, brill or nlprule (nlprule needs its data, see tools/nlprule-data.sh).
     #[arg(long, default_value_t)]
     pub(crate) tagger: TaggerKind,
+    /// Make all sidecars again, also those that are up to date.
+    #[arg(long, conflicts_with = "text")]
+    pub(crate) force: bool,
     /// Threads [default: all cores]
     #[arg(long)]
     pub(crate) threads: Option<usize>,
@@ -62,7 +65,7 @@ pub(crate) struct Captions {
 
 impl Captions {
     /// The tables of `input` and the folder of their sidecars.
-    pub(crate) fn tables(&self, input: &Path, out: &Path) -> Result<Tables, Error> {
+    pub(crate) fn tables(&self, input: &Path, out: &Path, force: bool) -> Result<Tables, Error> {
         let wanted = Wanted {
             place: Where::Nowhere,
             url: None,
@@ -73,6 +76,6 @@ impl Captions {
             boxes: None,
         };
         let files = rows::files(input, self.input_format)?;
-        Ok(Tables { files, wanted, out: out.to_owned(), part_size: self.part_size })
+        Ok(Tables { files, wanted, out: out.to_owned(), part_size: self.part_size, force })
     }
 }

@@ -94,7 +94,7 @@ impl CompleteShard {
             url: record.url.clone(),
             caption: record.caption.clone(),
             extra: record.extra.clone(),
-            hash: record.hash.clone().filter(|_| !record.success),
+            hash: record.hash.as_ref().filter(|_| !record.success).map(|(_, hash)| hash.clone()),
             // Boxes that cannot be parsed made the sample fail when the shard was made, and it stays failed.
             boxes: boxes.and_then(|index| rows::regions(&record.extra[index])).unwrap_or_default(),
             problem: None,
@@ -117,7 +117,7 @@ impl CompleteShard {
                 original_width,
                 original_height,
                 exif: record.exif.clone().unwrap_or_default(),
-                hash: record.hash.clone(),
+                hash: record.hash.as_ref().map(|(_, hash)| hash.clone()),
             })));
         }
         let cause = record.error_message.clone().unwrap_or_default();

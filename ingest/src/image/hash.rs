@@ -31,8 +31,13 @@ impl Hash {
         }
     }
 
+    /// The kind of hash in a column of this name.
+    pub(crate) fn named(column: &str) -> Option<Self> {
+        [Self::Md5, Self::Sha256, Self::Sha512].into_iter().find(|kind| kind.column() == Some(column))
+    }
+
     /// The hash in lower-case hexadecimal.
-    pub(super) fn of(self, bytes: &[u8]) -> Option<String> {
+    pub(crate) fn of(self, bytes: &[u8]) -> Option<String> {
         match self {
             Self::Md5 => Some(hexadecimal(&Md5::digest(bytes))),
             Self::Sha256 => Some(hexadecimal(&Sha256::digest(bytes))),

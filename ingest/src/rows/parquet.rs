@@ -10,12 +10,14 @@ use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::display::array_value_to_string;
 use arrow_schema::DataType;
+use concepts::tables::limits::Checked;
+use concepts::tables::{self, Batches, guarded};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::{ConvertedType, Type as Physical};
-use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use serde_json::Value;
@@ -41,7 +43,7 @@ pub(super) struct ParquetRows {
     /// Table rows returned or skipped.
     position: usize,
     /// None until rows are needed, and after rows were skipped.
-    reader: Option<ParquetRecordBatchReader>,
+    reader: Option<Batches>,
     queued: VecDeque<Row>,
     /// Whether a table row can become several rows, so that skipping must read them.
     lists: bool,
@@ -50,9 +52,9 @@ pub(super) struct ParquetRows {
 impl ParquetRows {
     pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
         let table = Table::open(path)?;
-        let unreadable = |error: ParquetError| Error::input(path, format!("not a parquet file: {error}"));
-        let metadata = ArrowReaderMetadata::load(&table, ArrowReaderOptions::new()).map_err(unreadable)?;
-        let metadata = text_as_bytes(metadata.metadata()).map_err(unreadable)?;
+        let unreadable = |problem: String| Error::input(path, format!("not a parquet file: {problem}"));
+        let metadata = tables::load(&table).map_err(unreadable)?;
+        let metadata = guarded(|| text_as_bytes(metadata.metadata())).map_err(unreadable)?;
         let fields = metadata.schema().fields();
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
         let found = wanted.find(path, &names)?;
@@ -105,18 +107,13 @@ impl ParquetRows {
         let reader = if let Some(reader) = &mut self.reader {
             reader
         } else {
-            let (table, metadata) = (self.table.clone(), self.metadata.clone());
+            let (table, metadata) = (Checked::of_others(self.table.clone()), self.metadata.clone());
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(table, metadata);
             let mask = ProjectionMask::roots(builder.parquet_schema(), self.columns.iter().copied());
-            let reader = builder
-                .with_projection(mask)
-                .with_batch_size(BATCH)
-                .with_offset(self.position)
-                .build()
-                .map_err(Error::parquet("read", &self.path))?;
-            self.reader.insert(reader)
+            let builder = builder.with_projection(mask).with_batch_size(BATCH).with_offset(self.position);
+            self.reader.insert(Batches::build(builder).map_err(|problem| damaged(&self.path, &problem))?)
         };
-        reader.next().transpose().map_err(Error::parquet("read", &self.path))
+        reader.next().transpose().map_err(|problem| damaged(&self.path, &problem))
     }
 
     fn rows(&mut self, batch: &RecordBatch) {
@@ -205,6 +202,10 @@ impl Rows for ParquetRows {
     fn total(&self) -> Option<u64> {
         (!self.lists).then_some(self.total as u64)
     }
+}
+
+fn damaged(path: &Path, problem: &str) -> Error {
+    Error::input(path, format!("cannot be read as a parquet file: {problem}"))
 }
 
 /// The metadata with text columns declared as bytes, so that invalid UTF-8 does not make the reader reject a whole batch.

@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use concepts::Extractor;
-use concepts::sidecar::{Cut, Metadata, Parts, RowsOfTable, Table, Writer};
+use concepts::checksums::Checksums;
+use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, RowsOfTable, Table, VERSION, Writer};
 use loader::shard;
 use serde_json::Value;
 
 use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
 use crate::error::Error;
-use crate::publish;
 use crate::rows::{self, Format, Row, Rows, Wanted};
+use crate::{publish, sums};
 
 /// Maximum number of bytes of captions that are read before tagging them. A part with more is tagged while it is read.
 const READ_AHEAD: usize = 16 << 20;
@@ -34,7 +35,12 @@ pub struct Tables {
     pub out: PathBuf,
     /// Rows per sidecar.
     pub part_size: u32,
+    /// Makes all sidecars again.
+    pub force: bool,
 }
+
+/// The checksums of the sidecars and of `captions.json`.
+pub(crate) const SUMS: &str = "captions.sha256";
 
 impl Tables {
     fn cut(&self) -> Cut {
@@ -65,6 +71,7 @@ pub fn tag_tables(
         tables,
         parts: Parts::new(&extractor.description(), tables.cut()),
         open: None,
+        at: 0,
         number: 0,
         row: 0,
     });
@@ -77,6 +84,7 @@ pub fn tag_tables(
         let path = tables.files.first().map_or(Path::new("input"), |(path, _)| path);
         return Err(Error::input(path, "no rows, so there are no captions to tag"));
     }
+    write_sums(&input)?;
     if Parts::read(&tables.out).ok().flatten().as_ref() != Some(&input.parts) {
         input.parts.write(&tables.out)?;
     }
@@ -85,6 +93,25 @@ pub fn tag_tables(
         eprintln!("{}: belongs to another table than the sidecars before it; delete it", beyond.display());
     }
     Ok(progress.finish())
+}
+
+/// Writes the checksums of the parts that are there; other jobs may still make theirs.
+fn write_sums(input: &Input<'_>) -> Result<(), Error> {
+    let out = &input.tables.out;
+    let mut checksums = Checksums::default();
+    for number in 0..input.number {
+        let part = Parts::path(out, number);
+        if part.exists() {
+            let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            checksums.set(&name, sums::of_file(&part)?);
+        }
+    }
+    checksums.set(PARTS, concepts::checksums::sha256(&input.parts.json(out)?));
+    let path = out.join(SUMS);
+    if sums::read(&path).ok().flatten().as_ref() == Some(&checksums) {
+        return Ok(());
+    }
+    sums::write(&path, &checksums)
 }
 
 fn prepare(out: &Path) -> Result<(), Error> {
@@ -119,17 +146,14 @@ fn work(
             continue;
         }
         let before = match existing_sidecar(&path, &metadata)? {
-            Existing::Current(metadata) => {
-                let rows = input.skip()?;
-                if rows != metadata.samples as usize {
-                    let problem = format!(
-                        "has {} captions, but the table has {rows} rows in this part: delete it and run again",
-                        metadata.samples
-                    );
-                    return Err(Error::input(&path, problem));
+            Existing::Current(found) if !input.tables.force => {
+                if input.compare(&path, &found, &mut rows)? {
+                    progress.already_tagged(&found);
+                    continue;
                 }
-                progress.already_tagged(&metadata);
-                continue;
+                // The rows have been read past; they are read again.
+                input.back()?;
+                Existing::Stale
             }
             before => before,
         };
@@ -159,6 +183,8 @@ struct Input<'a> {
     /// The tables read so far; the last one may be open.
     parts: Parts,
     open: Option<Box<dyn Rows>>,
+    /// First row of the next part in its table.
+    at: usize,
     /// Number of the next part, and number of its first row in the whole input.
     number: u32,
     row: u64,
@@ -172,13 +198,14 @@ impl Input<'_> {
                 return Ok(None);
             };
             self.open = Some(rows::open(path, *format, &self.tables.wanted)?);
+            self.at = 0;
             let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.parts.tables.push(Table { name, bytes, rows: 0 });
         }
         let table = self.parts.tables.last();
         Ok(table.map(|table| Metadata {
-            version: self.parts.version,
+            version: VERSION,
             tagger: self.parts.tagger.clone(),
             tagger_hash: self.parts.tagger_hash.clone(),
             grammar: self.parts.grammar,
@@ -186,6 +213,7 @@ impl Input<'_> {
             shard: table.name.clone(),
             shard_bytes: table.bytes,
             rows: Some(RowsOfTable { first: self.row, cut: self.parts.cut.clone() }),
+            captions: None,
             samples: 0,
             captions_without_mention: 0,
             mentions: 0,
@@ -210,6 +238,45 @@ impl Input<'_> {
         Ok(true)
     }
 
+    /// Whether the next part has the captions that its sidecar was made from; if so, the part is skipped. A sidecar of version
+    /// 1 knows only their number.
+    fn compare(&mut self, path: &Path, found: &Metadata, rows: &mut Vec<Row>) -> Result<bool, Error> {
+        if found.captions.is_none() {
+            let rows = self.skip()?;
+            if rows == found.samples as usize {
+                return Ok(true);
+            }
+            let problem = format!(
+                "has {} captions, but the table has {rows} rows in this part: delete it and run again",
+                found.samples
+            );
+            return Err(Error::input(path, problem));
+        }
+        let mut checks = CaptionChecks::default();
+        loop {
+            let whole = self.read(rows, checks.samples() as u32)?;
+            rows.drain(..).for_each(|row| checks.push(caption(row).0.as_bytes()));
+            if whole {
+                break;
+            }
+        }
+        let same = found.refuse_unless_captions(path, &checks).is_ok();
+        if same {
+            self.end_part(checks.samples() as usize);
+        }
+        Ok(same)
+    }
+
+    /// Goes back to the first row of the next part.
+    fn back(&mut self) -> Result<(), Error> {
+        let table = self.parts.tables.len().checked_sub(1).and_then(|last| self.tables.files.get(last));
+        let Some((path, format)) = table else { return Ok(()) };
+        let mut open = rows::open(path, *format, &self.tables.wanted)?;
+        open.skip(self.at)?;
+        self.open = Some(open);
+        Ok(())
+    }
+
     /// Skips a part; returns the number of its rows.
     fn skip(&mut self) -> Result<usize, Error> {
         let size = self.tables.part_size as usize;
@@ -227,8 +294,25 @@ impl Input<'_> {
             table.rows += rows as u64;
         }
         self.row += rows as u64;
+        self.at += rows;
         self.number += u32::from(rows > 0);
     }
+}
+
+/// The caption of a row as it is tagged, and what is wrong with the row.
+fn caption(row: Row) -> (String, Option<Fault>) {
+    let caption = row.caption.unwrap_or_default();
+    match row.problem {
+        Some(problem) if problem.is_encoding() => (caption, Some(Fault::NotUtf8)),
+        // The caption of an invalid row may be any text.
+        Some(_) => (String::new(), Some(Fault::Unreadable)),
+        None => (caption, None),
+    }
+}
+
+enum Fault {
+    NotUtf8,
+    Unreadable,
 }
 
 /// A sidecar that is being written.
@@ -248,21 +332,17 @@ impl Part {
     ) -> Result<(), Error> {
         for row in rows.drain(..) {
             stop.check()?;
-            let key = match row.extra.into_iter().next() {
+            let key = match row.extra.first().cloned() {
                 None | Some(Value::Null) => {
                     format!("{:0DIGITS$}", self.row + u64::from(self.writer.samples()))
                 }
                 Some(Value::String(key)) => key,
                 Some(other) => other.to_string(),
             };
-            let mut caption = row.caption.unwrap_or_default();
-            match row.problem {
-                Some(problem) if problem.is_encoding() => captions.not_utf8 += 1,
-                // The caption of an invalid row may be any text.
-                Some(_) => {
-                    self.unreadable += 1;
-                    caption.clear();
-                }
+            let (caption, fault) = caption(row);
+            match fault {
+                Some(Fault::NotUtf8) => captions.not_utf8 += 1,
+                Some(Fault::Unreadable) => self.unreadable += 1,
                 None => {}
             }
             captions.tag(&mut self.writer, &key, caption.as_bytes())?;

@@ -7,6 +7,7 @@ mod disk;
 mod faults;
 mod foreign;
 mod hashes;
+mod identity;
 mod kills;
 mod local;
 mod network;

@@ -95,7 +95,8 @@ impl Remote {
         }
         let bytes =
             self.wait("read", move |store, key| read_version(store, key, version.clone(), range.clone()))?;
-        let problem = "was replaced while it was read; run the command again (a training: with --resume)";
+        let problem =
+            "was replaced while it was read; run the command again (a training: with --resume)".to_owned();
         let bytes = bytes.ok_or_else(|| Error::Changed { path: self.name.clone(), problem })?;
         if bytes.len() as u64 == wanted {
             Ok(bytes)

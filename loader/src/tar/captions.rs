@@ -3,11 +3,13 @@
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
+use concepts::sidecar::CaptionChecks;
+
 use super::compression::Compression;
 use super::members::{FoundMember, members};
 use super::{CAPTION_EXTENSION, READ_AHEAD, reject_empty};
 use crate::Error;
-use crate::source::Source;
+use crate::source::{Source, is_remote};
 
 /// Calls `each` with the key and the caption (`None` if there is none) of every sample, in tar order, in one pass of
 /// large reads. Only one caption is in memory at a time, and a compressed shard is decompressed on the fly. Returns the
@@ -17,11 +19,43 @@ use crate::source::Source;
 /// As [`Archive::samples`](super::Archive::samples), and whatever `each` returns.
 pub fn captions<E: From<Error>>(
     path: &Path,
+    each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
+) -> Result<u64, E> {
+    captions_by(path, READ_AHEAD, each)
+}
+
+/// Bytes per read of a local tar of which only headers and captions are wanted: those of a sample follow one another, and
+/// images are skipped.
+const READ_LITTLE: usize = 8 << 10;
+
+/// The checks of a shard's captions, to compare them with a sidecar ([`concepts::sidecar::Metadata`]). `each` is called for
+/// every sample, too.
+///
+/// # Errors
+/// As [`captions`].
+pub fn caption_checks<E: From<Error>>(
+    path: &Path,
+    mut each: impl FnMut(&str, &[u8]) -> Result<(), E>,
+) -> Result<CaptionChecks, E> {
+    let ahead = if is_remote(path) { READ_AHEAD } else { READ_LITTLE };
+    let mut checks = CaptionChecks::default();
+    captions_by(path, ahead, |key, caption| {
+        let caption = caption.unwrap_or_default();
+        checks.push(caption);
+        each(key, caption)
+    })?;
+    Ok(checks)
+}
+
+/// With reads of `ahead` bytes.
+fn captions_by<E: From<Error>>(
+    path: &Path,
+    ahead: usize,
     mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
 ) -> Result<u64, E> {
     let source = Source::open(path)?;
     reject_empty(source.len(), path)?;
-    let mut file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
+    let mut file = BufReader::with_capacity(ahead, source.reader(READ_AHEAD as u64));
     let compression = Compression::from_start(file.fill_buf().map_err(Error::read(path))?);
     let mut key = String::new();
     let mut caption = Vec::new();
@@ -64,7 +98,7 @@ pub fn captions<E: From<Error>>(
 }
 
 /// A buffered reader that keeps its buffer when it skips to a position inside the buffer.
-struct Skipping<R>(BufReader<R>);
+pub(super) struct Skipping<R>(pub(super) BufReader<R>);
 
 impl<R: Read> Read for Skipping<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -5,10 +5,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use concepts::tables::limits::Checked;
+use concepts::tables::{guarded, load};
 use datafusion::catalog::Session;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::listing::PartitionedFile;
@@ -71,6 +73,7 @@ impl ParquetFiles {
             if let (Some(check), Some(shard)) = (self.check, &part.shard) {
                 check(&part.path, shard)?;
             }
+            refuse_damaged(&part.path)?;
         }
         let _ = self.checked.set(());
         Ok(())
@@ -125,11 +128,30 @@ impl TableProvider for ParquetFiles {
 
 /// A file's columns. Text in dictionaries becomes plain text, as dictionaries only concern storage.
 fn schema_of(path: &Path) -> Result<Schema> {
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let footer = ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-        .with_context(|| format!("{} is not a readable Parquet file; write it again", path.display()))?;
+    let footer = footer_of(path, &open(path)?)?;
     let fields: Vec<Field> = footer.schema().fields().iter().map(|field| plain(field)).collect();
     Ok(Schema::new(fields))
+}
+
+fn open(path: &Path) -> Result<File> {
+    File::open(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+fn footer_of(path: &Path, file: &File) -> Result<ArrowReaderMetadata> {
+    load(file).map_err(|problem| unreadable(path, &problem))
+}
+
+/// Checks what the engine, which reads the file by itself, would believe: the Arrow schema in its footer, and sizes of pages.
+fn refuse_damaged(path: &Path) -> Result<()> {
+    let file = open(path)?;
+    let metadata = Arc::clone(footer_of(path, &file)?.metadata());
+    guarded(|| ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()))
+        .and_then(|_| guarded(|| Checked::of_others(file).check_pages(&metadata)))
+        .map_err(|problem| unreadable(path, &problem))
+}
+
+fn unreadable(path: &Path, problem: &str) -> anyhow::Error {
+    anyhow!("{} is not a readable Parquet file ({problem}); write it again", path.display())
 }
 
 fn plain(field: &Field) -> Field {

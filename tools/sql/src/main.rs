@@ -17,8 +17,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow, bail};
 use clap::{CommandFactory, Parser};
+use concepts::tables::guarded;
 use loader::program::{self, Outcome};
 use serde_json::json;
 
@@ -81,7 +82,18 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
-    program::run(|| run(&arguments))
+    program::run(|| {
+        // The engine reads tables by itself, and its libraries panic on some damaged ones.
+        let mut done = None;
+        let ran = guarded(|| {
+            done = Some(run(&arguments));
+            Ok::<_, String>(())
+        });
+        let problem =
+            |problem| anyhow!("a table cannot be read: {problem}; `ingest verify` names the damaged one");
+        ran.map_err(problem)?;
+        done.unwrap_or_else(|| bail!("the query did not end"))
+    })
 }
 
 fn run(arguments: &Arguments) -> Result<Outcome> {

@@ -114,7 +114,7 @@ impl Gathering<'_> {
         let index = Index::load(&archive)?;
         // By concept: the samples that mention it, with the phrase of the first mention.
         let mut candidates: BTreeMap<usize, Vec<(u32, std::ops::Range<usize>)>> = BTreeMap::new();
-        for sample in 0..sidecar.metadata.samples {
+        for sample in sidecar.samples_with_mentions() {
             for row in sidecar.mentions(sample) {
                 let Some(&place) = self.places.get(row.concept) else { continue };
                 let samples = candidates.entry(place).or_default();

@@ -23,7 +23,7 @@ use serde_json::json;
 
 use crate::classes::ClassArguments;
 use crate::input;
-use crate::stats::{Coverage, sidecar_of};
+use crate::stats::{Coverage, compare_captions, sidecar_of};
 use examples::Examples;
 use pairs::Pairs;
 use survey::Survey;
@@ -89,13 +89,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 
     let mut survey = Survey::new();
     let mut counts = Counts::new();
-    let (mut mentions, mut without) = (0, 0);
+    let (mut mentions, mut without, mut unchecked) = (0, 0, 0);
+    let mut source = Some(0_u128);
     let mut progress = Progress::new("reading", "shards", shards.len() as u64);
     for path in &shards {
         if program::interrupted() {
             bail!("interrupted; {} was not written", arguments.out.display());
         }
         let sidecar = sidecar_of(path)?;
+        compare_captions(path, &sidecar.metadata)?;
+        unchecked += usize::from(sidecar.metadata.captions.is_none());
+        source = source.zip(sidecar.metadata.identity()).map(|(sum, more)| sum.wrapping_add(more));
         survey.add(path, &sidecar.metadata)?;
         mentions += sidecar.metadata.mentions;
         without += u64::from(sidecar.metadata.captions_without_mention);
@@ -108,6 +112,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         progress.advance(1, || format!("{mentions} mentions"));
     }
     progress.finish("");
+    if let Some(warning) = loader::sidecar::unchecked_warning(unchecked, shards.len()) {
+        eprintln!("warning: {warning}");
+    }
     if survey.attempts == 0 {
         bail!(
             "the shards in {} contain no samples, so there is nothing to report",
@@ -131,6 +138,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                 arguments.shards.display(),
                 survey.samples,
                 survey.shards
+            );
+        }
+        if of.source.zip(source).is_some_and(|(of, found)| of != format!("{found:032x}")) {
+            bail!(
+                "{} has the statistics of other captions, shards or another tagger than those in {}; run `tools stats` again",
+                folder.display(),
+                arguments.shards.display()
             );
         }
         counts = statistics;

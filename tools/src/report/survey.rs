@@ -5,18 +5,17 @@ use std::fs::{self, File};
 use std::io::Cursor;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
+use concepts::tables::{Table, Texts};
 use image::ImageReader;
 use loader::shard;
 use loader::tar::{Archive, Member};
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 use super::distributions::{Distribution, Sizes};
 use crate::input::{folder_of, unreadable};
@@ -29,6 +28,9 @@ const MAX_CAUSES: usize = 500;
 pub(crate) const OTHER_CAUSES: &str = "other causes";
 /// Bytes of an image file that normally contain its header, from which its size is read.
 const HEADER: u64 = 1 << 16;
+
+/// Rows of a table read at a time.
+const BATCH: usize = 1024;
 
 /// A tagger: its name, the hash of its data, the version of its grammar.
 pub(crate) type Tagger = (String, String, u32);
@@ -106,18 +108,17 @@ impl Survey {
     fn add_table(&mut self, path: &Path) -> Result<()> {
         const COLUMNS: [&str; 7] =
             ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
-        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
-        if builder.schema().column_with_name("status").is_none() {
+        let table = Table::open(File::open(path)?, Texts::Views).map_err(|problem| anyhow!(problem))?;
+        if !table.has("status") {
             bail!("it has no column \"status\", so it is not the table of a shard");
         }
-        for field in builder.schema().fields() {
+        for field in table.schema().fields() {
             if !self.columns.iter().any(|(name, _)| name == field.name()) {
                 self.columns.push((field.name().clone(), field.data_type().clone()));
             }
         }
-        let mask = ProjectionMask::columns(builder.parquet_schema(), COLUMNS);
-        for batch in builder.with_projection(mask).build()? {
-            self.add_rows(&batch?)?;
+        for batch in table.batches(Some(&COLUMNS), BATCH).map_err(|problem| anyhow!(problem))? {
+            self.add_rows(&batch.map_err(|problem| anyhow!(problem))?)?;
         }
         Ok(())
     }
@@ -126,7 +127,7 @@ impl Survey {
         let column = |name: &str, kind: &DataType| -> Result<Option<ArrayRef>> {
             batch.column_by_name(name).map(|column| Ok(cast(column, kind)?)).transpose()
         };
-        let texts = |name: &str| column(name, &DataType::Utf8);
+        let texts = |name: &str| column(name, &DataType::Utf8View);
         let sides = |name: &str| column(name, &DataType::Int64);
         let (statuses, messages, captions) = (texts("status")?, texts("error_message")?, texts("caption")?);
         let stored = (sides("width")?, sides("height")?);
@@ -190,7 +191,7 @@ impl Survey {
 }
 
 fn text(column: Option<&ArrayRef>, row: usize) -> Option<&str> {
-    let column = column?.as_string_opt::<i32>()?;
+    let column = column?.as_string_view_opt()?;
     column.is_valid(row).then(|| column.value(row))
 }
 

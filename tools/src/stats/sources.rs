@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use concepts::sidecar::{Metadata, PARTS, Parts, Sidecar};
 use loader::{shard, tar};
 
@@ -16,7 +16,7 @@ pub(super) enum Source {
     /// Of a shard.
     Shard { shard: PathBuf, sidecar: PathBuf },
     /// Of a part of a table, with what the sidecar's footer must contain.
-    Part { sidecar: PathBuf, footer: Metadata },
+    Part { sidecar: PathBuf, footer: Box<Metadata> },
 }
 
 /// The sidecars of a folder. When one is missing, the error has its path.
@@ -28,7 +28,7 @@ pub(super) fn list(folder: &Path) -> Result<Vec<Source>> {
             if !sidecar.exists() {
                 bail!("{} does not exist; run `ingest tag --table` again to write it", sidecar.display());
             }
-            Ok(Source::Part { sidecar, footer })
+            Ok(Source::Part { sidecar, footer: Box::new(footer) })
         });
         return sources.collect();
     }
@@ -54,10 +54,14 @@ impl Source {
         }
     }
 
-    /// Fails when the sidecar was made from another shard or table, or from an earlier state of it.
+    /// Fails when the sidecar was made from another shard or table, or from an earlier state of it. All captions of a shard
+    /// are compared; those of a table cannot be found.
     pub(super) fn check(&self, metadata: &Metadata) -> Result<()> {
         match self {
-            Self::Shard { shard, sidecar } => refuse_unless_for(shard, sidecar, metadata),
+            Self::Shard { shard, sidecar } => {
+                refuse_unless_for(shard, sidecar, metadata)?;
+                compare_captions(shard, metadata)
+            }
             Self::Part { sidecar, footer } => Ok(Parts::refuse_unless(footer, metadata, sidecar)?),
         }
     }
@@ -69,6 +73,12 @@ pub(crate) fn sidecar_of(shard: &Path) -> Result<Sidecar> {
     let sidecar = Sidecar::open(&path)?;
     refuse_unless_for(shard, &path, &sidecar.metadata)?;
     Ok(sidecar)
+}
+
+/// Fails when the captions of a shard are not those that were tagged.
+pub(crate) fn compare_captions(path: &Path, metadata: &Metadata) -> Result<()> {
+    let again = || format!("run `ingest tag {}` again", input::folder_of(path).display());
+    loader::sidecar::compare_captions(path, &shard::sidecar_path(path), metadata).with_context(again)
 }
 
 fn existing_sidecar(path: &Path) -> Result<PathBuf> {

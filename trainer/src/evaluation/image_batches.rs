@@ -51,7 +51,7 @@ enum Work<'a> {
     Shards {
         paths: std::slice::Iter<'a, PathBuf>,
         captions: bool,
-        open: Option<Archive>,
+        open: Option<Box<Archive>>,
         samples: VecDeque<Sample>,
     },
 }
@@ -78,7 +78,7 @@ impl Work<'_> {
                 let Some(path) = paths.next() else { return Ok(None) };
                 let archive = Archive::open(path)?;
                 *samples = archive.samples()?.into();
-                *open = Some(archive);
+                *open = Some(Box::new(archive));
             },
         }
     }

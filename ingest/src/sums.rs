@@ -1,0 +1,74 @@
+//! The checksums of a shard's files, `NNNNN.sha256` ([`concepts::checksums`]). `ingest download`, `shard` and `retry` write
+//! them with the shard, `ingest tag` adds those of sidecars.
+//!
+//! A sidecar and its checksum cannot be replaced at once. So the checksum is removed first, then the sidecar is replaced, then
+//! the new checksum is added: wherever a process is killed, no checksum is wrong, and the next `ingest tag` adds the missing
+//! one.
+
+use std::path::Path;
+
+use concepts::checksums::{Checksums, sha256, sha256_of};
+use loader::source::{self, Source};
+
+use crate::dataset::is_missing;
+use crate::error::Error;
+
+/// Bytes per request when a file is read from start to end.
+const READ: u64 = 8 << 20;
+
+/// The checksums in a file; `None` if it does not exist.
+pub(crate) fn read(path: &Path) -> Result<Option<Checksums>, Error> {
+    let bytes = match source::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
+    let sums = text.and_then(Checksums::parse);
+    let fix = "make the shard again, or remove this file and run `ingest tag --force`";
+    sums.map(Some).map_err(|problem| Error::input(path, format!("damaged: {problem}: {fix}")))
+}
+
+/// The SHA-256 of a file, local or not.
+pub(crate) fn of_file(path: &Path) -> Result<String, Error> {
+    let source = Source::open(path)?;
+    sha256_of(source.reader(READ)).map_err(Error::file("read", path))
+}
+
+/// Removes the checksum of a file that will be replaced.
+pub(crate) fn forget(sums_path: &Path, file: &Path) -> Result<(), Error> {
+    let Some(mut sums) = read(sums_path)? else { return Ok(()) };
+    if sums.remove(&name(file)) {
+        write(sums_path, &sums)?;
+    }
+    Ok(())
+}
+
+/// Adds the checksum of a file that was written, unless it is there.
+pub(crate) fn add(sums_path: &Path, file: &Path, sha256: String) -> Result<(), Error> {
+    let mut sums = read(sums_path)?.unwrap_or_default();
+    if sums.get(&name(file)) != Some(&sha256) {
+        sums.set(&name(file), sha256);
+        write(sums_path, &sums)?;
+    }
+    Ok(())
+}
+
+/// Whether the bytes of a file are those of its checksum; `None` if it has none.
+pub(crate) fn agree(sums_path: &Path, file: &Path, bytes: &[u8]) -> Result<Option<bool>, Error> {
+    Ok(read(sums_path)?.and_then(|sums| sums.get(&name(file)).map(|sum| *sum == sha256(bytes))))
+}
+
+/// Writes checksums; without any, removes the file.
+pub(crate) fn write(path: &Path, sums: &Checksums) -> Result<(), Error> {
+    if sums.is_empty() {
+        source::remove(path)?;
+    } else {
+        source::write(path, sums.text())?;
+    }
+    Ok(())
+}
+
+fn name(file: &Path) -> String {
+    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

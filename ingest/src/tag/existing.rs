@@ -1,0 +1,96 @@
+//! Whether a sidecar that exists is the one that tagging would write.
+
+use std::path::Path;
+
+use concepts::canonical_into;
+use concepts::sidecar::{Metadata, Sidecar};
+use loader::{shard, source};
+
+use super::StopFlag;
+use crate::dataset::is_missing;
+use crate::error::Error;
+use crate::sums;
+
+/// The sidecar that was found for a shard.
+pub(super) enum Existing {
+    Missing,
+    Stale,
+    /// Of an older version of canonical text.
+    Older,
+    /// Current, but the user wants it made again.
+    Forced,
+    Current(Box<Metadata>),
+}
+
+/// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, canonical
+/// text), as far as can be seen without reading the captions.
+pub(super) fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Existing, Error> {
+    let footer = if source::is_remote(path) {
+        match source::read(path) {
+            Ok(bytes) => Sidecar::from_bytes(path, bytes).map(|sidecar| sidecar.metadata),
+            Err(error) if is_missing(&error) => return Ok(Existing::Missing),
+            Err(error) => return Err(error.into()),
+        }
+    } else if path.exists() {
+        Sidecar::read_metadata(path)
+    } else {
+        return Ok(Existing::Missing);
+    };
+    match footer {
+        Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(Box::new(found))),
+        Ok(found) if found.canonical < metadata.canonical => Ok(Existing::Older),
+        _ => Ok(Existing::Stale),
+    }
+}
+
+/// Compares a sidecar, whose footer is `found`, with the captions of its shard, and with its checksum, which is added if it is
+/// missing. The result is `Current` or `Stale`.
+pub(super) fn compare(
+    path: &Path,
+    target: &Path,
+    found: Box<Metadata>,
+    stop: &StopFlag,
+) -> Result<Existing, Error> {
+    let bytes = source::read(target)?;
+    let sums_path = shard::sums_path(path);
+    let agrees = sums::agree(&sums_path, target, &bytes)?;
+    let Ok(sidecar) = Sidecar::from_bytes(target, bytes.clone()) else { return Ok(Existing::Stale) };
+    let (mut sample, mut fits) = (0, agrees != Some(false));
+    let mut text = String::new();
+    let checks = loader::tar::caption_checks(path, |key, caption| -> Result<(), Error> {
+        stop.check()?;
+        // An undamaged sidecar of version 2 needs no more than its checks.
+        if agrees != Some(true) || sidecar.metadata.captions.is_none() {
+            fits = fits && describes(&sidecar, sample, key, caption, &mut text);
+        }
+        sample += 1;
+        Ok(())
+    })?;
+    fits = fits && sample == found.samples && found.refuse_unless_captions(target, &checks).is_ok();
+    if !fits {
+        return Ok(Existing::Stale);
+    }
+    if agrees.is_none() {
+        sums::add(&sums_path, target, concepts::checksums::sha256(&bytes))?;
+    }
+    Ok(Existing::Current(found))
+}
+
+/// Whether the mentions of a sample have its key, and are in its caption. `text` is a buffer.
+pub(crate) fn describes(
+    sidecar: &Sidecar,
+    sample: u32,
+    key: &str,
+    caption: &[u8],
+    text: &mut String,
+) -> bool {
+    let mut mentions = sidecar.mentions(sample).peekable();
+    if mentions.peek().is_none() {
+        return true;
+    }
+    canonical_into(&String::from_utf8_lossy(caption), text);
+    mentions.all(|mention| {
+        let span = mention.phrase_span;
+        mention.key == key && text.get(span.start as usize..span.end as usize) == Some(mention.phrase)
+    })
+}

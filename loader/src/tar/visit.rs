@@ -1,0 +1,68 @@
+//! Reads all members of a shard in one pass, to check them.
+
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use super::compression::Compression;
+use super::members::{FoundMember, members};
+use super::{READ_AHEAD, reject_empty};
+use crate::Error;
+use crate::source::Source;
+
+/// A member of a sample.
+#[derive(Debug)]
+pub struct Visited<'a> {
+    /// Key of its sample.
+    pub key: &'a str,
+    /// Whether it is the first member of its sample.
+    pub first: bool,
+    /// The part of its name after the key's dot, in lower case.
+    pub extension: &'a str,
+    /// Offset of its data in the uncompressed tar, bytes.
+    pub offset: u64,
+    /// Length of its data, bytes.
+    pub length: u64,
+    /// Its bytes; empty if they were not asked for.
+    pub data: &'a [u8],
+}
+
+/// Calls `each` for every member of every sample, in tar order, with the data of those members for whose extension `wanted` is
+/// true. A compressed shard is decompressed on the fly, and only one member is in memory at a time. The pass includes the end of
+/// the file.
+///
+/// # Errors
+/// As [`Archive::samples`](super::Archive::samples), and whatever `each` returns.
+pub fn visit<E: From<Error>>(
+    path: &Path,
+    wanted: impl Fn(&str) -> bool,
+    mut each: impl FnMut(Visited<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let source = Source::open(path)?;
+    reject_empty(source.len(), path)?;
+    let mut file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
+    let compression = Compression::from_start(file.fill_buf().map_err(Error::read(path))?);
+    let mut data = Vec::new();
+    let take = |member: FoundMember<'_, '_>| -> Result<(), E> {
+        let FoundMember { name, key, first, extension, offset, length, data: from } = member;
+        data.clear();
+        if wanted(extension) {
+            let read = from.read_to_end(&mut data);
+            let read = read.map_err(|e| Error::archive(path, format!("it is damaged in {name}: {e}")))?;
+            if read as u64 != length {
+                return Err(Error::archive(path, format!("it is truncated inside {name}")).into());
+            }
+        }
+        each(Visited { key, first, extension, offset, length, data: &data })
+    };
+    if let Some(compression) = compression {
+        let mut archive = ::tar::Archive::new(compression.decoder(file).map_err(Error::read(path))?);
+        members(archive.entries(), None, path, take)?;
+        // The tar may end before its compressed file does; damage after it counts, too.
+        let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
+        rest.map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
+    } else {
+        let mut archive = ::tar::Archive::new(super::captions::Skipping(file));
+        members(archive.entries_with_seek(), Some(source.len()), path, take)?;
+    }
+    Ok(())
+}
