@@ -9,8 +9,10 @@ use arrow_array::types::{Int32Type, UInt32Type};
 use arrow_array::{DictionaryArray, StringArray, UInt32Array};
 use arrow_cast::cast;
 use arrow_schema::DataType;
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use parquet::file::reader::ChunkReader;
 
 use super::{Metadata, reader, writer};
 use crate::Error;
@@ -38,8 +40,16 @@ pub(crate) struct ConceptBatch {
 impl ConceptReader {
     /// Opens the sidecar at `path` and reads its footer.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(path, "read"))?;
-        let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| broken(path, e))?;
+        Self::from_chunks(path, File::open(path).map_err(Error::io(path, "read"))?)
+    }
+
+    /// The same from the bytes of a sidecar; `path` is its name in errors.
+    pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, Error> {
+        Self::from_chunks(path, bytes)
+    }
+
+    fn from_chunks(path: &Path, chunks: impl ChunkReader + 'static) -> Result<Self, Error> {
+        let builder = ParquetRecordBatchReaderBuilder::try_new(chunks).map_err(|e| broken(path, e))?;
         let metadata =
             reader::metadata_of(builder.metadata().file_metadata()).map_err(|e| broken(path, e))?;
         let columns = ProjectionMask::columns(builder.parquet_schema(), ["key", "sample", "concept"]);

@@ -71,23 +71,33 @@ impl Parts {
             }
             Err(error) => return Err(Error::io(&path, "read")(error)),
         };
-        let parts: Self = serde_json::from_slice(&json)
-            .map_err(|e| Error::table(&path, format!("it is not a list of tagged tables: {e}")))?;
+        Self::from_bytes(&path, &json).map(Some)
+    }
+
+    /// The same from the bytes of the file; `path` is its name in errors.
+    pub fn from_bytes(path: &Path, json: &[u8]) -> Result<Self, Error> {
+        let parts: Self = serde_json::from_slice(json)
+            .map_err(|e| Error::table(path, format!("it is not a list of tagged tables: {e}")))?;
         if parts.version != VERSION || parts.cut.part_size == 0 {
             let what = format!(
                 "it has version {}, but this program reads version {VERSION}; tag again",
                 parts.version
             );
-            return Err(Error::table(&path, what));
+            return Err(Error::table(path, what));
         }
-        Ok(Some(parts))
+        Ok(parts)
     }
 
     /// Writes `captions.json` into a folder.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(PARTS);
-        let json = serde_json::to_string_pretty(self).map_err(|e| Error::write(&path, e))?;
-        write_atomic(&path, (json + "\n").as_bytes()).map_err(Error::io(&path, "write"))
+        write_atomic(&path, &self.to_bytes(&path)?).map_err(Error::io(&path, "write"))
+    }
+
+    /// The content of `captions.json`; `path` is its name in errors.
+    pub fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let json = serde_json::to_string_pretty(self).map_err(|e| Error::write(path, e))?;
+        Ok((json + "\n").into_bytes())
     }
 
     /// Path of a part.

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::RecordBatch;
@@ -12,11 +12,13 @@ use arrow_array::types::UInt64Type;
 use arrow_array::{Array, ArrayRef, Float64Array, StringArray, UInt64Array};
 use arrow_cast::cast;
 use arrow_schema::DataType;
+use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::WriterProperties;
+use parquet::file::reader::ChunkReader;
 
 use super::{Counts, PairKey, Totals, VERSION};
 use crate::Error;
@@ -49,9 +51,28 @@ impl Counts {
 
     /// Reads the statistics that [`Counts::write`] wrote.
     pub fn read(folder: &Path) -> Result<Self, Error> {
+        let open = |name: &str| {
+            let path = folder.join(name);
+            File::open(&path).map_err(Error::io(&path, "read"))
+        };
         let path = folder.join(TOTALS);
         let json = std::fs::read(&path).map_err(Error::io(&path, "read"))?;
-        let totals: Totals = serde_json::from_slice(&json).map_err(|e| Error::table(&path, e))?;
+        Self::from_chunks(folder, &json, open(CONCEPTS)?, open(PAIRS)?)
+    }
+
+    /// The same from the bytes of [`TOTALS`], [`CONCEPTS`] and [`PAIRS`]; `folder` is their folder in errors.
+    pub fn from_bytes(folder: &Path, [totals, concepts, pairs]: [Bytes; 3]) -> Result<Self, Error> {
+        Self::from_chunks(folder, &totals, concepts, pairs)
+    }
+
+    fn from_chunks<C: ChunkReader + 'static>(
+        folder: &Path,
+        totals: &[u8],
+        concepts: C,
+        pairs: C,
+    ) -> Result<Self, Error> {
+        let path = folder.join(TOTALS);
+        let totals: Totals = serde_json::from_slice(totals).map_err(|e| Error::table(&path, e))?;
         if totals.version != VERSION {
             let what = format!(
                 "it has version {}, but this program reads version {VERSION}; count the statistics again",
@@ -61,7 +82,7 @@ impl Counts {
         }
         let mut counts = Self { totals, ..Self::default() };
         let path = folder.join(CONCEPTS);
-        read_table(&path, |batch| counts.add_concepts(batch))?;
+        read_table(&path, concepts, |batch| counts.add_concepts(batch))?;
         if counts.names.len() as u64 != counts.totals.concepts {
             return Err(Error::table(
                 &path,
@@ -69,7 +90,7 @@ impl Counts {
             ));
         }
         let path = folder.join(PAIRS);
-        read_table(&path, |batch| counts.add_pairs(batch))?;
+        read_table(&path, pairs, |batch| counts.add_pairs(batch))?;
         if counts.pairs.len() as u64 != counts.totals.pairs {
             return Err(Error::table(
                 &path,
@@ -215,12 +236,15 @@ fn write_table(
     writer.into_inner().map_err(|e| failed(&e))?.commit().map_err(Error::io(path, "write"))
 }
 
-fn read_table(path: &PathBuf, mut add: impl FnMut(&RecordBatch) -> Result<(), String>) -> Result<(), Error> {
+fn read_table(
+    path: &Path,
+    chunks: impl ChunkReader + 'static,
+    mut add: impl FnMut(&RecordBatch) -> Result<(), String>,
+) -> Result<(), Error> {
     let failed =
         |e: &dyn std::fmt::Display| Error::table(path, format!("it is not a table of statistics: {e}"));
-    let file = File::open(path).map_err(Error::io(path, "read"))?;
     let reader =
-        ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
+        ParquetRecordBatchReaderBuilder::try_new(chunks).and_then(ParquetRecordBatchReaderBuilder::build);
     for batch in reader.map_err(|e| failed(&e))? {
         add(&batch.map_err(|e| failed(&e))?).map_err(|e| failed(&e))?;
     }
