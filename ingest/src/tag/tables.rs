@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use concepts::Extractor;
-use concepts::sidecar::{Cut, Metadata, Parts, RowsOfTable, Table, Writer};
-use loader::shard;
+use concepts::sidecar::{Cut, Metadata, PARTS, Parts, RowsOfTable, Table, Writer};
+use loader::{shard, source};
 use serde_json::Value;
 
 use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
 use crate::error::Error;
 use crate::publish;
 use crate::rows::{self, Format, Row, Rows, Wanted};
+use crate::staging::Staging;
 
 /// Maximum number of bytes of captions that are read before tagging them. A part with more is tagged while it is read.
 const READ_AHEAD: usize = 16 << 20;
@@ -72,25 +73,29 @@ pub fn tag_tables(
     run_parallel(threads, |stop| work(&input, &progress, stop, extractor, &owns))?;
     let input = input.into_inner().unwrap_or_else(PoisonError::into_inner);
     if input.number == 0 {
-        // Fails if the folder is not empty, which is intended.
-        let _ = fs::remove_dir(&tables.out);
+        if !source::is_remote(&tables.out) {
+            // Fails if the folder is not empty, which is intended.
+            let _ = fs::remove_dir(&tables.out);
+        }
         let path = tables.files.first().map_or(Path::new("input"), |(path, _)| path);
         return Err(Error::input(path, "no rows, so there are no captions to tag"));
     }
-    if Parts::read(&tables.out).ok().flatten().as_ref() != Some(&input.parts) {
-        input.parts.write(&tables.out)?;
+    let path = tables.out.join(PARTS);
+    let found = source::read(&path).ok().and_then(|bytes| Parts::from_bytes(&path, &bytes).ok());
+    if found.as_ref() != Some(&input.parts) {
+        source::write(&path, input.parts.to_bytes(&path)?)?;
     }
     let beyond = Parts::path(&tables.out, input.number);
-    if beyond.exists() {
+    if source::exists(&beyond)? {
         eprintln!("{}: belongs to another table than the sidecars before it; delete it", beyond.display());
     }
     Ok(progress.finish())
 }
 
 fn prepare(out: &Path) -> Result<(), Error> {
-    fs::create_dir_all(out).map_err(Error::file("create", out))?;
-    for entry in fs::read_dir(out).map_err(Error::file("read", out))? {
-        if shard::stem(&entry.map_err(Error::file("read", out))?.path()).is_some() {
+    source::create_folder(out)?;
+    for path in source::list(out)? {
+        if shard::stem(&path).is_some() {
             let problem =
                 "holds shards, whose sidecars would have the same names: choose another folder for --out";
             return Err(Error::input(out, problem));
@@ -109,6 +114,7 @@ fn work(
 ) -> Result<(), Error> {
     let mut captions = Captions::new(extractor);
     let mut rows = Vec::new();
+    let staging = Staging::new(&input.lock().unwrap_or_else(PoisonError::into_inner).tables.out)?;
     loop {
         stop.check()?;
         let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,7 +143,8 @@ fn work(
         if rows.is_empty() {
             continue;
         }
-        let mut part = Part { writer: Writer::create(&path, metadata)?, row: input.row, unreadable: 0 };
+        let writer = Writer::create(&staging.path(&path), metadata)?;
+        let mut part = Part { writer, row: input.row, unreadable: 0 };
         while !whole {
             // Too much text to hold in memory: tag it while the input is locked and the other threads wait.
             part.tag(&mut rows, &mut captions, stop)?;
@@ -148,6 +155,7 @@ fn work(
         part.tag(&mut rows, &mut captions, stop)?;
         let unreadable = part.unreadable;
         let metadata = part.writer.finish()?;
+        staging.deliver(&path)?;
         progress.tagged(&path, &metadata, &before, captions.take_not_utf8());
         progress.update(0, |totals| totals.unreadable_rows += unreadable);
     }
@@ -172,7 +180,7 @@ impl Input<'_> {
                 return Ok(None);
             };
             self.open = Some(rows::open(path, *format, &self.tables.wanted)?);
-            let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
+            let bytes = source::length(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.parts.tables.push(Table { name, bytes, rows: 0 });
         }
