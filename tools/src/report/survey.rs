@@ -1,7 +1,7 @@
 //! One pass over the shards' tables: captions, image sizes, failures. Memory does not grow with the number of samples.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -13,13 +13,14 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use image::ImageReader;
-use loader::shard;
 use loader::tar::{Archive, Member};
+use loader::{shard, source};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::reader::ChunkReader;
 
 use super::distributions::{Distribution, Sizes};
-use crate::input::{folder_of, unreadable};
+use crate::input::folder_of;
 
 /// Longer captions are counted as captions of this many words.
 const MAX_WORDS: usize = 1024;
@@ -78,13 +79,14 @@ impl Survey {
     /// Adds a shard whose sidecar, already checked against it, has this metadata.
     pub(crate) fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         self.shards += 1;
-        self.bytes += fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
+        self.bytes += source::length(path)?;
         let tagger = (metadata.tagger.clone(), metadata.tagger_hash.clone(), metadata.grammar);
         *self.taggers.entry(tagger).or_default() += 1;
         let before = self.samples;
         let table = shard::table_path(path);
-        let place = if table.exists() { &table } else { path };
-        if table.exists() {
+        let has_table = source::exists(&table)?;
+        let place = if has_table { &table } else { path };
+        if has_table {
             self.add_table(&table).with_context(|| format!("cannot read {}", table.display()))?;
         } else {
             self.add_tar(path)?;
@@ -104,9 +106,17 @@ impl Survey {
     }
 
     fn add_table(&mut self, path: &Path) -> Result<()> {
+        if source::is_remote(path) {
+            self.add_columns(source::read(path)?)
+        } else {
+            self.add_columns(File::open(path)?)
+        }
+    }
+
+    fn add_columns(&mut self, table: impl ChunkReader + 'static) -> Result<()> {
         const COLUMNS: [&str; 7] =
             ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
-        let builder = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(table)?;
         if builder.schema().column_with_name("status").is_none() {
             bail!("it has no column \"status\", so it is not the table of a shard");
         }
