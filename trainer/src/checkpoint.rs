@@ -12,6 +12,10 @@
 //! run/.lock                  locked while a training uses the folder
 //! ```
 
+mod fetch;
+
+pub use fetch::fetch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
@@ -152,7 +156,8 @@ pub fn create_run(settings: &Settings) -> Result<RunLock> {
     }
     let frozen = settings.objective.name != Objective::Clip;
     if frozen {
-        File::open(&settings.vision.weights).map_err(reading(&settings.vision.weights))?;
+        let weights = &settings.vision.weights;
+        File::open(source::local_copy(weights)?).map_err(reading(weights))?;
     }
     fs::create_dir_all(run).map_err(writing(run))?;
     let lock = RunLock::take(run)?;
@@ -328,13 +333,15 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder.
+    /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder; on disk or at an address. Its other files are
+    /// read when they are needed.
     pub fn open(path: &Path) -> Result<Self> {
-        let folder = match fs::read_to_string(path.join(LATEST)) {
+        let folder = match source::read_text(&path.join(LATEST)) {
             Ok(name) => path.join(name.trim()),
-            Err(_) if path.join(STATE).exists() => path.to_owned(),
+            Err(error) if source::is_remote(path) && !source::is_missing(&error) => return Err(error.into()),
+            Err(_) if source::exists(&path.join(STATE))? => path.to_owned(),
             Err(_) => {
-                let problem = if path.exists() {
+                let problem = if path.exists() || source::is_remote(path) {
                     "contains no finished checkpoint (neither `latest` nor state.json)"
                 } else {
                     "does not exist; give a run folder or one of its checkpoints"
@@ -343,7 +350,7 @@ impl Checkpoint {
             }
         };
         let file = folder.join(STATE);
-        let text = fs::read(&file).map_err(reading(&file))?;
+        let text = source::read(&file)?;
         let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
         let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
         // Checked first: the settings of another version may have other keys.

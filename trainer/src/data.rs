@@ -26,7 +26,7 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     }
     loader::sidecar::refuse_outdated(shards)?;
     let bank = if let Some(path) = &settings.bank.names {
-        Bank::from_file(path)?
+        Bank::from_bytes(path, &loader::source::read(path)?)?
     } else {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for_each_mention(shards, |row| {

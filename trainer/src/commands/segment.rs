@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::Args;
 use image::GrayImage;
 use loader::program::{Progress, UsageError, interrupted};
+use loader::source;
 use serde_json::{Value, json};
 use trainer::picture;
 use trainer::segmentation::Segmentation;
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
     let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
     if let Some(folder) = overlays[0].parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
+        source::create_folder(folder)?;
     }
     let mut progress = Progress::new("segmenting", "images", pictures.len() as u64);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
@@ -146,7 +146,6 @@ fn one(
         "classes": found.classes,
     });
     let text = serde_json::to_string_pretty(&summary)? + "\n";
-    concepts::files::write_atomic(&scores_path, text.as_bytes())
-        .with_context(|| format!("cannot write {}", scores_path.display()))?;
+    source::write(&scores_path, text.into_bytes())?;
     Ok(summary)
 }
