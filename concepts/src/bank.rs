@@ -77,8 +77,12 @@ impl Bank {
     /// # Errors
     /// The file cannot be read, is not UTF-8, or has no names.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let bytes = fs::read(path).map_err(Error::io(path, "read"))?;
-        let text = std::str::from_utf8(without_byte_order_mark(&bytes)).map_err(|_| Error::Bank {
+        Self::from_bytes(path, &fs::read(path).map_err(Error::io(path, "read"))?)
+    }
+
+    /// The same from the bytes of a file; `path` is its name in errors.
+    pub fn from_bytes(path: &Path, bytes: &[u8]) -> Result<Self, Error> {
+        let text = std::str::from_utf8(without_byte_order_mark(bytes)).map_err(|_| Error::Bank {
             origin: path.display().to_string(),
             what: "is not UTF-8 text; write one concept name per line",
         })?;

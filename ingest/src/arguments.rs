@@ -93,7 +93,7 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct Download {
     /// Table of URLs and captions: parquet, csv, tsv, json, jsonl or txt (also .gz and .zst), or a folder of such files,
-    /// on disk or at an https://, s3:// or gs:// address.
+    /// on disk or at an https://, s3://, gs://, az:// or hf:// address.
     pub(crate) input: PathBuf,
     #[command(flatten, next_help_heading = "Input columns")]
     pub(crate) columns: Columns,
@@ -111,10 +111,10 @@ pub(crate) struct Download {
 #[derive(Args)]
 pub(crate) struct Shard {
     /// COCO captions file (.json), or a csv, tsv, json, jsonl or parquet table of image files and captions, or a folder of
-    /// images, each with its caption in a .txt file of the same name. An image with several captions becomes one sample
-    /// per caption.
+    /// images, each with its caption in a .txt file of the same name; on disk or at an address such as s3://bucket/photos. An
+    /// image with several captions becomes one sample per caption.
     pub(crate) input: PathBuf,
-    /// Folder of the images that a table lists.
+    /// Folder or address of the images that a table lists.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) images: Option<PathBuf>,
     #[command(flatten, next_help_heading = "Input columns")]

@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use loader::source;
 use serde_json::json;
 
 use crate::dataset::Dataset;
@@ -16,10 +17,10 @@ use crate::stats::Totals;
 /// Queued rows per worker: enough that no worker waits, few enough that Ctrl-C takes effect quickly.
 const QUEUE: usize = 4;
 
-/// A folder of images. Rows give paths relative to it.
+/// A folder of images, on disk or in a store. Rows give paths relative to it.
 pub struct Folder {
     path: PathBuf,
-    /// The same path with symbolic links resolved.
+    /// The same path with symbolic links resolved; in a store the path itself.
     canonical: PathBuf,
     max_bytes: u64,
 }
@@ -27,6 +28,9 @@ pub struct Folder {
 impl Folder {
     /// `max_bytes` is the maximum size of an image file.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self, Error> {
+        if source::is_remote(path) {
+            return Ok(Self { path: path.to_owned(), canonical: path.to_owned(), max_bytes });
+        }
         let canonical = path.canonicalize().map_err(Error::file("read", path))?;
         if !canonical.is_dir() {
             return Err(Error::input(path, "not a folder"));
@@ -73,6 +77,9 @@ impl Folder {
             return Err(outside());
         }
         let path = self.path.join(file);
+        if source::is_remote(&path) {
+            return Ok(path);
+        }
         match path.canonicalize() {
             Ok(real) if real.starts_with(&self.canonical) => Ok(real),
             Ok(_) => Err(outside()),

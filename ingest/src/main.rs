@@ -15,7 +15,7 @@ use concepts::Extractor;
 use ingest::dataset::Dataset;
 use ingest::download::Downloader;
 use ingest::local::Folder;
-use ingest::rows::Where;
+use ingest::rows::{Format, Where};
 use ingest::stats::{Totals, counted};
 use ingest::{Error, Input, tag, verify};
 use loader::program::{Outcome, UsageError, print_json};
@@ -68,7 +68,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
         // With --images a folder is a folder of tables, without it a folder of images.
         let (input, folder) = match images {
             Some(images) => (Input::tables(input, columns.input_format, wanted)?, images),
-            None if input.is_file() || is_remote(input) => {
+            None if input.is_file() || (is_remote(input) && Format::of(input).is_some()) => {
                 let problem =
                     format!("{} is a table: give the folder of its images with --images", input.display());
                 return Err(Error::Usage(problem));

@@ -11,7 +11,7 @@ mod feed;
 use std::any::Any;
 use std::fs;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use loader::program::{Progress, interrupted};
+use loader::source;
 
 use self::feed::Feeder;
 use crate::dataset::Dataset;
@@ -47,7 +48,7 @@ pub(crate) struct Task {
 pub(crate) enum Source {
     /// An image file in memory, and the permit to drop once it is processed.
     Bytes(Vec<u8>, Option<Box<dyn Any + Send>>),
-    /// A local file, and its maximum size in bytes.
+    /// A file, which may be at an address, and its maximum size in bytes.
     File(PathBuf, u64),
     /// An image that was processed by an earlier run, and the permit to drop once it is passed on.
     Processed(EncodedImage, Option<Box<dyn Any + Send>>),
@@ -274,8 +275,23 @@ pub(crate) fn run(
     })
 }
 
+/// The same for a file at an address.
+fn read_remote(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
+    let file = source::Source::open(path).map_err(|error| {
+        Problem::read(if source::is_missing(&error) { "file not found" } else { "file cannot be read" })
+    })?;
+    if file.len() > limit {
+        return Err(Problem::read("larger than --max-bytes"));
+    }
+    let bytes = file.read(0, file.len()).map_err(|_| Problem::read("file cannot be read"))?;
+    Ok(bytes.to_vec())
+}
+
 /// Reads an image file of at most `limit` bytes.
 fn read(path: &PathBuf, limit: u64) -> Result<Vec<u8>, Problem> {
+    if source::is_remote(path) {
+        return read_remote(path, limit);
+    }
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::read("file not found"),
         std::io::ErrorKind::PermissionDenied => Problem::read("no permission to read the file"),

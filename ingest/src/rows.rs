@@ -26,7 +26,7 @@ pub use self::annotated::Region;
 pub(crate) use self::annotated::regions;
 pub use self::columns::{RESERVED, Wanted, Where};
 pub(crate) use self::parquet::{kind, plain_value};
-pub(crate) use self::remote::ends;
+pub(crate) use self::remote::{ends, stream};
 use crate::error::Error;
 use crate::sample::Problem;
 

@@ -34,7 +34,9 @@ pub enum Outcome {
 /// An error is printed on standard error as one line: what went wrong, where, and what to do.
 pub fn run(body: impl FnOnce() -> anyhow::Result<Outcome>) -> ExitCode {
     catch_signals();
-    match body() {
+    let outcome = body();
+    crate::source::forget_copies();
+    match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Losses) => ExitCode::from(3),
         Ok(Outcome::Stopped) => {

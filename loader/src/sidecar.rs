@@ -107,8 +107,8 @@ const READERS: usize = 16;
 /// Bytes at the end of a sidecar that are read for its footer, which has a few thousand.
 const END: u64 = 64 << 10;
 
-/// The metadata of a shard's sidecar.
-fn metadata(shard: &Path) -> Result<Metadata, Error> {
+/// The metadata of a shard's sidecar, from its footer.
+pub fn metadata(shard: &Path) -> Result<Metadata, Error> {
     let path = shard::sidecar_path(shard);
     let file = Source::open(&path).map_err(|error| missing(shard, error))?;
     let read = |bytes: u64| -> Result<Metadata, Error> {

@@ -5,6 +5,7 @@
 mod batches;
 mod common;
 mod companions;
+mod hub;
 mod interface;
 mod mentions;
 mod photos;

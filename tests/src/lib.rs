@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod inject;
+pub mod store;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

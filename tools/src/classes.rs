@@ -1,7 +1,6 @@
 //! The classes whose mentions `tools stats` and `tools report` count: the options that give them, and their words.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -10,8 +9,7 @@ use concepts::foreign_files::without_byte_order_mark;
 use concepts::sidecar::MentionRow;
 use concepts::{Bank, Matching, canonical};
 use loader::program::UsageError;
-
-use crate::input::unreadable;
+use loader::source;
 
 /// How to write a list, for error messages.
 const EXAMPLE: &str = "write it as \"cat|kitten, sofa\"";
@@ -22,7 +20,7 @@ pub(crate) struct ClassArguments {
     /// Also count the mentions of these classes: a list such as "cat|kitten, sofa"
     ///
     /// Commas separate classes; `cat|kitten` is one class with two words. If the value is the path of an existing
-    /// file, it is read as with --class-file.
+    /// file, or an address such as s3://bucket/classes.txt, it is read as with --class-file.
     #[arg(long, value_name = "LIST")]
     classes: Option<String>,
     /// Also count the mentions of the classes in a file, one class per line
@@ -72,7 +70,9 @@ impl ClassArguments {
             (None, None) => return Ok(None),
             (_, Some(file)) => file.as_path(),
             // An earlier version took a file here.
-            (Some(list), None) if Path::new(list).is_file() => Path::new(list),
+            (Some(list), None) if Path::new(list).is_file() || source::is_remote(Path::new(list)) => {
+                Path::new(list)
+            }
             (Some(list), None) => {
                 if is_file_name(list) {
                     let line = format!(
@@ -85,7 +85,7 @@ impl ClassArguments {
                 return Ok(Some(classes.ok_or_else(none)?));
             }
         };
-        let bytes = fs::read(file).map_err(|error| unreadable(file, error))?;
+        let bytes = source::read(file)?;
         let Ok(text) = std::str::from_utf8(without_byte_order_mark(&bytes)) else {
             bail!("{} is not UTF-8 text; a class file has one class per line", file.display());
         };

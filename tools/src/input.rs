@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use concepts::files::TEMPORARY;
 use concepts::sidecar::PARTS;
-use concepts::statistics::{Counts, TOTALS};
+use concepts::statistics::{CHECKSUMS, CONCEPTS, Counts, PAIRS, TOTALS};
 use loader::{shard, source};
 
 /// Fails when nothing exists at a local path, or when it is not accessible. Remote paths are checked when they are
@@ -35,9 +35,11 @@ pub(crate) fn shards(input: &Path) -> Result<Vec<PathBuf>> {
     if input.exists() || !is_pattern {
         must_exist(input)?;
     }
-    if input.is_dir() && !has_shards(input)? {
+    let is_folder =
+        if source::is_remote(input) { !is_pattern && shard::stem(input).is_none() } else { input.is_dir() };
+    if is_folder && !has_shards(input)? {
         let folder = input.display();
-        if input.join(PARTS).exists() {
+        if source::exists(&input.join(PARTS))? {
             bail!(
                 "{folder} has no shards, only the sidecars that `ingest tag --table` wrote; give a folder of shards"
             );
@@ -74,8 +76,17 @@ pub(crate) fn folder_of(shard: &Path) -> &Path {
 /// The counts in a folder that `tools stats` or `tools merge` wrote.
 pub(crate) fn statistics(folder: &Path) -> Result<Counts> {
     must_exist(folder)?;
-    if !folder.join(TOTALS).is_file() {
+    if !source::exists(&folder.join(TOTALS))? {
         bail!("{} has no statistics ({TOTALS}); create them with `tools stats`", folder.display());
     }
-    Ok(Counts::read(folder)?)
+    if !source::is_remote(folder) {
+        return Ok(Counts::read(folder)?);
+    }
+    let read = |name: &str| source::read(&folder.join(name));
+    let sums = match read(CHECKSUMS) {
+        Ok(bytes) => Some(bytes),
+        Err(error) if source::is_missing(&error) => None,
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Counts::from_bytes(folder, [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?], sums)?)
 }

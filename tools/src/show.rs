@@ -20,7 +20,7 @@ use crate::stats::sidecar_of;
 /// listed too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The shard, a .tar, .tar.zst, .tar.gz or .tgz file
+    /// The shard, a .tar, .tar.zst, .tar.gz or .tgz file, on disk or at an address such as s3://bucket/shards/00000.tar
     #[arg(value_name = "SHARD")]
     shard: PathBuf,
     /// Show only the sample with this key
@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.shard;
-    if path.is_dir() {
+    if path.is_dir() || (source::is_remote(path) && shard::stem(path).is_none()) {
         let (folder, example) = (path.display(), path.join("00000.tar"));
         let line = format!("{folder} is a folder; give one of its shards, such as {}", example.display());
         return Err(UsageError(line).into());
@@ -49,7 +49,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     must_exist(path)?;
     let archive = Archive::open(path)?;
     let samples = archive.samples()?;
-    let tagged = shard::sidecar_path(path).exists();
+    let tagged = source::exists(&shard::sidecar_path(path))?;
     let sidecar = if tagged { Some(sidecar_of(path)?) } else { None };
     let chosen: Vec<(u32, &Sample)> = match &arguments.key {
         Some(key) => (0..).zip(&samples).filter(|(_, sample)| sample.key == *key).collect(),
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         text += &describe(sample);
     }
     text += &format!("{} of {} samples", shown.len(), samples.len());
-    if !tagged && !source::is_remote(path) {
+    if !tagged {
         text += &format!("; without mentions: run `ingest tag {}` to find them", folder_of(path).display());
     }
     text += "\n";

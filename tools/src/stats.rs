@@ -11,16 +11,17 @@ use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
 use concepts::files;
-use concepts::sidecar::{ConceptReader, Sidecar};
+use concepts::sidecar::Sidecar;
 use concepts::statistics::{CONCEPTS, Counts, PAIRS, TOTALS, Totals};
 use loader::program::{self, Outcome, Progress, UsageError};
+use loader::source;
 use serde::Serialize;
 use serde_json::json;
 
 use self::sources::Source;
 pub(crate) use self::sources::{compare_captions, sidecar_of};
 use crate::classes::{ClassArguments, Classes};
-use crate::folder::NewFolder;
+use crate::folder;
 use crate::input::{self, unreadable};
 
 /// File next to the statistics that has the number of mentions of each class.
@@ -40,10 +41,11 @@ pub(crate) const RARE: u64 = 1000;
 /// OUT/coverage.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArguments {
-    /// Folder of tagged shards, or of the sidecars that `ingest tag --table` wrote
+    /// Folder of tagged shards, or of the sidecars that `ingest tag --table` wrote; on disk or at an address such as
+    /// s3://bucket/shards
     #[arg(value_name = "DIR")]
     shards: PathBuf,
-    /// Folder to write; it must be empty or not exist yet
+    /// Folder or address to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -62,10 +64,10 @@ pub(crate) struct StatsArguments {
 /// (coverage.json) is not merged: count it again with `tools stats`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeArguments {
-    /// Folders that `tools stats` or `tools merge` wrote
+    /// Folders or addresses that `tools stats` or `tools merge` wrote
     #[arg(value_name = "DIR", required = true)]
     parts: Vec<PathBuf>,
-    /// Folder to write; it must be empty or not exist yet
+    /// Folder or address to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print a summary as one line of JSON
@@ -77,7 +79,7 @@ pub(crate) struct MergeArguments {
 const MAX_DEFAULT_THREADS: usize = 8;
 
 pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
-    let folder = NewFolder::create(&arguments.out)?;
+    let folder = folder::create(&arguments.out)?;
     let classes = arguments.classes.read()?;
     let coverage = classes.as_ref().map(Coverage::new);
     let sources = sources::list(&arguments.shards)?;
@@ -100,7 +102,7 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     if let Some(coverage) = &coverage {
         coverage.write(&folder.path().join(COVERAGE))?;
     }
-    folder.publish()?;
+    folder.publish(TOTALS)?;
     print(&counts, coverage.as_ref(), &arguments.out)?;
     if arguments.json {
         program::print_json(&summary(&counts, coverage.as_ref()))?;
@@ -160,13 +162,13 @@ fn added_up<'a>((mut counts, mut coverage): Counted<'a>, (more, covered): Counte
 fn add(source: &Source, counts: &mut Counts, coverage: Option<&mut Coverage<'_>>) -> Result<bool> {
     let checked;
     if let Some(coverage) = coverage {
-        let sidecar = Sidecar::open(source.sidecar())?;
+        let sidecar = source.open()?;
         source.check(&sidecar.metadata)?;
         checked = sidecar.metadata.captions.is_some();
         counts.add_shard(&sidecar);
         coverage.add(&sidecar);
     } else {
-        let sidecar = ConceptReader::open(source.sidecar())?;
+        let sidecar = source.concepts()?;
         source.check(&sidecar.metadata)?;
         checked = sidecar.metadata.captions.is_some();
         counts.add_file(sidecar)?;
@@ -178,19 +180,23 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
     // A folder given twice would count its samples twice.
     let mut seen = Vec::new();
     for part in &arguments.parts {
-        let path = fs::canonicalize(part).map_err(|error| unreadable(part, error))?;
+        let path = if source::is_remote(part) {
+            part.components().collect()
+        } else {
+            fs::canonicalize(part).map_err(|error| unreadable(part, error))?
+        };
         if seen.contains(&path) {
             return Err(UsageError(format!("{} is given twice; give every part once", part.display())).into());
         }
         seen.push(path);
     }
-    let folder = NewFolder::create(&arguments.out)?;
+    let folder = folder::create(&arguments.out)?;
     let mut counts = Counts::new();
     for part in &arguments.parts {
         counts.merge(&input::statistics(part)?);
     }
     counts.write(folder.path())?;
-    folder.publish()?;
+    folder.publish(TOTALS)?;
     print(&counts, None, &arguments.out)?;
     if arguments.json {
         program::print_json(&summary(&counts, None))?;

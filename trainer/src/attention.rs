@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use concepts::sidecar::{self, Sidecar};
+use concepts::sidecar::Sidecar;
 use image::RgbImage;
 use loader::index::{Caption, Index};
 use loader::pixels;
@@ -11,7 +11,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision};
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 use crate::objective::{Tokens, embed_mentions};
 use crate::pooling::{Mention, Mentions};
 use crate::towers::{CaptionTokens, TextTower, unit};
@@ -44,9 +44,7 @@ impl TaggedShard {
     pub fn open(path: &Path) -> Result<Self> {
         let archive = Archive::open(path)?;
         let index = Index::load(&archive)?;
-        let sidecar = Sidecar::open(&sidecar::path_for(path))?;
-        let bytes = std::fs::metadata(path).map_err(reading(path))?.len();
-        sidecar.refuse_unless_for(path, bytes, index.len() as u32)?;
+        let sidecar = loader::sidecar::open(path, Some(index.len() as u32))?;
         Ok(Self { path: path.to_owned(), archive, index, sidecar })
     }
 

@@ -38,6 +38,11 @@ pub struct CacheSettings {
 /// A sample whose image cannot be read is an error: the loader would replace it, and the features would belong to another
 /// sample.
 pub fn write(settings: &CacheSettings, out: &Path) -> Result<CacheHeader> {
+    if loader::source::is_remote(out) {
+        let problem = "must be a folder on a local disk: training maps the features into memory; of a run, only checkpoints are \
+                       copied to a store (checkpoint.copy_to)";
+        return Err(Error::Setting { name: "--out".to_owned(), problem: problem.to_owned() });
+    }
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let mut tower = settings.vision.clone();

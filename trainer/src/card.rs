@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use concepts::sidecar::{self, Sidecar};
+use loader::source;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::data;
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 use crate::objective::Objective;
 
 /// The parts of a card that do not come from the run.
@@ -54,7 +53,7 @@ struct Scores {
 impl Scores {
     /// Reads the last line that is JSON, so that the file may contain the whole output of the program.
     fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).map_err(reading(path))?;
+        let text = source::read_text(path)?;
         let whole = serde_json::from_str(&text).ok();
         let last = || text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
         let value: Value = whole.or_else(last).unwrap_or_default();
@@ -94,7 +93,7 @@ fn data(checkpoint: &Checkpoint) -> Option<Data> {
     let shards = loader::shard::list(&checkpoint.state.settings.data.shards).ok()?;
     let mut data = Data { shards: shards.len(), samples: 0, mentions: 0, taggers: BTreeSet::new() };
     for shard in &shards {
-        let metadata = Sidecar::read_metadata(&sidecar::path_for(shard)).ok()?;
+        let metadata = loader::sidecar::metadata(shard).ok()?;
         data.samples += u64::from(metadata.samples);
         data.mentions += metadata.mentions;
         data.taggers.insert(format!("{} (grammar {})", metadata.tagger, metadata.grammar));
@@ -107,7 +106,7 @@ fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     let settings = &checkpoint.state.settings;
     let shards = loader::shard::list(&settings.data.shards).unwrap_or_default();
     let bank = if let Some(path) = &settings.bank.names {
-        concepts::Bank::from_file(path).ok()?
+        concepts::Bank::from_bytes(path, &source::read(path).ok()?).ok()?
     } else if shards.is_empty() {
         return None;
     } else {

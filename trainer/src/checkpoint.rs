@@ -14,9 +14,13 @@
 //! run/.lock                  locked while a training uses the folder
 //! ```
 
+mod fetch;
+
+pub use fetch::fetch;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use concepts::checksums::Checksums;
@@ -167,7 +171,8 @@ pub fn create_run(settings: &Settings) -> Result<RunLock> {
     }
     let frozen = settings.objective.name != Objective::Clip;
     if frozen {
-        File::open(&settings.vision.weights).map_err(reading(&settings.vision.weights))?;
+        let weights = &settings.vision.weights;
+        File::open(source::local_copy(weights)?).map_err(reading(weights))?;
     }
     fs::create_dir_all(run).map_err(writing(run))?;
     let lock = RunLock::take(run)?;
@@ -264,10 +269,10 @@ fn write_checksums(path: &Path, folder: &Path, names: &[&str]) -> Result<()> {
 
 /// An error if a file has another checksum than `path` says. Without checksums (earlier versions) there is nothing to compare.
 fn refuse_damaged(path: &Path, file: &Path) -> Result<()> {
-    let text = match fs::read_to_string(path) {
+    let text = match source::read_text(path) {
         Ok(text) => text,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(reading(path)(error)),
+        Err(error) if source::is_missing(&error) => return Ok(()),
+        Err(error) => return Err(error.into()),
     };
     let invalid = |path: &Path, problem: String| Error::Invalid { path: path.to_owned(), problem };
     let sums = Checksums::parse(&text).map_err(|problem| invalid(path, format!("is damaged: {problem}")))?;
@@ -381,17 +386,16 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder.
+    /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder; on disk or at an address. Its other files are
+    /// read when they are needed.
     pub fn open(path: &Path) -> Result<Self> {
         let latest = path.join(LATEST);
-        let folder = match fs::read_to_string(&latest) {
+        let folder = match source::read_text(&latest) {
             Ok(name) => path.join(name.trim()),
-            Err(error) if ![ErrorKind::NotFound, ErrorKind::NotADirectory].contains(&error.kind()) => {
-                return Err(reading(&latest)(error));
-            }
-            Err(_) if path.join(STATE).exists() => path.to_owned(),
+            Err(error) if !source::is_missing(&error) && !path.is_file() => return Err(error.into()),
+            Err(_) if source::exists(&path.join(STATE))? => path.to_owned(),
             Err(_) => {
-                let problem = if path.exists() {
+                let problem = if path.exists() || source::is_remote(path) {
                     "contains no finished checkpoint (neither `latest` nor state.json)"
                 } else {
                     "does not exist; give a run folder or one of its checkpoints"
@@ -400,7 +404,7 @@ impl Checkpoint {
             }
         };
         let file = folder.join(STATE);
-        let text = fs::read(&file).map_err(reading(&file))?;
+        let text = source::read(&file)?;
         refuse_damaged(&folder.join(CHECKSUMS), &file)?;
         let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
         let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;

@@ -27,7 +27,7 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     }
     refuse_mixed_taggers(shards, &loader::sidecar::footers(shards)?)?;
     let bank = if let Some(path) = &settings.bank.names {
-        Bank::from_file(path)?
+        Bank::from_bytes(path, &loader::source::read(path)?)?
     } else {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for_each_mention(shards, |row| {

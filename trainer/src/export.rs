@@ -1,9 +1,9 @@
 //! Exports towers and class embeddings to files for other programs.
 
 use std::collections::HashMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use loader::source;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::dense::numbers;
 use crate::device;
-use crate::error::{Error, Result, writing};
+use crate::error::{Error, Result};
 use crate::settings::VisionSettings;
 use crate::towers::{TextTower, VisionTower};
 use crate::weights;
@@ -48,7 +48,7 @@ pub fn towers(
     about: &Value,
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
-    fs::create_dir_all(out).map_err(writing(out))?;
+    source::create_folder(out)?;
     if vision.is_denoised() {
         let problem =
             "the tower has a denoiser, which timm does not support: its features would differ there";
@@ -97,8 +97,9 @@ pub fn towers(
     weights::write(&files[0], &named)?;
     weights::write(&files[1], &text_named)?;
     let config = format!("{config:#}\n");
-    concepts::files::replace(&files[2], config.as_bytes()).map_err(writing(&files[2]))?;
-    concepts::files::replace(&files[3], LOAD.as_bytes()).map_err(writing(&files[3]))?;
+    source::replace(&files[3], LOAD.as_bytes())?;
+    // Last: it says what the others are.
+    source::replace(&files[2], config.into_bytes())?;
     Ok(files.to_vec())
 }
 
@@ -127,5 +128,5 @@ pub fn classes(list: &WordList, vectors: &Tensor, about: &Value, out: &Path) -> 
         ("made_by".to_owned(), about.to_string()),
     ]);
     let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
-    concepts::files::replace(out, &file).map_err(writing(out))
+    Ok(source::replace(out, file)?)
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use image::RgbImage;
 use loader::{Batch, Loader};
 
-use crate::error::{Result, encoding, writing};
+use crate::error::{Result, encoding};
 use crate::picture::{Captioned, captions};
 
 /// Number of rows that are drawn.
@@ -42,5 +42,5 @@ pub fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
         .collect();
     let mut png = Cursor::new(Vec::new());
     captions(&rows)?.write_to(&mut png, image::ImageFormat::Png).map_err(encoding(out))?;
-    concepts::files::replace(out, png.get_ref()).map_err(writing(out))
+    Ok(loader::source::replace(out, png.into_inner())?)
 }

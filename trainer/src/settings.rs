@@ -10,7 +10,7 @@ mod read;
 
 use std::path::{Path, PathBuf};
 
-use loader::{Cache, CaptionSource, Decoding};
+use loader::{Cache, CaptionSource, Decoding, source};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
@@ -25,7 +25,8 @@ use crate::weights::{self, Family};
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Required. Run folder: gets the checkpoints, the log, the settings and a copy of the frozen vision tower.
+    /// Required. Run folder on a local disk: gets the checkpoints, the log, the settings and a copy of the frozen vision
+    /// tower.
     pub out: PathBuf,
     /// Random seed of the initial weights, the order of samples and their crops.
     pub seed: u64,
@@ -108,7 +109,8 @@ pub struct CheckpointSettings {
     /// How many checkpoints to keep: the newest, and in addition the best one if checkpoints are evaluated. 0 = all.
     pub keep: usize,
     /// Folder or address, such as `s3://bucket/run`, that gets a copy of every checkpoint and of the other files that are
-    /// needed to use it. If a copy fails, a message is printed and the run continues.
+    /// needed to use it. If a copy fails, a message is printed and the run continues. With `--resume` and no run in `out`,
+    /// the newest checkpoint is fetched from there.
     pub copy_to: Option<PathBuf>,
 }
 
@@ -116,7 +118,7 @@ pub struct CheckpointSettings {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationSettings {
-    /// Folder of the evaluation dataset; if not set, checkpoints are not evaluated.
+    /// Folder or address of the evaluation dataset; if not set, checkpoints are not evaluated.
     pub data: Option<PathBuf>,
     /// Name of a published dataset, such as `voc20`, or `folder`; see `trainer eval segmentation --help`.
     pub dataset: String,
@@ -217,7 +219,7 @@ pub enum CropKind {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct BankSettings {
-    /// File with one concept per line. If not set, the vocabulary is every concept that the sidecars of the shards mention
+    /// File or address with one concept per line. If not set, the vocabulary is every concept that the sidecars of the shards mention
     /// at least `min_mentions` times.
     pub names: Option<PathBuf>,
     /// Without `names`: minimum number of mentions of a concept.
@@ -299,7 +301,7 @@ impl VisionSettings {
             let parts = [self.weights.clone(), denoiser.clone()];
             return convert(&parts, Family::Dinov2, target).map(drop);
         }
-        Ok(loader::source::upload(&self.weights, target)?)
+        Ok(source::upload(&source::local_copy(&self.weights)?, target)?)
     }
 }
 
@@ -311,6 +313,27 @@ impl Settings {
         };
         if self.out.as_os_str().is_empty() {
             return refuse("out", "(run folder) is missing; add --set out=DIR");
+        }
+        if source::is_remote(&self.out) {
+            return refuse(
+                "out",
+                "(run folder) must be a folder on a local disk, where checkpoints are renamed and the folder is locked; to keep \
+                 a copy of the run in a store, add --set checkpoint.copy_to=ADDRESS",
+            );
+        }
+        if self.checkpoint.copy_to.as_ref().is_some_and(|target| target.starts_with("hf:")) {
+            return refuse("checkpoint.copy_to", "cannot be written: hf:// can be read only");
+        }
+        for (name, path) in [
+            ("data.features", self.data.features.as_deref()),
+            ("data.cache.folder", self.data.cache.as_ref().map(|cache| cache.folder.as_path())),
+        ] {
+            if path.is_some_and(source::is_remote) {
+                return refuse(
+                    name,
+                    "must be a folder on a local disk, because its files are read again and again",
+                );
+            }
         }
         if self.data.shards.is_empty() {
             return refuse("data.shards", "(training shards) is missing; add --set data.shards=\"['DIR']\"");

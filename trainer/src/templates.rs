@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use concepts::foreign_files::read_text;
+use loader::source::read_text;
 
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 
 /// The 80 ImageNet templates of OpenAI's CLIP, one per line, with `{}` for the name.
 const IMAGENET: &str = include_str!("../data/imagenet_templates.txt");
@@ -14,7 +14,7 @@ pub fn read(name: &str) -> Result<Vec<String>> {
     let text = match name {
         "imagenet" => IMAGENET.to_owned(),
         "simple" => "a photo of a {}.".to_owned(),
-        path => read_text(Path::new(path)).map_err(reading(Path::new(path)))?,
+        path => read_text(Path::new(path))?,
     };
     let templates: Vec<String> =
         text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();

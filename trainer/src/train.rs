@@ -178,6 +178,22 @@ fn with_position(settings: &Settings, print: bool) -> Result<Settings> {
     Ok(settings)
 }
 
+/// Fetches the run from its copy if the run folder has none, for example on a new machine. Rank 0 does this for all ranks, which
+/// wait for it.
+fn fetch_if_gone(copy: &Path, run: &Path, group: &Group) -> Result<()> {
+    if group.is_first()
+        && !checkpoint::exists(run)
+        && let Some(name) = checkpoint::fetch(copy, run)?
+    {
+        eprintln!(
+            "fetched the checkpoint {name} from {} into {}, which has no run",
+            copy.display(),
+            run.display()
+        );
+    }
+    group.gather_numbers(&[]).map(drop)
+}
+
 /// The state of a run.
 #[derive(Debug)]
 struct Run<'a> {
@@ -206,6 +222,9 @@ impl<'a> Run<'a> {
     /// Opens everything that a run needs, new or from its newest checkpoint. Creates the run folder of a new run, after all checks
     /// that can reject the run.
     fn open(settings: &'a Settings, group: &Group, device: Device, resume: bool) -> Result<Self> {
+        if resume && let Some(copy) = &settings.checkpoint.copy_to {
+            fetch_if_gone(copy, &settings.out, group)?;
+        }
         // Before anything in the folder is read.
         let resumed = resume && group.is_first() && checkpoint::exists(&settings.out);
         let lock = if resumed { Some(RunLock::take(&settings.out)?) } else { None };

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use concepts::foreign_files::read_text;
+use loader::source::read_text;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
 use crate::device;
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 use crate::evaluation::classes::synonyms;
 use crate::segmenter::{ClassVectors, SegmentSettings, class_vectors};
 use crate::templates;
@@ -64,7 +64,7 @@ impl WordList {
 
     /// From a file with one class per line.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path).map_err(reading(path))?;
+        let text = read_text(path)?;
         Self::new(text.lines()).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
     }
 

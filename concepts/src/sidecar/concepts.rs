@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, UInt32Type};
 use arrow_array::{DictionaryArray, RecordBatch, UInt32Array};
+use bytes::Bytes;
+use parquet::file::reader::ChunkReader;
 
 use super::{Metadata, reader, writer};
 use crate::Error;
@@ -35,9 +37,17 @@ pub(crate) struct ConceptBatch {
 impl ConceptReader {
     /// Opens the sidecar at `path` and reads its footer.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let file = File::open(path).map_err(Error::io(path, "read"))?;
+        Self::from_chunks(path, File::open(path).map_err(Error::io(path, "read"))?)
+    }
+
+    /// The same from the bytes of a sidecar; `path` is its name in errors.
+    pub fn from_bytes(path: &Path, bytes: Bytes) -> Result<Self, Error> {
+        Self::from_chunks(path, bytes)
+    }
+
+    fn from_chunks(path: &Path, chunks: impl ChunkReader + 'static) -> Result<Self, Error> {
         let open = || -> Result<(Metadata, Batches), String> {
-            let table = Table::open(file, Texts::Dictionaries)?;
+            let table = Table::open(chunks, Texts::Dictionaries)?;
             let metadata = reader::metadata_of(table.footer())?;
             Ok((metadata, table.batches(Some(&["key", "sample", "concept"]), writer::ROW_GROUP)?))
         };

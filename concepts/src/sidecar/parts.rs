@@ -91,13 +91,12 @@ impl Parts {
     /// Writes `captions.json` into a folder.
     pub fn write(&self, folder: &Path) -> Result<(), Error> {
         let path = folder.join(PARTS);
-        write_atomic(&path, &self.json(folder)?).map_err(Error::io(&path, "write"))
+        write_atomic(&path, &self.to_bytes(&path)?).map_err(Error::io(&path, "write"))
     }
 
-    /// The content of `captions.json`.
-    pub fn json(&self, folder: &Path) -> Result<Vec<u8>, Error> {
-        let json = serde_json::to_string_pretty(self);
-        let json = json.map_err(|e| Error::write(&folder.join(PARTS), e))?;
+    /// The content of `captions.json`; `path` is its name in errors.
+    pub fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, Error> {
+        let json = serde_json::to_string_pretty(self).map_err(|e| Error::write(path, e))?;
         Ok((json + "\n").into_bytes())
     }
 

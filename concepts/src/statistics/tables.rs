@@ -57,24 +57,41 @@ impl Counts {
 
     /// Reads the statistics that [`Counts::write`] wrote. Those of earlier versions have no checksums.
     pub fn read(folder: &Path) -> Result<Self, Error> {
+        let open = |name: &str| {
+            let path = folder.join(name);
+            std::fs::read(&path).map(Bytes::from).map_err(Error::io(&path, "read"))
+        };
         let path = folder.join(CHECKSUMS);
-        let sums = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Checksums::parse(&text).map_err(|problem| Error::table(&path, problem))?),
+        let sums = match std::fs::read(&path) {
+            Ok(bytes) => Some(bytes.into()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::table(&path, error)),
         };
-        let read = |path: &Path| -> Result<Bytes, Error> {
-            let bytes = std::fs::read(path).map_err(Error::io(path, "read"))?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            if sums.as_ref().is_some_and(|sums| sums.get(&name) != Some(&sha256(&bytes))) {
+        Self::from_bytes(folder, [open(TOTALS)?, open(CONCEPTS)?, open(PAIRS)?], sums)
+    }
+
+    /// The same from the bytes of [`TOTALS`], [`CONCEPTS`] and [`PAIRS`], and of [`CHECKSUMS`] if it exists; `folder` is their
+    /// folder in errors.
+    pub fn from_bytes(
+        folder: &Path,
+        [totals, concepts, pairs]: [Bytes; 3],
+        sums: Option<Bytes>,
+    ) -> Result<Self, Error> {
+        let path = folder.join(CHECKSUMS);
+        let parse = |bytes: Bytes| {
+            let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
+            text.and_then(Checksums::parse).map_err(|problem| Error::table(&path, problem))
+        };
+        let sums = sums.map(parse).transpose()?;
+        for (name, bytes) in [(TOTALS, &totals), (CONCEPTS, &concepts), (PAIRS, &pairs)] {
+            if sums.as_ref().is_some_and(|sums| sums.get(name) != Some(&sha256(bytes))) {
                 let what =
                     format!("it does not have the checksum in {CHECKSUMS}; count the statistics again");
-                return Err(Error::table(path, what));
+                return Err(Error::table(&folder.join(name), what));
             }
-            Ok(bytes.into())
-        };
+        }
         let path = folder.join(TOTALS);
-        let totals: Totals = serde_json::from_slice(&read(&path)?).map_err(|e| Error::table(&path, e))?;
+        let totals: Totals = serde_json::from_slice(&totals).map_err(|e| Error::table(&path, e))?;
         let expects_sums = totals.version > OLDEST_VERSION;
         if !(OLDEST_VERSION..=VERSION).contains(&totals.version) {
             let what = format!(
@@ -91,7 +108,7 @@ impl Counts {
         let source = totals.source.as_ref().and_then(|source| u128::from_str_radix(source, 16).ok());
         let mut counts = Self { totals: Totals { version: VERSION, ..totals }, source, ..Self::default() };
         let path = folder.join(CONCEPTS);
-        read_table(&path, read(&path)?, |batch, budget| counts.add_concepts(batch, budget))?;
+        read_table(&path, concepts, |batch, budget| counts.add_concepts(batch, budget))?;
         if counts.names.len() as u64 != counts.totals.concepts {
             return Err(Error::table(
                 &path,
@@ -99,7 +116,7 @@ impl Counts {
             ));
         }
         let path = folder.join(PAIRS);
-        read_table(&path, read(&path)?, |batch, _| counts.add_pairs(batch))?;
+        read_table(&path, pairs, |batch, _| counts.add_pairs(batch))?;
         if counts.pairs.len() as u64 != counts.totals.pairs {
             return Err(Error::table(
                 &path,

@@ -36,7 +36,7 @@ impl PartArguments {
 
 #[derive(Args)]
 pub(crate) struct Output {
-    /// Folder for the shards, or an s3:// or gs:// address (credentials from environment variables such as
+    /// Folder for the shards, or an s3://, gs:// or az:// address (credentials from environment variables such as
     /// AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and GOOGLE_SERVICE_ACCOUNT; each shard is first written to TMPDIR). If the folder
     /// holds shards of an earlier run with the same input and options, that run is resumed. Several processes may make one
     /// dataset at the same time: each takes shards that no other makes.

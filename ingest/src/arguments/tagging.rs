@@ -46,7 +46,7 @@ pub(crate) struct Captions {
     /// per line (also .gz and .zst), or a folder of such files. Writes numbered sidecars and captions.json to --out.
     #[arg(long, value_name = "INPUT", requires = "out")]
     pub(crate) table: Option<PathBuf>,
-    /// Folder for the sidecars of --table. If it holds sidecars of the same table, the run is resumed.
+    /// Folder or address for the sidecars of --table. If it holds sidecars of the same table, the run is resumed.
     #[arg(long, requires = "table")]
     pub(crate) out: Option<PathBuf>,
     /// Format of the table [default: from the file extension]

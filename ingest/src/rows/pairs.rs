@@ -1,10 +1,11 @@
 //! A folder of images, each with its caption in a `.txt` file of the same name in the same folder.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use concepts::foreign_files::{is_apple_double, without_byte_order_mark};
+use loader::source;
 
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
@@ -25,7 +26,15 @@ impl PairRows {
     /// Lists the images. `captioned`: whether their captions are read.
     pub(super) fn open(folder: &Path, captioned: bool) -> Result<Self, Error> {
         let mut images = Vec::new();
-        let mut folders = vec![PathBuf::new()];
+        if source::is_remote(folder) {
+            for path in source::list_all(folder)? {
+                let relative = path.strip_prefix(folder).unwrap_or(&path);
+                if !relative.iter().any(|part| is_apple_double(Path::new(part))) && is_image(relative) {
+                    images.push(relative.to_owned());
+                }
+            }
+        }
+        let mut folders = if source::is_remote(folder) { Vec::new() } else { vec![PathBuf::new()] };
         while let Some(inside) = folders.pop() {
             let path = folder.join(&inside);
             for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
@@ -55,7 +64,17 @@ impl PairRows {
 
     /// The caption of an image, or why it has none.
     fn caption(&self, image: &Path) -> (Option<String>, Option<Problem>) {
-        match fs::read(self.folder.join(image).with_extension("txt")) {
+        let path = self.folder.join(image).with_extension("txt");
+        let read = if source::is_remote(&path) {
+            match source::read(&path) {
+                Ok(bytes) => Ok(bytes.to_vec()),
+                Err(error) if source::is_missing(&error) => Err(ErrorKind::NotFound.into()),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        } else {
+            fs::read(path)
+        };
+        match read {
             Ok(bytes) => {
                 let (caption, valid) = text(without_byte_order_mark(&bytes).trim_ascii());
                 (Some(caption), (!valid).then(|| Problem::read("caption is not UTF-8")))

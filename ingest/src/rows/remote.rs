@@ -17,7 +17,7 @@ use crate::error::Error;
 const PIECE: u64 = 4 << 20;
 
 /// Opens a file for sequential reading.
-pub(super) fn stream(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
+pub(crate) fn stream(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
     if is_remote(path) {
         let source = Source::open(path)?;
         return Ok(Box::new(Stream { source, position: 0, piece: Bytes::new() }));

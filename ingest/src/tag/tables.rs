@@ -10,12 +10,13 @@ use std::sync::{Mutex, PoisonError};
 use concepts::Extractor;
 use concepts::checksums::Checksums;
 use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, RowsOfTable, Table, VERSION, Writer};
-use loader::shard;
+use loader::{shard, source};
 use serde_json::Value;
 
 use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
 use crate::error::Error;
 use crate::rows::{self, Format, Row, Rows, Wanted};
+use crate::staging::Staging;
 use crate::{publish, sums};
 
 /// Maximum number of bytes of captions that are read before tagging them. A part with more is tagged while it is read.
@@ -79,17 +80,21 @@ pub fn tag_tables(
     run_parallel(threads, |stop| work(&input, &progress, stop, extractor, &owns))?;
     let input = input.into_inner().unwrap_or_else(PoisonError::into_inner);
     if input.number == 0 {
-        // Fails if the folder is not empty, which is intended.
-        let _ = fs::remove_dir(&tables.out);
+        if !source::is_remote(&tables.out) {
+            // Fails if the folder is not empty, which is intended.
+            let _ = fs::remove_dir(&tables.out);
+        }
         let path = tables.files.first().map_or(Path::new("input"), |(path, _)| path);
         return Err(Error::input(path, "no rows, so there are no captions to tag"));
     }
     write_sums(&input)?;
-    if Parts::read(&tables.out).ok().flatten().as_ref() != Some(&input.parts) {
-        input.parts.write(&tables.out)?;
+    let path = tables.out.join(PARTS);
+    let found = source::read(&path).ok().and_then(|bytes| Parts::from_bytes(&path, &bytes).ok());
+    if found.as_ref() != Some(&input.parts) {
+        source::write(&path, input.parts.to_bytes(&path)?)?;
     }
     let beyond = Parts::path(&tables.out, input.number);
-    if beyond.exists() {
+    if source::exists(&beyond)? {
         eprintln!("{}: belongs to another table than the sidecars before it; delete it", beyond.display());
     }
     Ok(progress.finish())
@@ -101,12 +106,12 @@ fn write_sums(input: &Input<'_>) -> Result<(), Error> {
     let mut checksums = Checksums::default();
     for number in 0..input.number {
         let part = Parts::path(out, number);
-        if part.exists() {
+        if source::exists(&part)? {
             let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
             checksums.set(&name, sums::of_file(&part)?);
         }
     }
-    checksums.set(PARTS, concepts::checksums::sha256(&input.parts.json(out)?));
+    checksums.set(PARTS, concepts::checksums::sha256(&input.parts.to_bytes(&out.join(PARTS))?));
     let path = out.join(SUMS);
     if sums::read(&path).ok().flatten().as_ref() == Some(&checksums) {
         return Ok(());
@@ -115,9 +120,9 @@ fn write_sums(input: &Input<'_>) -> Result<(), Error> {
 }
 
 fn prepare(out: &Path) -> Result<(), Error> {
-    fs::create_dir_all(out).map_err(Error::file("create", out))?;
-    for entry in fs::read_dir(out).map_err(Error::file("read", out))? {
-        if shard::stem(&entry.map_err(Error::file("read", out))?.path()).is_some() {
+    source::create_folder(out)?;
+    for path in source::list(out)? {
+        if shard::stem(&path).is_some() {
             let problem =
                 "holds shards, whose sidecars would have the same names: choose another folder for --out";
             return Err(Error::input(out, problem));
@@ -136,6 +141,7 @@ fn work(
 ) -> Result<(), Error> {
     let mut captions = Captions::new(extractor);
     let mut rows = Vec::new();
+    let staging = Staging::new(&input.lock().unwrap_or_else(PoisonError::into_inner).tables.out)?;
     loop {
         stop.check()?;
         let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
@@ -161,7 +167,8 @@ fn work(
         if rows.is_empty() {
             continue;
         }
-        let mut part = Part { writer: Writer::create(&path, metadata)?, row: input.row, unreadable: 0 };
+        let writer = Writer::create(&staging.path(&path), metadata)?;
+        let mut part = Part { writer, row: input.row, unreadable: 0 };
         while !whole {
             // Too much text to hold in memory: tag it while the input is locked and the other threads wait.
             part.tag(&mut rows, &mut captions, stop)?;
@@ -172,6 +179,7 @@ fn work(
         part.tag(&mut rows, &mut captions, stop)?;
         let unreadable = part.unreadable;
         let metadata = part.writer.finish()?;
+        staging.deliver(&path)?;
         progress.tagged(&path, &metadata, &before, captions.take_not_utf8());
         progress.update(0, |totals| totals.unreadable_rows += unreadable);
     }
@@ -199,7 +207,7 @@ impl Input<'_> {
             };
             self.open = Some(rows::open(path, *format, &self.tables.wanted)?);
             self.at = 0;
-            let bytes = fs::metadata(path).map_err(Error::file("read", path))?.len();
+            let bytes = source::length(path)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             self.parts.tables.push(Table { name, bytes, rows: 0 });
         }

@@ -13,12 +13,12 @@ use crate::error::Error;
 /// Bytes per read.
 const READ: usize = 1 << 18;
 
-/// Opens the input of `--text`: a file, or standard input for "-".
+/// Opens the input of `--text`: a file, which may be at an address, or standard input for "-".
 pub fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
     if path == Path::new("-") {
         return Ok(Box::new(io::stdin()));
     }
-    Ok(Box::new(std::fs::File::open(path).map_err(Error::file("read", path))?))
+    crate::rows::stream(path)
 }
 
 /// Reads one caption per line and writes one JSON object per line: the canonical text (the normalised caption) and its

@@ -1,20 +1,29 @@
-//! Access to files on local disks, on http(s) servers and in object stores (`s3://`, `gs://`, `az://`).
+//! Access to files on local disks, on http(s) servers, in object stores (`s3://`, `gs://`, `az://`) and on the Hugging
+//! Face Hub (`hf://datasets/OWNER/NAME/PATH`).
 //!
 //! A path that starts with one of these schemes is remote: `s3://bucket/shards/00000.tar` can be given wherever
 //! `shards/00000.tar` can. Credentials and endpoints come from the environment variables of the providers' own tools:
-//! `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on.
+//! `AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`, `GOOGLE_SERVICE_ACCOUNT`, `AZURE_STORAGE_ACCOUNT_NAME` and so on. The hub's
+//! are `HF_TOKEN` and `HF_ENDPOINT`; `LOADER_HTTP_TOKENS` has bearer tokens for other https servers, as `HOST=TOKEN`,
+//! separated by commas. A token is sent to its host alone, also after a redirect.
 //!
 //! # Retries
 //! Refused and dropped connections, timeouts, and the HTTP statuses 429 and 500 or higher are retried with growing
 //! pauses, for [`RETRY_FOR`]. A server that sends nothing for [`SILENCE`] counts as dropped; a slow server does not. A
 //! transfer that breaks off starts again at its first byte. A missing file or denied access is an error at once. A
 //! range of bytes is returned in full or is an error. So is a file that is replaced between two reads, as far as the
-//! server's entity tags, dates and lengths show it.
+//! server's entity tags, dates and lengths show it. When a server fails for more than two seconds, a line on standard
+//! error says so, while the requests are repeated.
 //!
 //! All functions block. They can be called from any thread except the worker threads of an asynchronous runtime; a
 //! runtime's blocking threads are fine.
 
+mod connect;
+mod copies;
+mod folder;
+mod hub;
 mod remote;
+mod token;
 mod version;
 
 use std::fs::{self, File};
@@ -25,8 +34,12 @@ use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
+use concepts::foreign_files::without_byte_order_mark;
 
+pub use self::copies::{forget_copies, local_copy};
+pub use self::folder::{NewFolder, create_folder, entries, existing, is_folder, list_all};
 use self::remote::Remote;
+pub use self::token::authorization;
 use self::version::Version as Opened;
 use crate::Error;
 
@@ -44,7 +57,7 @@ pub fn is_remote(path: &Path) -> bool {
 fn scheme(path: &Path) -> Option<&str> {
     let (scheme, _) = path.to_str()?.split_once("://")?;
     // Anything else before `://` is an unusual folder name.
-    ["http", "https", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl"]
+    ["http", "https", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "adl", "hf"]
         .into_iter()
         .find(|&known| known == scheme)
 }
@@ -250,21 +263,34 @@ pub fn length(path: &Path) -> Result<u64, Error> {
     }
 }
 
+/// Reads a whole file of UTF-8 text, without a byte order mark.
+pub fn read_text(path: &Path) -> Result<String, Error> {
+    let bytes = read(path)?;
+    let text = std::str::from_utf8(without_byte_order_mark(&bytes));
+    let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "it is not valid UTF-8");
+    Ok(text.map_err(|e| Error::read(path)(invalid(e)))?.to_owned())
+}
+
+/// Whether a file exists, or a local folder. In a store, folders are only parts of names ([`is_folder`]).
+pub fn exists(path: &Path) -> Result<bool, Error> {
+    match length(path) {
+        Ok(_) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether an operation failed because there is no such file.
+pub fn is_missing(error: &Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error, Error::Io { source, .. } if matches!(source.kind(), NotFound | NotADirectory))
+}
+
 /// Paths of the files (not folders) in a folder, sorted by name. Plain http servers cannot list folders; WebDAV servers
 /// can.
 pub fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
-    if is_remote(folder) {
-        return Remote::new(folder)?.list();
-    }
-    let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(Error::read(folder))? {
-        let path = entry.map_err(Error::read(folder))?.path();
-        if !path.is_dir() {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
+    let entries = entries(folder)?.into_iter();
+    Ok(entries.filter(|(_, is_folder)| !is_folder).map(|(path, _)| path).collect())
 }
 
 /// Writes a file completely or not at all: on a local disk under a temporary name that is synced and renamed, in an
@@ -275,6 +301,15 @@ pub fn write(path: &Path, bytes: impl Into<Bytes>) -> Result<(), Error> {
     } else {
         concepts::files::write_atomic(path, &bytes.into()).map_err(Error::write(path))
     }
+}
+
+/// The same for a single output: on a local disk it also removes what killed processes left of earlier attempts, for which it
+/// reads the whole folder.
+pub fn replace(path: &Path, bytes: impl Into<Bytes>) -> Result<(), Error> {
+    if is_remote(path) {
+        return write(path, bytes);
+    }
+    concepts::files::replace(path, &bytes.into()).map_err(Error::write(path))
 }
 
 /// Writes a file unless it exists; `false` if it does. Of several processes that do this at the same time, one gets
@@ -344,6 +379,21 @@ pub fn upload(file: &Path, path: &Path) -> Result<(), Error> {
     let mut to = concepts::files::AtomicFile::create(path).map_err(Error::write(path))?;
     io::copy(&mut from, &mut to).map_err(Error::write(path))?;
     to.commit().map_err(Error::write(path))
+}
+
+/// Copies a file, remote or not, to a local path, completely or not at all.
+pub fn download(path: &Path, to: &Path) -> Result<(), Error> {
+    let temporary = concepts::files::temporary_path(to);
+    let done = copies::fetch(path, &temporary).and_then(|()| {
+        File::open(&temporary)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&temporary, to))
+            .map_err(Error::write(to))
+    });
+    if done.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    done
 }
 
 /// Removes a file. It is no error if the file does not exist.

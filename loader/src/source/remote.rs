@@ -12,20 +12,22 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam::channel::RecvTimeoutError;
+use futures_util::TryStreamExt;
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::http::HttpBuilder;
 use object_store::path::Path as Key;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutMode, RetryConfig, UpdateVersion,
-    WriteMultipart,
+    BackoffConfig, ClientOptions, GetOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, RetryConfig,
+    UpdateVersion, WriteMultipart,
 };
 use tokio::runtime::Runtime;
 use url::{Position, Url};
 
+use super::connect::Connector;
 use super::version::{self, Version};
-use super::{RETRY_FOR, SILENCE, scheme};
+use super::{RETRY_FOR, SILENCE, hub, scheme};
 use crate::Error;
 use crate::program::interrupted;
 
@@ -55,13 +57,18 @@ fn is_stopping(after: Duration) -> bool {
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
     /// Its URL, for errors.
-    name: PathBuf,
-    store: Arc<dyn ObjectStore>,
-    key: Key,
+    pub(super) name: PathBuf,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) key: Key,
+    /// Its place on the Hugging Face Hub, if it is there.
+    pub(super) hub: Option<Box<hub::Place>>,
 }
 
 impl Remote {
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
+        if scheme(path) == Some("hf") {
+            return hub::open(path);
+        }
         let input = |problem: String| Error::Input { input: path.to_owned(), problem };
         let text = path.to_str().ok_or_else(|| input("this URL is not UTF-8".to_owned()))?;
         let url = Url::parse(text).map_err(|e| input(format!("not a valid URL: {e}")))?;
@@ -71,13 +78,25 @@ impl Remote {
             return Err(input(problem.to_owned()));
         }
         let key = Key::from_url_path(url.path()).map_err(|e| input(format!("not a valid URL: {e}")))?;
-        let store = store(path, &url).map_err(|e| input(text_of(&e)))?;
-        Ok(Self { name: path.to_owned(), store, key })
+        let store = store(scheme(path).unwrap_or_default(), &url[..Position::BeforePath])
+            .map_err(|e| input(text_of(&e)))?;
+        Ok(Self { name: path.to_owned(), store, key, hub: None })
     }
 
     /// What the file is now.
     pub(super) fn version(&self) -> Result<Version, Error> {
-        self.wait("read", |store, key| async move { store.head(&key).await }).map(Version::new)
+        let hub = self.hub.is_some();
+        let about = self.wait("read", move |store, key| async move {
+            match store.head(&key).await {
+                // The servers that the hub redirects to may accept requests for the contents only.
+                Err(object_store::Error::PermissionDenied { .. }) if hub => {
+                    let first = GetOptions { range: Some((0..1).into()), ..GetOptions::default() };
+                    Ok(store.get_opts(&key, first).await?.meta)
+                }
+                about => about,
+            }
+        })?;
+        Ok(Version::new(about))
     }
 
     pub(super) fn read_all(&self) -> Result<Bytes, Error> {
@@ -105,20 +124,64 @@ impl Remote {
         }
     }
 
-    pub(super) fn list(&self) -> Result<Vec<PathBuf>, Error> {
-        let listed =
-            self.wait("read", |store, key| async move { store.list_with_delimiter(Some(&key)).await })?;
-        let mut files: Vec<_> = listed
-            .objects
-            .iter()
-            .filter_map(|object| object.location.filename())
-            .map(|name| self.name.join(name))
-            .collect();
-        files.sort();
-        Ok(files)
+    /// Files and folders in this folder; `true` for folders.
+    pub(super) fn entries(&self) -> Result<Vec<(PathBuf, bool)>, Error> {
+        if let Some(place) = &self.hub {
+            return hub::list(self, place, false);
+        }
+        let listed = self
+            .wait("list", |store, key| async move { store.list_with_delimiter(Some(&key)).await })
+            .map_err(|error| self.without_folders(error))?;
+        let files = listed.objects.iter().map(|object| (object.location.filename(), false));
+        let folders = listed.common_prefixes.iter().map(|folder| (folder.filename(), true));
+        Ok(files.chain(folders).filter_map(|(name, is)| Some((self.name.join(name?), is))).collect())
+    }
+
+    /// All files below this folder.
+    pub(super) fn list_all(&self) -> Result<Vec<PathBuf>, Error> {
+        if let Some(place) = &self.hub {
+            let all = hub::list(self, place, true)?;
+            return Ok(all.into_iter().filter(|(_, is_folder)| !is_folder).map(|(path, _)| path).collect());
+        }
+        let listed: Vec<ObjectMeta> = self
+            .wait("list", |store, key| async move { store.list(Some(&key)).try_collect().await })
+            .map_err(|error| self.without_folders(error))?;
+        let inside = |object: &ObjectMeta| {
+            let parts: Vec<_> = object.location.prefix_match(&self.key)?.collect();
+            (!parts.is_empty()).then(|| parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
+        };
+        Ok(listed.iter().filter_map(inside).map(|path| self.name.join(path)).collect())
+    }
+
+    /// The error of a server that cannot list folders says what to do.
+    fn without_folders(&self, error: Error) -> Error {
+        let plain = scheme(&self.name).is_some_and(|scheme| scheme.starts_with("http"));
+        match error {
+            Error::Io { source, .. } if plain && source.kind() == io::ErrorKind::Other => Error::Input {
+                input: self.name.clone(),
+                problem: format!(
+                    "this server cannot list the files of a folder; give their addresses, for example {}: {source}",
+                    self.name.join("{00000..00009}.tar").display()
+                ),
+            },
+            error => error,
+        }
+    }
+
+    /// Files on the hub can be read only.
+    fn refuse_to_write(&self) -> Result<(), Error> {
+        match self.hub {
+            None => Ok(()),
+            Some(_) => Err(Error::Input {
+                input: self.name.clone(),
+                problem: "hf:// can be read only; write to a folder and upload that with `hf upload`"
+                    .to_owned(),
+            }),
+        }
     }
 
     pub(super) fn write(&self, bytes: Bytes) -> Result<(), Error> {
+        self.refuse_to_write()?;
         self.wait("write", move |store, key| {
             let bytes = bytes.clone();
             async move { store.put(&key, bytes.into()).await }
@@ -132,6 +195,7 @@ impl Remote {
         bytes: Bytes,
         version: Option<UpdateVersion>,
     ) -> Result<Option<UpdateVersion>, Error> {
+        self.refuse_to_write()?;
         let mode = version.map_or(PutMode::Create, PutMode::Update);
         self.wait("write", move |store, key| {
             let (bytes, mode) = (bytes.clone(), mode.clone());
@@ -157,6 +221,7 @@ impl Remote {
     }
 
     pub(super) fn upload(&self, file: &Path) -> Result<(), Error> {
+        self.refuse_to_write()?;
         let length = std::fs::metadata(file).map_err(Error::read(file))?.len();
         // Plain http has no multipart upload.
         if length <= PART as u64 || scheme(&self.name).is_some_and(|scheme| scheme.starts_with("http")) {
@@ -186,6 +251,7 @@ impl Remote {
     }
 
     pub(super) fn remove(&self) -> Result<(), Error> {
+        self.refuse_to_write()?;
         match self.wait("remove", |store, key| async move { store.delete(&key).await }) {
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(()),
             result => result,
@@ -194,7 +260,7 @@ impl Remote {
 
     /// Runs a request on the runtime and retries it as long as that may help. The store itself also retries what fails
     /// before the first byte, and, if the server sends entity tags, transfers that break off later.
-    fn wait<T, F>(
+    pub(super) fn wait<T, F>(
         &self,
         doing: &'static str,
         request: impl Fn(Arc<dyn ObjectStore>, Key) -> F,
@@ -227,7 +293,7 @@ impl Remote {
             match result {
                 Ok(value) => return Ok(value),
                 Err(e) if is_final(&e) || started.elapsed() + pause > retry_for() => {
-                    return Err(self.failed(doing, kind(&e), &explain(&e, started.elapsed())));
+                    return Err(self.failed(doing, kind(&e), &explain(&e, started.elapsed(), &self.name)));
                 }
                 Err(_) => {
                     let until = Instant::now() + pause;
@@ -348,11 +414,17 @@ fn kind(error: &object_store::Error) -> io::ErrorKind {
     }
 }
 
-fn explain(error: &object_store::Error, tried: Duration) -> String {
+fn explain(error: &object_store::Error, tried: Duration, name: &Path) -> String {
     match error {
         object_store::Error::NotFound { .. } => "no such file".to_owned(),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
-            format!("the server denies access; check the credentials in the environment: {}", text_of(error))
+            let variable = match scheme(name) {
+                Some("hf") => " (HF_TOKEN)",
+                Some("http" | "https") => " (LOADER_HTTP_TOKENS, or HF_TOKEN for the Hugging Face Hub)",
+                _ => "",
+            };
+            let text = text_of(error);
+            format!("the server denies access; check the credentials in the environment{variable}: {text}")
         }
         object_store::Error::NotSupported { .. } => {
             format!("the server does not support range requests: {}", text_of(error))
@@ -376,7 +448,7 @@ pub(super) fn text_of(error: &object_store::Error) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-fn retry_for() -> Duration {
+pub(super) fn retry_for() -> Duration {
     static SECONDS: OnceLock<Duration> = OnceLock::new();
     *SECONDS.get_or_init(|| {
         let seconds = std::env::var("LOADER_RETRY_SECONDS").ok().and_then(|text| text.parse().ok());
@@ -384,11 +456,10 @@ fn retry_for() -> Duration {
     })
 }
 
-/// The object store of a URL. All URLs with the same scheme and host (or bucket) share one store and its connections.
-fn store(path: &Path, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
+/// The object store of the addresses that begin with `root`. They share one store and its connections.
+pub(super) fn store(scheme: &str, root: &str) -> object_store::Result<Arc<dyn ObjectStore>> {
     static STORES: OnceLock<Mutex<HashMap<String, Arc<dyn ObjectStore>>>> = OnceLock::new();
     let mut stores = STORES.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let root = &url[..Position::BeforePath];
     if let Some(store) = stores.get(root) {
         return Ok(Arc::clone(store));
     }
@@ -404,29 +475,37 @@ fn store(path: &Path, url: &Url) -> object_store::Result<Arc<dyn ObjectStore>> {
     let backoff =
         BackoffConfig { init_backoff: Duration::from_millis(200), max_backoff: MAX_PAUSE, base: 2.0 };
     let retry = RetryConfig { backoff, max_retries: usize::MAX, retry_timeout: retry_for() };
-    let store: Arc<dyn ObjectStore> = match scheme(path) {
-        Some("s3" | "s3a") => Arc::new(
+    let store: Arc<dyn ObjectStore> = match scheme {
+        "s3" | "s3a" => Arc::new(
             AmazonS3Builder::from_env()
                 .with_url(root)
                 .with_client_options(client)
                 .with_retry(retry)
+                .with_http_connector(Connector)
                 .build()?,
         ),
-        Some("gs") => Arc::new(
+        "gs" => Arc::new(
             GoogleCloudStorageBuilder::from_env()
                 .with_url(root)
                 .with_client_options(client)
                 .with_retry(retry)
+                .with_http_connector(Connector)
                 .build()?,
         ),
-        Some("http" | "https") => {
-            Arc::new(HttpBuilder::new().with_url(root).with_client_options(client).with_retry(retry).build()?)
-        }
+        "http" | "https" => Arc::new(
+            HttpBuilder::new()
+                .with_url(root)
+                .with_client_options(client)
+                .with_retry(retry)
+                .with_http_connector(Connector)
+                .build()?,
+        ),
         _ => Arc::new(
             MicrosoftAzureBuilder::from_env()
                 .with_url(root)
                 .with_client_options(client)
                 .with_retry(retry)
+                .with_http_connector(Connector)
                 .build()?,
         ),
     };

@@ -23,8 +23,10 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::object_store::path::Path as ObjectPath;
 use datafusion::physical_plan::ExecutionPlan;
+use loader::source;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 
+use crate::remote;
 use crate::shards::Shard;
 
 /// One file, and the shard it belongs to, if any.
@@ -41,6 +43,8 @@ pub(crate) type Check = fn(&Path, &Shard) -> Result<()>;
 #[derive(Debug)]
 pub(crate) struct ParquetFiles {
     parts: Vec<Part>,
+    /// Whether the files are read through [`remote`].
+    is_remote: bool,
     check: Option<Check>,
     schema: TableSchema,
     /// Set after all files were found to match their shards.
@@ -51,9 +55,16 @@ impl ParquetFiles {
     /// Reads the columns of all files. Whether they match their shards is checked when a query reads the table.
     pub(crate) fn open(parts: Vec<Part>, check: Option<Check>) -> Result<Self> {
         let first = parts.first().context("a table without files")?;
-        let mut file_schema = schema_of(&first.path)?;
-        for part in &parts[1..] {
-            file_schema = united(&file_schema, &schema_of(&part.path)?).with_context(|| {
+        let is_remote = parts.iter().any(|part| source::is_remote(&part.path));
+        let schemas = if is_remote {
+            remote::for_each(&parts, |part| remote_schema_of(&part.path))?
+        } else {
+            parts.iter().map(|part| schema_of(&part.path)).collect::<Result<_>>()?
+        };
+        let mut schemas = schemas.into_iter();
+        let mut file_schema = schemas.next().context("a table without files")?;
+        for (part, schema) in parts[1..].iter().zip(schemas) {
+            file_schema = united(&file_schema, &schema).with_context(|| {
                 let (path, first) = (part.path.display(), first.path.display());
                 format!("{path} and {first} cannot be one table; query them separately")
             })?;
@@ -62,18 +73,23 @@ impl ParquetFiles {
         let shard = first.shard.iter().map(|_| Arc::new(Field::new("shard", DataType::Utf8View, false)));
         let partition: Vec<_> = shard.collect();
         let schema = TableSchema::builder(file_schema).with_table_partition_cols(partition).build();
-        Ok(Self { parts, check, schema, checked: OnceLock::new() })
+        Ok(Self { parts, is_remote, check, schema, checked: OnceLock::new() })
     }
 
     fn check(&self) -> Result<()> {
         if self.checked.get().is_some() {
             return Ok(());
         }
-        for part in &self.parts {
+        let one = |part: &Part| {
             if let (Some(check), Some(shard)) = (self.check, &part.shard) {
                 check(&part.path, shard)?;
             }
-            refuse_damaged(&part.path)?;
+            if self.is_remote { Ok(()) } else { refuse_damaged(&part.path) }
+        };
+        if self.is_remote {
+            remote::for_each(&self.parts, one)?;
+        } else {
+            self.parts.iter().try_for_each(one)?;
         }
         let _ = self.checked.set(());
         Ok(())
@@ -83,8 +99,12 @@ impl ParquetFiles {
     fn groups(&self, threads: usize) -> Result<Vec<FileGroup>> {
         let mut files = Vec::with_capacity(self.parts.len());
         for Part { path, shard } in &self.parts {
-            let place = ObjectPath::from_filesystem_path(path)?;
-            let mut file = PartitionedFile::new("", fs::metadata(path)?.len());
+            let (place, bytes) = if self.is_remote {
+                (remote::name(path), remote::files().open(path)?.len())
+            } else {
+                (ObjectPath::from_filesystem_path(path)?, fs::metadata(path)?.len())
+            };
+            let mut file = PartitionedFile::new("", bytes);
             file.object_meta.location = place;
             let shard = shard.iter().map(|shard| ScalarValue::Utf8View(Some(shard.name.clone())));
             files.push(file.with_partition_values(shard.collect()));
@@ -115,9 +135,16 @@ impl TableProvider for ParquetFiles {
         let external = |error: anyhow::Error| DataFusionError::External(format!("{error:#}").into());
         self.check().map_err(external)?;
         let groups = self.groups(state.config().target_partitions()).map_err(external)?;
-        let source = ParquetSource::new(self.schema.clone())
+        let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet);
-        let config = FileScanConfigBuilder::new(ObjectStoreUrl::local_filesystem(), Arc::new(source))
+        let mut store = ObjectStoreUrl::local_filesystem();
+        if self.is_remote {
+            store = ObjectStoreUrl::parse(remote::URL)?;
+            let files = Arc::clone(remote::files());
+            state.runtime_env().register_object_store(store.as_ref(), files);
+            source = source.with_metadata_size_hint(remote::END);
+        }
+        let config = FileScanConfigBuilder::new(store, Arc::new(source))
             .with_file_groups(groups)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
@@ -128,9 +155,24 @@ impl TableProvider for ParquetFiles {
 
 /// A file's columns. Text in dictionaries becomes plain text, as dictionaries only concern storage.
 fn schema_of(path: &Path) -> Result<Schema> {
-    let footer = footer_of(path, &open(path)?)?;
-    let fields: Vec<Field> = footer.schema().fields().iter().map(|field| plain(field)).collect();
-    Ok(Schema::new(fields))
+    Ok(plain_schema(&footer_of(path, &open(path)?)?))
+}
+
+/// The same of a file at an address.
+fn remote_schema_of(path: &Path) -> Result<Schema> {
+    let file = remote::files().open(path)?;
+    let footer = file
+        .footer()
+        .and_then(|footer| {
+            let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+            Ok(ArrowReaderMetadata::try_new(Arc::new(footer), options)?)
+        })
+        .with_context(|| format!("{} is not a readable Parquet file; write it again", path.display()))?;
+    Ok(plain_schema(&footer))
+}
+
+fn plain_schema(footer: &ArrowReaderMetadata) -> Schema {
+    Schema::new(footer.schema().fields().iter().map(|field| plain(field)).collect::<Vec<Field>>())
 }
 
 fn open(path: &Path) -> Result<File> {

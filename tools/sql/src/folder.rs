@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use concepts::sidecar::Sidecar;
 use concepts::statistics::{CONCEPTS, PAIRS, TOTALS, Totals};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
@@ -14,7 +13,7 @@ use loader::program::UsageError;
 use loader::{shard, source};
 
 use crate::files::{self, ParquetFiles, Part};
-use crate::shards::{Shard, ShardRows};
+use crate::shards::{self, Shard, ShardRows};
 
 /// The folders given on the command line.
 #[derive(Debug)]
@@ -95,11 +94,14 @@ impl Folder {
         check: Option<files::Check>,
     ) -> Result<Table> {
         let total = self.shards.len();
-        let parts: Vec<Part> = self
-            .shards
-            .iter()
-            .map(|shard| Part { path: place(&shard.path), shard: Some(shard.clone()) })
-            .filter(|part| part.path.exists())
+        let paths: Vec<PathBuf> = self.shards.iter().map(|shard| place(&shard.path)).collect();
+        let exist = source::existing(&paths)?;
+        let parts: Vec<Part> = paths
+            .into_iter()
+            .zip(&self.shards)
+            .zip(exist)
+            .filter(|(_, exists)| *exists)
+            .map(|((path, shard), _)| Part { path, shard: Some(shard.clone()) })
             .collect();
         let missing = total - parts.len();
         let rows: TableRows = match (total, parts.is_empty()) {
@@ -121,7 +123,7 @@ impl Folder {
         let parts = vec![Part { path: folder.join(file), shard: None }];
         let rows: TableRows = Ok(Arc::new(ParquetFiles::open(parts, None)?));
         let path = folder.join(TOTALS);
-        let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = source::read(&path)?;
         let totals: Totals = serde_json::from_slice(&text)
             .with_context(|| format!("{} was not written by `tools stats`; run it again", path.display()))?;
         let (counted, here) = (totals.shards, self.shards.len() as u64);
@@ -137,9 +139,8 @@ impl Folder {
 
 /// Returns an error for a sidecar that was made from another state of its shard, as all commands do.
 fn check_sidecar(path: &Path, shard: &Shard) -> Result<()> {
-    let metadata = Sidecar::read_metadata(path)?;
-    let bytes =
-        fs::metadata(&shard.path).with_context(|| format!("cannot read {}", shard.path.display()))?.len();
+    let metadata = shards::metadata(path)?;
+    let bytes = source::length(&shard.path)?;
     // Shards of other tools have no statistics file: counting their samples would need reading them, so it is skipped.
     let samples = loader::index::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
     Ok(metadata.refuse_unless_for(path, &shard.path, bytes, samples)?)
@@ -148,9 +149,7 @@ fn check_sidecar(path: &Path, shard: &Shard) -> Result<()> {
 /// The complete shards of the inputs. Incomplete ones are skipped with a note.
 fn shards(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     for input in inputs {
-        let name = input.to_string_lossy();
-        let is_pattern = name.contains(['{', '*', '?', '[']) || name.contains("::");
-        if !input.exists() && !is_pattern && !source::is_remote(input) {
+        if !input.exists() && !is_pattern(input) && !source::is_remote(input) {
             bail!("{} does not exist", input.display());
         }
         if input.is_dir() {
@@ -174,8 +173,21 @@ fn shards(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(shards)
 }
 
+fn is_pattern(input: &Path) -> bool {
+    let name = input.to_string_lossy();
+    name.contains(['{', '*', '?', '[']) || name.contains("::")
+}
+
 fn is_statistics(folder: &Path) -> bool {
-    [CONCEPTS, PAIRS, TOTALS].iter().all(|file| folder.join(file).is_file())
+    const FILES: [&str; 3] = [CONCEPTS, PAIRS, TOTALS];
+    if !source::is_remote(folder) {
+        return FILES.iter().all(|file| folder.join(file).is_file());
+    }
+    if is_pattern(folder) || shard::stem(folder).is_some() {
+        return false;
+    }
+    let listed = source::list(folder).unwrap_or_default();
+    FILES.iter().all(|file| listed.contains(&folder.join(file)))
 }
 
 fn has_shards(folder: &Path) -> bool {
@@ -186,7 +198,9 @@ fn has_shards(folder: &Path) -> bool {
 fn statistics_inside(inputs: &[PathBuf]) -> Result<PathBuf, String> {
     let mut found = Vec::new();
     for input in inputs {
-        let below = fs::read_dir(input).into_iter().flatten().flatten().map(|entry| entry.path());
+        let is_file = !input.is_dir() && (is_pattern(input) || shard::stem(input).is_some());
+        let entries = if is_file { Ok(Vec::new()) } else { source::entries(input) };
+        let below = entries.unwrap_or_default().into_iter().filter(|(_, is)| *is).map(|(path, _)| path);
         found.extend(std::iter::once(input.clone()).chain(below).filter(|folder| is_statistics(folder)));
     }
     found.sort();

@@ -11,6 +11,7 @@ mod engine;
 mod files;
 mod folder;
 mod output;
+mod remote;
 mod shards;
 
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ struct Arguments {
     #[arg(value_name = "QUERY")]
     query: String,
     /// Folders of shards, and optionally the folder that `tools stats` wrote [default: the statistics folder inside one
-    /// of them]
+    /// of them]; on disk or at addresses such as s3://bucket/shards
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
     /// Output format of the rows

@@ -1,20 +1,21 @@
 //! The table `shards`: one row per shard, read from small files only when a query uses the table.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use concepts::sidecar::Sidecar;
+use concepts::sidecar::{Metadata, Sidecar};
 use datafusion::error::DataFusionError;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures_util::stream;
-use loader::shard;
+use loader::{shard, source};
 use serde::Deserialize;
+
+use crate::remote;
 
 /// A shard and its name in queries.
 #[derive(Debug, Clone)]
@@ -55,11 +56,15 @@ impl ShardRows {
     fn batch(&self) -> Result<RecordBatch, DataFusionError> {
         let mut numbers = [const { Vec::new() }; 4];
         let mut bytes = Vec::with_capacity(self.shards.len());
-        for Shard { path, .. } in &self.shards {
-            let stats = stats(&shard::stats_path(path))?;
-            let sidecar = shard::sidecar_path(path);
-            let tagged = if sidecar.exists() { Some(Sidecar::read_metadata(&sidecar)) } else { None };
-            let tagged = tagged.transpose().map_err(|error| DataFusionError::External(error.into()))?;
+        let is_remote = self.shards.iter().any(|shard| source::is_remote(&shard.path));
+        let about = if is_remote {
+            remote::for_each(&self.shards, about)
+        } else {
+            self.shards.iter().map(about).collect()
+        };
+        for (stats, tagged, size) in
+            about.map_err(|error| DataFusionError::External(format!("{error:#}").into()))?
+        {
             let row = [
                 stats.as_ref().map(|stats| stats.count),
                 stats.as_ref().map(|stats| stats.successes),
@@ -69,7 +74,7 @@ impl ShardRows {
             for (column, number) in numbers.iter_mut().zip(row) {
                 column.push(number);
             }
-            bytes.push(fs::metadata(path).map_err(|error| unreadable(path, &error))?.len() as i64);
+            bytes.push(size as i64);
         }
         let names = StringViewArray::from_iter_values(self.shards.iter().map(|shard| &shard.name));
         let [count, successes, mentions, without] =
@@ -93,16 +98,31 @@ impl PartitionStream for ShardRows {
     }
 }
 
-/// The statistics of a shard; `None` if the file does not exist.
-fn stats(path: &Path) -> Result<Option<Stats>, DataFusionError> {
-    let text = match fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(unreadable(path, &error)),
-    };
-    serde_json::from_slice(&text).map(Some).map_err(|error| unreadable(path, &error))
+/// The statistics of a shard, the footer of its sidecar, and its size; `None` for files that do not exist.
+fn about(shard: &Shard) -> Result<(Option<Stats>, Option<Metadata>, u64)> {
+    let path = &shard.path;
+    let sidecar = shard::sidecar_path(path);
+    let tagged = if source::exists(&sidecar)? { Some(metadata(&sidecar)?) } else { None };
+    Ok((stats(&shard::stats_path(path))?, tagged, source::length(path)?))
 }
 
-pub(crate) fn unreadable(path: &Path, error: &dyn std::fmt::Display) -> DataFusionError {
-    DataFusionError::External(format!("cannot read {}: {error}", path.display()).into())
+/// The footer of a sidecar.
+pub(crate) fn metadata(path: &Path) -> Result<Metadata> {
+    if !source::is_remote(path) {
+        return Ok(Sidecar::read_metadata(path)?);
+    }
+    let file = remote::files().open(path)?;
+    let read = |whole| Ok(Sidecar::metadata_at_end(path, &file.end(whole)?, file.len())?);
+    read(false).or_else(|_: anyhow::Error| read(true))
+}
+
+fn stats(path: &Path) -> Result<Option<Stats>> {
+    match source::read(path) {
+        Ok(text) => {
+            let stats = serde_json::from_slice(&text);
+            Ok(Some(stats.with_context(|| format!("cannot read {}", path.display()))?))
+        }
+        Err(error) if source::is_missing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
+use tests::store::Store;
 use tests::{program, real_data, refused, run, summary, text};
 
 /// A version that the tests pass with; others probably work too.
@@ -421,4 +422,71 @@ fn a_query_ends_where_memory_is_limited() {
             assert!(errors.contains("allow more memory"), "{kilobytes}: {errors}");
         }
     }
+}
+
+/// All tables at addresses in a store: the rows of the disk, from a part of the bytes.
+#[test]
+fn a_dataset_in_a_store_gives_the_rows_of_the_disk() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let store = Store::start();
+    store.put(&set, "set");
+    let ask = |query: &str, set: &str| {
+        let mut command = Command::new(program("tools"));
+        store.environment(&mut command).args(["sql", query, set, "--format", "json"]);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for (name, query) in queries() {
+        assert_eq!(ask(query, "s3://bucket/set"), ask(query, text(&set)), "{name}");
+    }
+    let brace = ask("SELECT count(*) AS n FROM samples", "s3://bucket/set/{00000..00001}.tar");
+    assert_eq!(brace, "{\"n\":6}\n");
+
+    // A table with one large column that the query does not need.
+    let large = "SELECT key FROM samples ORDER BY key";
+    let expected = ask(large, text(&set));
+    widen(&set.join("00000.parquet"));
+    store.put(&set, "set");
+    let bytes = fs::metadata(set.join("00000.parquet")).unwrap().len();
+    store.bucket().requests.clear();
+    assert_eq!(ask(large, "s3://bucket/set"), expected);
+    let requests = store.bucket().requests.clone();
+    let read: usize =
+        requests.iter().filter(|(_, key, _)| key == "set/00000.parquet").map(|(.., read)| read).sum();
+    assert!(read > 0 && (read as u64) < bytes / 4, "{read} of {bytes} bytes: {requests:?}");
+}
+
+/// Adds a column of random bytes as text to a table.
+fn widen(path: &Path) {
+    use arrow::array::{ArrayRef, RecordBatch, StringArray};
+    use arrow::datatypes::{DataType, Field, Schema};
+    use parquet::arrow::ArrowWriter;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+    use std::sync::Arc;
+
+    let reader = ParquetRecordBatchReaderBuilder::try_new(fs::File::open(path).unwrap()).unwrap();
+    let batches: Vec<RecordBatch> = reader.build().unwrap().map(Result::unwrap).collect();
+    let batch = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+    let mut state = 1_u64;
+    let mut noise = || {
+        // xorshift; its bytes cannot be compressed.
+        let mut text = String::new();
+        for _ in 0..20_000 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            text.push_str(&format!("{state:016x}"));
+        }
+        text
+    };
+    let column: ArrayRef = Arc::new((0..batch.num_rows()).map(|_| Some(noise())).collect::<StringArray>());
+    let mut fields: Vec<Field> = batch.schema().fields().iter().map(|field| field.as_ref().clone()).collect();
+    fields.push(Field::new("noise", DataType::Utf8, true));
+    let columns = [batch.columns(), &[column]].concat();
+    let wide = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), wide.schema(), None).unwrap();
+    writer.write(&wide).unwrap();
+    writer.close().unwrap();
 }

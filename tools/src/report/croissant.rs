@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use arrow_schema::DataType;
 use loader::shard::{self, SUFFIXES};
+use loader::source;
 use serde_json::{Map, Value, json};
 
 use super::text::counted;
@@ -104,6 +105,14 @@ pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &
 /// folder, so for shards elsewhere the patterns are relative to the shards' own folder, where croissant.json must be
 /// copied.
 fn prefix(shards: &Path, page: &Path) -> String {
+    if source::is_remote(shards) || source::is_remote(page) {
+        return match page.parent().and_then(|folder| shards.strip_prefix(folder).ok()) {
+            Some(below) => {
+                below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect()
+            }
+            None => elsewhere(shards),
+        };
+    }
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (Ok(shards), Ok(folder)) = (fs::canonicalize(shards), fs::canonicalize(folder)) else {
         return String::new();
@@ -111,6 +120,11 @@ fn prefix(shards: &Path, page: &Path) -> String {
     if let Ok(below) = shards.strip_prefix(folder) {
         return below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect();
     }
+    elsewhere(&shards)
+}
+
+/// For shards that are not below the page's folder.
+fn elsewhere(shards: &Path) -> String {
     eprintln!(
         "note: the file names in {CROISSANT} are relative to {}; copy it there before loading the dataset with it",
         shards.display()

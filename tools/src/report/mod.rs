@@ -12,13 +12,14 @@ mod survey;
 mod text;
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use concepts::files::{AtomicFile, clear_leftovers_of};
 use concepts::statistics::Counts;
 use loader::program::{self, Outcome, Progress, UsageError};
+use loader::source;
 use serde_json::json;
 
 use crate::classes::ClassArguments;
@@ -39,10 +40,10 @@ const CROISSANT: &str = "croissant.json";
 /// an earlier report wrote are replaced.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder of tagged shards
+    /// Folder of tagged shards, on disk or at an address such as s3://bucket/shards
     #[arg(value_name = "DIR")]
     shards: PathBuf,
-    /// HTML file to write
+    /// HTML file to write, on disk or at an address such as s3://bucket/report.html
     #[arg(long, value_name = "FILE.html")]
     out: PathBuf,
     /// Folder that `tools stats` wrote for these shards: saves counting concepts and pairs again
@@ -181,19 +182,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 /// The path of the metadata. Fails early for paths that cannot be written at the end, and for a croissant.json that
 /// another program wrote.
 fn check_targets(out: &Path) -> Result<PathBuf> {
-    if out.file_name().is_none_or(|name| name == CROISSANT) || out.is_dir() {
+    let is_remote = source::is_remote(out);
+    let is_folder = if is_remote { out.to_string_lossy().ends_with('/') } else { out.is_dir() };
+    if out.file_name().is_none_or(|name| name == CROISSANT) || is_folder {
         return Err(
             UsageError(format!("--out {} is not the name of an HTML file to write", out.display())).into()
         );
     }
     let path = out.with_file_name(CROISSANT);
-    match fs::read_to_string(&path) {
-        Ok(text) if text.contains(croissant::MARK) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        // Not UTF-8.
-        Err(error) if error.kind() != ErrorKind::InvalidData => {
-            return Err(error).with_context(|| format!("cannot read {}", path.display()));
-        }
+    match source::read(&path) {
+        Ok(text) if String::from_utf8_lossy(&text).contains(croissant::MARK) => {}
+        Err(error) if source::is_missing(&error) => {}
+        Err(error) => return Err(error.into()),
         _ => bail!(
             "{} was not written by `tools report`; move it away or choose another folder for --out",
             path.display()
@@ -201,6 +201,7 @@ fn check_targets(out: &Path) -> Result<PathBuf> {
     }
     let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder
+        && !is_remote
         && !folder.is_dir()
     {
         bail!("cannot write {}: the folder {} does not exist", out.display(), folder.display());
@@ -208,8 +209,14 @@ fn check_targets(out: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Writes both files under temporary names before it renames either.
+/// Writes both files under temporary names before it renames either; in a store, the page last.
 fn write_both(page: (&Path, &[u8]), metadata: (&Path, &[u8])) -> Result<()> {
+    if source::is_remote(page.0) {
+        for (path, bytes) in [metadata, page] {
+            source::write(path, bytes.to_vec())?;
+        }
+        return Ok(());
+    }
     let mut files = Vec::new();
     for (path, bytes) in [metadata, page] {
         clear_leftovers_of(path);
@@ -223,7 +230,8 @@ fn write_both(page: (&Path, &[u8]), metadata: (&Path, &[u8])) -> Result<()> {
 }
 
 fn folder_name(path: &Path) -> String {
-    let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let local = if source::is_remote(path) { None } else { fs::canonicalize(path).ok() };
+    let whole = local.unwrap_or_else(|| path.to_owned());
     whole.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 

@@ -1,7 +1,7 @@
 //! One pass over the shards' tables: captions, image sizes, failures. Memory does not grow with the number of samples.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -14,11 +14,12 @@ use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use concepts::tables::{Table, Texts};
 use image::ImageReader;
-use loader::shard;
 use loader::tar::{Archive, Member};
+use loader::{shard, source};
+use parquet::file::reader::ChunkReader;
 
 use super::distributions::{Distribution, Sizes};
-use crate::input::{folder_of, unreadable};
+use crate::input::folder_of;
 
 /// Longer captions are counted as captions of this many words.
 const MAX_WORDS: usize = 1024;
@@ -80,13 +81,14 @@ impl Survey {
     /// Adds a shard whose sidecar, already checked against it, has this metadata.
     pub(crate) fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
         self.shards += 1;
-        self.bytes += fs::metadata(path).map_err(|error| unreadable(path, error))?.len();
+        self.bytes += source::length(path)?;
         let tagger = (metadata.tagger.clone(), metadata.tagger_hash.clone(), metadata.grammar);
         *self.taggers.entry(tagger).or_default() += 1;
         let before = self.samples;
         let table = shard::table_path(path);
-        let place = if table.exists() { &table } else { path };
-        if table.exists() {
+        let has_table = source::exists(&table)?;
+        let place = if has_table { &table } else { path };
+        if has_table {
             self.add_table(&table).with_context(|| format!("cannot read {}", table.display()))?;
         } else {
             self.add_tar(path)?;
@@ -106,9 +108,17 @@ impl Survey {
     }
 
     fn add_table(&mut self, path: &Path) -> Result<()> {
+        if source::is_remote(path) {
+            self.add_columns(source::read(path)?)
+        } else {
+            self.add_columns(File::open(path)?)
+        }
+    }
+
+    fn add_columns(&mut self, table: impl ChunkReader + 'static) -> Result<()> {
         const COLUMNS: [&str; 7] =
             ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
-        let table = Table::open(File::open(path)?, Texts::Views).map_err(|problem| anyhow!(problem))?;
+        let table = Table::open(table, Texts::Views).map_err(|problem| anyhow!(problem))?;
         if !table.has("status") {
             bail!("it has no column \"status\", so it is not the table of a shard");
         }

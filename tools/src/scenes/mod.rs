@@ -28,12 +28,16 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use loader::program::{self, Outcome, Progress};
+use loader::source;
 use serde_json::json;
 
 use self::caption::Caption;
 use self::classes::CLASSES;
 use self::draw::Scene;
-use crate::folder::NewFolder;
+use crate::folder;
+
+/// File with the counts by class; it is written last.
+const SCENES: &str = "scenes.json";
 
 /// A usual quality of images on the web. The textures stay visible at it.
 const JPEG_QUALITY: u8 = 92;
@@ -45,7 +49,7 @@ const JPEG_QUALITY: u8 = 92;
 /// DIR/captions.parquet (columns URL and TEXT, the input of `ingest download`) and DIR/scenes.json (counts by class).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Folder to write; it must be empty or not exist yet
+    /// Folder or address to write; it must be empty or not exist yet
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Number of scenes
@@ -78,7 +82,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let folder = NewFolder::create(&arguments.out)?;
+    let folder = folder::create(&arguments.out)?;
     for part in ["images", "masks"] {
         let part = folder.path().join(part);
         fs::create_dir(&part).with_context(|| format!("cannot create the folder {}", part.display()))?;
@@ -87,9 +91,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let summary = write_tables(arguments, folder.path(), &captions, &pixels)?;
     if let Some(path) = &arguments.sheet {
         let sheet = sheet::draw(arguments.seed, arguments.first_index, arguments.count, arguments.size);
-        files::replace(path, &sheet?).with_context(|| format!("cannot write {}", path.display()))?;
+        source::replace(path, sheet?)?;
     }
-    folder.publish()?;
+    folder.publish(SCENES)?;
     let (out, plural) = (arguments.out.display(), if arguments.count == 1 { "" } else { "s" });
     let mut text = format!("written to {out} ({} scene{plural})", arguments.count);
     if let Some(path) = &arguments.sheet {
@@ -278,7 +282,7 @@ fn write_tables(
         "chance": chance(&shares),
         "classes": classes,
     });
-    let path = folder.join("scenes.json");
+    let path = folder.join(SCENES);
     let text = serde_json::to_string_pretty(&summary)? + "\n";
     files::write_atomic(&path, text.as_bytes())
         .with_context(|| format!("cannot write {}", path.display()))?;

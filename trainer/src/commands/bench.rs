@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 use loader::program::UsageError;
+use loader::source;
 use serde_json::{Value, json};
 use trainer::bench::{Captions, measure};
 use trainer::device::Precision;
@@ -94,10 +95,14 @@ struct SyntheticArgs {
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
     if let Some(folder) = &args.trace {
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
+        source::create_folder(folder)?;
     }
     if let Some(which) = args.only {
-        let trace = args.trace.as_ref().map(|folder| folder.join(format!("{}.json", name(which))));
+        let target = args.trace.as_ref().map(|folder| folder.join(format!("{}.json", name(which))));
+        // libtorch writes to a local disk only.
+        let is_remote = target.as_deref().is_some_and(source::is_remote);
+        let local = std::env::temp_dir().join("simzss-trace.json");
+        let trace = if is_remote { Some(concepts::files::temporary_path(&local)) } else { target.clone() };
         let trace = trace.as_deref();
         let measured = if args.config.is_empty() {
             let synthetic = &args.synthetic;
@@ -108,6 +113,11 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
             let settings = Settings::read(&args.config, &[&args.overrides[..], &[objective]].concat())?;
             train::measure(&settings, args.warm_up, args.steps, trace)?
         };
+        if let (true, Some(made), Some(target)) = (is_remote, trace, &target) {
+            let sent = source::upload(made, target);
+            let _ = std::fs::remove_file(made);
+            sent?;
+        }
         println!("{}", serde_json::to_string(&measured)?);
         return Ok(serde_json::to_value(measured)?);
     }

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 use trainer::card::{self, CardSettings};
@@ -37,8 +36,7 @@ pub(crate) fn run(args: &CardArgs) -> anyhow::Result<Value> {
         results: args.results.clone(),
     };
     let text = card::write(&checkpoint, &settings)?;
-    concepts::files::replace(&args.out, text.as_bytes())
-        .with_context(|| format!("cannot write {}", args.out.display()))?;
+    loader::source::replace(&args.out, text.into_bytes())?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "results": args.results.len() }))
 }

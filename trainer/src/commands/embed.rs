@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::{anyhow, bail};
 use clap::Args;
-use concepts::foreign_files::read_text;
 use loader::pixels::centre_crop;
 use loader::program::UsageError;
+use loader::source;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::Checkpoint;
@@ -145,7 +145,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
 
 fn captions(args: &EmbedArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.text_file else { return Ok(args.text.clone()) };
-    let text = read_text(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = source::read_text(path)?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 

@@ -26,9 +26,9 @@ pub(crate) use weights::{ConvertArgs, WeightsArgs, run as weights, run_convert};
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use image::{GrayImage, RgbImage};
 use loader::program::UsageError;
+use loader::source;
 use trainer::picture;
 
 /// Long side of the images on a sheet, in pixels.
@@ -57,8 +57,7 @@ fn for_sheet(inputs: &[PathBuf]) -> anyhow::Result<Vec<(RgbImage, RgbImage)>> {
 fn write_png(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     page.write_to(&mut bytes, image::ImageFormat::Png)?;
-    concepts::files::write_atomic(path, bytes.get_ref())
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(source::write(path, bytes.into_inner())?)
 }
 
 /// The same for the only output of a command: what killed processes left of earlier attempts is removed.
@@ -71,8 +70,7 @@ fn write_sheet(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
 fn write_mask(mask: &GrayImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     mask.write_to(&mut bytes, image::ImageFormat::Png)?;
-    concepts::files::write_atomic(path, bytes.get_ref())
-        .with_context(|| format!("cannot write {}", path.display()))
+    Ok(source::write(path, bytes.into_inner())?)
 }
 
 /// The file name of an image, for titles.

@@ -8,6 +8,7 @@ use clap::Args;
 use concepts::files::{clear_leftovers, target_name};
 use image::GrayImage;
 use loader::program::{Progress, UsageError, interrupted};
+use loader::source;
 use serde_json::{Value, json};
 use trainer::picture;
 use trainer::segmentation::Segmentation;
@@ -47,10 +48,12 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
     let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
     if let Some(folder) = overlays[0].parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
+        source::create_folder(folder)?;
+        if !source::is_remote(folder) {
             // What killed processes left of files like those that are written below.
-            .and_then(|()| clear_leftovers(folder, is_png_or_json))
-            .with_context(|| format!("cannot write {}", folder.display()))?;
+            clear_leftovers(folder, is_png_or_json)
+                .with_context(|| format!("cannot write {}", folder.display()))?;
+        }
     }
     let mut progress = Progress::new("segmenting", "images", pictures.len() as u64);
     let (mut done, mut failed) = (Vec::new(), Vec::new());
@@ -155,7 +158,6 @@ fn one(
         "classes": found.classes,
     });
     let text = serde_json::to_string_pretty(&summary)? + "\n";
-    concepts::files::write_atomic(&scores_path, text.as_bytes())
-        .with_context(|| format!("cannot write {}", scores_path.display()))?;
+    source::write(&scores_path, text.into_bytes())?;
     Ok(summary)
 }

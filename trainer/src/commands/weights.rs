@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use loader::program::UsageError;
+use loader::source;
 use serde_json::{Value, json};
 use trainer::weights::Family;
 use trainer::weights::convert::convert;
-use trainer::weights::download::download;
+use trainer::weights::download::{Downloaded, download};
 use trainer::weights::published::{self, PUBLISHED};
 
 #[derive(Debug, Args)]
@@ -16,7 +17,7 @@ pub(crate) struct WeightsArgs {
     /// Published model to download, such as `dinov2_vitb14`; without it, all are listed.
     #[arg(group = "source")]
     name: Option<String>,
-    /// Download another file from this address.
+    /// Download another file from this address: https://, s3://, gs://, az:// or hf://.
     #[arg(long, value_name = "URL", group = "source")]
     from_url: Option<String>,
     /// Expected SHA-256 of the file in hexadecimal [default: the known hash of a published model, if there is one].
@@ -45,7 +46,8 @@ pub(crate) fn run(args: &WeightsArgs) -> anyhow::Result<Value> {
         None => PathBuf::from(file_name(url)?),
     };
     let expected = args.sha256.as_deref().or(known);
-    let done = download(url, &out, expected)?;
+    let done =
+        if source::is_remote(&out) { to_store(url, &out, expected)? } else { download(url, &out, expected)? };
     let checked = match (expected, done.was_there) {
         (Some(_), _) => "as expected",
         (None, true) => "unchanged since its download",
@@ -53,6 +55,28 @@ pub(crate) fn run(args: &WeightsArgs) -> anyhow::Result<Value> {
     };
     println!("{}: {} bytes, sha256 {} ({checked})", out.display(), done.bytes, done.sha256);
     Ok(serde_json::to_value(done)?)
+}
+
+/// Downloads to the folder for temporary files, and uploads the file and its hash from there.
+fn to_store(url: &str, out: &Path, expected: Option<&str>) -> anyhow::Result<Downloaded> {
+    let name =
+        out.file_name().ok_or_else(|| UsageError(format!("--out {} has no file name", out.display())))?;
+    let place = std::env::temp_dir().join("simzss-weights");
+    concepts::files::clear_leftovers_of(&place);
+    let (folder, _held) = concepts::files::temporary_folder(&place)
+        .with_context(|| format!("cannot create {}", place.display()))?;
+    let uploaded = || -> anyhow::Result<Downloaded> {
+        let file = folder.join(name);
+        let done = download(url, &file, expected)?;
+        for ending in ["", ".sha256"] {
+            let name = format!("{}{ending}", name.to_string_lossy());
+            source::upload(&folder.join(&name), &out.with_file_name(name))?;
+        }
+        Ok(Downloaded { path: out.to_owned(), ..done })
+    };
+    let done = uploaded();
+    let _ = std::fs::remove_dir_all(&folder);
+    done
 }
 
 /// The last part of the address, without the query.
@@ -87,7 +111,7 @@ const MAX_NAMED: usize = 5;
 
 pub(crate) fn run_convert(args: &ConvertArgs) -> anyhow::Result<Value> {
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot write {}", folder.display()))?;
+    source::create_folder(folder)?;
     let done = convert(&args.inputs, args.to, &args.out)?;
     println!("{}: {} tensors", args.out.display(), done.tensors);
     if !done.left_out.is_empty() {

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use concepts::foreign_files::read_text;
+use loader::source::read_text;
 
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 
 /// A class of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ fn first(text: &str) -> String {
 
 /// Reads a file of this form.
 pub fn read(path: &Path) -> Result<Vec<Class>> {
-    let classes = parse(&read_text(path).map_err(reading(path))?);
+    let classes = parse(&read_text(path)?);
     checked(classes).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 

@@ -6,6 +6,7 @@ mod segmentation;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use loader::source;
 use serde_json::{Value, json};
 
 pub use classification::{ClassificationArgs, RetrievalArgs};
@@ -15,7 +16,7 @@ pub(super) use segmentation::THRESHOLD;
 use super::table;
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision};
-use crate::error::{Error, Result, reading, writing};
+use crate::error::{Error, Result};
 use crate::model::{ClipSettings, Model};
 use crate::towers::{Activation, Dense};
 
@@ -134,8 +135,8 @@ impl TableArgs {
     fn run(&self, json: bool) -> Result<Value> {
         let mut results = Vec::new();
         for path in &self.results {
-            let path = if path.is_dir() { path.join(RESULT) } else { path.clone() };
-            let bytes = std::fs::read(&path).map_err(reading(&path))?;
+            let path = if source::is_folder(path)? { path.join(RESULT) } else { path.clone() };
+            let bytes = source::read(&path)?;
             let result: Value = serde_json::from_slice(&bytes).map_err(|e| Error::Invalid {
                 path: path.clone(),
                 problem: format!("is not a result file: {e}"),
@@ -147,7 +148,7 @@ impl TableArgs {
         }
         let tables = table::markdown(&results);
         if let Some(out) = &self.out {
-            concepts::files::replace(out, tables.as_bytes()).map_err(writing(out))?;
+            source::replace(out, tables.clone().into_bytes())?;
         }
         if !json {
             print!("{tables}");
@@ -162,11 +163,11 @@ const TABLE: &str = "table.md";
 
 /// Writes `result.json` and `table.md` to the folder `out`.
 fn write_results(out: &Path, results: &Value, tables: &str) -> Result<()> {
-    std::fs::create_dir_all(out).map_err(writing(out))?;
+    source::create_folder(out)?;
+    source::replace(&out.join(TABLE), tables.as_bytes().to_vec())?;
     let path = out.join(RESULT);
     let text = serde_json::to_vec_pretty(results)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    concepts::files::replace(&path, &text).map_err(writing(&path))?;
-    let path = out.join(TABLE);
-    concepts::files::replace(&path, tables.as_bytes()).map_err(writing(&path))
+    source::replace(&path, text)?;
+    Ok(source::replace(&out.join(TABLE), tables.as_bytes().to_vec())?)
 }

@@ -1,15 +1,15 @@
 //! Segmentation datasets on disk: the published ones, whose folder layout is detected, and folders of images with index masks.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, read_text};
+use concepts::foreign_files::is_apple_double;
+use loader::source;
 
 use super::classes::{self, Class};
 use super::masks::{Conversion, Table, without_background};
 pub use super::published_datasets::PUBLISHED;
 use super::published_datasets::{Layout, Published};
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 
 /// How the background class of a dataset is predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -191,10 +191,10 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
     let images: Vec<(String, String, PathBuf)> = match layout.list {
         Some(list) => {
             let path = root.join(list);
-            if !path.exists() {
+            if !source::exists(&path)? {
                 return Ok((Vec::new(), Vec::new()));
             }
-            let text = read_text(&path).map_err(reading(&path))?;
+            let text = source::read_text(&path)?;
             let keys = text.split_whitespace().map(str::to_owned);
             keys.map(|key| (String::new(), key.clone(), root.join(layout.image.replace("{}", &key))))
                 .collect()
@@ -202,10 +202,15 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
         None => scan(root, layout.image)?,
     };
     let (mut pairs, mut missing) = (Vec::new(), Vec::new());
-    for (folder, key, image) in images {
-        let mask = root.join(layout.mask.replace('*', &folder).replace("{}", &key));
+    let wanted: Vec<[PathBuf; 2]> = images
+        .into_iter()
+        .map(|(folder, key, image)| [image, root.join(layout.mask.replace('*', &folder).replace("{}", &key))])
+        .collect();
+    let found = source::existing(&wanted.concat())?;
+    for (files, found) in wanted.into_iter().zip(found.chunks(2)) {
         let absent: Vec<PathBuf> =
-            [&image, &mask].into_iter().filter(|path| !path.exists()).cloned().collect();
+            files.iter().zip(found).filter(|(_, exists)| !**exists).map(|(path, _)| path.clone()).collect();
+        let [image, mask] = files;
         if absent.is_empty() {
             pairs.push((image, mask));
         }
@@ -222,11 +227,14 @@ fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
     let suffix = name.trim_start_matches("{}");
     let folders: Vec<(String, PathBuf)> = match folder.strip_suffix("/*") {
         None => vec![(String::new(), root.join(folder))],
-        Some(parent) => entries(&root.join(parent))?,
+        Some(parent) => {
+            let inside = entries(&root.join(parent))?.into_iter();
+            inside.filter(|(.., is_folder)| *is_folder).map(|(name, path, _)| (name, path)).collect()
+        }
     };
     let mut found = Vec::new();
-    for (folder, path) in folders.into_iter().filter(|(_, path)| path.is_dir()) {
-        for (file, path) in entries(&path)? {
+    for (folder, path) in folders {
+        for (file, path, _) in entries(&path)? {
             let key = match suffix {
                 ".*" => file.rsplit_once('.').and_then(|(key, extension)| {
                     EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str()).then_some(key)
@@ -242,16 +250,16 @@ fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
     Ok(found)
 }
 
-/// Names and paths in a folder; empty if the folder does not exist.
-fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
-    if !folder.is_dir() {
+/// Names and paths in a folder, and which of them are folders; empty if the folder does not exist.
+fn entries(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>> {
+    if !source::is_remote(folder) && !folder.is_dir() {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(reading(folder))? {
-        let entry = entry.map_err(reading(folder))?;
-        if !is_apple_double(&entry.path()) {
-            found.push((entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    for (path, is_folder) in source::entries(folder)? {
+        if !is_apple_double(&path) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.push((name, path, is_folder));
         }
     }
     Ok(found)
@@ -259,6 +267,8 @@ fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn touch(root: &Path, paths: &[&str]) {

@@ -1,15 +1,15 @@
 //! Reads the images of a dataset, crops them to squares and joins them into batches.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use loader::pixels::{centre_crop, decode};
+use loader::source;
 use loader::tar::{Archive, Sample};
 use tch::Tensor;
 
 use super::image_datasets::{ImageDataset, Label, Source, invalid};
-use crate::error::{Result, reading};
+use crate::error::Result;
 
 /// An extension that some datasets of the CLIP benchmark use in addition to the usual ones.
 const NUMBERED_IMAGE: &str = "0.webp";
@@ -122,7 +122,7 @@ impl Batches<'_> {
         while images.len() < self.batch {
             let Some((bytes, what)) = self.work.next()? else { break };
             let (place, bytes) = match bytes {
-                Bytes::File(path) => (path.display().to_string(), fs::read(path).map_err(reading(path))?),
+                Bytes::File(path) => (path.display().to_string(), source::read(path)?.to_vec()),
                 Bytes::Read(place, bytes) => (place, bytes),
             };
             if let Label::Class(class) = what

@@ -2,12 +2,12 @@
 //! them, and captions as COCO JSON or JSON lines.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, read_text};
+use concepts::foreign_files::is_apple_double;
+use loader::source;
 
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 
 /// File extensions of images in class folders.
 const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
@@ -47,7 +47,7 @@ pub(super) fn invalid(path: &Path, problem: impl Into<String>) -> Error {
 
 /// Lines without empty lines at the end. Empty lines in between are kept, because the line number is the class number.
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = read_text(path).map_err(reading(path))?;
+    let text = source::read_text(path)?;
     Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
@@ -55,7 +55,7 @@ impl ImageDataset {
     /// A dataset with classes: WebDataset shards with `classnames.txt`, or one folder per class.
     pub fn classification(folder: &Path, split: &str) -> Result<Self> {
         let names = folder.join("classnames.txt");
-        let kind = fs::read_to_string(folder.join("dataset_type.txt")).unwrap_or_default();
+        let kind = text_if_there(&folder.join("dataset_type.txt"))?.unwrap_or_default();
         match kind.trim() {
             "" | "classification" => {}
             other => {
@@ -66,7 +66,7 @@ impl ImageDataset {
             Some(paths) => {
                 let templates = folder.join("zeroshot_classification_templates.txt");
                 let own = |line: String| line.replace("{c}", "{}");
-                let templates = if templates.exists() {
+                let templates = if source::exists(&templates)? {
                     Some(lines(&templates)?.into_iter().map(own).collect())
                 } else {
                     None
@@ -85,15 +85,21 @@ impl ImageDataset {
     /// Folders such as `val/n01440764/IMAGE.JPEG`; the classes are the folders, sorted by name.
     fn class_folders(folder: &Path, split: &str, names: &Path) -> Result<Self> {
         let root = [folder.join(split), folder.join("val"), folder.to_owned()];
-        let root =
-            root.iter().find(|root| root.is_dir()).ok_or_else(|| invalid(folder, "is not a folder"))?;
-        let mut folders: Vec<PathBuf> = entries(root)?.into_iter().filter(|path| path.is_dir()).collect();
+        let mut found = None;
+        for root in &root {
+            if found.is_none() && source::is_folder(root)? {
+                found = Some(root);
+            }
+        }
+        let root = found.ok_or_else(|| invalid(folder, "is not a folder"))?;
+        let folders = entries(root)?.into_iter().filter(|(_, is_folder)| *is_folder);
+        let mut folders: Vec<PathBuf> = folders.map(|(path, _)| path).collect();
         folders.sort();
         if folders.is_empty() {
             return Err(invalid(root, "contains neither shards nor one folder per class"));
         }
         let synsets = folders.len() == 1000 && folders.iter().all(|folder| name(folder).starts_with('n'));
-        let classes: Vec<String> = if names.exists() {
+        let classes: Vec<String> = if source::exists(names)? {
             lines(names)?
         } else if synsets {
             IMAGENET.lines().map(str::to_owned).collect()
@@ -112,7 +118,7 @@ impl ImageDataset {
         let mut files = Vec::new();
         for (class, folder) in folders.iter().enumerate() {
             let mut images: Vec<PathBuf> =
-                entries(folder)?.into_iter().filter(|path| is_image(path)).collect();
+                entries(folder)?.into_iter().map(|(path, _)| path).filter(|path| is_image(path)).collect();
             images.sort();
             files.extend(images.into_iter().map(|path| (path, Label::Class(class))));
         }
@@ -130,7 +136,7 @@ impl ImageDataset {
     /// Captions from a file, COCO JSON or JSON lines with `file` and `captions`, and images in a folder. Only the first `most`
     /// captions of an image are used.
     pub fn captions(file: &Path, images: &Path, most: usize) -> Result<Self> {
-        let text = read_text(file).map_err(reading(file))?;
+        let text = source::read_text(file)?;
         let wrong = |e: serde_json::Error| invalid(file, format!("is not a file of captions: {e}"));
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         if file.extension().is_some_and(|extension| extension == "jsonl") {
@@ -149,13 +155,14 @@ impl ImageDataset {
             found.extend(coco.images.into_iter().map(captions));
         }
         let mut files = Vec::new();
-        for (name, mut captions) in found {
+        let paths: Vec<PathBuf> = found.iter().map(|(name, _)| images.join(name)).collect();
+        let exist = source::existing(&paths)?;
+        for (((name, mut captions), path), exists) in found.into_iter().zip(paths).zip(exist) {
             captions.truncate(most);
-            let path = images.join(&name);
             if captions.is_empty() {
                 return Err(invalid(file, format!("has no caption for {name}")));
             }
-            if !path.exists() {
+            if !exists {
                 return Err(invalid(
                     &path,
                     format!("is missing, but {} has captions for it", file.display()),
@@ -208,27 +215,35 @@ fn is_image(path: &Path) -> bool {
     path.extension().is_some_and(|e| EXTENSIONS.contains(&e.to_string_lossy().to_ascii_lowercase().as_str()))
 }
 
-fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder).map_err(reading(folder))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading(folder)));
-    paths.filter(|path| !path.as_ref().is_ok_and(|path| is_apple_double(path))).collect()
+/// Paths in a folder, and which of them are folders.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
+    let entries = source::entries(folder)?.into_iter();
+    Ok(entries.filter(|(path, _)| !is_apple_double(path)).collect())
+}
+
+fn text_if_there(path: &Path) -> Result<Option<String>> {
+    match source::read_text(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if source::is_missing(&error) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Shards of a split, sorted by number: as many as `nshards.txt` says, or all.
 fn shards(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
     let inside = folder.join(split);
-    let root = if inside.is_dir() { inside } else { folder.to_owned() };
-    if !root.is_dir() {
+    let root = if source::is_folder(&inside)? { inside } else { folder.to_owned() };
+    if !source::is_folder(&root)? {
         return Err(invalid(folder, "is not a folder"));
     }
     let number = |path: &PathBuf| {
         loader::shard::stem(path).map(|stem| (stem.parse::<u64>().unwrap_or(u64::MAX), stem.to_owned()))
     };
-    let mut paths: Vec<PathBuf> = entries(&root)?.into_iter().filter(|path| number(path).is_some()).collect();
+    let inside = entries(&root)?.into_iter().map(|(path, _)| path);
+    let mut paths: Vec<PathBuf> = inside.filter(|path| number(path).is_some()).collect();
     paths.sort_by_key(number);
     let counted = root.join("nshards.txt");
-    if counted.exists() {
-        let text = fs::read_to_string(&counted).map_err(reading(&counted))?;
+    if let Some(text) = text_if_there(&counted)? {
         let count: usize = text
             .trim()
             .parse()

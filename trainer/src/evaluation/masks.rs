@@ -1,13 +1,12 @@
 //! Reads masks as the datasets publish them, and converts their values to labels.
 
-use std::fs::File;
-use std::io::BufReader;
+use std::io::Cursor;
 use std::path::Path;
 
 use png::{BitDepth, ColorType, Decoder, Limits, Transformations};
 
 use super::confusion::IGNORED;
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 
 /// Maximum memory for decoding a mask: far more than any published mask needs.
 const DECODER_MEMORY: usize = 512 << 20;
@@ -119,7 +118,7 @@ pub fn read(path: &Path, table: &Table) -> Result<Mask> {
 fn read_indices(path: &Path) -> Result<Mask> {
     let invalid = |problem: String| Error::Invalid { path: path.to_owned(), problem };
     let unreadable = |e: png::DecodingError| invalid(format!("cannot be decoded as PNG: {e}"));
-    let file = BufReader::new(File::open(path).map_err(reading(path))?);
+    let file = Cursor::new(loader::source::read(path)?);
     let mut decoder = Decoder::new_with_limits(file, Limits { bytes: DECODER_MEMORY });
     // Palette indices instead of colours; values of less than 8 bits stay packed.
     decoder.set_transformations(Transformations::IDENTITY);
@@ -166,6 +165,8 @@ fn unpack(row: &[u8], bits: usize, width: u32) -> impl Iterator<Item = u8> + '_ 
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]

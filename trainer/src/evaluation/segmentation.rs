@@ -14,7 +14,7 @@ use super::confusion::{ClassScore, Confusion};
 use super::datasets::{Background, SegmentationDataset};
 use super::labels::{self, Rule};
 use super::masks::{self, Mask};
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 use crate::segmenter::Segmenter;
 
 /// How scores become labels, and the sizes of batches.
@@ -207,6 +207,6 @@ fn read_sample(set: &SegmentationDataset, at: usize) -> Result<Sample> {
 
 /// Decodes an image, with the size limits of the loader.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(reading(path))?;
+    let bytes = loader::source::read(path)?;
     loader::pixels::decode(&bytes).map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use concepts::foreign_files::is_apple_double;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use loader::source;
 
 use crate::error::{Error, Result, reading};
 
@@ -80,21 +81,24 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
 /// Reads an image file with [`photograph`] and the default limits.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let limits = Limits::default();
-    let decoded = if fs::metadata(path).map_err(reading(path))?.len() > limits.bytes {
+    let file = source::Source::open(path)?;
+    let decoded = if file.len() > limits.bytes {
         Err(format!("is larger than {} MB", limits.bytes >> 20))
     } else {
-        photograph(&fs::read(path).map_err(reading(path))?, &limits)
+        photograph(&file.read(0, file.len())?, &limits)
     };
     decoded.map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 
 /// The image files of some inputs: files, folders (jpg, png and webp files directly in them), and patterns such as
-/// `photos/**/*.jpg`. Each file appears once; the files of an input are sorted by name.
+/// `photos/**/*.jpg`, on disk or at addresses. Each file appears once; the files of an input are sorted by name.
 pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for input in inputs {
-        let mut found = if input.is_dir() {
+        let mut found = if source::is_remote(input) {
+            remote(input)?
+        } else if input.is_dir() {
             let entries = fs::read_dir(input).map_err(reading(input))?;
             let paths: std::io::Result<Vec<PathBuf>> = entries.map(|entry| entry.map(|e| e.path())).collect();
             paths
@@ -107,7 +111,8 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         } else {
             matches(input)?
         };
-        if found.is_empty() && input.is_dir() {
+        let is_folder = input.is_dir() || source::is_remote(input);
+        if found.is_empty() && is_folder {
             let problem = "contains no jpg, png or webp".to_owned();
             return Err(Error::Invalid { path: input.clone(), problem });
         }
@@ -118,6 +123,29 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         out.extend(found.into_iter().filter(|path| seen.insert(path.clone())));
     }
     Ok(out)
+}
+
+/// The images at an address: a file, a folder, or a pattern.
+fn remote(input: &Path) -> Result<Vec<PathBuf>> {
+    let text = input.to_string_lossy();
+    if let Some(special) = text.find(['*', '?', '[']) {
+        let invalid = |e: glob::PatternError| Error::Invalid {
+            path: input.to_owned(),
+            problem: format!("is not a valid pattern: {e}"),
+        };
+        let pattern = glob::Pattern::new(&text).map_err(invalid)?;
+        let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
+        let below = text[..special].rsplit_once('/').map_or("", |(folder, _)| folder);
+        let files = source::list_all(Path::new(below))?.into_iter();
+        return Ok(files
+            .filter(|file| pattern.matches_path_with(file, options) && is_picture(file))
+            .collect());
+    }
+    if is_picture(input) {
+        return Ok(vec![input.to_owned()]);
+    }
+    let files = source::list(input)?.into_iter();
+    Ok(files.filter(|path| is_picture(path) && !is_apple_double(path)).collect())
 }
 
 fn matches(pattern: &Path) -> Result<Vec<PathBuf>> {

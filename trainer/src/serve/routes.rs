@@ -193,7 +193,7 @@ async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Resu
         path.ok_or_else(|| Refused(StatusCode::NOT_FOUND, "this example does not exist".to_owned()))?;
     let bytes = tokio::task::spawn_blocking({
         let path = path.clone();
-        move || std::fs::read(path)
+        move || loader::source::read(&path)
     });
     match bytes.await {
         Ok(Ok(bytes)) => {

@@ -1,10 +1,11 @@
 //! Reads settings files and `--set section.key=value`, and says which key or value is wrong.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
+use loader::source;
+
 use super::Settings;
-use crate::error::{Error, Result, reading};
+use crate::error::{Error, Result};
 
 /// Where a reader of an error message finds all settings.
 const REFERENCE: &str = "docs/settings.md lists all settings";
@@ -15,7 +16,7 @@ impl Settings {
     pub fn read(paths: &[PathBuf], overrides: &[String]) -> Result<Self> {
         let mut table = toml::Table::new();
         for path in paths {
-            let text = fs::read_to_string(path).map_err(reading(path))?;
+            let text = source::read_text(path)?;
             // Checked before it is merged, so that an error names the file and the line.
             toml::from_str::<Self>(&text).map_err(|error| in_file(path, &text, &error))?;
             merge(&mut table, text.parse().map_err(|error| in_file(path, &text, &error))?);
@@ -213,6 +214,8 @@ fn distance(a: &str, b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::losses::Target;
     use crate::objective::{Objective, Query, Scope, Tokens};

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use loader::program::{self, Progress};
-use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
+use loader::source::is_remote;
+use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
 
@@ -40,6 +41,9 @@ pub struct Downloaded {
 pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloaded> {
     if out.exists() {
         return there_already(out, expected);
+    }
+    if is_remote(Path::new(url)) && !url.starts_with("http") {
+        return copy(Path::new(url), out, expected);
     }
     let part = beside(out, "part");
     let mut file = OpenOptions::new()
@@ -88,6 +92,26 @@ pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloa
     let sums = beside(out, "sha256");
     concepts::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
     Ok(Downloaded { path: out.to_owned(), bytes, sha256: found, resumed_from, was_there: false })
+}
+
+/// The same from an address in a store or on the hub, without resuming.
+fn copy(from: &Path, out: &Path, expected: Option<&str>) -> Result<Downloaded> {
+    let part = beside(out, "part");
+    loader::source::download(from, &part)?;
+    let found = sha256(&part)?;
+    if let Some(expected) = expected.filter(|expected| !expected.eq_ignore_ascii_case(&found)) {
+        forget(&part)?;
+        let problem = format!(
+            "its SHA-256 is {found} instead of {expected}: it is not the expected file and was removed"
+        );
+        return Err(Error::Invalid { path: from.to_owned(), problem });
+    }
+    fs::rename(&part, out).map_err(writing(out))?;
+    let name = out.file_name().unwrap_or_default().to_string_lossy();
+    let sums = beside(out, "sha256");
+    concepts::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
+    let bytes = fs::metadata(out).map_err(reading(out))?.len();
+    Ok(Downloaded { path: out.to_owned(), bytes, sha256: found, resumed_from: 0, was_there: false })
 }
 
 /// An existing file is accepted if it has the expected hash, or the hash that was stored after its download.
@@ -168,6 +192,10 @@ impl Transfer<'_> {
         let version = fs::read_to_string(&version_file).unwrap_or_default();
         let mut start = self.length()?;
         let mut request = client.get(self.url);
+        // On a redirect to another host, reqwest removes the header.
+        if let Some(token) = loader::source::authorization(self.url) {
+            request = request.header(AUTHORIZATION, token);
+        }
         if start > 0 && !version.is_empty() {
             request = request.header(RANGE, format!("bytes={start}-")).header(IF_RANGE, &version);
         }

@@ -12,11 +12,12 @@ pub use families::Family;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use concepts::files::AtomicFile;
+use loader::source;
 use safetensors::tensor::{Dtype, SafeTensorError, View, serialize_to_file};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
@@ -138,14 +139,15 @@ pub fn family(path: &Path) -> Result<Family> {
 pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let problem = |problem: String| Error::Weights { path: path.to_owned(), problem };
     let mut start = Vec::new();
-    File::open(path).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(reading(path))?;
+    let file = source::local_copy(path)?;
+    File::open(&file).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(reading(path))?;
     match start[..] {
-        [b'P', b'K', ..] => torch_file::read(path),
+        [b'P', b'K', ..] => torch_file::read(path, &file),
         [0x80, 2..=5, b'\x8a' | b'c' | b'}' | b']', ..] => Err(problem(
             "is in the format of PyTorch before 1.6, or another pickle; load it with PyTorch (only if you trust the file) and save it again".to_owned(),
         )),
         _ => {
-            let named = Tensor::read_safetensors(path).map_err(|error| {
+            let named = Tensor::read_safetensors(&file).map_err(|error| {
                 let error = error.to_string();
                 problem(format!(
                     "is neither a PyTorch nor a safetensors file, or it is damaged: {}",
@@ -158,8 +160,17 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 }
 
 /// Writes tensors as a safetensors file, which appears under its final name when it is complete. What killed processes left
-/// of earlier attempts is removed.
+/// of earlier attempts is removed. For an address it is first written to the folder for temporary files.
 pub fn write(path: &Path, named: &[(String, Tensor)]) -> Result<()> {
+    if source::is_remote(path) {
+        let place = std::env::temp_dir().join("simzss-weights");
+        concepts::files::clear_leftovers_of(&place);
+        let (folder, _held) = concepts::files::temporary_folder(&place).map_err(writing(&place))?;
+        let made = folder.join(path.file_name().unwrap_or_default());
+        let done = write(&made, named).and_then(|()| Ok(source::upload(&made, path)?));
+        let _ = fs::remove_dir_all(&folder);
+        return done;
+    }
     let stored: Vec<(&str, Stored)> = named
         .iter()
         .map(|(name, tensor)| Ok((name.as_str(), Stored::new(path, tensor)?)))
@@ -226,7 +237,7 @@ impl View for Stored {
 
 /// SHA-256 of a file in hexadecimal. A checkpoint stores that of its frozen vision tower.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(reading(path))?;
+    let mut file = File::open(source::local_copy(path)?).map_err(reading(path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

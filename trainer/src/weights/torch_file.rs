@@ -24,10 +24,10 @@ const MAX_SHARED: u64 = 8;
 /// Maximum size of a pickle in bytes; those of published checkpoints are below 1 MiB.
 const MAX_PICKLE: u64 = 64 << 20;
 
-/// Reads all tensors of the state dict, on the CPU.
-pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+/// Reads all tensors of the state dict of `file`, on the CPU; `path` is its name in errors.
+pub(super) fn read(path: &Path, file: &Path) -> Result<BTreeMap<String, Tensor>> {
     let problem = |problem: String| Error::Weights { path: path.to_owned(), problem };
-    let file = File::open(path).map_err(reading(path))?;
+    let file = File::open(file).map_err(reading(path))?;
     let length = file.metadata().map_err(reading(path))?.len();
     let mut archive = ZipArchive::new(BufReader::new(file))
         .map_err(|e| problem(format!("is not a complete PyTorch file: {e}; download it again")))?;

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use loader::source;
 use serde_json::{Value, json};
 
 use super::super::image_datasets::ImageDataset;
@@ -43,7 +44,9 @@ impl ImageArgs {
     /// The split of a dataset; an error if it has no folder for the one that was asked for.
     fn split(&self, folder: &Path) -> Result<&str> {
         match self.split.as_deref() {
-            Some(split) if !folder.join(split).is_dir() => Err(Error::Missing { path: folder.join(split) }),
+            Some(split) if !source::is_folder(&folder.join(split))? => {
+                Err(Error::Missing { path: folder.join(split) })
+            }
             split => Ok(split.unwrap_or(SPLIT)),
         }
     }
@@ -160,7 +163,7 @@ impl RetrievalArgs {
         args.model.check()?;
         let set = match &self.folder {
             Some(images) => ImageDataset::captions(&self.data, images, self.captions.max(1))?,
-            None if self.data.is_file() => {
+            None if self.data.is_file() || is_remote_file(&self.data) => {
                 return Err(Error::Usage(format!(
                     "{} is a file of captions; add --images DIR, the folder of its images",
                     self.data.display()
@@ -187,4 +190,10 @@ impl RetrievalArgs {
         }
         Ok(result)
     }
+}
+
+/// Whether an address is that of a file of captions, by its extension.
+fn is_remote_file(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default();
+    source::is_remote(path) && (extension == "json" || extension == "jsonl")
 }

@@ -4,7 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use concepts::foreign_files::read_text;
+use loader::source;
 use serde_json::{Value, json};
 
 use super::super::classes::{self, ClassNames};
@@ -14,7 +14,7 @@ use super::super::segmentation::{DecisionSettings, SegmentationScores, WorstImag
 use super::super::table;
 use super::{EvalModelArgs, write_results};
 use crate::class_vectors::ClassVectors;
-use crate::error::{Error, Result, encoding, writing};
+use crate::error::{Error, Result, encoding};
 use crate::picture;
 use crate::segmenter::{Segmenter, WINDOW_BATCH};
 use crate::templates;
@@ -247,7 +247,9 @@ impl SegmentationArgs {
         match (&self.class_file, &self.classes) {
             (Some(path), _) => classes::read(path).map(Some),
             // The former meaning of this option, which still works.
-            (None, Some(list)) if Path::new(list).is_file() => classes::read(Path::new(list)).map(Some),
+            (None, Some(list)) if Path::new(list).is_file() || source::is_remote(Path::new(list)) => {
+                classes::read(Path::new(list)).map(Some)
+            }
             (None, Some(list)) => match classes::checked(classes::parse(&list.replace(',', "\n"))) {
                 Ok(classes) => Ok(Some(classes)),
                 Err(problem) => Err(Error::Setting { name: "--classes".to_owned(), problem }),
@@ -259,7 +261,7 @@ impl SegmentationArgs {
 
 /// Number of classes of the dataset that the vocabulary file contains; `None` if the file does not exist any more.
 fn covered(set: &SegmentationDataset, names: &Value) -> Option<usize> {
-    let text = read_text(Path::new(names.as_str()?)).ok()?;
+    let text = source::read_text(Path::new(names.as_str()?)).ok()?;
     let bank: std::collections::HashSet<String> = text.lines().map(concepts::canonical).collect();
     let known =
         |class: &&classes::Class| class.words.iter().any(|word| bank.contains(&concepts::canonical(word)));
@@ -289,7 +291,7 @@ fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<
     if low.is_empty() {
         return Ok(());
     }
-    std::fs::create_dir_all(folder).map_err(writing(folder))?;
+    source::create_folder(folder)?;
     let names: Vec<String> = set.classes.iter().map(|class| class.name.clone()).collect();
     for (number, image) in low.iter().enumerate() {
         let photo = read_image(&image.image)?;
@@ -299,7 +301,7 @@ fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<
             let mut bytes = Cursor::new(Vec::new());
             let page = picture::overlay(&photo, labels, &names)?;
             page.write_to(&mut bytes, image::ImageFormat::Png).map_err(encoding(&path))?;
-            concepts::files::replace(&path, bytes.get_ref()).map_err(writing(&path))?;
+            source::replace(&path, bytes.into_inner())?;
         }
     }
     Ok(())
