@@ -52,17 +52,10 @@ impl Place {
         self.folder.path().join(name)
     }
 
-    /// The command `trainer ..`, run in this folder.
-    fn trainer(&self, folder: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(program("trainer"));
-        command.args(arguments).current_dir(folder);
-        command
-    }
-
     /// A run of so many steps in the folder `run`; its folder has no name that differs from run to run.
     fn train(&self, folder: &Path, steps: u32, more: &[&str]) -> Command {
         let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
-        let mut command = self.trainer(folder, &["train", "--config", text(&preset)]);
+        let mut command = trainer(folder, &["train", "--config", text(&preset)]);
         for setting in [
             "out=run".to_owned(),
             format!("steps={steps}"),
@@ -88,6 +81,13 @@ impl Place {
         command.args(more);
         command
     }
+}
+
+/// The command `trainer ..`, run in this folder.
+fn trainer(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program("trainer"));
+    command.args(arguments).current_dir(folder);
+    command
 }
 
 fn complete(mut command: Command, about: &str) {
@@ -194,10 +194,9 @@ fn the_trainers_files_are_the_same_wherever_a_command_stopped() {
     };
     let files = || {
         let run = &text(&finished.join("run")).to_owned();
-        let export =
-            |folder: &Path| place.trainer(folder, &["export", "--checkpoint", run, "--out", "export"]);
+        let export = |folder: &Path| trainer(folder, &["export", "--checkpoint", run, "--out", "export"]);
         let convert = |folder: &Path| {
-            place.trainer(folder, &["convert", tower, "--to", "timm", "--out", "out/timm.safetensors"])
+            trainer(folder, &["convert", tower, "--to", "timm", "--out", "out/timm.safetensors"])
         };
         stopped_anywhere("export", empty, &place.at("exported"), &export, &|folder| Some(export(folder)));
         stopped_anywhere("convert", empty, &place.at("converted"), &convert, &|folder| Some(convert(folder)));
@@ -205,7 +204,7 @@ fn the_trainers_files_are_the_same_wherever_a_command_stopped() {
         let cache = |folder: &Path| {
             let mut arguments = vec!["cache", "--shards", shards, "--vision", tower, "--size", "16"];
             arguments.extend(["--out", "features", "--threads", "1"]);
-            place.trainer(folder, &arguments)
+            trainer(folder, &arguments)
         };
         stopped_anywhere("cache", empty, &place.at("cached"), &cache, &|folder| {
             (!folder.join("features").exists()).then(|| cache(folder))
