@@ -7,9 +7,9 @@ mod buffer_pool;
 mod decode;
 mod encode;
 mod exif;
+mod exif_block;
 mod hash;
 mod resize;
-mod segments;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,6 +1,7 @@
 //! The index of a shard: key, image position and caption of each sample. Takes about 50 bytes per sample, plus the
 //! texts.
 
+use std::cell::Cell;
 use std::io::{self, BufReader};
 use std::path::Path;
 
@@ -36,6 +37,8 @@ pub struct Index {
     keys: Strings,
     images: Vec<Option<ByteRange>>,
     captions: Captions,
+    /// Whether the tar was read to its end and has no mark there.
+    pub(crate) without_end: bool,
 }
 
 #[derive(Debug)]
@@ -70,12 +73,15 @@ impl Index {
         cache: Option<&Cache>,
     ) -> Result<Self, Error> {
         let extension = captions.extension();
+        let without_end = Cell::new(false);
         let located = || -> Result<Vec<Located>, Error> {
-            Ok(archive.samples()?.iter().map(|sample| located(sample, extension)).collect())
+            let (samples, has_end) = archive.samples_and_end()?;
+            without_end.set(!has_end);
+            Ok(samples.iter().map(|sample| located(sample, extension)).collect())
         };
         // The table has positions of the images only.
         let table = if *captions == CaptionSource::Text { Self::from_table(archive)? } else { None };
-        let index = match (table, cache) {
+        let mut index = match (table, cache) {
             (Some(index), _) => index,
             (None, None) => Self::from_places(&located()?),
             (None, Some(cache)) => {
@@ -89,6 +95,7 @@ impl Index {
                 Self::from_places(&places)
             }
         };
+        index.without_end = without_end.get();
         if let Some(count) = count_from_stats(archive.path())?
             && count as usize != index.len()
         {
@@ -138,6 +145,7 @@ impl Index {
             keys: places.iter().map(|(key, ..)| key.as_str()).collect(),
             images: places.iter().map(|&(_, image, _)| image).collect(),
             captions: Captions::InTar(places.iter().map(|&(.., caption)| caption).collect()),
+            without_end: false,
         }
     }
 
@@ -172,6 +180,7 @@ impl Index {
             keys: rows.iter().map(|row| row.key.as_str()).collect(),
             images: rows.iter().map(|row| Some((row.offset, row.length))).collect(),
             captions: Captions::InTable(rows.iter().map(|row| row.caption.as_str()).collect()),
+            without_end: false,
         }))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use concepts::sidecar::Sidecar;
@@ -36,6 +36,8 @@ pub(crate) struct Store {
     /// For each shard that was opened, a hash of its length and date: a shard that was closed must not have changed
     /// when it is opened again.
     versions: Mutex<HashMap<u32, u64>>,
+    /// Shards whose tar has no mark of its end, while no other file tells how many samples they had.
+    without_end: Mutex<Vec<u32>>,
 }
 
 #[derive(Debug)]
@@ -56,7 +58,15 @@ impl Store {
         cache: Option<Cache>,
     ) -> Self {
         let open = Open { capacity: MAX_OPEN, clock: 0, entries: HashMap::new() };
-        Self { shards, mentions, captions, cache, open: Mutex::new(open), versions: Mutex::default() }
+        let (versions, without_end) = (Mutex::default(), Mutex::default());
+        Self { shards, mentions, captions, cache, open: Mutex::new(open), versions, without_end }
+    }
+
+    /// The counted shards that may have been cut between two members, which nothing tells for certain.
+    pub(crate) fn perhaps_cut(&self) -> Vec<&Path> {
+        let mut found = lock(&self.without_end).clone();
+        found.sort_unstable();
+        found.into_iter().map(|shard| self.shards[shard as usize].as_path()).collect()
     }
 
     /// The list of shards.
@@ -92,7 +102,13 @@ impl Store {
     pub(crate) fn count(&self, shard: u32) -> Result<u32, Error> {
         match crate::index::count_from_stats(&self.shards[shard as usize])? {
             Some(count) => Ok(count),
-            None => Ok(self.get(shard)?.index.len() as u32),
+            None => {
+                let index = &self.get(shard)?.index;
+                if index.without_end {
+                    lock(&self.without_end).push(shard);
+                }
+                Ok(index.len() as u32)
+            }
         }
     }
 

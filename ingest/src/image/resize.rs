@@ -5,8 +5,8 @@ use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
-use super::area;
-use super::decode::Pixels;
+use super::decode::{Pixels, undecodable};
+use super::{area, buffer_pool};
 use crate::sample::Problem;
 
 /// Which side is resized to `size`, and how the image becomes a square, if it does.
@@ -105,7 +105,8 @@ impl Plan {
 
 /// Enlarges with the Lanczos3 filter.
 fn enlarge(pixels: &Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
-    let data = vec![0; width as usize * height as usize * pixels.channels];
+    let data = buffer_pool::take(width as usize * height as usize * pixels.channels)
+        .map_err(|refusal| undecodable(&refusal))?;
     let mut target = Pixels { width, height, channels: pixels.channels, data };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
     resample(&mut Resizer::new(), pixels, &mut target, &options)?;

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Cursor;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::is_apple_double;
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use concepts::foreign_files::{is_apple_double, read_regular};
+use image::{DynamicImage, RgbImage};
+use loader::formats::{EXTENSIONS, ImageFile, to_rgb};
 
 use crate::error::{Error, Result, reading};
 
@@ -50,29 +50,20 @@ impl Limits {
     }
 }
 
-/// Decodes a jpeg, png or webp file and applies its EXIF orientation.
+/// Decodes an image of any of the [`loader::formats`] and applies its EXIF orientation.
 ///
 /// # Errors
 /// Why this cannot be decoded, as the rest of a sentence. Sizes are checked in the header, before decoding.
 pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage, String> {
-    const NO_IMAGE: &str = "is not a jpeg, png or webp image";
     if bytes.len() as u64 > limits.bytes {
         return Err(format!("is larger than {} MB", limits.bytes >> 20));
     }
-    let reader = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string());
-    if reader()?.format().is_none() {
-        return Err(NO_IMAGE.to_owned());
-    }
-    let mut decoder = reader()?.into_decoder().map_err(|e| format!("{NO_IMAGE}: {e}"))?;
-    let (width, height) = decoder.dimensions();
+    let unreadable = |refusal| format!("is not an image that can be read: {refusal}");
+    let file = ImageFile::open(bytes).map_err(unreadable)?;
+    let (width, height) = file.size;
     limits.check(width, height)?;
-    // If the EXIF data cannot be read, the image is not rotated.
-    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
-    // In some WebP and PNG files the block has the prefix that it has in a JPEG.
-    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
-    let orientation = Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
-    drop(decoder);
-    let mut picture = DynamicImage::ImageRgb8(loader::pixels::decode(bytes)?);
+    let orientation = file.orientation();
+    let mut picture = DynamicImage::ImageRgb8(file.decode().and_then(to_rgb).map_err(unreadable)?);
     picture.apply_orientation(orientation);
     Ok(picture.into_rgb8())
 }
@@ -80,15 +71,17 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
 /// Reads an image file with [`photograph`] and the default limits.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let limits = Limits::default();
-    let decoded = if fs::metadata(path).map_err(reading(path))?.len() > limits.bytes {
-        Err(format!("is larger than {} MB", limits.bytes >> 20))
-    } else {
-        photograph(&fs::read(path).map_err(reading(path))?, &limits)
+    let decoded = match read_regular(path, limits.bytes) {
+        Ok(bytes) => photograph(&bytes, &limits),
+        Err(error) if error.kind() == ErrorKind::FileTooLarge => {
+            Err(format!("is larger than {} MB", limits.bytes >> 20))
+        }
+        Err(error) => return Err(reading(path)(error)),
     };
     decoded.map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 
-/// The image files of some inputs: files, folders (jpg, png and webp files directly in them), and patterns such as
+/// The image files of some inputs: files, folders (the image files directly in them), and patterns such as
 /// `photos/**/*.jpg`. Each file appears once; the files of an input are sorted by name.
 pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
@@ -108,7 +101,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             matches(input)?
         };
         if found.is_empty() && input.is_dir() {
-            let problem = "contains no jpg, png or webp".to_owned();
+            let problem = "contains no images (jpg, png, webp, gif, bmp, tiff)".to_owned();
             return Err(Error::Invalid { path: input.clone(), problem });
         }
         if found.is_empty() {
@@ -129,11 +122,13 @@ fn matches(pattern: &Path) -> Result<Vec<PathBuf>> {
 
 fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    ["jpg", "jpeg", "png", "webp"].contains(&extension.as_str())
+    EXTENSIONS.contains(&extension.as_str())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
     use image::Rgb;
 
@@ -170,7 +165,7 @@ mod tests {
         bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
         assert!(photograph(&bomb, &Limits::default()).is_err());
         assert!(photograph(b"GIF89a and more", &limits).is_err());
-        assert!(photograph(b"", &limits).unwrap_err().contains("not a jpeg"));
+        assert!(photograph(b"", &limits).unwrap_err().contains("0 bytes"));
     }
 
     #[test]
