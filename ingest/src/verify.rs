@@ -169,7 +169,7 @@ fn is_in_use(path: &Path) -> bool {
 /// Checks one shard. Of several problems in the same file only the first is reported.
 fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
     let archive = Archive::open(path).map_err(|error| error.to_string())?;
-    let samples = archive.samples().map_err(|error| error.to_string())?;
+    let (samples, has_end) = archive.samples_and_end().map_err(|error| error.to_string())?;
     report.samples += samples.len() as u64;
     for sample in &samples {
         if sample.image().is_none() {
@@ -195,7 +195,12 @@ fn verify_shard(path: &Path, report: &mut Report) -> Result<(), String> {
     if !table_path.exists() {
         return match stats {
             // Shards of other tools have neither table nor statistics.
-            None => Ok(()),
+            None if has_end => Ok(()),
+            None => {
+                let problem = "has no mark of the end of a tar, and neither table nor statistics: it may have been cut between \
+                               two samples; compare its size with that of the original";
+                Err(format!("{}: {problem}", path.display()))
+            }
             Some(_) => Err(format!("{} (the table of this shard) does not exist", table_path.display())),
         };
     }

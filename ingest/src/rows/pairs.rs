@@ -1,20 +1,23 @@
 //! A folder of images, each with its caption in a `.txt` file of the same name in the same folder.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, without_byte_order_mark};
+use concepts::foreign_files::{is_apple_double, read_regular, without_byte_order_mark};
+use loader::formats::{EXTENSIONS, UNREAD_EXTENSIONS};
 
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
-/// Extensions of the images that are looked for.
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "avif", "heic", "heif"];
+/// Maximum size of a caption file, bytes. No caption of an image is longer.
+const MAX_CAPTION_BYTES: u64 = 1 << 20;
 
 pub(super) struct PairRows {
     folder: PathBuf,
+    /// The same path with symbolic links resolved.
+    canonical: PathBuf,
     /// Paths relative to the folder, in sorted order.
     images: std::vec::IntoIter<PathBuf>,
     total: u64,
@@ -45,32 +48,45 @@ impl PairRows {
         if images.is_empty() {
             return Err(Error::input(
                 folder,
-                "no images (jpg, png, webp, gif) in this folder; for a folder of tables give --images",
+                "no images (jpg, png, webp, gif, bmp, tiff) in this folder; for a folder of tables give --images",
             ));
         }
         images.sort();
         let total = images.len() as u64;
-        Ok(Self { folder: folder.to_owned(), images: images.into_iter(), total, captioned })
+        let canonical = folder.canonicalize().map_err(Error::file("read", folder))?;
+        Ok(Self { folder: folder.to_owned(), canonical, images: images.into_iter(), total, captioned })
     }
 
     /// The caption of an image, or why it has none.
     fn caption(&self, image: &Path) -> (Option<String>, Option<Problem>) {
-        match fs::read(self.folder.join(image).with_extension("txt")) {
+        match self.read_inside(&self.folder.join(image).with_extension("txt")) {
             Ok(bytes) => {
                 let (caption, valid) = text(without_byte_order_mark(&bytes).trim_ascii());
                 (Some(caption), (!valid).then(|| Problem::read("caption is not UTF-8")))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                (None, Some(Problem::read("no caption file (.txt with the same name)")))
-            }
-            Err(_) => (None, Some(Problem::read("caption file cannot be read"))),
+            Err(cause) => (None, Some(Problem::read(cause))),
         }
+    }
+
+    /// Reads a caption file, or says why not. A link must not be able to copy another file of this machine into the dataset.
+    fn read_inside(&self, path: &Path) -> Result<Vec<u8>, &'static str> {
+        let cause = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => "no caption file (.txt with the same name)",
+            ErrorKind::InvalidInput => "caption file is not a regular file",
+            ErrorKind::FileTooLarge => "caption file is larger than 1 MiB",
+            _ => "caption file cannot be read",
+        };
+        let real = path.canonicalize().map_err(cause)?;
+        if !real.starts_with(&self.canonical) {
+            return Err("caption file is a link out of the image folder");
+        }
+        read_regular(&real, MAX_CAPTION_BYTES).map_err(cause)
     }
 }
 
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    EXTENSIONS.contains(&extension.as_str()) || UNREAD_EXTENSIONS.contains(&extension.as_str())
 }
 
 impl Rows for PairRows {
