@@ -33,6 +33,12 @@ pub fn is_apple_double(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name == "__MACOSX" || name.as_encoded_bytes().starts_with(b"._"))
 }
 
+/// Whether a file or folder of a dataset's folder is no part of the dataset: what programs hide (`.thumbnails`,
+/// `.ipynb_checkpoints`), and macOS' attributes.
+pub fn is_hidden_entry(path: &Path) -> bool {
+    is_apple_double(path) || path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."))
+}
+
 /// Opens a regular file. A pipe or a device, which may have no end or keep the program waiting for ever, is an error.
 ///
 /// # Errors
@@ -144,6 +150,15 @@ mod tests {
             (".._", false),
         ] {
             assert_eq!(is_apple_double(Path::new(path)), expected, "{path}");
+        }
+        for (path, expected) in [
+            ("a/.thumbnails", true),
+            ("__MACOSX", true),
+            ("a/._b.jpg", true),
+            (".a/b.jpg", false),
+            ("b.jpg", false),
+        ] {
+            assert_eq!(is_hidden_entry(Path::new(path)), expected, "{path}");
         }
     }
 }

@@ -112,7 +112,7 @@ impl Settings {
         }
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {
-            pixels = plan.frame(pixels);
+            pixels = plan.frame(pixels)?;
         }
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };

@@ -9,7 +9,7 @@
 mod feed;
 
 use std::any::Any;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -274,7 +274,7 @@ pub(crate) fn run(
 }
 
 /// Reads an image file of at most `limit` bytes.
-fn read(path: &PathBuf, limit: u64) -> Result<Vec<u8>, Problem> {
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::read("file not found"),
         std::io::ErrorKind::PermissionDenied => Problem::read("no permission to read the file"),

@@ -4,6 +4,7 @@
 //! All programs open images here, so that the same bytes are an image everywhere or nowhere, within the limits of
 //! [`crate::budget`].
 
+mod pixels;
 mod segments;
 mod webp;
 
@@ -20,6 +21,8 @@ use image::{
     ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageError, Limits, RgbImage, RgbaImage,
 };
 
+use self::pixels::to_8_bits;
+pub use self::pixels::{to_rgb, upright};
 use self::segments::Segments;
 use crate::budget::{self, MAX_MEMORY};
 use crate::jpeg;
@@ -251,7 +254,7 @@ impl<'a> ImageFile<'a> {
                 Cow::Owned(block[EXIF_PREFIX.len()..].to_vec())
             }
             Cow::Borrowed(block) => Cow::Borrowed(block.strip_prefix(EXIF_PREFIX).unwrap_or(block)),
-            block => block,
+            block @ Cow::Owned(_) => block,
         });
         Ok(Self { format, size, grey_jpeg, exif, pixels })
     }
@@ -370,52 +373,6 @@ fn refuse_jpeg_in_tiff(file: &[u8]) -> Result<(), Refusal> {
         }
     }
     Ok(())
-}
-
-/// Halves numbers of 16 bits, in place, rounded as by the `image` crate.
-fn to_8_bits(kind: ColorType, mut data: Vec<u8>) -> Vec<u8> {
-    if kind.bytes_per_pixel() == kind.channel_count() {
-        return data;
-    }
-    let count = data.len() / 2;
-    for at in 0..count {
-        let wide = u32::from(u16::from_ne_bytes([data[2 * at], data[2 * at + 1]]));
-        data[at] = ((wide + 128) / 257) as u8;
-    }
-    data.truncate(count);
-    data
-}
-
-/// Grey becomes RGB, and transparency is dropped.
-///
-/// # Errors
-/// There is not enough memory.
-pub fn to_rgb(image: DynamicImage) -> Result<RgbImage, Refusal> {
-    let (width, height) = (image.width(), image.height());
-    let data = match image {
-        DynamicImage::ImageRgb8(rgb) => return Ok(rgb),
-        DynamicImage::ImageLuma8(grey) => expand::<1>(grey.as_raw(), |[grey]| [grey; 3])?,
-        DynamicImage::ImageLumaA8(grey) => expand::<2>(grey.as_raw(), |[grey, _]| [grey; 3])?,
-        DynamicImage::ImageRgba8(rgba) => {
-            let mut data = rgba.into_raw();
-            let count = data.len() / 4;
-            for at in 0..count {
-                data.copy_within(4 * at..4 * at + 3, 3 * at);
-            }
-            data.truncate(3 * count);
-            data
-        }
-        other => other.into_rgb8().into_raw(),
-    };
-    RgbImage::from_raw(width, height, data).ok_or(Refusal::Memory)
-}
-
-fn expand<const N: usize>(pixels: &[u8], colour: impl Fn([u8; N]) -> [u8; 3]) -> Result<Vec<u8>, Refusal> {
-    let pixels = pixels.as_chunks::<N>().0;
-    let mut data = Vec::new();
-    budget::reserve(&mut data, 3 * pixels.len())?;
-    data.extend(pixels.iter().flat_map(|&pixel| colour(pixel)));
-    Ok(data)
 }
 
 #[cfg(test)]

@@ -100,16 +100,14 @@ impl Store {
 
     /// Number of samples of a shard: from its `_stats.json` if it has one, otherwise from its index.
     pub(crate) fn count(&self, shard: u32) -> Result<u32, Error> {
-        match crate::index::count_from_stats(&self.shards[shard as usize])? {
-            Some(count) => Ok(count),
-            None => {
-                let index = &self.get(shard)?.index;
-                if index.without_end {
-                    lock(&self.without_end).push(shard);
-                }
-                Ok(index.len() as u32)
-            }
+        if let Some(count) = crate::index::count_from_stats(&self.shards[shard as usize])? {
+            return Ok(count);
         }
+        let index = &self.get(shard)?.index;
+        if index.without_end {
+            lock(&self.without_end).push(shard);
+        }
+        Ok(index.len() as u32)
     }
 
     fn load(&self, shard: u32) -> Result<Shard, Error> {

@@ -47,15 +47,14 @@ fn unescaped(text: &str) -> Vec<u8> {
     let (text, mut at) = (text.as_bytes(), 0);
     let mut bytes = Vec::with_capacity(text.len());
     while let Some(&byte) = text.get(at) {
-        match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
-            (b'%', Some(high), Some(low)) => {
-                bytes.push((high * 16 + low) as u8);
-                at += 3;
-            }
-            _ => {
-                bytes.push(byte);
-                at += 1;
-            }
+        if byte == b'%'
+            && let (Some(high), Some(low)) = (digit(text.get(at + 1)), digit(text.get(at + 2)))
+        {
+            bytes.push((high * 16 + low) as u8);
+            at += 3;
+        } else {
+            bytes.push(byte);
+            at += 1;
         }
     }
     bytes

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
-use loader::formats::{Format, ImageFile, Refusal};
+use loader::formats::{Format, ImageFile, Refusal, to_rgb, upright};
 use loader::{budget, jpeg};
 
 use super::encode::Encoding;
@@ -76,12 +76,12 @@ impl<'a> Header<'a> {
     /// reduced size, but not below `min_size`.
     pub(super) fn decode(self, min_size: Option<(u32, u32)>) -> Result<Decoded, Problem> {
         let min_size = min_size.map(|size| self.turned(size));
-        let mut image = match self.file.jpeg() {
+        let image = match self.file.jpeg() {
             Some(bytes) => jpeg(bytes, self.file.size, self.file.grey_jpeg, min_size),
             None => self.file.decode(),
         }
+        .and_then(|image| upright(image, self.orientation))
         .map_err(|refusal| undecodable(&refusal))?;
-        image.apply_orientation(self.orientation);
         let alpha = image.color().has_alpha();
         let changed = alpha || self.orientation != Orientation::NoTransforms;
         let pixels = pixels(image).map_err(|refusal| undecodable(&refusal))?;
@@ -141,7 +141,7 @@ fn pixels(image: DynamicImage) -> Result<Pixels, Refusal> {
         DynamicImage::ImageLuma8(grey) => (1, grey.into_raw()),
         DynamicImage::ImageLumaA8(grey) => (1, on_white::<2>(grey.into_raw())),
         DynamicImage::ImageRgba8(rgba) => (3, on_white::<4>(rgba.into_raw())),
-        image => (3, loader::formats::to_rgb(image)?.into_raw()),
+        image => (3, to_rgb(image)?.into_raw()),
     };
     Ok(Pixels { width, height, channels, data })
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, read_regular, without_byte_order_mark};
+use concepts::foreign_files::{is_hidden_entry, read_regular, without_byte_order_mark};
 use loader::formats::{EXTENSIONS, UNREAD_EXTENSIONS};
 
 use super::{Extra, Row, Rows, text};
@@ -34,7 +34,7 @@ impl PairRows {
             for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
                 let entry = entry.map_err(Error::file("read", &path))?;
                 let relative = inside.join(entry.file_name());
-                if is_apple_double(&relative) {
+                if is_hidden_entry(&relative) {
                     continue;
                 }
                 // Symbolic links to folders are not followed, because they may form a cycle.

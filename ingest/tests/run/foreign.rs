@@ -293,7 +293,8 @@ fn folders_of_a_mac_and_text_of_windows() {
     fs::create_dir_all(images.join("__MACOSX")).unwrap();
     fs::write(images.join("a.jpg"), jpeg(40, 30, 1)).unwrap();
     fs::write(images.join("a.txt"), "\u{feff}a dog").unwrap();
-    for other in ["._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/b.jpg"] {
+    fs::create_dir(images.join(".thumbnails")).unwrap();
+    for other in ["._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/b.jpg", ".thumbnails/a.jpg", ".hidden.jpg"] {
         fs::write(images.join(other), b"\0\x05\x16\x07").unwrap();
     }
     let out = folder.path().join("out");

@@ -20,11 +20,11 @@ fn limited(arguments: &[&str]) -> Output {
     Command::new("sh").args(["-c", shell, env!("CARGO_BIN_EXE_ingest")]).args(arguments).output().unwrap()
 }
 
-fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn chunk(name: &str, data: &[u8]) -> Vec<u8> {
     let mut sum = flate2::Crc::new();
-    sum.update(name);
+    sum.update(name.as_bytes());
     sum.update(data);
-    [&(data.len() as u32).to_be_bytes()[..], name, data, &sum.sum().to_be_bytes()].concat()
+    [&(data.len() as u32).to_be_bytes()[..], name.as_bytes(), data, &sum.sum().to_be_bytes()].concat()
 }
 
 fn zlib(parts: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
@@ -38,8 +38,8 @@ fn zlib(parts: impl IntoIterator<Item = Vec<u8>>) -> Vec<u8> {
 /// A PNG of one pixel with another chunk.
 fn png(other: &[u8]) -> Vec<u8> {
     let header = [&1u32.to_be_bytes()[..], &1u32.to_be_bytes(), &[8, 2, 0, 0, 0]].concat();
-    let pixels = chunk(b"IDAT", &zlib([vec![0, 9, 9, 9]]));
-    [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], other, &pixels, &chunk(b"IEND", &[])].concat()
+    let pixels = chunk("IDAT", &zlib([vec![0, 9, 9, 9]]));
+    [b"\x89PNG\r\n\x1a\n", &chunk("IHDR", &header)[..], other, &pixels, &chunk("IEND", &[])].concat()
 }
 
 #[test]
@@ -64,8 +64,8 @@ fn one_image_never_ends_a_run() {
     let profile = [b"a\0\0".to_vec(), zlib((0..5 << 10).map(|_| vec![0; 1 << 20]))].concat();
     for (name, bytes) in [
         ("gif", gif),
-        ("exif", png(&chunk(b"eXIf", &exif))),
-        ("profile", png(&chunk(b"iCCP", &profile))),
+        ("exif", png(&chunk("eXIf", &exif))),
+        ("profile", png(&chunk("iCCP", &profile))),
         ("plain", jpeg(40, 30, 1)),
     ] {
         fs::write(images.join(name).with_extension("jpg"), bytes).unwrap();

@@ -9,11 +9,11 @@ fn file(parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A chunk of a PNG, with its check sum.
-fn chunk(name: &[u8; 4], data: &[u8]) -> Vec<u8> {
+fn chunk(name: &str, data: &[u8]) -> Vec<u8> {
     let mut sum = flate2::Crc::new();
-    sum.update(name);
+    sum.update(name.as_bytes());
     sum.update(data);
-    file(&[&(data.len() as u32).to_be_bytes(), name, data, &sum.sum().to_be_bytes()])
+    file(&[&(data.len() as u32).to_be_bytes(), name.as_bytes(), data, &sum.sum().to_be_bytes()])
 }
 
 fn zlib(data: &[u8]) -> Vec<u8> {
@@ -27,10 +27,10 @@ fn png_with_profile(length: usize) -> Vec<u8> {
     let header = file(&[&1u32.to_be_bytes(), &1u32.to_be_bytes(), &[8, 2, 0, 0, 0]]);
     file(&[
         b"\x89PNG\r\n\x1a\n",
-        &chunk(b"IHDR", &header),
-        &chunk(b"iCCP", &file(&[b"a\0\0", &zlib(&vec![0; length])])),
-        &chunk(b"IDAT", &zlib(&[0, 200, 30, 30])),
-        &chunk(b"IEND", &[]),
+        &chunk("IHDR", &header),
+        &chunk("iCCP", &file(&[b"a\0\0", &zlib(&vec![0; length])])),
+        &chunk("IDAT", &zlib(&[0, 200, 30, 30])),
+        &chunk("IEND", &[]),
     ])
 }
 

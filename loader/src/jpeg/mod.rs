@@ -97,7 +97,7 @@ impl Decoder {
             self.codec = Codec::new();
         }
         let codec = self.codec.as_mut().ok_or("not enough memory for the JPEG decoder")?;
-        let opened = codec.open(file).map_err(damaged)?;
+        let opened = codec.open(file).map_err(|message| damaged(&message))?;
         let (width, height) = (opened.width, opened.height);
         budget::check_size(width, height).map_err(|refusal| refusal.to_string())?;
         let request = choose(width, height);
@@ -110,7 +110,7 @@ impl Decoder {
         });
         let started = opened
             .start(eighths, request.coarse, [area.left, area.top, area.width, area.height])
-            .map_err(damaged)?;
+            .map_err(|message| damaged(&message))?;
         let [left, top, width, height] = started.area;
         let size = (started.size[0], started.size[1]);
         let mut pixels = buffer;
@@ -121,14 +121,14 @@ impl Decoder {
                 if pixels.len() < bytes {
                     budget::lengthen(&mut pixels, bytes).map_err(|refusal| refusal.to_string())?;
                 }
-                started.read(&mut pixels[..bytes]).map_err(damaged)?;
+                started.read(&mut pixels[..bytes]).map_err(|message| damaged(&message))?;
             }
             4 => {
                 budget::lengthen(&mut self.cmyk, bytes).map_err(|refusal| refusal.to_string())?;
                 self.cmyk.truncate(bytes);
                 pixels.clear();
                 budget::reserve(&mut pixels, bytes / 4 * 3).map_err(|refusal| refusal.to_string())?;
-                started.read(&mut self.cmyk).map_err(damaged)?;
+                started.read(&mut self.cmyk).map_err(|message| damaged(&message))?;
                 pixels.extend(self.cmyk.as_chunks::<4>().0.iter().flat_map(|&cmyk| from_cmyk(cmyk)));
             }
             other => return Err(format!("a JPEG of {other} channels")),
@@ -171,7 +171,7 @@ pub fn scaled(side: u32, eighths: u32) -> u32 {
 }
 
 /// The reason of `codec.c` as part of a sentence. A file over the budget is not called damaged.
-fn damaged(message: String) -> String {
+fn damaged(message: &str) -> String {
     match message.split_once(": ") {
         Some((kind @ (TOO_LARGE | TOO_MUCH_WORK), why)) => format!("a JPEG that is {kind}: {why}"),
         _ => format!("a damaged JPEG: {message}"),

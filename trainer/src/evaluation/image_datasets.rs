@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, read_text};
+use concepts::foreign_files::{is_hidden_entry, read_text};
 use loader::formats::EXTENSIONS;
 
 use crate::error::{Error, Result, reading};
@@ -267,7 +267,7 @@ fn is_image(path: &Path) -> bool {
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).map_err(reading(folder))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()).map_err(reading(folder)));
-    paths.filter(|path| !path.as_ref().is_ok_and(|path| is_apple_double(path))).collect()
+    paths.filter(|path| !path.as_ref().is_ok_and(|path| is_hidden_entry(path))).collect()
 }
 
 /// Shards of a split, sorted by number: as many as `nshards.txt` says, or all.

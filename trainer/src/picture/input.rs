@@ -5,9 +5,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, read_regular};
-use image::{DynamicImage, RgbImage};
-use loader::formats::{EXTENSIONS, ImageFile, to_rgb};
+use concepts::foreign_files::{is_hidden_entry, read_regular};
+use image::RgbImage;
+use loader::formats::{EXTENSIONS, ImageFile, to_rgb, upright};
 
 use crate::error::{Error, Result, reading};
 
@@ -63,9 +63,8 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
     let (width, height) = file.size;
     limits.check(width, height)?;
     let orientation = file.orientation();
-    let mut picture = DynamicImage::ImageRgb8(file.decode().and_then(to_rgb).map_err(unreadable)?);
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    let picture = file.decode().and_then(|image| upright(image, orientation)).and_then(to_rgb);
+    picture.map_err(unreadable)
 }
 
 /// Reads an image file with [`photograph`] and the default limits.
@@ -93,7 +92,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             paths
                 .map_err(reading(input))?
                 .into_iter()
-                .filter(|path| is_picture(path) && !is_apple_double(path))
+                .filter(|path| is_picture(path) && !is_hidden_entry(path))
                 .collect()
         } else if input.exists() {
             vec![input.clone()]
