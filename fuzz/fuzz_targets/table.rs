@@ -34,6 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
         extra: given(5, "c").into_iter().chain(boxes.clone()).collect(),
         hash: given(6, "hash"),
         boxes,
+        splits: given(7, "test").into_iter().collect(),
     };
     let path = scratch::file(name, bytes);
     let Ok(mut rows) = open(&path, format, &wanted) else { return };

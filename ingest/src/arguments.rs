@@ -38,6 +38,7 @@ failed samples than --max-failures allows.";
 const SHARD: &str = "\
 Examples:
   ingest shard captions_val2017.json --images val2017 --out shards    # COCO captions
+  ingest shard dataset_coco.json --images coco --split test --out s   # Karpathy's splits
   ingest shard table.csv --images photos --out shards                 # columns: file, caption
   ingest shard photos --out shards                                    # photo.jpg next to photo.txt
   ingest shard photos --no-captions --out shards                      # images alone
@@ -97,7 +98,7 @@ pub(crate) struct Download {
     pub(crate) input: PathBuf,
     #[command(flatten, next_help_heading = "Input columns")]
     pub(crate) columns: Columns,
-    /// Column of URLs [default: url or image_url, in upper or lower case]
+    /// Column of URLs [default: url, image_url or image_urls, in upper or lower case]
     #[arg(long, value_name = "COLUMN")]
     pub(crate) url_col: Option<String>,
     #[command(flatten, next_help_heading = "Output")]
@@ -110,9 +111,9 @@ pub(crate) struct Download {
 
 #[derive(Args)]
 pub(crate) struct Shard {
-    /// COCO captions file (.json), or a csv, tsv, json, jsonl or parquet table of image files and captions, or a folder of
-    /// images, each with its caption in a .txt file of the same name; on disk or at an address such as s3://bucket/photos. An
-    /// image with several captions becomes one sample per caption.
+    /// COCO captions file (.json), Karpathy's split file for COCO or Flickr30k (.json), or a csv, tsv, json, jsonl or parquet
+    /// table of image files and captions, or a folder of images, each with its caption in a .txt file of the same name; on disk
+    /// or at an address such as s3://bucket/photos. An image with several captions becomes one sample per caption.
     pub(crate) input: PathBuf,
     /// Folder or address of the images that a table lists.
     #[arg(long, value_name = "FOLDER")]
@@ -122,6 +123,9 @@ pub(crate) struct Shard {
     /// Column of image files [default: file, file_name, filename, image, image_path, filepath or path]
     #[arg(long, value_name = "COLUMN")]
     pub(crate) file_col: Option<String>,
+    /// Splits of Karpathy's file for COCO or Flickr30k (dataset_coco.json) to read, for example train,restval [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "SPLITS")]
+    pub(crate) split: Vec<String>,
     #[command(flatten, next_help_heading = "Output")]
     pub(crate) output: Output,
     #[command(flatten, next_help_heading = "Images")]

@@ -6,6 +6,7 @@
 //! is not started but set aside on the disk, so that rows of other hosts are.
 
 mod address;
+mod data_url;
 mod failure;
 mod fetch;
 mod hosts;
@@ -203,6 +204,14 @@ impl Downloader {
 
     /// Starts a row or sets it aside; blocks while too many rows are started.
     fn submit(&self, task: Task, workers: &Workers) -> Result<(), Error> {
+        if let Some(bytes) = data_url::decode(&task.row.url, self.network.fetcher.max_bytes()) {
+            let source = match bytes {
+                Ok(bytes) => Source::Bytes(bytes, Some(Box::new(self.start_row(workers)?))),
+                Err(failure) => Source::Failed(Problem::download(failure.to_string())),
+            };
+            workers.submit(task, source);
+            return Ok(());
+        }
         let Some(url) = parsed(&task.row.url) else {
             workers.submit(task, Source::Failed(bad_url()));
             return Ok(());

@@ -7,9 +7,9 @@ mod buffer_pool;
 mod decode;
 mod encode;
 mod exif;
+mod exif_block;
 mod hash;
 mod resize;
-mod segments;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -113,7 +113,7 @@ impl Settings {
         }
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {
-            pixels = plan.frame(pixels);
+            pixels = plan.frame(pixels)?;
         }
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };

@@ -56,7 +56,7 @@ impl Input {
                     total = total.zip(opened.total()).map(|(total, rows)| total + rows);
                     described.push(describe(path)?);
                 }
-                let description = json!({
+                let mut description = json!({
                     "files": described,
                     "url": wanted.url,
                     "caption": wanted.caption,
@@ -64,6 +64,10 @@ impl Input {
                     "additional": wanted.extra,
                     "hash": wanted.hash,
                 });
+                // Manifests of earlier versions do not have it.
+                if !wanted.splits.is_empty() {
+                    description["splits"] = json!(wanted.splits);
+                }
                 Ok(Inspection { description, rows: total })
             }
             Self::Pairs { folder, captioned } => {

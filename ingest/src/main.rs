@@ -61,10 +61,11 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
 }
 
 fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
-    let Shard { input, images, columns, file_col, output, image, max_bytes } = arguments;
+    let Shard { input, images, columns, file_col, split, output, image, max_bytes } = arguments;
     let started = Instant::now();
     let make = || {
-        let wanted = columns.wanted(Where::Local, file_col.as_ref())?;
+        let mut wanted = columns.wanted(Where::Local, file_col.as_ref())?;
+        wanted.splits.clone_from(split);
         // With --images a folder is a folder of tables, without it a folder of images.
         let (input, folder) = match images {
             Some(images) => (Input::tables(input, columns.input_format, wanted)?, images),
@@ -74,7 +75,10 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
                 return Err(Error::Usage(problem));
             }
             None => {
-                let option = columns.table_option().or(file_col.as_ref().map(|_| "--file-col"));
+                let option = columns
+                    .table_option()
+                    .or(file_col.as_ref().map(|_| "--file-col"))
+                    .or((!split.is_empty()).then_some("--split"));
                 if let Some(option) = option.filter(|_| input.is_dir()) {
                     let problem = format!(
                         "{option} is for tables, but {} is a folder of images; for a folder of tables give --images",

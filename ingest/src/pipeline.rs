@@ -9,14 +9,13 @@
 mod feed;
 
 use std::any::Any;
-use std::fs;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use concepts::foreign_files::read_regular;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
 use loader::program::{Progress, interrupted};
 use loader::source;
@@ -288,23 +287,16 @@ fn read_remote(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
 }
 
 /// Reads an image file of at most `limit` bytes.
-fn read(path: &PathBuf, limit: u64) -> Result<Vec<u8>, Problem> {
+fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
     if source::is_remote(path) {
         return read_remote(path, limit);
     }
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::read("file not found"),
         std::io::ErrorKind::PermissionDenied => Problem::read("no permission to read the file"),
+        std::io::ErrorKind::InvalidInput => Problem::read("not a file"),
+        std::io::ErrorKind::FileTooLarge => Problem::read("larger than --max-bytes"),
         _ => Problem::read("file cannot be read"),
     };
-    let mut bytes = Vec::new();
-    let file = fs::File::open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Err(Problem::read("not a file"));
-    }
-    file.take(limit.saturating_add(1)).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > limit {
-        return Err(Problem::read("larger than --max-bytes"));
-    }
-    Ok(bytes)
+    read_regular(path, limit).map_err(failed)
 }

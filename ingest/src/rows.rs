@@ -1,5 +1,6 @@
 //! Input tables as a stream of rows: parquet, csv, tsv, json, jsonl, txt and COCO captions files, one file or a folder of
-//! them. They are never held in memory as a whole, except a COCO captions file, whose images and captions are two lists.
+//! them. They are never held in memory as a whole, except JSON documents whose rows are in several lists: COCO captions files,
+//! Karpathy's, and objects with a list per column.
 //!
 //! A row that cannot be used (not UTF-8, no URL, not JSON) is still a row: it carries its [`Problem`] to the shard's
 //! table, so that every line of the input is accounted for.
@@ -8,12 +9,15 @@ mod annotated;
 mod coco;
 mod columns;
 mod delimited;
+mod document;
 mod json;
+mod karpathy;
 mod lines;
 mod pairs;
 mod parquet;
 mod remote;
 
+use std::borrow::Cow;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -45,6 +49,31 @@ pub struct Row {
     pub boxes: Vec<Region>,
     /// Why the row cannot be used.
     pub problem: Option<Problem>,
+}
+
+impl Row {
+    /// The row as it is stored: a user name and password in the URL are needed to download the image, but not by those to whom
+    /// the dataset is given.
+    pub(crate) fn without_password(&self) -> Cow<'_, Self> {
+        match public_url(&self.url) {
+            Cow::Borrowed(_) => Cow::Borrowed(self),
+            Cow::Owned(url) => Cow::Owned(Self { url, ..self.clone() }),
+        }
+    }
+}
+
+/// A URL without user name and password.
+fn public_url(url: &str) -> Cow<'_, str> {
+    let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed(url) };
+    if !scheme.trim_start().chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')) {
+        return Cow::Borrowed(url);
+    }
+    // Web browsers take a backslash for a slash.
+    let authority = rest.find(['/', '?', '#', '\\']).unwrap_or(rest.len());
+    match rest[..authority].rfind('@') {
+        Some(at) => Cow::Owned(format!("{scheme}://{}", &rest[at + 1..])),
+        None => Cow::Borrowed(url),
+    }
 }
 
 /// An additional column, copied into the tables and the per-sample JSON.
@@ -197,15 +226,44 @@ pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows
 }
 
 fn open_plain(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+    if !wanted.splits.is_empty() && format != Format::Json {
+        return Err(karpathy::no_splits(path));
+    }
     Ok(match format {
         Format::Parquet => Box::new(parquet::ParquetRows::open(path, wanted)?),
         Format::Csv => Box::new(delimited::DelimitedRows::open(path, b',', wanted)?),
         Format::Tsv => Box::new(delimited::DelimitedRows::open(path, b'\t', wanted)?),
         Format::Jsonl => Box::new(json::JsonRows::open_lines(path, wanted)?),
-        Format::Json if coco::is_coco(path, wanted)? => Box::new(coco::CocoRows::open(path, wanted)?),
-        Format::Json => Box::new(json::JsonRows::open_values(path, wanted)?),
+        Format::Json => open_json(path, wanted)?,
         Format::Txt => Box::new(lines::TextRows::open(path, wanted)?),
     })
+}
+
+/// Opens a JSON document, whose first object says what it holds.
+fn open_json(path: &Path, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+    let keys = document::first_keys(path)?;
+    let list = |name: &str| keys.iter().any(|key| key.name == name && key.value == b'[');
+    if list("images") && !list("annotations") && wanted.place != Where::Web {
+        return Ok(Box::new(karpathy::KarpathyRows::open(path, wanted)?));
+    }
+    if !wanted.splits.is_empty() {
+        return Err(karpathy::no_splits(path));
+    }
+    // RedCaps: the list has the URLs and the captions.
+    if list("annotations") && !list("images") && wanted.place != Where::Local {
+        return Ok(Box::new(json::JsonRows::open_list(path, "annotations", wanted)?));
+    }
+    if coco::is_coco(path, wanted)? {
+        return Ok(Box::new(coco::CocoRows::open(path, wanted)?));
+    }
+    // Of columns that are missing, the reader of rows tells.
+    let names: Vec<String> = keys.iter().map(|key| key.name.clone()).collect();
+    if let Ok(found) = wanted.find(path, &names)
+        && found.url.is_some_and(|column| matches!(keys[column].value, b'[' | b'{'))
+    {
+        return Ok(Box::new(json::JsonRows::open_columns(path, wanted)?));
+    }
+    Ok(Box::new(json::JsonRows::open_values(path, wanted)?))
 }
 
 /// Opens a folder of images, whose captions are in `.txt` files of the same name; they are read only if `captioned`.
@@ -293,4 +351,28 @@ fn expand(url: &str, captions: Vec<Option<String>>, extra: &[Value], problem: Op
             ..Row::default()
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passwords_are_taken_out_of_urls() {
+        for (url, expected) in [
+            ("https://me:secret@a.example/b.jpg", "https://a.example/b.jpg"),
+            ("https://me@a.example", "https://a.example"),
+            ("http://me:p@ss@a.example:80?x=@", "http://a.example:80?x=@"),
+            (" HTTP://me:secret@a.example/", " HTTP://a.example/"),
+            ("https://a.example/@user/b.jpg", "https://a.example/@user/b.jpg"),
+            (
+                "https://a.example?to=https://me:secret@b.example",
+                "https://a.example?to=https://me:secret@b.example",
+            ),
+            ("a@b.jpg", "a@b.jpg"),
+            ("", ""),
+        ] {
+            assert_eq!(public_url(url), expected, "{url}");
+        }
+    }
 }

@@ -80,7 +80,7 @@ impl ShardWriter {
         if self.entries.len() <= index {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] = Some(self.spool.put_sample(&sample.row, &sample.outcome)?);
+        self.entries[index] = Some(self.spool.put_sample(&sample.row.without_password(), &sample.outcome)?);
         Ok(())
     }
 

@@ -1,6 +1,7 @@
 //! The index of a shard: key, image position and caption of each sample. Takes about 50 bytes per sample, plus the
 //! texts.
 
+use std::cell::Cell;
 use std::io::{self, BufReader};
 use std::path::Path;
 
@@ -37,6 +38,8 @@ pub struct Index {
     keys: Strings,
     images: Vec<Option<ByteRange>>,
     captions: Captions,
+    /// Whether the tar was read to its end and has no mark there.
+    pub(crate) without_end: bool,
     /// Hash of the images' hashes, if the table has them.
     hashes: Option<u64>,
 }
@@ -74,12 +77,15 @@ impl Index {
         cache: Option<&Cache>,
     ) -> Result<Self, Error> {
         let extension = captions.extension();
+        let without_end = Cell::new(false);
         let located = || -> Result<Vec<Located>, Error> {
-            Ok(archive.samples()?.iter().map(|sample| located(sample, extension)).collect())
+            let (samples, has_end) = archive.samples_and_end()?;
+            without_end.set(!has_end);
+            Ok(samples.iter().map(|sample| located(sample, extension)).collect())
         };
         // The table has positions of the images only.
         let table = if *captions == CaptionSource::Text { Self::from_table(archive)? } else { None };
-        let index = match (table, cache) {
+        let mut index = match (table, cache) {
             (Some(index), _) => index,
             (None, None) => Self::from_places(&located()?),
             (None, Some(cache)) => {
@@ -93,6 +99,7 @@ impl Index {
                 Self::from_places(&places)
             }
         };
+        index.without_end = without_end.get();
         if let Some(count) = count_from_stats(archive.path())?
             && count as usize != index.len()
         {
@@ -172,6 +179,7 @@ impl Index {
             images: places.iter().map(|&(_, image, _)| image).collect(),
             captions: Captions::InTar(places.iter().map(|&(.., caption)| caption).collect()),
             hashes: None,
+            without_end: false,
         }
     }
 
@@ -227,6 +235,7 @@ impl Index {
             images: rows.iter().map(|row| Some((row.offset, row.length))).collect(),
             captions: Captions::InTable(captions, missing.collect()),
             hashes,
+            without_end: false,
         }))
     }
 }

@@ -29,8 +29,10 @@
 #[macro_use]
 mod lines;
 
+pub mod budget;
 pub mod caption;
 pub mod crop;
+pub mod formats;
 pub mod identity;
 pub mod index;
 pub mod jpeg;

@@ -88,8 +88,25 @@ impl Loader {
         Ok(Self(Arc::new(Shared { settings, order, streams, store, sidecars, starts, in_use })))
     }
 
-    /// A warning for the user if the shards are so small that reading them is slow; `None` if they are not.
+    /// A warning for the user if shards may have been cut, or are so small that reading them is slow; `None` if neither.
     pub fn warning(&self) -> Option<String> {
+        let cut = self.0.store.perhaps_cut();
+        let cut = cut.first().map(|first| {
+            format!(
+                "{} shards without table and _stats.json have no mark of the end of a tar, the first is {}: they may have been cut \
+                 between two samples. Compare their size with that of the original",
+                cut.len(),
+                first.display()
+            )
+        });
+        match (cut, self.slow()) {
+            (Some(cut), Some(slow)) => Some(format!("{cut}. {slow}")),
+            (cut, slow) => cut.or(slow),
+        }
+    }
+
+    /// A warning if more shards are in use than stay open.
+    fn slow(&self) -> Option<String> {
         let Shared { settings, in_use, order, .. } = &*self.0;
         (*in_use > MAX_OPEN as u64).then(|| {
             format!(

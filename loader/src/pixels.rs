@@ -1,41 +1,25 @@
 //! From the bytes of an image file to the pixels of a batch row.
 
-use std::io::Cursor;
-
-use image::{ImageReader, Limits, RgbImage};
+use image::RgbImage;
 
 use crate::crop::{self, Part, View};
+use crate::formats::{ImageFile, to_rgb};
 use crate::jpeg::{self, Area, Request};
 use crate::scaler::Scaler;
 use crate::settings::Decoding;
 
-/// Maximum side of an image, pixels; larger ones may be decompression bombs.
-const MAX_SIDE: u32 = 1 << 15;
-
-/// Maximum memory that a decoder may use for one image, bytes: enough for 170 million RGB pixels.
-const DECODER_MEMORY: u64 = 512 << 20;
-
-/// Decodes JPEG, PNG or WebP, whatever the file name says, to 8-bit RGB. Greyscale becomes RGB, transparency is
-/// dropped, EXIF orientation is not applied: the result of `PIL.Image.open(..).convert("RGB")`.
+/// Decodes an image of any of the [`crate::formats`] to 8-bit RGB, whatever the file name says. Greyscale becomes RGB,
+/// transparency is dropped, EXIF orientation is not applied: the result of `PIL.Image.open(..).convert("RGB")`.
 ///
 /// # Errors
-/// Why this is not a complete image, as part of a sentence.
+/// Why this is not a complete image within the [`crate::budget`], as part of a sentence.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     if bytes.starts_with(&jpeg::START) { jpeg::decode(bytes) } else { decode_other(bytes) }
 }
 
 fn decode_other(bytes: &[u8]) -> Result<RgbImage, String> {
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    let mut limits = Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(DECODER_MEMORY);
-    reader.limits(limits);
-    let image = reader.decode().map_err(|e| e.to_string())?.into_rgb8();
-    if image.width() == 0 || image.height() == 0 {
-        return Err("an image with 0 pixels".to_owned());
-    }
-    Ok(image)
+    let decoded = ImageFile::open(bytes).and_then(ImageFile::decode).and_then(to_rgb);
+    decoded.map_err(|refusal| refusal.to_string())
 }
 
 /// The centre crop of an image, `size` x `size` pixels: those of [`crate::Crop::Centre`] in a batch of the loader with
@@ -140,6 +124,8 @@ fn seen(part: Part, size: u32, sides: [u32; 2]) -> Area {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
     use crate::crop::draws;
     use crate::order::SampleId;

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
+use concepts::foreign_files::{is_hidden, visible, visible_lines};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How a program ended when there was no error.
@@ -186,7 +187,7 @@ impl Progress {
     pub fn advance(&mut self, n: u64, message: impl FnOnce() -> String) {
         self.bar.inc(n);
         if self.terminal {
-            self.bar.set_message(message());
+            self.bar.set_message(visible(&message()).into_owned());
         } else if self.printed.elapsed() >= LINE_EVERY {
             self.printed = Instant::now();
             self.line(&message());
@@ -208,16 +209,18 @@ impl Progress {
     }
 }
 
-/// Prints a message on standard error; for the macro [`eprintln!`](crate::eprintln).
+/// Prints a message on standard error; for the macro [`eprintln!`](crate::eprintln). Captions, keys, hosts and errors of
+/// servers may contain what a terminal obeys, which is shown as its code.
 pub fn message(text: Arguments<'_>) {
     // In one piece, so that the messages of several processes are not mixed within a line.
-    let _ = io::stderr().write_all(format!("{text}\n").as_bytes());
+    let _ = io::stderr().write_all(format!("{}\n", visible_lines(&text.to_string())).as_bytes());
 }
 
 /// Prints results on standard output, for the macro [`println!`](crate::println). That the reader closes the pipe early,
-/// as `head` does, is not an error; after any other failure the program ends with exit code 1.
+/// as `head` does, is not an error; after any other failure the program ends with exit code 1. What a terminal obeys is
+/// shown as its code, as by [`message`].
 pub fn result(text: Arguments<'_>) {
-    match io::stdout().write_all(text.to_string().as_bytes()) {
+    match io::stdout().write_all(visible_lines(&text.to_string()).as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             message(format_args!("error: cannot write to standard output: {error}"));
             std::process::exit(1);
@@ -228,8 +231,23 @@ pub fn result(text: Arguments<'_>) {
 
 /// Prints the summary for `--json`: one JSON object as the last line of standard output.
 pub fn print_json(summary: &serde_json::Value) -> anyhow::Result<()> {
-    writeln!(std::io::stdout().lock(), "{summary}")?;
+    writeln!(std::io::stdout().lock(), "{}", printable_json(&summary.to_string()))?;
     Ok(())
+}
+
+/// The same JSON without characters that a terminal obeys. They can occur only inside texts, where their code may replace
+/// them.
+pub fn printable_json(json: &str) -> String {
+    let mut printable = String::with_capacity(json.len());
+    for c in json.chars() {
+        // None of them has more than four digits. White space between values stays.
+        if is_hidden(c) && !c.is_ascii_whitespace() {
+            printable.push_str(&format!("\\u{:04x}", u32::from(c)));
+        } else {
+            printable.push(c);
+        }
+    }
+    printable
 }
 
 #[cfg(test)]
@@ -248,6 +266,14 @@ mod tests {
         let denied = Error::new(ErrorKind::PermissionDenied, "not\nallowed");
         assert_eq!(line(denied), "counting the samples: cannot read a.tar: not allowed");
         assert_eq!(line(Error::from_raw_os_error(2)), "counting the samples: a.tar does not exist");
+    }
+
+    #[test]
+    fn json_is_the_same_without_what_a_terminal_obeys() {
+        let value = serde_json::json!({ "caption": "a\u{1b}[31m\u{9b}\u{7f}\u{202e}\u{feff} 犬 \"\n" });
+        let printed = printable_json(&value.to_string());
+        assert!(!printed.contains(is_hidden), "{printed}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), value);
     }
 
     #[test]

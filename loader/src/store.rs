@@ -37,6 +37,8 @@ pub(crate) struct Store {
     /// For each shard that was opened, a hash of its length and date: a shard that was closed must not have changed
     /// when it is opened again.
     versions: Mutex<HashMap<u32, u64>>,
+    /// Shards whose tar has no mark of its end, while no other file tells how many samples they had.
+    without_end: Mutex<Vec<u32>>,
     /// What was found in the shards that were opened so far, and what must be found.
     identities: Mutex<Identities>,
 }
@@ -99,8 +101,16 @@ impl Store {
             cache,
             open: Mutex::new(open),
             versions: Mutex::default(),
+            without_end: Mutex::default(),
             identities: Mutex::default(),
         }
+    }
+
+    /// The counted shards that may have been cut between two members, which nothing tells for certain.
+    pub(crate) fn perhaps_cut(&self) -> Vec<&Path> {
+        let mut found = lock(&self.without_end).clone();
+        found.sort_unstable();
+        found.into_iter().map(|shard| self.shards[shard as usize].as_path()).collect()
     }
 
     /// Rejects shards from now on that are not as expected, and those opened so far.
@@ -149,10 +159,14 @@ impl Store {
 
     /// Number of samples of a shard: from its `_stats.json` if it has one, otherwise from its index.
     pub(crate) fn count(&self, shard: u32) -> Result<u32, Error> {
-        match crate::index::count_from_stats(&self.shards[shard as usize])? {
-            Some(count) => Ok(count),
-            None => Ok(self.get(shard)?.index.len() as u32),
+        if let Some(count) = crate::index::count_from_stats(&self.shards[shard as usize])? {
+            return Ok(count);
         }
+        let index = &self.get(shard)?.index;
+        if index.without_end {
+            lock(&self.without_end).push(shard);
+        }
+        Ok(index.len() as u32)
     }
 
     fn load(&self, shard: u32) -> Result<Shard, Error> {

@@ -29,7 +29,7 @@ use crate::source::Source;
 pub const BLOCK: u64 = 512;
 
 /// Extensions of image members; if a sample has several, the first of this list is used.
-pub const IMAGE_EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
+pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
 
 /// Extension of the caption member.
 pub const CAPTION_EXTENSION: &str = "txt";
@@ -136,6 +136,12 @@ impl Archive {
     /// # Errors
     /// A header is damaged, a member ends beyond the end of the file, or a sample has an extension twice.
     pub fn samples(&self) -> Result<Vec<Sample>, Error> {
+        Ok(self.samples_and_end()?.0)
+    }
+
+    /// The same, and whether the tar has the mark of its end, a block of zeros. One without it may have been cut between two
+    /// members, which nothing else in a tar tells; but some programs never write the mark.
+    pub fn samples_and_end(&self) -> Result<(Vec<Sample>, bool), Error> {
         samples(self.0.reader(READ_AHEAD as u64), self.len(), self.path())
     }
 
@@ -169,6 +175,16 @@ fn unnamed_file() -> Result<File, Error> {
     Ok(file)
 }
 
+/// How many times larger than its file decompressed data may be, and what is always allowed, bytes: a small malicious file could
+/// otherwise fill the disk. Headers of a tar and captions become some twenty times smaller.
+const MAX_RATIO: u64 = 200;
+const MIN_DECOMPRESSED: u64 = 256 << 20;
+
+/// Maximum size of the contents of a compressed file of this length, bytes.
+pub fn most_decompressed(length: u64) -> u64 {
+    length.saturating_mul(MAX_RATIO).saturating_add(MIN_DECOMPRESSED)
+}
+
 /// Decompresses a whole shard.
 fn decompress(source: &Source, compression: Compression, plain: &mut dyn Write) -> Result<(), Error> {
     let path = source.path();
@@ -176,12 +192,22 @@ fn decompress(source: &Source, compression: Compression, plain: &mut dyn Write) 
     let mut decoder = compression.decoder(from).map_err(Error::read(path))?;
     let mut writer = BufWriter::with_capacity(1 << 18, plain);
     let mut buffer = vec![0; 1 << 17];
+    let (mut total, most) = (0, most_decompressed(source.len()));
     loop {
         let read = decoder
             .read(&mut buffer)
             .map_err(Error::own_or(|e| Error::archive(path, format!("it cannot be decompressed: {e}"))))?;
         if read == 0 {
             break;
+        }
+        total += read as u64;
+        if total > most {
+            let problem = format!(
+                "decompressing it takes more than {most} bytes, {MAX_RATIO} times its size and {} MiB, which no shard of images \
+                 does",
+                MIN_DECOMPRESSED >> 20
+            );
+            return Err(Error::archive(path, problem));
         }
         writer.write_all(&buffer[..read]).map_err(Error::io(path, "decompress"))?;
     }
@@ -193,12 +219,12 @@ fn reject_empty(length: u64, shard: &Path) -> Result<(), Error> {
     if length == 0 { Err(Error::archive(shard, "it is empty (0 bytes)")) } else { Ok(()) }
 }
 
-/// The samples of a tar of `length` bytes; `shard` is its path in errors.
-fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sample>, Error> {
+/// The samples of a tar of `length` bytes, and whether it has the mark of its end; `shard` is its path in errors.
+fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<(Vec<Sample>, bool), Error> {
     reject_empty(length, shard)?;
     let mut archive = ::tar::Archive::new(tar);
     let mut samples: Vec<Sample> = Vec::new();
-    members(archive.entries_with_seek(), Some(length), shard, |found| -> Result<(), Error> {
+    let end = members(archive.entries_with_seek(), Some(length), shard, |found| -> Result<(), Error> {
         let extension = found.extension.to_owned();
         let member = Member { extension, offset: found.offset, length: found.length };
         match samples.last_mut() {
@@ -210,5 +236,5 @@ fn samples(tar: impl Read + Seek, length: u64, shard: &Path) -> Result<Vec<Sampl
     if samples.len() > u32::MAX as usize {
         return Err(Error::archive(shard, "it has more than 4,294,967,295 samples"));
     }
-    Ok(samples)
+    Ok((samples, length >= end + BLOCK))
 }

@@ -123,8 +123,8 @@ fn hostile_requests_are_rejected_with_a_message() {
     assert!(flat.len() < 1 << 20);
     let narrow = encoded(&RgbImage::new(900, 3), ImageFormat::Png);
     for (bytes, part) in [
-        (&b""[..], "not a jpeg"),
-        (b"<html>hello</html>", "not a jpeg"),
+        (&b""[..], "0 bytes"),
+        (b"<html>hello</html>", "a web page"),
         (&jpeg[..jpeg.len() / 2], "truncated"),
         (&png[..png.len() / 2], "cannot be shown"),
         (&bomb, "cannot be shown"),

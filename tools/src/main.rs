@@ -19,6 +19,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use concepts::foreign_files::visible_lines;
 
 #[derive(Debug, Parser)]
 #[command(name = "tools", version, about, propagate_version = true)]
@@ -56,9 +57,10 @@ fn main() -> ExitCode {
     })
 }
 
-/// Prints to standard output. That the reader closes the pipe early, as `head` does, is not an error.
+/// Prints to standard output, without what a terminal obeys. That the reader closes the pipe early, as `head` does, is not an
+/// error.
 fn screen(text: &str) -> anyhow::Result<()> {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
+    match std::io::stdout().lock().write_all(visible_lines(text).as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }

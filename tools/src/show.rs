@@ -1,13 +1,12 @@
 //! `tools show`: lists the samples of a shard with their captions and mentions.
 
-use std::io::Cursor;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use image::ImageReader;
+use concepts::foreign_files::visible;
 use loader::program::{self, Outcome, UsageError};
-use loader::tar::{Archive, Sample};
-use loader::{shard, source};
+use loader::tar::{Archive, Member, Sample};
+use loader::{formats, shard, source};
 use serde_json::{Value, json};
 
 use crate::input::{folder_of, must_exist};
@@ -33,6 +32,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// As much of a caption is shown, bytes, and as many of its mentions. No caption of an image is longer; what is may not fit into
+/// memory several times.
+const CAPTION_BYTES: u64 = 1 << 16;
+const MENTIONS: usize = 1000;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.shard;
@@ -80,15 +84,27 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
                     "concept_span": [row.concept_span.start, row.concept_span.end],
                 })
             };
-            sidecar.mentions(position).map(mention).collect::<Vec<_>>()
+            sidecar.mentions(position).take(MENTIONS).map(mention).collect::<Vec<_>>()
         });
-        shown.push(json!({
+        let mut entry = json!({
             "sample": position,
             "key": sample.key,
             "image": image(&archive, sample)?,
-            "caption": raw.map(|raw| String::from_utf8_lossy(&raw).into_owned()),
+            "caption": raw.map(|raw| shown_caption(&raw)),
             "mentions": mentions,
-        }));
+        });
+        let of = |member: &Member| member.length;
+        let bytes_left_out = sample.caption().map_or(0, of).saturating_sub(CAPTION_BYTES);
+        let mentions = sidecar.as_ref().map_or(0, |sidecar| sidecar.mentions(position).count());
+        for (name, left_out) in [
+            ("caption_bytes_left_out", bytes_left_out),
+            ("mentions_left_out", mentions.saturating_sub(MENTIONS) as u64),
+        ] {
+            if left_out > 0 {
+                entry[name] = left_out.into();
+            }
+        }
+        shown.push(entry);
         if program::interrupted() {
             bail!("interrupted");
         }
@@ -118,11 +134,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 fn image(archive: &Archive, sample: &Sample) -> Result<Value> {
     let Some(member) = sample.image() else { return Ok(Value::Null) };
     let bytes = archive.read(member.offset, member.length)?;
-    let size = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .ok()
-        .and_then(|r| r.into_dimensions().ok());
-    let (width, height) = size.unzip();
+    let (width, height) = formats::size(&bytes).ok().unzip();
     Ok(json!({"type": member.extension, "bytes": member.length, "width": width, "height": height}))
 }
 
@@ -131,9 +143,26 @@ fn raw_caption(archive: &Archive, sample: &Sample) -> Result<Option<Vec<u8>>> {
     archive.read(member.offset, member.length).map(Some).with_context(|| format!("sample {}", sample.key))
 }
 
+/// The part of a caption that is shown.
+fn shown_caption(raw: &[u8]) -> String {
+    String::from_utf8_lossy(&raw[..raw.len().min(CAPTION_BYTES as usize)]).into_owned()
+}
+
+/// A caption without its line breaks, word by word.
+fn one_line(caption: &str) -> String {
+    let mut line = String::new();
+    for word in caption.split_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    line
+}
+
 /// A sample as text: a line about the image, the caption, one line per mention.
 fn describe(sample: &Value) -> String {
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let word = |value: &Value| visible(value.as_str().unwrap_or_default()).into_owned();
     let image = &sample["image"];
     let size = match (image["width"].as_u64(), image["height"].as_u64()) {
         _ if image.is_null() => "no image".to_owned(),
@@ -144,11 +173,18 @@ fn describe(sample: &Value) -> String {
     };
     let mut text = format!("{}  ({size})\n", word(&sample["key"]));
     text += &match sample["caption"].as_str() {
-        Some(caption) => format!("    {}\n", caption.split_whitespace().collect::<Vec<_>>().join(" ")),
+        Some(caption) => format!("    {}\n", visible(&one_line(caption))),
         None => "    (no caption)\n".to_owned(),
     };
     for mention in sample["mentions"].as_array().into_iter().flatten() {
         text += &format!("      {:<24} {}\n", word(&mention["concept"]), word(&mention["phrase"]));
+    }
+    for (name, what) in
+        [("caption_bytes_left_out", "bytes of the caption"), ("mentions_left_out", "mentions")]
+    {
+        if let Some(count) = sample[name].as_u64() {
+            text += &format!("    ({count} more {what})\n");
+        }
     }
     text + "\n"
 }

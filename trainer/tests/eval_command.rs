@@ -264,7 +264,6 @@ fn no_option_is_ignored_silently() {
         (&voc20, &["--scale", "30"], "--scale has an effect only with --background threshold"),
         (&voc20, &["--worst", "3"], "--out <DIR>"),
         (&retrieval, &["--captions", "2"], "--images <DIR>"),
-        (&retrieval, &["--images", here, "--split", "val"], "--images & cannot be used with & --split"),
         (&of_run, &["--position", "timm"], "--position & cannot be used with & --checkpoint"),
         (&of_run, &["--denoiser", "x"], "--denoiser & cannot be used with & --checkpoint"),
         (&of_run, &["--heads", "4"], "--heads & cannot be used with & --checkpoint"),
@@ -522,4 +521,34 @@ fn shards_and_captions_files_retrieve_the_same() {
     assert_eq!(first.unwrap()["scores"]["captions"], 12);
     let error = run(&[&model[..], &[text(&jsonl)]].concat()).unwrap_err();
     assert!(error.contains("images"), "{error}");
+
+    // The same images as Karpathy's test split, and one image of another split that is not there.
+    let sentences = |id: &Value| -> Vec<Value> {
+        let all = coco["annotations"].as_array().unwrap();
+        all.iter()
+            .filter(|one| one["image_id"] == *id)
+            .map(|one| json!({ "raw": one["caption"], "tokens": [] }))
+            .collect()
+    };
+    let mut karpathy: Vec<Value> = coco["images"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|image| {
+            let name = &image["file_name"];
+            json!({ "filepath": "images", "filename": name, "split": "test", "sentences": sentences(&image["id"]) })
+        })
+        .collect();
+    karpathy.push(json!({ "filepath": "images", "filename": "gone.png", "split": "train", "sentences": [{ "raw": "x" }] }));
+    let file = folder.path().join("dataset_coco.json");
+    fs::write(&file, json!({ "images": karpathy, "dataset": "coco" }).to_string()).unwrap();
+    let above = ["--images", text(folder.path())];
+    for more in [&[][..], &["--split", "test"]] {
+        let found = run(&[&model[..], &[text(&file)], &above[..], more].concat()).unwrap();
+        assert_eq!(found["scores"]["image_to_text"], shards["scores"]["image_to_text"]);
+    }
+    let error = run(&[&model[..], &[text(&file)], &above[..], &["--split", "val"]].concat()).unwrap_err();
+    assert!(error.contains("its splits are test, train"), "{error}");
+    let error = run(&[&model[..], &[text(&jsonl)], &above[..], &["--split", "test"]].concat()).unwrap_err();
+    assert!(error.contains("--split is for Karpathy"), "{error}");
 }

@@ -223,3 +223,63 @@ fn a_conversion_names_what_does_not_fit_and_writes_nothing() {
     let unknown = refused(&|named| *named = [("w".to_owned(), Tensor::from(1.0))].into(), Family::Timm);
     assert!(unknown.contains("its state-dict keys are not"), "{unknown}");
 }
+
+/// DINOv2's training saves `teacher_checkpoint.pth` as `backbone.*`, `dino_head.*` and `ibot_head.*` in a dict `teacher`; DINO's
+/// saves a student as well; its classifiers have a `linear_head`.
+#[test]
+fn heads_next_to_the_backbone_are_left_out_and_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let tower = case("timm's giant");
+    let heads = |prefix: &str, names: &[&str]| -> Named {
+        names
+            .iter()
+            .map(|name| (format!("{prefix}{name}"), Tensor::zeros([3, 3], (Kind::Float, Device::Cpu))))
+            .collect()
+    };
+    let inside = |prefix: &str| -> Named {
+        tower.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.shallow_clone())).collect()
+    };
+    let both = ["dino_head.mlp.0.weight", "ibot_head.last_layer.weight"];
+    let mut student_too = inside("teacher.backbone.");
+    student_too.extend(heads("teacher.", &both));
+    let scaled = inside("student.backbone.").into_iter().map(|(name, tensor)| (name, tensor * 2.0));
+    student_too.extend(scaled.collect::<Named>());
+    for (mut file, left_out) in [
+        (heads("", &both).into_iter().chain(inside("backbone.")).collect::<Named>(), both.len()),
+        (heads("teacher.", &both).into_iter().chain(inside("teacher.backbone.")).collect(), both.len()),
+        (heads("", &both).into_iter().chain(inside("")).collect(), both.len()),
+        (heads("", &["linear_head.weight"]).into_iter().chain(inside("backbone.")).collect(), 1),
+        (student_too, both.len() + tower.len()),
+    ] {
+        written(&source, &file);
+        let converted = convert(std::slice::from_ref(&source), Family::Timm, &out).unwrap();
+        assert_eq!((converted.tensors, converted.left_out.len()), (tower.len(), left_out));
+        same(&tower, &weights::tensors(&out).unwrap(), "the teacher's backbone");
+        // What is neither a head nor a part of the tower changes what the tower computes.
+        file.insert("neck.weight".to_owned(), Tensor::zeros([3], (Kind::Float, Device::Cpu)));
+        written(&source, &file);
+        let error = convert(std::slice::from_ref(&source), Family::Timm, &out).unwrap_err().to_string();
+        assert!(error.contains("unexpected tensor neck.weight"), "{error}");
+    }
+}
+
+#[test]
+fn towers_that_cannot_be_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("source"), folder.path().join("out"));
+    let refused = |name: &str, change: &dyn Fn(&Tensor) -> Tensor| {
+        let mut named = case("Dinov2Model");
+        let tensor = change(&named[name]);
+        named.insert(name.to_owned(), tensor);
+        written(&source, &named);
+        convert(std::slice::from_ref(&source), Family::Dinov2, &out).unwrap_err().to_string()
+    };
+    // The position of the class token alone, for no patch.
+    let error = refused("embeddings.position_embeddings", &|position| position.narrow(1, 0, 1));
+    assert!(error.contains("pos_embed has the shape [1, 1, 64]; it must have"), "{error}");
+    for (kind, name) in [(Kind::Bool, "Bool"), (Kind::Int64, "Int64"), (Kind::Uint8, "Uint8")] {
+        let error = refused("layernorm.bias", &|bias| bias.to_kind(kind));
+        assert!(error.contains(&format!("norm.bias holds numbers of kind {name}")), "{error}");
+    }
+}

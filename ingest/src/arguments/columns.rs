@@ -9,7 +9,8 @@ pub(crate) struct Columns {
     /// Format of the input [default: from the file extension]
     #[arg(long)]
     pub(crate) input_format: Option<Format>,
-    /// Column of captions: text, or lists of texts [default: caption, captions or text, in upper or lower case]
+    /// Column of captions: text, or lists of texts [default: caption, captions,
+    /// text or caption_reference_description, in upper or lower case]
     #[arg(long, conflicts_with = "no_captions", value_name = "COLUMN")]
     pub(crate) caption_col: Option<String>,
     /// Make a dataset without captions: no caption column is read, and no .txt files of a folder of images.
@@ -47,6 +48,7 @@ impl Columns {
             extra,
             hash: self.verify_hash.clone(),
             boxes: self.blur_bbox_col.clone(),
+            splits: Vec::new(),
         })
     }
 

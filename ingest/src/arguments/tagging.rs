@@ -74,6 +74,7 @@ impl Captions {
             extra: self.key_col.iter().cloned().collect(),
             hash: None,
             boxes: None,
+            splits: Vec::new(),
         };
         let files = rows::files(input, self.input_format)?;
         Ok(Tables { files, wanted, out: out.to_owned(), part_size: self.part_size, force })

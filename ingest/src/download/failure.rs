@@ -10,6 +10,9 @@ pub enum Failure {
     /// The text is not a URL, or its scheme is neither http nor https.
     #[error("not an http or https URL")]
     BadUrl,
+    /// A `data:` URL that cannot be decoded.
+    #[error("not a valid data URL")]
+    BadDataUrl,
     /// The host's name has no address.
     #[error("host name not found")]
     NameNotFound,

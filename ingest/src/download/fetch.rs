@@ -1,12 +1,17 @@
 //! Downloads one URL, with limits of time, size and requests per host, and says whether another attempt can help.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use reqwest::header::{CONNECTION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
-use reqwest::{Certificate, Client, Proxy, Response};
+use loader::formats::{Format, Refusal};
+use reqwest::header::{
+    CONNECTION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+};
+use reqwest::{Certificate, Client, Proxy, Response, Version};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use url::Url;
@@ -73,6 +78,11 @@ impl Fetcher {
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_max_idle_per_host(settings.per_host)
             .referer(false)
+            // What browsers and curl accept: a blank before a header's colon, headers that go on in the next line, and lines
+            // between the headers that are none.
+            .http1_allow_spaces_after_header_name_in_responses(true)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
             .no_proxy();
         if let Some(proxy) = &settings.proxy {
             let bad = |error: &dyn std::fmt::Display| Error::Usage(format!("--proxy {proxy}: {error}"));
@@ -104,6 +114,11 @@ impl Fetcher {
             jitter: std::hash::RandomState::new(),
             network,
         })
+    }
+
+    /// Maximum size of an image file, bytes.
+    pub(super) fn max_bytes(&self) -> u64 {
+        self.settings.max_bytes
     }
 
     /// The counters of the network side.
@@ -233,11 +248,8 @@ impl Fetcher {
         };
         let status = response.status();
         if status.is_redirection() && status != reqwest::StatusCode::NOT_MODIFIED {
-            let target = response
-                .headers()
-                .get(LOCATION)
-                .and_then(|target| std::str::from_utf8(target.as_bytes()).ok());
-            let next = target.and_then(|target| url.join(target).ok()).ok_or(Failure::BadRedirect)?;
+            let target = response.headers().get(LOCATION).map(|target| location(target.as_bytes()));
+            let next = target.and_then(|target| url.join(&target).ok()).ok_or(Failure::BadRedirect)?;
             let usable = matches!(next.scheme(), "http" | "https");
             return if usable { Ok(Exchange::Redirect(next)) } else { Err(Failure::BadRedirect) };
         }
@@ -249,11 +261,14 @@ impl Fetcher {
         if is_opted_out(response.headers(), &self.settings.opt_outs, robot) {
             return Err(Failure::OptedOut);
         }
-        // The request did not allow compression. Refusing it protects against responses that decompress to gigabytes.
-        if response.headers().get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        // The request did not allow compression, and compressed responses, which may decompress to gigabytes, are refused. But
+        // many servers send this header with an image as it is (`aws-chunked`, `none`, `UTF-8`, even `gzip`).
+        let encoded = response.headers().contains_key(CONTENT_ENCODING);
+        let bytes = self.read(response).await?;
+        if encoded && Format::of(&bytes) == Err(Refusal::NotAnImage) {
             return Err(Failure::Encoded);
         }
-        self.read(response).await.map(Exchange::Complete)
+        Ok(Exchange::Complete(bytes))
     }
 
     async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
@@ -262,12 +277,18 @@ impl Fetcher {
         if declared.is_some_and(|length| length > limit) {
             return Err(Failure::TooLarge);
         }
+        let ends_with_connection = response.version() < Version::HTTP_2
+            && declared.is_none()
+            && !response.headers().contains_key(TRANSFER_ENCODING);
         let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER) as usize);
         let started = Instant::now();
         loop {
             // A pause as long as the whole timeout is slower than any minimum rate.
             let chunk = match timeout(self.settings.timeout, response.chunk()).await {
-                Ok(chunk) => chunk.map_err(|error| Failure::of(&error))?,
+                Ok(Ok(chunk)) => chunk,
+                // Many servers end a TLS connection without saying so. A truncated image is refused when it is decoded.
+                Ok(Err(error)) if ends_with_connection && is_end(&error) => None,
+                Ok(Err(error)) => return Err(Failure::of(&error)),
                 Err(_) => return Err(Failure::TooSlow),
             };
             let Some(chunk) = chunk else { break };
@@ -284,6 +305,31 @@ impl Fetcher {
         }
         if bytes.is_empty() { Err(Failure::Empty) } else { Ok(bytes) }
     }
+}
+
+/// The text of a `Location` header. Bytes that are not UTF-8 are escaped one by one, as browsers do.
+fn location(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |&byte: &u8| match byte {
+        0x80.. => format!("%{byte:02X}"),
+        byte => char::from(byte).to_string(),
+    };
+    Cow::Owned(bytes.iter().map(escaped).collect())
+}
+
+/// Whether the connection ended, and nothing worse.
+fn is_end(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The wait that `Retry-After` asks for, as seconds or as a date. The date is compared with the server's own clock, if it
@@ -309,6 +355,16 @@ enum Exchange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_location_in_latin_1_is_escaped() {
+        let url = Url::parse("http://a.example/x/").unwrap();
+        assert_eq!(
+            url.join(&location(b"caf\xe9.jpg?a=b")).unwrap().as_str(),
+            "http://a.example/x/caf%E9.jpg?a=b"
+        );
+        assert_eq!(url.join(&location("café".as_bytes())).unwrap().as_str(), "http://a.example/x/caf%C3%A9");
+    }
 
     #[test]
     fn retry_after_is_a_number_of_seconds_or_a_date() {

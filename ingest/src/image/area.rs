@@ -9,7 +9,7 @@ use std::cell::Cell;
 use fast_image_resize::{Filter, FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::buffer_pool;
-use super::decode::Pixels;
+use super::decode::{Pixels, undecodable};
 use super::resize::resample;
 use crate::sample::Problem;
 
@@ -46,7 +46,8 @@ fn along(
     if scale <= 1.0 {
         return Ok(source);
     }
-    let data = buffer_pool::take(width as usize * height as usize * channels);
+    let data = buffer_pool::take(width as usize * height as usize * channels)
+        .map_err(|refusal| undecodable(&refusal))?;
     let mut target = Pixels { width, height, channels, data };
     SCALE.set(scale);
     let filter = Filter::new("area", covered, f64::midpoint(scale, 1.0))

@@ -3,6 +3,9 @@
 
 use std::cell::RefCell;
 
+use loader::budget;
+use loader::formats::Refusal;
+
 /// The number of buffers that one image needs: decoded, reduced in height, reduced in width.
 const MAX_BUFFERS: usize = 3;
 /// Larger buffers are freed, so that one huge image does not occupy memory for ever. A thread keeps at most `MAX_BUFFERS`
@@ -21,15 +24,16 @@ pub(super) fn take_largest() -> Vec<u8> {
     })
 }
 
-/// Takes a buffer of this length, with undefined (old) contents.
-pub(super) fn take(length: usize) -> Vec<u8> {
+/// Takes a buffer of this length, with undefined (old) contents. An error if there is not enough memory.
+pub(super) fn take(length: usize) -> Result<Vec<u8>, Refusal> {
     let mut found = SPARE.with_borrow_mut(|spare| {
         let enough = (0..spare.len()).filter(|&at| spare[at].capacity() >= length);
         let at = enough.min_by_key(|&at| spare[at].capacity());
         at.map(|at| spare.swap_remove(at)).unwrap_or_default()
     });
-    found.resize(length, 0);
-    found
+    budget::lengthen(&mut found, length)?;
+    found.truncate(length);
+    Ok(found)
 }
 
 /// Returns the memory of pixels that are no longer needed to the pool.
@@ -55,8 +59,8 @@ mod tests {
         for length in [100, 4000, 30, 2000, MAX_BUFFER_BYTES + 1, 1000] {
             recycle(vec![7; length]);
         }
-        assert_eq!(take(1500), [7; 1500], "the smallest buffer that is large enough");
-        assert_eq!(take(5000), [0; 5000], "a new buffer, because none is large enough");
+        assert_eq!(take(1500).unwrap(), [7; 1500], "the smallest buffer that is large enough");
+        assert_eq!(take(5000).unwrap(), [0; 5000], "a new buffer, because none is large enough");
         assert_eq!(take_largest().len(), 4000);
         assert_eq!(take_largest().len(), 1000);
         assert_eq!(take_largest().len(), 0);

@@ -1,19 +1,14 @@
 //! Reads the header of an image file first and decodes the pixels later, so that limits are checked before memory is
 //! allocated.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::io::Cursor;
 
-use image::codecs::gif::GifDecoder;
-use image::codecs::png::PngDecoder;
-use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, Limits, RgbImage};
-use loader::jpeg;
+use image::{DynamicImage, GrayImage, RgbImage};
+use loader::formats::{Format, ImageFile, Refusal, to_rgb, upright};
+use loader::{budget, jpeg};
 
 use super::encode::Encoding;
-use super::segments::{EXIF_PREFIX, Segments};
 use super::{buffer_pool, exif};
 use crate::sample::Problem;
 
@@ -32,18 +27,8 @@ pub struct Pixels {
 
 /// An image file whose header has been read.
 pub(super) struct Header<'a> {
-    format: ImageFormat,
-    /// Width and height as stored, before applying the orientation.
-    size: (u32, u32),
-    data: Encoded<'a>,
+    file: ImageFile<'a>,
     orientation: Orientation,
-    exif: Option<Cow<'a, [u8]>>,
-}
-
-/// The pixels to decode.
-enum Encoded<'a> {
-    Jpeg { file: &'a [u8], grey: bool },
-    Other(Box<dyn ImageDecoder + 'a>),
 }
 
 /// Pixels, and whether they differ from those of the file (rotated, or blended onto white).
@@ -54,42 +39,14 @@ pub(super) struct Decoded {
 
 impl<'a> Header<'a> {
     pub(super) fn read(bytes: &'a [u8], ignore_orientation: bool) -> Result<Self, Problem> {
-        let format = format(bytes)?;
-        let (data, size, exif) = if format == ImageFormat::Jpeg {
-            let Segments { size, grey, exif } = Segments::read(bytes)?;
-            (Encoded::Jpeg { file: bytes, grey }, size, exif.map(Cow::Borrowed))
-        } else {
-            let file = Cursor::new(bytes);
-            let mut decoder: Box<dyn ImageDecoder + 'a> = match format {
-                ImageFormat::Png => {
-                    Box::new(PngDecoder::with_limits(file, Limits::no_limits()).map_err(undecodable)?)
-                }
-                ImageFormat::WebP => Box::new(WebPDecoder::new(file).map_err(undecodable)?),
-                _ => Box::new(GifDecoder::new(file).map_err(undecodable)?),
-            };
-            let (size, exif) = (decoder.dimensions(), decoder.exif_metadata().ok().flatten());
-            (Encoded::Other(decoder), size, exif.map(Cow::Owned))
-        };
-        if size.0 == 0 || size.1 == 0 {
-            return Err(Problem::resize("Image decoding error: the image has no pixels"));
-        }
-        // In some WebP and PNG files the block has the prefix that it has in a JPEG.
-        let exif = exif.map(|exif| match exif {
-            Cow::Owned(block) if block.starts_with(EXIF_PREFIX) => {
-                Cow::Owned(block[EXIF_PREFIX.len()..].to_vec())
-            }
-            block => block,
-        });
-        let mut orientation = Orientation::NoTransforms;
-        if !ignore_orientation && let Some(exif) = &exif {
-            orientation = Orientation::from_exif_chunk(exif).unwrap_or(orientation);
-        }
-        Ok(Self { format, size, data, orientation, exif })
+        let file = ImageFile::open(bytes).map_err(|refusal| undecodable(&refusal))?;
+        let orientation = if ignore_orientation { Orientation::NoTransforms } else { file.orientation() };
+        Ok(Self { file, orientation })
     }
 
     /// Width and height after applying the orientation.
     pub(super) fn upright_size(&self) -> (u32, u32) {
-        self.turned(self.size)
+        self.turned(self.file.size)
     }
 
     /// Swaps width and height if the orientation does.
@@ -105,59 +62,30 @@ impl<'a> Header<'a> {
 
     pub(super) fn is(&self, encoding: Encoding) -> bool {
         match encoding {
-            Encoding::Jpg(_) => self.format == ImageFormat::Jpeg,
-            Encoding::Png(_) => self.format == ImageFormat::Png,
-            Encoding::Webp => self.format == ImageFormat::WebP,
+            Encoding::Jpg(_) => self.file.format == Format::Jpeg,
+            Encoding::Png(_) => self.file.format == Format::Png,
+            Encoding::Webp => self.file.format == Format::WebP,
         }
     }
 
     pub(super) fn exif_json(&self) -> String {
-        self.exif.as_deref().map_or_else(|| "{}".to_owned(), exif::json)
+        self.file.exif.as_deref().map_or_else(|| "{}".to_owned(), exif::json)
     }
 
     /// Decodes the pixels. A JPEG that will be reduced to `min_size` (after applying the orientation) may be decoded at a
     /// reduced size, but not below `min_size`.
     pub(super) fn decode(self, min_size: Option<(u32, u32)>) -> Result<Decoded, Problem> {
         let min_size = min_size.map(|size| self.turned(size));
-        let mut image = match self.data {
-            Encoded::Jpeg { file, grey } => jpeg(file, self.size, grey, min_size)?,
-            Encoded::Other(decoder) => DynamicImage::from_decoder(decoder).map_err(undecodable)?,
-        };
-        image.apply_orientation(self.orientation);
+        let image = match self.file.jpeg() {
+            Some(bytes) => jpeg(bytes, self.file.size, self.file.grey_jpeg, min_size),
+            None => self.file.decode(),
+        }
+        .and_then(|image| upright(image, self.orientation))
+        .map_err(|refusal| undecodable(&refusal))?;
         let alpha = image.color().has_alpha();
         let changed = alpha || self.orientation != Orientation::NoTransforms;
-        Ok(Decoded { pixels: pixels(image), changed })
-    }
-}
-
-/// Detects the format from the first bytes, ignoring the file name and content type.
-fn format(bytes: &[u8]) -> Result<ImageFormat, Problem> {
-    let fail = |what: &str| Err(Problem::resize(format!("Image decoding error: {what}")));
-    if bytes.is_empty() {
-        return fail("0 bytes");
-    }
-    if bytes.get(4..8) == Some(b"ftyp") {
-        return match bytes.get(8..12) {
-            Some(b"avif" | b"avis") => fail("AVIF is not supported"),
-            Some(b"heic" | b"heix" | b"hevc" | b"mif1" | b"msf1") => fail("HEIC is not supported"),
-            _ => fail("a video, not an image"),
-        };
-    }
-    match image::guess_format(bytes) {
-        Ok(known @ (ImageFormat::Jpeg | ImageFormat::Png | ImageFormat::WebP | ImageFormat::Gif)) => {
-            Ok(known)
-        }
-        Ok(other) => {
-            fail(&format!("{} is not supported", other.extensions_str().first().unwrap_or(&"its type")))
-        }
-        Err(_) => {
-            let start = &bytes[..bytes.len().min(512)];
-            match start.trim_ascii_start().first() {
-                Some(b'<') if start.windows(4).any(|word| word == b"<svg") => fail("SVG is not supported"),
-                Some(b'<') => fail("a web page, not an image"),
-                _ => fail("not an image"),
-            }
-        }
+        let pixels = pixels(image).map_err(|refusal| undecodable(&refusal))?;
+        Ok(Decoded { pixels, changed })
     }
 }
 
@@ -172,23 +100,25 @@ fn jpeg(
     size: (u32, u32),
     grey: bool,
     min_size: Option<(u32, u32)>,
-) -> Result<DynamicImage, Problem> {
+) -> Result<DynamicImage, Refusal> {
     let eighths = min_size.map_or(8, |min_size| eighths(size, min_size));
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
     let decoded =
         JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, buffer_pool::take_largest(), |_, _| request));
-    let pixels = decoded.map_err(|problem| not_a_jpeg(&problem))?.pixels;
+    let pixels = decoded.map_err(jpeg::refusal)?.pixels;
     let (width, height) = pixels.dimensions();
     // The reused buffer may be longer than the image.
     let mut pixels = pixels.into_raw();
     pixels.truncate(3 * width as usize * height as usize);
-    let missing = || Problem::resize("Image decoding error");
+    let missing = || Refusal::Damaged("the pixels have an unexpected size".to_owned());
     if !grey {
         return RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8).ok_or_else(missing);
     }
-    let grey = pixels.iter().step_by(3).copied().collect();
+    let mut one = Vec::new();
+    budget::reserve(&mut one, pixels.len() / 3)?;
+    one.extend(pixels.iter().step_by(3));
     buffer_pool::recycle(pixels);
-    GrayImage::from_raw(width, height, grey).map(DynamicImage::ImageLuma8).ok_or_else(missing)
+    GrayImage::from_raw(width, height, one).map(DynamicImage::ImageLuma8).ok_or_else(missing)
 }
 
 /// The smallest scale, in eighths of the stored size, at which neither side is below `min_size`. Only 1/8, 1/4, 1/2 and 1
@@ -200,58 +130,35 @@ fn eighths((width, height): (u32, u32), min_size: (u32, u32)) -> u32 {
     [1, 2, 4].into_iter().find(|&eighths| enough(eighths)).unwrap_or(8)
 }
 
-/// The kind of failure, from the library's message.
-fn not_a_jpeg(problem: &str) -> Problem {
-    let kind = if problem.contains("truncated") || problem.contains("Premature end") {
-        ": the file is truncated"
-    } else if problem.contains("too large") {
-        ": too large"
-    } else {
-        ": damaged"
-    };
-    Problem::resize(format!("Image decoding error{kind}"))
-}
-
 /// The kind of failure. The decoder's own messages contain details, so that they could not be counted by cause.
-fn undecodable(error: image::ImageError) -> Problem {
-    use image::ImageError::{Decoding, IoError, Limits, Unsupported};
-    let kind = match error {
-        Unsupported(_) => ": unsupported variant of the file format",
-        IoError(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => ": the file is truncated",
-        Limits(_) => ": too large",
-        Decoding(_) => ": damaged",
-        _ => "",
-    };
-    Problem::resize(format!("Image decoding error{kind}"))
+pub(super) fn undecodable(refusal: &Refusal) -> Problem {
+    Problem::resize(format!("Image decoding error: {}", refusal.kind()))
 }
 
-fn pixels(image: DynamicImage) -> Pixels {
+fn pixels(image: DynamicImage) -> Result<Pixels, Refusal> {
     let (width, height) = (image.width(), image.height());
     let (channels, data) = match image {
         DynamicImage::ImageLuma8(grey) => (1, grey.into_raw()),
-        DynamicImage::ImageRgb8(rgb) => (3, rgb.into_raw()),
-        DynamicImage::ImageLuma16(_) => (1, image.into_luma8().into_raw()),
-        DynamicImage::ImageLumaA8(_) | DynamicImage::ImageLumaA16(_) => {
-            (1, on_white::<2>(&image.into_luma_alpha8().into_raw()))
-        }
-        image if image.color().has_alpha() => (3, on_white::<4>(&image.into_rgba8().into_raw())),
-        image => (3, image.into_rgb8().into_raw()),
+        DynamicImage::ImageLumaA8(grey) => (1, on_white::<2>(grey.into_raw())),
+        DynamicImage::ImageRgba8(rgba) => (3, on_white::<4>(rgba.into_raw())),
+        image => (3, to_rgb(image)?.into_raw()),
     };
-    Pixels { width, height, channels, data }
+    Ok(Pixels { width, height, channels, data })
 }
 
-/// Blends pixels of `N` channels, the last of them alpha, onto white.
-fn on_white<const N: usize>(pixels: &[u8]) -> Vec<u8> {
-    let (pixels, _) = pixels.as_chunks::<N>();
-    let mut out = Vec::with_capacity(pixels.len() * (N - 1));
-    for pixel in pixels {
-        let alpha = u32::from(pixel[N - 1]);
-        for &value in &pixel[..N - 1] {
+/// Blends pixels of `N` channels, the last of them alpha, onto white, in the same memory.
+fn on_white<const N: usize>(mut pixels: Vec<u8>) -> Vec<u8> {
+    let count = pixels.len() / N;
+    for pixel in 0..count {
+        let alpha = u32::from(pixels[N * pixel + N - 1]);
+        for channel in 0..N - 1 {
+            let value = u32::from(pixels[N * pixel + channel]);
             // c * a / 255 + 255 - a, rounded.
-            out.push((((u32::from(value) * alpha + (255 - alpha) * 255) + 127) / 255) as u8);
+            pixels[(N - 1) * pixel + channel] = ((value * alpha + (255 - alpha) * 255 + 127) / 255) as u8;
         }
     }
-    out
+    pixels.truncate((N - 1) * count);
+    pixels
 }
 
 #[cfg(test)]

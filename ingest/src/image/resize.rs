@@ -3,10 +3,12 @@
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use loader::budget;
+use loader::formats::Refusal;
 use serde::{Deserialize, Serialize};
 
-use super::area;
-use super::decode::Pixels;
+use super::decode::{Pixels, undecodable};
+use super::{area, buffer_pool};
 use crate::sample::Problem;
 
 /// Which side is resized to `size`, and how the image becomes a square, if it does.
@@ -94,18 +96,19 @@ impl Plan {
     }
 
     /// Pads or crops the scaled image to a square, if the mode does.
-    pub(super) fn frame(&self, scaled: Pixels) -> Pixels {
+    pub(super) fn frame(&self, scaled: Pixels) -> Result<Pixels, Problem> {
         match self.framing {
-            Framing::None => scaled,
-            Framing::Pad(size) => pad(&scaled, size),
-            Framing::Crop(size) => crop(&scaled, size),
+            Framing::None => Ok(scaled),
+            Framing::Pad(size) => pad(&scaled, size).map_err(|refusal| undecodable(&refusal)),
+            Framing::Crop(size) => Ok(crop(&scaled, size)),
         }
     }
 }
 
 /// Enlarges with the Lanczos3 filter.
 fn enlarge(pixels: &Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
-    let data = vec![0; width as usize * height as usize * pixels.channels];
+    let data = buffer_pool::take(width as usize * height as usize * pixels.channels)
+        .map_err(|refusal| undecodable(&refusal))?;
     let mut target = Pixels { width, height, channels: pixels.channels, data };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
     resample(&mut Resizer::new(), pixels, &mut target, &options)?;
@@ -139,16 +142,19 @@ pub(super) fn resample(
 }
 
 /// Pads with white on all sides; an odd pixel goes to the right or bottom.
-fn pad(pixels: &Pixels, size: u32) -> Pixels {
+fn pad(pixels: &Pixels, size: u32) -> Result<Pixels, Refusal> {
     let channels = pixels.channels;
     let (left, top) = ((size - pixels.width.min(size)) / 2, (size - pixels.height.min(size)) / 2);
     let row = pixels.width as usize * channels;
-    let mut data = vec![255; size as usize * size as usize * channels];
+    let length = size as usize * size as usize * channels;
+    let mut data = Vec::new();
+    budget::reserve(&mut data, length)?;
+    data.resize(length, 255);
     for (index, line) in pixels.data.chunks_exact(row).enumerate() {
         let start = ((top as usize + index) * size as usize + left as usize) * channels;
         data[start..start + row].copy_from_slice(line);
     }
-    Pixels { width: size, height: size, channels, data }
+    Ok(Pixels { width: size, height: size, channels, data })
 }
 
 /// Crops the central square; of an odd margin the larger half is at the right or bottom.
@@ -189,8 +195,8 @@ mod tests {
     #[test]
     fn padding_is_white_and_centred_and_cropping_takes_the_centre() {
         let image = |width, height, data: &[u8]| Pixels { width, height, channels: 1, data: data.to_vec() };
-        assert_eq!(pad(&image(2, 1, &[1, 2]), 2).data, [1, 2, 255, 255]);
-        assert_eq!(pad(&image(3, 1, &[1, 2, 3]), 3).data, [255, 255, 255, 1, 2, 3, 255, 255, 255]);
+        assert_eq!(pad(&image(2, 1, &[1, 2]), 2).unwrap().data, [1, 2, 255, 255]);
+        assert_eq!(pad(&image(3, 1, &[1, 2, 3]), 3).unwrap().data, [255, 255, 255, 1, 2, 3, 255, 255, 255]);
         assert_eq!(crop(&image(4, 1, &[1, 2, 3, 4]), 1).data, [2]);
         assert_eq!(crop(&image(1, 3, &[1, 2, 3]), 1).data, [2]);
     }

@@ -128,7 +128,7 @@ fn unsupported_formats_are_named() {
     assert_eq!(cause(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1"), "Image decoding error: AVIF is not supported");
     assert_eq!(cause(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"), "Image decoding error: HEIC is not supported");
     assert_eq!(cause(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom"), "Image decoding error: a video, not an image");
-    assert_eq!(cause(b"BM\x46\0\0\0\0\0\0\0\x36\0\0\0"), "Image decoding error: bmp is not supported");
+    assert_eq!(cause(b"\0\0\0\x0cjP  \r\n\x87\n"), "Image decoding error: JPEG 2000 is not supported");
     assert_eq!(cause(b"<svg xmlns=''></svg>"), "Image decoding error: SVG is not supported");
     assert_eq!(cause(b"\n<html>"), "Image decoding error: a web page, not an image");
     assert_eq!(cause(b""), "Image decoding error: 0 bytes");

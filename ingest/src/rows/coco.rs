@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Extra, Row, Rows, Wanted, Where, reader};
+use super::{Extra, Row, Rows, Wanted, Where, document, reader};
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -46,8 +46,7 @@ pub(super) fn is_coco(path: &Path, wanted: &Wanted) -> Result<bool, Error> {
 
 impl CocoRows {
     pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
-        let mut document = Vec::new();
-        reader(path)?.read_to_end(&mut document).map_err(Error::file("read", path))?;
+        let document = document::whole(path)?;
         let file: CocoFile = loader::json::parse(&document)
             .map_err(|error| Error::input(path, format!("not a COCO captions file: {error}")))?;
         drop(document);

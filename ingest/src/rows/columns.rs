@@ -33,6 +33,8 @@ pub struct Wanted {
     pub hash: Option<String>,
     /// Column of boxes to blur, one of `extra`.
     pub boxes: Option<String>,
+    /// Splits of Karpathy's file to read; all if empty.
+    pub splits: Vec<String>,
 }
 
 /// Output columns, whose names additional columns must not have.
@@ -66,7 +68,8 @@ pub(super) struct Found {
 impl Wanted {
     fn usual_urls(&self) -> &'static [&'static str] {
         match self.place {
-            Where::Web => &["url", "image_url"],
+            // The last is SBU's.
+            Where::Web => &["url", "image_url", "image_urls"],
             Where::Nowhere => &[],
             Where::Local => &["file", "file_name", "filename", "image", "image_path", "filepath", "path"],
         }
@@ -79,7 +82,9 @@ impl Wanted {
         }
     }
 
-    const USUAL_CAPTIONS: &'static [&'static str] = &["caption", "captions", "text"];
+    /// The last is WIT's: the text below the image on the page.
+    const USUAL_CAPTIONS: &'static [&'static str] =
+        &["caption", "captions", "text", "caption_reference_description"];
 
     /// Finds the columns among `names`: an exact match first, then one that ignores case.
     pub(super) fn find(&self, path: &Path, names: &[String]) -> Result<Found, Error> {
@@ -148,6 +153,7 @@ mod tests {
             extra: Vec::new(),
             hash: None,
             boxes: None,
+            splits: Vec::new(),
         }
     }
 

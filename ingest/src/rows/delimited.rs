@@ -10,7 +10,7 @@ use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Value;
 
 use super::columns::Found;
-use super::{Extra, Row, Rows, Wanted, Where, next_line, reader, text};
+use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, Where, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -127,15 +127,17 @@ impl Records {
         }
         let mut builder = ReaderBuilder::new();
         builder.delimiter(delimiter).has_headers(false).flexible(true);
-        Ok(Self::Comma(builder.from_reader(CountQuotes { from, odd: false, ended: false })))
+        Ok(Self::Comma(builder.from_reader(CountQuotes { from, odd: false, ended: false, since: 0 })))
     }
 
     /// Reads the next record, skipping empty lines; false at the end of the file.
     fn read(&mut self, path: &Path, record: &mut ByteRecord) -> Result<bool, Error> {
         match self {
-            Self::Comma(from) => from
-                .read_byte_record(record)
-                .map_err(|error| Error::input(path, format!("cannot parse this table: {error}"))),
+            Self::Comma(from) => {
+                from.get_mut().since = 0;
+                from.read_byte_record(record)
+                    .map_err(|error| Error::input(path, format!("cannot parse this table: {error}")))
+            }
             Self::Tab { from, line, quoting } => {
                 while next_line(path, from.as_mut(), line)? {
                     if !line.is_empty() {
@@ -158,17 +160,24 @@ impl Records {
     }
 }
 
-/// Counts the quotes that pass.
+/// Counts the quotes that pass, and refuses records without end.
 struct CountQuotes {
     from: Box<dyn BufRead + Send>,
     /// Whether their number is odd.
     odd: bool,
     ended: bool,
+    /// Bytes read since the start of the current record.
+    since: u64,
 }
 
 impl Read for CountQuotes {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(buffer)?;
+        self.since += count as u64;
+        if self.since > MAX_LINE_BYTES {
+            let problem = "a row of more than 16 MiB, perhaps because a quote is opened but never closed";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
         self.ended |= count == 0 && !buffer.is_empty();
         self.odd = buffer[..count].iter().fold(self.odd, |odd, &byte| odd ^ (byte == b'"'));
         Ok(count)

@@ -1,5 +1,5 @@
-//! JSON: one object per line, an array of objects, or concatenated objects. Each object is a row; one with a list of
-//! captions becomes one row per caption.
+//! JSON: one object per line, an array of objects, concatenated objects, a list of objects inside an object, or one object
+//! with a list per column. Each object is a row; one with a list of captions becomes one row per caption.
 
 use std::collections::VecDeque;
 use std::io::BufRead;
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, expand, next_line, reader, text};
+use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, document, expand, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
@@ -19,6 +19,8 @@ pub(super) struct JsonRows {
     caption: Option<String>,
     extra: Vec<Extra>,
     line: Vec<u8>,
+    /// Of [`Layout::Columns`]: the names and the values that are left.
+    columns: Vec<(String, std::vec::IntoIter<Value>)>,
     /// Rows that were read ahead: those before the first usable object, and those of an object with several captions.
     queued: VecDeque<Row>,
 }
@@ -26,8 +28,12 @@ pub(super) struct JsonRows {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Layout {
     Lines,
-    Array { first: bool },
+    Array {
+        first: bool,
+    },
     Stream,
+    /// One object with a list per column.
+    Columns,
 }
 
 /// One object of the file, or why a line is not an object.
@@ -40,7 +46,7 @@ enum Record {
 
 impl JsonRows {
     pub(super) fn open_lines(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
-        Self::open(path, reader(path)?, Layout::Lines, wanted)
+        Self::open(path, reader(path)?, Layout::Lines, Vec::new(), wanted)
     }
 
     pub(super) fn open_values(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
@@ -56,7 +62,39 @@ impl JsonRows {
                 return Err(Error::input(path, "not JSON objects: it begins with neither \"[\" nor \"{\""));
             }
         };
-        Self::open(path, from, layout, wanted)
+        Self::open(path, from, layout, Vec::new(), wanted)
+    }
+
+    /// The objects of the list that is the value of `key` in the document's first object, as in RedCaps.
+    pub(super) fn open_list(path: &Path, key: &str, wanted: &Wanted) -> Result<Self, Error> {
+        let mut from = reader(path)?;
+        skip_into(path, from.as_mut(), key)?;
+        Self::open(path, from, Layout::Array { first: true }, Vec::new(), wanted)
+    }
+
+    /// The rows of one object with a list per column, as in SBU, or with an object per column, as pandas' `to_json` writes by
+    /// default.
+    pub(super) fn open_columns(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+        let document: Map<String, Value> = loader::json::parse(&document::whole(path)?).map_err(|error| {
+            Error::input(path, format!("not one JSON object with a list per column: {error}"))
+        })?;
+        let mut columns = Vec::new();
+        for (name, values) in document {
+            let values = match values {
+                Value::Array(values) => values,
+                Value::Object(values) => values.into_iter().map(|(_, value)| value).collect(),
+                _ => continue,
+            };
+            columns.push((name, values.into_iter()));
+        }
+        let lengths: Vec<usize> = columns.iter().map(|(_, values)| values.len()).collect();
+        if lengths.iter().any(|&length| length != lengths[0]) {
+            let names: Vec<String> =
+                columns.iter().map(|(name, values)| format!("{name} {}", values.len())).collect();
+            let problem = format!("its columns have different numbers of values: {}", names.join(", "));
+            return Err(Error::input(path, problem));
+        }
+        Self::open(path, Box::new(std::io::empty()), Layout::Columns, columns, wanted)
     }
 
     /// Finds the columns in the first objects: a key that is null is missing from some files.
@@ -64,6 +102,7 @@ impl JsonRows {
         path: &Path,
         from: Box<dyn BufRead + Send>,
         layout: Layout,
+        columns: Vec<(String, std::vec::IntoIter<Value>)>,
         wanted: &Wanted,
     ) -> Result<Self, Error> {
         /// A file whose first hundred lines are not objects is not a jsonl file.
@@ -76,6 +115,7 @@ impl JsonRows {
             caption: None,
             extra: wanted.extra_text(),
             line: Vec::new(),
+            columns,
             queued: VecDeque::new(),
         };
         let mut names: Vec<String> = Vec::new();
@@ -93,7 +133,6 @@ impl JsonRows {
                         for (column, index) in rows.extra.iter_mut().zip(found.extra) {
                             column.name.clone_from(&names[index]);
                         }
-                        rows.refuse_columns(object)?;
                         records.push(record);
                         rows.queued = records.into_iter().flat_map(|record| rows.rows(record)).collect();
                         return Ok(rows);
@@ -113,17 +152,6 @@ impl JsonRows {
         }))
     }
 
-    /// Refuses what pandas' `to_json` writes by default: one object, with all URLs in one of its values.
-    fn refuse_columns(&self, object: &Map<String, Value>) -> Result<(), Error> {
-        let url = self.url.as_ref().and_then(|name| object.get(name));
-        if self.layout == Layout::Stream && matches!(url, Some(Value::Object(_) | Value::Array(_))) {
-            let problem = "one object with a value per column, not one object per row: write it with pandas' \
-                           to_json(orient=\"records\", lines=True)";
-            return Err(Error::input(&self.path, problem));
-        }
-        Ok(())
-    }
-
     fn next_record(&mut self) -> Result<Option<Record>, Error> {
         if self.layout == Layout::Lines {
             while next_line(&self.path, self.from.as_mut(), &mut self.line)? {
@@ -132,6 +160,14 @@ impl JsonRows {
                 }
             }
             return Ok(None);
+        }
+        if self.layout == Layout::Columns {
+            let mut object = Map::new();
+            for (name, values) in &mut self.columns {
+                let Some(value) = values.next() else { return Ok(None) };
+                object.insert(name.clone(), value);
+            }
+            return Ok((!object.is_empty()).then_some(Record::Object(object, None)));
         }
         let malformed = |what: &str| Error::input(&self.path, what);
         let mut next = peek(&self.path, self.from.as_mut())?;
@@ -242,6 +278,26 @@ fn read_object(path: &Path, from: &mut dyn BufRead, object: &mut Vec<u8>) -> Res
         if object.len() as u64 > MAX_LINE_BYTES {
             return Err(Error::input(path, "not a table: it has a JSON object of more than 16 MiB"));
         }
+        if end.is_some() {
+            return Ok(());
+        }
+    }
+}
+
+/// Skips the beginning of an object up to the list that is the value of `key`, and its opening bracket. The list is there.
+fn skip_into(path: &Path, from: &mut dyn BufRead, key: &str) -> Result<(), Error> {
+    let mut scan = document::Scan::default();
+    loop {
+        let buffer = from.fill_buf().map_err(Error::file("read", path))?;
+        if buffer.is_empty() {
+            return Err(Error::input(path, format!("the file is truncated: it has no list {key:?}")));
+        }
+        let end = buffer.iter().position(|&byte| {
+            scan.next(byte);
+            byte == b'[' && scan.last_key() == Some(key)
+        });
+        let count = end.map_or(buffer.len(), |at| at + 1);
+        from.consume(count);
         if end.is_some() {
             return Ok(());
         }

@@ -4,18 +4,21 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_apple_double, without_byte_order_mark};
+use concepts::foreign_files::{is_hidden_entry, read_regular, without_byte_order_mark};
+use loader::formats::{EXTENSIONS, UNREAD_EXTENSIONS};
 use loader::source;
 
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
-/// Extensions of the images that are looked for.
-const EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "avif", "heic", "heif"];
+/// Maximum size of a caption file, bytes. No caption of an image is longer.
+const MAX_CAPTION_BYTES: u64 = 1 << 20;
 
 pub(super) struct PairRows {
     folder: PathBuf,
+    /// The same path with symbolic links resolved.
+    canonical: PathBuf,
     /// Paths relative to the folder, in sorted order.
     images: std::vec::IntoIter<PathBuf>,
     total: u64,
@@ -29,7 +32,7 @@ impl PairRows {
         if source::is_remote(folder) {
             for path in source::list_all(folder)? {
                 let relative = path.strip_prefix(folder).unwrap_or(&path);
-                if !relative.iter().any(|part| is_apple_double(Path::new(part))) && is_image(relative) {
+                if !relative.iter().any(|part| is_hidden_entry(Path::new(part))) && is_image(relative) {
                     images.push(relative.to_owned());
                 }
             }
@@ -40,7 +43,7 @@ impl PairRows {
             for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
                 let entry = entry.map_err(Error::file("read", &path))?;
                 let relative = inside.join(entry.file_name());
-                if is_apple_double(&relative) {
+                if is_hidden_entry(&relative) {
                     continue;
                 }
                 // Symbolic links to folders are not followed, because they may form a cycle.
@@ -54,42 +57,67 @@ impl PairRows {
         if images.is_empty() {
             return Err(Error::input(
                 folder,
-                "no images (jpg, png, webp, gif) in this folder; for a folder of tables give --images",
+                "no images (jpg, png, webp, gif, bmp, tiff) in this folder; for a folder of tables give --images",
             ));
         }
         images.sort();
         let total = images.len() as u64;
-        Ok(Self { folder: folder.to_owned(), images: images.into_iter(), total, captioned })
+        let canonical = if source::is_remote(folder) {
+            folder.to_owned()
+        } else {
+            folder.canonicalize().map_err(Error::file("read", folder))?
+        };
+        Ok(Self { folder: folder.to_owned(), canonical, images: images.into_iter(), total, captioned })
     }
 
     /// The caption of an image, or why it has none.
     fn caption(&self, image: &Path) -> (Option<String>, Option<Problem>) {
         let path = self.folder.join(image).with_extension("txt");
-        let read = if source::is_remote(&path) {
-            match source::read(&path) {
-                Ok(bytes) => Ok(bytes.to_vec()),
-                Err(error) if source::is_missing(&error) => Err(ErrorKind::NotFound.into()),
-                Err(error) => Err(io::Error::other(error)),
-            }
-        } else {
-            fs::read(path)
-        };
+        let read = if source::is_remote(&path) { read_remote(&path) } else { self.read_inside(&path) };
         match read {
             Ok(bytes) => {
                 let (caption, valid) = text(without_byte_order_mark(&bytes).trim_ascii());
                 (Some(caption), (!valid).then(|| Problem::read("caption is not UTF-8")))
             }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                (None, Some(Problem::read("no caption file (.txt with the same name)")))
-            }
-            Err(_) => (None, Some(Problem::read("caption file cannot be read"))),
+            Err(cause) => (None, Some(Problem::read(cause))),
         }
     }
+
+    /// Reads a local caption file, or says why not. A link must not be able to copy another file of this machine into the dataset.
+    fn read_inside(&self, path: &Path) -> Result<Vec<u8>, &'static str> {
+        let cause = |error: io::Error| match error.kind() {
+            ErrorKind::NotFound => NO_CAPTION,
+            ErrorKind::InvalidInput => "caption file is not a regular file",
+            ErrorKind::FileTooLarge => LARGE_CAPTION,
+            _ => UNREADABLE_CAPTION,
+        };
+        let real = path.canonicalize().map_err(cause)?;
+        if !real.starts_with(&self.canonical) {
+            return Err("caption file is a link out of the image folder");
+        }
+        read_regular(&real, MAX_CAPTION_BYTES).map_err(cause)
+    }
+}
+
+const NO_CAPTION: &str = "no caption file (.txt with the same name)";
+const LARGE_CAPTION: &str = "caption file is larger than 1 MiB";
+const UNREADABLE_CAPTION: &str = "caption file cannot be read";
+
+/// The same at an address.
+fn read_remote(path: &Path) -> Result<Vec<u8>, &'static str> {
+    let cause = |error: loader::Error| {
+        if source::is_missing(&error) { NO_CAPTION } else { UNREADABLE_CAPTION }
+    };
+    let file = source::Source::open(path).map_err(cause)?;
+    if file.len() > MAX_CAPTION_BYTES {
+        return Err(LARGE_CAPTION);
+    }
+    Ok(file.read(0, file.len()).map_err(cause)?.to_vec())
 }
 
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    EXTENSIONS.contains(&extension.as_str()) || UNREAD_EXTENSIONS.contains(&extension.as_str())
 }
 
 impl Rows for PairRows {

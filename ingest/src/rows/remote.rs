@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use loader::source::{Source, is_remote};
+use loader::tar::most_decompressed;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
 
@@ -63,11 +64,17 @@ impl Table {
             return Ok(Self::Source(Arc::new(Source::open(path)?)));
         }
         let mut file = tempfile::tempfile().map_err(Error::file("write", &std::env::temp_dir()))?;
-        let length = io::copy(&mut super::reader(path)?, &mut file).and_then(|length| {
-            file.flush()?;
-            Ok(length)
-        });
-        Ok(Self::Unpacked(Arc::new(file), length.map_err(Error::file("decompress", path))?))
+        let most = most_decompressed(Source::open(path)?.len());
+        let length =
+            io::copy(&mut super::reader(path)?.take(most.saturating_add(1)), &mut file).and_then(|length| {
+                file.flush()?;
+                Ok(length)
+            });
+        let length = length.map_err(Error::file("decompress", path))?;
+        if length > most {
+            return Err(Error::input(path, format!("decompressing it takes more than {most} bytes")));
+        }
+        Ok(Self::Unpacked(Arc::new(file), length))
     }
 }
 

@@ -1,11 +1,12 @@
 //! `ingest tag --text`: reads one caption per line and writes one JSON object per line, in the same order, on all cores.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use concepts::foreign_files::without_byte_order_mark;
 use concepts::{Extractor, canonical_into};
+use loader::program::printable_json;
 
 use super::{Totals, run_parallel};
 use crate::error::Error;
@@ -34,6 +35,7 @@ pub fn tag_text(
     let lines = Mutex::new(Lines { from, rest: Vec::new(), number: 0 });
     let output = Mutex::new(Output { to, turn: 0, failed: false, totals: Totals::default() });
     let turn = Condvar::new();
+    let terminal = io::stdout().is_terminal();
     let unwritable = Error::file("write", Path::new("standard output"));
     let written = run_parallel(threads, |stop| {
         let (mut block, mut canonical, mut json) = (Vec::new(), String::new(), Vec::new());
@@ -50,6 +52,9 @@ pub fn tag_text(
                 canonical_into(&raw, &mut canonical);
                 counts.captions_not_utf8 += u64::from(matches!(raw, std::borrow::Cow::Owned(_)));
                 made = made.and_then(|()| write_line(&mut json, &canonical, extractor, &mut counts));
+            }
+            if terminal && let Ok(text) = std::str::from_utf8(&json) {
+                json = printable_json(text).into_bytes();
             }
             let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
             while output.turn != number && !output.failed {

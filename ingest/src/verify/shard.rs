@@ -21,6 +21,10 @@ use crate::sums;
 use crate::tag::StopFlag;
 use crate::tag::existing::describes;
 
+/// Of a tar that nothing else describes.
+const WITHOUT_END: &str = "has no mark of the end of a tar, and neither table nor statistics: it may have been cut between two \
+                           samples; compare its size with that of the original";
+
 /// Maximum number of damaged samples of a shard that are named.
 const NAMED: usize = 20;
 
@@ -80,17 +84,24 @@ pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag)
         pass.member(&member);
         Ok::<_, Error>(())
     });
-    if let Err(error) = read {
-        if matches!(error, Error::Interrupted) {
-            return Err(error);
+    let has_end = match read {
+        Ok(has_end) => has_end,
+        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(error) => {
+            found.problems.push(error.to_string());
+            return Ok(found);
         }
-        found.problems.push(error.to_string());
-        return Ok(found);
-    }
+    };
     pass.end();
     let stats_path = shard::stats_path(path);
     let stats = match self::read(&stats_path) {
-        Ok(None) if !table_exists => return Ok(found),
+        // Shards of other tools have neither table nor statistics.
+        Ok(None) if !table_exists => {
+            if !has_end {
+                found.problems.push(format!("{}: {WITHOUT_END}", path.display()));
+            }
+            return Ok(found);
+        }
         Ok(None) => None,
         Ok(Some(bytes)) => match serde_json::from_slice::<ShardStats>(&bytes) {
             Ok(stats) => Some(stats),
@@ -112,7 +123,6 @@ pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag)
                     .map(|problem| format!("{}: {problem}", stats_path.display())),
             );
         }
-        // Shards of other tools have neither table nor statistics.
         (None, Some(_)) if !table_exists => {
             let line = format!("{} (the table of this shard) does not exist", table_path.display());
             found.problems.push(line);

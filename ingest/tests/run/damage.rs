@@ -19,6 +19,7 @@ fn wanted() -> Wanted {
         extra: vec!["similarity".to_owned(), "faces".to_owned()],
         hash: Some("md5".to_owned()),
         boxes: Some("faces".to_owned()),
+        splits: Vec::new(),
     }
 }
 

@@ -11,7 +11,9 @@ use arrow_array::{ArrayRef, NullArray, RecordBatch, StringArray, StructArray};
 use arrow_schema::{DataType, Field};
 use image::ImageFormat;
 
-use crate::common::{code, encoded, error_line, errors, gradient, ingest, jpeg, members, summary, table};
+use crate::common::{
+    Server, code, encoded, error_line, errors, gradient, ingest, jpeg, members, respond, summary, table,
+};
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
@@ -99,14 +101,123 @@ fn a_column_may_be_missing_from_the_first_objects() {
     assert_eq!(found.len(), 2);
 }
 
+/// As pandas' `read_json` reads them: what its `to_json` writes by default, and columns of lists, as SBU is published.
 #[test]
-fn columns_instead_of_rows_are_refused_by_name() {
+fn columns_instead_of_rows_are_read() {
     for document in [
         r#"{"file": {"0": "a.jpg", "1": "b.jpg"}, "caption": {"0": "one", "1": "two"}}"#,
-        r#"{"file": ["a.jpg", "b.jpg"], "caption": ["one", "two"]}"#,
+        r#"{"file": ["a.jpg", "b.jpg"], "caption": ["one", "two"], "user": [1, NaN]}"#,
+        r#"{"source": "x", "caption": ["one", "two"], "file": ["a.jpg", "b.jpg"]}"#,
     ] {
-        let line = refusal("t.json", document.as_bytes());
-        assert!(line.contains("orient=\"records\""), "{line}");
+        assert_eq!(captions("t.json", document.as_bytes()), fine(&["one", "two"]), "{document}");
+    }
+    let line = refusal("t.json", br#"{"file": ["a.jpg", "b.jpg"], "caption": ["one"]}"#);
+    assert!(line.contains("file 2, caption 1"), "{line}");
+}
+
+/// The layout of `dataset_coco.json`, as its README describes it; Flickr30k's has no `filepath`.
+#[test]
+fn karpathys_splits_are_read() {
+    let image = |file: &str, split: &str, captions: &[&str]| {
+        let sentences: Vec<serde_json::Value> = captions
+            .iter()
+            .map(|raw| serde_json::json!({"tokens": ["x"], "raw": raw, "sentid": 1}))
+            .collect();
+        serde_json::json!({"filename": file, "split": split, "sentences": sentences, "cocoid": 7})
+    };
+    let images = [
+        image("a.jpg", "test", &["A dog.", "One more."]),
+        image("b.jpg", "train", &["A cat."]),
+        image("c.jpg", "restval", &["A bird."]),
+    ];
+    let file = serde_json::json!({ "images": images, "dataset": "flickr30k" }).to_string();
+    let of = |split: &str| {
+        let more = ["--split", split, "--save-additional-columns", "split,cocoid"];
+        rows("dataset_flickr30k.json", file.as_bytes(), &more)
+    };
+    let test = of("test");
+    assert_eq!(test.iter().map(|row| row["caption"].as_str()).collect::<Vec<_>>(), ["A dog.", "One more."]);
+    assert_eq!((test[0]["split"].as_str(), test[0]["cocoid"].as_str()), ("test", "7"));
+    assert_eq!(of("train,restval").len(), 2);
+    assert_eq!(captions("all.json", file.as_bytes()).len(), 4);
+    let folder = tempfile::tempdir().unwrap();
+    let output = shard(folder.path(), "t.json", file.as_bytes(), &["--split", "dev"]);
+    assert!(
+        code(&output) == 2 && error_line(&output).contains("restval, test, train"),
+        "{}",
+        errors(&output)
+    );
+    let output = shard(folder.path(), "t.csv", b"file,caption\na.jpg,x\n", &["--split", "test"]);
+    assert!(code(&output) == 2 && error_line(&output).contains("--split"), "{}", errors(&output));
+
+    // COCO's files are in two folders.
+    fs::create_dir(folder.path().join("val2014")).unwrap();
+    fs::write(folder.path().join("val2014/x.jpg"), jpeg(40, 30, 1)).unwrap();
+    let mut coco = image("x.jpg", "val", &["A bus."]);
+    coco["filepath"] = "val2014".into();
+    let file = serde_json::json!({ "images": [coco], "dataset": "coco" }).to_string();
+    let output = shard(folder.path(), "dataset_coco.json", file.as_bytes(), &["--split", "val"]);
+    assert_eq!(summary(&output)["successes"], 1, "{}", errors(&output));
+}
+
+/// The layouts of lists of URLs, as their authors publish them.
+#[test]
+fn published_lists_are_read_without_being_told() {
+    let server = Server::start(|_, _, stream| respond(stream, "200 OK", &[], &jpeg(40, 30, 1)));
+    let url = server.url("/a.jpg");
+    let redcaps = serde_json::json!({
+        "info": {"start_date": "2017-01-01", "note": "[\"annotations\": ["},
+        "annotations": [
+            {"image_id": "x", "author": "y", "image_url": url, "raw_caption": "A Dog!", "caption": "a dog", "subreddit": 3},
+            {"image_id": "z", "author": "y", "image_url": url, "raw_caption": "Two", "caption": "two", "subreddit": 3},
+        ],
+    });
+    let sbu =
+        serde_json::json!({"image_urls": [url, url], "user_ids": ["1", "2"], "captions": ["a dog", "two"]});
+    let wit = format!(
+        "language\tpage_url\timage_url\tpage_title\tcaption_reference_description\tcaption_attribution_description\n\
+         en\thttp://a.example\t{url}\tDog\ta dog\tEnglish: a dog\nen\thttp://a.example\t{url}\tDog\ttwo\t\n"
+    );
+    let cc12m = format!("{url}\ta dog\n{url}\ttwo\n");
+    let cc3m = format!("a dog\t{url}\ntwo\t{url}\n");
+    // The columns of LAION-400M, DataComp, Re-LAION and COYO; their types do not matter here.
+    let lists = [
+        "SAMPLE_ID,URL,TEXT,HEIGHT,WIDTH,LICENSE,NSFW,similarity",
+        "uid,url,text,original_width,original_height,clip_b32_similarity_score,face_bboxes,sha256",
+        "url,caption,similarity,hash,punsafe,pwatermark,key,status,error_message,width,height",
+        "id,url,text,width,height,image_phash,text_length,clip_similarity_vitb32",
+    ]
+    .map(|header| {
+        let row = |caption: &str| {
+            let value = |name: &str| match name.to_ascii_lowercase().as_str() {
+                "url" => url.clone(),
+                "text" | "caption" => caption.to_owned(),
+                _ => "1".to_owned(),
+            };
+            header.split(',').map(value).collect::<Vec<_>>().join(",")
+        };
+        format!("{header}\n{}\n{}\n", row("a dog"), row("two"))
+    });
+    let mut files = vec![
+        ("dogs_2017.json", redcaps.to_string()),
+        ("sbu-captions-all.json", sbu.to_string()),
+        ("wit.tsv", wit),
+        ("cc12m.tsv", cc12m),
+        ("cc3m.tsv", cc3m),
+    ];
+    files.extend(lists.into_iter().map(|list| ("list.csv", list)));
+    for (name, content) in files {
+        let folder = tempfile::tempdir().unwrap();
+        let (input, out) = (folder.path().join(name), folder.path().join("out"));
+        fs::write(&input, &content).unwrap();
+        let output = ingest(&["download", text(&input), "--out", text(&out), "--allow-private", "--json"]);
+        assert_eq!(summary(&output)["successes"], 2, "{content}: {}", errors(&output));
+        let found = table(&out.join("00000.parquet"));
+        assert_eq!(
+            (found[0]["caption"].as_str(), found[1]["caption"].as_str()),
+            ("a dog", "two"),
+            "{content}"
+        );
     }
 }
 
@@ -182,7 +293,8 @@ fn folders_of_a_mac_and_text_of_windows() {
     fs::create_dir_all(images.join("__MACOSX")).unwrap();
     fs::write(images.join("a.jpg"), jpeg(40, 30, 1)).unwrap();
     fs::write(images.join("a.txt"), "\u{feff}a dog").unwrap();
-    for other in ["._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/b.jpg"] {
+    fs::create_dir(images.join(".thumbnails")).unwrap();
+    for other in ["._a.jpg", "__MACOSX/._a.jpg", "__MACOSX/b.jpg", ".thumbnails/a.jpg", ".hidden.jpg"] {
         fs::write(images.join(other), b"\0\x05\x16\x07").unwrap();
     }
     let out = folder.path().join("out");

@@ -14,9 +14,15 @@
 
 #include "entropy.h"
 
-/* Maximum number of scans, more than any encoder writes. Each scan costs a pass over the image, so a small malicious
- * file could otherwise take hours. */
-#define MAX_SCANS 500
+/* How much one image may cost; the numbers are those of budget.rs. */
+struct loader_jpeg_budget {
+    /* Bytes: coefficients that are kept until all scans are read, and pixels. */
+    uint64_t memory;
+    /* Samples that the scans visit. */
+    uint64_t work;
+    /* Each scan costs a pass over the image, so a small malicious file could otherwise take hours. */
+    uint64_t scans;
+};
 
 struct loader_jpeg {
     /* First, so that libjpeg's pointer to it is a pointer to the codec. */
@@ -28,6 +34,10 @@ struct loader_jpeg {
     /* NULL: libjpeg decodes the coefficients. */
     struct loader_entropy *entropy;
     int quick;
+    struct loader_jpeg_budget budget;
+    /* The scan whose work was counted last, and the work so far. */
+    int counted_scan;
+    uint64_t work;
 };
 
 static void leave(j_common_ptr info) {
@@ -51,12 +61,42 @@ static void judge(j_common_ptr info, int level) {
     }
 }
 
-static void count_scans(j_common_ptr info) {
+/* Number of samples of a component, with those that fill its last blocks. */
+static uint64_t samples_of(const jpeg_component_info *component) {
+    return (uint64_t)component->width_in_blocks * component->height_in_blocks * DCTSIZE2;
+}
+
+/* Counts the work of a scan before it is done: libjpeg calls this between the rows of blocks that it reads. */
+static void count_work(j_common_ptr info) {
     struct loader_jpeg *codec = (struct loader_jpeg *)info->err;
-    if (codec->decoder.input_scan_number > MAX_SCANS) {
-        snprintf(codec->message, sizeof codec->message, "it has more than %d scans", MAX_SCANS);
+    const struct jpeg_decompress_struct *decoder = &codec->decoder;
+    if (decoder->input_scan_number == codec->counted_scan) return;
+    codec->counted_scan = decoder->input_scan_number;
+    for (int i = 0; i < decoder->comps_in_scan; i++) codec->work += samples_of(decoder->cur_comp_info[i]);
+    if ((uint64_t)decoder->input_scan_number > codec->budget.scans) {
+        snprintf(codec->message, sizeof codec->message, "too much work: it has more than %llu scans",
+                 (unsigned long long)codec->budget.scans);
         longjmp(codec->escape, 1);
     }
+    if (codec->work > codec->budget.work) {
+        snprintf(codec->message, sizeof codec->message, "too much work: its %d scans visit more than %llu million samples",
+                 decoder->input_scan_number, (unsigned long long)(codec->budget.work / 1000000));
+        longjmp(codec->escape, 1);
+    }
+}
+
+/* Whether decoding takes more memory than allowed. The whole image counts even if only a region of it is asked for, so
+ * that the same file is accepted or refused everywhere. */
+static int is_too_large(struct loader_jpeg *codec) {
+    const struct jpeg_decompress_struct *decoder = &codec->decoder;
+    uint64_t pixel = decoder->num_components == 4 ? 7 : 3;
+    uint64_t memory = pixel * decoder->image_width * decoder->image_height;
+    if (decoder->progressive_mode || decoder->comps_in_scan < decoder->num_components) {
+        for (int i = 0; i < decoder->num_components; i++) {
+            memory += sizeof(JCOEF) * samples_of(&decoder->comp_info[i]);
+        }
+    }
+    return memory > codec->budget.memory;
 }
 
 static void be_silent(j_common_ptr info) { (void)info; }
@@ -79,7 +119,7 @@ struct loader_jpeg *loader_jpeg_new(int quick) {
         return NULL;
     }
     jpeg_create_decompress(&codec->decoder);
-    codec->progress.progress_monitor = count_scans;
+    codec->progress.progress_monitor = count_work;
     codec->decoder.progress = &codec->progress;
     if (quick) codec->entropy = loader_entropy_new();
     return codec;
@@ -98,13 +138,17 @@ int loader_jpeg_quick(const struct loader_jpeg *codec) { return codec->quick; }
 const char *loader_jpeg_message(const struct loader_jpeg *codec) { return codec->message; }
 
 /* Reads the header of a file, whose memory must stay valid until it is decoded. size: width, height. */
-int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t length, uint32_t size[2]) {
+int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t length,
+                       const struct loader_jpeg_budget *budget, uint32_t size[2]) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
         jpeg_abort_decompress(decoder);
         return -1;
     }
     jpeg_abort_decompress(decoder);
+    codec->budget = *budget;
+    codec->counted_scan = 0;
+    codec->work = 0;
     jpeg_mem_src(decoder, (unsigned char *)file, length);
     jpeg_read_header(decoder, TRUE);
     size[0] = decoder->image_width;
@@ -118,6 +162,12 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
                       uint32_t *channels) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
+        jpeg_abort_decompress(decoder);
+        return -1;
+    }
+    if (is_too_large(codec)) {
+        snprintf(codec->message, sizeof codec->message, "too large: decoding it takes more than %llu MB",
+                 (unsigned long long)(codec->budget.memory >> 20));
         jpeg_abort_decompress(decoder);
         return -1;
     }

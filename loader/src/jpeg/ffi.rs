@@ -9,6 +9,8 @@ use std::slice;
 // Links the library that codec.c calls.
 use mozjpeg_sys as _;
 
+use crate::budget;
+
 /// Length of libjpeg's message buffer, bytes.
 const MESSAGE: usize = 200;
 
@@ -17,13 +19,30 @@ struct Opaque {
     _private: [u8; 0],
 }
 
+/// How much one image may cost; `codec.c` describes the fields.
+#[repr(C)]
+struct Budget {
+    memory: u64,
+    work: u64,
+    scans: u64,
+}
+
+static BUDGET: Budget =
+    Budget { memory: budget::MAX_MEMORY, work: budget::MAX_WORK, scans: budget::MAX_SCANS as u64 };
+
 unsafe extern "C" {
     fn loader_jpeg_new(quick: c_int) -> *mut Opaque;
     #[cfg(test)]
     fn loader_jpeg_quick(codec: *const Opaque) -> c_int;
     fn loader_jpeg_free(codec: *mut Opaque);
     fn loader_jpeg_message(codec: *const Opaque) -> *const c_char;
-    fn loader_jpeg_header(codec: *mut Opaque, file: *const u8, length: usize, size: *mut u32) -> c_int;
+    fn loader_jpeg_header(
+        codec: *mut Opaque,
+        file: *const u8,
+        length: usize,
+        budget: *const Budget,
+        size: *mut u32,
+    ) -> c_int;
     fn loader_jpeg_start(
         codec: *mut Opaque,
         eighths: u32,
@@ -117,8 +136,15 @@ impl Codec {
     pub(super) fn open<'a>(&'a mut self, file: &'a [u8]) -> Result<Opened<'a>, String> {
         let mut size = [0; 2];
         // SAFETY: `file` outlives the `Opened`, through which alone it is read; `size` has room for two numbers.
-        let status =
-            unsafe { loader_jpeg_header(self.0.as_ptr(), file.as_ptr(), file.len(), size.as_mut_ptr()) };
+        let status = unsafe {
+            loader_jpeg_header(
+                self.0.as_ptr(),
+                file.as_ptr(),
+                file.len(),
+                &raw const BUDGET,
+                size.as_mut_ptr(),
+            )
+        };
         self.check(status)?;
         Ok(Opened { codec: self, width: size[0], height: size[1], file: PhantomData })
     }

@@ -17,15 +17,11 @@ mod ffi;
 use image::RgbImage;
 
 use self::ffi::Codec;
+use crate::budget;
+use crate::formats::Refusal;
 
 /// The first bytes of a JPEG: the start-of-image marker and the first byte of the next marker.
 pub const START: [u8; 3] = [0xFF, 0xD8, 0xFF];
-
-/// Maximum side of an image, pixels; larger ones may be decompression bombs.
-const MAX_SIDE: u32 = 1 << 15;
-
-/// Maximum number of pixels of an image: 512 MiB as RGB.
-const MAX_PIXELS: u64 = (512 << 20) / 3;
 
 /// Maximum side of an image that libjpeg can encode, pixels.
 const MAX_ENCODED_SIDE: u32 = 65_500;
@@ -101,11 +97,9 @@ impl Decoder {
             self.codec = Codec::new();
         }
         let codec = self.codec.as_mut().ok_or("not enough memory for the JPEG decoder")?;
-        let opened = codec.open(file).map_err(damaged)?;
+        let opened = codec.open(file).map_err(|message| damaged(&message))?;
         let (width, height) = (opened.width, opened.height);
-        if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-            return Err(format!("an image of {width} x {height} pixels, which is too large"));
-        }
+        budget::check_size(width, height).map_err(|refusal| refusal.to_string())?;
         let request = choose(width, height);
         let eighths = request.eighths.clamp(1, 8);
         let area = request.area.unwrap_or_else(|| Area {
@@ -116,7 +110,7 @@ impl Decoder {
         });
         let started = opened
             .start(eighths, request.coarse, [area.left, area.top, area.width, area.height])
-            .map_err(damaged)?;
+            .map_err(|message| damaged(&message))?;
         let [left, top, width, height] = started.area;
         let size = (started.size[0], started.size[1]);
         let mut pixels = buffer;
@@ -125,14 +119,16 @@ impl Decoder {
             3 => {
                 // If the last image was larger, the buffer is long enough already.
                 if pixels.len() < bytes {
-                    pixels.resize(bytes, 0);
+                    budget::lengthen(&mut pixels, bytes).map_err(|refusal| refusal.to_string())?;
                 }
-                started.read(&mut pixels[..bytes]).map_err(damaged)?;
+                started.read(&mut pixels[..bytes]).map_err(|message| damaged(&message))?;
             }
             4 => {
-                self.cmyk.resize(bytes, 0);
-                started.read(&mut self.cmyk).map_err(damaged)?;
+                budget::lengthen(&mut self.cmyk, bytes).map_err(|refusal| refusal.to_string())?;
+                self.cmyk.truncate(bytes);
                 pixels.clear();
+                budget::reserve(&mut pixels, bytes / 4 * 3).map_err(|refusal| refusal.to_string())?;
+                started.read(&mut self.cmyk).map_err(|message| damaged(&message))?;
                 pixels.extend(self.cmyk.as_chunks::<4>().0.iter().flat_map(|&cmyk| from_cmyk(cmyk)));
             }
             other => return Err(format!("a JPEG of {other} channels")),
@@ -174,9 +170,31 @@ pub fn scaled(side: u32, eighths: u32) -> u32 {
     (u64::from(side) * u64::from(eighths)).div_ceil(8) as u32
 }
 
-fn damaged(mut message: String) -> String {
-    message.insert_str(0, "a damaged JPEG: ");
-    message
+/// The reason of `codec.c` as part of a sentence. A file over the budget is not called damaged.
+fn damaged(message: &str) -> String {
+    match message.split_once(": ") {
+        Some((kind @ (TOO_LARGE | TOO_MUCH_WORK), why)) => format!("a JPEG that is {kind}: {why}"),
+        _ => format!("a damaged JPEG: {message}"),
+    }
+}
+
+const TOO_LARGE: &str = "too large";
+const TOO_MUCH_WORK: &str = "too much work";
+
+/// The kind of a failure of [`Decoder::decode`], from its text.
+pub fn refusal(problem: String) -> Refusal {
+    let has = |kind: &str| problem.contains(kind);
+    if has(TOO_MUCH_WORK) {
+        Refusal::TooMuchWork(problem)
+    } else if has(TOO_LARGE) {
+        Refusal::TooLarge(problem)
+    } else if has("truncated") || has("Premature end") {
+        Refusal::Truncated
+    } else if has("memory") {
+        Refusal::Memory
+    } else {
+        Refusal::Damaged(problem)
+    }
 }
 
 /// Pillow's conversion from CMYK to RGB. The values are stored inverted, as 255 minus the ink, whether or not the file has

@@ -11,6 +11,9 @@ use super::{CAPTION_EXTENSION, READ_AHEAD, reject_empty};
 use crate::Error;
 use crate::source::{Source, is_remote};
 
+/// Larger `.txt` members are not read, bytes: in a compressed shard a few bytes could claim to be gigabytes.
+const MAX_CAPTION_BYTES: u64 = 256 << 20;
+
 /// Calls `each` with the key and the caption (`None` if there is none) of every sample, in tar order, in one pass of
 /// large reads. Only one caption is in memory at a time, and a compressed shard is decompressed on the fly. Returns the
 /// number of samples.
@@ -70,6 +73,10 @@ fn captions_by<E: From<Error>>(
             member.key.clone_into(&mut key);
         }
         if member.extension == CAPTION_EXTENSION {
+            if member.length > MAX_CAPTION_BYTES {
+                let problem = format!("{} has {} bytes, which is no caption", member.name, member.length);
+                return Err(Error::archive(path, problem).into());
+            }
             captioned = true;
             caption.clear();
             let read = member.data.read_to_end(&mut caption);

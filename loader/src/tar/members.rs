@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use super::BLOCK;
 use crate::Error;
 
 /// A member of a sample, while its archive is read.
@@ -18,18 +19,18 @@ pub(super) struct FoundMember<'a, 'data> {
     pub(super) data: &'a mut (dyn Read + 'data),
 }
 
-/// Calls `each` for every member that belongs to a sample, in tar order.
+/// Calls `each` for every member that belongs to a sample, in tar order. Returns where the last member ends, with its padding.
 pub(super) fn members<R: Read, E: From<Error>>(
     entries: io::Result<::tar::Entries<'_, R>>,
     length: Option<u64>,
     shard: &Path,
     mut each: impl FnMut(FoundMember<'_, '_>) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<u64, E> {
     let damaged = |after: &str, e: io::Error| {
         let place = if after.is_empty() { "at its start".to_owned() } else { format!("after {after}") };
         Error::own_or(|e| Error::archive(shard, format!("it is damaged {place}: {e}")))(e)
     };
-    let mut previous = String::new();
+    let (mut previous, mut last_end) = (String::new(), 0);
     let mut current: Option<String> = None;
     let mut extensions: Vec<String> = Vec::new();
     for entry in entries.map_err(|e| damaged(&previous, e))? {
@@ -46,6 +47,7 @@ pub(super) fn members<R: Read, E: From<Error>>(
         if end.is_none_or(|end| length.is_some_and(|length| end > length)) {
             return Err(Error::archive(shard, format!("it is truncated inside {name}")).into());
         }
+        last_end = end.unwrap_or_default().next_multiple_of(BLOCK);
         let kind = entry.header().entry_type();
         // Old archives mark folders by a trailing slash only.
         let regular = (kind.is_file() || kind.is_contiguous()) && !name.ends_with('/');
@@ -65,7 +67,7 @@ pub(super) fn members<R: Read, E: From<Error>>(
         }
         previous = name;
     }
-    Ok(())
+    Ok(last_end)
 }
 
 /// Whether a member's data are stored without its zeros: in the format of GNU tar, or in one of its three PAX formats.

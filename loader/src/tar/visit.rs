@@ -1,11 +1,11 @@
 //! Reads all members of a shard in one pass, to check them.
 
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use super::compression::Compression;
 use super::members::{FoundMember, members};
-use super::{READ_AHEAD, reject_empty};
+use super::{BLOCK, READ_AHEAD, reject_empty};
 use crate::Error;
 use crate::source::Source;
 
@@ -28,7 +28,7 @@ pub struct Visited<'a> {
 
 /// Calls `each` for every member of every sample, in tar order, with the data of those members for whose extension `wanted` is
 /// true. A compressed shard is decompressed on the fly, and only one member is in memory at a time. The pass includes the end of
-/// the file.
+/// the file. Returns whether the tar has the mark of its end, as [`Archive::samples_and_end`](super::Archive::samples_and_end).
 ///
 /// # Errors
 /// As [`Archive::samples`](super::Archive::samples), and whatever `each` returns.
@@ -36,7 +36,7 @@ pub fn visit<E: From<Error>>(
     path: &Path,
     wanted: impl Fn(&str) -> bool,
     mut each: impl FnMut(Visited<'_>) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<bool, E> {
     let source = Source::open(path)?;
     reject_empty(source.len(), path)?;
     let mut file = BufReader::with_capacity(READ_AHEAD, source.reader(READ_AHEAD as u64));
@@ -55,14 +55,31 @@ pub fn visit<E: From<Error>>(
         each(Visited { key, first, extension, offset, length, data: &data })
     };
     if let Some(compression) = compression {
-        let mut archive = ::tar::Archive::new(compression.decoder(file).map_err(Error::read(path))?);
-        members(archive.entries(), None, path, take)?;
+        let plain = Counting { from: compression.decoder(file).map_err(Error::read(path))?, read: 0 };
+        let mut archive = ::tar::Archive::new(plain);
+        let end = members(archive.entries(), None, path, take)?;
         // The tar may end before its compressed file does; damage after it counts, too.
-        let rest = io::copy(&mut archive.into_inner(), &mut io::sink());
+        let mut plain = archive.into_inner();
+        let rest = io::copy(&mut plain, &mut io::sink());
         rest.map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
+        Ok(plain.read >= end + BLOCK)
     } else {
         let mut archive = ::tar::Archive::new(super::captions::Skipping(file));
-        members(archive.entries_with_seek(), Some(source.len()), path, take)?;
+        let end = members(archive.entries_with_seek(), Some(source.len()), path, take)?;
+        Ok(source.len() >= end + BLOCK)
     }
-    Ok(())
+}
+
+/// A reader that counts its bytes.
+struct Counting<R> {
+    from: R,
+    read: u64,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.read += read as u64;
+        Ok(read)
+    }
 }

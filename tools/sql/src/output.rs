@@ -1,6 +1,6 @@
 //! Prints rows to standard output: as a table for people, as CSV or as one JSON object per line for programs.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -13,6 +13,8 @@ use arrow::json;
 use arrow::json::writer::LineDelimited;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_options;
+use concepts::foreign_files::visible_lines;
+use loader::program::printable_json;
 
 /// Maximum rows of a table. They are kept in memory, as the column widths depend on all of them.
 const TABLE_ROWS: usize = 1000;
@@ -60,8 +62,8 @@ impl Printer {
                 self.printed.complete = batch.num_rows() <= room;
                 return Ok(self.more());
             }
-            Format::Csv => csv_text(batch, self.printed.rows == 0)?,
-            Format::Json => json_text(batch)?,
+            Format::Csv => for_terminal(csv_text(batch, self.printed.rows == 0)?),
+            Format::Json => printable_json(&String::from_utf8_lossy(&json_text(batch)?)).into_bytes(),
         };
         self.printed.complete = write(&text)?;
         self.printed.rows += batch.num_rows();
@@ -87,7 +89,7 @@ impl Printer {
                         format!("\n(only the first {rows} rows; --format csv or json prints all)\n")
                     }
                 };
-                write(text.as_bytes())?;
+                write(visible_lines(&text).as_bytes())?;
             }
             Format::Csv if rows == 0 => {
                 write(&csv_text(&RecordBatch::new_empty(self.schema), true)?)?;
@@ -96,6 +98,14 @@ impl Printer {
         }
         Ok(self.printed)
     }
+}
+
+/// The values of CSV are for programs, unless a terminal would obey them.
+fn for_terminal(text: Vec<u8>) -> Vec<u8> {
+    if !std::io::stdout().is_terminal() {
+        return text;
+    }
+    visible_lines(&String::from_utf8_lossy(&text)).into_owned().into_bytes()
 }
 
 /// Writes to standard output; returns whether the pipe is still open.

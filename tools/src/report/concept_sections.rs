@@ -55,7 +55,8 @@ pub(super) fn top(findings: &Findings<'_>, all: &Concepts<'_>) -> Section {
         let mut strip: String = images
             .iter()
             .map(|example| {
-                let caption = visible(&clipped(&example.caption, MAX_CHARACTERS));
+                let caption = clipped(&example.caption, MAX_CHARACTERS);
+                let caption = visible(&caption);
                 format!(
                     "<img src=\"{}\" alt=\"{1}\" title=\"{1}\" width=\"72\" height=\"72\">",
                     example.uri,

@@ -1,7 +1,6 @@
 //! Example images of the concepts: a few samples of each, cropped to small squares and embedded in the page.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -10,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use concepts::canonical;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
-use image::{DynamicImage, GenericImageView, ImageReader};
+use image::{DynamicImage, GenericImageView};
 use loader::index::{Caption, Index};
 use loader::program::{self, Progress};
 use loader::tar::Archive;
@@ -187,9 +186,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// A small square JPEG of the image's centre; none when the image cannot be decoded.
 fn thumbnail(bytes: &[u8]) -> Option<Vec<u8>> {
-    // The reader's default limits reject a small file whose header declares a huge image.
-    let image = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.decode().ok()?;
-    let image = without_padding(&DynamicImage::ImageRgb8(image.into_rgb8()));
+    let image = without_padding(&DynamicImage::ImageRgb8(loader::pixels::decode(bytes).ok()?));
     let (width, height) = image.dimensions();
     let side = width.min(height);
     let square = image.crop_imm((width - side) / 2, (height - side) / 2, side, side);

@@ -179,7 +179,7 @@ fn rows(findings: &Findings<'_>, all: &Concepts<'_>) -> serde_json::Value {
         .iter()
         .zip(&findings.pairs.companions)
         .map(|((name, of), companion)| {
-            let name = visible(&clipped(name, MAX_CHARACTERS));
+            let name = visible(&clipped(name, MAX_CHARACTERS)).into_owned();
             let (other, both) = companion.as_ref().map_or(("", 0), |(other, both)| (other.as_str(), *both));
             json!([name, of.mentions, of.samples, of.shards, visible(&clipped(other, MAX_CHARACTERS)), both])
         })

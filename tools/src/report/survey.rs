@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Cursor;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -13,9 +12,8 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use concepts::tables::{Table, Texts};
-use image::ImageReader;
 use loader::tar::{Archive, Member};
-use loader::{shard, source};
+use loader::{formats, shard, source};
 use parquet::file::reader::ChunkReader;
 
 use super::distributions::{Distribution, Sizes};
@@ -215,10 +213,10 @@ fn size((widths, heights): &(Option<ArrayRef>, Option<ArrayRef>), row: usize) ->
 }
 
 /// Width and height of an image; none when it cannot be decoded.
-fn dimensions(archive: &Archive, member: &Member) -> Option<(u32, u32)> {
+pub(crate) fn dimensions(archive: &Archive, member: &Member) -> Option<(u32, u32)> {
     let of = |length| {
         let bytes = archive.read(member.offset, length).ok()?;
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?.into_dimensions().ok()
+        formats::size(&bytes).ok()
     };
     // A large colour profile or preview may come before the header: then the whole file is read.
     of(member.length.min(HEADER)).or_else(|| of(member.length))

@@ -1,22 +1,7 @@
 //! Escaping and formatting of text for the page. Captions come from the web and may be hostile: their text must not
 //! become markup, close a script, or change the direction of the text around it.
 
-use std::fmt::Write as _;
-
-/// Replaces control characters, and characters that set the direction of text, by their code: `⟨U+202E⟩`.
-pub(crate) fn visible(text: &str) -> String {
-    let mut shown = String::with_capacity(text.len());
-    for c in text.chars() {
-        let hidden = matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}' | '\u{feff}');
-        if hidden || c.is_control() {
-            let _ = write!(shown, "⟨U+{:04X}⟩", u32::from(c));
-        } else {
-            shown.push(c);
-        }
-    }
-    shown
-}
+pub(crate) use concepts::foreign_files::visible;
 
 /// Escapes text for an element's content or a quoted attribute.
 pub(crate) fn html(text: &str) -> String {

@@ -85,7 +85,8 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
 
 /// Whether the file under this temporary name would have been an image or scores.
 fn is_png_or_json(temporary: &str) -> bool {
-    target_name(temporary).is_some_and(|name| name.ends_with(".png") || name.ends_with(".json"))
+    let extension = target_name(temporary).and_then(|name| Path::new(name).extension());
+    extension.is_some_and(|extension| extension == "png" || extension == "json")
 }
 
 /// The path of the overlay of each image; an error if two images would have the same.

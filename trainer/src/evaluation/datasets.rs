@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use concepts::foreign_files::is_apple_double;
+use loader::formats::EXTENSIONS;
 use loader::source;
 
 use super::classes::{self, Class};
@@ -22,9 +23,6 @@ pub enum Background {
     /// As a class like the others, with its own prompts.
     Words,
 }
-
-/// The file extensions for `.*` in a layout.
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// Images with masks, and the meaning of the values in the masks.
 #[derive(Debug)]
@@ -88,7 +86,7 @@ impl SegmentationDataset {
         })
     }
 
-    /// Opens the generic layout: `images/NAME.jpg|png|webp`, `masks/NAME.png`, and `classes.txt` with one class per line.
+    /// Opens the generic layout: `images/NAME.jpg` (or another of [`EXTENSIONS`]), `masks/NAME.png`, and `classes.txt` with one class per line.
     pub fn open_folder(folder: &Path) -> Result<Self> {
         const FOLDER: Layout = Layout {
             split: "",
@@ -100,7 +98,7 @@ impl SegmentationDataset {
         let classes = classes::read(&folder.join("classes.txt"))?;
         let (pairs, missing) = list(folder, &FOLDER)?;
         if pairs.is_empty() && missing.is_empty() {
-            let problem = "contains no jpg, png or webp".to_owned();
+            let problem = "contains no images".to_owned();
             return Err(Error::Invalid { path: folder.join("images"), problem });
         }
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -1,16 +1,15 @@
 //! Datasets of images with classes or captions: one folder per class as ImageNet, WebDataset shards as the CLIP benchmark publishes
-//! them, and captions as COCO JSON or JSON lines.
+//! them, and captions as COCO JSON, Karpathy's JSON or JSON lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::is_apple_double;
+use concepts::foreign_files::is_hidden_entry;
+use loader::formats::EXTENSIONS;
 use loader::source;
 
 use crate::error::{Error, Result};
 
-/// File extensions of images in class folders.
-const EXTENSIONS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 /// Class names of ImageNet in the order of its synsets.
 const IMAGENET: &str = include_str!("../../data/classes/imagenet1000.txt");
 
@@ -133,19 +132,34 @@ impl ImageDataset {
         Ok(Self { name: name(folder), classes: Vec::new(), templates: None, source })
     }
 
-    /// Captions from a file, COCO JSON or JSON lines with `file` and `captions`, and images in a folder. Only the first `most`
-    /// captions of an image are used.
-    pub fn captions(file: &Path, images: &Path, most: usize) -> Result<Self> {
+    /// Captions from a file, COCO JSON, Karpathy's splits of COCO and Flickr30k, or JSON lines with `file` and `captions`, and
+    /// images in a folder. Only the first `most` captions of an image are used. `split` is for Karpathy's file; without it, the
+    /// test split is read.
+    pub fn captions(file: &Path, images: &Path, most: usize, split: Option<&str>) -> Result<Self> {
+        let no_splits = || {
+            let problem = "--split is for Karpathy's file and for folders of shards";
+            Err(Error::Usage(format!("{}: {problem}", file.display())))
+        };
         let text = source::read_text(file)?;
         let wrong = |e: serde_json::Error| invalid(file, format!("is not a file of captions: {e}"));
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         if file.extension().is_some_and(|extension| extension == "jsonl") {
+            if split.is_some() {
+                return no_splits();
+            }
             for line in text.lines().filter(|line| !line.trim().is_empty()) {
                 let row: Captioned = loader::json::parse(line.as_bytes()).map_err(wrong)?;
                 found.push((row.file, row.captions));
             }
         } else {
-            let coco: Coco = loader::json::parse(text.as_bytes()).map_err(wrong)?;
+            let coco = match loader::json::parse::<Karpathy>(text.as_bytes()) {
+                Ok(karpathy) => {
+                    found = karpathy.split(file, split.unwrap_or("test"))?;
+                    Coco { images: Vec::new(), annotations: Vec::new() }
+                }
+                Err(_) if split.is_some() => return no_splits(),
+                Err(_) => loader::json::parse(text.as_bytes()).map_err(wrong)?,
+            };
             let mut by_image: BTreeMap<u64, Vec<String>> = BTreeMap::new();
             for caption in coco.annotations {
                 by_image.entry(caption.image_id).or_default().push(caption.caption);
@@ -195,6 +209,48 @@ struct Coco {
     annotations: Vec<CocoCaption>,
 }
 
+/// Karpathy's file of splits, `dataset_coco.json` or `dataset_flickr30k.json`.
+#[derive(serde::Deserialize)]
+struct Karpathy {
+    images: Vec<KarpathyImage>,
+}
+
+#[derive(serde::Deserialize)]
+struct KarpathyImage {
+    /// The folder of COCO's file.
+    #[serde(default)]
+    filepath: Option<String>,
+    filename: String,
+    split: String,
+    sentences: Vec<Sentence>,
+}
+
+#[derive(serde::Deserialize)]
+struct Sentence {
+    raw: String,
+}
+
+impl Karpathy {
+    /// The files and captions of a split.
+    fn split(self, file: &Path, split: &str) -> Result<Vec<(String, Vec<String>)>> {
+        let splits: BTreeSet<String> = self.images.iter().map(|image| image.split.clone()).collect();
+        if !splits.contains(split) {
+            let splits: Vec<String> = splits.into_iter().collect();
+            let problem =
+                format!("{} has no split {split}; its splits are {}", file.display(), splits.join(", "));
+            return Err(Error::Usage(problem));
+        }
+        let captions = |image: KarpathyImage| {
+            let name = match image.filepath {
+                Some(folder) if !folder.is_empty() => format!("{folder}/{}", image.filename),
+                _ => image.filename,
+            };
+            (name, image.sentences.into_iter().map(|sentence| sentence.raw).collect())
+        };
+        Ok(self.images.into_iter().filter(|image| image.split == split).map(captions).collect())
+    }
+}
+
 #[derive(serde::Deserialize)]
 struct CocoImage {
     id: u64,
@@ -218,7 +274,7 @@ fn is_image(path: &Path) -> bool {
 /// Paths in a folder, and which of them are folders.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
     let entries = source::entries(folder)?.into_iter();
-    Ok(entries.filter(|(path, _)| !is_apple_double(path)).collect())
+    Ok(entries.filter(|(path, _)| !is_hidden_entry(path)).collect())
 }
 
 fn text_if_there(path: &Path) -> Result<Option<String>> {

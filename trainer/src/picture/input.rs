@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Cursor;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::is_apple_double;
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use concepts::foreign_files::{is_hidden_entry, read_regular};
+use image::RgbImage;
+use loader::formats::{EXTENSIONS, ImageFile, to_rgb, upright};
 use loader::source;
 
 use crate::error::{Error, Result, reading};
@@ -51,46 +51,45 @@ impl Limits {
     }
 }
 
-/// Decodes a jpeg, png or webp file and applies its EXIF orientation.
+/// Decodes an image of any of the [`loader::formats`] and applies its EXIF orientation.
 ///
 /// # Errors
 /// Why this cannot be decoded, as the rest of a sentence. Sizes are checked in the header, before decoding.
 pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage, String> {
-    const NO_IMAGE: &str = "is not a jpeg, png or webp image";
     if bytes.len() as u64 > limits.bytes {
         return Err(format!("is larger than {} MB", limits.bytes >> 20));
     }
-    let reader = || ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string());
-    if reader()?.format().is_none() {
-        return Err(NO_IMAGE.to_owned());
-    }
-    let mut decoder = reader()?.into_decoder().map_err(|e| format!("{NO_IMAGE}: {e}"))?;
-    let (width, height) = decoder.dimensions();
+    let unreadable = |refusal| format!("is not an image that can be read: {refusal}");
+    let file = ImageFile::open(bytes).map_err(unreadable)?;
+    let (width, height) = file.size;
     limits.check(width, height)?;
-    // If the EXIF data cannot be read, the image is not rotated.
-    let exif = decoder.exif_metadata().ok().flatten().unwrap_or_default();
-    // In some WebP and PNG files the block has the prefix that it has in a JPEG.
-    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
-    let orientation = Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms);
-    drop(decoder);
-    let mut picture = DynamicImage::ImageRgb8(loader::pixels::decode(bytes)?);
-    picture.apply_orientation(orientation);
-    Ok(picture.into_rgb8())
+    let orientation = file.orientation();
+    let picture = file.decode().and_then(|image| upright(image, orientation)).and_then(to_rgb);
+    picture.map_err(unreadable)
 }
 
 /// Reads an image file with [`photograph`] and the default limits.
 pub fn read(path: &Path) -> Result<RgbImage> {
     let limits = Limits::default();
-    let file = source::Source::open(path)?;
-    let decoded = if file.len() > limits.bytes {
-        Err(format!("is larger than {} MB", limits.bytes >> 20))
+    let too_large = || format!("is larger than {} MB", limits.bytes >> 20);
+    let decoded = if source::is_remote(path) {
+        let file = source::Source::open(path)?;
+        if file.len() > limits.bytes {
+            Err(too_large())
+        } else {
+            photograph(&file.read(0, file.len())?, &limits)
+        }
     } else {
-        photograph(&file.read(0, file.len())?, &limits)
+        match read_regular(path, limits.bytes) {
+            Ok(bytes) => photograph(&bytes, &limits),
+            Err(error) if error.kind() == ErrorKind::FileTooLarge => Err(too_large()),
+            Err(error) => return Err(reading(path)(error)),
+        }
     };
     decoded.map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 
-/// The image files of some inputs: files, folders (jpg, png and webp files directly in them), and patterns such as
+/// The image files of some inputs: files, folders (the image files directly in them), and patterns such as
 /// `photos/**/*.jpg`, on disk or at addresses. Each file appears once; the files of an input are sorted by name.
 pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
@@ -104,7 +103,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
             paths
                 .map_err(reading(input))?
                 .into_iter()
-                .filter(|path| is_picture(path) && !is_apple_double(path))
+                .filter(|path| is_picture(path) && !is_hidden_entry(path))
                 .collect()
         } else if input.exists() {
             vec![input.clone()]
@@ -113,7 +112,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         };
         let is_folder = input.is_dir() || source::is_remote(input);
         if found.is_empty() && is_folder {
-            let problem = "contains no jpg, png or webp".to_owned();
+            let problem = "contains no images (jpg, png, webp, gif, bmp, tiff)".to_owned();
             return Err(Error::Invalid { path: input.clone(), problem });
         }
         if found.is_empty() {
@@ -145,7 +144,7 @@ fn remote(input: &Path) -> Result<Vec<PathBuf>> {
         return Ok(vec![input.to_owned()]);
     }
     let files = source::list(input)?.into_iter();
-    Ok(files.filter(|path| is_picture(path) && !is_apple_double(path)).collect())
+    Ok(files.filter(|path| is_picture(path) && !is_hidden_entry(path)).collect())
 }
 
 fn matches(pattern: &Path) -> Result<Vec<PathBuf>> {
@@ -157,11 +156,13 @@ fn matches(pattern: &Path) -> Result<Vec<PathBuf>> {
 
 fn is_picture(path: &Path) -> bool {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
-    ["jpg", "jpeg", "png", "webp"].contains(&extension.as_str())
+    EXTENSIONS.contains(&extension.as_str())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use super::*;
     use image::Rgb;
 
@@ -198,7 +199,7 @@ mod tests {
         bomb[16..24].copy_from_slice(&[0, 0, 0xEA, 0x60, 0, 0, 0xEA, 0x60]);
         assert!(photograph(&bomb, &Limits::default()).is_err());
         assert!(photograph(b"GIF89a and more", &limits).is_err());
-        assert!(photograph(b"", &limits).unwrap_err().contains("not a jpeg"));
+        assert!(photograph(b"", &limits).unwrap_err().contains("0 bytes"));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
+use loader::formats::Format;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -197,8 +198,7 @@ async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Resu
     });
     match bytes.await {
         Ok(Ok(bytes)) => {
-            let kind = image::guess_format(&bytes)
-                .map_or("application/octet-stream", |format| format.to_mime_type());
+            let kind = Format::of(&bytes).map_or("application/octet-stream", Format::media_type);
             Ok(([(header::CONTENT_TYPE, kind)], bytes).into_response())
         }
         _ => Err(Refused(StatusCode::NOT_FOUND, format!("cannot read {}", path.display()))),
@@ -215,7 +215,8 @@ async fn upload(
         request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     // This also protects against other web pages: for these types, a browser asks the server (CORS) before it sends them.
     if !kind.starts_with("image/") {
-        let why = format!("the content type must be image/jpeg, image/png or image/webp, not {kind:?}");
+        let why =
+            format!("the content type must be image/jpeg, image/png or another of an image, not {kind:?}");
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
     let mut memory = Taken::nothing(&app.bodies, client);

@@ -71,6 +71,11 @@ impl ClipVisionTower {
         };
         let tokens = weights.size("positional_embedding")?.first().copied().unwrap_or(1);
         let grid = ((tokens - 1) as f64).sqrt().round() as i64;
+        if grid < 1 || width < 1 {
+            return Err(weights.problem(format!(
+                "tensor visual.positional_embedding has {tokens} rows for width {width}; it must have 1 + side * side"
+            )));
+        }
         let output = weights.size("proj")?.get(1).copied().unwrap_or(0);
         let mut blocks = Vec::new();
         while weights.has(&format!("transformer.resblocks.{}.ln_1.weight", blocks.len())) {

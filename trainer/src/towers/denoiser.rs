@@ -24,6 +24,11 @@ impl Denoiser {
     pub(super) fn take(weights: &mut Weights, width: i64) -> Result<Self> {
         let position = weights.size("denoiser.pos_embed")?;
         let grid = side_of(position.get(1).copied().unwrap_or(0));
+        if grid < 1 {
+            return Err(weights.problem(format!(
+                "tensor denoiser.pos_embed has the shape {position:?}; it must have [1, side * side, {width}]"
+            )));
+        }
         let position = weights.take("denoiser.pos_embed", &[1, grid * grid, width])?;
         let block = Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, EPS)?;
         Ok(Self { position, grid, block })

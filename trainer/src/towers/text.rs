@@ -97,7 +97,7 @@ impl TextTower {
         activation: Activation,
     ) -> Result<Self> {
         let position = weights.size("positional_embedding")?;
-        let [context, width] = position[..] else {
+        let [context @ 2..=i64::MAX, width @ 1..=i64::MAX] = position[..] else {
             return Err(
                 weights.problem(format!("positional_embedding is {position:?}, not [context, width]"))
             );

@@ -79,6 +79,12 @@ impl VisionTower {
             );
         };
         let grid = side_of(position.get(1).map_or(0, |n| n - 1));
+        // A square of no patches at all would have the right shape, too.
+        if grid < 1 {
+            return Err(weights.problem(format!(
+                "tensor pos_embed has the shape {position:?}; it must have [1, 1 + side * side, {width}]"
+            )));
+        }
         let Some(heads) = heads::of_vision(width) else {
             let head = heads::HEAD_WIDTH;
             return Err(

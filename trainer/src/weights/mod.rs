@@ -84,13 +84,22 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
-    /// Takes a tensor out, which must have this shape; half precision is converted to float32.
+    /// Takes a tensor out, which must have this shape; half and double precision are converted to float32, and
+    /// whole numbers are an error.
     pub fn take(&mut self, name: &str, size: &[i64]) -> Result<Tensor> {
         let found = self.size(name)?;
         if found != size {
             return Err(self.problem(format!("tensor {name} has the shape {found:?}; it must have {size:?}")));
         }
-        self.tensors.remove(name).map(full).ok_or_else(|| self.problem(format!("tensor {name} is missing")))
+        let Some(tensor) = self.tensors.remove(name) else {
+            return Err(self.problem(format!("tensor {name} is missing")));
+        };
+        let kind = tensor.kind();
+        full(tensor).ok_or_else(|| {
+            self.problem(format!(
+                "tensor {name} holds numbers of kind {kind:?}; weights are floating-point numbers"
+            ))
+        })
     }
 
     /// Takes all tensors out whose names start with `prefix`, and removes the prefix.

@@ -24,7 +24,7 @@ const SPLIT: &str = "test";
 /// How images are read, and where results are written.
 #[derive(Debug, Args)]
 struct ImageArgs {
-    /// Split to evaluate: name of a folder in the dataset [default: test, if there is such a folder].
+    /// Split to evaluate: name of a folder in the dataset, or of a split in Karpathy's file [default: test, if there is one].
     #[arg(long)]
     split: Option<String>,
     /// Resize the short side of the images to this many pixels and crop the centre [default: the image size in training].
@@ -143,12 +143,12 @@ impl ClassificationArgs {
 /// A dataset with captions.
 #[derive(Debug, Args)]
 pub struct RetrievalArgs {
-    /// Folder of WebDataset shards whose .txt files have one caption per line. Or, with --images, a file of captions: COCO JSON, or
-    /// JSON lines with `file` and `captions`.
+    /// Folder of WebDataset shards whose .txt files have one caption per line. Or, with --images, a file of captions: COCO JSON,
+    /// Karpathy's splits of COCO or Flickr30k, or JSON lines with `file` and `captions`.
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Folder of the images that belong to a file of captions.
-    #[arg(long = "images", value_name = "DIR", conflicts_with = "split")]
+    #[arg(long = "images", value_name = "DIR")]
     folder: Option<PathBuf>,
     /// With --images: maximum number of captions per image; the first ones are used.
     #[arg(long, default_value_t = CAPTIONS, requires = "folder")]
@@ -162,7 +162,9 @@ impl RetrievalArgs {
         let args = &self.images;
         args.model.check()?;
         let set = match &self.folder {
-            Some(images) => ImageDataset::captions(&self.data, images, self.captions.max(1))?,
+            Some(images) => {
+                ImageDataset::captions(&self.data, images, self.captions.max(1), args.split.as_deref())?
+            }
             None if self.data.is_file() || is_remote_file(&self.data) => {
                 return Err(Error::Usage(format!(
                     "{} is a file of captions; add --images DIR, the folder of its images",

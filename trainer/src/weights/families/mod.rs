@@ -1,6 +1,7 @@
 //! Detects the family of a weights file by its state-dict keys, and converts the keys. Internally, vision towers have the keys of
 //! DINOv2, text towers and CLIPs those of open_clip.
 
+mod heads;
 mod names;
 
 use std::collections::BTreeMap;
@@ -63,7 +64,7 @@ pub(super) struct Parts {
     pub(super) clip: Named,
     /// The text tower with the keys of open_clip, including `logit_scale`.
     pub(super) text: Named,
-    /// Tensors that are not weights.
+    /// Tensors that are not weights of a tower: buffers, and heads that only its own training needs.
     pub(super) beside: Named,
 }
 
@@ -87,6 +88,7 @@ pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
         .cloned()
         .collect();
     parts.beside = beside.into_iter().filter_map(|name| tensors.remove_entry(&name)).collect();
+    parts.beside.extend(heads::without(&mut tensors));
     let has = |name: &str| tensors.contains_key(name);
     // Some models have a prefix for their tower (`dinov2.`, `dinov2_with_registers.`).
     let inside = |end: &str| tensors.keys().find_map(|name| name.strip_suffix(end).map(str::to_owned));
@@ -297,7 +299,11 @@ fn copy(tensors: &Named) -> Named {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 
-/// Converts half precision to float32.
-pub(super) fn full(tensor: Tensor) -> Tensor {
-    if matches!(tensor.kind(), Kind::Half | Kind::BFloat16) { tensor.to_kind(Kind::Float) } else { tensor }
+/// Converts half and double precision to float32; `None` if the tensor holds no floating-point numbers.
+pub(super) fn full(tensor: Tensor) -> Option<Tensor> {
+    match tensor.kind() {
+        Kind::Float => Some(tensor),
+        Kind::Half | Kind::BFloat16 | Kind::Double => Some(tensor.to_kind(Kind::Float)),
+        _ => None,
+    }
 }

@@ -22,6 +22,10 @@ pub(super) struct Machine<'a> {
 /// times.
 const MAX_COPIED: usize = 1 << 22;
 
+/// Maximum number of instructions; the pickles of published checkpoints have some ten thousand. An instruction of one byte may
+/// keep a hundred bytes in memory.
+const MAX_INSTRUCTIONS: usize = 1 << 22;
+
 impl<'a> Machine<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self {
@@ -41,7 +45,7 @@ impl<'a> Machine<'a> {
 
     /// Runs the pickle and returns its final value.
     pub(super) fn run(&mut self) -> Result<Value, String> {
-        loop {
+        for _ in 0..MAX_INSTRUCTIONS {
             let instruction = self.take(1)?[0];
             match instruction {
                 // PROTO, FRAME
@@ -155,6 +159,7 @@ impl<'a> Machine<'a> {
                 }
             }
         }
+        Err(format!("is damaged or malicious: its pickle has more than {MAX_INSTRUCTIONS} instructions"))
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {

@@ -123,6 +123,15 @@ mod tests {
         }
     }
 
+    /// A list that is remembered again and again, by one byte each time.
+    #[test]
+    fn endless_pickles_are_refused() {
+        let pickle = |count: usize| [b"\x80\x04]".to_vec(), vec![0x94; count], b".".to_vec()].concat();
+        assert!(read(&pickle(1 << 20)).is_ok());
+        let problem = read(&pickle(1 << 22)).unwrap_err();
+        assert!(problem.contains("more than 4194304 instructions"), "{problem}");
+    }
+
     #[test]
     fn no_bytes_make_it_panic() {
         let whole = b"\x80\x02ccollections\nOrderedDict\nq\x00)Rq\x01(X\x01\x00\x00\x00aq\x02K\x01X\x01\x00\x00\x00b\x8a\x02\xff\x00u}q\x03X\x01\x00\x00\x00vK\x01sb.";

@@ -1,15 +1,12 @@
 //! The header of a JPEG: size, number of channels, EXIF. Reads the markers as libjpeg does, which decodes the pixels later,
 //! and copies nothing.
 
-use crate::sample::Problem;
+use super::{EXIF_PREFIX, Refusal};
 
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
 /// "APP1", the segment of EXIF.
 const APPLICATION_1: u8 = 0xe1;
-
-/// What comes before the EXIF block in its segment.
-pub(super) const EXIF_PREFIX: &[u8] = b"Exif\0\0";
 
 /// The header: what comes before the first scan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,53 +21,81 @@ pub(super) struct Segments<'a> {
 
 impl<'a> Segments<'a> {
     /// Reads up to the first scan.
-    pub(super) fn read(jpeg: &'a [u8]) -> Result<Self, Problem> {
-        let problem = |what| Err(Problem::resize(format!("Image decoding error: {what}")));
-        let mut rest = jpeg.get(2..).unwrap_or_default();
+    pub(super) fn read(jpeg: &'a [u8]) -> Result<Self, Refusal> {
         let (mut frame, mut exif) = (None, None);
+        let mut rest = jpeg.get(2..).unwrap_or_default();
         loop {
-            let Some((marker, after)) = next_marker(rest) else { return problem("the file is truncated") };
-            // These markers have no length.
-            if matches!(marker, 0x01 | 0xd0..=0xd8) {
-                rest = after;
-                continue;
-            }
-            if marker == END_OF_IMAGE {
-                return problem("damaged");
-            }
-            let Some((length, _)) = after.split_first_chunk() else {
-                return problem("the file is truncated");
-            };
-            // The length includes its own two bytes.
-            let length = usize::from(u16::from_be_bytes(*length)).max(2);
-            let Some((segment, after)) = after.split_at_checked(length) else {
-                return problem("the file is truncated");
-            };
-            let content = &segment[2..];
+            let (marker, content) = next_segment(&mut rest)?;
             match marker {
                 START_OF_SCAN => {
                     // The end marker cannot occur inside a scan, so a file without it is truncated. (The decoder would
                     // fill the missing part with grey and report success.)
-                    if !after.windows(2).rev().any(|pair| pair == [0xff, END_OF_IMAGE]) {
-                        return problem("the file is truncated");
+                    if !rest.windows(2).rev().any(|pair| pair == [0xff, END_OF_IMAGE]) {
+                        return Err(Refusal::Truncated);
                     }
                     break;
                 }
                 APPLICATION_1 => exif = exif.or_else(|| content.strip_prefix(EXIF_PREFIX)),
-                // "SOF" (start of frame), except three numbers of the range that have other meanings.
-                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => frame = frame.or(Some(content)),
+                marker if is_frame(marker) => frame = frame.or(Some(content)),
                 _ => {}
             }
-            rest = after;
         }
-        match frame {
-            Some(&[8, h1, h0, w1, w0, channels, ..]) => {
-                let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
-                Ok(Self { size: (side(w1, w0), side(h1, h0)), grey: channels == 1, exif })
+        let (size, grey) = size_of(frame.unwrap_or_default())?;
+        Ok(Self { size, grey, exif })
+    }
+
+    /// Width and height, from the first bytes of a file.
+    pub(super) fn size(start: &[u8]) -> Result<(u32, u32), Refusal> {
+        let mut rest = start.get(2..).unwrap_or_default();
+        loop {
+            match next_segment(&mut rest)? {
+                (START_OF_SCAN, _) => return Err(damaged("it has no size")),
+                (marker, content) if is_frame(marker) => return Ok(size_of(content)?.0),
+                _ => {}
             }
-            Some(&[_, _, _, _, _, _, ..]) => problem("unsupported variant of the file format"),
-            _ => problem("damaged"),
         }
+    }
+}
+
+fn damaged(how: &str) -> Refusal {
+    Refusal::Damaged(format!("a damaged JPEG: {how}"))
+}
+
+/// "SOF" (start of frame): all markers of their range but three that have other meanings.
+fn is_frame(marker: u8) -> bool {
+    matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc)
+}
+
+/// Width and height, and whether there is one channel, from the content of a frame's segment.
+fn size_of(frame: &[u8]) -> Result<((u32, u32), bool), Refusal> {
+    match *frame {
+        [8, h1, h0, w1, w0, channels, ..] => {
+            let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
+            Ok(((side(w1, w0), side(h1, h0)), channels == 1))
+        }
+        [_, _, _, _, _, _, ..] => Err(Refusal::Variant),
+        _ => Err(damaged("it has no size")),
+    }
+}
+
+/// The marker and the content of the next segment; `rest` is then what follows it.
+fn next_segment<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), Refusal> {
+    loop {
+        let (marker, after) = next_marker(rest).ok_or(Refusal::Truncated)?;
+        // These markers have no length.
+        if matches!(marker, 0x01 | 0xd0..=0xd8) {
+            *rest = after;
+            continue;
+        }
+        if marker == END_OF_IMAGE {
+            return Err(damaged("it ends before its pixels"));
+        }
+        let (length, _) = after.split_first_chunk().ok_or(Refusal::Truncated)?;
+        // The length includes its own two bytes.
+        let length = usize::from(u16::from_be_bytes(*length)).max(2);
+        let (segment, after) = after.split_at_checked(length).ok_or(Refusal::Truncated)?;
+        *rest = after;
+        return Ok((marker, &segment[2..]));
     }
 }
 
@@ -105,7 +130,7 @@ mod tests {
     }
 
     fn cause(file: &[u8]) -> String {
-        Segments::read(file).unwrap_err().cause
+        Segments::read(file).unwrap_err().kind()
     }
 
     #[test]
