@@ -254,7 +254,7 @@ fn a_model_in_a_store_is_trained_used_and_resumed() {
             "steps=3",
         ];
         let mut arguments = vec!["train", "--config", "s3://bucket/demo.toml"];
-        for setting in &settings {
+        for setting in settings {
             arguments.extend(["--set", setting]);
         }
         arguments.extend(resume);
