@@ -19,6 +19,7 @@ use concepts::files::temporary_path;
 
 pub use self::captions::{caption_checks, captions};
 use self::compression::Compression;
+pub use self::compression::most_decompressed;
 use self::members::members;
 pub use self::visit::{Visited, visit};
 use crate::Error;
@@ -175,39 +176,19 @@ fn unnamed_file() -> Result<File, Error> {
     Ok(file)
 }
 
-/// How many times larger than its file decompressed data may be, and what is always allowed, bytes: a small malicious file could
-/// otherwise fill the disk. Headers of a tar and captions become some twenty times smaller.
-const MAX_RATIO: u64 = 200;
-const MIN_DECOMPRESSED: u64 = 256 << 20;
-
-/// Maximum size of the contents of a compressed file of this length, bytes.
-pub fn most_decompressed(length: u64) -> u64 {
-    length.saturating_mul(MAX_RATIO).saturating_add(MIN_DECOMPRESSED)
-}
-
 /// Decompresses a whole shard.
 fn decompress(source: &Source, compression: Compression, plain: &mut dyn Write) -> Result<(), Error> {
     let path = source.path();
     let from = BufReader::with_capacity(READ_AHEAD, source.reader(FETCH));
-    let mut decoder = compression.decoder(from).map_err(Error::read(path))?;
+    let mut decoder = compression.decoder(source, from)?;
     let mut writer = BufWriter::with_capacity(1 << 18, plain);
     let mut buffer = vec![0; 1 << 17];
-    let (mut total, most) = (0, most_decompressed(source.len()));
     loop {
         let read = decoder
             .read(&mut buffer)
             .map_err(Error::own_or(|e| Error::archive(path, format!("it cannot be decompressed: {e}"))))?;
         if read == 0 {
             break;
-        }
-        total += read as u64;
-        if total > most {
-            let problem = format!(
-                "decompressing it takes more than {most} bytes, {MAX_RATIO} times its size and {} MiB, which no shard of images \
-                 does",
-                MIN_DECOMPRESSED >> 20
-            );
-            return Err(Error::archive(path, problem));
         }
         writer.write_all(&buffer[..read]).map_err(Error::io(path, "decompress"))?;
     }

@@ -89,7 +89,7 @@ fn captions_by<E: From<Error>>(
         Ok(())
     };
     if let Some(compression) = compression {
-        let mut archive = ::tar::Archive::new(compression.decoder(file).map_err(Error::read(path))?);
+        let mut archive = ::tar::Archive::new(compression.decoder(&source, file)?);
         members(archive.entries(), None, path, take)?;
         // The tar may end before its compressed file does; damage after it counts, too.
         let rest = io::copy(&mut archive.into_inner(), &mut io::sink());

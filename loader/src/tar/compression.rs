@@ -1,7 +1,7 @@
 //! Compressed shards.
 
 use std::io::{self, BufRead, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 use crate::source::Source;
@@ -41,12 +41,53 @@ impl Compression {
         }
     }
 
-    /// The decompressed bytes of `from`.
-    pub(super) fn decoder<'a>(self, from: impl BufRead + 'a) -> io::Result<Box<dyn Read + 'a>> {
-        Ok(match self {
+    /// The decompressed bytes of `from`, the contents of a shard's file.
+    pub(super) fn decoder<'a>(
+        self,
+        source: &Source,
+        from: impl BufRead + 'a,
+    ) -> Result<Decompressed<'a>, Error> {
+        let plain: Box<dyn Read + 'a> = match self {
             // Some programs write one gzip member after another.
             Self::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(from)),
-            Self::Zstd => Box::new(zstd::Decoder::with_buffer(from)?),
-        })
+            Self::Zstd => Box::new(zstd::Decoder::with_buffer(from).map_err(Error::read(source.path()))?),
+        };
+        let most = most_decompressed(source.len());
+        Ok(Decompressed { plain, path: source.path().to_owned(), read: 0, most })
+    }
+}
+
+/// How many times larger than its file decompressed data may be, and what is always allowed, bytes: a small malicious file could
+/// otherwise fill the disk. Headers of a tar and captions become some twenty times smaller.
+const MAX_RATIO: u64 = 200;
+const MIN_DECOMPRESSED: u64 = 256 << 20;
+
+/// Maximum size of the contents of a compressed file of this length, bytes.
+pub fn most_decompressed(length: u64) -> u64 {
+    length.saturating_mul(MAX_RATIO).saturating_add(MIN_DECOMPRESSED)
+}
+
+/// The decompressed bytes of a shard, which end with an error after [`most_decompressed`].
+pub(super) struct Decompressed<'a> {
+    plain: Box<dyn Read + 'a>,
+    path: PathBuf,
+    /// Number of bytes read so far.
+    pub(super) read: u64,
+    most: u64,
+}
+
+impl Read for Decompressed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.plain.read(buffer)?;
+        self.read += read as u64;
+        if self.read > self.most {
+            let problem = format!(
+                "decompressing it takes more than {} bytes, {MAX_RATIO} times its size and {} MiB, which no shard of images does",
+                self.most,
+                MIN_DECOMPRESSED >> 20
+            );
+            return Err(io::Error::other(Error::archive(&self.path, problem)));
+        }
+        Ok(read)
     }
 }

@@ -1,6 +1,6 @@
 //! Reads all members of a shard in one pass, to check them.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use super::compression::Compression;
@@ -47,7 +47,8 @@ pub fn visit<E: From<Error>>(
         data.clear();
         if wanted(extension) {
             let read = from.read_to_end(&mut data);
-            let read = read.map_err(|e| Error::archive(path, format!("it is damaged in {name}: {e}")))?;
+            let damaged = |e| Error::archive(path, format!("it is damaged in {name}: {e}"));
+            let read = read.map_err(Error::own_or(damaged))?;
             if read as u64 != length {
                 return Err(Error::archive(path, format!("it is truncated inside {name}")).into());
             }
@@ -55,31 +56,16 @@ pub fn visit<E: From<Error>>(
         each(Visited { key, first, extension, offset, length, data: &data })
     };
     if let Some(compression) = compression {
-        let plain = Counting { from: compression.decoder(file).map_err(Error::read(path))?, read: 0 };
-        let mut archive = ::tar::Archive::new(plain);
+        let mut archive = ::tar::Archive::new(compression.decoder(&source, file)?);
         let end = members(archive.entries(), None, path, take)?;
         // The tar may end before its compressed file does; damage after it counts, too.
         let mut plain = archive.into_inner();
         let rest = io::copy(&mut plain, &mut io::sink());
-        rest.map_err(|e| Error::archive(path, format!("it cannot be decompressed: {e}")))?;
+        rest.map_err(Error::own_or(|e| Error::archive(path, format!("it cannot be decompressed: {e}"))))?;
         Ok(plain.read >= end + BLOCK)
     } else {
         let mut archive = ::tar::Archive::new(super::captions::Skipping(file));
         let end = members(archive.entries_with_seek(), Some(source.len()), path, take)?;
         Ok(source.len() >= end + BLOCK)
-    }
-}
-
-/// A reader that counts its bytes.
-struct Counting<R> {
-    from: R,
-    read: u64,
-}
-
-impl<R: Read> Read for Counting<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.from.read(buffer)?;
-        self.read += read as u64;
-        Ok(read)
     }
 }
