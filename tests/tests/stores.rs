@@ -212,8 +212,9 @@ fn captions_and_images_are_packed_and_tagged_at_addresses() {
         place.summary("ingest", &["tag", "--table", "s3://bucket/table.csv", "--out", "s3://bucket/tags"]);
     place.summary("ingest", &["tag", "--table", text(&at("table.csv")), "--out", text(&at("tags"))]);
     assert_eq!(tagged["captions"], 5);
-    assert_eq!(place.written("tags/"), ["00000.concepts.parquet", "captions.json"]);
-    for name in ["00000.concepts.parquet", "captions.json"] {
+    let written = ["00000.concepts.parquet", "captions.sha256", "captions.json"];
+    assert_eq!(place.written("tags/"), written);
+    for name in written {
         assert!(place.object(&format!("tags/{name}")) == fs::read(at("tags").join(name)).unwrap(), "{name}");
     }
     let again =
