@@ -186,14 +186,14 @@ fn duckdb_gives_the_same_rows() {
                  (SELECT count(*) FROM mentions WHERE mentions.shard = footers.shard) AS counted \
                  FROM footers ORDER BY shard";
     let footers = ask_duckdb(&duckdb, &set, &[query]).remove(0);
-    let footer = |shard: &str, samples: u32| json!({"version": "1", "shard": shard, "samples": samples, "counted": true});
+    let footer = |shard: &str, samples: u32| json!({"version": "2", "shard": shard, "samples": samples, "counted": true});
     // Of the eight samples, the fifth and the sixth failed.
     assert_eq!(footers, [footer("00000.tar", 3), footer("00001.tar", 1), footer("00002.tar", 2)]);
     let totals = "SELECT json_extract_string(decode(value), 'version') AS version, \
                   json_extract_string(decode(value), 'samples')::INT AS samples \
                   FROM parquet_kv_metadata('statistics/*.parquet') WHERE decode(key) = 'statistics'";
     let totals = ask_duckdb(&duckdb, &set, &[totals]).remove(0);
-    assert_eq!(totals, vec![json!({"version": "1", "samples": 6}); 2]);
+    assert_eq!(totals, vec![json!({"version": "2", "samples": 6}); 2]);
     // Text columns with few values are stored as dictionaries; the statistics are sorted.
     let practice = [
         "SELECT count(*) AS n FROM parquet_metadata('*.concepts.parquet') \
