@@ -158,7 +158,7 @@ COMMANDS = [
      ["lists/files.csv", "scenes/images/*.jpg"], same_files("s/00000.tar")),
     ("ingest shard (folder)", "ingest shard {in}/scenes/images --out {out}/p --resize-mode no", ["scenes/images/*"],
      same_files("p/00000.tar")),
-    ("ingest tag", "ingest tag {work}/plain", ["plain/*.tar"], same_files("../work/plain/00000.concepts.parquet")),
+    ("ingest tag", "ingest tag {scratch}/plain", ["plain/*.tar"], same_files("../scratch/plain/00000.concepts.parquet")),
     ("ingest tag --table", "ingest tag --table {in}/lists/files.csv --out {out}/t", ["lists/files.csv"],
      same_files("t/00000.concepts.parquet", "t/captions.json")),
     ("ingest tag --text", "ingest tag --text {in}/lists/files.csv", ["lists/files.csv"], same_text),
@@ -229,7 +229,7 @@ class Cell:
         self.local.mkdir(exist_ok=True)
         # What cannot be written is read from the store and written to the disk.
         self.out = store.url("out") if store.writable else str(self.local / "out")
-        self.work = store.url("work") if store.writable else None
+        self.scratch = store.url("scratch") if store.writable else None
         if not store.writable:
             (self.local / "out/r").mkdir(parents=True, exist_ok=True)
         if isinstance(store, Disk) and store.name == "disk":
@@ -242,7 +242,7 @@ class Cell:
         return path.read_bytes() if path.exists() else None
 
     def fill(self, text):
-        values = {"in": self.store.url("data"), "out": self.out, "work": self.work, "local": str(self.local)}
+        values = {"in": self.store.url("data"), "out": self.out, "scratch": self.scratch, "local": str(self.local)}
         return re.sub(r"\{(\w+)\}", lambda found: values[found[1]], text)
 
     def run(self, template):
@@ -320,7 +320,7 @@ def main():
         data.mkdir()
         print("making the data", flush=True)
         make_data(programs, disk, data)
-        shutil.copytree(data / "plain", disk.root / "work/plain")
+        shutil.copytree(data / "plain", disk.root / "scratch/plain")
         wanted = options.only.split(",") if options.only else []
         for kind in ALL[1:]:
             if not wanted or kind.name in wanted:
@@ -330,7 +330,7 @@ def main():
                     print(f"skipped: {kind.name}: {why}")
                     continue
                 store.put_folder(data, "data")
-                store.put_folder(data / "plain", "work/plain")
+                store.put_folder(data / "plain", "scratch/plain")
                 stores.append(store)
         expected = disk.root / "out"
         cells = {store.name: Cell(programs, store, data, place, expected) for store in [disk, *stores]}
@@ -344,7 +344,7 @@ def main():
                 if store.proxy:
                     store.proxy.take()
                 try:
-                    if ("{work}" in template or template == "RESUME") and not store.writable:
+                    if ("{scratch}" in template or template == "RESUME") and not store.writable:
                         row.append("read only")
                         continue
                     # The addresses differ, the rest is the same.
