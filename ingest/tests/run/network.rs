@@ -17,8 +17,23 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::common::{Server, code, command, errors, ingest, jpeg, respond, summary, table};
 
-fn certificates(name: &str) -> PathBuf {
+pub fn certificates(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
+}
+
+/// The side of a server that has the certificate of the tests, and offers these protocols.
+pub fn tls(protocols: &[&[u8]]) -> TlsAcceptor {
+    let certificate = CertificateDer::from_pem_file(certificates("server.pem")).unwrap();
+    let key = PrivateKeyDer::from_pem_file(certificates("server.key")).unwrap();
+    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
+    let mut settings = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .unwrap();
+    settings.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(settings))
 }
 
 /// Connections and requests that a server has seen.
@@ -30,17 +45,7 @@ struct Seen {
 
 /// A server that supports only HTTP/2 over TLS and answers every request with `content`.
 fn http2_server(content: Vec<u8>) -> (u16, Arc<Seen>) {
-    let certificate = CertificateDer::from_pem_file(certificates("server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(certificates("server.key")).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let mut settings = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    settings.alpn_protocols = vec![b"h2".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(settings));
+    let acceptor = tls(&[b"h2"]);
     let seen = Arc::new(Seen::default());
     let counts = Arc::clone(&seen);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,16 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::Arc;
 use std::thread;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::common::{Server, errors, ingest, jpeg, respond, summary, table};
+use crate::network::{certificates, tls};
 
 /// Downloads `urls`; the successes and the causes of failure.
 fn download(folder: &Path, urls: &[String], more: &[&str]) -> (u64, String) {
@@ -95,17 +91,7 @@ fn a_redirect_may_have_bytes_of_latin_1() {
 
 /// A TLS server that sends `head` and an image and then drops the connection without the alert that ends TLS.
 fn impolite_server(head: &'static str, image: Vec<u8>) -> u16 {
-    let at = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
-    let certificate = CertificateDer::from_pem_file(at("server.pem")).unwrap();
-    let key = PrivateKeyDer::from_pem_file(at("server.key")).unwrap();
-    let provider = Arc::new(tokio_rustls::rustls::crypto::ring::default_provider());
-    let settings = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate], key)
-        .unwrap();
-    let acceptor = TlsAcceptor::from(Arc::new(settings));
+    let acceptor = tls(&[]);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -130,7 +116,7 @@ fn impolite_server(head: &'static str, image: Vec<u8>) -> u16 {
 #[test]
 fn the_end_of_a_connection_is_the_end_of_an_image_without_a_length() {
     let image = jpeg(40, 30, 1);
-    let authority = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls/authority.pem");
+    let authority = certificates("authority.pem");
     let fetched = |head: &'static str, image: &[u8]| {
         let url = format!("https://localhost:{}/a.jpg", impolite_server(head, image.to_vec()));
         let folder = tempfile::tempdir().unwrap();
