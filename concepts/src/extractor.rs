@@ -1,19 +1,18 @@
 //! Finds the mentions in canonical text: runs word splitting, tagging, grammar and lemmatisation.
 
 use std::cell::RefCell;
-use std::fmt;
 use std::ops::Range;
 use std::str::FromStr;
 
-use sha2::{Digest, Sha256};
-
 use crate::Error;
+use crate::checksums::sha256;
 use crate::grammar::{self, Phrase};
 use crate::lemma::Lemmatiser;
 use crate::tagger::brill::Brill;
 use crate::tagger::nlprule::Nlprule;
 use crate::tagger::perceptron::Perceptron;
 use crate::tagger::{Tag, Tagger};
+use crate::tagger_kind::TaggerKind;
 use crate::words::{self, Word};
 
 /// One noun phrase of a caption. All spans are byte ranges of the canonical text.
@@ -77,40 +76,6 @@ impl<'a> From<&'a Mention> for MentionView<'a> {
     }
 }
 
-/// The available part-of-speech taggers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TaggerKind {
-    /// Transformation rules learned from data (Brill 1995); the model is embedded.
-    Brill,
-    /// Averaged perceptron (Collins 2002); the model is embedded.
-    #[default]
-    Perceptron,
-    /// The rules and the dictionary of LanguageTool through the crate `nlprule`. Its data is not embedded;
-    /// `tools/nlprule-data.sh` downloads it. If the crate panics, the words it was given (at most 500 bytes of a
-    /// caption) have no mentions.
-    Nlprule,
-}
-
-impl TaggerKind {
-    /// All kinds, in the order of [`TaggerKind::names`].
-    pub const ALL: [Self; 3] = [Self::Brill, Self::Perceptron, Self::Nlprule];
-
-    /// The names of all kinds: "brill, perceptron, nlprule".
-    pub fn names() -> String {
-        Self::ALL.map(|kind| kind.to_string()).join(", ")
-    }
-}
-
-impl fmt::Display for TaggerKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Brill => "brill",
-            Self::Perceptron => "perceptron",
-            Self::Nlprule => "nlprule",
-        })
-    }
-}
-
 impl FromStr for TaggerKind {
     type Err = Error;
 
@@ -169,11 +134,11 @@ impl Extractor {
         let (tagger, hash): (Box<dyn Tagger>, _) = match kind {
             TaggerKind::Perceptron => {
                 let tagger = Perceptron::from_bytes(PERCEPTRON).map_err(damaged)?;
-                (Box::new(tagger), hex(&Sha256::digest(PERCEPTRON)))
+                (Box::new(tagger), sha256(PERCEPTRON))
             }
             TaggerKind::Brill => {
                 let tagger = Brill::from_bytes(BRILL).map_err(damaged)?;
-                (Box::new(tagger), hex(&Sha256::digest(BRILL)))
+                (Box::new(tagger), sha256(BRILL))
             }
             TaggerKind::Nlprule => {
                 let (tagger, hash) = Nlprule::load().map_err(damaged)?;
@@ -219,7 +184,7 @@ impl Extractor {
         each: &mut impl FnMut(MentionView<'_>),
     ) {
         let head = phrase.end - 1;
-        let compound = head > phrase.start && grammar::is_noun(tags[head - 1]);
+        let compound = head > phrase.start && tags[head - 1].is_noun();
         let first = if compound { head - 1 } else { head };
         let lemma = self.lemmatiser.lemma(words[head].of(text), tags[head]);
         concept.clear();
@@ -250,9 +215,4 @@ impl Extractor {
     pub fn description(&self) -> TaggerDescription {
         self.description.clone()
     }
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -62,14 +62,10 @@ fn role(tag: Tag) -> Role {
         Tag::RB | Tag::RBR | Tag::RBS => Role::Adverb,
         Tag::VBN | Tag::VBG => Role::Participle,
         Tag::CC | Tag::COMMA | Tag::COLON => Role::Joint,
-        Tag::NN | Tag::NNS | Tag::NNP | Tag::NNPS | Tag::FW => Role::Noun,
         Tag::POS => Role::Possessive,
+        noun if noun.is_noun() => Role::Noun,
         _ => Role::Outside,
     }
-}
-
-pub(crate) fn is_noun(tag: Tag) -> bool {
-    role(tag) == Role::Noun
 }
 
 /// Whether the grammar treats two tags alike (apart from rules for single words).

@@ -35,10 +35,12 @@ pub mod sidecar;
 pub mod statistics;
 pub mod tables;
 pub mod tagger;
+mod tagger_kind;
 pub mod training;
 pub mod words;
 
 pub use bank::{Bank, Matching};
 pub use canonical::{CANONICAL_VERSION, canonical, canonical_into};
 pub use error::Error;
-pub use extractor::{Extractor, Mention, MentionView, TaggerDescription, TaggerKind};
+pub use extractor::{Extractor, Mention, MentionView, TaggerDescription};
+pub use tagger_kind::TaggerKind;

@@ -6,7 +6,7 @@ mod marks;
 mod nouns;
 mod special;
 
-use super::{MAX_MODIFIERS, Role, is_noun, is_title, role, role_at};
+use super::{MAX_MODIFIERS, Role, is_title, role, role_at};
 use crate::tagger::Tag;
 use crate::words::Word;
 

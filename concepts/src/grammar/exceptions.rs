@@ -1,6 +1,6 @@
 //! Phrases of the grammar that are none, or that end with a verb.
 
-use super::{Phrase, Role, is_noun, role, role_at};
+use super::{Phrase, Role, role, role_at};
 use crate::tagger::Tag;
 use crate::words::Word;
 
@@ -42,7 +42,7 @@ const PRONOUNS: &[&str] = &[
 pub(super) fn is_pronoun(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> bool {
     let pronoun = |at: usize| {
         let word = words[at].of(text);
-        word.len() >= 6 && is_noun(tags[at]) && PRONOUNS.contains(&word)
+        word.len() >= 6 && tags[at].is_noun() && PRONOUNS.contains(&word)
     };
     let (start, end) = (phrase.start, phrase.end);
     let first = || end - start > 1 && pronoun(start) && role_at(tags, start + 1) != Role::Possessive;
@@ -138,7 +138,7 @@ const NOUNS_IN_ING: &[&str] = &[
 pub(super) fn without_verb(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Option<Phrase> {
     let head = phrase.end - 1;
     let word = words[head].of(text);
-    let noun_before = head > phrase.start && is_noun(tags[head - 1]);
+    let noun_before = head > phrase.start && tags[head - 1].is_noun();
     let verb = match tags[head] {
         Tag::NNS | Tag::NNPS => {
             head >= phrase.start + 2

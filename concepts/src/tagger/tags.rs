@@ -34,6 +34,11 @@ impl Tag {
     /// Number of tags.
     pub const COUNT: usize = Self::NAMES.len();
 
+    /// Whether it is the tag of a noun. Foreign words are taken for nouns.
+    pub(crate) fn is_noun(self) -> bool {
+        matches!(self, Self::NN | Self::NNS | Self::NNP | Self::NNPS | Self::FW)
+    }
+
     /// The Penn Treebank name of the tag.
     pub fn name(self) -> &'static str {
         Self::NAMES.get(self.0 as usize).copied().unwrap_or("NN")

@@ -1,6 +1,6 @@
 //! Names of colours: nouns in "a man in black", adjectives in "a black shirt".
 
-use super::{Place, Role, Tag, is_noun};
+use super::{Place, Role, Tag};
 
 impl Place<'_> {
     /// Makes colours nouns if they stand after a preposition or "wearing", and not before the noun that they describe: "in
@@ -9,7 +9,9 @@ impl Place<'_> {
         let is_colour = |place: &Self, at: usize| is_basic(place.word(at));
         let mut first = self.first_adjective(self.at);
         // "in lavender and white"
-        if first >= 3 && matches!(self.tags[first - 1], Tag::CC | Tag::COMMA) && is_noun(self.tags[first - 2])
+        if first >= 3
+            && matches!(self.tags[first - 1], Tag::CC | Tag::COMMA)
+            && self.tags[first - 2].is_noun()
         {
             first -= 2;
         }

@@ -1,6 +1,6 @@
 //! Marks inside phrases: hyphens, strokes, signs of multiplication and per cent.
 
-use super::{Place, Role, Tag, is_noun};
+use super::{Place, Role, Tag};
 
 impl Place<'_> {
     /// Rules for single marks. Returns whether one applied.
@@ -20,7 +20,7 @@ impl Place<'_> {
             }
             // "a tub/shower combination", "melrose gray/blue rug"
             "/" if self.joins_alternatives() => {
-                let tag = if is_noun(self.tags[at - 1]) || self.second_before() == Role::Noun {
+                let tag = if self.tags[at - 1].is_noun() || self.second_before() == Role::Noun {
                     Tag::NN
                 } else {
                     Tag::JJ

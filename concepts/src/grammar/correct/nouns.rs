@@ -1,6 +1,6 @@
 //! Words that are tagged as nouns and are not, and verbs that are nouns.
 
-use super::{PREPOSITIONS, Place, Role, Tag, colours, is_noun};
+use super::{PREPOSITIONS, Place, Role, Tag, colours};
 
 impl Place<'_> {
     /// A noun.
@@ -64,7 +64,7 @@ impl Place<'_> {
     fn may_precede_adverb(&self) -> bool {
         match self.tag_before() {
             Some(Tag::VB | Tag::VBZ | Tag::VBP | Tag::VBD | Tag::VBG | Tag::VBN | Tag::RB) => true,
-            Some(tag) => is_noun(tag),
+            Some(tag) => tag.is_noun(),
             None => false,
         }
     }

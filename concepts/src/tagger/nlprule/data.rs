@@ -6,8 +6,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
+use crate::checksums::sha256;
 use crate::files::io_message;
 
 /// SHA-256 of the data of nlprule 0.6.4; also in `tools/nlprule-data.sh`.
@@ -47,7 +46,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|error| {
         format!("{}; run {COMMAND} to download the data to {PLACE}", io_message(path, "read", &error))
     })?;
-    let hash = crate::extractor::hex(&Sha256::digest(&bytes));
+    let hash = sha256(&bytes);
     if hash == SHA256 {
         Ok(bytes)
     } else {

@@ -7,7 +7,6 @@
 
 use ::nlprule::types::Token;
 
-use crate::grammar::is_noun;
 use crate::tagger::Tag;
 use crate::words::Word;
 
@@ -125,7 +124,7 @@ fn clitic(word: &str, before: Tag) -> Tag {
 fn unknown(word: &str, chunk: Chunk, before: Tag) -> Tag {
     if word.starts_with(|c: char| c.is_ascii_digit()) {
         Tag::CD
-    } else if chunk == Chunk::Other && is_noun(before) && word.ends_with("ing") {
+    } else if chunk == Chunk::Other && before.is_noun() && word.ends_with("ing") {
         Tag::VBG
     } else {
         Tag::NNP
@@ -160,19 +159,19 @@ fn inside_noun_chunk(tags: TagSet, after: &[Reading], before: Tag) -> Tag {
         return tag;
     }
     // "riding" is a participle in "a man riding a horse", and a modifier in "a riding man".
-    if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
+    if tags.has(Tag::VBG) && (before.is_noun() || tags.first_of(NOUNS).is_none()) {
         return Tag::VBG;
     }
     let noun = if next.tags.has(Tag::CC) || next.tags.has(Tag::COMMA) {
         // An adjective in "a black and white cat", a noun in "an umbrella and a cat".
         after.get(1).is_none_or(|two| two.chunk == Chunk::NounEnd || two.tags.first_of(ADJECTIVES).is_none())
     } else {
-        is_noun(before) || next.chunk == Chunk::NounEnd && next.tags.has(Tag::VBG)
+        before.is_noun() || next.chunk == Chunk::NounEnd && next.tags.has(Tag::VBG)
     };
     let order = if noun { [NOUNS, ADJECTIVES] } else { [ADJECTIVES, NOUNS] };
     match order.into_iter().find_map(|wanted| tags.first_of(wanted)) {
         // The chunker takes a word between two nouns for a noun, even if the dictionary only has the adjective.
-        Some(Tag::JJ) if is_noun(before) => Tag::NN,
+        Some(Tag::JJ) if before.is_noun() => Tag::NN,
         Some(tag) => tag,
         None if tags.has(Tag::VBN) || tags.has(Tag::VBD) => Tag::VBN,
         None => tags.first_of(&[Tag::RB, Tag::IN]).unwrap_or_else(|| verb_as_noun(tags)),
@@ -184,11 +183,11 @@ fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
     if let Some(tag) = tags.first_of(&[Tag::WDT, Tag::PRP]).or_else(|| tags.first_of(CERTAIN)) {
         return tag;
     }
-    if tags.has(Tag::VBG) && (is_noun(before) || tags.first_of(NOUNS).is_none()) {
+    if tags.has(Tag::VBG) && (before.is_noun() || tags.first_of(NOUNS).is_none()) {
         return Tag::VBG;
     }
     // An adverb in "playing tennis outside", a noun in "the outside".
-    if is_noun(before) && (tags.has(Tag::RB) || tags.has(Tag::IN)) {
+    if before.is_noun() && (tags.has(Tag::RB) || tags.has(Tag::IN)) {
         return Tag::RB;
     }
     if let Some(tag) = tags.first_of(NOUNS) {
@@ -196,7 +195,7 @@ fn end_of_noun_chunk(tags: TagSet, before: Tag) -> Tag {
     }
     match tags.first_of(ADJECTIVES) {
         // "a woman": the library's rules leave only the adjective.
-        Some(_) if opens_phrase(before) || is_noun(before) => Tag::NN,
+        Some(_) if opens_phrase(before) || before.is_noun() => Tag::NN,
         Some(tag) => tag,
         // "a great shot"
         None if opens_phrase(before) => Tag::NN,
