@@ -1,8 +1,7 @@
 //! Charts as SVG, drawn when the page is written. Their colours come from the page's style sheet.
 
 use super::distributions::{CELLS, Sizes, cell_start};
-use super::page::clipped;
-use super::text::{grouped, html};
+use super::text::{clipped, grouped, html};
 
 /// Widths of a chart for a large screen and for a phone, so that the text has the same size on both.
 const WIDE: f64 = 760.0;

@@ -3,9 +3,9 @@
 use super::Findings;
 use super::chart;
 use super::examples::{self, Example};
-use super::page::{Concepts, MAX_CHARACTERS, Section, TOP, clipped, facts};
 use super::pairs::{Chosen, SHOWN};
-use super::text::{bdi, counted, grouped, html as escaped, percent, visible};
+use super::section::{Concepts, MAX_CHARACTERS, Section, TOP, facts};
+use super::text::{bdi, clipped, counted, grouped, html as escaped, percent, visible};
 use crate::stats::{ClassCoverage, Coverage, RARE};
 
 /// Maximum number of rare classes listed, and of absent ones.

@@ -3,9 +3,9 @@
 use super::Findings;
 use super::chart::{self, Bin};
 use super::distributions::{Distribution, Sizes};
-use super::page::{MAX_CHARACTERS, Section, clipped, facts};
+use super::section::{MAX_CHARACTERS, Section, facts};
 use super::survey::OTHER_CAUSES;
-use super::text::{bdi, counted, grouped, percent};
+use super::text::{bdi, clipped, counted, grouped, percent};
 
 /// Maximum number of causes of failures listed.
 const MAX_CAUSES: usize = 20;

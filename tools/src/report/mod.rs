@@ -8,6 +8,7 @@ mod distributions;
 mod examples;
 mod page;
 mod pairs;
+mod section;
 mod survey;
 mod text;
 
@@ -153,8 +154,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 
     let (pairs, examples) = {
         let all = counts.concepts();
-        let top: Vec<&str> = all.iter().take(page::TOP).map(|(name, _)| *name).collect();
-        let examples_of = all.iter().take(page::TOP).flat_map(|(_, of)| &of.examples);
+        let top: Vec<&str> = all.iter().take(section::TOP).map(|(name, _)| *name).collect();
+        let examples_of = all.iter().take(section::TOP).flat_map(|(_, of)| &of.examples);
         let likely: Vec<&str> = examples_of.map(|(shard, _)| shard.as_str()).collect();
         let shown: Vec<&str> = all.iter().take(page::ROWS).map(|(name, _)| *name).collect();
         (Pairs::choose(&counts, &shown), examples::collect(&top, &shards, &likely)?)

@@ -7,27 +7,18 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::text::{bytes, counted, fill, grouped, html as escaped, json as embedded, percent, visible};
+use super::section::{Concepts, MAX_CHARACTERS, Section, facts};
+use super::text::{
+    bytes, clipped, counted, fill, grouped, html as escaped, json as embedded, percent, visible,
+};
 use super::{Findings, concept_sections, data_sections};
 
 const TEMPLATE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// Number of concepts shown with example images.
-pub(super) const TOP: usize = 24;
 /// Maximum number of concepts in the table.
 pub(super) const ROWS: usize = 5_000;
-/// Maximum length of a text from the dataset (concept, class, cause of a failure), characters: it could be any length.
-pub(super) const MAX_CHARACTERS: usize = 160;
-
-/// A section: the anchor of its heading, the heading, and the HTML below it.
-pub(super) struct Section {
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
-    pub(super) body: String,
-}
-
 /// The HTML of the whole page.
 pub(super) fn html(findings: &Findings<'_>) -> Result<String> {
     let all = findings.counts.concepts();
@@ -112,24 +103,6 @@ fn tiles(findings: &Findings<'_>) -> String {
     ]
     .map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>"))
     .concat()
-}
-
-/// A list of names and values. The values are HTML.
-pub(super) fn facts(of: &[(&str, String)]) -> String {
-    let lines: String =
-        of.iter().map(|(name, value)| format!("<div><dt>{name}</dt><dd>{value}</dd></div>")).collect();
-    format!("<dl class=\"facts\">{lines}</dl>")
-}
-
-/// All concepts with their counts, most mentioned first.
-pub(super) type Concepts<'a> = [(&'a str, &'a concepts::statistics::ConceptCounts)];
-
-/// A text cut to this many characters; an ellipsis shows that it was cut.
-pub(super) fn clipped(text: &str, characters: usize) -> String {
-    match text.char_indices().nth(characters) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 fn table(all: &Concepts<'_>) -> Section {

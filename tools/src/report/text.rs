@@ -91,6 +91,14 @@ pub(crate) fn fill<'a>(template: &'a str, value: impl Fn(&str) -> Option<&'a str
     Ok(filled + rest)
 }
 
+/// A text cut to this many characters; an ellipsis shows that it was cut.
+pub(crate) fn clipped(text: &str, characters: usize) -> String {
+    match text.char_indices().nth(characters) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
