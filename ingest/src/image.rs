@@ -9,6 +9,8 @@ mod encode;
 mod exif;
 mod exif_block;
 mod hash;
+mod pixels;
+mod resample;
 mod resize;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,9 +18,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use concepts::tables::guarded;
 use serde::{Deserialize, Serialize};
 
-pub use self::decode::Pixels;
 pub use self::encode::Encoding;
 pub use self::hash::Hash;
+pub use self::pixels::Pixels;
 pub use self::resize::Mode;
 use crate::rows::Row;
 use crate::sample::{EncodedImage, HASH_MISMATCH, Problem};

@@ -9,8 +9,9 @@ use std::cell::Cell;
 use fast_image_resize::{Filter, FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::buffer_pool;
-use super::decode::{Pixels, undecodable};
-use super::resize::resample;
+use super::decode::undecodable;
+use super::pixels::Pixels;
+use super::resample::resample;
 use crate::sample::Problem;
 
 thread_local! {

@@ -5,7 +5,7 @@ use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use serde::{Deserialize, Serialize};
 
-use super::decode::Pixels;
+use super::pixels::Pixels;
 use crate::sample::Problem;
 
 /// File type of the images in a shard.
