@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use loader::Position;
 use tch::{Device, Kind, Tensor};
+use trainer::Silent;
 use trainer::checkpoint::Checkpoint;
 use trainer::data::{self, Prefetcher, VisionSource};
-use trainer::group::Group;
-use trainer::launch::Launch;
-use trainer::losses::Target;
-use trainer::objective::{
+use trainer::distributed::{Group, Launch};
+use trainer::method::losses::Target;
+use trainer::method::objective::{
     Objective, ObjectiveSettings, Query, Scope, StepInput, StepReport, Tokens, gradients,
 };
 use trainer::towers::TextTower;
@@ -87,7 +87,7 @@ fn main() {
     let shards = loader::shard::list(&settings.data.shards).unwrap();
     let bank = data::bank(&settings, &shards).unwrap().map(Arc::new);
     let loader = data::loader(&settings, shards, bank, &group).unwrap();
-    let (source, width) = VisionSource::open(&settings, &loader, Device::Cpu).unwrap();
+    let (source, width) = VisionSource::open(&settings, &loader, Device::Cpu, &Silent).unwrap();
     let mut feed = Prefetcher::new(&loader, Position { epoch: 0, step: 0 }, &source, Device::Cpu).unwrap();
     let batch = feed.next_batch().unwrap();
     let input = data::step_input(&batch, &source, &settings, Device::Cpu).unwrap();

@@ -1,6 +1,5 @@
-//! The device on which tensors are stored, and the precision in which the towers compute.
+//! The device on which tensors are stored and its memory, the precision in which the towers compute, and the number of threads.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Cuda, Device, Kind, Tensor};
 
@@ -8,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::torch;
 
 /// Number format in which the towers compute. The weights of trained towers, losses and softmaxes are always float32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// bfloat16 on a GPU, float32 on a CPU.
@@ -88,6 +87,25 @@ pub fn send(tensor: &Tensor, device: Device) -> Tensor {
         // If no memory can be pinned, the slower copy still works.
         Err(_) => tensor.to_device(device),
     }
+}
+
+/// The values of a tensor on the host, in order.
+pub fn to_vec(tensor: &Tensor) -> Vec<f32> {
+    let tensor = tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous();
+    let mut out = vec![0.0; tensor.numel()];
+    tensor.copy_data(&mut out, tensor.numel());
+    out
+}
+
+/// Peak memory in bytes: of tensors on a GPU, of the whole process on a CPU. 0 if the system does not tell.
+pub fn peak_memory(device: Device) -> u64 {
+    if let Device::Cuda(index) = device {
+        return torch::peak_memory(index).unwrap_or(0);
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
 }
 
 /// Limits libtorch to `threads` CPU threads; 0 keeps its default, one per core, but not more than the CPU limit of a container

@@ -1,57 +1,42 @@
 //! Trains a text tower to match a frozen vision tower (SimZSS, LiT), evaluates the model, and segments images with it.
 //!
-//! Read in this order: [`settings`] (of a run), [`towers`], [`pooling`] and [`losses`] (the method), [`objective`] (one step),
-//! [`train`] (the loop), [`segmenter`] and [`evaluation`] (the results), [`picture`] and [`serve`] (visualization), [`export`] and
-//! [`card`] (files for others).
+//! The modules from the bottom up; each uses only those before it, and those on the same line do not use each other:
+//!
+//! | modules | what is in them |
+//! |---|---|
+//! | [`torch`] | functions of libtorch that `tch` does not offer: all unsafe code |
+//! | `error`, `observer` | the one error type; where messages and progress go, and what stops the work |
+//! | [`device`], [`distributed`], [`weights`] | where tensors are; the processes of a run; files of tensors |
+//! | [`towers`] | the networks |
+//! | [`method`] | the paper: losses, concept pooling, one step |
+//! | [`settings`] | every setting of a run and its default |
+//! | [`data`] | what a step is given |
+//! | [`checkpoint`] | what is saved |
+//! | [`inference`], [`pretrain`] | from a checkpoint and class names to labels; a small tower for tests |
+//! | [`evaluation`], [`export`], [`pictures`] | scores; files for other programs; images to look at |
+//! | [`run`], [`serve`] | the training loop and its log; the web page |
+//!
+//! `tests/tests/layers.rs` checks this order.
 
-// Without panics; see `loader/src/lines.rs`.
-#[macro_use(eprintln, print, println)]
-extern crate loader;
-
-pub mod anomaly;
-pub mod attention;
-pub mod bench;
-pub mod cache;
-pub mod card;
 pub mod checkpoint;
-pub mod class_vectors;
 pub mod data;
-pub mod dense;
 pub mod device;
+pub mod distributed;
 pub mod evaluation;
-pub mod events;
 pub mod export;
-pub mod fair_share;
-pub mod feature_cache;
-pub mod first_batch;
-pub mod group;
-pub mod launch;
-pub mod learner;
-pub mod log;
-pub mod losses;
-pub mod model;
-pub mod objective;
-pub mod opencv;
-pub mod operations;
-pub mod optimizer;
-pub mod pca;
-pub mod picture;
-pub mod pooling;
+pub mod inference;
+pub mod method;
+pub mod pictures;
 pub mod pretrain;
-pub mod run_data;
-pub mod segmentation;
-pub mod segmenter;
+pub mod run;
 pub mod serve;
 pub mod settings;
-pub mod templates;
 pub mod torch;
 pub mod towers;
-pub mod train;
-pub mod vision_source;
 pub mod weights;
-pub mod window;
-pub mod words;
 
 mod error;
+mod observer;
 
 pub use error::{Error, Result};
+pub use observer::{Observer, Progress, Silent};

@@ -6,14 +6,12 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, RgbImage};
 use tch::{Device, Kind, Tensor};
-use trainer::cache::{self, CacheSettings};
-use trainer::data;
+use trainer::Silent;
+use trainer::data::feature_cache::{CacheSettings, FeatureCache, compute, verify};
+use trainer::data::{self, frozen_tower, run_shards};
 use trainer::device::Precision;
-use trainer::feature_cache::{FeatureCache, verify};
-use trainer::run_data;
 use trainer::settings::VisionSettings;
 use trainer::towers::{VisionShape, VisionTower};
-use trainer::vision_source::ImageEncoder;
 
 use crate::wave::fill;
 
@@ -63,11 +61,11 @@ fn cached_features_are_the_towers_rounded_to_bfloat16() {
         precision: Precision::Float32,
         threads: 1,
     };
-    let header = cache::write(&settings, &at("features")).unwrap();
+    let header = compute(&settings, &at("features"), &Silent).unwrap();
     let cache = FeatureCache::open(&at("features"), &header, Device::Cpu).unwrap();
 
     let side = i64::from(SIZE);
-    let encoder = ImageEncoder::open(&vision, Kind::Float, Device::Cpu).unwrap();
+    let encoder = frozen_tower::open(&vision, Kind::Float, Device::Cpu).unwrap();
     let features = encoder.features(&Tensor::from_slice(&pixels).view([i64::from(COUNT), side, side, 3]));
     let order: Vec<i64> = (0..i64::from(COUNT)).rev().collect();
     let found = cache.features(&order);
@@ -158,15 +156,15 @@ fn a_cache_and_a_run_know_their_images() {
     };
     let swap = || exchange(&shards[0], &shards[1]);
     let loader = || data::image_loader(shards.clone(), SIZE, 1).unwrap();
-    let verified = |out: &str| verify(&at(out), &shards).map_err(|error| error.to_string());
+    let verified = |out: &str| verify(&at(out), &shards, &Silent).map_err(|error| error.to_string());
 
     // Without tables, only reading the images tells that they are those of another shard.
-    let header = cache::write(&settings, &at("features")).unwrap();
+    let header = compute(&settings, &at("features"), &Silent).unwrap();
     assert_eq!(verified("features").unwrap().samples, 8);
     swap();
     let open = |out: &str, loader: &loader::Loader| {
         let cache = FeatureCache::open(&at(out), &header, Device::Cpu).unwrap();
-        cache.expect_its_images(loader).map_err(|error| error.to_string())
+        cache.expect_its_images(loader, &Silent).map_err(|error| error.to_string())
     };
     open("features", &loader()).unwrap();
     let error = verified("features").unwrap_err();
@@ -177,12 +175,12 @@ fn a_cache_and_a_run_know_their_images() {
     for (seed, shard) in (0..).zip(&shards) {
         write_table(shard, seed);
     }
-    cache::write(&settings, &at("known")).unwrap();
+    compute(&settings, &at("known"), &Silent).unwrap();
     let first = loader();
     first.batches(loader::Position::default()).take(8).for_each(|batch| drop(batch.unwrap()));
     open("known", &first).unwrap();
-    let mut saved = run_data::shards(&first);
-    run_data::note(&mut saved, &run_data::encode(&first.opened()));
+    let mut saved = run_shards::shards(&first);
+    run_shards::note(&mut saved, &run_shards::encode(&first.opened()));
     assert!(saved.iter().all(|shard| shard.content.is_some_and(|content| content.images.is_some())));
     swap();
     exchange(&loader::shard::table_path(&shards[0]), &loader::shard::table_path(&shards[1]));
@@ -193,15 +191,19 @@ fn a_cache_and_a_run_know_their_images() {
     assert!(verified("known").unwrap_err().contains("other images"));
     // So does a run that used the shards.
     let third = loader();
-    let error = run_data::compare(&saved, &mut run_data::shards(&third), &third).unwrap_err().to_string();
+    let error = run_shards::compare(&saved, &mut run_shards::shards(&third), &third, &Silent)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("has other images than when the run used it before"), "{error}");
     let fewer = data::image_loader(shards[..1].to_vec(), SIZE, 1).unwrap();
-    let error = run_data::compare(&saved, &mut run_data::shards(&fewer), &fewer).unwrap_err().to_string();
+    let error = run_shards::compare(&saved, &mut run_shards::shards(&fewer), &fewer, &Silent)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("has 1 shards, but was started with 2"), "{error}");
     swap();
     exchange(&loader::shard::table_path(&shards[0]), &loader::shard::table_path(&shards[1]));
     let fourth = loader();
-    run_data::compare(&saved, &mut run_data::shards(&fourth), &fourth).unwrap();
+    run_shards::compare(&saved, &mut run_shards::shards(&fourth), &fourth, &Silent).unwrap();
 
     // A bit of the features, of their checks, of the header.
     for (name, at_byte) in [("features.bf16", 1000), ("features.checks", 20), ("features.json", 20)] {

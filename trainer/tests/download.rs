@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use sha2::{Digest, Sha256};
+use trainer::Silent;
 use trainer::weights::download::download;
 
 /// The response to one connection.
@@ -152,7 +153,7 @@ fn a_dropped_connection_goes_on_where_it_broke_off() {
         (Answer::Ranges(50_000), bytes.clone()),
         (Answer::Ranges(ALL), bytes.clone()),
     ]);
-    let done = download(&server.address, &here.out, Some(&hash(&bytes))).unwrap();
+    let done = download(&server.address, &here.out, Some(&hash(&bytes)), &Silent).unwrap();
     assert_eq!((done.bytes, done.sha256), (300_000, hash(&bytes)));
     assert!(fs::read(&here.out).unwrap() == bytes);
     assert_eq!(here.names(), ["tower.pth", "tower.pth.sha256"]);
@@ -170,20 +171,20 @@ fn a_later_call_goes_on_and_a_third_fetches_nothing() {
         (Answer::Ranges(120_000), bytes.clone()),
         (Answer::Status("403 Forbidden"), bytes.clone()),
     ]);
-    let error = download(&refused.address, &here.out, None).unwrap_err().to_string();
+    let error = download(&refused.address, &here.out, None, &Silent).unwrap_err().to_string();
     assert!(error.contains("403 Forbidden") && error.contains(&refused.address), "{error}");
     assert_eq!(here.names(), ["tower.pth.part", "tower.pth.part.version"]);
 
     let server = serve(vec![(Answer::Ranges(ALL), bytes.clone())]);
-    let done = download(&server.address, &here.out, None).unwrap();
+    let done = download(&server.address, &here.out, None, &Silent).unwrap();
     assert_eq!((done.resumed_from, done.bytes, done.was_there), (120_000, 300_000, false));
     assert!(fs::read(&here.out).unwrap() == bytes);
 
     // The server accepts no further connection.
-    let again = download(&server.address, &here.out, None).unwrap();
+    let again = download(&server.address, &here.out, None, &Silent).unwrap();
     assert!(again.was_there);
     fs::write(&here.out, b"edited").unwrap();
-    let error = download(&server.address, &here.out, None).unwrap_err().to_string();
+    let error = download(&server.address, &here.out, None, &Silent).unwrap_err().to_string();
     assert!(error.contains("exists already and is a different file"), "{error}");
 }
 
@@ -192,7 +193,7 @@ fn parts_of_two_versions_are_never_joined() {
     let (old, new) = (file(2), file(3));
     let here = folder();
     let server = serve(vec![(Answer::Ranges(90_000), old), (Answer::Ranges(ALL), new.clone())]);
-    download(&server.address, &here.out, Some(&hash(&new))).unwrap();
+    download(&server.address, &here.out, Some(&hash(&new)), &Silent).unwrap();
     assert!(fs::read(&here.out).unwrap() == new);
 }
 
@@ -203,7 +204,7 @@ fn a_file_that_was_whole_before_the_end_is_not_fetched_again() {
     fs::write(here.folder.path().join("tower.pth.part"), &bytes).unwrap();
     fs::write(here.folder.path().join("tower.pth.part.version"), "\"tag\"").unwrap();
     let server = serve(vec![(Answer::Beyond, bytes.clone())]);
-    let done = download(&server.address, &here.out, Some(&hash(&bytes))).unwrap();
+    let done = download(&server.address, &here.out, Some(&hash(&bytes)), &Silent).unwrap();
     assert_eq!(done.resumed_from, 300_000);
     assert!(server.asked.lock().unwrap()[0].contains("range: bytes=300000-"));
 }
@@ -213,7 +214,7 @@ fn a_server_without_ranges_is_asked_for_the_whole_again() {
     let bytes = file(4);
     let here = folder();
     let server = serve(vec![(Answer::Whole(200_000), bytes.clone()), (Answer::Whole(ALL), bytes.clone())]);
-    download(&server.address, &here.out, Some(&hash(&bytes))).unwrap();
+    download(&server.address, &here.out, Some(&hash(&bytes)), &Silent).unwrap();
     assert!(fs::read(&here.out).unwrap() == bytes);
 }
 
@@ -227,7 +228,8 @@ fn what_is_not_the_file_leaves_nothing() {
     ] {
         let here = folder();
         let server = serve(vec![(answer, bytes.clone())]);
-        let error = download(&server.address, &here.out, Some(&hash(b"other"))).unwrap_err().to_string();
+        let error =
+            download(&server.address, &here.out, Some(&hash(b"other")), &Silent).unwrap_err().to_string();
         assert!(error.contains(reason) && !error.contains('\n'), "{error}");
         assert!(here.names().is_empty(), "{reason}: {:?}", here.names());
     }
@@ -239,7 +241,7 @@ fn bytes_beyond_the_length_are_not_taken() {
     let here = folder();
     let server = serve(vec![(Answer::TooMany, bytes.clone())]);
     // HTTP ends the body at the given length; the hash shows that half of the file is missing.
-    assert!(download(&server.address, &here.out, Some(&hash(&bytes))).is_err());
+    assert!(download(&server.address, &here.out, Some(&hash(&bytes)), &Silent).is_err());
     assert!(!here.out.exists());
 }
 
@@ -254,9 +256,9 @@ fn the_program_fetches_by_url_and_knows_the_published_names() {
     let here = folder();
     let out = here.out.to_str().unwrap();
     let server = serve(vec![(Answer::Ranges(ALL), bytes.clone())]);
-    let (code, told, _) = trainer(&["weights", "--from-url", &server.address, "--out", out]);
+    let (code, printed, _) = trainer(&["weights", "--from-url", &server.address, "--out", out]);
     assert_eq!(code, Some(0));
-    assert!(told.contains(&hash(&bytes)), "{told}");
+    assert!(printed.contains(&hash(&bytes)), "{printed}");
     assert_eq!(
         fs::read_to_string(format!("{out}.sha256")).unwrap(),
         format!("{}  tower.pth\n", hash(&bytes))

@@ -7,27 +7,25 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use clap::Parser;
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::State;
-use trainer::evaluation::command::Eval;
-use trainer::objective::Objective;
-use trainer::optimizer::Optimizer;
+use trainer::method::objective::Objective;
+use trainer::method::optimizer::Optimizer;
 use trainer::settings::Settings;
 use trainer::towers::{ClipShape, ClipVisionTower, TextShape, TextTower, VisionShape, VisionTower};
 use trainer::weights;
 
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    eval: Eval,
-}
-
+/// The summary that `trainer eval .. --json` prints, or its error.
 fn run(arguments: &[&str]) -> Result<Value, String> {
-    let cli = Cli::try_parse_from([&["eval"], arguments].concat()).map_err(|e| e.to_string())?;
-    cli.eval.run(true).map_err(|e| e.to_string())
+    let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
+    let output = command.arg("eval").args(arguments).arg("--json").output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if !output.status.success() {
+        return Err(text(&output.stderr));
+    }
+    Ok(serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap())
 }
 
 fn text(path: &Path) -> &str {
@@ -132,7 +130,7 @@ fn a_published_set_becomes_scores_table_and_pictures() {
     let maskclip = args(&["--dataset", "voc20", "--dense", "values"]).unwrap();
     assert!(maskclip["model"]["description"].as_str().unwrap().contains("MaskCLIP"));
     assert_ne!(maskclip["classes"], scores["classes"]);
-    // All names of a list of one's own count, unless told otherwise.
+    // All names of a custom list count by default.
     let list: Vec<String> = (0..20).map(|class| format!("thing {class}|object {class}")).collect();
     let named = |more: &[&str]| {
         let list = list.join(",");

@@ -10,25 +10,27 @@ use image::RgbImage;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
-use trainer::class_vectors::{ClassVectors, class_vectors};
+use trainer::Silent;
+use trainer::data::{frozen_tower, read_image};
 use trainer::device::Precision;
 use trainer::evaluation::confusion::{Confusion, IGNORED};
-use trainer::evaluation::datasets::Background;
-use trainer::evaluation::labels::{Rule, bytes, decide, upsample};
 use trainer::evaluation::masks::{self, Conversion, without_background};
-use trainer::evaluation::pamr::Pamr;
-use trainer::evaluation::segmentation::{DecisionSettings, evaluate, read_image};
-use trainer::evaluation::{SegmentationDataset, classes, datasets, retrieval};
-use trainer::model::{ClipSettings, Model, Vision};
-use trainer::opencv;
-use trainer::segmenter::Segmenter;
+use trainer::evaluation::published_datasets::Background;
+use trainer::evaluation::segmentation::{DecisionSettings, evaluate};
+use trainer::evaluation::{SegmentationDataset, published_datasets, retrieval};
+use trainer::inference::class_vectors::{ClassVectors, class_vectors};
+use trainer::inference::classes;
+use trainer::inference::labels::{Rule, bytes, decide, upsample};
+use trainer::inference::model::{ClipSettings, Model, Vision};
+use trainer::inference::opencv;
+use trainer::inference::pamr::Pamr;
+use trainer::inference::segmenter::Segmenter;
+use trainer::inference::window::{Resize, Window};
 use trainer::settings::VisionSettings;
 use trainer::towers::{
     Activation, Dense, PositionResize, TextShape, TextTower, VisionShape, VisionTower, unit,
 };
-use trainer::vision_source::ImageEncoder;
 use trainer::weights;
-use trainer::window::{Resize, Window};
 
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
@@ -161,7 +163,7 @@ fn sha256(bytes: &[u8]) -> String {
 fn class_lists_and_conversions_are_the_published_ones() {
     let sets = &fixture("real.json")["sets"];
     let folder = tempfile::tempdir().unwrap();
-    for set in datasets::PUBLISHED {
+    for set in published_datasets::PUBLISHED {
         let names: Vec<String> = set.class_list().into_iter().map(|class| class.name).collect();
         assert_eq!(
             sha256(names.join("\n").as_bytes()),
@@ -204,7 +206,7 @@ fn narrow_model() -> Model {
     weights::write(&path, &tower.named()).unwrap();
     let settings =
         VisionSettings { weights: path, position: Some(PositionResize::Timm), ..VisionSettings::default() };
-    let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
+    let vision = frozen_tower::open(&settings, Kind::Float, Device::Cpu).unwrap();
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 16 }, 64, Device::Cpu);
     fill(&text.named());
     Model {
@@ -330,7 +332,7 @@ fn evaluations_of_cityscapes_and_coco_object_score_as_in_python() {
             readers: 2,
             worst: 0,
         };
-        let (scores, _) = evaluate(&set, &segmenter, &decision).unwrap();
+        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent).unwrap();
 
         assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
         assert_eq!(scores.ignored, case["ignored"].as_u64().unwrap(), "{name}");
@@ -372,7 +374,7 @@ fn class_weights_are_open_clips() {
     fill(&tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect::<Vec<_>>());
     let names: Vec<String> =
         case["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
-    let templates = trainer::templates::read("imagenet").unwrap();
+    let templates = trainer::inference::templates::read("imagenet").unwrap();
     assert_eq!(templates.len(), 80);
     let found = class_vectors(&tower, &names, &templates, ClassVectors::Caption, Kind::Float).unwrap();
     close("class weights", &found, &case["weights"], 1e-5);

@@ -9,12 +9,13 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
-use trainer::dense::numbers;
-use trainer::segmenter::{ClassVectors, class_vectors};
+use trainer::device::to_vec;
+use trainer::inference::class_list::ClassList;
+use trainer::inference::class_vectors::{ClassVectors, class_vectors};
+use trainer::inference::templates;
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
-use trainer::words::WordList;
-use trainer::{export, templates, weights};
+use trainer::{export, weights};
 
 fn python() -> Option<String> {
     let python = std::env::var("TRAINER_PYTHON").ok();
@@ -34,7 +35,7 @@ fn told(python: &str, folder: &Path, script: &str) -> Value {
 
 fn close(what: &str, ours: &Tensor, theirs: &Value, tolerance: f32) {
     let theirs: Vec<f32> = serde_json::from_value(theirs.clone()).unwrap();
-    let ours = numbers(ours);
+    let ours = to_vec(ours);
     assert_eq!(ours.len(), theirs.len(), "{what}");
     let apart = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(apart < tolerance, "{what}: off by {apart:e}");
@@ -133,7 +134,7 @@ fn class_vectors_are_those_of_open_clips_zero_shot_classifier() {
     let text = TextTower::random(shape, 128, Device::Cpu);
     let vision = vision(folder.path(), 0, PositionResize::Timm);
     export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
-    let list = WordList::parse("cat|kitten, traffic cone").unwrap();
+    let list = ClassList::parse("cat|kitten, traffic cone").unwrap();
     let templates = templates::read("imagenet").unwrap();
     let vectors = class_vectors(&text, &list.words, &templates, ClassVectors::Caption, Kind::Float).unwrap();
     let file = folder.path().join("classes.safetensors");

@@ -11,12 +11,11 @@ use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
 use trainer::data::{Prefetcher, VisionSource, seen};
 use trainer::device;
-use trainer::group::Group;
-use trainer::objective::{Images, ObjectiveSettings, StepInput, gradients};
-use trainer::pooling::Mention;
+use trainer::distributed::Group;
+use trainer::method::objective::{Images, ObjectiveSettings, StepInput, gradients};
+use trainer::method::pooling::Mention;
 use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionShape, VisionTower};
-use trainer::vision_source::ImageEncoder;
+use trainer::towers::{CaptionTokens, ImageEncoder, TextShape, TextTower, VisionShape, VisionTower};
 
 fn gpu() -> Option<Device> {
     let device = device::open("auto").unwrap();
@@ -33,7 +32,7 @@ const SIZE: i64 = 224;
 fn vision(kind: Kind, device: Device) -> ImageEncoder {
     tch::manual_seed(1);
     let tower = VisionTower::random(VisionShape { width: 384, depth: 12, patch: 14, grid: 16 }, device);
-    ImageEncoder::new(tower.computing_in(kind), &VisionSettings::default(), kind, device)
+    ImageEncoder::new(tower.computing_in(kind), VisionSettings::default().normalization(), kind, device)
 }
 
 /// The largest absolute difference, and the relative L2 error, of `found` compared with `expected`.

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::device::Precision;
-use trainer::model::{ClipSettings, Model, Vision};
+use trainer::inference::model::{ClipSettings, Model, Vision};
 use trainer::towers::{CaptionTokens, PositionResize, VisionTower};
 use trainer::weights;
 

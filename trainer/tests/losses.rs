@@ -5,9 +5,9 @@
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-use trainer::losses::{self, Target};
-use trainer::objective::{ObjectiveSettings, Query, Scope, Tokens, concept_loss, embed_mentions};
-use trainer::pooling::{Mention, Mentions};
+use trainer::method::losses::{self, Target};
+use trainer::method::objective::{ObjectiveSettings, Query, Scope, Tokens, concept_loss, embed_mentions};
+use trainer::method::pooling::{Mention, Mentions};
 use trainer::towers::unit;
 
 /// Both sides compute in float64; the remaining difference comes from the order of summation.

@@ -4,9 +4,9 @@
 
 use tch::{Device, Kind, Tensor};
 use trainer::data::seen;
-use trainer::group::Group;
-use trainer::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
-use trainer::pooling::Mention;
+use trainer::distributed::Group;
+use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
+use trainer::method::pooling::Mention;
 use trainer::towers::{
     CaptionTokens, ClipShape, ClipVisionTower, TextShape, TextTower, VisionFeatures, unit,
 };

@@ -12,10 +12,10 @@ use loader::pixels::Painter;
 use loader::{Crop, Decoding, ImageSettings};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use trainer::data::frozen_tower;
 use trainer::evaluation::image_datasets::ImageDataset;
 use trainer::settings::VisionSettings;
 use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
-use trainer::vision_source::ImageEncoder;
 use trainer::weights;
 
 /// Both sides compute in float32.
@@ -54,7 +54,7 @@ fn the_vision_tower_is_timms() {
         let mean = features.patches.mean_dim([1i64].as_slice(), false, Kind::Float);
         close(&format!("{size} px, mean"), &mean, &case["patch_mean"]);
     }
-    // The same tower with DINOv2's mask token is resized as in DINOv2, unless told otherwise.
+    // The same tower with DINOv2's mask token is resized as in DINOv2 by default.
     let mut named = tower.named();
     named.push(("mask_token".to_owned(), Tensor::zeros([1, 64], (Kind::Float, Device::Cpu))));
     weights::write(&path, &named).unwrap();
@@ -162,11 +162,11 @@ fn a_denoiser_may_lie_in_a_file_of_its_own() {
         ..VisionSettings::default()
     };
     let kept = folder.path().join("kept.safetensors");
-    settings.copy_to(&kept).unwrap();
-    assert_ne!(settings.sha256().unwrap(), weights::sha256(&settings.weights).unwrap());
+    frozen_tower::copy_to(&settings, &kept).unwrap();
+    assert_ne!(frozen_tower::sha256(&settings).unwrap(), weights::sha256(&settings.weights).unwrap());
     for path in [settings.weights.clone(), kept] {
         settings.weights = path;
-        let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
+        let vision = frozen_tower::open(&settings, Kind::Float, Device::Cpu).unwrap();
         assert_eq!((patches(&vision.tower) - &expected).abs().max().double_value(&[]), 0.0);
         let _ = std::fs::remove_file(&denoiser);
     }
@@ -267,14 +267,14 @@ fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
         loaded.extend(row);
         std::fs::write(folder.join(format!("set/val/all/{number}.jpg")), bytes).unwrap();
     }
-    let loaded = trainer::vision_source::pixels(&loaded, SIZE.into());
+    let loaded = trainer::towers::pixels(&loaded, SIZE.into());
 
     let set = ImageDataset::classification(&folder.join("set"), "val").unwrap();
     let evaluated: Vec<Tensor> = set.batches(SIZE, 3, 2).map(|batch| batch.unwrap().pixels).collect();
     assert_eq!(Tensor::cat(&evaluated, 0), loaded);
 
     let settings = VisionSettings { weights: folder.join("tower"), ..VisionSettings::default() };
-    let vision = ImageEncoder::open(&settings, Kind::Float, Device::Cpu).unwrap();
+    let vision = frozen_tower::open(&settings, Kind::Float, Device::Cpu).unwrap();
     weights::write(&folder.join("pixels"), &[("pixels".to_owned(), vision.normalise(&loaded).contiguous())])
         .unwrap();
     let expected = embed(folder, &["--vision", "tower", "--pixels", "pixels"]).unwrap();

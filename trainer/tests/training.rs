@@ -13,12 +13,11 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::Error;
 use trainer::data::seen;
-use trainer::group::Group;
-use trainer::launch::Launch;
-use trainer::losses::Target;
-use trainer::objective::{Images, Objective, ObjectiveSettings, Query, StepInput, gradients};
-use trainer::optimizer::{Optimizer, OptimizerSettings};
-use trainer::pooling::Mention;
+use trainer::distributed::{Group, Launch};
+use trainer::method::losses::Target;
+use trainer::method::objective::{Images, Objective, ObjectiveSettings, Query, StepInput, gradients};
+use trainer::method::optimizer::{Optimizer, OptimizerSettings};
+use trainer::method::pooling::Mention;
 use trainer::settings::Settings;
 use trainer::towers::{
     CaptionTokens, ClipShape, ClipVisionTower, PositionResize, TextShape, TextTower, VisionShape, VisionTower,
@@ -397,8 +396,8 @@ fn as_rank(role: &str, group: &Group) {
             // The first operation may still succeed before the other rank ends.
             let error = (0..1000).find_map(|_| group.sum(&tensors).err()).expect("rank 1 takes no part");
             let message = error.to_string();
-            let told = if role == "fail" { "rank 1 stopped: the dog ate it" } else { "rank 1 is gone" };
-            assert!(message.contains(told), "{message}");
+            let reason = if role == "fail" { "rank 1 stopped: the dog ate it" } else { "rank 1 is gone" };
+            assert!(message.contains(reason), "{message}");
         }
         other => panic!("no role {other}"),
     }
@@ -437,9 +436,9 @@ fn ranks(world: usize, role: &str) {
     let started: Vec<Child> = (0..world).map(start).collect();
     for (rank, child) in started.into_iter().enumerate() {
         let output = child.wait_with_output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{role}, rank {rank} of {world}: {told}");
-        eprint!("{told}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{role}, rank {rank} of {world}: {printed}");
+        eprint!("{printed}");
         assert!(
             String::from_utf8_lossy(&output.stdout).contains("1 passed"),
             "{role}: the child ran no test"

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use crate::wave::{fill, tensors};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use trainer::towers::convert::convert;
 use trainer::towers::{TextShape, TextTower, VisionShape, VisionTower};
-use trainer::weights::convert::convert;
 use trainer::weights::{self, Family};
 
 fn fixtures() -> PathBuf {

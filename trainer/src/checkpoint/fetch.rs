@@ -5,17 +5,19 @@ use std::path::Path;
 
 use loader::source;
 
-use super::{
-    BEST, CHECKSUMS, EVALUATION, LATEST, LOCK, MODEL, OPTIMIZER, RunLock, SETTINGS, STATE, VISION,
-    VISION_CHECKSUM, remove,
+use super::layout::{
+    BEST, CHECKSUMS, EVALUATION, LATEST, LOCK, MODEL, OPTIMIZER, SETTINGS, STATE, VISION, VISION_CHECKSUM,
 };
+use super::lock::RunLock;
+use super::save::remove;
 use crate::error::{Error, Result, reading, writing};
+use crate::observer::Observer;
 
 /// Fetches the newest checkpoint of the copy, the best one if that is another, and the other files of the run into the run
 /// folder, which must not hold a run. Returns the name of the newest checkpoint; `None` if there is no copy.
 ///
 /// As in a new run, the settings come last: a folder without them is no run, and is fetched again.
-pub fn fetch(copy: &Path, run: &Path) -> Result<Option<String>> {
+pub fn fetch(copy: &Path, run: &Path, observer: &dyn Observer) -> Result<Option<String>> {
     let name = |file: &str| -> Result<Option<String>> {
         match source::read_text(&copy.join(file)) {
             Ok(name) => Ok(Some(name.trim().to_owned())),
@@ -34,7 +36,7 @@ pub fn fetch(copy: &Path, run: &Path) -> Result<Option<String>> {
     }
     check_empty(run)?;
     fs::create_dir_all(run).map_err(writing(run))?;
-    let _lock = RunLock::take(run)?;
+    let _lock = RunLock::take(run, observer)?;
     let once = |file: &str| -> Result<()> {
         let from = copy.join(file);
         if source::exists(&from)? {
@@ -100,6 +102,7 @@ fn check_empty(run: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::observer::Silent;
 
     /// A run of two checkpoints, of which the first is the best.
     fn copy(folder: &Path) {
@@ -130,13 +133,13 @@ mod tests {
     fn the_newest_and_the_best_checkpoint_are_fetched() {
         let place = tempfile::tempdir().unwrap();
         let (from, run) = (place.path().join("copy"), place.path().join("run"));
-        assert_eq!(fetch(&from, &run).unwrap(), None, "no copy");
+        assert_eq!(fetch(&from, &run, &Silent).unwrap(), None, "no copy");
         assert!(!run.exists());
         copy(&from);
         // What a fetch that was killed has left.
         fs::create_dir_all(run.join("step-00000006")).unwrap();
         fs::create_dir_all(run.join(".tmp-1-step-00000006")).unwrap();
-        assert_eq!(fetch(&from, &run).unwrap().as_deref(), Some("step-00000006"));
+        assert_eq!(fetch(&from, &run, &Silent).unwrap().as_deref(), Some("step-00000006"));
         let mut expected = names(&from);
         expected.retain(|name| !name.starts_with("step-00000004"));
         expected.insert(0, LOCK.to_owned());
@@ -153,12 +156,15 @@ mod tests {
         copy(&from);
         fs::create_dir(&run).unwrap();
         fs::write(run.join("notes.txt"), "mine").unwrap();
-        let refused = fetch(&from, &run).unwrap_err().to_string();
+        let refused = fetch(&from, &run, &Silent).unwrap_err().to_string();
         assert!(refused.contains("notes.txt"), "{refused}");
         fs::remove_file(run.join("notes.txt")).unwrap();
         for name in ["../other", "step-1/../../x", "/etc", ""] {
             fs::write(from.join(LATEST), name).unwrap();
-            assert!(fetch(&from, &run).unwrap_err().to_string().contains("not a checkpoint"), "{name}");
+            assert!(
+                fetch(&from, &run, &Silent).unwrap_err().to_string().contains("not a checkpoint"),
+                "{name}"
+            );
         }
         assert_eq!(names(&run), Vec::<String>::new());
     }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use trainer::attention::{Pooling, TaggedShard};
-use trainer::dense::{numbers, per_pixel};
-use trainer::picture::{self, Panel};
+use trainer::device::to_vec;
+use trainer::inference::attention::{Pooling, TaggedShard};
+use trainer::inference::dense::per_pixel;
+use trainer::pictures::{self, Panel};
 
 use super::options::RunArgs;
 use super::{PANEL, write_sheet};
@@ -32,26 +33,26 @@ pub(crate) fn run(args: &AttentionArgs) -> anyhow::Result<Value> {
     for name in &args.samples {
         let sample = shard.sample(name)?;
         let (crop, attentions) = pooling.attention(&sample)?;
-        let shown = picture::fit(&crop, PANEL);
+        let shown = pictures::fit(&crop, PANEL);
         println!("{}  {}", sample.key, sample.caption);
         let mut row = vec![Panel { title: sample.caption.clone(), picture: shown.clone(), scale: None }];
         let mut concepts = Vec::new();
         for attention in &attentions {
             let patches = attention.patches();
-            let highest = numbers(&attention.weights).into_iter().fold(0.0, f32::max);
+            let highest = to_vec(&attention.weights).into_iter().fold(0.0, f32::max);
             println!("    {:<24} {patches:.0} patches", attention.concept);
             concepts.push(json!({ "concept": attention.concept, "patches": patches, "highest": highest }));
             let values = per_pixel(&attention.weights, shown.height(), shown.width());
             row.push(Panel {
                 title: attention.concept.clone(),
-                picture: picture::heat(&shown, &values, 0.0, highest),
+                picture: pictures::heat(&shown, &values, 0.0, highest),
                 scale: Some((0.0, highest)),
             });
         }
         rows.push(row);
         samples.push(json!({ "key": sample.key, "caption": sample.caption, "concepts": concepts }));
     }
-    write_sheet(&picture::sheet(&rows)?, &args.out)?;
+    write_sheet(&pictures::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "samples": samples }))
 }

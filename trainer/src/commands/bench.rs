@@ -8,14 +8,15 @@ use clap::{Args, ValueEnum};
 use loader::program::UsageError;
 use loader::source;
 use serde_json::{Value, json};
-use trainer::bench::{Captions, measure};
 use trainer::device::Precision;
-use trainer::objective::Objective;
+use trainer::method::objective::Objective;
+use trainer::run::{Captions, measure_run, measure_synthetic};
 use trainer::settings::Settings;
 use trainer::towers::{TextShape, VisionShape};
-use trainer::train;
 
-use super::DeviceArgs;
+use super::choices;
+use super::console::Console;
+use super::options::DeviceArgs;
 
 /// Size of the towers.
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -87,7 +88,7 @@ struct SyntheticArgs {
     #[arg(long, default_value_t = 574)]
     concepts: u32,
     /// Number format in which the towers compute; `auto` = bfloat16 on a GPU, float32 on a CPU.
-    #[arg(long, value_enum, default_value = "auto")]
+    #[arg(long, value_parser = choices::precision(), default_value = "auto")]
     precision: Precision,
     #[command(flatten)]
     device: DeviceArgs,
@@ -107,11 +108,18 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
         let measured = if args.config.is_empty() {
             let synthetic = &args.synthetic;
             let settings = synthetic.settings(which)?;
-            measure(&settings, synthetic.shape(), synthetic.captions(), args.warm_up, args.steps, trace)?
+            measure_synthetic(
+                &settings,
+                synthetic.shape(),
+                synthetic.captions(),
+                args.warm_up,
+                args.steps,
+                trace,
+            )?
         } else {
             let objective = format!("objective.name={}", name(which));
             let settings = Settings::read(&args.config, &[&args.overrides[..], &[objective]].concat())?;
-            train::measure(&settings, args.warm_up, args.steps, trace)?
+            measure_run(&settings, args.warm_up, args.steps, trace, &Console)?
         };
         if let (true, Some(made), Some(target)) = (is_remote, trace, &target) {
             let sent = source::upload(made, target);

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use trainer::card::{self, CardSettings};
 use trainer::checkpoint::Checkpoint;
+use trainer::export::card::{self, CardSettings};
 
 #[derive(Debug, Args)]
 pub(crate) struct CardArgs {

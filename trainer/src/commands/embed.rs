@@ -10,14 +10,14 @@ use loader::source;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::Checkpoint;
+use trainer::data::{frozen_tower, read_image};
 use trainer::device::{self, Precision};
-use trainer::evaluation::segmentation::read_image;
 use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, PositionResize, TextTower, heads};
-use trainer::vision_source::ImageEncoder;
+use trainer::towers::{CaptionTokens, ImageEncoder, PositionResize, TextTower, heads};
 use trainer::weights::{self, Weights};
 
-use super::DeviceArgs;
+use super::choices;
+use super::options::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
@@ -34,7 +34,7 @@ pub(crate) struct EmbedArgs {
     denoiser: Option<PathBuf>,
     /// With --vision: how the position embedding is resized to another image size [default: as in the library whose state-dict keys
     /// the file has].
-    #[arg(long, value_enum, requires = "vision", conflicts_with = "checkpoint")]
+    #[arg(long, value_parser = choices::position_resize(), requires = "vision", conflicts_with = "checkpoint")]
     position: Option<PositionResize>,
     /// Instead of a checkpoint: weights file of a text tower, PyTorch or safetensors.
     #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
@@ -94,7 +94,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
     let vision = match (has_images || checkpoint.is_some(), settings) {
         (false, _) => None,
         (true, Some(settings)) => {
-            Some(ImageEncoder::open(&settings, Precision::Float32.kind(device), device)?)
+            Some(frozen_tower::open(&settings, Precision::Float32.kind(device), device)?)
         }
         (true, None) => {
             let problem = "missing --checkpoint or --vision, the tower for the images";
@@ -161,7 +161,7 @@ fn vision_settings(
     let (weights, denoiser) = (path.clone(), args.denoiser.clone());
     let mut settings =
         VisionSettings { weights, denoiser, position: args.position, ..VisionSettings::default() };
-    eprintln!("{}", settings.settle_position("--position")?);
+    eprintln!("{}", frozen_tower::settle_position(&mut settings, "--position")?);
     Ok(Some(settings))
 }
 

@@ -6,8 +6,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use trainer::checkpoint::Checkpoint;
 use trainer::export;
-use trainer::segmenter::ClassVectors;
-use trainer::words::WordVectors;
+use trainer::inference::class_vectors::ClassVectors;
+use trainer::inference::word_vectors::WordVectors;
 
 use super::options::{ClassListArgs, PromptArgs, RunArgs};
 
@@ -48,7 +48,7 @@ pub(crate) fn run_classes(args: &ClassesArgs) -> anyhow::Result<Value> {
     let list = args.list.read()?;
     let checkpoint = args.run.open()?;
     let settings = args.run.settings(None, Some(&args.prompts));
-    let width = trainer::dense::DenseVision::open(&checkpoint, &settings)?.width();
+    let width = trainer::inference::dense::DenseVision::open(&checkpoint, &settings)?.width();
     let mut text = WordVectors::open(&checkpoint, width, &settings)?;
     let vectors = text.of(&list.words)?;
     let about = json!({

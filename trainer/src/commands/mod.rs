@@ -1,27 +1,37 @@
-//! The commands of the program, one module each; the larger ones are in the library.
+//! The commands of the program, one module each: what their options do, and what they print. `choices` has the values of options,
+//! `options` what several commands share, and `console` prints what the library reports.
 
 mod attention;
 mod bench;
+mod cache;
 mod card;
+mod choices;
+mod console;
 mod embed;
+mod evaluate;
 mod export;
 mod options;
 mod pca;
+mod pretrain;
 mod segment;
 mod serve;
 mod similarity;
+mod train;
 mod weights;
 
 pub(crate) use attention::{AttentionArgs, run as attention};
 pub(crate) use bench::{BenchArgs, run as bench};
+pub(crate) use cache::{CacheArgs, run as cache};
 pub(crate) use card::{CardArgs, run as card};
 pub(crate) use embed::{EmbedArgs, run as embed};
+pub(crate) use evaluate::Eval;
 pub(crate) use export::{ClassesArgs, ExportArgs, run as export, run_classes};
-pub(crate) use options::DeviceArgs;
 pub(crate) use pca::{PcaArgs, run as pca};
+pub(crate) use pretrain::{PretrainArgs, run as pretrain};
 pub(crate) use segment::{SegmentArgs, run as segment};
 pub(crate) use serve::{ServeArgs, run as serve};
 pub(crate) use similarity::{SimilarityArgs, run as similarity};
+pub(crate) use train::{TrainArgs, run as train};
 pub(crate) use weights::{ConvertArgs, WeightsArgs, run as weights, run_convert};
 
 use std::path::{Path, PathBuf};
@@ -29,7 +39,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, RgbImage};
 use loader::program::UsageError;
 use loader::source;
-use trainer::picture;
+use trainer::pictures;
 
 /// Long side of the images on a sheet, in pixels.
 const PANEL: u32 = 336;
@@ -38,7 +48,7 @@ const MAX_ON_SHEET: usize = 64;
 
 /// The images of a sheet, each in its own size and in the size on the sheet.
 fn for_sheet(inputs: &[PathBuf]) -> anyhow::Result<Vec<(RgbImage, RgbImage)>> {
-    let paths = picture::list(inputs)?;
+    let paths = pictures::list(inputs)?;
     if paths.len() > MAX_ON_SHEET {
         let problem = format!("{} images are too many: a sheet holds at most {MAX_ON_SHEET}", paths.len());
         return Err(UsageError(problem).into());
@@ -46,8 +56,8 @@ fn for_sheet(inputs: &[PathBuf]) -> anyhow::Result<Vec<(RgbImage, RgbImage)>> {
     paths
         .iter()
         .map(|path| {
-            let photo = picture::read(path)?;
-            let shown = picture::fit(&photo, PANEL);
+            let photo = pictures::read(path)?;
+            let shown = pictures::fit(&photo, PANEL);
             Ok((photo, shown))
         })
         .collect()

@@ -6,8 +6,11 @@ use clap::Args;
 use loader::program::UsageError;
 use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
-use trainer::segmenter::{ClassVectors, SegmentSettings};
-use trainer::words::WordList;
+use trainer::inference::class_list::ClassList;
+use trainer::inference::class_vectors::ClassVectors;
+use trainer::inference::segmenter::SegmentSettings;
+
+use super::choices;
 
 #[derive(Debug, Args)]
 pub(crate) struct DeviceArgs {
@@ -49,7 +52,7 @@ pub(crate) struct PromptArgs {
     #[arg(long, default_value = "imagenet")]
     pub(crate) templates: String,
     /// Embedding of a class [default: `concept` for models trained with simzss, `caption` for lit and clip].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::class_vectors())]
     pub(crate) class_vectors: Option<ClassVectors>,
 }
 
@@ -67,16 +70,16 @@ pub(crate) struct ClassListArgs {
 }
 
 impl ClassListArgs {
-    pub(crate) fn read(&self) -> anyhow::Result<WordList> {
+    pub(crate) fn read(&self) -> anyhow::Result<ClassList> {
         class_list(self.classes.as_deref(), self.class_file.as_deref())
     }
 }
 
 /// The classes of `--classes`, or else of `--class-file`.
-pub(crate) fn class_list(list: Option<&str>, file: Option<&Path>) -> anyhow::Result<WordList> {
+pub(crate) fn class_list(list: Option<&str>, file: Option<&Path>) -> anyhow::Result<ClassList> {
     match (list, file) {
-        (None, Some(file)) => Ok(WordList::read(file)?),
-        (list, _) => WordList::parse(list.unwrap_or_default())
+        (None, Some(file)) => Ok(ClassList::read(file)?),
+        (list, _) => ClassList::parse(list.unwrap_or_default())
             .map_err(|problem| UsageError(format!("option --classes {problem}")).into()),
     }
 }

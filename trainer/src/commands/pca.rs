@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
-use trainer::dense::{DenseVision, per_pixel};
-use trainer::pca;
-use trainer::picture::{self, Panel};
+use trainer::inference::dense::{DenseVision, per_pixel};
+use trainer::pictures::{self, Panel, pca};
 
 use super::options::{RunArgs, WindowArgs};
 use super::{for_sheet, title, write_sheet};
@@ -33,7 +32,7 @@ pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
     let features: Vec<_> = pictures.iter().map(|(photo, _)| vision.features(photo)).collect();
     let mut panels = Vec::new();
     for (((_, shown), colours), path) in
-        pictures.iter().zip(pca::colours(&features)).zip(picture::list(&args.pictures)?)
+        pictures.iter().zip(pca::colours(&features)).zip(pictures::list(&args.pictures)?)
     {
         let channels: Vec<Vec<f32>> = (0..colours.size()[2])
             .map(|channel| per_pixel(&colours.select(2, channel), shown.height(), shown.width()))
@@ -54,7 +53,7 @@ pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
             _ => rows.push(vec![panel]),
         }
     }
-    write_sheet(&picture::sheet(&rows)?, &args.out)?;
+    write_sheet(&pictures::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "pictures": pictures.len() }))
 }

@@ -10,10 +10,10 @@ use image::GrayImage;
 use loader::program::{Progress, UsageError, interrupted};
 use loader::source;
 use serde_json::{Value, json};
-use trainer::picture;
-use trainer::segmentation::Segmentation;
-use trainer::segmenter::Segmenter;
-use trainer::words::WordList;
+use trainer::inference::class_list::ClassList;
+use trainer::inference::segmentation::Segmentation;
+use trainer::inference::segmenter::Segmenter;
+use trainer::pictures;
 
 use super::options::{ClassListArgs, PromptArgs, RunArgs, WindowArgs};
 use super::{write_mask, write_png};
@@ -43,7 +43,7 @@ pub(crate) struct SegmentArgs {
 
 pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let list = args.list.read()?;
-    let pictures = picture::list(&args.pictures)?;
+    let pictures = pictures::list(&args.pictures)?;
     let overlays = overlays(&pictures, &args.out)?;
     let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
     let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
@@ -128,22 +128,22 @@ fn overlays(pictures: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
 fn one(
     path: &Path,
     overlay: &Path,
-    list: &WordList,
+    list: &ClassList,
     segmenter: &Segmenter,
     threshold: Option<f64>,
 ) -> anyhow::Result<Value> {
-    let photo = picture::read(path)?;
+    let photo = pictures::read(path)?;
     let scores = list.best(&segmenter.scores(&photo));
     let least = threshold.map(|least| least as f32);
     let found = Segmentation::new(&scores, &list.names, photo.height(), photo.width(), least);
-    let shown = picture::shown(&photo);
+    let shown = pictures::shown(&photo);
     let labels = if shown.height() < photo.height() {
         found.labels_at(shown.height(), shown.width())
     } else {
         // Enlarged images are segmented again at their new size, so that the borders are smooth.
         Segmentation::new(&scores, &list.names, shown.height(), shown.width(), least).labels
     };
-    write_png(&picture::overlay(&shown, &labels, &list.names)?, overlay)?;
+    write_png(&pictures::overlay(&shown, &labels, &list.names)?, overlay)?;
     let mask_path = overlay.with_extension("mask.png");
     let mask = GrayImage::from_raw(found.width, found.height, found.labels.clone()).unwrap_or_default();
     write_mask(&mask, &mask_path)?;

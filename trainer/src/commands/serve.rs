@@ -6,10 +6,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::{Value, json};
-use trainer::picture::{self, Limits};
-use trainer::segmenter::{ClassVectors, SegmentSettings};
+use trainer::inference::class_vectors::ClassVectors;
+use trainer::inference::segmenter::SegmentSettings;
+use trainer::pictures::{self, Limits};
 use trainer::serve::{self, ServeSettings};
 
+use super::choices;
+use super::console::Console;
 use super::options::{RunArgs, WindowArgs, class_list};
 
 #[derive(Debug, Args)]
@@ -36,7 +39,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, default_value = "simple")]
     templates: String,
     /// Embedding of a class [default: `concept` for models trained with simzss, `caption` for lit and clip].
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::class_vectors())]
     class_vectors: Option<ClassVectors>,
     /// Maximum size of an uploaded image, in MB.
     #[arg(long, default_value_t = 32)]
@@ -53,7 +56,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Value> {
         (None, None) => String::new(),
         (list, file) => class_list(list, file)?.line(),
     };
-    let examples = if args.examples.is_empty() { Vec::new() } else { picture::list(&args.examples)? };
+    let examples = if args.examples.is_empty() { Vec::new() } else { pictures::list(&args.examples)? };
     let settings = ServeSettings {
         address: args.address,
         segment: SegmentSettings {
@@ -66,7 +69,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Value> {
         examples,
         limits: Limits { bytes: args.max_mb << 20, pixels: args.max_megapixels * 1_000_000, ratio: 8 },
     };
-    serve::serve(&settings, |address| {
+    serve::serve(&settings, &Console, |address| {
         println!("open http://{address} in a browser; Ctrl-C stops the server");
         let _ = std::io::stdout().flush();
     })?;

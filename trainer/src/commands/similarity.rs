@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 use tch::Tensor;
-use trainer::dense::{DenseVision, numbers, per_pixel};
-use trainer::picture::{self, Panel};
-use trainer::words::WordVectors;
+use trainer::device::to_vec;
+use trainer::inference::dense::{DenseVision, per_pixel};
+use trainer::inference::word_vectors::WordVectors;
+use trainer::pictures::{self, Panel};
 
 use super::options::{PromptArgs, RunArgs, WindowArgs};
 use super::{for_sheet, title, write_sheet};
@@ -43,27 +44,28 @@ pub(crate) fn run(args: &SimilarityArgs) -> anyhow::Result<Value> {
         pictures.iter().map(|(photo, _)| vision.features(photo).matmul(&vectors.transpose(0, 1))).collect();
     let ranges: Vec<(f32, f32)> = (0..args.phrases.len())
         .map(|phrase| {
-            let all = similarities.iter().flat_map(|grid| numbers(&grid.select(2, phrase as i64)));
+            let all = similarities.iter().flat_map(|grid| to_vec(&grid.select(2, phrase as i64)));
             all.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| {
                 (low.min(value), high.max(value))
             })
         })
         .collect();
     let mut rows = Vec::new();
-    for (((_, shown), grid), path) in pictures.iter().zip(&similarities).zip(picture::list(&args.pictures)?) {
+    for (((_, shown), grid), path) in pictures.iter().zip(&similarities).zip(pictures::list(&args.pictures)?)
+    {
         let mut row = vec![Panel { title: title(&path), picture: shown.clone(), scale: None }];
         for (phrase, name) in args.phrases.iter().enumerate() {
             let (low, high) = ranges[phrase];
             let values = per_pixel(&grid.select(2, phrase as i64), shown.height(), shown.width());
             row.push(Panel {
                 title: name.clone(),
-                picture: picture::heat(shown, &values, low, high),
+                picture: pictures::heat(shown, &values, low, high),
                 scale: Some((low, high)),
             });
         }
         rows.push(row);
     }
-    write_sheet(&picture::sheet(&rows)?, &args.out)?;
+    write_sheet(&pictures::sheet(&rows)?, &args.out)?;
     println!("{}", args.out.display());
     let phrases: Vec<Value> = args
         .phrases

@@ -7,10 +7,13 @@ use clap::Args;
 use loader::program::UsageError;
 use loader::source;
 use serde_json::{Value, json};
+use trainer::towers::convert::convert;
 use trainer::weights::Family;
-use trainer::weights::convert::convert;
 use trainer::weights::download::{Downloaded, download};
 use trainer::weights::published::{self, PUBLISHED};
+
+use super::choices;
+use super::console::Console;
 
 #[derive(Debug, Args)]
 pub(crate) struct WeightsArgs {
@@ -46,8 +49,11 @@ pub(crate) fn run(args: &WeightsArgs) -> anyhow::Result<Value> {
         None => PathBuf::from(file_name(url)?),
     };
     let expected = args.sha256.as_deref().or(known);
-    let done =
-        if source::is_remote(&out) { to_store(url, &out, expected)? } else { download(url, &out, expected)? };
+    let done = if source::is_remote(&out) {
+        to_store(url, &out, expected)?
+    } else {
+        download(url, &out, expected, &Console)?
+    };
     let checked = match (expected, done.was_there) {
         (Some(_), _) => "as expected",
         (None, true) => "unchanged since its download",
@@ -67,7 +73,7 @@ fn to_store(url: &str, out: &Path, expected: Option<&str>) -> anyhow::Result<Dow
         .with_context(|| format!("cannot create {}", place.display()))?;
     let uploaded = || -> anyhow::Result<Downloaded> {
         let file = folder.join(name);
-        let done = download(url, &file, expected)?;
+        let done = download(url, &file, expected, &Console)?;
         for ending in ["", ".sha256"] {
             let name = format!("{}{ending}", name.to_string_lossy());
             source::upload(&folder.join(&name), &out.with_file_name(name))?;
@@ -99,7 +105,7 @@ pub(crate) struct ConvertArgs {
     #[arg(required = true, value_name = "FILES")]
     inputs: Vec<PathBuf>,
     /// Library or project whose state-dict keys are written.
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = choices::family())]
     to: Family,
     /// File to write (safetensors).
     #[arg(long, value_name = "FILE")]

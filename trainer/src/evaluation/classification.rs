@@ -2,14 +2,15 @@
 
 use std::time::Instant;
 
-use loader::program::{Progress, interrupted};
 use serde::Serialize;
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
 
 use super::image_datasets::{ImageDataset, Label};
 use super::ranking::{rank, within};
+use crate::device::to_vec;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::inference::model::Model;
+use crate::observer::Observer;
 use crate::towers::unit;
 
 /// Scores on a dataset, as fractions of 1.
@@ -37,13 +38,14 @@ pub fn evaluate(
     size: u32,
     batch: usize,
     threads: usize,
+    observer: &dyn Observer,
 ) -> Result<ClassificationScores> {
     let started = Instant::now();
     let mut ranks = Vec::new();
     let mut by_class = vec![(0u64, 0u64); set.classes.len()];
-    let mut progress = Progress::new("classifying", "images", set.known_length());
+    let mut progress = observer.progress("classifying", "images", set.known_length());
     for images in set.batches(size, batch, threads) {
-        if interrupted() {
+        if observer.interrupted() {
             return Err(Error::Interrupted(format!("the evaluation on {} is not finished", set.name)));
         }
         let images = images?;
@@ -55,7 +57,7 @@ pub fn evaluate(
             by_class[*class].1 += 1;
             ranks.push(rank);
         }
-        progress.advance(images.labels.len() as u64, || format!("top-1 {:.1} %", 100.0 * within(&ranks, 1)));
+        progress.advance(images.labels.len() as u64, &|| format!("top-1 {:.1} %", 100.0 * within(&ranks, 1)));
     }
     if ranks.is_empty() {
         return Err(Error::Invalid {
@@ -79,10 +81,7 @@ pub fn evaluate(
 
 /// The rows of a matrix, on the CPU.
 pub(super) fn rows(matrix: &Tensor) -> Vec<Vec<f32>> {
-    let matrix = matrix.to_kind(Kind::Float).to_device(Device::Cpu).contiguous();
-    let mut values = vec![0f32; matrix.numel()];
-    matrix.copy_data(&mut values, matrix.numel());
-    values.chunks(matrix.size()[1].max(1) as usize).map(<[f32]>::to_vec).collect()
+    to_vec(matrix).chunks(matrix.size()[1].max(1) as usize).map(<[f32]>::to_vec).collect()
 }
 
 pub(super) fn not_finite(set: &str) -> Error {

@@ -6,23 +6,10 @@ use concepts::foreign_files::is_apple_double;
 use loader::formats::EXTENSIONS;
 use loader::source;
 
-use super::classes::{self, Class};
 use super::masks::{Conversion, Table, without_background};
-pub use super::published_datasets::PUBLISHED;
-use super::published_datasets::{Layout, Published};
+use super::published_datasets::{Background, Layout, PUBLISHED, Published};
 use crate::error::{Error, Result};
-
-/// How the background class of a dataset is predicted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Background {
-    /// Not at all: its pixels do not count (foreground only).
-    Ignored,
-    /// A pixel is background if the probability of every class is below the threshold.
-    Threshold,
-    /// As a class like the others, with its own prompts.
-    Words,
-}
+use crate::inference::classes::{self, Class};
 
 /// Images with masks, and the meaning of the values in the masks.
 #[derive(Debug)]

@@ -1,27 +1,22 @@
-//! Evaluation: segmentation, classification and retrieval, with protocols whose parts are all options.
+//! Scores of models: segmentation, classification and retrieval, with protocols whose parts can all be chosen.
 //!
-//! Segmentation, in the order of the steps: [`classes`] (names and synonyms), [`published_datasets`] and [`datasets`] (folder
-//! layouts), [`masks`] (label conversions), [`segmentation`] (the loop), [`labels`] (scores to labels), [`confusion`] (metrics),
-//! [`table`] (tables together with the published results). [`classification`] and [`retrieval`] share [`image_datasets`].
-//! [`command`] is the command line of `trainer eval`.
+//! Segmentation, in the order of the steps: [`published_datasets`] and [`datasets`] (folder layouts), [`masks`] (label
+//! conversions), [`segmentation`] (the loop), [`confusion`] (metrics); [`periodic`] is the evaluation of checkpoints during
+//! training. [`classification`] and [`retrieval`] share [`image_datasets`], [`image_batches`] and [`ranking`]. [`table`] writes
+//! tables together with the [`published_results`]. (Scores become labels in [`inference`](crate::inference).)
 
-pub mod classes;
 pub mod classification;
-pub mod command;
 pub mod confusion;
 pub mod datasets;
 pub mod image_batches;
 pub mod image_datasets;
-pub mod labels;
 pub mod masks;
-pub mod pamr;
 pub mod periodic;
-pub mod published;
 pub mod published_datasets;
+pub mod published_results;
 pub mod ranking;
 pub mod retrieval;
 pub mod segmentation;
 pub mod table;
 
 pub use datasets::SegmentationDataset;
-pub use labels::bytes;

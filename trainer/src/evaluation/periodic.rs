@@ -3,16 +3,19 @@
 use tch::Device;
 
 use super::datasets::SegmentationDataset;
-use super::segmentation::{DecisionSettings, SegmentationScores, evaluate};
+use super::published_datasets::Background;
+use super::segmentation::{DecisionSettings, SegmentationScores, THRESHOLD, evaluate};
 use crate::checkpoint::Checkpoint;
-use crate::class_vectors::ClassVectors;
 use crate::device::Precision;
 use crate::error::Result;
-use crate::model::Model;
-use crate::segmenter::{Segmenter, WINDOW_BATCH};
+use crate::inference::class_vectors::ClassVectors;
+use crate::inference::classes::ClassNames;
+use crate::inference::model::Model;
+use crate::inference::segmenter::{Segmenter, WINDOW_BATCH};
+use crate::inference::templates;
+use crate::inference::window::{Resize, Window};
+use crate::observer::Observer;
 use crate::settings::EvaluationSettings;
-use crate::window::{Resize, Window};
-use crate::{evaluation::classes::ClassNames, templates};
 
 /// The dataset in the settings; an error if files are missing.
 pub fn set(settings: &EvaluationSettings) -> Result<Option<SegmentationDataset>> {
@@ -30,6 +33,7 @@ pub fn score(
     checkpoint: &Checkpoint,
     set: &SegmentationDataset,
     device: Device,
+    observer: &dyn Observer,
 ) -> Result<SegmentationScores> {
     let model = Model::open(checkpoint, Precision::Auto, device)?;
     let folder = set.published.is_none();
@@ -39,13 +43,13 @@ pub fn score(
         Window { short, long: Window::PUBLISHED.long, side: short, stride: (short / 2).max(1), resize };
     let vectors = if folder { model.vectors } else { ClassVectors::Caption };
     let decision = DecisionSettings {
-        threshold: super::command::THRESHOLD,
+        threshold: THRESHOLD,
         scale: model.text.logit_scale().double_value(&[]),
         batch: WINDOW_BATCH,
         readers: std::thread::available_parallelism().map_or(1, usize::from),
         worst: 0,
     };
-    let by_threshold = set.background == Some(super::datasets::Background::Threshold);
+    let by_threshold = set.background == Some(Background::Threshold);
     let asked: Vec<Vec<String>> = set
         .classes
         .iter()
@@ -53,5 +57,5 @@ pub fn score(
         .map(|class| class.prompts(ClassNames::Plain))
         .collect();
     let segmenter = Segmenter::new(model, &asked, &templates::read("imagenet")?, vectors, window)?;
-    Ok(evaluate(set, &segmenter, &decision)?.0)
+    Ok(evaluate(set, &segmenter, &decision, observer)?.0)
 }

@@ -1,8 +1,19 @@
 //! The segmentation datasets of the papers: their classes and folder layouts.
 
-use super::classes::{self, Class};
-use super::datasets::Background;
 use super::masks::Conversion;
+use crate::inference::classes::{self, Class};
+
+/// How the background class of a dataset is predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Background {
+    /// Not at all: its pixels do not count (foreground only).
+    Ignored,
+    /// A pixel is background if the probability of every class is below the threshold.
+    Threshold,
+    /// As a class like the others, with its own prompts.
+    Words,
+}
 
 /// A published dataset.
 #[derive(Debug)]

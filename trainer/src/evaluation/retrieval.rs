@@ -3,16 +3,16 @@
 
 use std::time::Instant;
 
-use loader::program::{Progress, interrupted};
 use serde::Serialize;
 use tch::Tensor;
 
 use super::classification::{not_finite, rows};
 use super::image_datasets::{ImageDataset, Label};
 use super::ranking::{rank, within};
-use crate::class_vectors::caption_vectors;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::inference::class_vectors::caption_vectors;
+use crate::inference::model::Model;
+use crate::observer::Observer;
 use crate::towers::unit;
 
 /// Number of queries that are compared with all answers at a time.
@@ -51,13 +51,14 @@ pub fn evaluate(
     size: u32,
     batch: usize,
     threads: usize,
+    observer: &dyn Observer,
 ) -> Result<RetrievalScores> {
     let started = Instant::now();
     let (mut images, mut captions, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     let mut count = 0;
-    let mut progress = Progress::new("embedding", "images", set.known_length());
+    let mut progress = observer.progress("embedding", "images", set.known_length());
     for some in set.batches(size, batch, threads) {
-        if interrupted() {
+        if observer.interrupted() {
             return Err(Error::Interrupted(format!("the evaluation on {} is not finished", set.name)));
         }
         let some = some?;
@@ -71,7 +72,7 @@ pub fn evaluate(
             count += 1;
         }
         captions.push(caption_vectors(&model.text, &texts, model.kind));
-        progress.advance(some.pixels.size()[0] as u64, || format!("{} captions", owners.len()));
+        progress.advance(some.pixels.size()[0] as u64, &|| format!("{} captions", owners.len()));
     }
     progress.finish(&format!("{} captions", owners.len()));
     if images.is_empty() {

@@ -1,21 +1,26 @@
 //! Evaluates a segmenter on a dataset: images are read ahead, their windows are batched, and labels are counted.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
 use image::RgbImage;
-use loader::program::{Progress, interrupted};
 use serde::Serialize;
 use tch::Tensor;
 
 use super::confusion::{ClassScore, Confusion};
-use super::datasets::{Background, SegmentationDataset};
-use super::labels::{self, Rule};
+use super::datasets::SegmentationDataset;
 use super::masks::{self, Mask};
+use super::published_datasets::Background;
+use crate::data::read_image;
 use crate::error::{Error, Result};
-use crate::segmenter::Segmenter;
+use crate::inference::labels::{self, Rule};
+use crate::inference::segmenter::Segmenter;
+use crate::observer::Observer;
+
+/// TCL's threshold for the datasets with a background class.
+pub const THRESHOLD: f64 = 0.4;
 
 /// How scores become labels, and the sizes of batches.
 #[derive(Debug, Clone)]
@@ -85,17 +90,18 @@ pub fn evaluate(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
+    observer: &dyn Observer,
 ) -> Result<(SegmentationScores, Vec<WorstImage>)> {
     let started = Instant::now();
     let mut confusion = Confusion::new(set.classes.len());
     let mut low: Vec<WorstImage> = Vec::new();
-    let mut progress = Progress::new("evaluating", "images", set.pairs.len() as u64);
+    let mut progress = observer.progress("evaluating", "images", set.pairs.len() as u64);
     std::thread::scope(|scope| {
         let (send, read) = sync_channel(2 * decision.readers.max(1));
         scope.spawn(move || read_all(set, decision.readers.max(1), &send));
         let mut waiting = VecDeque::new();
         while let Some(samples) = next_group(&read, &mut waiting, segmenter, decision.batch)? {
-            if interrupted() {
+            if observer.interrupted() {
                 return Err(Error::Interrupted(format!("the evaluation on {} is not finished", set.title)));
             }
             let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
@@ -117,7 +123,7 @@ pub fn evaluate(
                     low.sort_by(|a, b| a.miou.total_cmp(&b.miou));
                     low.truncate(decision.worst);
                 }
-                progress.advance(1, || format!("mIoU {:.1} %", 100.0 * confusion.mean_iou()));
+                progress.advance(1, &|| format!("mIoU {:.1} %", 100.0 * confusion.mean_iou()));
             }
         }
         Ok(())
@@ -203,10 +209,4 @@ fn read_sample(set: &SegmentationDataset, at: usize) -> Result<Sample> {
         return Err(Error::Invalid { path: mask_path.clone(), problem });
     }
     Ok(Sample { at, image, mask })
-}
-
-/// Decodes an image, with the size limits of the loader.
-pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let bytes = loader::source::read(path)?;
-    loader::pixels::decode(&bytes).map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::published::{CLASSIFICATION, COLUMNS, PROTOCOL, ROWS};
+use super::published_results::{CLASSIFICATION, COLUMNS, PROTOCOL, ROWS};
 
 /// Results of one task, model and protocol: scores in percent per dataset.
 struct Measured {

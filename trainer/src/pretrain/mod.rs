@@ -9,7 +9,6 @@ mod words;
 
 use std::path::{Path, PathBuf};
 
-use loader::program::{Progress, interrupted};
 use loader::{Batches, Loader, Position};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
@@ -17,10 +16,10 @@ use tch::{Device, Kind, Tensor};
 use crate::data;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::optimizer::{Optimizer, OptimizerSettings};
+use crate::method::optimizer::{Optimizer, OptimizerSettings};
+use crate::observer::Observer;
 use crate::settings::VisionSettings;
-use crate::towers::{VisionShape, VisionTower, unit};
-use crate::vision_source::{ImageEncoder, pixels};
+use crate::towers::{ImageEncoder, VisionShape, VisionTower, pixels, unit};
 use crate::weights;
 use words::Words;
 
@@ -70,7 +69,7 @@ pub struct Summary {
 }
 
 /// Pretrains a tower and writes it to `out`.
-pub fn pretrain(settings: &PretrainSettings, out: &Path) -> Result<Summary> {
+pub fn pretrain(settings: &PretrainSettings, out: &Path, observer: &dyn Observer) -> Result<Summary> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let VisionShape { width, depth, patch, .. } = shape(settings);
@@ -88,11 +87,14 @@ pub fn pretrain(settings: &PretrainSettings, out: &Path) -> Result<Summary> {
     tower.check_size("--size", i64::from(settings.size))?;
     let shards = loader::shard::list(&settings.shards)?;
     let loader = data::pretraining_loader(shards, BATCH, settings.size, settings.seed, settings.threads)?;
-    let vision = ImageEncoder::new(tower, &VisionSettings::default(), Kind::Float, device);
+    let vision = ImageEncoder::new(tower, VisionSettings::default().normalization(), Kind::Float, device);
     let mut images = Images::new(&loader, i64::from(settings.size));
 
-    let agreement =
-        if settings.steps > 0 { Some(learn(settings, &vision, &mut images, device)?) } else { None };
+    let agreement = if settings.steps > 0 {
+        Some(learn(settings, &vision, &mut images, device, observer)?)
+    } else {
+        None
+    };
     let mut tokens = Vec::new();
     for _ in 0..WHITENING_IMAGES / BATCH {
         tokens.push(vision.features(&images.next()?).patches);
@@ -134,6 +136,7 @@ fn learn(
     vision: &ImageEncoder,
     images: &mut Images,
     device: Device,
+    observer: &dyn Observer,
 ) -> Result<f64> {
     let mut samples = Vec::new();
     for _ in 0..WORD_IMAGES / BATCH {
@@ -148,10 +151,10 @@ fn learn(
     }
     let schedule = OptimizerSettings { lr: Some(3e-3), weight_decay: 0.05, ..OptimizerSettings::default() };
     let mut optimizer = Optimizer::new(&schedule, parameters);
-    let mut progress = Progress::new("pretraining", "steps", settings.steps);
+    let mut progress = observer.progress("pretraining", "steps", settings.steps);
     let mut agreement = 0.0;
     for step in 0..settings.steps {
-        if interrupted() {
+        if observer.interrupted() {
             return Err(Error::Interrupted("no weights file is written".to_owned()));
         }
         let clean = images.next()?;
@@ -163,7 +166,7 @@ fn learn(
         optimizer.step(schedule.lr_at(0, step, settings.steps))?;
         let now = cosine.double_value(&[]);
         agreement = if step == 0 { now } else { 0.95 * agreement + 0.05 * now };
-        progress.advance(1, || format!("cosine similarity to the targets {agreement:.3}"));
+        progress.advance(1, &|| format!("cosine similarity to the targets {agreement:.3}"));
     }
     for (_, parameter) in vision.tower.named() {
         let _ = parameter.set_requires_grad(false);

@@ -78,13 +78,13 @@ impl Supply {
 
 /// A client's part of a [`Supply`], which it gives back when it is dropped.
 #[derive(Debug)]
-pub(super) struct Taken {
+pub(super) struct Allocation {
     supply: Arc<Supply>,
     client: Client,
     amount: u64,
 }
 
-impl Taken {
+impl Allocation {
     pub(super) fn nothing(supply: &Arc<Supply>, client: Client) -> Self {
         Self { supply: Arc::clone(supply), client, amount: 0 }
     }
@@ -103,7 +103,7 @@ impl Taken {
     }
 }
 
-impl Drop for Taken {
+impl Drop for Allocation {
     fn drop(&mut self) {
         let mut taken = self.supply.taken();
         if let Some(own) = taken.get_mut(&self.client) {
@@ -126,7 +126,7 @@ pub(super) async fn serve(listener: TcpListener, router: Router, limits: Limits,
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     let client = Client::from(peer.ip());
-                    let mut place = Taken::nothing(&places, client);
+                    let mut place = Allocation::nothing(&places, client);
                     // Otherwise the connection is closed.
                     if place.take(1) {
                         let router = router.clone().layer(Extension(client));
@@ -181,14 +181,14 @@ mod tests {
         let client = |address: &str| Client::from(address.parse::<IpAddr>().unwrap());
         let supply = Supply::new(10);
         let (a, b, c) = (client("10.0.0.1"), client("10.0.0.2"), client("2001:db8::1"));
-        let mut of_a = Taken::nothing(&supply, a);
+        let mut of_a = Allocation::nothing(&supply, a);
         assert!(of_a.take(2) && of_a.take(3) && !of_a.take(1), "half is 5");
-        assert!(!Taken::nothing(&supply, a).take(1), "however many requests it has");
-        let mut of_b = Taken::nothing(&supply, b);
+        assert!(!Allocation::nothing(&supply, a).take(1), "however many requests it has");
+        let mut of_b = Allocation::nothing(&supply, b);
         assert!(of_b.take(4));
-        assert!(!Taken::nothing(&supply, c).take(2), "only 1 is left");
+        assert!(!Allocation::nothing(&supply, c).take(2), "only 1 is left");
         drop(of_a);
-        assert!(Taken::nothing(&supply, c).take(5));
+        assert!(Allocation::nothing(&supply, c).take(5));
         assert_eq!(supply.taken().len(), 1, "clients that have nothing are forgotten");
 
         assert_eq!(client("::ffff:10.0.0.1"), a);

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use tch::Tensor;
 
-use crate::dense::numbers;
+use crate::device::to_vec;
 use crate::error::Result;
-use crate::words::{WordList, WordVectors};
+use crate::inference::class_list::ClassList;
+use crate::inference::word_vectors::WordVectors;
 
 /// Maximum size of the stored features in bytes. With a ViT-B/14, an image of 448 x 672 pixels has 4.7 MB of features.
 const MAX_BYTES: usize = 128 << 20;
@@ -30,12 +31,12 @@ impl FeatureStore {
 
     /// Similarity of each class to each patch, float32 [classes, rows, columns] as little-endian bytes; `None` if the features of the
     /// image are no longer stored.
-    pub(super) fn scores(&mut self, id: &str, list: &WordList) -> Result<Option<Vec<u8>>> {
+    pub(super) fn scores(&mut self, id: &str, list: &ClassList) -> Result<Option<Vec<u8>>> {
         let vectors = self.words.of(&list.words)?;
         let Some(features) = self.pictures.get(id) else { return Ok(None) };
         let scores =
             tch::no_grad(|| list.best(&features.matmul(&vectors.transpose(0, 1)).permute([2, 0, 1])));
-        Ok(Some(numbers(&scores).into_iter().flat_map(f32::to_le_bytes).collect()))
+        Ok(Some(to_vec(&scores).into_iter().flat_map(f32::to_le_bytes).collect()))
     }
 }
 

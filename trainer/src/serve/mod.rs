@@ -15,14 +15,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use loader::program::interrupted;
-
 use crate::checkpoint::Checkpoint;
-use crate::dense::DenseVision;
 use crate::error::{Error, Result};
-use crate::picture::Limits;
-use crate::segmenter::SegmentSettings;
-use crate::words::WordVectors;
+use crate::inference::dense::DenseVision;
+use crate::inference::segmenter::SegmentSettings;
+use crate::inference::word_vectors::WordVectors;
+use crate::observer::Observer;
+use crate::pictures::Limits;
 use feature_store::FeatureStore;
 use routes::App;
 use worker::Worker;
@@ -49,8 +48,12 @@ const WAITING: usize = 512;
 /// Time for current requests to finish when the server is stopped.
 const GRACE: Duration = Duration::from_secs(3);
 
-/// Serves the page until Ctrl-C. `ready` is called with the address when the server accepts requests.
-pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+/// Serves the page until the observer says to stop. `ready` is called with the address when the server accepts requests.
+pub fn serve(
+    settings: &ServeSettings,
+    observer: &dyn Observer,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<()> {
     let checkpoint = Checkpoint::open(&settings.checkpoint)?;
     let (state, segment) = (checkpoint.state.clone(), settings.segment.clone());
     let vision = Worker::start("pictures", WAITING, {
@@ -78,8 +81,8 @@ pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result
         ready(address);
         let limits = connections::Limits::default();
         tokio::select! {
-            () = connections::serve(listener, routes::router(app), limits, interruption()) => {}
-            () = async { interruption().await; tokio::time::sleep(GRACE).await } => {}
+            () = connections::serve(listener, routes::router(app), limits, interruption(observer)) => {}
+            () = async { interruption(observer).await; tokio::time::sleep(GRACE).await } => {}
         }
         Ok::<_, Error>(())
     })?;
@@ -87,9 +90,9 @@ pub fn serve(settings: &ServeSettings, ready: impl FnOnce(SocketAddr)) -> Result
     Ok(())
 }
 
-/// Ctrl-C.
-async fn interruption() {
-    while !interrupted() {
+/// Waits until the observer says to stop.
+async fn interruption(observer: &dyn Observer) {
+    while !observer.interrupted() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -30,14 +30,14 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use super::ServeSettings;
-use super::connections::{Client, Supply, Taken};
+use super::connections::{Allocation, Client, Supply};
 use super::feature_store::FeatureStore;
 use super::worker::{NoAnswer, Worker};
 use crate::checkpoint::State as RunState;
-use crate::dense::DenseVision;
-use crate::picture::{self, colour};
-use crate::segmenter::ClassVectors;
-use crate::words::WordList;
+use crate::inference::class_list::ClassList;
+use crate::inference::class_vectors::ClassVectors;
+use crate::inference::dense::DenseVision;
+use crate::pictures::{self, colour};
 
 /// Maximum memory of all request bodies, in uploads of the maximum size; one client can have half of it.
 const UPLOADS: u64 = 8;
@@ -93,7 +93,7 @@ impl App {
             "examples": settings.examples.iter().map(|path| name(path)).collect::<Vec<_>>(),
             "bytes": settings.limits.bytes,
             "palette": (0..256).map(|class| colour(class).0).collect::<Vec<_>>(),
-            "ramp": (0..256).map(|step| picture::ramp(step as f32 / 255.0).0).collect::<Vec<_>>(),
+            "ramp": (0..256).map(|step| pictures::ramp(step as f32 / 255.0).0).collect::<Vec<_>>(),
         });
         let open = !address.ip().is_loopback();
         let bodies = Supply::new(UPLOADS * settings.limits.bytes);
@@ -219,14 +219,14 @@ async fn upload(
             format!("the content type must be image/jpeg, image/png or another of an image, not {kind:?}");
         return Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, why));
     }
-    let mut memory = Taken::nothing(&app.bodies, client);
+    let mut memory = Allocation::nothing(&app.bodies, client);
     let bytes = body(request.into_body(), app.settings.limits.bytes, &mut memory).await?;
     let id: String = Sha256::digest(&bytes).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
 
     let limits = app.settings.limits;
     // Decoded by the worker, so that the pixels of only one image are in memory at a time.
     let seen = app.vision.ask(move |vision| {
-        let photo = picture::photograph(&bytes, &limits)?;
+        let photo = pictures::photograph(&bytes, &limits)?;
         // Not earlier: the job stays in the queue when its client is gone.
         drop((bytes, memory));
         Ok::<_, String>((photo.dimensions(), vision.features(&photo)))
@@ -248,7 +248,7 @@ async fn upload(
 }
 
 /// Reads a body of at most `most` bytes.
-async fn body(body: Body, most: u64, memory: &mut Taken) -> Result<Vec<u8>, Refused> {
+async fn body(body: Body, most: u64, memory: &mut Allocation) -> Result<Vec<u8>, Refused> {
     match timeout(UPLOAD_TIME, pieces(body, most, memory)).await {
         Ok(read) => read,
         Err(_) => Err(too_slow()),
@@ -257,7 +257,7 @@ async fn body(body: Body, most: u64, memory: &mut Taken) -> Result<Vec<u8>, Refu
 
 /// The same, without a limit of the whole time. Each piece takes its `memory` when it arrives, so that a slow client has no more
 /// of it than it has sent, and cannot keep others waiting.
-async fn pieces(mut body: Body, most: u64, memory: &mut Taken) -> Result<Vec<u8>, Refused> {
+async fn pieces(mut body: Body, most: u64, memory: &mut Allocation) -> Result<Vec<u8>, Refused> {
     let mut bytes = Vec::new();
     loop {
         let next = poll_fn(|context| Pin::new(&mut body).poll_frame(context));
@@ -292,13 +292,13 @@ async fn scores(
     Extension(client): Extension<Client>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let mut memory = Taken::nothing(&app.bodies, client);
+    let mut memory = Allocation::nothing(&app.bodies, client);
     let (head, sent) = request.into_parts();
     let sent = body(sent, MAX_QUERY as u64, &mut memory).await?;
     let question = Json::<Question>::from_request(Request::from_parts(head, sent.into()), &()).await;
     let Json(question) = question.map_err(|why| Refused(why.status(), why.body_text()))?;
     let refuse = |why: String| Refused(StatusCode::BAD_REQUEST, why);
-    let list = WordList::new(question.classes.iter().map(String::as_str))
+    let list = ClassList::new(question.classes.iter().map(String::as_str))
         .map_err(|problem| refuse(format!("the list of classes {problem}")))?;
     if let Some(long) = list.words.iter().find(|word| word.chars().count() > MAX_NAME) {
         let start: String = long.chars().take(20).collect();

@@ -11,16 +11,16 @@ use super::Settings;
 
 /// The structs of the sections, and where they are defined.
 const STRUCTS: [(&str, &str); 10] = [
-    ("Settings", "settings.rs"),
-    ("CheckpointSettings", "settings.rs"),
-    ("EvaluationSettings", "settings.rs"),
-    ("DataSettings", "settings.rs"),
-    ("BankSettings", "settings.rs"),
-    ("VisionSettings", "settings.rs"),
+    ("Settings", "settings/mod.rs"),
+    ("CheckpointSettings", "settings/mod.rs"),
+    ("EvaluationSettings", "settings/mod.rs"),
+    ("DataSettings", "settings/mod.rs"),
+    ("BankSettings", "settings/mod.rs"),
+    ("VisionSettings", "settings/mod.rs"),
     ("ClipShape", "towers/clip.rs"),
     ("TextShape", "towers/text.rs"),
-    ("ObjectiveSettings", "objective.rs"),
-    ("OptimizerSettings", "optimizer.rs"),
+    ("ObjectiveSettings", "method/objective.rs"),
+    ("OptimizerSettings", "method/optimizer.rs"),
 ];
 
 const HEAD: &str = "\
@@ -132,7 +132,7 @@ fn page() -> String {
     // By way of text: an f32 keeps its short form.
     let defaults: Value =
         serde_json::from_str(&serde_json::to_string(&Settings::default()).unwrap()).unwrap();
-    let all = fields("Settings", "settings.rs");
+    let all = fields("Settings", "settings/mod.rs");
     let (sections, top): (Vec<&Field>, Vec<&Field>) =
         all.iter().partition(|field| STRUCTS.iter().any(|(name, _)| *name == field.kind));
     let mut page = HEAD.to_owned();

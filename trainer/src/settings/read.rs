@@ -217,9 +217,9 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::losses::Target;
-    use crate::objective::{Objective, Query, Scope, Tokens};
-    use crate::optimizer::Rounding;
+    use crate::method::losses::Target;
+    use crate::method::objective::{Objective, Query, Scope, Tokens};
+    use crate::method::optimizer::Rounding;
     use crate::settings::DataSettings;
 
     fn read(text: &str, overrides: &[&str]) -> Result<Settings> {
@@ -280,8 +280,8 @@ mod tests {
         assert_eq!(released.data.flip, 0.0);
         // What the paper describes is the default: the preset changes nothing of it.
         let paper = Settings::read(&[preset("paper")], &more).unwrap();
-        assert_eq!(paper.objective, crate::objective::ObjectiveSettings::default());
-        assert_eq!(paper.optimizer, crate::optimizer::OptimizerSettings::default());
+        assert_eq!(paper.objective, crate::method::objective::ObjectiveSettings::default());
+        assert_eq!(paper.optimizer, crate::method::optimizer::OptimizerSettings::default());
         // 10 epochs of 400,000 samples.
         assert_eq!(released.steps, 10 * 400_000 / released.data.batch_size as u64);
     }

@@ -34,6 +34,9 @@ pub(super) const DINOV2: Names = Names {
     scale2: Some("ls2.gamma"),
 };
 
+/// Epsilon of LayerNorm in DINOv2 (the ViT ports in other Rust examples use 1e-5, and their features differ).
+pub(super) const DINOV2_EPS: f64 = 1e-6;
+
 /// The keys of open_clip.
 pub(super) const OPEN_CLIP: Names = Names {
     norm1: "ln_1",

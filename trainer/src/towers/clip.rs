@@ -1,6 +1,5 @@
 //! CLIP's vision transformer with its projection, and MaskCLIP's way to get patch features from it.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
@@ -13,7 +12,7 @@ use crate::weights::Weights;
 const EPS: f64 = 1e-5;
 
 /// Which patch features of a CLIP are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dense {
     /// The patch tokens of the last block, projected like the class token: "CLIP" in the tables of the papers.
     Tokens,

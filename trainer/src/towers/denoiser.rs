@@ -3,10 +3,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::block::{Block, DINOV2};
+use super::block::{Block, DINOV2, DINOV2_EPS};
 use super::heads::HEAD_WIDTH;
 use super::position::{Fit, fit_position, side_of};
-use super::vision::EPS;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -30,7 +29,7 @@ impl Denoiser {
             )));
         }
         let position = weights.take("denoiser.pos_embed", &[1, grid * grid, width])?;
-        let block = Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, EPS)?;
+        let block = Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, DINOV2_EPS)?;
         Ok(Self { position, grid, block })
     }
 
@@ -54,7 +53,7 @@ impl Denoiser {
 }
 
 /// Rejects tensors that are not those of a denoiser.
-pub(crate) fn check(mut weights: Weights) -> Result<()> {
+pub(super) fn check(mut weights: Weights) -> Result<()> {
     let width = weights.size("denoiser.norm1.weight")?.first().copied().unwrap_or(0);
     Denoiser::take(&mut weights, width)?;
     weights.finish(&[])

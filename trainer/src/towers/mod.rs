@@ -1,10 +1,16 @@
-//! The vision and text towers, and the transformer block that they share.
+//! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
+//! (`text`, whose captions are in `captions`) share one transformer block (`block`). [`ImageEncoder`] is a vision tower together
+//! with the normalization of its images; [`convert`] rewrites the weights of towers for other libraries, and [`operations`]
+//! counts what they cost.
 
 mod block;
 mod captions;
 mod clip;
+pub mod convert;
 mod denoiser;
 pub mod heads;
+mod image_encoder;
+pub mod operations;
 mod position;
 mod text;
 mod vision;
@@ -12,7 +18,7 @@ mod vision;
 pub use block::Activation;
 pub use captions::CaptionTokens;
 pub use clip::{ClipShape, ClipVisionTower, Dense};
-pub(crate) use denoiser::check as check_denoiser;
+pub use image_encoder::{ImageEncoder, Normalization, pixels};
 pub use position::PositionResize;
 pub(crate) use text::VOCABULARY;
 pub use text::{TextShape, TextTower};

@@ -1,12 +1,13 @@
 //! Resizes position embeddings to another grid of patches than the one they were trained with.
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use crate::weights::Family;
+
 /// How the position embedding is resized to another grid than the one it was trained with. All methods are bicubic; the
 /// published implementations differ in the details, and the published scores of a checkpoint were measured with one of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PositionResize {
     /// As DINOv2: scale factor (grid + 0.1) / trained grid without antialiasing; for towers with registers, the exact size with
@@ -25,6 +26,18 @@ impl std::fmt::Display for PositionResize {
             Self::Timm => "timm",
             Self::Huggingface => "huggingface",
         })
+    }
+}
+
+impl From<Family> for PositionResize {
+    /// How a library or project resizes the position embedding of its vision towers. (SimZSS uses timm's towers, and open_clip the
+    /// same method.)
+    fn from(family: Family) -> Self {
+        match family {
+            Family::Dinov2 => Self::Dinov2,
+            Family::Huggingface => Self::Huggingface,
+            Family::Timm | Family::Simzss | Family::OpenClip => Self::Timm,
+        }
     }
 }
 

@@ -4,15 +4,12 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Block, DINOV2, Init, Norm, normal};
+use super::block::{Block, DINOV2, DINOV2_EPS as EPS, Init, Norm, normal};
 use super::denoiser::Denoiser;
 use super::heads;
 use super::position::{PositionResize, fit_position, side_of};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
-
-/// Epsilon of LayerNorm in DINOv2 (the ViT ports in other Rust examples use 1e-5, and their features differ).
-pub(super) const EPS: f64 = 1e-6;
 
 /// Size of a new tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +63,7 @@ impl VisionTower {
     /// library whose keys the file has.
     pub fn read(path: &Path, resize: Option<PositionResize>, kind: Kind, device: Device) -> Result<Self> {
         let (family, weights) = Weights::read(path, device)?.into_vision()?;
-        Self::from_weights(weights, resize.unwrap_or(family.position()), kind)
+        Self::from_weights(weights, resize.unwrap_or_else(|| family.into()), kind)
     }
 
     /// The same from tensors with DINOv2's state-dict keys that contain nothing else.

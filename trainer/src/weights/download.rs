@@ -5,7 +5,6 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loader::program::{self, Progress};
 use loader::source::is_remote;
 use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode};
@@ -13,6 +12,7 @@ use serde::Serialize;
 
 use super::sha256;
 use crate::error::{Error, Result, reading, writing};
+use crate::observer::{Observer, Progress};
 
 /// Connect and read timeout; after it, the request is repeated.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,7 +38,12 @@ pub struct Downloaded {
 
 /// Downloads `url` to `out`. Until the file is complete and its hash is checked, it is called `out` + `.part`; the next call resumes
 /// there if the file on the server has not changed.
-pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloaded> {
+pub fn download(
+    url: &str,
+    out: &Path,
+    expected: Option<&str>,
+    observer: &dyn Observer,
+) -> Result<Downloaded> {
     if out.exists() {
         return there_already(out, expected);
     }
@@ -62,7 +67,7 @@ pub fn download(url: &str, out: &Path, expected: Option<&str>) -> Result<Downloa
         .enable_all()
         .build()
         .map_err(|e| Error::Failed(format!("cannot start the download: {e}")))?;
-    let mut transfer = Transfer { url, part: &part, file: &mut file, progress: None };
+    let mut transfer = Transfer { url, part: &part, file: &mut file, observer, progress: None };
     let bytes = match runtime.block_on(transfer.run()) {
         Ok(bytes) => bytes,
         Err(error) => {
@@ -133,7 +138,8 @@ struct Transfer<'a> {
     url: &'a str,
     part: &'a Path,
     file: &'a mut File,
-    progress: Option<Progress>,
+    observer: &'a dyn Observer,
+    progress: Option<Box<dyn Progress>>,
 }
 
 /// Why an attempt ended before the file was complete.
@@ -232,11 +238,11 @@ impl Transfer<'_> {
         };
         self.cut(start)?;
         fs::write(&version_file, version_of(&response)).map_err(writing(&version_file))?;
-        let progress =
-            self.progress.get_or_insert_with(|| Progress::new("downloading", "bytes", total.unwrap_or(0)));
+        let begin = || self.observer.progress("downloading", "bytes", total.unwrap_or(0));
+        let progress = self.progress.get_or_insert_with(begin);
         let mut have = start;
         loop {
-            if program::interrupted() {
+            if self.observer.interrupted() {
                 let stopped = format!("{} at byte {have}; run the same command again to resume", self.url);
                 return Err(Error::Interrupted(stopped).into());
             }
@@ -251,7 +257,7 @@ impl Transfer<'_> {
                 return Err(self.refused("the server sent more bytes than the length it gave").into());
             }
             self.file.write_all(&chunk).map_err(writing(self.part))?;
-            progress.advance(chunk.len() as u64, String::new);
+            progress.advance(chunk.len() as u64, &String::new);
         }
         match total {
             Some(total) if have < total => {

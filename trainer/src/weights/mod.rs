@@ -1,7 +1,6 @@
 //! Weights files. Reads PyTorch and safetensors files; errors name every tensor that is missing, unexpected or has the wrong shape.
 //! Writes safetensors files, which appear under their final name when they are complete.
 
-pub mod convert;
 pub mod download;
 pub(crate) mod families;
 mod pickle;
@@ -25,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, reading, writing};
 use families::{Named, full};
 
-const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, timm, Hugging Face, open_clip or SimZSS: there is \
+pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, timm, Hugging Face, open_clip or SimZSS: there is \
                               neither patch_embed.proj.weight nor token_embedding.weight";
 
 /// The tensors of a file. A tower takes its tensors out by name; then none may be left.

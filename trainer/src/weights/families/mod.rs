@@ -6,17 +6,15 @@ mod names;
 
 use std::collections::BTreeMap;
 
-use clap::ValueEnum;
 use tch::{Kind, Tensor};
 
-use crate::towers::PositionResize;
 use names::{HUGGINGFACE, HUGGINGFACE_CLIP, Row::Same, TIMM, is_number, to_ours, to_theirs, translate};
 
 /// Tensors by name.
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
 /// The library or project whose state-dict keys a file has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// DINOv2: a vision tower. A DVT denoiser is stored with the prefix `denoiser.`.
     Dinov2,
@@ -25,7 +23,6 @@ pub enum Family {
     /// Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel` or `CLIPModel`.
     Huggingface,
     /// open_clip and OpenAI: a CLIP, or only its text tower.
-    #[value(name = "open_clip")]
     OpenClip,
     /// The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have the keys of its vision part.
     Simzss,
@@ -43,29 +40,17 @@ impl std::fmt::Display for Family {
     }
 }
 
-impl Family {
-    /// How the library or project resizes the position embedding of its vision towers. (SimZSS uses timm's towers, and open_clip
-    /// the same method.)
-    pub fn position(self) -> PositionResize {
-        match self {
-            Self::Dinov2 => PositionResize::Dinov2,
-            Self::Huggingface => PositionResize::Huggingface,
-            Self::Timm | Self::Simzss | Self::OpenClip => PositionResize::Timm,
-        }
-    }
-}
-
 /// The parts of a weights file; tensors have their stored kind.
 #[derive(Debug, Default)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     /// A DINOv2 vision tower with the keys of DINOv2, and its denoiser with the prefix `denoiser.`.
-    pub(super) vision: Named,
+    pub(crate) vision: Named,
     /// CLIP's vision tower with the keys of open_clip, without their prefix `visual.`.
-    pub(super) clip: Named,
+    pub(crate) clip: Named,
     /// The text tower with the keys of open_clip, including `logit_scale`.
-    pub(super) text: Named,
+    pub(crate) text: Named,
     /// Tensors that are not weights of a tower: buffers, and heads that only its own training needs.
-    pub(super) beside: Named,
+    pub(crate) beside: Named,
 }
 
 /// Buffers that older versions saved, and other tensors from the training of SimZSS.
@@ -80,7 +65,7 @@ const BESIDE: [&str; 7] = [
 ];
 
 /// Splits the tensors of a file into parts; `None` if the keys do not belong to any family.
-pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
+pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     let mut parts = Parts::default();
     let beside: Vec<String> = tensors
         .keys()
@@ -129,7 +114,7 @@ pub(super) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
 }
 
 /// The inverse of [`parts`]: the tensors with the keys of a family. Also returns the names of those that this family does not have.
-pub(super) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>), String> {
+pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>), String> {
     let (mut tower, denoiser): (Named, Named) =
         copy(&parts.vision).into_iter().partition(|(name, _)| !name.starts_with(DENOISER));
     let mut left: Vec<String> = parts.beside.keys().cloned().collect();
@@ -295,7 +280,8 @@ fn above(prefix: &str, tensors: Named) -> Named {
     tensors.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)).collect()
 }
 
-fn copy(tensors: &Named) -> Named {
+/// The same tensors; they share their memory.
+pub(crate) fn copy(tensors: &Named) -> Named {
     tensors.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
 }
 

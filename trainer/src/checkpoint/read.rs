@@ -1,0 +1,119 @@
+//! Reads a checkpoint, from a disk or an address.
+
+use std::path::{Path, PathBuf};
+
+use loader::source;
+use tch::{Device, Kind};
+
+use super::checksums::refuse_damaged;
+use super::layout::{CHECKSUMS, LATEST, MODEL, OPTIMIZER, STATE, VISION_CHECKSUM, vision_path};
+use super::state::{OLDEST_VERSION, State, VERSION};
+use crate::error::{Error, Result};
+use crate::method::objective::Objective;
+use crate::method::optimizer::Optimizer;
+use crate::towers::heads::HEAD_WIDTH;
+use crate::towers::{Activation, ClipVisionTower, TextTower};
+use crate::weights::Weights;
+
+/// Prefix of the state-dict keys of a trained vision tower, as in open_clip.
+const VISUAL: &str = "visual.";
+
+/// A checkpoint on disk.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(super) folder: PathBuf,
+    /// The content of its `state.json`.
+    pub state: State,
+}
+
+impl Checkpoint {
+    /// Opens the folder of a checkpoint, or the newest checkpoint of a run folder; on disk or at an address. Its other files are
+    /// read when they are needed.
+    pub fn open(path: &Path) -> Result<Self> {
+        let latest = path.join(LATEST);
+        let folder = match source::read_text(&latest) {
+            Ok(name) => path.join(name.trim()),
+            Err(error) if !source::is_missing(&error) && !path.is_file() => return Err(error.into()),
+            Err(_) if source::exists(&path.join(STATE))? => path.to_owned(),
+            Err(_) => {
+                let problem = if path.exists() || source::is_remote(path) {
+                    "contains no finished checkpoint (neither `latest` nor state.json)"
+                } else {
+                    "does not exist; give a run folder or one of its checkpoints"
+                };
+                return Err(Error::Failed(format!("{} {problem}", path.display())));
+            }
+        };
+        let file = folder.join(STATE);
+        let text = source::read(&file)?;
+        refuse_damaged(&folder.join(CHECKSUMS), &file)?;
+        let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
+        let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+        // Checked first: the settings of another version may have other keys.
+        let version = &state["version"];
+        if !version.as_u64().is_some_and(|it| (OLDEST_VERSION.into()..=VERSION.into()).contains(&it)) {
+            return Err(invalid(format!(
+                "has version {version} of the checkpoint format, but this program reads versions {OLDEST_VERSION} to {VERSION}"
+            )));
+        }
+        let state: State = serde_json::from_value(state).map_err(|e| invalid(e.to_string()))?;
+        Ok(Self { folder, state })
+    }
+
+    /// The newest checkpoint of a run; `None` if it was stopped before its first checkpoint.
+    pub fn latest(run: &Path) -> Result<Option<Self>> {
+        if run.join(LATEST).exists() { Self::open(run).map(Some) } else { Ok(None) }
+    }
+
+    /// The file of the frozen vision tower of this run.
+    ///
+    /// # Errors
+    /// For a run of `clip`, which has none.
+    pub fn vision_path(&self) -> Result<PathBuf> {
+        if self.trains_vision() {
+            let problem =
+                "is a run of objective clip and has no frozen vision tower, which this command needs"
+                    .to_owned();
+            return Err(Error::Invalid { path: self.folder.clone(), problem });
+        }
+        let run = self.folder.parent().unwrap_or(Path::new("."));
+        let path = vision_path(run);
+        refuse_damaged(&run.join(VISION_CHECKSUM), &path)?;
+        Ok(path)
+    }
+
+    /// The path of one of its files, whose checksum agrees.
+    fn file(&self, name: &str) -> Result<PathBuf> {
+        let path = self.folder.join(name);
+        refuse_damaged(&self.folder.join(CHECKSUMS), &path)?;
+        Ok(path)
+    }
+
+    /// Whether the vision tower was trained too and is therefore in the checkpoint.
+    pub fn trains_vision(&self) -> bool {
+        self.state.settings.objective.name == Objective::Clip
+    }
+
+    /// The text tower, for a vision tower of this width.
+    pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
+        let mut weights = Weights::read(&self.file(MODEL)?, device)?;
+        let _ = weights.take_below(VISUAL);
+        TextTower::from_weights(weights, self.state.settings.text.heads, vision_width, Activation::default())
+    }
+
+    /// The vision tower that `clip` trained, which computes in `kind`.
+    pub fn trained_vision(&self, kind: Kind, device: Device) -> Result<ClipVisionTower> {
+        let mut weights = Weights::read(&self.file(MODEL)?, device)?.take_below(VISUAL);
+        let heads = self.state.settings.clip.width / HEAD_WIDTH;
+        let tower = ClipVisionTower::take(&mut weights, heads, Activation::default(), kind)?;
+        weights.finish(&[])?;
+        Ok(tower)
+    }
+
+    /// Loads the saved moments into `optimizer`.
+    pub fn load_optimizer(&self, optimizer: &mut Optimizer, device: Device) -> Result<()> {
+        let mut saved = Weights::read(&self.file(OPTIMIZER)?, device)?;
+        optimizer.restore(|name, size| saved.take(name, size))?;
+        saved.finish(&[])
+    }
+}

@@ -1,0 +1,332 @@
+//! `trainer eval segmentation`.
+
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use loader::source;
+use serde_json::{Value, json};
+
+use trainer::data::read_image;
+use trainer::evaluation::published_datasets::Background;
+use trainer::evaluation::segmentation::{
+    DecisionSettings, SegmentationScores, THRESHOLD, WorstImage, evaluate,
+};
+use trainer::evaluation::{SegmentationDataset, table};
+use trainer::inference::class_vectors::ClassVectors;
+use trainer::inference::classes::{self, ClassNames};
+use trainer::inference::pamr::Pamr;
+use trainer::inference::segmenter::{Segmenter, WINDOW_BATCH};
+use trainer::inference::templates;
+use trainer::inference::window::{Resize, Window};
+use trainer::towers::Dense;
+use trainer::{Error, Result, pictures};
+
+use super::{EvalModelArgs, write_results};
+use crate::commands::choices;
+use crate::commands::console::Console;
+
+/// Maximum number of missing files that `--check` lists.
+const MAX_LISTED: usize = 20;
+/// Default of `--worst`.
+const WORST: usize = 8;
+
+/// The dataset, and all parts of the protocol.
+#[derive(Debug, Args)]
+pub(crate) struct SegmentationArgs {
+    /// Dataset: voc20, voc21, context59, context60, coco-stuff171, coco-object81, cityscapes19, ade150 or camvid11, in the folder
+    /// layout in which it is published; or `folder` for your own: images/, masks/ (8-bit PNG with class indices, 255 = ignored) and
+    /// classes.txt.
+    #[arg(long, default_value = "folder")]
+    dataset: String,
+    /// Folder of the dataset.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Split of a published dataset that has several (camvid11: test or val) [default: the first one].
+    #[arg(long)]
+    split: Option<String>,
+    /// Only check whether the dataset is complete, and list missing files; needs no model.
+    #[arg(long)]
+    check: bool,
+    /// Evaluate only the first N images.
+    #[arg(long, value_name = "N")]
+    limit: Option<usize>,
+    /// How class 0, background, is predicted [default: as in the published protocol of the dataset; with `--dataset folder`: words].
+    #[arg(long, value_parser = choices::background())]
+    background: Option<Background>,
+    /// With `--background threshold`: minimum softmax probability of a class; pixels where all classes are below it are background
+    /// [default: 0.4].
+    #[arg(long)]
+    threshold: Option<f64>,
+    /// With `--background threshold`: scale of the similarities before the softmax [default: the logit scale that the
+    /// model learned].
+    #[arg(long)]
+    scale: Option<f64>,
+    /// Which names of a class are used in the prompts [default: plain; with --classes or --class-file: all that the list has].
+    #[arg(long, value_parser = choices::class_names(), alias = "words")]
+    class_names: Option<ClassNames>,
+    /// Use these class names instead of those of the dataset, in the same order, separated by commas; `cat|kitten` is one class with
+    /// two names, `name = prompt | prompt` shows one name and uses others in the prompts.
+    #[arg(long, value_name = "LIST", conflicts_with = "class_file")]
+    classes: Option<String>,
+    /// The same from a file with one class per line.
+    #[arg(long, value_name = "FILE")]
+    class_file: Option<PathBuf>,
+    /// Resize the short side of the images to this many pixels [default: 448; with `--dataset folder` the image size in training].
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    size: u32,
+    /// How the images are resized: `opencv` (8-bit pixels, as mmcv does) or `float` (floating-point pixels, as PyTorch does)
+    /// [default: opencv; with `--dataset folder` float].
+    #[arg(long, value_parser = choices::resize())]
+    resize: Option<Resize>,
+    /// Maximum long side in pixels; longer images get a smaller short side. 0 = no limit.
+    #[arg(long, default_value_t = Window::PUBLISHED.long as u32)]
+    long_side: u32,
+    /// Side of the sliding window in pixels [default: the short side].
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    window: u32,
+    /// Step of the sliding window in pixels [default: half the window].
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    stride: u32,
+    /// Iterations of pixel-adaptive mask refinement (PAMR) of the similarities in each window; the papers that use it have 10.
+    /// 0 = no refinement.
+    #[arg(long, default_value_t = 0)]
+    pamr: usize,
+    /// Windows per forward pass, from one or several images.
+    #[arg(long, default_value_t = WINDOW_BATCH)]
+    batch: usize,
+    /// Folder to write: result.json, table.md and the images with the lowest scores.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Number of images with the lowest scores that are drawn there.
+    #[arg(long, default_value_t = WORST, requires = "out")]
+    worst: usize,
+    #[command(flatten)]
+    model: EvalModelArgs,
+    /// Which patch features of a CLIP are used: of --clip, or of a run of objective clip [default: tokens].
+    #[arg(long, value_parser = choices::dense())]
+    dense: Option<Dense>,
+    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
+    /// template per line.
+    #[arg(long, default_value = "imagenet")]
+    templates: String,
+    /// Embedding of a class [default: `caption`, as in the published protocol; with `--dataset folder`: `concept` for models
+    /// trained with simzss, `caption` for the others].
+    #[arg(long, value_parser = choices::class_vectors())]
+    class_vectors: Option<ClassVectors>,
+}
+
+impl SegmentationArgs {
+    pub(super) fn run(&self, json: bool) -> Result<Value> {
+        if !self.check {
+            self.model.check()?;
+        }
+        let mut set = self.set()?;
+        if self.check {
+            return check(&set);
+        }
+        set.check_complete()?;
+        set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
+
+        let (model, mut about) = self.model.open(self.dense)?;
+        if let Some(covered) = covered(&set, &about["bank"]["names"]) {
+            about["bank"]["classes_of_this_set"] = json!(covered);
+        }
+        let folder = self.dataset == "folder";
+        let own = |value: u32, default: i64| if value == 0 { default } else { i64::from(value) };
+        let short = own(self.size, if folder { model.size } else { Window::PUBLISHED.short });
+        let side = own(self.window, short);
+        let window = Window {
+            short,
+            long: i64::from(self.long_side),
+            side,
+            stride: own(self.stride, (side / 2).max(1)),
+            resize: self.resize.unwrap_or(if folder { Resize::Float } else { Window::PUBLISHED.resize }),
+        };
+        let published = if folder { model.vectors } else { ClassVectors::Caption };
+        let vectors = self.class_vectors.unwrap_or(published);
+        let learned = model.text.logit_scale().double_value(&[]);
+        let decision = DecisionSettings {
+            threshold: self.threshold.unwrap_or(THRESHOLD),
+            scale: self.scale.unwrap_or(learned),
+            batch: self.batch,
+            readers: self.model.readers(),
+            worst: if self.out.is_some() { self.worst } else { 0 },
+        };
+        let by_threshold = set.background == Some(Background::Threshold);
+        let own_names = self.classes.is_some() || self.class_file.is_some();
+        let names = if own_names { ClassNames::Synonyms } else { ClassNames::Plain };
+        let names = self.class_names.unwrap_or(names);
+        let asked: Vec<Vec<String>> =
+            set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.prompts(names)).collect();
+        let mut segmenter =
+            Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
+        segmenter.pamr =
+            (self.pamr > 0).then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() });
+        let (scores, low) = evaluate(&set, &segmenter, &decision, &Console)?;
+
+        let words = match (&self.class_file, &self.classes) {
+            (Some(path), _) => json!(path),
+            (None, Some(list)) => json!(list),
+            (None, None) => json!(names),
+        };
+        let protocol = json!({
+            "background": set.background,
+            "threshold": by_threshold.then_some(decision.threshold),
+            "scale": by_threshold.then_some(decision.scale),
+            "window": window,
+            "templates": self.templates,
+            "vectors": vectors,
+            "words": words,
+            "pamr": segmenter.pamr,
+        });
+        let result = json!({
+            "task": "segmentation", "dataset": set.name, "title": set.title, "split": set.split,
+            "published_images": set.published, "model": about, "protocol": protocol, "scores": scores, "worst": low,
+        });
+        if let Some(out) = &self.out {
+            write_results(out, &result, &table::markdown(std::slice::from_ref(&result)))?;
+            draw(&set, &low, &out.join("worst"))?;
+        }
+        if !json {
+            print_classes(&scores);
+        }
+        println!("{}", line(&scores));
+        // The scores also at the top level, where scripts have read them since the first version.
+        let mut summary = result;
+        if let (Some(summary), Ok(Value::Object(scores))) =
+            (summary.as_object_mut(), serde_json::to_value(&scores))
+        {
+            summary.extend(scores);
+        }
+        Ok(summary)
+    }
+
+    fn set(&self) -> Result<SegmentationDataset> {
+        let mut set = SegmentationDataset::open(&self.dataset, &self.data, self.split.as_deref())?;
+        let refuse = |problem: String| Err(Error::Setting { name: "--background".to_owned(), problem });
+        if let Some(background) = self.background {
+            if set.published.is_some() && set.background.is_none() {
+                return refuse(format!("cannot be used with {}, which has no background class", set.name));
+            }
+            if set.background == Some(Background::Ignored) && background != Background::Ignored {
+                return refuse(format!(
+                    "must be ignored for {}; voc21 and context60 are the same datasets with the background",
+                    set.name
+                ));
+            }
+            set = set.with_background(background);
+        }
+        let by_threshold = set.background == Some(Background::Threshold);
+        let unused = |option: &str, with: &str| {
+            Err(Error::Usage(format!("option {option} has an effect only with {with}; leave it out")))
+        };
+        if self.threshold.is_some() && !by_threshold {
+            return unused("--threshold", "--background threshold");
+        }
+        if self.scale.is_some() && !by_threshold {
+            return unused("--scale", "--background threshold");
+        }
+        if self.split.is_some() && self.dataset == "folder" {
+            return unused("--split", "a published dataset");
+        }
+        if let Some(classes) = self.class_list()? {
+            let (found, expected) = (classes.len(), set.classes.len());
+            if found != expected {
+                let source = self
+                    .class_file
+                    .as_ref()
+                    .map_or("--classes".to_owned(), |path| path.display().to_string());
+                let problem = format!("{source} has {found} classes, but {} has {expected}", set.title);
+                return Err(Error::Usage(problem));
+            }
+            set.classes = classes;
+        }
+        Ok(set)
+    }
+
+    /// The classes of `--class-file` or `--classes`.
+    fn class_list(&self) -> Result<Option<Vec<classes::Class>>> {
+        match (&self.class_file, &self.classes) {
+            (Some(path), _) => classes::read(path).map(Some),
+            // The former meaning of this option, which still works.
+            (None, Some(list)) if Path::new(list).is_file() || source::is_remote(Path::new(list)) => {
+                classes::read(Path::new(list)).map(Some)
+            }
+            (None, Some(list)) => match classes::checked(classes::parse(&list.replace(',', "\n"))) {
+                Ok(classes) => Ok(Some(classes)),
+                Err(problem) => Err(Error::Setting { name: "--classes".to_owned(), problem }),
+            },
+            (None, None) => Ok(None),
+        }
+    }
+}
+
+/// Number of classes of the dataset that the vocabulary file contains; `None` if the file does not exist any more.
+fn covered(set: &SegmentationDataset, names: &Value) -> Option<usize> {
+    let text = source::read_text(Path::new(names.as_str()?)).ok()?;
+    let bank: std::collections::HashSet<String> = text.lines().map(concepts::canonical).collect();
+    let known =
+        |class: &&classes::Class| class.words.iter().any(|word| bank.contains(&concepts::canonical(word)));
+    Some(set.classes.iter().filter(known).count())
+}
+
+/// Prints whether the dataset is complete; an error if it is not.
+fn check(set: &SegmentationDataset) -> Result<Value> {
+    let (found, missing) = (set.pairs.len(), set.missing.len());
+    let split = if set.split.is_empty() { String::new() } else { format!(" ({})", set.split) };
+    println!("{}{split}: {found} images with masks, {missing} files missing", set.title);
+    for path in set.missing.iter().take(MAX_LISTED) {
+        println!("missing: {}", path.display());
+    }
+    if missing > MAX_LISTED {
+        println!("missing: {} more", missing - MAX_LISTED);
+    }
+    if let Some(published) = set.published.filter(|&published| published != found + missing) {
+        println!("the published dataset has {published} images, so this is a different selection");
+    }
+    set.check_complete()?;
+    Ok(json!({ "dataset": set.name, "images": found, "published_images": set.published, "missing": missing }))
+}
+
+/// Draws the predicted and the true labels of the images with the lowest scores.
+fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<()> {
+    if low.is_empty() {
+        return Ok(());
+    }
+    source::create_folder(folder)?;
+    let names: Vec<String> = set.classes.iter().map(|class| class.name.clone()).collect();
+    for (number, image) in low.iter().enumerate() {
+        let photo = read_image(&image.image)?;
+        let name = image.image.file_stem().unwrap_or_default().to_string_lossy();
+        for (what, labels) in [("predicted", &image.predicted), ("truth", &image.truth)] {
+            let path = folder.join(format!("{number:02}-{name}-{what}.png"));
+            let mut bytes = Cursor::new(Vec::new());
+            let page = pictures::overlay(&photo, labels, &names)?;
+            page.write_to(&mut bytes, image::ImageFormat::Png)
+                .map_err(|source| Error::Image { path: path.clone(), source })?;
+            source::replace(&path, bytes.into_inner())?;
+        }
+    }
+    Ok(())
+}
+
+fn print_classes(scores: &SegmentationScores) {
+    println!("{:<24} {:>6} {:>8}", "class", "IoU %", "area %");
+    for class in &scores.classes {
+        let iou = class.iou.map_or("-".to_owned(), |iou| format!("{:.1}", 100.0 * iou));
+        println!("{:<24} {iou:>6} {:>8.2}", class.class, 100.0 * class.share);
+    }
+}
+
+fn line(scores: &SegmentationScores) -> String {
+    let all = (scores.pixels + scores.ignored).max(1) as f64;
+    format!(
+        "mIoU {:.2} %, pixel accuracy {:.2} %, chance {:.2} %, {} images, {:.2} % of the pixels ignored",
+        100.0 * scores.miou,
+        100.0 * scores.pixel_accuracy,
+        100.0 * scores.chance,
+        scores.images,
+        100.0 * scores.ignored as f64 / all
+    )
+}

@@ -1,0 +1,73 @@
+//! From a batch on the device to the input of a training step: embeddings of its images, tokens of its captions, mentions.
+
+use tch::{Device, Kind, Tensor};
+
+use super::prefetcher::{DeviceBatch, no_batch};
+use super::vision_source::VisionSource;
+use crate::error::Result;
+use crate::method::objective::{Images, Objective, StepInput};
+use crate::method::pooling::Mention;
+use crate::settings::Settings;
+use crate::towers::{CaptionTokens, VisionFeatures, unit};
+
+/// Images per forward pass of the frozen tower if `micro_batch` is not set: enough to fill a GPU. It keeps no activations for
+/// a backward pass, so splitting the batch costs nothing.
+const SEEN_AT_ONCE: i64 = 1024;
+
+/// The input of a step from a batch; the frozen tower processes the images in pieces.
+pub fn step_input<'a>(
+    device_batch: &DeviceBatch,
+    source: &'a VisionSource,
+    settings: &Settings,
+    device: Device,
+) -> Result<StepInput<'a>> {
+    let kind = settings.precision.kind(device);
+    let with_patches = settings.objective.name == Objective::Simzss;
+    let batch = &device_batch.batch;
+    let images = match (source, &device_batch.pixels) {
+        (VisionSource::Trained(vision, _), Some(pixels)) => {
+            Images::ToTrain(&vision.tower, vision.normalise(pixels))
+        }
+        (VisionSource::Frozen(vision, _), Some(pixels)) => {
+            let rows = pixels.size()[0];
+            let piece = if settings.micro_batch == 0 { SEEN_AT_ONCE } else { settings.micro_batch as i64 };
+            let pieces: Vec<VisionFeatures> = (0..rows)
+                .step_by(piece as usize)
+                .map(|start| vision.features(&pixels.narrow(0, start, piece.min(rows - start))))
+                .map(|features| seen(&features, with_patches, kind))
+                .collect();
+            Images::Seen(join(&pieces))
+        }
+        (VisionSource::Cache(cache), _) => {
+            let samples: Vec<i64> = batch.samples.iter().map(|&sample| sample as i64).collect();
+            Images::Seen(seen(&cache.features(&samples), with_patches, kind))
+        }
+        (VisionSource::Trained(..) | VisionSource::Frozen(..), None) => return Err(no_batch()),
+    };
+    let mentions = batch
+        .mentions
+        .iter()
+        .map(|m| Mention { row: m.sample, label: m.label, positions: m.positions.clone() })
+        .collect();
+    let captions = CaptionTokens::new(&batch.tokens, settings.text.context as usize, device);
+    Ok(StepInput { images, captions, mentions })
+}
+
+/// L2-normalized features; patches in the precision of the towers.
+pub fn seen(features: &VisionFeatures, with_patches: bool, kind: Kind) -> VisionFeatures {
+    tch::no_grad(|| VisionFeatures {
+        class: unit(&features.class),
+        patches: if with_patches { unit(&features.patches).to_kind(kind) } else { Tensor::new() },
+    })
+}
+
+fn join(pieces: &[VisionFeatures]) -> VisionFeatures {
+    if let [one] = pieces {
+        return VisionFeatures { class: one.class.shallow_clone(), patches: one.patches.shallow_clone() };
+    }
+    let cat = |part: &dyn Fn(&VisionFeatures) -> &Tensor| {
+        let parts: Vec<&Tensor> = pieces.iter().map(part).filter(|t| t.defined()).collect();
+        if parts.is_empty() { Tensor::new() } else { Tensor::cat(&parts, 0) }
+    };
+    VisionFeatures { class: cat(&|f| &f.class), patches: cat(&|f| &f.patches) }
+}

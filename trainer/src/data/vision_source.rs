@@ -1,0 +1,99 @@
+//! Where the embeddings of the images of a batch come from: the frozen tower, its cached features, or a tower that is trained.
+
+use loader::Loader;
+use tch::{Device, Tensor};
+
+use super::feature_cache::{CacheHeader, FeatureCache};
+use super::frozen_tower;
+use crate::error::Result;
+use crate::method::objective::Objective;
+use crate::observer::Observer;
+use crate::settings::Settings;
+use crate::towers::{ClipVisionTower, ImageEncoder, operations};
+
+/// Where the embeddings of the images of a batch come from.
+#[derive(Debug)]
+pub enum VisionSource {
+    /// The frozen tower, for images of this size.
+    Frozen(ImageEncoder, i64),
+    /// Its features, stored on disk.
+    Cache(FeatureCache),
+    /// CLIP's vision tower, which is trained, for images of this size.
+    Trained(Box<ImageEncoder<ClipVisionTower>>, i64),
+}
+
+impl VisionSource {
+    /// The source that the settings of a run describe: the frozen tower, its cached features, or a new tower for `clip`. Also
+    /// returns the width d_v. A new tower uses libtorch's random generator.
+    pub fn open(
+        settings: &Settings,
+        loader: &Loader,
+        device: Device,
+        observer: &dyn Observer,
+    ) -> Result<(Self, i64)> {
+        match settings.objective.name {
+            Objective::Clip => Ok((Self::to_train(settings, device), settings.clip.output)),
+            Objective::Simzss | Objective::Lit => Self::frozen(settings, loader, device, observer),
+        }
+    }
+
+    /// A new tower for `clip`.
+    pub fn to_train(settings: &Settings, device: Device) -> Self {
+        let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.size));
+        let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
+        let vision = ImageEncoder::new(tower.trainable(), settings.vision.normalization(), kind, device);
+        Self::Trained(Box::new(vision), size)
+    }
+
+    fn frozen(
+        settings: &Settings,
+        loader: &Loader,
+        device: Device,
+        observer: &dyn Observer,
+    ) -> Result<(Self, i64)> {
+        let kind = settings.precision.kind(device);
+        let vision = frozen_tower::open(&settings.vision, kind, device)?;
+        vision.tower.check_size("data.size", i64::from(settings.data.size))?;
+        let width = vision.tower.width;
+        let source = match &settings.data.features {
+            None => Self::Frozen(vision, i64::from(settings.data.size)),
+            Some(folder) => {
+                let expected = CacheHeader::new(&settings.vision, &vision.tower, settings.data.size, loader)?;
+                let cache = FeatureCache::open(folder, &expected, device)?;
+                cache.expect_its_images(loader, observer)?;
+                Self::Cache(cache)
+            }
+        };
+        Ok((source, width))
+    }
+
+    /// Side of the images; `None` if no images are needed.
+    pub(super) fn size(&self) -> Option<i64> {
+        match self {
+            Self::Frozen(_, size) | Self::Trained(_, size) => Some(*size),
+            Self::Cache(_) => None,
+        }
+    }
+
+    /// Floating-point operations per image in a step.
+    pub fn operations(&self) -> f64 {
+        match self {
+            Self::Frozen(ImageEncoder { tower, .. }, size) => {
+                operations::vision(*size, tower.patch, tower.width, tower.depth(), tower.extra_tokens())
+            }
+            Self::Trained(vision, size) => {
+                let tower = &vision.tower;
+                operations::TRAINING * operations::vision(*size, tower.patch, tower.width(), tower.depth(), 1)
+            }
+            Self::Cache(_) => 0.0,
+        }
+    }
+
+    /// All parameters that are trained, with their state-dict keys in open_clip.
+    pub fn trained(&self) -> Vec<(String, Tensor)> {
+        match self {
+            Self::Trained(vision, _) => vision.tower.named(),
+            Self::Frozen(..) | Self::Cache(_) => Vec::new(),
+        }
+    }
+}

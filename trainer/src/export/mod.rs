@@ -1,0 +1,133 @@
+//! Files for others: towers and class embeddings for other programs, and the model card ([`card`]) of a run.
+
+pub mod card;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use loader::source;
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::{Value, json};
+use tch::{Kind, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::device::{self, to_vec};
+use crate::error::{Error, Result};
+use crate::inference::class_list::ClassList;
+use crate::settings::VisionSettings;
+use crate::towers::{TextTower, VisionTower};
+use crate::weights;
+
+/// The Python script that loads an export with timm and open_clip.
+pub const LOAD: &str = include_str!("load.py");
+
+/// Writes both towers of a checkpoint to a folder; see [`towers`].
+pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
+    let device = device::open("cpu")?;
+    let settings = &checkpoint.state.settings;
+    let path = checkpoint.vision_path()?;
+    let vision = VisionTower::read(&path, settings.vision.position, Kind::Float, device)?;
+    let text = checkpoint.text(vision.width, device)?;
+    let about = json!({
+        "objective": settings.objective.name.to_string(),
+        "size": settings.data.size,
+        "step": checkpoint.state.step,
+        "program": checkpoint.state.program,
+    });
+    towers(&vision, &text, &settings.vision, &about, out)
+}
+
+/// Writes `vision.safetensors` with the state-dict keys of timm, `text.safetensors` with those of open_clip, `config.json` with the
+/// constructor arguments of both, and `load.py`, which loads them.
+///
+/// For towers with registers, timm has no position embedding for the class token. As in timm's own conversion of DINOv2, it is
+/// added to the class token.
+pub fn towers(
+    vision: &VisionTower,
+    text: &TextTower,
+    settings: &VisionSettings,
+    about: &Value,
+    out: &Path,
+) -> Result<Vec<PathBuf>> {
+    source::create_folder(out)?;
+    if vision.is_denoised() {
+        let problem =
+            "the tower has a denoiser, which timm does not support: its features would differ there";
+        return Err(Error::Weights { path: settings.weights.clone(), problem: problem.to_owned() });
+    }
+    let named: Vec<(String, Tensor)> =
+        weights::families::to_timm(vision.named().into_iter().collect()).into_iter().collect();
+    let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
+    let registers = size_of("reg_token").map_or(0, |size| size[1]);
+    let depth =
+        (0..named.len()).take_while(|i| size_of(&format!("blocks.{i}.norm1.weight")).is_some()).count();
+    let layer_scale = size_of("blocks.0.ls1.gamma").map(|_| 1e-5);
+    let config = json!({
+        // Arguments of timm.models.VisionTransformer.
+        "vision": {
+            "img_size": vision.grid * vision.patch,
+            "patch_size": vision.patch,
+            "embed_dim": vision.width,
+            "depth": depth,
+            "num_heads": vision.heads,
+            "init_values": layer_scale,
+            "reg_tokens": registers,
+            "no_embed_class": registers > 0,
+            "num_classes": 0,
+            "dynamic_img_size": true,
+        },
+        // Arguments of open_clip.transformer.TextTransformer.
+        "text": {
+            "context_length": text.shape.context,
+            "vocab_size": crate::towers::VOCABULARY,
+            "width": text.shape.width,
+            "heads": text.shape.heads,
+            "layers": text.shape.depth,
+            "output_dim": vision.width,
+        },
+        "logit_scale": text.logit_scale().log().double_value(&[]),
+        "mean": settings.mean,
+        "std": settings.std,
+        "position": vision.position_resize,
+        "trained": about,
+    });
+    let text_named: Vec<(String, Tensor)> =
+        text.named().into_iter().filter(|(name, _)| name != "logit_scale").collect();
+    let files =
+        ["vision.safetensors", "text.safetensors", "config.json", "load.py"].map(|name| out.join(name));
+    weights::write(&files[0], &named)?;
+    weights::write(&files[1], &text_named)?;
+    let config = format!("{config:#}\n");
+    source::replace(&files[3], LOAD.as_bytes())?;
+    // Last: it says what the others are.
+    source::replace(&files[2], config.into_bytes())?;
+    Ok(files.to_vec())
+}
+
+/// Writes class embeddings, to use the model without its text tower: `weight`, float32 [names, d_v] of unit length; `class`, int64
+/// `[names]`, the class of each name; and as metadata (JSON) the classes, all names, and how they were made.
+pub fn classes(list: &ClassList, vectors: &Tensor, about: &Value, out: &Path) -> Result<()> {
+    let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let weight = bytes(&to_vec(vectors));
+    let of: Vec<u8> = list
+        .counts
+        .iter()
+        .enumerate()
+        .flat_map(|(class, &count)| std::iter::repeat_n(class as i64, count))
+        .flat_map(i64::to_le_bytes)
+        .collect();
+    let invalid =
+        |e: safetensors::SafeTensorError| Error::Weights { path: out.to_owned(), problem: e.to_string() };
+    let (words, width) = (list.words.len(), vectors.size()[1] as usize);
+    let tensors = [
+        ("weight", TensorView::new(Dtype::F32, vec![words, width], &weight).map_err(invalid)?),
+        ("class", TensorView::new(Dtype::I64, vec![words], &of).map_err(invalid)?),
+    ];
+    let metadata = HashMap::from([
+        ("classes".to_owned(), json!(list.names).to_string()),
+        ("words".to_owned(), json!(list.words).to_string()),
+        ("made_by".to_owned(), about.to_string()),
+    ]);
+    let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
+    Ok(source::replace(out, file)?)
+}

@@ -1,0 +1,119 @@
+//! Class embeddings: class names are inserted into prompt templates, embedded by the text tower, and averaged.
+
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use concepts::bpe::Tokenizer;
+use serde::Serialize;
+use tch::{Kind, Tensor};
+
+use crate::error::{Error, Result};
+use crate::method::objective::Objective;
+use crate::method::pooling::{Mention, Mentions};
+use crate::towers::{CaptionTokens, TextTower, unit};
+
+/// Prompts per forward pass.
+const TEXT_BATCH: usize = 256;
+
+/// Which embedding of the prompts represents a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ClassVectors {
+    /// The embedding of the whole prompt, as in CLIP. The contrastive loss trains it to match whole images; the published protocol.
+    Caption,
+    /// The mean of the tokens of the class name in the prompt. The concept loss of simzss trains it to match patches.
+    Concept,
+}
+
+impl ClassVectors {
+    /// The embedding that the objective trains to match image regions best: `concept` for simzss, `caption` for the others.
+    pub fn of(objective: Objective) -> Self {
+        match objective {
+            Objective::Simzss => Self::Concept,
+            Objective::Lit | Objective::Clip => Self::Caption,
+        }
+    }
+}
+
+/// Class embeddings, [C, d_v]: for each name the mean over the templates of its L2-normalized embeddings, L2-normalized again.
+pub fn class_vectors(
+    text: &TextTower,
+    names: &[String],
+    templates: &[String],
+    by: ClassVectors,
+    kind: Kind,
+) -> Result<Tensor> {
+    if names.iter().any(|name| name.trim().is_empty()) {
+        return Err(Error::Setting {
+            name: "classes".to_owned(),
+            problem: "contains an empty name".to_owned(),
+        });
+    }
+    let captions: Vec<(String, Range<u32>)> =
+        names.iter().flat_map(|name| templates.iter().map(move |template| worded(template, name))).collect();
+    let embedded: Vec<Tensor> =
+        tch::no_grad(|| captions.chunks(TEXT_BATCH).map(|some| embed(text, some, by, kind)).collect());
+    let all = Tensor::cat(&embedded, 0).view([names.len() as i64, templates.len() as i64, -1]);
+    Ok(unit(&all.mean_dim([1i64].as_slice(), false, Kind::Float)))
+}
+
+/// L2-normalized embeddings of whole captions, [n, d_v].
+pub fn caption_vectors(text: &TextTower, captions: &[String], kind: Kind) -> Tensor {
+    let captions: Vec<(String, Range<u32>)> =
+        captions.iter().map(|caption| (concepts::canonical(caption), 0..0)).collect();
+    let embedded: Vec<Tensor> = tch::no_grad(|| {
+        captions.chunks(TEXT_BATCH).map(|some| embed(text, some, ClassVectors::Caption, kind)).collect()
+    });
+    Tensor::cat(&embedded, 0)
+}
+
+/// A name in a template as normalized text, with the byte range of the name.
+fn worded(template: &str, name: &str) -> (String, Range<u32>) {
+    let caption = concepts::canonical(&template.replace("{}", name.trim()));
+    let name = concepts::canonical(name);
+    let before = concepts::canonical(template.split("{}").next().unwrap_or_default()).len();
+    let start = caption.get(before..).and_then(|rest| rest.find(&name)).map_or(0, |at| before + at);
+    (caption, start as u32..(start + name.len()) as u32)
+}
+
+/// L2-normalized embeddings of captions, or of the names in them, [n, d_v].
+fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
+    // Creating a tokenizer takes longer than embedding a name.
+    static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
+    let context = text.shape.context as usize;
+    let device = text.logit_scale().device();
+    let (mut ids, mut mentions) = (Vec::new(), Vec::new());
+    for (row, (caption, name)) in captions.iter().enumerate() {
+        let tokens = TOKENIZER.encode(caption, context);
+        mentions.push(Mention { row: row as u32, label: 0, positions: tokens.positions(name) });
+        ids.extend(tokens.ids.into_iter().map(i64::from));
+    }
+    let captions = CaptionTokens::new(&ids, context, device);
+    let tokens = text.tokens(&captions, kind);
+    match by {
+        ClassVectors::Caption => unit(&text.captions(&tokens, &captions.end)),
+        ClassVectors::Concept => {
+            let mentions = Mentions::new(&mentions, tokens.size()[1], device);
+            unit(&text.project(&mentions.mean_tokens(&tokens)))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_is_found_in_its_template() {
+        for (template, name, caption) in [
+            ("a photo of a {}.", "Traffic  Cone", "a photo of a traffic cone."),
+            ("{}", "ball", "ball"),
+            ("the ball: a {} in the scene", "ball", "the ball: a ball in the scene"),
+        ] {
+            let (found, span) = worded(template, name);
+            assert_eq!(found, caption);
+            assert_eq!(&found[span.start as usize..span.end as usize], concepts::canonical(name));
+        }
+        assert_eq!(worded("the ball: a {} in the scene", "ball").1, 12..16);
+    }
+}

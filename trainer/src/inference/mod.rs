@@ -1,0 +1,19 @@
+//! From a checkpoint and class names to the labels of pixels. [`model`] opens the two towers; class names ([`class_list`], and
+//! [`classes`] of a dataset) become embeddings ([`templates`], [`class_vectors`], [`word_vectors`]); [`window`] cuts an image,
+//! [`segmenter`] scores every pixel ([`pamr`] refines the scores), and [`labels`] and [`segmentation`] decide on classes.
+//! [`dense`] computes the patch features of whole images, [`attention`] the weights of concept pooling.
+
+pub mod attention;
+pub mod class_list;
+pub mod class_vectors;
+pub mod classes;
+pub mod dense;
+pub mod labels;
+pub mod model;
+pub mod opencv;
+pub mod pamr;
+pub mod segmentation;
+pub mod segmenter;
+pub mod templates;
+pub mod window;
+pub mod word_vectors;

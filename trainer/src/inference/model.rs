@@ -1,0 +1,160 @@
+//! The two towers of a trained model for evaluation and visualization: from a checkpoint, or a CLIP.
+
+use std::path::Path;
+
+use tch::{Device, Kind, Tensor};
+
+use super::class_vectors::ClassVectors;
+use crate::checkpoint::Checkpoint;
+use crate::data::frozen_tower;
+use crate::device::Precision;
+use crate::error::{Error, Result};
+use crate::towers::{
+    Activation, ClipVisionTower, Dense, ImageEncoder, Normalization, TextTower, VisionFeatures, heads,
+};
+use crate::weights::Weights;
+
+/// Image normalization of OpenAI's CLIP.
+const CLIP: Normalization = Normalization {
+    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
+    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
+};
+
+/// What the tensors of a CLIP do not say.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ClipSettings {
+    /// The activation with which it was trained.
+    pub activation: Activation,
+    /// Attention heads of the vision tower; `None` = as published CLIPs of its width.
+    pub vision_heads: Option<i64>,
+    /// Attention heads of the text tower; `None` = as published CLIPs of its width.
+    pub text_heads: Option<i64>,
+}
+
+/// A vision tower with the normalization of its images.
+#[derive(Debug)]
+pub enum Vision {
+    /// The frozen tower of LiT and SimZSS.
+    Frozen(ImageEncoder),
+    /// The tower of a CLIP; boxed, because it is used less often.
+    Clip(Box<ImageEncoder<ClipVisionTower>>),
+}
+
+impl Vision {
+    /// Features of pixels 0..255, [B, H, W, 3], in the embedding space shared with the text tower.
+    pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
+        match self {
+            Self::Frozen(vision) => vision.features(pixels),
+            Self::Clip(vision) => tch::no_grad(|| vision.tower.forward(&vision.normalise(pixels))),
+        }
+    }
+
+    /// Side of a patch in pixels.
+    pub fn patch(&self) -> i64 {
+        match self {
+            Self::Frozen(vision) => vision.tower.patch,
+            Self::Clip(vision) => vision.tower.patch,
+        }
+    }
+
+    /// The pixel value, 0..255, that normalization maps to 0, `[3]`.
+    pub fn mean_pixel(&self) -> Tensor {
+        match self {
+            Self::Frozen(vision) => vision.mean_pixel(),
+            Self::Clip(vision) => vision.mean_pixel(),
+        }
+    }
+}
+
+/// A vision tower and a text tower with a shared embedding space.
+#[derive(Debug)]
+pub struct Model {
+    /// The vision tower.
+    pub vision: Vision,
+    /// The text tower.
+    pub text: TextTower,
+    /// Number format in which the towers compute.
+    pub kind: Kind,
+    /// The class embedding that suits the objective of the training.
+    pub vectors: ClassVectors,
+    /// Side of the training images in pixels.
+    pub size: i64,
+    /// Description for results, such as `simzss step 2500` or `clip`.
+    pub description: String,
+}
+
+impl Model {
+    /// The towers of a checkpoint.
+    pub fn open(checkpoint: &Checkpoint, precision: Precision, device: Device) -> Result<Self> {
+        let kind = precision.kind(device);
+        let trained = &checkpoint.state.settings;
+        let mut settings = trained.vision.clone();
+        let (vision, width) = if checkpoint.trains_vision() {
+            let tower = checkpoint.trained_vision(kind, device)?;
+            let width = tower.output();
+            (Vision::Clip(Box::new(ImageEncoder::new(tower, settings.normalization(), kind, device))), width)
+        } else {
+            settings.weights = checkpoint.vision_path()?;
+            let vision = frozen_tower::open(&settings, kind, device)?;
+            let width = vision.tower.width;
+            (Vision::Frozen(vision), width)
+        };
+        Ok(Self {
+            text: checkpoint.text(width, device)?,
+            vision,
+            kind,
+            vectors: ClassVectors::of(trained.objective.name),
+            size: i64::from(trained.data.size),
+            description: format!("{} step {}", trained.objective.name, checkpoint.state.step),
+        })
+    }
+
+    /// A CLIP with the state-dict keys of open_clip, OpenAI or Hugging Face.
+    ///
+    /// # Errors
+    /// Wrong use if a number of heads is not given and no published CLIP has this width.
+    pub fn open_clip(path: &Path, clip: ClipSettings, precision: Precision, device: Device) -> Result<Self> {
+        let kind = precision.kind(device);
+        let mut weights = Weights::read(path, device)?.into_open_clip()?;
+        let mut images = weights.take_below("visual.");
+        let output = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
+        let width = weights.size("positional_embedding")?.get(1).copied().unwrap_or(0);
+        let text_heads = heads::of_text(width, clip.text_heads, "--text-heads", path)?;
+        let width = images.size("conv1.weight")?.first().copied().unwrap_or(0);
+        let vision_heads = heads::of_clip_vision(width, clip.vision_heads, "--vision-heads", path)?;
+        let text = TextTower::from_weights(weights, text_heads, output, clip.activation)?;
+        let tower = ClipVisionTower::take(&mut images, vision_heads, clip.activation, kind)?;
+        images.finish(&[])?;
+        Ok(Self {
+            text,
+            size: tower.grid * tower.patch,
+            vision: Vision::Clip(Box::new(ImageEncoder::new(tower, CLIP, kind, device))),
+            kind,
+            vectors: ClassVectors::Caption,
+            description: "clip".to_owned(),
+        })
+    }
+
+    /// The same model with another kind of patch features, which only a CLIP has.
+    ///
+    /// # Errors
+    /// Wrong use for a frozen vision tower.
+    pub fn with_dense(mut self, dense: Dense) -> Result<Self> {
+        let Vision::Clip(vision) = &mut self.vision else {
+            return Err(Error::Usage(
+                "option --dense needs a CLIP: --clip FILE, or --checkpoint DIR of a run of objective clip"
+                    .to_owned(),
+            ));
+        };
+        vision.tower.dense = dense;
+        if dense == Dense::Values {
+            self.description.push_str(", values of the last block (MaskCLIP)");
+        }
+        Ok(self)
+    }
+
+    /// The device of its tensors.
+    pub fn device(&self) -> Device {
+        self.text.logit_scale().device()
+    }
+}

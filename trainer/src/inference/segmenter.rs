@@ -1,0 +1,175 @@
+//! Segmentation with any list of classes: class embeddings, sliding window, and scores for every pixel.
+
+use std::ops::Range;
+
+use image::RgbImage;
+use tch::Tensor;
+
+use super::class_vectors::{ClassVectors, class_vectors};
+use super::model::Model;
+use super::pamr::Pamr;
+use super::templates;
+use super::window::{Cut, Resize, Window};
+use super::{classes, labels};
+use crate::checkpoint::Checkpoint;
+use crate::device::{self, Precision};
+use crate::error::{Error, Result};
+use crate::towers::unit;
+
+/// Default number of windows per forward pass.
+pub const WINDOW_BATCH: usize = 16;
+/// Labels are bytes, and 255 means background.
+const CLASS_LIMIT: usize = 255;
+
+/// How images are cut into windows, and how class names become embeddings.
+#[derive(Debug, Clone)]
+pub struct SegmentSettings {
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Number format in which the towers compute.
+    pub precision: Precision,
+    /// The short side of the image is resized to this many pixels; 0 = the image size in training.
+    pub size: u32,
+    /// Step of the sliding window in pixels; 0 = half of the window. The window is a square with side `size`.
+    pub stride: u32,
+    /// Prompt templates: `imagenet`, `simple` or a file.
+    pub templates: String,
+    /// Which embedding represents a class; `None` = the one that suits the objective of the checkpoint.
+    pub vectors: Option<ClassVectors>,
+}
+
+/// Towers, class embeddings and window.
+#[derive(Debug)]
+pub struct Segmenter {
+    /// The towers.
+    pub model: Model,
+    /// Embeddings of all names, L2-normalized, [W, d].
+    words: Tensor,
+    /// The rows of `words` that belong to each class.
+    classes: Vec<Range<i64>>,
+    window: Window,
+    /// Refinement of the scores of each window.
+    pub pamr: Option<Pamr>,
+}
+
+impl Segmenter {
+    /// From a checkpoint and the class names, in order; `cat|kitten` is one class with two names.
+    pub fn open(checkpoint: &Checkpoint, names: &[String], settings: &SegmentSettings) -> Result<Self> {
+        let model = Model::open(checkpoint, settings.precision, device::open(&settings.device)?)?;
+        let short = if settings.size == 0 { model.size } else { i64::from(settings.size) };
+        let stride = if settings.stride == 0 { short / 2 } else { i64::from(settings.stride) };
+        let window = Window { short, long: 0, side: short, stride, resize: Resize::Float };
+        let words: Vec<Vec<String>> = names.iter().map(|name| classes::synonyms(name)).collect();
+        let by = settings.vectors.unwrap_or(model.vectors);
+        Self::new(model, &words, &templates::read(&settings.templates)?, by, window)
+    }
+
+    /// From a model and the names of each class. The score of a pixel for a class is the maximum over its names.
+    pub fn new(
+        model: Model,
+        classes: &[Vec<String>],
+        templates: &[String],
+        by: ClassVectors,
+        window: Window,
+    ) -> Result<Self> {
+        let refuse = |problem: String| Err(Error::Setting { name: "classes".to_owned(), problem });
+        if classes.is_empty() || classes.len() > CLASS_LIMIT {
+            return refuse(format!("has {} classes; it must have 1 to {CLASS_LIMIT}", classes.len()));
+        }
+        if classes.iter().any(Vec::is_empty) {
+            return refuse("has a class without a name".to_owned());
+        }
+        let words: Vec<String> = classes.iter().flatten().cloned().collect();
+        let vectors = class_vectors(&model.text, &words, templates, by, model.kind)?;
+        let mut from = 0;
+        let classes = classes
+            .iter()
+            .map(|words| {
+                let range = from..from + words.len() as i64;
+                from = range.end;
+                range
+            })
+            .collect();
+        Ok(Self { classes, ..Self::with_vectors(model, vectors, window)? })
+    }
+
+    /// From L2-normalized class embeddings, [C, d].
+    pub fn with_vectors(model: Model, vectors: Tensor, window: Window) -> Result<Self> {
+        window.check(model.vision.patch())?;
+        let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
+        Ok(Self { model, words: vectors, classes, window, pamr: None })
+    }
+
+    /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are
+    /// averaged.
+    pub fn scores(&self, image: &RgbImage) -> Tensor {
+        let (cuts, grids) = self.windows_scored(&[image], WINDOW_BATCH);
+        self.blended(&cuts[0], &grids)
+    }
+
+    /// The same for several images, one after the other. Their windows are processed `batch` at a time, also across images.
+    pub fn scores_of<'a>(
+        &'a self,
+        images: &[&RgbImage],
+        batch: usize,
+    ) -> impl Iterator<Item = Tensor> + use<'a> {
+        let (cuts, grids) = self.windows_scored(images, batch);
+        let mut grids = grids.into_iter();
+        // Full-size scores of many classes are large, so they exist for one image at a time.
+        cuts.into_iter().map(move |cut| {
+            let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
+            self.blended(&cut, &own)
+        })
+    }
+
+    /// The windows of the images, and the patch scores of all windows, [W, grid, grid] each.
+    fn windows_scored(&self, images: &[&RgbImage], batch: usize) -> (Vec<Cut>, Vec<Tensor>) {
+        tch::no_grad(|| {
+            let filling = self.model.vision.mean_pixel();
+            let cut = |image: &&RgbImage| {
+                self.window.cut(&self.window.resized(image, self.model.device()), &filling)
+            };
+            let cuts: Vec<Cut> = images.iter().map(cut).collect();
+            let windows: Vec<&Tensor> = cuts.iter().flat_map(|cut| &cut.windows).collect();
+            let mut grids: Vec<Tensor> = Vec::with_capacity(windows.len());
+            for some in windows.chunks(batch.max(1)) {
+                grids.extend(self.patch_scores(&Tensor::cat(some, 0)).unbind(0));
+            }
+            (cuts, grids)
+        })
+    }
+
+    /// Scores of the classes of an image from those of its windows.
+    fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
+        tch::no_grad(|| self.of_classes(&cut.blend(grids, self.pamr.as_ref())))
+    }
+
+    /// Number of windows of an image.
+    pub fn windows(&self, image: &RgbImage) -> usize {
+        self.window.count(i64::from(image.height()), i64::from(image.width()))
+    }
+
+    /// The most similar class of each pixel, for an image of `height` x `width` pixels: uint8 [height, width], on the CPU.
+    pub fn labels(&self, image: &RgbImage, height: i64, width: i64) -> Tensor {
+        labels::decide(&self.scores(image), height, width, labels::Rule::HighestScore)
+    }
+
+    /// [n, side, side, 3] pixels -> similarity of every name at every patch, [n, W, grid, grid].
+    fn patch_scores(&self, pixels: &Tensor) -> Tensor {
+        let patches = unit(&self.model.vision.features(pixels).patches);
+        let side = self.window.side / self.model.vision.patch();
+        let scores = patches.matmul(&self.words.transpose(0, 1)).transpose(1, 2);
+        scores.reshape([-1, self.words.size()[0], side, side])
+    }
+
+    /// Scores of names, [W, h, w] -> scores of classes, [C, h, w].
+    fn of_classes(&self, scores: &Tensor) -> Tensor {
+        if self.classes.len() as i64 == self.words.size()[0] {
+            return scores.shallow_clone();
+        }
+        let best = |range: &Range<i64>| {
+            scores.narrow(0, range.start, range.end - range.start).amax([0i64].as_slice(), false)
+        };
+        Tensor::stack(&self.classes.iter().map(best).collect::<Vec<_>>(), 0)
+    }
+}

@@ -1,0 +1,29 @@
+//! Prompt templates for class names; the embedding of a class is the mean over the templates.
+
+use std::path::Path;
+
+use loader::source::read_text;
+
+use crate::error::{Error, Result};
+
+/// The 80 ImageNet templates of OpenAI's CLIP, one per line, with `{}` for the name.
+const IMAGENET: &str = include_str!("../../data/imagenet_templates.txt");
+
+/// Templates by name (`imagenet`: the 80 of CLIP; `simple`: "a photo of a {}.") or from a file with one per line.
+pub fn read(name: &str) -> Result<Vec<String>> {
+    let text = match name {
+        "imagenet" => IMAGENET.to_owned(),
+        "simple" => "a photo of a {}.".to_owned(),
+        path => read_text(Path::new(path))?,
+    };
+    let templates: Vec<String> =
+        text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect();
+    match templates.iter().find(|t| !t.contains("{}")) {
+        None if !templates.is_empty() => Ok(templates),
+        without => Err(Error::Invalid {
+            path: name.into(),
+            problem: without
+                .map_or("contains no template".to_owned(), |t| format!("template {t:?} has no {{}}")),
+        }),
+    }
+}

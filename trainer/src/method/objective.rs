@@ -1,0 +1,406 @@
+//! Which losses a run minimizes, and the forward and backward pass of one step: embed the batch, compute the losses on the
+//! embeddings of all ranks, propagate the gradients back through the towers.
+
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+use super::losses::{self, Concepts, Target};
+use super::pooling::{Mention, Mentions};
+use crate::device::send;
+use crate::distributed::Group;
+use crate::error::Result;
+use crate::towers::{CaptionTokens, ClipVisionTower, TextTower, VisionFeatures, unit};
+
+/// The losses of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Objective {
+    /// Image-caption contrastive loss and concept loss.
+    #[default]
+    Simzss,
+    /// Image-caption contrastive loss only, with a frozen vision tower.
+    Lit,
+    /// Image-caption contrastive loss only; CLIP's own vision tower is trained too.
+    Clip,
+}
+
+impl std::fmt::Display for Objective {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Simzss => "simzss",
+            Self::Lit => "lit",
+            Self::Clip => "clip",
+        })
+    }
+}
+
+/// The query with which a mention pools the patches of its image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Query {
+    /// The embedding of its own words, c~_t: as in the paper.
+    #[default]
+    Mention,
+    /// The vector of its concept, h: as in the authors' code.
+    Concept,
+}
+
+/// How the tokens of mentions become the vector of their concept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Tokens {
+    /// The mean of a mention's tokens is projected and normalized, and each mention of a concept has the same weight: as in the
+    /// paper.
+    #[default]
+    Mean,
+    /// Each token is projected and normalized, and each token of a concept has the same weight: as in the authors' code.
+    Unit,
+}
+
+/// Whose mentions make the concept vectors with which a rank's mentions are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Those of the global batch, so that the loss does not depend on the number of ranks: as in the paper.
+    #[default]
+    Global,
+    /// Those of the rank itself: as in the authors' code.
+    Rank,
+}
+
+/// Settings of the losses. The defaults are those of the paper.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct ObjectiveSettings {
+    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only) or `clip` (contrastive loss only, and the vision
+    /// tower is trained too).
+    pub name: Objective,
+    /// Temperature of the softmax over patches in concept pooling (tau in the paper).
+    pub pooling_temperature: f64,
+    /// Fixed scale of the logits in the concept loss (alpha in the paper): 1 / 0.07.
+    pub concept_scale: f64,
+    /// Weight of the concept loss (lambda in the paper).
+    pub concept_weight: f64,
+    /// Target class of the concept loss for a mention: `label` (the concept that is mentioned, as in the paper) or `argmax` (the
+    /// concept that is most similar already, as in the authors' code).
+    pub target: Target,
+    /// Query of concept pooling: `mention` (the embedding of the mention's own words, as in the paper) or `concept` (the vector of
+    /// its concept, which is made of all mentions of the concept in the batch, as in the authors' code).
+    pub query: Query,
+    /// How the tokens of mentions become the vector of their concept: `mean` (the mean of a mention's tokens is projected and
+    /// normalized, then the mentions are summed, as in the paper) or `unit` (each token is projected and normalized, then the tokens
+    /// of all mentions are summed, as in the authors' code). The sum is normalized in both.
+    pub tokens: Tokens,
+    /// Whose mentions make the concept vectors: `global` (those of the whole batch, as in the paper) or `rank` (each process uses
+    /// its own mentions, and compares them with zeros for the concepts that only other processes have; the loss is the mean of
+    /// the processes' means: as in the authors' code). The same in a single process.
+    pub concepts: Scope,
+}
+
+impl Default for ObjectiveSettings {
+    fn default() -> Self {
+        Self {
+            name: Objective::Simzss,
+            pooling_temperature: 0.1,
+            concept_scale: 1.0 / 0.07,
+            concept_weight: 0.05,
+            target: Target::default(),
+            query: Query::default(),
+            tokens: Tokens::default(),
+            concepts: Scope::default(),
+        }
+    }
+}
+
+/// The images of a batch.
+#[derive(Debug)]
+pub enum Images<'a> {
+    /// Features of a frozen tower: class tokens and patches of unit length. `lit` needs no patches.
+    Seen(VisionFeatures),
+    /// Normalised pixels, [B, 3, H, W], and the tower that is trained on them.
+    ToTrain(&'a ClipVisionTower, Tensor),
+}
+
+/// One rank's part of a batch, on the device.
+#[derive(Debug)]
+pub struct StepInput<'a> {
+    /// The images.
+    pub images: Images<'a>,
+    /// Captions; row i belongs to image i.
+    pub captions: CaptionTokens,
+    /// Concept mentions, sorted by row.
+    pub mentions: Vec<Mention>,
+}
+
+/// The measurements of a step: this rank's part; the sum over the ranks is the total. They are scalars on the device, so
+/// that the host waits only for the ones that are shown.
+#[derive(Debug)]
+pub struct StepReport {
+    /// The minimized loss L.
+    pub loss: Tensor,
+    /// The contrastive loss L_g.
+    pub contrastive: Tensor,
+    /// The concept loss L_l; `None` for objectives without it.
+    pub concept: Option<Tensor>,
+    /// Fraction of the mentions whose most similar concept is their own; `None` without the concept loss.
+    pub concept_accuracy: Option<Tensor>,
+    /// Number of distinct concepts in the global batch.
+    pub concepts: i64,
+}
+
+/// The result of phase 1 for (a part of) a batch: captions and images of unit length.
+struct Embeddings {
+    /// [B, d_v].
+    captions: Tensor,
+    /// [B, d_v]; needs a gradient only if the vision tower is trained.
+    images: Tensor,
+    /// Of the mentions, [b, d_v], as [`embed_mentions`] returns them; `None` without the concept loss.
+    concepts: Option<Tensor>,
+}
+
+/// Gradients of the losses with respect to a rank's own embeddings.
+struct Gradients {
+    captions: Tensor,
+    images: Option<Tensor>,
+    concepts: Option<Tensor>,
+}
+
+/// Computes the losses of one global batch. Their gradients, the same on every rank, are then in the parameters of the towers.
+///
+/// Phase 1 embeds this rank's captions. Phase 2 gathers the embeddings of all ranks as detached leaf tensors, computes this rank's
+/// rows of the losses, and returns to each rank the gradients of its own embeddings. Phase 3 propagates these back through phase 1.
+/// With `micro_batch` > 0 (as GradCache), phase 1 keeps no activations, and phase 3 repeats it in micro-batches of that many rows:
+/// the gradients are the same, but only the activations of one micro-batch are in memory.
+pub fn gradients(
+    text: &TextTower,
+    settings: &ObjectiveSettings,
+    input: &StepInput<'_>,
+    group: &Group,
+    micro_batch: usize,
+    kind: Kind,
+) -> Result<StepReport> {
+    let batch = input.captions.end.size()[0];
+    let piece = if micro_batch == 0 { batch } else { (micro_batch as i64).min(batch) };
+    let starts: Vec<i64> = (0..batch).step_by(piece as usize).collect();
+    let embed = |start: i64| embed(text, settings, input, start, piece.min(batch - start), kind);
+
+    // Phase 1. A single micro-batch keeps its graph; several are embedded again in phase 3.
+    let mut whole = None;
+    let own = if starts.len() == 1 {
+        let embeddings = whole.insert(embed(0));
+        join(std::slice::from_ref(embeddings))
+    } else {
+        join(&tch::no_grad(|| starts.iter().map(|&start| embed(start)).collect::<Vec<_>>()))
+    };
+
+    // Phase 2.
+    let (report, gradients) = losses(text, settings, input, &own, group)?;
+
+    // Phase 3: d loss / d weights = sum over rows of (d loss / d row) · (d row / d weights).
+    let mut mention_start = 0;
+    for &start in &starts {
+        let part = whole.take().unwrap_or_else(|| embed(start));
+        let mentions = part.concepts.as_ref().map_or(0, |texts| texts.size()[0]);
+        let surrogate = |made: &Tensor, gradient: &Tensor, first: i64| {
+            (made * gradient.narrow(0, first, made.size()[0])).sum(Kind::Float)
+        };
+        let mut sum = surrogate(&part.captions, &gradients.captions, start);
+        if let Some(gradient) = &gradients.images {
+            sum += surrogate(&part.images, gradient, start);
+        }
+        if let (Some(made), Some(gradient)) = (&part.concepts, &gradients.concepts) {
+            sum += surrogate(made, gradient, mention_start);
+        }
+        sum.backward();
+        mention_start += mentions;
+    }
+
+    let mut parameters = text.named();
+    if let Images::ToTrain(tower, _) = &input.images {
+        parameters.extend(tower.named());
+    }
+    let of_weights: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).collect();
+    group.sum(&of_weights)?;
+    Ok(report)
+}
+
+/// Phase 1 for the rows `start .. start + count`.
+fn embed(
+    text: &TextTower,
+    settings: &ObjectiveSettings,
+    input: &StepInput<'_>,
+    start: i64,
+    count: i64,
+    kind: Kind,
+) -> Embeddings {
+    let captions = input.captions.narrow(start, count);
+    let tokens = text.tokens(&captions, kind);
+    let embedded = unit(&text.captions(&tokens, &captions.end));
+    let concepts = (settings.name == Objective::Simzss).then(|| {
+        let mentions = rows(&input.mentions, start, count);
+        if mentions.is_empty() {
+            return Tensor::zeros([0, embedded.size()[1]], (embedded.kind(), embedded.device()));
+        }
+        let mentions = Mentions::new(&mentions, tokens.size()[1], tokens.device());
+        embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project(rows))
+    });
+    let images = match &input.images {
+        Images::Seen(seen) => seen.class.narrow(0, start, count),
+        Images::ToTrain(tower, pixels) => unit(&tower.class(&pixels.narrow(0, start, count))),
+    };
+    Embeddings { captions: embedded, images, concepts }
+}
+
+/// The mentions of the rows `start .. start + count`; their row numbers are relative to `start`.
+fn rows(mentions: &[Mention], start: i64, count: i64) -> Vec<Mention> {
+    let (start, end) = (start as u32, (start + count) as u32);
+    let first = mentions.partition_point(|m| m.row < start);
+    let last = mentions.partition_point(|m| m.row < end);
+    mentions[first..last].iter().map(|m| Mention { row: m.row - start, ..m.clone() }).collect()
+}
+
+/// The embeddings of all micro-batches, detached from the graph that computed them.
+fn join(parts: &[Embeddings]) -> Embeddings {
+    let cat = |tensors: Vec<&Tensor>| Tensor::cat(&tensors, 0).detach();
+    let concepts: Option<Vec<&Tensor>> = parts.iter().map(|part| part.concepts.as_ref()).collect();
+    Embeddings {
+        captions: cat(parts.iter().map(|part| &part.captions).collect()),
+        images: cat(parts.iter().map(|part| &part.images).collect()),
+        concepts: concepts.map(cat),
+    }
+}
+
+/// Phase 2: this rank's part of the losses, and the gradients of its own embeddings.
+fn losses(
+    text: &TextTower,
+    settings: &ObjectiveSettings,
+    input: &StepInput<'_>,
+    own: &Embeddings,
+    group: &Group,
+) -> Result<(StepReport, Gradients)> {
+    let rank = group.rank() as i64;
+    let batch = own.captions.size()[0];
+    let leaf = |rows: &Tensor, trained: bool| -> Result<Tensor> {
+        Ok(group.gather(rows)?.set_requires_grad(trained))
+    };
+    let captions = leaf(&own.captions, true)?;
+    let images = leaf(&own.images, matches!(input.images, Images::ToTrain(..)))?;
+    let own_rows = rank * batch..(rank + 1) * batch;
+    let contrastive = losses::contrastive(&images, &captions, &text.logit_scale(), own_rows);
+    let mut loss = contrastive.shallow_clone();
+
+    // Ranks have different numbers of mentions: for the exchange, rows are padded to the largest number.
+    let mut concept = None;
+    let mut concept_leaf = None;
+    let mut count = 0;
+    if let (Some(texts), Images::Seen(seen)) = (&own.concepts, &input.images) {
+        let labels: Vec<i64> = input.mentions.iter().map(|m| i64::from(m.label)).collect();
+        let labels = group.gather_numbers(&labels)?;
+        let most = labels.iter().map(Vec::len).max().unwrap_or(0) as i64;
+        if most > 0 {
+            let padding = [0, 0, 0, most - texts.size()[0]];
+            let gathered = leaf(&texts.constant_pad_nd(padding), true)?;
+            let mentions = Mentions::new(&input.mentions, input.captions.ids.size()[1], gathered.device());
+            let texts = without_padding(&gathered, &labels, most);
+            let part = concept_loss(settings, &seen.patches, &mentions, &texts, &labels, group.rank());
+            count = part.concepts;
+            loss = &loss + &part.loss * settings.concept_weight;
+            concept = Some(part);
+            concept_leaf = Some(gathered);
+        }
+    }
+    loss.backward();
+
+    let back = |leaf: &Tensor| -> Result<Tensor> {
+        let gradient = leaf.grad();
+        group.scatter_sum(&if gradient.defined() { gradient } else { leaf.zeros_like() })
+    };
+    let gradients = Gradients {
+        captions: back(&captions)?,
+        images: images.requires_grad().then(|| back(&images)).transpose()?,
+        concepts: concept_leaf.as_ref().map(back).transpose()?,
+    };
+    let wants_concepts = settings.name == Objective::Simzss;
+    let zero = || contrastive.detach().zeros_like();
+    let report = StepReport {
+        loss: loss.detach(),
+        contrastive: contrastive.detach(),
+        concept: wants_concepts.then(|| concept.as_ref().map_or_else(zero, |c| c.loss.detach())),
+        concept_accuracy: wants_concepts.then(|| concept.map_or_else(zero, |c| c.accuracy)),
+        concepts: count,
+    };
+    Ok((report, gradients))
+}
+
+/// The embeddings of mentions, [b, d_v], from the tokens of their captions, [B, T, d_t], with the projection g.
+///
+/// For [`Tokens::Mean`] they have unit length and are c~_t of the paper. For [`Tokens::Unit`] they are sums of tokens of unit length.
+/// In both cases a concept's vector is the normalized sum of the embeddings of its mentions.
+pub fn embed_mentions(
+    how: Tokens,
+    mentions: &Mentions,
+    tokens: &Tensor,
+    project: impl Fn(&Tensor) -> Tensor,
+) -> Tensor {
+    match how {
+        Tokens::Mean => unit(&project(&mentions.mean_tokens(tokens))),
+        Tokens::Unit => mentions.sum(&unit(&project(&mentions.tokens(tokens)))),
+    }
+}
+
+/// The rows of all ranks without the padding: the rows of rank r, `labels[r].len()` of them, start at row r · most.
+fn without_padding(texts: &Tensor, labels: &[Vec<i64>], most: i64) -> Tensor {
+    let real: Vec<i64> =
+        labels.iter().zip(0..).flat_map(|(l, r)| r * most..r * most + l.len() as i64).collect();
+    if real.len() as i64 == texts.size()[0] {
+        return texts.shallow_clone();
+    }
+    texts.index_select(0, &send(&Tensor::from_slice(&real), texts.device()))
+}
+
+/// A rank's part of the concept loss; the sum over the ranks is the total.
+#[derive(Debug)]
+pub struct ConceptPart {
+    /// L_l, a scalar; 0 without mentions.
+    pub loss: Tensor,
+    /// Share of the batch's mentions that are this rank's and whose most similar concept is their own: a scalar.
+    pub accuracy: Tensor,
+    /// Number of distinct concepts in the global batch.
+    pub concepts: i64,
+}
+
+/// The part of rank `rank` of the concept loss.
+///
+/// `patches`: z_v of its images, of unit length, [B, N, d_v]; `mentions`: its mentions; `texts`: the embeddings of all ranks' mentions
+/// in the order of the ranks, as [`embed_mentions`] makes them; `labels`: their concepts, one list per rank.
+pub fn concept_loss(
+    settings: &ObjectiveSettings,
+    patches: &Tensor,
+    mentions: &Mentions,
+    texts: &Tensor,
+    labels: &[Vec<i64>],
+    rank: usize,
+) -> ConceptPart {
+    let first: i64 = labels[..rank].iter().map(|l| l.len() as i64).sum();
+    let own = first..first + labels[rank].len() as i64;
+    let all: Vec<u32> = labels.iter().flatten().map(|&label| label as u32).collect();
+    let concepts = Concepts::new(&all, texts.device());
+    let (from, divisor) = match settings.concepts {
+        Scope::Global => (0..concepts.mentions(), concepts.mentions()),
+        Scope::Rank => (own.clone(), (own.end - own.start).max(1) * labels.len() as i64),
+    };
+    let vectors = concepts.vectors(texts, &from);
+    let queries = match settings.query {
+        Query::Mention => unit(&texts.narrow(0, own.start, own.end - own.start)),
+        Query::Concept => vectors.index_select(0, &concepts.rows(&own)),
+    };
+    let pooled =
+        if own.is_empty() { queries } else { mentions.pool(patches, &queries, settings.pooling_temperature) };
+    let sums =
+        losses::concept(&pooled, &vectors, &concepts.rows(&own), settings.concept_scale, settings.target);
+    ConceptPart {
+        loss: sums.loss / divisor as f64,
+        accuracy: sums.hits / concepts.mentions() as f64,
+        concepts: concepts.count(),
+    }
+}

@@ -1,0 +1,117 @@
+//! The towers of a run, their optimizer, and one training step.
+
+use tch::{Device, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::data::{self, DeviceBatch, VisionSource};
+use crate::distributed::Group;
+use crate::error::Result;
+use crate::method::objective::{self, StepInput, StepReport};
+use crate::method::optimizer::Optimizer;
+use crate::settings::Settings;
+use crate::towers::{ImageEncoder, TextTower, operations};
+
+/// The result of a step.
+#[derive(Debug)]
+pub(super) struct StepOutput {
+    /// Its number, from 1.
+    pub(super) step: u64,
+    /// This rank's part of the measurements.
+    pub(super) report: StepReport,
+    /// The learning rate of the step.
+    pub(super) lr: f64,
+    /// This rank's part of the global batch.
+    pub(super) batch: loader::Batch,
+    /// Floating-point operations of the towers on this rank.
+    pub(super) operations: f64,
+}
+
+/// Towers and optimizer of a run.
+#[derive(Debug)]
+pub(super) struct Learner<'a> {
+    /// The settings of the run.
+    pub(super) settings: &'a Settings,
+    /// The device of its tensors.
+    pub(super) device: Device,
+    /// The vision side.
+    pub(super) source: VisionSource,
+    pub(super) text: TextTower,
+    /// AdamW over all trained parameters.
+    pub(super) optimizer: Optimizer,
+    /// Number of steps taken.
+    pub(super) step: u64,
+}
+
+impl<'a> Learner<'a> {
+    /// With a new text tower for a vision tower of width d_v = `width`. Uses libtorch's random generator.
+    pub(super) fn new(settings: &'a Settings, source: VisionSource, width: i64, device: Device) -> Self {
+        let text = TextTower::random(settings.text, width, device);
+        let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
+        let mut learner = Self { settings, device, source, text, optimizer, step: 0 };
+        learner.optimizer = Optimizer::new(&settings.optimizer, learner.parameters());
+        learner
+    }
+
+    /// Resumes from a checkpoint of the same settings.
+    pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        self.text = checkpoint.text(self.text.output(), self.device)?;
+        if let VisionSource::Trained(_, size) = &self.source {
+            let size = *size;
+            let kind = self.settings.precision.kind(self.device);
+            let tower = checkpoint.trained_vision(kind, self.device)?.trainable();
+            let vision = ImageEncoder::new(tower, self.settings.vision.normalization(), kind, self.device);
+            self.source = VisionSource::Trained(Box::new(vision), size);
+        }
+        self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());
+        checkpoint.load_optimizer(&mut self.optimizer, self.device)?;
+        self.step = checkpoint.state.step;
+        Ok(())
+    }
+
+    /// All trained parameters, with their state-dict keys in open_clip.
+    pub(super) fn parameters(&self) -> Vec<(String, Tensor)> {
+        let mut named = self.text.named();
+        named.extend(self.source.trained());
+        named
+    }
+
+    /// exp of the learned scale of the image-caption logits, a scalar on the device.
+    pub(super) fn logit_scale(&self) -> Tensor {
+        self.text.logit_scale()
+    }
+
+    /// One optimizer step on a batch.
+    pub(super) fn step(&mut self, batch: DeviceBatch, group: &Group) -> Result<StepOutput> {
+        let input = data::step_input(&batch, &self.source, self.settings, self.device)?;
+        let operations = operations_of(&self.text, &self.source, &input);
+        let (report, lr) = learn(self.settings, &self.text, &mut self.optimizer, self.step, &input, group)?;
+        self.step += 1;
+        Ok(StepOutput { step: self.step, report, lr, batch: batch.batch, operations })
+    }
+}
+
+/// Computes the gradients of a batch and takes an optimizer step. Also returns the learning rate.
+pub(super) fn learn(
+    settings: &Settings,
+    text: &TextTower,
+    optimizer: &mut Optimizer,
+    step: u64,
+    input: &StepInput<'_>,
+    group: &Group,
+) -> Result<(StepReport, f64)> {
+    let kind = settings.precision.kind(text.logit_scale().device());
+    let report = objective::gradients(text, &settings.objective, input, group, settings.micro_batch, kind)?;
+    let lr = settings.optimizer.lr_at(settings.data.batch_size, step, settings.steps);
+    optimizer.step(lr)?;
+    text.clamp_logit_scale();
+    Ok((report, lr))
+}
+
+/// Floating-point operations of a step on a batch.
+pub(super) fn operations_of(text: &TextTower, source: &VisionSource, input: &StepInput<'_>) -> f64 {
+    let shape = text.shape;
+    let lengths = input.captions.lengths();
+    let captions: f64 =
+        lengths.iter().map(|&length| operations::transformer(length, shape.width, shape.depth)).sum();
+    operations::TRAINING * captions + lengths.len() as f64 * source.operations()
+}

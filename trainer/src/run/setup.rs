@@ -1,0 +1,150 @@
+//! Everything that a run needs, opened: its data, its towers, and its newest checkpoint if it is resumed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use loader::{Loader, Position};
+use tch::{Device, Tensor};
+
+use super::learner::{Learner, StepOutput};
+use crate::checkpoint::{self, Checkpoint, RunLock};
+use crate::data::run_shards::{self, RunShard};
+use crate::data::{self, Prefetcher, VisionSource, frozen_tower};
+use crate::distributed::Group;
+use crate::error::{Error, Result};
+use crate::evaluation::{SegmentationDataset, periodic};
+use crate::method::objective::Objective;
+use crate::observer::Observer;
+use crate::settings::Settings;
+
+/// The settings with `vision.position` set, so that the run folder says how position embeddings are resized; a line says so too.
+pub(super) fn with_position(settings: &Settings, observer: &dyn Observer) -> Result<Settings> {
+    let mut settings = settings.clone();
+    if settings.objective.name != Objective::Clip {
+        observer.message(&frozen_tower::settle_position(&mut settings.vision, "vision.position")?);
+    }
+    Ok(settings)
+}
+
+/// Fetches the run from its copy if the run folder has none, for example on a new machine. Rank 0 does this for all ranks, which
+/// wait for it.
+fn fetch_if_gone(copy: &Path, run: &Path, group: &Group, observer: &dyn Observer) -> Result<()> {
+    if group.is_first()
+        && !checkpoint::exists(run)
+        && let Some(name) = checkpoint::fetch(copy, run, observer)?
+    {
+        observer.message(&format!(
+            "fetched the checkpoint {name} from {} into {}, which has no run",
+            copy.display(),
+            run.display()
+        ));
+    }
+    group.gather_numbers(&[]).map(drop)
+}
+
+/// The state of a run.
+#[derive(Debug)]
+pub(super) struct Run<'a> {
+    pub(super) loader: Loader,
+    pub(super) bank: usize,
+    /// The dataset on which checkpoints are evaluated.
+    pub(super) scored_on: Option<SegmentationDataset>,
+    pub(super) vision_hash: String,
+    /// What is known of the data.
+    pub(super) shards: Vec<RunShard>,
+    pub(super) position: Position,
+    pub(super) learner: Learner<'a>,
+    pub(super) observer: &'a dyn Observer,
+    /// On rank 0 of a training: no other training uses the run folder.
+    lock: Option<RunLock>,
+}
+
+impl<'a> Run<'a> {
+    /// Opens everything that a run needs, new or from its newest checkpoint. Creates the run folder of a new run, after all checks
+    /// that can reject the run.
+    pub(super) fn open(
+        settings: &'a Settings,
+        group: &Group,
+        device: Device,
+        resume: bool,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        if resume && let Some(copy) = &settings.checkpoint.copy_to {
+            fetch_if_gone(copy, &settings.out, group, observer)?;
+        }
+        // Before anything in the folder is read.
+        let resumed = resume && group.is_first() && checkpoint::exists(&settings.out);
+        let lock = if resumed { Some(RunLock::take(&settings.out, observer)?) } else { None };
+        let mut run = Self { lock, ..Self::prepare(settings, group, device, observer)? };
+        let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.check_same_settings(settings)?;
+            if checkpoint.state.vision != run.vision_hash {
+                let problem = "is not the vision tower with which this run was started".to_owned();
+                return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
+            }
+            run_shards::compare(&checkpoint.state.shards, &mut run.shards, &run.loader, observer)?;
+            run.learner.restore(checkpoint)?;
+            let (epoch, step) = checkpoint.state.position;
+            run.position = Position { epoch, step };
+        }
+        // A barrier: no rank has rejected the run. The broadcast below is another: rank 0 has created the run folder.
+        group.gather_numbers(&[])?;
+        if group.is_first() && run.lock.is_none() {
+            run.lock = Some(checkpoint::create_run(settings, observer)?);
+        }
+        let parameters: Vec<Tensor> =
+            run.learner.parameters().into_iter().map(|(_, tensor)| tensor).collect();
+        group.broadcast(&parameters)?;
+        Ok(run)
+    }
+
+    /// Everything that a new run needs, with initial weights. Writes nothing.
+    pub(super) fn prepare(
+        settings: &'a Settings,
+        group: &Group,
+        device: Device,
+        observer: &'a dyn Observer,
+    ) -> Result<Self> {
+        let shards = loader::shard::list(&settings.data.shards)?;
+        let bank = data::bank(settings, &shards)?.map(Arc::new);
+        let names = bank.as_ref().map_or(0, |bank| bank.len());
+        let scored_on = periodic::set(&settings.evaluation)?;
+        let loader = data::loader(settings, shards, bank, group)?;
+        if group.is_first() {
+            for warning in data::warnings(&loader) {
+                observer.message(&format!("warning: {warning}"));
+            }
+        }
+        tch::manual_seed(settings.seed as i64);
+        let (source, width) = VisionSource::open(settings, &loader, device, observer)?;
+        let vision_hash = match settings.objective.name {
+            Objective::Clip => String::new(),
+            Objective::Simzss | Objective::Lit => frozen_tower::sha256(&settings.vision)?,
+        };
+        let learner = Learner::new(settings, source, width, device);
+        Ok(Self {
+            shards: run_shards::shards(&loader),
+            loader,
+            bank: names,
+            scored_on,
+            vision_hash,
+            position: Position { epoch: 0, step: 0 },
+            learner,
+            observer,
+            lock: None,
+        })
+    }
+
+    /// Its batches, from its position on.
+    pub(super) fn prefetcher(&self) -> Result<Prefetcher> {
+        Prefetcher::new(&self.loader, self.position, &self.learner.source, self.learner.device)
+    }
+
+    /// Takes a step on the next batch.
+    pub(super) fn step(&mut self, prefetcher: &mut Prefetcher, group: &Group) -> Result<StepOutput> {
+        let output = self.learner.step(prefetcher.next_batch()?, group)?;
+        self.position = output.batch.position.next(self.loader.steps_per_epoch());
+        Ok(output)
+    }
+}

@@ -1,0 +1,361 @@
+//! The settings of a run: TOML files, of which later ones replace values of earlier ones, and `--set section.key=value` on
+//! the command line, which replaces any of them.
+//!
+//! The comments below are also the reference page `docs/settings.md`; after a change, renew it with
+//! `UPDATE=1 cargo test -p simzss-trainer settings_page`.
+
+#[cfg(test)]
+mod page;
+mod read;
+
+use std::path::PathBuf;
+
+use loader::{Cache, CaptionSource, Decoding, source};
+use serde::{Deserialize, Serialize};
+
+use crate::device::Precision;
+use crate::error::{Error, Result};
+use crate::method::objective::{Objective, ObjectiveSettings};
+use crate::method::optimizer::OptimizerSettings;
+use crate::towers::{ClipShape, Normalization, PositionResize, TextShape};
+
+/// All settings of a training run.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Required. Run folder on a local disk: gets the checkpoints, the log, the settings and a copy of the frozen vision
+    /// tower.
+    pub out: PathBuf,
+    /// Random seed of the initial weights, the order of samples and their crops.
+    pub seed: u64,
+    /// Number of optimizer steps.
+    pub steps: u64,
+    /// `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// Number format in which the towers compute: `auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`.
+    pub precision: Precision,
+    /// CPU threads of libtorch; 0 = one per core, but not more than the CPU limit of a container and, on a CPU, than
+    /// other programs leave free.
+    pub threads: usize,
+    /// Memory saver, as GradCache: each process embeds its part of the batch in pieces of this many samples. The loss still
+    /// compares the whole global batch, and the gradients are the same. 0 = all samples at once.
+    pub micro_batch: usize,
+    /// Steps between two lines of the log.
+    pub log_every: u64,
+    /// Write TensorBoard event files to `tensorboard/` in the run folder.
+    pub tensorboard: bool,
+    /// Peak speed of the device in TFLOP/s (10^12 operations per second). With it the log shows the model FLOPs utilization
+    /// (MFU). 0 = not shown.
+    pub peak_tflops: f64,
+    /// Seconds that the processes (ranks) of a run wait for each other before the run fails.
+    pub timeout: u64,
+    /// When checkpoints are written and which are kept. SIGINT, SIGTERM and SIGUSR1 always write one before the run stops.
+    pub checkpoint: CheckpointSettings,
+    /// Evaluation of every checkpoint during training: segmentation, as by `trainer eval segmentation` without options.
+    pub evaluation: EvaluationSettings,
+    /// The training shards, and how batches are made of them.
+    pub data: DataSettings,
+    /// The concept vocabulary (the paper's concept bank): which concepts take part in the concept loss of `simzss`.
+    pub bank: BankSettings,
+    /// The frozen vision tower. With `objective.name = "clip"`, which has none, only `mean` and `std` are used.
+    pub vision: VisionSettings,
+    /// Size of the vision tower that `objective.name = "clip"` trains.
+    pub clip: ClipShape,
+    /// Size of the text tower, which is trained.
+    pub text: TextShape,
+    /// The losses.
+    pub objective: ObjectiveSettings,
+    /// AdamW and the learning rate schedule: linear warm-up, then cosine decay to 0.
+    pub optimizer: OptimizerSettings,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            out: PathBuf::new(),
+            seed: 0,
+            steps: 1000,
+            device: "auto".to_owned(),
+            precision: Precision::Auto,
+            threads: 0,
+            micro_batch: 0,
+            log_every: 10,
+            tensorboard: true,
+            peak_tflops: 0.0,
+            timeout: 1800,
+            checkpoint: CheckpointSettings::default(),
+            evaluation: EvaluationSettings::default(),
+            data: DataSettings::default(),
+            bank: BankSettings::default(),
+            vision: VisionSettings::default(),
+            clip: ClipShape::default(),
+            text: TextShape::default(),
+            objective: ObjectiveSettings::default(),
+            optimizer: OptimizerSettings::default(),
+        }
+    }
+}
+
+/// When checkpoints are written and which are kept.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
+#[serde(default, deny_unknown_fields)]
+pub struct CheckpointSettings {
+    /// Steps between two checkpoints; 0 = only one, at the end.
+    pub every: u64,
+    /// Minutes between two checkpoints; 0 = only one, at the end.
+    pub minutes: f64,
+    /// How many checkpoints to keep: the newest, and in addition the best one if checkpoints are evaluated. 0 = all.
+    pub keep: usize,
+    /// Folder or address, such as `s3://bucket/run`, that gets a copy of every checkpoint and of the other files that are
+    /// needed to use it. If a copy fails, a message is printed and the run continues. With `--resume` and no run in `out`,
+    /// the newest checkpoint is fetched from there.
+    pub copy_to: Option<PathBuf>,
+}
+
+/// Evaluation of every checkpoint during training.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationSettings {
+    /// Folder or address of the evaluation dataset; if not set, checkpoints are not evaluated.
+    pub data: Option<PathBuf>,
+    /// Name of a published dataset, such as `voc20`, or `folder`; see `trainer eval segmentation --help`.
+    pub dataset: String,
+    /// Use only the first N images; 0 = all.
+    pub limit: usize,
+}
+
+impl Default for EvaluationSettings {
+    fn default() -> Self {
+        Self { data: None, dataset: "folder".to_owned(), limit: 0 }
+    }
+}
+
+/// The training shards, and how batches are made of them.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataSettings {
+    /// Required. Training shards: folders, tar files, brace lists such as `coco/{00000..00295}.tar`, or addresses such as
+    /// `s3://bucket/coco/{00000..00295}.tar`.
+    pub shards: Vec<PathBuf>,
+    /// Mix several datasets: one weight per entry of `shards`; each entry then fills its share of every batch. Empty = all
+    /// entries are one dataset.
+    pub weights: Vec<f64>,
+    /// Where captions come from: `"text"` (the sample's .txt), or `{ json = { key = "captions", choice = "random" } }` (a
+    /// string or a list of strings in the sample's .json; `choice` is `first` or `random`).
+    pub captions: CaptionSource,
+    /// JPEG decoder: `exact` (Pillow's pixels before resizing) or `fast` (less exact, for images several times as large as
+    /// `size`).
+    pub decoding: Decoding,
+    /// Keep remote shards on a local disk: `{ folder = "DIR", limit = BYTES }`. If not set, only the bytes of the needed
+    /// samples are fetched.
+    pub cache: Option<Cache>,
+    /// Folder that `trainer cache` wrote: features of the frozen vision tower for these shards, used instead of the images.
+    /// Needs `crop = "centre"` and `flip = 0`.
+    pub features: Option<PathBuf>,
+    /// Samples per step, over all processes.
+    pub batch_size: usize,
+    /// Side of the square training images, in pixels; must be a multiple of the patch size.
+    pub size: u32,
+    /// `random` (torchvision's RandomResizedCrop) or `centre` (resize the short side to `size`, then crop the centre).
+    pub crop: CropKind,
+    /// For `crop = "random"`: minimum and maximum fraction of the image's area that the crop covers.
+    pub scale: [f32; 2],
+    /// Probability that an image is flipped horizontally.
+    pub flip: f32,
+    /// The dataset is read as this many parallel streams, and every batch takes the same number of samples from each. The
+    /// number in use is the greatest common divisor with `batch_size`; the number of processes must divide it.
+    pub streams: usize,
+    /// Samples of a stream that are shuffled together (the size of the shuffle buffer).
+    pub window: usize,
+    /// Maximum number of concept mentions per caption; further mentions are left out.
+    pub max_mentions: usize,
+    /// Maximum length of a mention in tokens; longer mentions are left out. With `bank.matching = "strict"` the whole noun phrase
+    /// counts, as in the authors' code.
+    pub max_mention_tokens: usize,
+    /// Threads that read and decode; 0 = one per core.
+    pub threads: usize,
+    /// Batches that are prepared in advance.
+    pub prefetch: usize,
+}
+
+impl Default for DataSettings {
+    fn default() -> Self {
+        Self {
+            shards: Vec::new(),
+            weights: Vec::new(),
+            captions: CaptionSource::default(),
+            decoding: Decoding::default(),
+            cache: None,
+            features: None,
+            batch_size: 512,
+            size: 224,
+            crop: CropKind::Random,
+            scale: [0.9, 1.0],
+            flip: 0.0,
+            streams: 64,
+            window: 4096,
+            max_mentions: 32,
+            max_mention_tokens: 15,
+            threads: 0,
+            prefetch: 2,
+        }
+    }
+}
+
+/// How the training image is cropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum CropKind {
+    /// Resize the short side to the image size, then crop the centre.
+    Centre,
+    /// Random resized crop.
+    #[default]
+    Random,
+}
+
+/// The concept vocabulary (the paper's concept bank).
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct BankSettings {
+    /// File or address with one concept per line. If not set, the vocabulary is every concept that the sidecars of the shards mention
+    /// at least `min_mentions` times.
+    pub names: Option<PathBuf>,
+    /// Without `names`: minimum number of mentions of a concept.
+    pub min_mentions: u64,
+    /// How a mention is matched with the vocabulary: `longest` (the longest run of its words that ends at the head noun and
+    /// is in the vocabulary: "leather couch" matches "couch") or `strict` (as the authors' code: the whole concept must be in
+    /// the vocabulary: "leather couch" does not match "couch", "two red couches" does).
+    pub matching: concepts::Matching,
+}
+
+impl Default for BankSettings {
+    fn default() -> Self {
+        Self { names: None, min_mentions: 1, matching: concepts::Matching::Longest }
+    }
+}
+
+/// The frozen vision tower.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct VisionSettings {
+    /// Required unless `objective.name = "clip"`. Weights file, PyTorch (.pth, .pt, .bin) or safetensors, with the state-dict
+    /// keys of DINOv2, timm, Hugging Face or the SimZSS release. Width, depth and patch size follow from the tensors.
+    pub weights: PathBuf,
+    /// Weights file of a DVT denoiser (from DVT or the SimZSS release), which is applied to the patch features. Leave it out
+    /// if the file of `weights` already contains a denoiser.
+    pub denoiser: Option<PathBuf>,
+    /// How the position embedding is resized to another image size: as in `dinov2`, `timm` or `huggingface`. If not set, as in
+    /// the library whose state-dict keys `weights` has: timm's for files of timm and SimZSS, DINOv2's for its own.
+    pub position: Option<PositionResize>,
+    /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. The default is ImageNet's, as
+    /// in DINOv2.
+    pub mean: [f64; 3],
+    /// Standard deviation per channel, by which the image is divided after that.
+    pub std: [f64; 3],
+}
+
+impl Default for VisionSettings {
+    fn default() -> Self {
+        Self {
+            weights: PathBuf::new(),
+            denoiser: None,
+            position: None,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        }
+    }
+}
+
+impl VisionSettings {
+    /// `mean` and `std`.
+    pub fn normalization(&self) -> Normalization {
+        Normalization { mean: self.mean, std: self.std }
+    }
+}
+
+impl Settings {
+    /// Rejects values that no run could use, before anything is read or written.
+    fn check(&self) -> Result<()> {
+        let refuse = |name: &str, problem: &str| {
+            Err(Error::Setting { name: name.to_owned(), problem: problem.to_owned() })
+        };
+        if self.out.as_os_str().is_empty() {
+            return refuse("out", "(run folder) is missing; add --set out=DIR");
+        }
+        if source::is_remote(&self.out) {
+            return refuse(
+                "out",
+                "(run folder) must be a folder on a local disk, where checkpoints are renamed and the folder is locked; to keep \
+                 a copy of the run in a store, add --set checkpoint.copy_to=ADDRESS",
+            );
+        }
+        if self.checkpoint.copy_to.as_ref().is_some_and(|target| target.starts_with("hf:")) {
+            return refuse("checkpoint.copy_to", "cannot be written: hf:// can be read only");
+        }
+        for (name, path) in [
+            ("data.features", self.data.features.as_deref()),
+            ("data.cache.folder", self.data.cache.as_ref().map(|cache| cache.folder.as_path())),
+        ] {
+            if path.is_some_and(source::is_remote) {
+                return refuse(
+                    name,
+                    "must be a folder on a local disk, because its files are read again and again",
+                );
+            }
+        }
+        if self.data.shards.is_empty() {
+            return refuse("data.shards", "(training shards) is missing; add --set data.shards=\"['DIR']\"");
+        }
+        let clip = self.objective.name == Objective::Clip;
+        if clip && self.data.features.is_some() {
+            return refuse(
+                "data.features",
+                "holds features of a frozen vision tower, but objective clip trains its vision tower; remove one of both",
+            );
+        }
+        if clip && (self.clip.width < 64 || self.clip.width % 64 != 0) {
+            return refuse("clip.width", "must be a multiple of 64");
+        }
+        if clip && (self.clip.patch < 1 || i64::from(self.data.size) % self.clip.patch != 0) {
+            return refuse("clip.patch", "must divide data.size");
+        }
+        if !clip && self.vision.weights.as_os_str().is_empty() {
+            return refuse(
+                "vision.weights",
+                "(weights of the frozen vision tower) is missing; add --set vision.weights=FILE (.pth, .pt, .bin or \
+                 .safetensors)",
+            );
+        }
+        if !self.data.weights.is_empty() && self.data.weights.len() != self.data.shards.len() {
+            return refuse("data.weights", "must have one weight per entry of data.shards");
+        }
+        for (name, value) in [
+            ("steps", self.steps),
+            ("data.batch_size", self.data.batch_size as u64),
+            ("log_every", self.log_every),
+        ] {
+            if value == 0 {
+                return refuse(name, "must be at least 1");
+            }
+        }
+        if self.text.heads < 1 || self.text.width % self.text.heads != 0 {
+            return refuse("text.heads", "must divide text.width");
+        }
+        if !(self.data.scale[0] > 0.0
+            && self.data.scale[0] <= self.data.scale[1]
+            && self.data.scale[1] <= 1.0)
+        {
+            return refuse(
+                "data.scale",
+                "must be two fractions of the area, minimum and maximum: 0 < minimum <= maximum <= 1",
+            );
+        }
+        if self.data.features.is_some() && (self.data.crop == CropKind::Random || self.data.flip > 0.0) {
+            return refuse(
+                "data.features",
+                "holds features of centre crops; add --set data.crop=centre --set data.flip=0",
+            );
+        }
+        Ok(())
+    }
+}
