@@ -22,6 +22,11 @@ pub fn canonical(raw: &str) -> String {
 /// As [`canonical`], into a buffer that is cleared first: avoids an allocation per caption.
 pub fn canonical_into(raw: &str, clean: &mut String) {
     clean.clear();
+    if is_clean(raw) {
+        clean.push_str(raw);
+        clean.make_ascii_lowercase();
+        return;
+    }
     if is_plain(raw) {
         ascii_into(raw.as_bytes(), clean);
         return;
@@ -43,11 +48,21 @@ pub fn canonical_into(raw: &str, clean: &mut String) {
     *clean = clean.to_lowercase();
 }
 
-/// Whether text is ASCII without references and control characters, as most captions are: nothing to repair.
-fn is_plain(text: &str) -> bool {
-    let plain = |byte: &u8| matches!(byte, b' '..=b'%' | b'\''..=b'~' | b'\t' | b'\n' | b'\x0c' | b'\r');
+/// Whether text is canonical but for capital letters, as most captions are: visible ASCII characters, no references, and
+/// single spaces between words.
+fn is_clean(text: &str) -> bool {
     // Without an early end, so that the compiler compares many bytes at once.
-    text.bytes().filter(plain).count() == text.len()
+    let other = |byte: u8| u8::from(matches!(byte, ..b' ' | b'&' | 0x7f..));
+    text.bytes().fold(0, |others, byte| others | other(byte)) == 0
+        && !text.starts_with(' ')
+        && !text.ends_with(' ')
+        && !text.contains("  ")
+}
+
+/// Whether text is ASCII without references and control characters: nothing to repair.
+fn is_plain(text: &str) -> bool {
+    let plain = |byte: u8| matches!(byte, b' '..=b'%' | b'\''..=b'~' | b'\t' | b'\n' | b'\x0c' | b'\r');
+    text.bytes().all(plain)
 }
 
 /// Collapses the whitespace of pure ASCII text and makes it lower case, byte by byte.

@@ -55,6 +55,20 @@ enum Role {
 }
 
 fn role(tag: Tag) -> Role {
+    // Read from a table: a jump for each tag would be hard to predict.
+    const ROLES: [Role; Tag::COUNT] = {
+        let mut roles = [Role::Outside; Tag::COUNT];
+        let mut number = 0;
+        while number < Tag::COUNT {
+            roles[number] = role_of(Tag(number as u8));
+            number += 1;
+        }
+        roles
+    };
+    ROLES.get(usize::from(tag.0)).copied().unwrap_or(Role::Outside)
+}
+
+const fn role_of(tag: Tag) -> Role {
     match tag {
         Tag::DT | Tag::PDT | Tag::PRPS | Tag::WPS => Role::Determiner,
         Tag::CD | Tag::DOLLAR | Tag::HASH => Role::Number,

@@ -52,6 +52,8 @@ const SUFFIXES: &[(&str, &str)] = &[
 #[derive(Debug)]
 pub(crate) struct Lemmatiser {
     irregular: HashMap<&'static str, &'static str>,
+    /// The keys of `irregular`: a faster search, which most words end.
+    plurals: WordSet,
     nouns: WordSet,
 }
 
@@ -63,16 +65,20 @@ impl Lemmatiser {
         });
         let mut irregular: HashMap<_, _> = pairs.collect();
         irregular.extend(OVERRIDES.iter().copied());
-        Self { irregular, nouns: WordSet::new(NOUNS.lines()) }
+        let plurals = WordSet::new(irregular.keys().copied());
+        Self { irregular, plurals, nouns: WordSet::new(NOUNS.lines()) }
     }
 
     /// The lemma of a noun with this part-of-speech tag.
     pub(crate) fn lemma<'a>(&self, word: &'a str, tag: Tag) -> Cow<'a, str> {
-        if let Some(singular) = self.irregular.get(word) {
+        let hash = WordSet::hash(word);
+        if self.plurals.contains(hash)
+            && let Some(singular) = self.irregular.get(word)
+        {
             return Cow::Borrowed(singular);
         }
         let plural = tag == Tag::NNS || tag == Tag::NNPS;
-        if !word.ends_with('s') && !word.ends_with("men") || !plural && self.nouns.contains(word) {
+        if !word.ends_with('s') && !word.ends_with("men") || !plural && self.nouns.contains(hash) {
             return Cow::Borrowed(word);
         }
         // Only the last part of a hyphenated word such as "double-deckers" is looked up.
@@ -83,12 +89,16 @@ impl Lemmatiser {
                 "" => Cow::Borrowed(stem),
                 singular => Cow::Owned(format!("{stem}{singular}")),
             };
-            if self.nouns.contains(&candidate[part..]) {
+            if self.nouns.contains(WordSet::hash(&candidate[part..])) {
                 return candidate;
             }
         }
         // Left: an unknown plural ("selfies"), or a noun without a singular ("scissors").
-        if plural && !self.nouns.contains(&word[part..]) { regular(word) } else { Cow::Borrowed(word) }
+        if plural && !self.nouns.contains(WordSet::hash(&word[part..])) {
+            regular(word)
+        } else {
+            Cow::Borrowed(word)
+        }
     }
 }
 
@@ -130,8 +140,8 @@ impl WordSet {
         Form::bare(word).word.max(1)
     }
 
-    fn contains(&self, word: &str) -> bool {
-        let hash = Self::hash(word);
+    /// Whether the word with this hash is in the set.
+    fn contains(&self, hash: u32) -> bool {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         while self.slots[at] != 0 {

@@ -113,10 +113,33 @@ fn clitic_end(text: &str, at: usize) -> usize {
         .map_or(at, |(end, _)| end)
 }
 
+/// The end of the letters from a to z that start at `at`, eight at a time.
+fn letters_end(bytes: &[u8], mut at: usize) -> usize {
+    const fn eight(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    while let Some(next) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+        let next = u64::from_le_bytes(*next);
+        // The sums set a byte's highest bit from a on, and from after z on; no sum exceeds its byte.
+        let low = next & eight(0x7f);
+        let letters = (low + eight(0x80 - b'a')) & !(low + eight(0x7f - b'z')) & !next;
+        let others = !letters & eight(0x80);
+        if others != 0 {
+            return at + others.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    at + bytes[at..].iter().take_while(|byte| byte.is_ascii_lowercase()).count()
+}
+
 fn word_end(text: &str, start: usize) -> usize {
     let bytes = text.as_bytes();
     let mut at = start;
-    while at < bytes.len() {
+    loop {
+        at = letters_end(bytes, at);
+        if at == bytes.len() {
+            break;
+        }
         if bytes[at].is_ascii_alphanumeric() || (bytes[at] >= b' ' && in_word(text, at)) {
             at += char_len(bytes[at]);
             continue;
@@ -214,6 +237,18 @@ mod tests {
         let mut words = Vec::new();
         split(text, &mut words);
         words.into_iter().map(|word| word.of(text)).collect()
+    }
+
+    #[test]
+    fn letters_end_at_the_first_other_byte() {
+        for other in (0..=0xff).filter(|byte: &u8| !byte.is_ascii_lowercase()) {
+            for length in 0..20 {
+                let mut bytes = vec![b'a' + length as u8; 24];
+                bytes[length..].fill(other);
+                assert_eq!(letters_end(&bytes, 0), length);
+                assert_eq!(letters_end(&bytes[..length], length / 2), length);
+            }
+        }
     }
 
     #[test]

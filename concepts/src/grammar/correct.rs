@@ -12,6 +12,7 @@ use crate::words::Word;
 
 /// Corrects the tags of a text, from left to right.
 pub(super) fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
+    let hyphens = text.as_bytes().contains(&b'-');
     for at in 0..tags.len() {
         let mut place = Place { text, words, tags, at };
         if place.may_be_special() && place.special() {
@@ -30,7 +31,9 @@ pub(super) fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
             Tag::PRPS if place.tags.get(at + 1) == Some(&Tag::DT) => place.set(Tag::PRP),
             _ => {}
         }
-        place.hyphenated();
+        if hyphens {
+            place.hyphenated();
+        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) struct Entry {
     pub(crate) certain: bool,
     /// Number of its set of tags; 0 for an unknown word.
     pub(crate) class: u16,
-    /// Rank among the frequent words; [`Entry::RARE`] for other words.
+    /// Rank among the frequent words, from 1 on, 0 for the edge of the text; [`Entry::RARE`] for other words.
     pub(crate) rank: u16,
 }
 
@@ -46,8 +46,8 @@ impl Lexicon {
             slots[at] = (hash, entry);
         }
         let mut lexicon = Self { slots, frequent };
-        for rank in 0..lexicon.frequent.len() {
-            let at = lexicon.slot(Form::bare(&lexicon.frequent[rank]).word);
+        for rank in 1..=lexicon.frequent.len() {
+            let at = lexicon.slot(Form::bare(&lexicon.frequent[rank - 1]).word);
             lexicon.slots[at].1.rank = rank as u16;
         }
         lexicon
@@ -73,6 +73,11 @@ impl Lexicon {
     /// The most frequent words whose tag depends on the context, in descending order of frequency.
     pub(crate) fn frequent(&self) -> &[String] {
         &self.frequent
+    }
+
+    /// The highest number of a class.
+    pub(crate) fn highest_class(&self) -> u16 {
+        self.slots.iter().map(|(_, entry)| entry.class).max().unwrap_or_default()
     }
 
     pub(crate) fn write(&self, out: &mut ModelWriter) {

@@ -63,6 +63,9 @@ impl Tag {
 
     /// The tag of a mark that does not depend on context; `None` for words, and for marks whose tag depends on it.
     pub(crate) fn of_mark(mark: &str) -> Option<Self> {
+        if mark.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+            return None;
+        }
         Some(match mark.chars().next()? {
             '.' | '!' | '?' | '…' => Self::STOP,
             ',' => Self::COMMA,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::tagger::perceptron::{MAX_WEIGHT, Perceptron, SparseRows, best};
+use crate::tagger::perceptron::{MAX_WEIGHT, Perceptron, SparseRows};
 use crate::tagger::{FEATURES, Form, Lexicon, LexiconBuilder, LexiconOptions, Tag, all_features};
 
 use super::Sentence;
@@ -37,7 +37,7 @@ struct Row {
     updates: u32,
 }
 
-/// The words stored by name are 19 in 20 of the words in captions, and their precomputed sums take 3 MB.
+/// The words stored by name are 19 in 20 of the words in captions, and their rows take 5 MB.
 const LEXICON: LexiconOptions = LexiconOptions { class_ratio: 20, rare: 0, frequent: 8192 };
 /// Weights are stored in units of 1 / `SCALE` of an update; a finer resolution changes no decision.
 const SCALE: f64 = 64.0;
@@ -121,6 +121,12 @@ fn run(
         report(epoch, wrong as f64 / words.max(1) as f64);
     }
     add(&rows, &index, now, options.min_updates, sums);
+}
+
+/// The tag with the highest score; if several have it, the one with the lowest number.
+fn best(scores: &[i32; Tag::COUNT]) -> Tag {
+    let highest = scores.iter().copied().max().unwrap_or_default();
+    Tag(scores.iter().position(|score| *score == highest).unwrap_or_default() as u8)
 }
 
 fn update(
