@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::files::io_message;
+use disk::files::io_message;
 
 /// SHA-256 of the data of nlprule 0.6.4; also in `tools/nlprule-data.sh`.
 pub(super) const SHA256: &str = "e2b51e506aede495268ee05dee0b97956e768107f5bb5891585144a5ff2fd773";
