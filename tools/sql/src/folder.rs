@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use concepts::statistics::{CONCEPTS, PAIRS, TOTALS, Totals};
 use datafusion::catalog::streaming::StreamingTable;
-use datafusion::datastorage::TableProvider;
+use datafusion::datasource::TableProvider;
 use loader::shards::{incomplete, list, sidecar_path, stem, table_path};
 use program::UsageError;
 use storage::Location;
