@@ -12,9 +12,9 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use concepts::files::io_message;
 use concepts::sidecar::{Cut, Parts, Table, Writer};
 use concepts::{Extractor, Mention, TaggerDescription, TaggerKind, canonical};
+use disk::files::io_message;
 
 /// One mention in this many is a new compound.
 const NEW: u64 = 20;

@@ -14,9 +14,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use concepts::files::io_message;
 use concepts::training::{self, BrillOptions, PerceptronOptions, Sentence};
-use concepts::{TaggerKind, files, tagger};
+use concepts::{TaggerKind, tagger};
+use disk::files::io_message;
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -78,7 +78,7 @@ fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Res
         }
     };
     eprintln!("{out}: {} bytes", bytes.len());
-    files::write_atomic(Path::new(out), &bytes).map_err(|e| io_message(Path::new(out), "write", &e))
+    disk::files::write_atomic(Path::new(out), &bytes).map_err(|e| io_message(Path::new(out), "write", &e))
 }
 
 /// The sentences of all files, repeated as often as the number after each file says.

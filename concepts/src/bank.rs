@@ -9,9 +9,9 @@ use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::foreign_files::without_byte_order_mark;
 use crate::sidecar::MentionRow;
 use crate::{Error, canonical};
+use disk::foreign_files::without_byte_order_mark;
 
 /// How a mention is matched to a name of the [`Bank`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]

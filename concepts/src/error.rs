@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
-    #[error("{}", crate::files::io_message(path, doing, source))]
+    #[error("{}", disk::files::io_message(path, doing, source))]
     Io {
         /// The file or folder.
         path: PathBuf,

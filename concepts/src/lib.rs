@@ -26,8 +26,6 @@ pub mod checksums;
 mod entities;
 mod error;
 mod extractor;
-pub mod files;
-pub mod foreign_files;
 mod grammar;
 mod lemma;
 mod repair;

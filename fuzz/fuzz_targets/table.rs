@@ -36,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         boxes,
         splits: given(7, "test").into_iter().collect(),
     };
-    let path = scratch::file(name, bytes);
+    let path = scratch::file(name, bytes).into();
     let Ok(mut rows) = open(&path, format, &wanted) else { return };
     assert_eq!(rows.extra().len(), wanted.extra.len());
     let mut count = 0;

@@ -5,14 +5,14 @@
 mod scratch;
 
 use libfuzzer_sys::fuzz_target;
-use loader::tar::{Archive, captions};
+use loader::shards::tar::{Archive, captions};
 
 fuzz_target!(|bytes: &[u8]| {
     let path = scratch::file("t.tar", bytes);
     // Opening reads no byte of the file, and the file was written just before.
-    let archive = Archive::open(&path).expect("the file is there");
+    let archive = Archive::open(path.as_path()).expect("the file is there");
     let mut found = Vec::new();
-    let walked = captions(&path, |key, caption| -> Result<(), loader::Error> {
+    let walked = captions(path.as_path(), |key, caption| -> Result<(), loader::Error> {
         found.push((key.to_owned(), caption.map(<[u8]>::to_vec)));
         Ok(())
     });

@@ -6,9 +6,9 @@ mod network;
 mod output;
 mod tagging;
 
-use std::path::PathBuf;
-
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use program::location;
+use storage::Location;
 
 pub(crate) use self::columns::Columns;
 pub(crate) use self::images::ImageOptions;
@@ -95,7 +95,8 @@ pub(crate) enum Command {
 pub(crate) struct Download {
     /// Table of URLs and captions: parquet, csv, tsv, json, jsonl or txt (also .gz and .zst), or a folder of such files,
     /// on disk or at an https://, s3://, gs://, az:// or hf:// address.
-    pub(crate) input: PathBuf,
+    #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) input: Location,
     #[command(flatten, next_help_heading = "Input columns")]
     pub(crate) columns: Columns,
     /// Column of URLs [default: url, image_url or image_urls, in upper or lower case]
@@ -114,10 +115,11 @@ pub(crate) struct Shard {
     /// COCO captions file (.json), Karpathy's split file for COCO or Flickr30k (.json), or a csv, tsv, json, jsonl or parquet
     /// table of image files and captions, or a folder of images, each with its caption in a .txt file of the same name; on disk
     /// or at an address such as s3://bucket/photos. An image with several captions becomes one sample per caption.
-    pub(crate) input: PathBuf,
+    #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) input: Location,
     /// Folder or address of the images that a table lists.
-    #[arg(long, value_name = "FOLDER")]
-    pub(crate) images: Option<PathBuf>,
+    #[arg(long, value_name = "FOLDER", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) images: Option<Location>,
     #[command(flatten, next_help_heading = "Input columns")]
     pub(crate) columns: Columns,
     /// Column of image files [default: file, file_name, filename, image, image_path, filepath or path]
@@ -138,7 +140,8 @@ pub(crate) struct Shard {
 #[derive(Args)]
 pub(crate) struct Retry {
     /// Folder of shards that `ingest download` made.
-    pub(crate) folder: PathBuf,
+    #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) folder: Location,
     /// Retry only failures whose error_message contains one of these texts, for example "timed out" or "HTTP Error 503"
     /// [default: temporary failures only: timeouts, DNS, refused or broken connections, TLS, skipped hosts, HTTP 408, 425,
     /// 429, 500, 502-504 and 520-524]
@@ -153,7 +156,8 @@ pub(crate) struct Retry {
 #[derive(Args)]
 pub(crate) struct Verify {
     /// Folder of shards, or of the sidecars that `ingest tag --table` wrote, on disk or in an object store.
-    pub(crate) folder: PathBuf,
+    #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) folder: Location,
     /// Do not read the images: they are not decoded, and the checksums of the tars are not compared.
     #[arg(long)]
     pub(crate) quick: bool,

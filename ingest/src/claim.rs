@@ -10,16 +10,16 @@ use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use concepts::files::TEMPORARY;
 use crossbeam::channel::{self, RecvTimeoutError, Sender};
-use loader::source::{self, Version};
+use disk::files::TEMPORARY;
+use storage::{Location, Version};
 
 use crate::error::Error;
 
@@ -30,7 +30,7 @@ const LEASE: Duration = Duration::from_mins(1);
 
 /// Makes claims in one folder.
 pub(crate) struct Claims {
-    folder: PathBuf,
+    folder: Location,
     /// Claims of others in an object store: their contents, and since when they have not changed.
     others: HashMap<String, (Bytes, Instant)>,
 }
@@ -49,7 +49,7 @@ enum Kind {
 }
 
 impl Claims {
-    pub(crate) fn new(folder: &Path) -> Self {
+    pub(crate) fn new(folder: &Location) -> Self {
         Self { folder: folder.to_owned(), others: HashMap::new() }
     }
 
@@ -61,15 +61,17 @@ impl Claims {
     /// Claims `name`, usually a shard; None if another process has claimed it.
     pub(crate) fn take(&mut self, name: &str) -> Result<Option<Claim>, Error> {
         let path = self.folder.join(format!("{TEMPORARY}claim-{name}"));
-        let taken = if source::is_remote(&path) { self.lease(name, path)? } else { lock(path)?.map(Claim) };
-        Ok(taken)
+        match path {
+            Location::Local(path) => Ok(lock(path)?.map(Claim)),
+            Location::Remote(_) => self.lease(name, path),
+        }
     }
 
-    fn lease(&mut self, name: &str, path: PathBuf) -> Result<Option<Claim>, Error> {
+    fn lease(&mut self, name: &str, path: Location) -> Result<Option<Claim>, Error> {
         let token = format!("{:016x}", RandomState::new().hash_one(name));
-        let first = |version: Option<&Version>| source::write_if(&path, content(&token, 0), version);
+        let first = |version: Option<&Version>| storage::write_if(&path, content(&token, 0), version);
         let mut written = match first(None) {
-            Err(error) if source::is_unsupported(&error) => {
+            Err(error) if storage::is_unsupported(&error) => {
                 warn(&path, "its server has no conditional writes");
                 return Ok(Some(Claim(Kind::Unavailable)));
             }
@@ -77,7 +79,7 @@ impl Claims {
         };
         if written.is_none() {
             // Its holder may remove it at this moment; the next attempt will succeed.
-            let Some((now, version)) = source::read_version(&path)? else { return Ok(None) };
+            let Some((now, version)) = storage::read_version(&path)? else { return Ok(None) };
             if now == content(&token, 0) {
                 // The store repeated the request after it had succeeded.
                 written = Some(version);
@@ -135,7 +137,7 @@ fn lock(path: PathBuf) -> Result<Option<Kind>, Error> {
             Err(TryLockError::Error(error)) => {
                 let _ = fs::remove_file(&path);
                 if is_unavailable(&error) {
-                    warn(&path, "its file system has no locks");
+                    warn(&path.into(), "its file system has no locks");
                     return Ok(Some(Kind::Unavailable));
                 }
                 return Err(Error::file("lock", &path)(error));
@@ -155,10 +157,10 @@ fn is_unavailable(error: &io::Error) -> bool {
 }
 
 /// Says once that processes cannot share the dataset.
-fn warn(path: &Path, why: &str) {
+fn warn(path: &Location, why: &str) {
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.swap(true, Ordering::Relaxed) {
-        let folder = path.parent().unwrap_or(path).display();
+        let folder = path.parent().unwrap_or_else(|| path.clone());
         eprintln!(
             "warning: {folder}: {why}, so several processes cannot share shards here: start no second one, or give each \
              its own --index of --count"
@@ -179,14 +181,14 @@ struct Lease {
 }
 
 struct Held {
-    path: PathBuf,
+    path: Location,
     token: String,
     /// The last version that this process wrote and the number of renewals; None after another process took over.
     state: Mutex<Option<(Version, u64)>>,
 }
 
 impl Lease {
-    fn start(path: PathBuf, token: String, version: Version) -> Result<Self, Error> {
+    fn start(path: Location, token: String, version: Version) -> Result<Self, Error> {
         let held = Arc::new(Held { path, token, state: Mutex::new(Some((version, 0))) });
         let (stop, stopped) = channel::bounded(0);
         let renewed = Arc::clone(&held);
@@ -219,8 +221,8 @@ impl Held {
         };
         let Some((version, renewals)) = &*state else { return Err(lost()) };
         let next = renewals + 1;
-        let mut written = match source::write_if(&self.path, content(&self.token, next), Some(version)) {
-            Err(error) if source::is_unsupported(&error) => {
+        let mut written = match storage::write_if(&self.path, content(&self.token, next), Some(version)) {
+            Err(error) if storage::is_unsupported(&error) => {
                 warn(&self.path, "its objects have no versions");
                 return Ok(());
             }
@@ -228,7 +230,7 @@ impl Held {
         };
         if written.is_none() {
             // The store may have repeated the request after it had succeeded.
-            let now = source::read_version(&self.path)?;
+            let now = storage::read_version(&self.path)?;
             written = now.filter(|(now, _)| *now == content(&self.token, next)).map(|(_, version)| version);
         }
         *state = written.map(|version| (version, next));
@@ -244,7 +246,7 @@ impl Drop for Lease {
         }
         if self.held.state.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             // Otherwise others have to wait until the claim has not changed for a while.
-            let _ = source::remove(&self.held.path);
+            let _ = storage::remove(&self.held.path);
         }
     }
 }
@@ -256,7 +258,7 @@ mod tests {
     #[test]
     fn one_process_has_a_claim_until_it_drops_it() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut ours, mut theirs) = (Claims::new(folder.path()), Claims::new(folder.path()));
+        let (mut ours, mut theirs) = (Claims::new(&folder.path().into()), Claims::new(&folder.path().into()));
         let claim = ours.take("00000").unwrap().unwrap();
         assert!(theirs.take("00000").unwrap().is_none());
         assert!(theirs.take("00001").unwrap().is_some());
@@ -269,7 +271,7 @@ mod tests {
     fn a_claim_without_a_holder_is_taken_and_a_link_is_not_followed() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join(".tmp-claim-00000"), "").unwrap();
-        let mut claims = Claims::new(folder.path());
+        let mut claims = Claims::new(&folder.path().into());
         assert!(claims.take("00000").unwrap().is_some());
         let victim = folder.path().join("victim");
         std::os::unix::fs::symlink(&victim, folder.path().join(".tmp-claim-00001")).unwrap();
@@ -285,7 +287,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    let mut claims = Claims::new(folder.path());
+                    let mut claims = Claims::new(&folder.path().into());
                     for _ in 0..500 {
                         if let Some(_claim) = claims.take("00000").unwrap() {
                             assert!(!inside.swap(true, Ordering::SeqCst), "two holders");

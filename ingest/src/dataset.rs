@@ -3,17 +3,17 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use concepts::files::TEMPORARY;
-use concepts::foreign_files::is_apple_double;
-use loader::shard::SUFFIXES;
-use loader::source;
+use disk::files::TEMPORARY;
+use disk::foreign_files::is_apple_double;
+use loader::shards::SUFFIXES;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use storage::Location;
 
 use crate::error::Error;
 use crate::image;
@@ -43,7 +43,7 @@ struct Manifest {
 #[derive(Debug, Clone)]
 pub struct Dataset {
     /// Folder of the shards.
-    pub folder: PathBuf,
+    pub folder: Location,
     /// Maximum number of rows per shard.
     pub shard_size: u32,
     /// Whether tars are compressed (`.tar.zst`).
@@ -66,9 +66,7 @@ impl Dataset {
     /// [`Error::OtherDataset`] if the folder holds shards of another input, other settings or another program.
     pub fn claim(&self, made_from: &Value) -> Result<(), Error> {
         let folder = &self.folder;
-        if !source::is_remote(folder) {
-            fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
-        }
+        storage::create_folder(folder)?;
         let path = folder.join(MANIFEST);
         let manifest = serde_json::to_value(self.manifest(made_from))
             .map_err(|error| Error::input(&path, error.to_string()))?;
@@ -87,15 +85,17 @@ impl Dataset {
                 let difference = format!("it has {shard}, but no {MANIFEST}");
                 return Err(Error::OtherDataset { folder: folder.clone(), difference });
             }
-            source::write_new(&path, format!("{manifest:#}\n").into_bytes())?;
+            storage::write_new(&path, format!("{manifest:#}\n").into_bytes())?;
         }
     }
 
     /// Undoes [`Dataset::claim`] if no shard was made.
     pub(crate) fn abandon(&self) {
-        let _ = source::remove(&self.folder.join(MANIFEST));
+        let _ = storage::remove(self.folder.join(MANIFEST));
         // Fails if the folder is not empty, which is intended.
-        let _ = fs::remove_dir(&self.folder);
+        if let Location::Local(folder) = &self.folder {
+            let _ = fs::remove_dir(folder);
+        }
     }
 
     /// Removes this part's shards, for example because none of them has an image. The statistics go first, so that no shard
@@ -103,7 +103,7 @@ impl Dataset {
     pub fn discard(&self) -> Result<(), Error> {
         for shard in self.finished_shards()?.into_iter().filter(|&shard| self.part.owns(shard)) {
             for path in [self.stats(shard), self.tar(shard), self.table(shard), self.sums(shard)] {
-                source::remove(&path)?;
+                storage::remove(&path)?;
             }
         }
         if self.part == Part::ALL {
@@ -124,7 +124,7 @@ impl Dataset {
 
     /// Opens the dataset in an existing folder.
     pub fn load(
-        folder: &Path,
+        folder: &Location,
         part: Part,
         threads: usize,
         metrics: Option<SocketAddr>,
@@ -159,23 +159,23 @@ impl Dataset {
     }
 
     /// The shard's tar.
-    pub fn tar(&self, shard: u32) -> PathBuf {
+    pub fn tar(&self, shard: u32) -> Location {
         let extension = if self.compress { "tar.zst" } else { "tar" };
         self.folder.join(format!("{}.{extension}", Self::name(shard)))
     }
 
     /// The shard's table.
-    pub fn table(&self, shard: u32) -> PathBuf {
+    pub fn table(&self, shard: u32) -> Location {
         self.folder.join(format!("{}.parquet", Self::name(shard)))
     }
 
     /// The checksums of the shard's files.
-    pub fn sums(&self, shard: u32) -> PathBuf {
+    pub fn sums(&self, shard: u32) -> Location {
         self.folder.join(format!("{}.sha256", Self::name(shard)))
     }
 
     /// The shard's statistics. The shard is complete if they exist.
-    pub fn stats(&self, shard: u32) -> PathBuf {
+    pub fn stats(&self, shard: u32) -> Location {
         self.folder.join(format!("{}_stats.json", Self::name(shard)))
     }
 
@@ -192,11 +192,9 @@ impl Dataset {
     /// Numbers of the complete shards, in order.
     pub(crate) fn finished_shards(&self) -> Result<Vec<u32>, Error> {
         let mut shards = Vec::new();
-        for path in source::list(&self.folder)? {
-            let name = path.file_name().unwrap_or_default();
-            shards.extend(
-                name.to_string_lossy().strip_suffix("_stats.json").and_then(|stem| stem.parse::<u32>().ok()),
-            );
+        for path in storage::list(&self.folder)? {
+            let name = path.file_name();
+            shards.extend(name.strip_suffix("_stats.json").and_then(|stem| stem.parse::<u32>().ok()));
         }
         shards.sort_unstable();
         Ok(shards)
@@ -212,17 +210,17 @@ impl Dataset {
 
 /// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
 /// terabytes, and its path may differ between machines.)
-pub fn describe(path: &Path) -> Result<Value, Error> {
+pub fn describe(path: &Location) -> Result<Value, Error> {
     const END: u64 = 64 << 10;
     let (ends, bytes) = rows::ends(path, END)?;
     let hash = image::hexadecimal(&Sha256::digest(&ends)[..8]);
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = path.file_name();
     Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }
 
 /// The contents of a file; None if it does not exist.
-fn found(path: &Path) -> Result<Option<Bytes>, Error> {
-    match source::read(path) {
+fn found(path: &Location) -> Result<Option<Bytes>, Error> {
+    match storage::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error.into()),
@@ -230,17 +228,17 @@ fn found(path: &Path) -> Result<Option<Bytes>, Error> {
 }
 
 /// Whether the file does not exist (rather than being unreadable).
-pub(crate) fn is_missing(error: &loader::Error) -> bool {
-    matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+pub(crate) fn is_missing(error: &storage::Error) -> bool {
+    matches!(error, storage::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The first shard file of a folder, if it has any.
-fn first_shard(folder: &Path) -> Result<Option<String>, Error> {
+fn first_shard(folder: &Location) -> Result<Option<String>, Error> {
     let mut shards = Vec::new();
-    for path in source::list(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for path in storage::list(folder)? {
+        let name = path.file_name().into_owned();
         let is_shard = SUFFIXES.iter().any(|end| name.ends_with(end)) || name.ends_with("_stats.json");
-        if is_shard && !name.starts_with(TEMPORARY) && !is_apple_double(&path) {
+        if is_shard && !name.starts_with(TEMPORARY) && !is_apple_double(Path::new(&name)) {
             shards.push(name);
         }
     }
@@ -280,7 +278,7 @@ mod tests {
 
     fn dataset(shard_size: u32) -> Dataset {
         Dataset {
-            folder: PathBuf::from("out"),
+            folder: Location::from("out"),
             shard_size,
             compress: false,
             part: Part::ALL,

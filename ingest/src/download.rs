@@ -180,7 +180,7 @@ impl Downloader {
         let plan = Plan { what: "downloading", total, queue: None, watch, idle: &|| self.network.is_idle() };
         let work = Work::Inputs(&|| input.open());
         let totals = pipeline::run(dataset, &plan, work, &mut |task, workers| self.submit(task, workers))?;
-        totals.require_rows(input.path(), dataset)
+        totals.require_rows(&input.path(), dataset)
     }
 
     /// A permit to start a row; blocks while too many rows are started.
@@ -192,7 +192,7 @@ impl Downloader {
         self.runtime.block_on(async {
             loop {
                 if workers.stopped() {
-                    return Err(Error::Interrupted);
+                    return Err(Error::interrupted());
                 }
                 // The semaphore is never closed.
                 if let Ok(Ok(permit)) = timeout(POLL_INTERVAL, Arc::clone(started).acquire_owned()).await {

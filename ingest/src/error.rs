@@ -2,7 +2,7 @@
 //! [`Problem`](crate::sample::Problem) in the sample's row of the table.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use storage::{Interrupted, Location};
 
 /// What stops a run, with the file or option it concerns.
 #[derive(Debug, thiserror::Error)]
@@ -14,23 +14,23 @@ pub enum Error {
         /// "read", "write", "create".
         action: &'static str,
         /// Which file.
-        path: PathBuf,
+        path: Location,
         /// The reason given by the operating system.
         source: io::Error,
     },
     /// The contents of an input are not what they should be.
-    #[error("{}: {problem}", path.display())]
+    #[error("{path}: {problem}")]
     Input {
         /// Which file.
-        path: PathBuf,
+        path: Location,
         /// What is wrong and what to do.
         problem: String,
     },
     /// A table has no such column, and the command line names it or should.
-    #[error("{} has no {wanted}; its columns are {}: {fix}", path.display(), columns.join(", "))]
+    #[error("{path} has no {wanted}; its columns are {}: {fix}", columns.join(", "))]
     Column {
         /// Which file.
-        path: PathBuf,
+        path: Location,
         /// "column of URLs", "column \"alt\"".
         wanted: String,
         /// The columns that the table has.
@@ -39,20 +39,20 @@ pub enum Error {
         fix: String,
     },
     /// The output folder holds shards of another input or other options.
-    #[error("{} already holds another dataset ({difference}): choose another folder for --out", folder.display())]
+    #[error("{folder} already holds another dataset ({difference}): choose another folder for --out")]
     OtherDataset {
         /// The output folder.
-        folder: PathBuf,
+        folder: Location,
         /// What differs.
         difference: String,
     },
     /// A Parquet table cannot be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {path}: {source}")]
     Parquet {
         /// "read", "write".
         action: &'static str,
         /// Which file.
-        path: PathBuf,
+        path: Location,
         /// The reason given by the parquet crate.
         source: parquet::errors::ParquetError,
     },
@@ -68,21 +68,24 @@ pub enum Error {
     )]
     Bug(&'static str),
     /// Ctrl-C or another signal.
-    #[error("interrupted; complete shards are kept, run the same command again to resume")]
-    Interrupted,
+    #[error("{0}")]
+    Interrupted(#[from] Interrupted),
     /// Captions or sidecars.
     #[error(transparent)]
     Concepts(#[from] concepts::Error),
     /// Reading shards.
     #[error(transparent)]
     Loader(#[from] loader::Error),
+    /// Reading or writing files that may be remote.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
 }
 
-fn file_message(action: &str, path: &Path, source: &io::Error) -> String {
+fn file_message(action: &str, path: &Location, source: &io::Error) -> String {
     if action == "read" && source.kind() == io::ErrorKind::NotFound {
-        return format!("{} does not exist", path.display());
+        return format!("{path} does not exist");
     }
-    format!("cannot {action} {}: {source}", path.display())
+    format!("cannot {action} {path}: {source}")
 }
 
 impl Error {
@@ -92,21 +95,26 @@ impl Error {
     }
 
     /// `map_err(Error::file("read", path))`.
-    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
+    pub(crate) fn file(action: &'static str, path: impl Into<Location>) -> impl FnOnce(io::Error) -> Self {
+        let path = path.into();
         move |source| Self::File { action, path, source }
     }
 
     /// `map_err(Error::parquet("write", path))`.
-    pub(crate) fn parquet<E>(action: &'static str, path: &Path) -> impl FnOnce(E) -> Self
+    pub(crate) fn parquet<E>(action: &'static str, path: impl Into<Location>) -> impl FnOnce(E) -> Self
     where
         E: Into<parquet::errors::ParquetError>,
     {
-        let path = path.to_owned();
+        let path = path.into();
         move |source| Self::Parquet { action, path, source: source.into() }
     }
 
-    pub(crate) fn input(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Input { path: path.to_owned(), problem: problem.into() }
+    pub(crate) fn input(path: impl Into<Location>, problem: impl Into<String>) -> Self {
+        Self::Input { path: path.into(), problem: problem.into() }
+    }
+
+    /// Ctrl-C or another signal.
+    pub(crate) fn interrupted() -> Self {
+        Interrupted("complete shards are kept, run the same command again to resume".to_owned()).into()
     }
 }

@@ -1,10 +1,9 @@
 //! The input of a run: tables, or a folder of images. All files are checked before the first sample is processed, then
 //! opened one after another.
 
-use std::path::{Path, PathBuf};
-
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use storage::Location;
 
 use crate::dataset::describe;
 use crate::error::Error;
@@ -18,14 +17,14 @@ pub enum Input {
     /// Tables of one format, in order; each starts a new shard.
     Tables {
         /// The files and their formats.
-        files: Vec<(PathBuf, Format)>,
+        files: Vec<(Location, Format)>,
         /// Which columns are needed.
         wanted: Wanted,
     },
     /// A folder of images, each with its caption in a `.txt` file of the same name.
     Pairs {
         /// The folder; its subfolders are included.
-        folder: PathBuf,
+        folder: Location,
         /// Whether the captions are read. Without them the samples have none.
         captioned: bool,
     },
@@ -41,7 +40,7 @@ pub(crate) struct Inspection {
 
 impl Input {
     /// A table, or a folder of tables.
-    pub fn tables(path: &Path, format: Option<Format>, wanted: Wanted) -> Result<Self, Error> {
+    pub fn tables(path: &Location, format: Option<Format>, wanted: Wanted) -> Result<Self, Error> {
         Ok(Self::Tables { files: rows::files(path, format)?, wanted })
     }
 
@@ -110,11 +109,11 @@ impl Input {
         }
     }
 
-    /// The path that errors name.
-    pub(crate) fn path(&self) -> &Path {
+    /// What errors name.
+    pub(crate) fn path(&self) -> Location {
         match self {
-            Self::Tables { files, .. } => files.first().map_or(Path::new("input"), |(path, _)| path),
-            Self::Pairs { folder, .. } => folder,
+            Self::Tables { files, .. } => files.first().map_or("input".into(), |(path, _)| path.clone()),
+            Self::Pairs { folder, .. } => folder.clone(),
         }
     }
 }

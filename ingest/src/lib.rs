@@ -6,9 +6,9 @@
 //! tables -> tag -> numbered sidecars
 //! ```
 
-// Without panics; see `loader/src/lines.rs`.
+// Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln)]
-extern crate loader;
+extern crate program;
 
 mod claim;
 pub mod dataset;

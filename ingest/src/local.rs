@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
-use loader::source;
 use serde_json::json;
+use storage::Location;
 
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -19,23 +19,24 @@ const QUEUE: usize = 4;
 
 /// A folder of images, on disk or in a store. Rows give paths relative to it.
 pub struct Folder {
-    path: PathBuf,
-    /// The same path with symbolic links resolved; in a store the path itself.
-    canonical: PathBuf,
+    folder: Location,
+    /// The path of a local folder with symbolic links resolved.
+    canonical: Option<PathBuf>,
     max_bytes: u64,
 }
 
 impl Folder {
     /// `max_bytes` is the maximum size of an image file.
-    pub fn open(path: &Path, max_bytes: u64) -> Result<Self, Error> {
-        if source::is_remote(path) {
-            return Ok(Self { path: path.to_owned(), canonical: path.to_owned(), max_bytes });
+    pub fn open(folder: &Location, max_bytes: u64) -> Result<Self, Error> {
+        let mut canonical = None;
+        if let Location::Local(path) = folder {
+            let path = path.canonicalize().map_err(Error::file("read", folder))?;
+            if !path.is_dir() {
+                return Err(Error::input(folder, "not a folder"));
+            }
+            canonical = Some(path);
         }
-        let canonical = path.canonicalize().map_err(Error::file("read", path))?;
-        if !canonical.is_dir() {
-            return Err(Error::input(path, "not a folder"));
-        }
-        Ok(Self { path: path.to_owned(), canonical, max_bytes })
+        Ok(Self { folder: folder.clone(), canonical, max_bytes })
     }
 
     /// Makes the shards of `dataset` from the folder's images.
@@ -53,7 +54,7 @@ impl Folder {
             self.submit(task, workers);
             Ok(())
         })?;
-        totals.require_rows(input.path(), dataset)
+        totals.require_rows(&input.path(), dataset)
     }
 
     fn submit(&self, task: Task, workers: &Workers) {
@@ -67,24 +68,28 @@ impl Folder {
     /// The file that a row refers to, by a path relative to the image folder or by its full path. A table from elsewhere
     /// must not be able to copy other files of this machine into a dataset, neither by its paths nor by symbolic links in
     /// the image folder.
-    fn find(&self, file: &str) -> Result<PathBuf, Problem> {
+    fn find(&self, file: &str) -> Result<Location, Problem> {
         let outside = || Problem::read("path is outside the image folder");
-        let path = Path::new(file);
-        let relative = path.strip_prefix(&self.path).or_else(|_| path.strip_prefix(&self.canonical));
-        let file = if path.is_absolute() { relative.map_err(|_| outside())? } else { path };
+        let (path, place) = (Path::new(file), Location::from(file));
+        let relative = match &self.canonical {
+            Some(canonical) if path.is_absolute() => {
+                let inside = place.inside(&self.folder);
+                inside.or_else(|| Some(path.strip_prefix(canonical).ok()?.to_owned())).ok_or_else(outside)?
+            }
+            None if path.is_absolute() => return Err(outside()),
+            _ => path.to_owned(),
+        };
         let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
-        if !file.components().all(inside) {
+        if !relative.components().all(inside) {
             return Err(outside());
         }
-        let path = self.path.join(file);
-        if source::is_remote(&path) {
-            return Ok(path);
-        }
+        let place = self.folder.join(relative);
+        let (Location::Local(path), Some(canonical)) = (&place, &self.canonical) else { return Ok(place) };
         match path.canonicalize() {
-            Ok(real) if real.starts_with(&self.canonical) => Ok(real),
+            Ok(real) if real.starts_with(canonical) => Ok(real.into()),
             Ok(_) => Err(outside()),
             // Reading the file will fail and give the cause.
-            Err(_) => Ok(path),
+            Err(_) => Ok(place),
         }
     }
 }
@@ -103,7 +108,7 @@ mod tests {
         fs::write(root.path().join("secret.jpg"), b"x").unwrap();
         fs::write(images.join("sub/a.jpg"), b"x").unwrap();
         std::os::unix::fs::symlink(root.path().join("secret.jpg"), images.join("link.jpg")).unwrap();
-        let folder = Folder::open(&images, 1 << 20).unwrap();
+        let folder = Folder::open(&images.as_path().into(), 1 << 20).unwrap();
         assert!(folder.find("sub/a.jpg").is_ok());
         assert!(folder.find("./sub/a.jpg").is_ok());
         assert!(folder.find("missing.jpg").is_ok(), "reading it reports that it is missing");

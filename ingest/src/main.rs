@@ -1,9 +1,9 @@
 //! `ingest`: turns lists of image URLs and local image folders into WebDataset shards, and tags the concepts of their
 //! captions.
 
-// Without panics; see `loader/src/lines.rs`.
+// Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln)]
-extern crate loader;
+extern crate program;
 
 mod arguments;
 
@@ -18,8 +18,7 @@ use ingest::local::Folder;
 use ingest::rows::{Format, Where};
 use ingest::stats::{Totals, counted};
 use ingest::{Error, Input, tag, verify};
-use loader::program::{Outcome, UsageError, print_json};
-use loader::source::is_remote;
+use program::{Outcome, UsageError, print_json};
 
 use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
 
@@ -29,8 +28,8 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::parse();
     // Finished shards are kept and the rest is made again, so nothing is worth waiting for a slow server.
-    loader::source::stop_when_interrupted();
-    loader::program::run(|| match arguments.command {
+    storage::stop_when_interrupted();
+    program::run(|| match arguments.command {
         Command::Download(arguments) => download(&arguments),
         Command::Shard(arguments) => shard(&arguments),
         Command::Tag(arguments) => tag(&arguments),
@@ -69,7 +68,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
         // With --images a folder is a folder of tables, without it a folder of images.
         let (input, folder) = match images {
             Some(images) => (Input::tables(input, columns.input_format, wanted)?, images),
-            None if input.is_file() || (is_remote(input) && Format::of(input).is_some()) => {
+            None if input.is_local_file() || (input.is_remote() && Format::of(input).is_some()) => {
                 let problem =
                     format!("{} is a table: give the folder of its images with --images", input.display());
                 return Err(Error::Usage(problem));
@@ -79,7 +78,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
                     .table_option()
                     .or(file_col.as_ref().map(|_| "--file-col"))
                     .or((!split.is_empty()).then_some("--split"));
-                if let Some(option) = option.filter(|_| input.is_dir()) {
+                if let Some(option) = option.filter(|_| input.is_local_folder()) {
                     let problem = format!(
                         "{option} is for tables, but {} is a folder of images; for a folder of tables give --images",
                         input.display()
@@ -270,9 +269,7 @@ fn verify(arguments: &Verify) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// As one message: the crate's errors include their source, which anyhow would print again. Wrong use becomes a
-/// [`UsageError`], which ends with exit code 2.
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+/// Wrong use becomes a [`UsageError`], which ends with exit code 2.
 fn user_error(error: Error) -> anyhow::Error {
-    if error.is_usage() { UsageError(error.to_string()).into() } else { anyhow::anyhow!("{error}") }
+    if error.is_usage() { UsageError(error.to_string()).into() } else { error.into() }
 }

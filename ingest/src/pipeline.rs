@@ -9,16 +9,15 @@
 mod feed;
 
 use std::any::Any;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use concepts::foreign_files::read_regular;
 use crossbeam::channel::{self, Receiver, RecvTimeoutError, Sender};
-use loader::program::{Progress, interrupted};
-use loader::source;
+use disk::foreign_files::read_regular;
+use program::{Progress, interrupted};
+use storage::Location;
 
 use self::feed::Feeder;
 use crate::dataset::Dataset;
@@ -48,7 +47,7 @@ pub(crate) enum Source {
     /// An image file in memory, and the permit to drop once it is processed.
     Bytes(Vec<u8>, Option<Box<dyn Any + Send>>),
     /// A file, which may be at an address, and its maximum size in bytes.
-    File(PathBuf, u64),
+    File(Location, u64),
     /// An image that was processed by an earlier run, and the permit to drop once it is passed on.
     Processed(EncodedImage, Option<Box<dyn Any + Send>>),
     /// There is no image.
@@ -191,7 +190,7 @@ impl Run {
             }
         }
         if self.stopped() {
-            return Err(Error::Interrupted);
+            return Err(Error::interrupted());
         }
         let totals = watch.totals().clone();
         // A run that had nothing to do prints no rates and percentages of nothing.
@@ -265,7 +264,7 @@ pub(crate) fn run(
         let written = writer.join().unwrap_or(Err(Error::Bug("the thread that writes shards")));
         match (fed, written) {
             // Of two errors, the one that is not "interrupted" is the cause.
-            (Err(Error::Interrupted) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
+            (Err(Error::Interrupted(_)) | Ok(()), Err(error)) | (Err(error), _) => Err(error),
             (Ok(()), Ok(mut totals)) => {
                 totals.add_earlier(&earlier);
                 Ok(totals)
@@ -275,9 +274,9 @@ pub(crate) fn run(
 }
 
 /// The same for a file at an address.
-fn read_remote(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
-    let file = source::Source::open(path).map_err(|error| {
-        Problem::read(if source::is_missing(&error) { "file not found" } else { "file cannot be read" })
+fn read_remote(file: &Location, limit: u64) -> Result<Vec<u8>, Problem> {
+    let file = storage::Source::open(file).map_err(|error| {
+        Problem::read(if storage::is_missing(&error) { "file not found" } else { "file cannot be read" })
     })?;
     if file.len() > limit {
         return Err(Problem::read("larger than --max-bytes"));
@@ -287,10 +286,8 @@ fn read_remote(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
 }
 
 /// Reads an image file of at most `limit` bytes.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, Problem> {
-    if source::is_remote(path) {
-        return read_remote(path, limit);
-    }
+fn read(file: &Location, limit: u64) -> Result<Vec<u8>, Problem> {
+    let Location::Local(path) = file else { return read_remote(file, limit) };
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => Problem::read("file not found"),
         std::io::ErrorKind::PermissionDenied => Problem::read("no permission to read the file"),

@@ -6,16 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use concepts::files::{TEMPORARY, clear_leftovers, sync_parent};
-use loader::program::interrupted;
-use loader::source;
+use disk::files::{TEMPORARY, clear_leftovers, sync_parent};
+use program::interrupted;
+use storage::Location;
 
 use crate::claim::Claims;
-use crate::dataset::is_missing;
 use crate::error::Error;
 use crate::staging::Staging;
 
@@ -26,9 +25,8 @@ const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_sec
 const DESCRIBED: [&str; 4] = [".tar", ".tar.zst", ".parquet", ".sha256"];
 
 /// The path of a shard's new file before the switch.
-pub(crate) fn new_path(path: &Path) -> PathBuf {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!("{TEMPORARY}new-{name}"))
+pub(crate) fn new_path(path: &Location) -> Location {
+    path.with_file_name(format!("{TEMPORARY}new-{}", path.file_name()))
 }
 
 /// The final name of a new file; None if the name is not that of one.
@@ -38,11 +36,11 @@ pub(crate) fn final_name(name: &str) -> Option<&str> {
 
 /// The files of one shard.
 pub(crate) struct Names {
-    pub(crate) tar: PathBuf,
-    pub(crate) table: PathBuf,
+    pub(crate) tar: Location,
+    pub(crate) table: Location,
     /// The checksums of the tar and the table. Those of a sidecar are not among them: it was made from an earlier shard.
-    pub(crate) sums: PathBuf,
-    pub(crate) stats: PathBuf,
+    pub(crate) sums: Location,
+    pub(crate) stats: Location,
 }
 
 /// What the files contain, besides the tar.
@@ -52,28 +50,28 @@ pub(crate) struct Files {
     pub(crate) stats: Bytes,
 }
 
-/// Publishes a shard in a local folder, whose tar has its name already, or its other name if the shard replaces another.
-pub(crate) fn publish_local(names: &Names, files: Files, replaces: bool) -> Result<(), Error> {
+/// Publishes a shard in a folder of this machine, whose tar has its name already, or its other name if the shard replaces another.
+pub(crate) fn publish_local(folder: &Path, names: &Names, files: Files, replaces: bool) -> Result<(), Error> {
     if !replaces {
-        source::write(&names.table, files.table)?;
-        source::write(&names.sums, files.sums)?;
-        source::write(&names.stats, files.stats)?;
+        storage::write(&names.table, files.table)?;
+        storage::write(&names.sums, files.sums)?;
+        storage::write(&names.stats, files.stats)?;
         return Ok(());
     }
-    let staged = source::write(&new_path(&names.table), files.table)
-        .and_then(|()| source::write(&new_path(&names.sums), files.sums))
-        .and_then(|()| source::write(&new_path(&names.stats), files.stats));
+    let staged = storage::write(new_path(&names.table), files.table)
+        .and_then(|()| storage::write(new_path(&names.sums), files.sums))
+        .and_then(|()| storage::write(new_path(&names.stats), files.stats));
     if let Err(error) = staged {
         // The statistics first: even if writing them failed, they may be there, and would decide that the others are
         // complete.
         for path in [&names.stats, &names.sums, &names.table, &names.tar] {
-            if source::remove(&new_path(path)).is_err() {
+            if storage::remove(new_path(path)).is_err() {
                 break;
             }
         }
         return Err(error.into());
     }
-    switch(names.stats.parent().unwrap_or(Path::new(".")), &stem_of(&names.stats))
+    switch(folder, &stem_of(&names.stats))
 }
 
 /// Uploads a shard to an object store, which cannot rename. Only a shard that replaces another is first uploaded under
@@ -81,20 +79,20 @@ pub(crate) fn publish_local(names: &Names, files: Files, replaces: bool) -> Resu
 pub(crate) fn publish_remote(names: &Names, tar: &Path, files: &Files, replaces: bool) -> Result<(), Error> {
     let others = [(&names.table, &files.table), (&names.sums, &files.sums), (&names.stats, &files.stats)];
     if replaces {
-        source::upload(tar, &new_path(&names.tar))?;
+        storage::upload(tar, new_path(&names.tar))?;
         for (path, bytes) in others {
-            source::write(&new_path(path), bytes.clone())?;
+            storage::write(new_path(path), bytes.clone())?;
         }
     }
-    source::remove(&names.stats)?;
-    source::upload(tar, &names.tar)?;
+    storage::remove(&names.stats)?;
+    storage::upload(tar, &names.tar)?;
     for (path, bytes) in others {
-        source::write(path, bytes.clone())?;
+        storage::write(path, bytes.clone())?;
     }
     if replaces {
         // The statistics first: without them, the others are leftovers.
         for path in [&names.stats, &names.tar, &names.table, &names.sums] {
-            source::remove(&new_path(path))?;
+            storage::remove(new_path(path))?;
         }
     }
     Ok(())
@@ -102,10 +100,10 @@ pub(crate) fn publish_remote(names: &Names, tar: &Path, files: &Files, replaces:
 
 /// Brings a folder into order after processes that were killed: completes their switches, and removes what they left.
 /// Does not touch the files of processes that live.
-pub(crate) fn recover(folder: &Path) -> Result<(), Error> {
+pub(crate) fn recover(folder: &Location) -> Result<(), Error> {
     let mut stems = BTreeSet::new();
-    for path in source::list(folder)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+    for file in storage::list(folder)? {
+        let name = file.file_name();
         let Some(name) = final_name(&name) else { continue };
         let endings = DESCRIBED.into_iter().chain([STATS]);
         stems.extend(endings.filter_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
@@ -116,7 +114,7 @@ pub(crate) fn recover(folder: &Path) -> Result<(), Error> {
             if let Some(_claim) = claims.take(&stem)? {
                 if !recover_shard(folder, &stem)? {
                     for ending in DESCRIBED {
-                        source::remove(&new_path(&folder.join(format!("{stem}{ending}"))))?;
+                        storage::remove(new_path(&folder.join(format!("{stem}{ending}"))))?;
                     }
                 }
                 break;
@@ -127,16 +125,18 @@ pub(crate) fn recover(folder: &Path) -> Result<(), Error> {
                 break;
             }
             if interrupted() {
-                return Err(Error::Interrupted);
+                return Err(Error::interrupted());
             }
-            std::thread::sleep(LOOK_EVERY[usize::from(source::is_remote(folder))]);
+            std::thread::sleep(LOOK_EVERY[usize::from(folder.is_remote())]);
         }
     }
-    if source::is_remote(folder) {
-        Staging::clear_leftovers();
-        return Ok(());
+    match folder {
+        Location::Local(path) => clear_leftovers(path, is_ours).map_err(Error::file("read", path)),
+        Location::Remote(_) => {
+            Staging::clear_leftovers();
+            Ok(())
+        }
     }
-    clear_leftovers(folder, is_ours).map_err(Error::file("read", folder))
 }
 
 /// Whether a temporary file may be removed if nobody writes it: not the new files of a shard, nor those of other programs.
@@ -146,56 +146,48 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// Completes the switch of one shard, if one was begun; returns whether it was. The caller has claimed the shard.
-pub(crate) fn recover_shard(folder: &Path, stem: &str) -> Result<bool, Error> {
+pub(crate) fn recover_shard(folder: &Location, stem: &str) -> Result<bool, Error> {
     if !has_begun(folder, stem)? {
         return Ok(false);
     }
-    if source::is_remote(folder) {
-        switch_remote(folder, stem)?;
-    } else {
-        switch(folder, stem)?;
+    match folder {
+        Location::Local(path) => switch(path, stem)?,
+        Location::Remote(_) => switch_remote(folder, stem)?,
     }
     Ok(true)
 }
 
 /// Whether all new files of a shard are complete.
-fn has_begun(folder: &Path, stem: &str) -> Result<bool, Error> {
-    exists(&new_path(&folder.join(format!("{stem}{STATS}"))))
+fn has_begun(folder: &Location, stem: &str) -> Result<bool, Error> {
+    Ok(storage::exists(new_path(&folder.join(format!("{stem}{STATS}"))))?)
 }
 
-fn has_new_files(folder: &Path, stem: &str) -> Result<bool, Error> {
+fn has_new_files(folder: &Location, stem: &str) -> Result<bool, Error> {
     for ending in DESCRIBED.into_iter().chain([STATS]) {
-        if exists(&new_path(&folder.join(format!("{stem}{ending}"))))? {
+        if storage::exists(new_path(&folder.join(format!("{stem}{ending}"))))? {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn exists(path: &Path) -> Result<bool, Error> {
-    match source::length(path) {
-        Ok(_) => Ok(true),
-        Err(error) if is_missing(&error) => Ok(false),
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn stem_of(stats: &Path) -> String {
-    let name = stats.file_name().unwrap_or_default().to_string_lossy();
+fn stem_of(stats: &Location) -> String {
+    let name = stats.file_name();
     name.strip_suffix(STATS).unwrap_or(&name).to_owned()
 }
 
 /// Renames the new files. It can be interrupted anywhere and started again.
 fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
     let stats = folder.join(format!("{stem}{STATS}"));
+    let new = |path: &Path| new_path(&path.into()).as_name();
     // The order is that on the disk too, even if the power fails: each step is synced before the next one.
     if stats.exists() {
-        source::remove(&stats)?;
+        storage::remove(stats.as_path())?;
         sync_parent(&stats).map_err(Error::file("write", folder))?;
     }
     for ending in DESCRIBED {
         let path = folder.join(format!("{stem}{ending}"));
-        match fs::rename(new_path(&path), &path) {
+        match fs::rename(new(&path), &path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("write", &path)(error));
             }
@@ -203,27 +195,27 @@ fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
         }
     }
     sync_parent(&stats).map_err(Error::file("write", folder))?;
-    fs::rename(new_path(&stats), &stats).map_err(Error::file("write", &stats))?;
+    fs::rename(new(&stats), &stats).map_err(Error::file("write", &stats))?;
     sync_parent(&stats).map_err(Error::file("write", folder))
 }
 
 /// The same in an object store, by copies through this machine.
-fn switch_remote(folder: &Path, stem: &str) -> Result<(), Error> {
+fn switch_remote(folder: &Location, stem: &str) -> Result<(), Error> {
     let stats = folder.join(format!("{stem}{STATS}"));
-    let bytes = source::read(&new_path(&stats))?;
-    source::remove(&stats)?;
+    let bytes = storage::read(new_path(&stats))?;
+    storage::remove(&stats)?;
     let mut copied = vec![stats.clone()];
     for ending in DESCRIBED {
         let path = folder.join(format!("{stem}{ending}"));
-        if exists(&new_path(&path))? {
+        if storage::exists(new_path(&path))? {
             let staging = Staging::new(folder)?;
-            source::upload(&staging.fetch(&new_path(&path))?, &path)?;
+            storage::upload(&staging.fetch(&new_path(&path))?, &path)?;
             copied.push(path);
         }
     }
-    source::write(&stats, bytes)?;
+    storage::write(&stats, bytes)?;
     for path in copied {
-        source::remove(&new_path(&path))?;
+        storage::remove(new_path(&path))?;
     }
     Ok(())
 }
@@ -240,7 +232,7 @@ mod tests {
         for name in FILES {
             fs::write(at(name), "old").unwrap();
         }
-        let new = FILES.map(|name| (new_path(&at(name)), at(name)));
+        let new = FILES.map(|name| (new_path(&at(name).into()).as_name(), at(name)));
         let step = |number: usize| match number {
             0..4 => fs::write(&new[number].0, "new").unwrap(),
             4 => fs::remove_file(at("00000_stats.json")).unwrap(),
@@ -254,7 +246,7 @@ mod tests {
         for steps in 0..=9 {
             let folder = tempfile::tempdir().unwrap();
             after(steps, folder.path());
-            recover(folder.path()).unwrap();
+            recover(&folder.path().into()).unwrap();
             let expected = if steps < 4 { "old" } else { "new" };
             let mut names = Vec::new();
             for entry in fs::read_dir(folder.path()).unwrap() {
@@ -275,9 +267,9 @@ mod tests {
     fn the_files_of_a_process_that_lives_are_left_to_it() {
         let folder = tempfile::tempdir().unwrap();
         after(2, folder.path());
-        let claim = Claims::new(folder.path()).take("00000").unwrap();
+        let claim = Claims::new(&folder.path().into()).take("00000").unwrap();
         std::thread::scope(|scope| {
-            let other = scope.spawn(|| recover(folder.path()).unwrap());
+            let other = scope.spawn(|| recover(&folder.path().into()).unwrap());
             // The other waits for this process, which completes the shard.
             after(4, folder.path());
             switch(folder.path(), "00000").unwrap();
@@ -286,7 +278,7 @@ mod tests {
         });
         // What others keep in the folder is none of its business.
         fs::create_dir(folder.path().join(".tmp-17-cache")).unwrap();
-        recover(folder.path()).unwrap();
+        recover(&folder.path().into()).unwrap();
         fs::remove_dir(folder.path().join(".tmp-17-cache")).unwrap();
         assert_eq!(fs::read_to_string(folder.path().join("00000.tar")).unwrap(), "new");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), FILES.len());

@@ -1,7 +1,5 @@
 //! Reads the table of a shard, written by ingest or by img2dataset (which has no offsets and lengths).
 
-use std::path::Path;
-
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -10,6 +8,7 @@ use bytes::Bytes;
 use concepts::tables::limits::Budget;
 use concepts::tables::{Table, Texts};
 use serde_json::Value;
+use storage::Location;
 
 use crate::error::Error;
 
@@ -43,12 +42,12 @@ pub(crate) struct Records {
 }
 
 /// Reads a shard's table.
-pub(crate) fn read(path: &Path) -> Result<Records, Error> {
-    parse(path, loader::source::read(path)?)
+pub(crate) fn read(path: &Location) -> Result<Records, Error> {
+    parse(path, storage::read(path)?)
 }
 
 /// The same from the bytes of the table; `path` is its name in errors.
-pub(crate) fn parse(path: &Path, bytes: Bytes) -> Result<Records, Error> {
+pub(crate) fn parse(path: &Location, bytes: Bytes) -> Result<Records, Error> {
     let damaged = |problem: String| Error::input(path, format!("not the table of a shard: {problem}"));
     let table = Table::open(bytes, Texts::Views).map_err(damaged)?;
     for needed in ["key", "status", "url"] {

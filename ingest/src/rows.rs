@@ -20,11 +20,10 @@ mod remote;
 use std::borrow::Cow;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::without_byte_order_mark;
-use loader::source::{self, is_remote};
+use disk::foreign_files::without_byte_order_mark;
 use serde_json::Value;
+use storage::Location;
 
 pub use self::annotated::Region;
 pub(crate) use self::annotated::regions;
@@ -156,8 +155,8 @@ impl Format {
     ];
 
     /// From the file extension, ignoring `.gz` and `.zst`.
-    pub fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+    pub fn of(path: &Location) -> Option<Self> {
+        let name = path.file_name().to_ascii_lowercase();
         let name = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
         let (stem, extension) = name.rsplit_once('.')?;
         // Files such as `.parquet` and `_tmp-part.csv` are no inputs.
@@ -169,19 +168,19 @@ impl Format {
 }
 
 /// The input files: `input` itself, or the tables of a folder in sorted order.
-pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Format)>, Error> {
-    let remote = is_remote(input);
-    // Only its name distinguishes a remote file from a remote folder.
-    let is_folder = if remote {
-        format.or_else(|| Format::of(input)).is_none()
-    } else {
-        let about = fs::metadata(input).map_err(Error::file("read", input))?;
-        if !about.is_dir() && !about.is_file() {
-            let problem =
-                "is a pipe or a device, which can be read only once: save its contents to a file first";
-            return Err(Error::input(input, problem));
+pub fn files(input: &Location, format: Option<Format>) -> Result<Vec<(Location, Format)>, Error> {
+    let is_folder = match input {
+        // Only its name distinguishes a remote file from a remote folder.
+        Location::Remote(_) => format.or_else(|| Format::of(input)).is_none(),
+        Location::Local(path) => {
+            let about = fs::metadata(path).map_err(Error::file("read", input))?;
+            if !about.is_dir() && !about.is_file() {
+                let problem =
+                    "is a pipe or a device, which can be read only once: save its contents to a file first";
+                return Err(Error::input(input, problem));
+            }
+            about.is_dir()
         }
-        about.is_dir()
     };
     if !is_folder {
         let format = format.or_else(|| Format::of(input)).ok_or_else(|| {
@@ -194,9 +193,9 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
         return Ok(vec![(input.to_owned(), format)]);
     }
     let mut found = Vec::new();
-    for path in source::list(input)? {
+    for path in storage::list(input)? {
         if let Some(its) = Format::of(&path)
-            && (remote || path.is_file())
+            && (path.is_remote() || path.is_local_file())
             && format.is_none_or(|wanted| wanted == its)
         {
             found.push((path, its));
@@ -217,7 +216,7 @@ pub fn files(input: &Path, format: Option<Format>) -> Result<Vec<(PathBuf, Forma
 }
 
 /// Opens an input file and finds its columns.
-pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+pub fn open(path: &Location, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
     if wanted.hash.is_none() && wanted.boxes.is_none() {
         return open_plain(path, format, wanted);
     }
@@ -225,7 +224,7 @@ pub fn open(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows
     Ok(Box::new(annotated::AnnotatedRows::new(rows, wanted)))
 }
 
-fn open_plain(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+fn open_plain(path: &Location, format: Format, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
     if !wanted.splits.is_empty() && format != Format::Json {
         return Err(karpathy::no_splits(path));
     }
@@ -240,7 +239,7 @@ fn open_plain(path: &Path, format: Format, wanted: &Wanted) -> Result<Box<dyn Ro
 }
 
 /// Opens a JSON document, whose first object says what it holds.
-fn open_json(path: &Path, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
+fn open_json(path: &Location, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
     let keys = document::first_keys(path)?;
     let list = |name: &str| keys.iter().any(|key| key.name == name && key.value == b'[');
     if list("images") && !list("annotations") && wanted.place != Where::Web {
@@ -267,12 +266,12 @@ fn open_json(path: &Path, wanted: &Wanted) -> Result<Box<dyn Rows>, Error> {
 }
 
 /// Opens a folder of images, whose captions are in `.txt` files of the same name; they are read only if `captioned`.
-pub fn open_pairs(folder: &Path, captioned: bool) -> Result<Box<dyn Rows>, Error> {
+pub fn open_pairs(folder: &Location, captioned: bool) -> Result<Box<dyn Rows>, Error> {
     Ok(Box::new(pairs::PairRows::open(folder, captioned)?))
 }
 
 /// A file's bytes: decompressed if its name ends in .gz or .zst, without a UTF-8 byte order mark.
-fn reader(path: &Path) -> Result<Box<dyn BufRead + Send>, Error> {
+fn reader(path: &Location) -> Result<Box<dyn BufRead + Send>, Error> {
     const BUFFER: usize = 1 << 16;
     let file = BufReader::with_capacity(BUFFER, remote::stream(path)?);
     let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
@@ -318,7 +317,7 @@ fn zstd_window(file: &[u8]) -> Option<u64> {
 const MAX_LINE_BYTES: u64 = 16 << 20;
 
 /// Reads the next line, without its line ending and not necessarily UTF-8; false at the end of the file.
-fn next_line(path: &Path, from: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
+fn next_line(path: &Location, from: &mut dyn BufRead, line: &mut Vec<u8>) -> Result<bool, Error> {
     line.clear();
     let read = from.take(MAX_LINE_BYTES).read_until(b'\n', line).map_err(Error::file("read", path))?;
     if read as u64 == MAX_LINE_BYTES && line.last() != Some(&b'\n') {

@@ -1,14 +1,13 @@
 //! Writes one shard. Samples arrive in any order and are spooled to a temporary file; when all have arrived, the tar, the
 //! table, their checksums and the statistics are written in the order of the input, so that the same images always give the same bytes.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use concepts::checksums::{Checksums, sha256};
-use loader::program::interrupted;
-use loader::source;
+use program::interrupted;
 use serde_json::{Map, Value};
+use storage::Location;
 
 use crate::claim::Claim;
 use crate::dataset::Dataset;
@@ -21,10 +20,6 @@ use crate::staging::Staging;
 use crate::stats::ShardStats;
 use crate::table::{Line, Table};
 use crate::tar::TarWriter;
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
 
 /// How long a shard that is complete is still written after the program was asked to stop.
 const STOP_AFTER: Duration = Duration::from_secs(2);
@@ -54,7 +49,7 @@ impl ShardWriter {
         captioned: bool,
     ) -> Result<Self, Error> {
         let staging = Staging::new(&dataset.folder)?;
-        let spool = Arc::new(Spool::create(staging.folder(&dataset.folder))?);
+        let spool = Arc::new(Spool::create(&staging.folder(&dataset.folder))?);
         Ok(Self {
             dataset: dataset.clone(),
             shard,
@@ -106,12 +101,10 @@ impl ShardWriter {
             sums: self.dataset.sums(self.shard),
             stats: self.dataset.stats(self.shard),
         };
-        let remote = source::is_remote(&self.dataset.folder);
         let replaces = self.dataset.finished(self.shard)?.is_some();
-        let tar_path = match (remote, replaces) {
-            (true, _) => self.staging.path(&names.tar),
-            (false, true) => publish::new_path(&names.tar),
-            (false, false) => names.tar.clone(),
+        let tar_path = match &names.tar {
+            tar @ Location::Local(_) if replaces => self.staging.path(&publish::new_path(tar)),
+            tar => self.staging.path(tar),
         };
         let mut stopping = None;
         let mut tar =
@@ -122,7 +115,7 @@ impl ShardWriter {
             // The shard is complete: every index up to the expected count has been pushed once.
             let Some(place) = entry else { continue };
             if interrupted() && stopping.get_or_insert_with(Instant::now).elapsed() > STOP_AFTER {
-                return Err(Error::Interrupted);
+                return Err(Error::interrupted());
             }
             let key = self.dataset.key(self.shard, index as u32);
             let mut location = None;
@@ -151,13 +144,12 @@ impl ShardWriter {
             .into_bytes();
         self.claim.confirm()?;
         let mut sums = Checksums::default();
-        sums.set(&file_name(&names.tar), tar.commit().map_err(Error::file("write", &tar_path))?);
-        sums.set(&file_name(&names.table), sha256(&table));
+        sums.set(&names.tar.file_name(), tar.commit().map_err(Error::file("write", &tar_path))?);
+        sums.set(&names.table.file_name(), sha256(&table));
         let files = Files { table: table.into(), sums: sums.text().into(), stats: text.into() };
-        if remote {
-            publish::publish_remote(&names, &tar_path, &files, replaces)?;
-        } else {
-            publish::publish_local(&names, files, replaces)?;
+        match &self.dataset.folder {
+            Location::Local(folder) => publish::publish_local(folder, &names, files, replaces)?,
+            Location::Remote(_) => publish::publish_remote(&names, &tar_path, &files, replaces)?,
         }
         Ok(stats)
     }

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use concepts::files::{TEMPORARY, clear_leftovers_of};
-use loader::source;
+use disk::files::{TEMPORARY, clear_leftovers_of};
+use storage::{Location, Source};
 use tempfile::TempDir;
 
 use crate::error::Error;
@@ -48,9 +48,9 @@ impl Folder {
 
 impl Staging {
     /// For a dataset in `folder`.
-    pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
-        let local = if source::is_remote(folder) {
-            Some(Arc::new(Folder::create().map_err(Error::file("create", &std::env::temp_dir()))?))
+    pub(crate) fn new(folder: &Location) -> Result<Self, Error> {
+        let local = if folder.is_remote() {
+            Some(Arc::new(Folder::create().map_err(Error::file("create", std::env::temp_dir()))?))
         } else {
             None
         };
@@ -63,38 +63,45 @@ impl Staging {
     }
 
     /// The folder for temporary files: `dataset` itself if it is local.
-    pub(crate) fn folder<'a>(&'a self, dataset: &'a Path) -> &'a Path {
-        self.local.as_ref().map_or(dataset, |local| local.folder.path())
+    pub(crate) fn folder(&self, dataset: &Location) -> PathBuf {
+        match dataset {
+            Location::Local(path) => path.clone(),
+            Location::Remote(_) => self.place().to_owned(),
+        }
+    }
+
+    /// Where remote files are staged.
+    fn place(&self) -> &Path {
+        self.local.as_ref().map_or(Path::new("."), |local| local.folder.path())
     }
 
     /// The path under which to write the file that will become `target`.
-    pub(crate) fn path(&self, target: &Path) -> PathBuf {
-        match (&self.local, target.file_name()) {
-            (Some(local), Some(name)) => local.folder.path().join(name),
-            _ => target.to_owned(),
+    pub(crate) fn path(&self, target: &Location) -> PathBuf {
+        match target {
+            Location::Local(path) => path.clone(),
+            Location::Remote(_) => self.place().join(&*target.file_name()),
         }
     }
 
     /// Uploads the complete file to its target, if the target is remote.
-    pub(crate) fn deliver(&self, target: &Path) -> Result<(), Error> {
+    pub(crate) fn deliver(&self, target: &Location) -> Result<(), Error> {
         if self.local.is_some() {
             let made = self.path(target);
-            source::upload(&made, target)?;
+            storage::upload(&made, target)?;
             std::fs::remove_file(&made).map_err(Error::file("remove", &made))?;
         }
         Ok(())
     }
 
     /// A local copy of a dataset's file; the file itself if it is local.
-    pub(crate) fn fetch(&self, path: &Path) -> Result<PathBuf, Error> {
+    pub(crate) fn fetch(&self, file: &Location) -> Result<PathBuf, Error> {
         const PIECE: u64 = 8 << 20;
-        if self.local.is_none() {
-            return Ok(path.to_owned());
+        if let Location::Local(path) = file {
+            return Ok(path.clone());
         }
         // The copy's name ends with the name of the file, because its extension says whether it is compressed.
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let copy = self.path(path).with_file_name(format!("copy-{name}"));
-        let from = source::Source::open(path)?;
+        let copy = self.place().join(format!("copy-{}", file.file_name()));
+        let from = Source::open(file)?;
         let copied =
             std::fs::File::create(&copy).and_then(|mut to| std::io::copy(&mut from.reader(PIECE), &mut to));
         copied.map_err(Error::file("write", &copy))?;

@@ -1,11 +1,11 @@
 //! Counts of one shard (`NNNNN_stats.json`, the fields of img2dataset) and of a run (the summary).
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use storage::Location;
 
 use crate::dataset::Dataset;
 use crate::error::Error;
@@ -156,7 +156,7 @@ impl Totals {
 
     /// An input without rows is an error, and leaves no folder that looks like a dataset. (One of several parts may have
     /// no shards.)
-    pub(crate) fn require_rows(self, input: &Path, dataset: &Dataset) -> Result<Self, Error> {
+    pub(crate) fn require_rows(self, input: &Location, dataset: &Dataset) -> Result<Self, Error> {
         if self.stats.count == 0 && dataset.part == Part::ALL {
             dataset.abandon();
             return Err(Error::input(input, "no rows, so there is nothing to put into shards"));

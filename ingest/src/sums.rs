@@ -5,10 +5,8 @@
 //! the new checksum is added: wherever a process is killed, no checksum is wrong, and the next `ingest tag` adds the missing
 //! one.
 
-use std::path::Path;
-
 use concepts::checksums::{Checksums, sha256, sha256_of};
-use loader::source::{self, Source};
+use storage::{Location, Source};
 
 use crate::dataset::is_missing;
 use crate::error::Error;
@@ -17,8 +15,8 @@ use crate::error::Error;
 const READ: u64 = 8 << 20;
 
 /// The checksums in a file; `None` if it does not exist.
-pub(crate) fn read(path: &Path) -> Result<Option<Checksums>, Error> {
-    let bytes = match source::read(path) {
+pub(crate) fn read(path: &Location) -> Result<Option<Checksums>, Error> {
+    let bytes = match storage::read(path) {
         Ok(bytes) => bytes,
         Err(error) if is_missing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
@@ -30,13 +28,13 @@ pub(crate) fn read(path: &Path) -> Result<Option<Checksums>, Error> {
 }
 
 /// The SHA-256 of a file, local or not.
-pub(crate) fn of_file(path: &Path) -> Result<String, Error> {
+pub(crate) fn of_file(path: &Location) -> Result<String, Error> {
     let source = Source::open(path)?;
     sha256_of(source.reader(READ)).map_err(Error::file("read", path))
 }
 
 /// Removes the checksum of a file that will be replaced.
-pub(crate) fn forget(sums_path: &Path, file: &Path) -> Result<(), Error> {
+pub(crate) fn forget(sums_path: &Location, file: &Location) -> Result<(), Error> {
     let Some(mut sums) = read(sums_path)? else { return Ok(()) };
     if sums.remove(&name(file)) {
         write(sums_path, &sums)?;
@@ -45,7 +43,7 @@ pub(crate) fn forget(sums_path: &Path, file: &Path) -> Result<(), Error> {
 }
 
 /// Adds the checksum of a file that was written, unless it is there.
-pub(crate) fn add(sums_path: &Path, file: &Path, sha256: String) -> Result<(), Error> {
+pub(crate) fn add(sums_path: &Location, file: &Location, sha256: String) -> Result<(), Error> {
     let mut sums = read(sums_path)?.unwrap_or_default();
     if sums.get(&name(file)) != Some(&sha256) {
         sums.set(&name(file), sha256);
@@ -55,20 +53,20 @@ pub(crate) fn add(sums_path: &Path, file: &Path, sha256: String) -> Result<(), E
 }
 
 /// Whether the bytes of a file are those of its checksum; `None` if it has none.
-pub(crate) fn agree(sums_path: &Path, file: &Path, bytes: &[u8]) -> Result<Option<bool>, Error> {
+pub(crate) fn agree(sums_path: &Location, file: &Location, bytes: &[u8]) -> Result<Option<bool>, Error> {
     Ok(read(sums_path)?.and_then(|sums| sums.get(&name(file)).map(|sum| *sum == sha256(bytes))))
 }
 
 /// Writes checksums; without any, removes the file.
-pub(crate) fn write(path: &Path, sums: &Checksums) -> Result<(), Error> {
+pub(crate) fn write(path: &Location, sums: &Checksums) -> Result<(), Error> {
     if sums.is_empty() {
-        source::remove(path)?;
+        storage::remove(path)?;
     } else {
-        source::write(path, sums.text())?;
+        storage::write(path, sums.text())?;
     }
     Ok(())
 }
 
-fn name(file: &Path) -> String {
-    file.file_name().unwrap_or_default().to_string_lossy().into_owned()
+fn name(file: &Location) -> String {
+    file.file_name().into_owned()
 }

@@ -8,17 +8,18 @@ mod tables;
 mod text;
 
 use std::borrow::Cow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use concepts::checksums::sha256_of;
-use concepts::sidecar::{self, CaptionChecks, Metadata, Writer};
+use concepts::sidecar::{CaptionChecks, Metadata, Writer};
 use concepts::{Extractor, canonical_into};
-use loader::program::{Progress, interrupted};
-use loader::{shard, source};
+use loader::shards;
+use program::{Progress, interrupted};
 use serde_json::{Value, json};
+use storage::Location;
 
 use self::existing::{Existing, compare, existing_sidecar};
 pub(crate) use self::tables::SUMS;
@@ -102,17 +103,17 @@ impl Totals {
 /// Writes the sidecars of the complete shards in `input` (a folder, a file or a brace list) for whose position in the list
 /// `owns` is true. Sidecars that match their shard, its captions and the extractor are kept, unless `force` is true.
 pub fn tag(
-    input: &Path,
+    input: &Location,
     extractor: &Extractor,
     threads: usize,
     force: bool,
     owns: impl Fn(u32) -> bool,
 ) -> Result<Totals, Error> {
     recover(input)?;
-    let input = [input.to_owned()];
-    let shards = shard::list(&input)?;
-    let incomplete = shard::incomplete(&input)?.len() as u64;
-    let shards: Vec<PathBuf> =
+    let input = std::slice::from_ref(input);
+    let shards = shards::list(input)?;
+    let incomplete = shards::incomplete(input)?.len() as u64;
+    let shards: Vec<Location> =
         (0..).zip(shards).filter(|(position, _)| owns(*position)).map(|(_, path)| path).collect();
     let progress = SharedProgress::new(Totals { incomplete, ..Totals::default() });
     let next = AtomicUsize::new(0);
@@ -129,14 +130,14 @@ pub fn tag(
 
 /// Writes the sidecar of a shard, unless it has a current one.
 fn tag_shard(
-    path: &Path,
+    path: &Location,
     captions: &mut Captions<'_>,
     force: bool,
     stop: &StopFlag,
     progress: &SharedProgress,
 ) -> Result<(), Error> {
-    let metadata = Metadata::new(&captions.extractor.description(), path, source::length(path)?);
-    let (target, sums_path) = (sidecar::path_for(path), shard::sums_path(path));
+    let metadata = Metadata::new(&captions.extractor.description(), &path.as_name(), storage::length(path)?);
+    let (target, sums_path) = (shards::sidecar_path(path), shards::sums_path(path));
     let before = match existing_sidecar(&target, &metadata)? {
         Existing::Current(_) if force => Existing::Forced,
         Existing::Current(found) => compare(path, &target, found, stop)?,
@@ -150,7 +151,7 @@ fn tag_shard(
     let staging = Staging::new(path)?;
     let staged = staging.path(&target);
     let mut writer = Writer::create(&staged, metadata)?;
-    loader::tar::captions(path, |key, caption| {
+    loader::shards::tar::captions(path, |key, caption| {
         stop.check()?;
         captions.tag(&mut writer, key, caption.unwrap_or_default())
     })?;
@@ -165,31 +166,31 @@ fn tag_shard(
 }
 
 /// The loader reads captions from the table of a shard where it can, so they must be those in the tar, which were tagged.
-fn refuse_other_captions(path: &Path, metadata: &Metadata) -> Result<(), Error> {
+fn refuse_other_captions(path: &Location, metadata: &Metadata) -> Result<(), Error> {
     let same = |checks: CaptionChecks| {
         metadata.captions.as_ref().is_none_or(|captions| captions.sha256 == checks.sha256())
     };
-    if loader::sidecar::table_captions(path)?.is_none_or(same) {
+    if loader::shards::sidecar::table_captions(path)?.is_none_or(same) {
         return Ok(());
     }
     let problem = format!(
         "its captions are not those in {}, and the loader reads those here: make the shard again, or remove this table",
-        path.file_name().unwrap_or_default().to_string_lossy()
+        path.file_name()
     );
-    Err(Error::input(&shard::table_path(path), problem))
+    Err(Error::input(shards::table_path(path), problem))
 }
 
 /// Completes or removes what killed processes left in the folders of the shards.
-fn recover(input: &Path) -> Result<(), Error> {
-    if input.is_dir() || (source::is_remote(input) && shard::stem(input).is_none()) {
+fn recover(input: &Location) -> Result<(), Error> {
+    if input.is_local_folder() || (input.is_remote() && shards::stem(input).is_none()) {
         return publish::recover(input);
     }
-    let shards = shard::list(&[input.to_owned()])?;
-    let local = shards.iter().filter(|shard| !source::is_remote(shard));
-    let mut folders: Vec<&Path> = local.filter_map(|shard| shard.parent()).collect();
+    let shards = shards::list(std::slice::from_ref(input))?;
+    let mut folders: Vec<&Path> = shards.iter().filter_map(|shard| shard.local()?.parent()).collect();
     folders.dedup();
     for folder in folders {
-        publish::recover(if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        publish::recover(&folder.into())?;
     }
     Ok(())
 }
@@ -245,7 +246,7 @@ impl SharedProgress {
     }
 
     /// Counts a new sidecar.
-    fn tagged(&self, path: &Path, metadata: &Metadata, before: &Existing, not_utf8: u64) {
+    fn tagged(&self, path: &Location, metadata: &Metadata, before: &Existing, not_utf8: u64) {
         let stale = matches!(before, Existing::Stale);
         if stale {
             eprintln!(
@@ -278,7 +279,7 @@ pub(crate) struct StopFlag(AtomicBool);
 
 impl StopFlag {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+        if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
     }
 }
 

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use concepts::checksums::Hashing;
-use concepts::files::AtomicFile;
+use disk::files::AtomicFile;
 use tar::{EntryType, Header};
 
 /// Compression level of zstd. Images are compressed already, so a higher level would gain nothing.

@@ -3,15 +3,14 @@
 mod files;
 mod shard;
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use concepts::checksums::sha256;
 use concepts::sidecar::{PARTS, Parts, Sidecar};
-use loader::program::Progress;
-use loader::source;
+use program::Progress;
 use serde_json::{Value, json};
+use storage::Location;
 
 use self::shard::Found;
 use crate::dataset::{MANIFEST, is_missing};
@@ -78,13 +77,13 @@ impl Report {
 }
 
 /// Checks every shard of a folder, which may be in an object store. Damage is reported, not an error.
-pub fn verify(folder: &Path, options: Options) -> Result<Report, Error> {
+pub fn verify(folder: &Location, options: Options) -> Result<Report, Error> {
     if let Some(parts) = parts(folder)? {
         return verify_parts(folder, &parts);
     }
-    let input = [folder.to_owned()];
+    let input = std::slice::from_ref(folder);
     let mut report = Report::default();
-    for path in loader::shard::incomplete(&input)? {
+    for path in loader::shards::incomplete(input)? {
         report.problems.push(format!(
             "{}: incomplete (no _stats.json): run the command that made the dataset again",
             path.display()
@@ -99,7 +98,7 @@ pub fn verify(folder: &Path, options: Options) -> Result<Report, Error> {
         ));
     }
     report.problems.extend(listed.problems);
-    let shards = if listed.tars == 0 { Vec::new() } else { loader::shard::list(&input).unwrap_or_default() };
+    let shards = if listed.tars == 0 { Vec::new() } else { loader::shards::list(input).unwrap_or_default() };
     if shards.is_empty() && report.problems.is_empty() {
         return Err(Error::input(folder, "no shards in this folder"));
     }
@@ -128,7 +127,7 @@ pub fn verify(folder: &Path, options: Options) -> Result<Report, Error> {
 }
 
 /// Checks shards on several threads; the results are in the order of the shards.
-fn verify_shards(shards: &[PathBuf], options: Options, ours: bool) -> Result<Vec<Found>, Error> {
+fn verify_shards(shards: &[Location], options: Options, ours: bool) -> Result<Vec<Found>, Error> {
     let progress = Mutex::new((Progress::new("verifying", "shards", shards.len() as u64), 0));
     let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     run_parallel(options.threads.min(shards.len()), |stop| {
@@ -153,13 +152,13 @@ fn verify_shards(shards: &[PathBuf], options: Options, ours: bool) -> Result<Vec
 }
 
 /// What `ingest tag --table` wrote last; `None` if the folder has no such file.
-fn parts(folder: &Path) -> Result<Option<Parts>, Error> {
+fn parts(folder: &Location) -> Result<Option<Parts>, Error> {
     let path = folder.join(PARTS);
-    match source::read(&path) {
-        Ok(json) => Ok(Some(Parts::from_bytes(&path, &json)?)),
+    match storage::read(&path) {
+        Ok(json) => Ok(Some(Parts::from_bytes(&path.as_name(), &json)?)),
         Err(error) if is_missing(&error) => Ok(None),
         // It is not a folder; the list of its files says so.
-        Err(loader::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
+        Err(storage::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
             Ok(None)
         }
         Err(error) => Err(error.into()),
@@ -167,11 +166,11 @@ fn parts(folder: &Path) -> Result<Option<Parts>, Error> {
 }
 
 /// Checks the sidecars that `ingest tag --table` made.
-fn verify_parts(folder: &Path, parts: &Parts) -> Result<Report, Error> {
+fn verify_parts(folder: &Location, parts: &Parts) -> Result<Report, Error> {
     let mut report = Report::default();
     let checksums = sums::read(&folder.join(crate::tag::SUMS))?;
-    let agrees = |path: &Path, bytes: &[u8], report: &mut Report| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let agrees = |path: &Location, bytes: &[u8], report: &mut Report| {
+        let name = path.file_name();
         let Some(expected) = checksums.as_ref().and_then(|sums| sums.get(&name)) else { return };
         report.checksums += 1;
         if *expected != sha256(bytes) {
@@ -181,15 +180,15 @@ fn verify_parts(folder: &Path, parts: &Parts) -> Result<Report, Error> {
         }
     };
     let path = folder.join(PARTS);
-    agrees(&path, &source::read(&path)?, &mut report);
+    agrees(&path, &storage::read(&path)?, &mut report);
     for (number, footer) in (0..).zip(parts.footers()) {
-        if loader::program::interrupted() {
-            return Err(Error::Interrupted);
+        if program::interrupted() {
+            return Err(Error::interrupted());
         }
         report.shards += 1;
         report.samples += u64::from(footer.samples);
-        let path = Parts::path(folder, number);
-        let bytes = match source::read(&path) {
+        let path = folder.join(Parts::path("".as_ref(), number));
+        let bytes = match storage::read(&path) {
             Ok(bytes) => bytes,
             Err(error) => {
                 report.problems.push(error.to_string());
@@ -197,8 +196,8 @@ fn verify_parts(folder: &Path, parts: &Parts) -> Result<Report, Error> {
             }
         };
         agrees(&path, &bytes, &mut report);
-        let checked = Sidecar::from_bytes(&path, bytes)
-            .and_then(|sidecar| Parts::refuse_unless(&footer, &sidecar.metadata, &path));
+        let checked = Sidecar::from_bytes(&path.as_name(), bytes)
+            .and_then(|sidecar| Parts::refuse_unless(&footer, &sidecar.metadata, &path.as_name()));
         match checked {
             Ok(()) => report.sidecars += 1,
             Err(error) => report.problems.push(error.to_string()),

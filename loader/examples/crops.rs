@@ -3,9 +3,9 @@
 
 use std::io::{self, Write};
 
-use loader::crop::{Part, View, draws};
 use loader::order::SampleId;
-use loader::pixels::{Painter, centre_crop, decode};
+use loader::samples::crop::{CropRegion, View};
+use loader::samples::pixels::{Preprocessor, centre_crop, decode};
 use loader::{Crop, Decoding, ImageSettings};
 
 const SIZE: u32 = 224;
@@ -13,7 +13,7 @@ const RATIO: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    let mut painter = Painter::default();
+    let mut preprocessor = Preprocessor::default();
     for (number, file) in std::env::args().skip(1).enumerate() {
         let bytes = std::fs::read(&file)?;
         let image = decode(&bytes)?;
@@ -28,10 +28,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             let settings =
                 ImageSettings { crop: Crop::RandomResized { size: SIZE, scale, ratio: RATIO }, flip: 0.0 };
             let sample = SampleId { shard: 0, sample: number as u32 };
-            let view = View::choose(&settings, draws(0, 0, sample), width, height);
-            let Part::Cut { left, top, width, height } = view.part else { return Err("not a cut".into()) };
+            let view = View::choose(&settings, (0, 0, sample), width, height);
+            let CropRegion::CropThenResize { left, top, width, height } = view.region else {
+                return Err("not cropped before it is resized".into());
+            };
             let mut row = vec![0; (SIZE * SIZE * 3) as usize];
-            painter.paint(&bytes, Decoding::Exact, SIZE, |_, _| view, &mut row)?;
+            preprocessor.preprocess(&bytes, Decoding::Exact, SIZE, |_, _| view, &mut row)?;
             write(kind, [left, top, width, height], SIZE, &row)?;
         }
     }

@@ -2,11 +2,12 @@
 
 use std::io::Write;
 
-use loader::{Loader, Position, Settings, shard};
+use loader::{Loader, Position, Settings, shards};
+use storage::Location;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let inputs: Vec<_> = std::env::args_os().skip(1).map(Into::into).collect();
-    let loader = Loader::open(Settings::new(shard::list(&inputs)?, 64))?;
+    let inputs: Vec<Location> = std::env::args_os().skip(1).map(Location::from).collect();
+    let loader = Loader::open(Settings::new(shards::list(&inputs)?, 64))?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "{} samples, {} batches per epoch", loader.samples(), loader.steps_per_epoch())?;
     for batch in loader.batches(Position::default()).take(20) {

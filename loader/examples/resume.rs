@@ -7,8 +7,7 @@
 use std::fs::{self, File};
 use std::time::Instant;
 
-use loader::shard::stats_path;
-use loader::{Cache, Crop, ImageSettings, Loader, Position, Settings, shard};
+use loader::{Cache, Crop, ImageSettings, Loader, Position, Settings, shards};
 
 const SHARDS: usize = 40_000;
 const SAMPLES: usize = 10_000;
@@ -27,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let settings = Settings {
             image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
             cache: cache.cloned(),
-            ..Settings::new(shard::list(&[folder.path().to_owned()])?, 1024)
+            ..Settings::new(shards::list(&[folder.path().to_owned()])?, 1024)
         };
         let loader = Loader::open(settings)?;
         let opened = started.elapsed();
@@ -62,12 +61,12 @@ fn write_shards(folder: &std::path::Path) -> std::io::Result<()> {
         add(format!("{sample:09}.txt"), format!("a photo of number {sample}").as_bytes())?;
     }
     tar.finish()?;
-    let stats = stats_path(&first);
+    let stats = first.with_file_name("00000_stats.json");
     fs::write(&stats, format!("{{\"count\": {SAMPLES}, \"successes\": {SAMPLES}}}"))?;
     for shard in 1..SHARDS {
         let path = folder.join(format!("{shard:05}.tar"));
         fs::hard_link(&first, &path)?;
-        fs::hard_link(&stats, stats_path(&path))?;
+        fs::hard_link(&stats, folder.join(format!("{shard:05}_stats.json")))?;
     }
     Ok(())
 }

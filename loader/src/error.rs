@@ -1,73 +1,67 @@
 //! The errors that stop the loader. A single broken sample is not one: it is replaced and counted.
 
 use std::io;
-use std::path::{Path, PathBuf};
+
+use storage::Location;
 
 /// The error type of this crate. Each message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
-    #[error("{}", concepts::files::io_message(path, doing, source))]
-    Io {
-        /// The file or folder, or its URL.
-        path: PathBuf,
-        /// The failed operation: "read", "write" or "remove".
-        doing: &'static str,
-        /// The reason.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    Storage(storage::Error),
 
     /// An input that cannot be used as a list of shards.
-    #[error("{}: {problem}", input.display())]
+    #[error("{input}: {problem}")]
     Input {
         /// The input as it was given.
-        input: PathBuf,
+        input: Location,
         /// Why it cannot be used, and what to do.
         problem: String,
     },
 
     /// The tar file is damaged or truncated.
-    #[error("cannot read shard {}: {problem}; download or write it again", shard.display())]
+    #[error("cannot read shard {shard}: {problem}; download or write it again")]
     Archive {
         /// Path of the shard.
-        shard: PathBuf,
+        shard: Location,
         /// What is damaged, and where in the tar.
         problem: String,
     },
 
     /// A file, mostly a shard, has changed since it was opened, or since something was computed from it.
-    #[error("{} {problem}", path.display())]
+    #[error("{path} {problem}")]
     Changed {
         /// Path or URL of the file.
-        path: PathBuf,
+        path: Location,
         /// What happened, and what to do.
         problem: String,
     },
 
     /// A file next to a shard (its Parquet table, `_stats.json` or sidecar) cannot be read or belongs to another shard.
-    #[error("cannot use {}: {problem}", path.display())]
+    #[error("cannot use {path}: {problem}")]
     Companion {
         /// The file next to the shard.
-        path: PathBuf,
+        path: Location,
         /// What is wrong with it, and what to do.
         problem: String,
     },
 
     /// A concept vocabulary was given, but a shard has no sidecar with its mentions.
-    #[error("shard {} has no sidecar {}; run `ingest tag` on its folder", shard.display(), sidecar.display())]
+    #[error("shard {shard} has no sidecar {sidecar}; run `ingest tag` on its folder")]
     NoSidecar {
         /// The shard.
-        shard: PathBuf,
+        shard: Location,
         /// Path at which the sidecar should be.
-        sidecar: PathBuf,
+        sidecar: Location,
     },
 
     /// The sidecar cannot be read, or it was written for another shard.
-    #[error("shard {}: {source}", shard.display())]
+    #[error("shard {shard}: {source}")]
     Sidecar {
         /// The shard.
-        shard: PathBuf,
+        shard: Location,
         /// The reason.
         source: concepts::Error,
     },
@@ -76,14 +70,14 @@ pub enum Error {
     #[error(
         "{} of {of} sidecars were made when captions were normalised by other rules (version {} is needed), so their \
          offsets may be wrong: {}; run `ingest tag` on {}",
-        shards.len(),
+        sidecars.len(),
         concepts::CANONICAL_VERSION,
-        some(shards),
-        folders(shards)
+        some(sidecars),
+        folders(sidecars)
     )]
     Outdated {
-        /// Their shards.
-        shards: Vec<PathBuf>,
+        /// The sidecars.
+        sidecars: Vec<Location>,
         /// Number of shards in all.
         of: usize,
     },
@@ -123,13 +117,12 @@ pub enum Error {
     /// Many samples in a row are broken. The dataset is then damaged as a whole, and replacing samples would only hide
     /// it.
     #[error(
-        "shard {}: {tries} samples in a row are broken, the last one is {key}: {cause}; run `ingest verify` to list \
-         what is damaged",
-        shard.display()
+        "shard {shard}: {tries} samples in a row are broken, the last one is {key}: {cause}; run `ingest verify` to list \
+         what is damaged"
     )]
     Broken {
         /// Path of the shard with the last of them.
-        shard: PathBuf,
+        shard: Location,
         /// Key of the last one.
         key: String,
         /// Number of samples tried.
@@ -140,81 +133,90 @@ pub enum Error {
 
     /// A thread of the loader panicked.
     #[error(
-        "shard {}: a thread of the loader panicked while it {doing}: {problem}; this is an error in the program, please report it; \
-         to continue, leave the shard out",
-        shard.display()
+        "shard {shard}: a thread of the loader panicked while it {doing}: {problem}; this is an error in the program, please report it; \
+         to continue, leave the shard out"
     )]
     Panicked {
         /// The shard.
-        shard: PathBuf,
+        shard: Location,
         /// What the thread did, with the sample.
         doing: String,
         /// The message of the panic.
         problem: String,
     },
 
-    /// The image buffer of a batch cannot be allocated, or has the wrong size ([`crate::slot`]).
+    /// The image buffer of a batch cannot be allocated, or has the wrong size ([`crate::samples::buffers`]).
     #[error("cannot allocate the images of a batch: {0}")]
-    Slot(String),
+    Buffer(String),
 
     /// A thread could not be started, or all of them have ended.
     #[error("the threads of the loader cannot be started, or have ended: {0}")]
     Threads(io::Error),
 }
 
-/// The sidecars of the first shards, and how many there are besides.
-fn some(shards: &[PathBuf]) -> String {
+/// A file that is shorter than its index says is a damaged shard, and a cache that is too small a wrong setting.
+impl From<storage::Error> for Error {
+    fn from(error: storage::Error) -> Self {
+        match error {
+            storage::Error::Truncated { path, problem } => Self::Archive { shard: path, problem },
+            storage::Error::Changed { path, problem } => Self::Changed { path, problem },
+            storage::Error::Settings(problem) => Self::Settings(problem),
+            other => Self::Storage(other),
+        }
+    }
+}
+
+/// The first files, and how many there are besides.
+fn some(files: &[Location]) -> String {
     const NAMED: usize = 5;
-    let mut names: Vec<String> = shards
-        .iter()
-        .take(NAMED)
-        .map(|shard| crate::shard::sidecar_path(shard).display().to_string())
-        .collect();
-    if shards.len() > NAMED {
-        names.push(format!("{} more", shards.len() - NAMED));
+    let mut names: Vec<String> = files.iter().take(NAMED).map(Location::to_string).collect();
+    if files.len() > NAMED {
+        names.push(format!("{} more", files.len() - NAMED));
     }
     names.join(", ")
 }
 
-/// The folders of the shards.
-fn folders(shards: &[PathBuf]) -> String {
-    let mut folders: Vec<String> = shards
-        .iter()
-        .map(|shard| shard.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-        .map(|folder| folder.display().to_string())
-        .collect();
+/// Their folders.
+fn folders(files: &[Location]) -> String {
+    let folder = |file: &Location| match file.parent() {
+        Some(folder) if folder != Location::default() => folder.to_string(),
+        _ => ".".to_owned(),
+    };
+    let mut folders: Vec<String> = files.iter().map(folder).collect();
     folders.dedup();
     folders.join(" and on ")
 }
 
 impl Error {
-    /// For `map_err`: `path` cannot be read.
-    pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        Self::io(path, "read")
+    /// For `map_err`: a file cannot be read.
+    pub(crate) fn read(file: &Location) -> impl FnOnce(io::Error) -> Self {
+        Self::io(file, "read")
     }
 
-    /// For `map_err`: `path` cannot be written.
-    pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        Self::io(path, "write")
+    /// For `map_err`: an operation on a file failed; `doing` is its verb.
+    pub(crate) fn io(file: impl Into<Location>, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        let path = file.into();
+        Self::own_or(move |source| Self::Storage(storage::Error::Io { path, doing, source }))
     }
 
-    /// For `map_err`: an operation on `path` failed; `doing` is its verb.
-    pub(crate) fn io<'a>(path: &'a Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + 'a {
-        Self::own_or(move |source| Self::Io { path: path.to_owned(), doing, source })
-    }
-
-    /// For `map_err` where a [`Reader`](crate::source::Reader) may be below another reader: its own error, or `other`.
+    /// For `map_err` where a [`storage::Reader`], or a decompressor, may be below another reader: its error, or `other`.
     pub(crate) fn own_or<'a>(
         other: impl FnOnce(io::Error) -> Self + 'a,
     ) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |error| error.downcast().unwrap_or_else(other)
+        move |error| {
+            let error = match error.downcast::<Self>() {
+                Ok(ours) => return ours,
+                Err(error) => error,
+            };
+            error.downcast::<storage::Error>().map_or_else(other, Self::from)
+        }
     }
 
-    pub(crate) fn archive(shard: &Path, problem: impl Into<String>) -> Self {
-        Self::Archive { shard: shard.to_owned(), problem: problem.into() }
+    pub(crate) fn archive(shard: &Location, problem: impl Into<String>) -> Self {
+        Self::Archive { shard: shard.clone(), problem: problem.into() }
     }
 
-    pub(crate) fn companion(path: &Path, problem: impl Into<String>) -> Self {
-        Self::Companion { path: path.to_owned(), problem: problem.into() }
+    pub(crate) fn companion(path: &Location, problem: impl Into<String>) -> Self {
+        Self::Companion { path: path.clone(), problem: problem.into() }
     }
 }

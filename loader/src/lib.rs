@@ -10,7 +10,7 @@
 //!
 //! ```no_run
 //! # fn main() -> Result<(), loader::Error> {
-//! let shards = loader::shard::list(&["shards/{00000..00007}.tar".into()])?;
+//! let shards = loader::shards::list(&["shards/{00000..00007}.tar"])?;
 //! let loader = loader::Loader::open(loader::Settings::new(shards, 64))?;
 //! for batch in loader.batches(loader::Position { epoch: 0, step: 1_000 }).take(10) {
 //!     let batch = batch?;
@@ -20,50 +20,28 @@
 //! # }
 //! ```
 //!
-//! The modules, in the order in which a sample passes through them: [`shard`] lists the files, [`tar`] finds the
-//! samples in a file, [`index`] keeps the key, image position and caption of each, [`order`] decides which sample goes
-//! into which row, [`crop`] and [`pixels`] make the image, and [`text`] makes the tokens and mentions. [`Loader`] runs
-//! all of this on threads.
-
-// First: its macros are used in the other modules.
-#[macro_use]
-mod lines;
+//! The rooms, in the order in which a sample passes through them: [`shards`] lists the files and finds the samples in them,
+//! [`order`] decides which sample becomes which row, and [`samples`] makes the pixels, tokens and mentions of a row.
+//! [`Loader`] runs all of this on threads. How images are decoded, and what one may cost, is in [`jpeg`], [`formats`] and
+//! [`budget`]. Where files may be is the crate [`storage`]'s.
 
 pub mod budget;
-pub mod caption;
-pub mod crop;
 pub mod formats;
-pub mod identity;
-pub mod index;
 pub mod jpeg;
 pub mod json;
 pub mod order;
-pub mod permutation;
-pub mod pixels;
-pub mod program;
-pub mod scaler;
-pub mod shard;
-pub mod sidecar;
-pub mod slot;
-pub mod source;
-pub mod tar;
-pub mod text;
+pub mod samples;
+pub mod shards;
 
-mod batch;
-mod cache;
 mod error;
 mod pipeline;
 mod settings;
-mod store;
-mod worker;
 
-pub use batch::{Batch, BatchMention, Counters, Skipped};
-pub use cache::Cache;
-pub use caption::{CaptionChoice, CaptionSource};
 pub use error::Error;
-pub use identity::Identity;
 pub use order::{Position, Share};
 pub use pipeline::{Batches, Loader};
+pub use samples::batch::{Batch, BatchMention, Counters, Skipped};
+pub use samples::buffers::{Allocator, ImageBuffer, Images};
 pub use settings::{Crop, Decoding, ImageSettings, Settings};
-pub use slot::{Images, Lender, Slot};
-pub use store::Expected;
+pub use shards::{CaptionChoice, CaptionSource, Expected, Identity};
+pub use storage::Cache;

@@ -1,4 +1,4 @@
-//! The iterator over batches. The threads of [`crate::worker`] make the rows.
+//! The iterator over batches. The threads of `samples::worker` make the rows.
 //!
 //! The consumer's thread decides which sample goes into which row and puts one job per row into a queue. A thread takes
 //! a job, reads only the bytes of that sample, decodes it and writes the pixels directly into the row's part of the
@@ -8,84 +8,39 @@
 //! At any time, `prefetch` + 1 batches are in the queue and the consumer has one, so memory is bounded by
 //! - `(prefetch + 2) * rows * (size^2 * 3 + 8 * context)` bytes of batches, and those that the consumer keeps;
 //! - one decoded image per thread;
-//! - the indices of the open shards (see [`crate::index`]);
+//! - the indices of the open shards (see [`crate::shards::index`]);
 //! - for remote shards, `(prefetch + 1) * rows` encoded images.
 
 use std::collections::VecDeque;
-use std::ops::Range;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use concepts::sidecar::Metadata;
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 
-use crate::batch::{Batch, Counters};
+use crate::Error;
 use crate::order::{Epoch, Mixture, Position};
-use crate::slot::{HeapSlot, Images, Lender, Piece, Slot};
-use crate::store::{Expected, MAX_OPEN, Store};
-use crate::worker::{Job, Made, Row, decode_jobs, panic_message, read_jobs};
-use crate::{Error, Identity, Settings, sidecar};
+use crate::samples::batch::{Batch, Counters};
+use crate::samples::buffers::{Allocator, HeapBuffer, ImageBuffer, Images, RowBuffer};
+use crate::samples::set::Set;
+use crate::samples::worker::{Job, Made, Row, decode_jobs, read_jobs};
+use crate::settings::Settings;
+use crate::shards::{Expected, Identity, MAX_OPEN};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;
 
 /// An opened dataset (or mixture of datasets).
 #[derive(Debug, Clone)]
-pub struct Loader(Arc<Shared>);
-
-/// What the threads share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) settings: Settings,
-    pub(crate) order: Mixture,
-    /// The streams of this rank.
-    pub(crate) streams: Range<u64>,
-    pub(crate) store: Store,
-    /// The footers of the sidecars, if mentions are loaded.
-    sidecars: Vec<Metadata>,
-    /// Number of each shard's first sample, counted over all shards.
-    pub(crate) starts: Vec<u64>,
-    /// Number of shards that are in use at the same time.
-    in_use: u64,
-}
+pub struct Loader(Arc<Set>);
 
 impl Loader {
     /// Checks the settings and counts the samples: from the shards' `_stats.json`, or, for shards without one (written
     /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        settings.check()?;
-        let sidecars = if settings.bank.is_some() { sidecar::footers(&settings.shards)? } else { Vec::new() };
-        let store = Store::new(
-            settings.shards.clone(),
-            settings.bank.is_some(),
-            settings.caption_source.clone(),
-            settings.cache.clone(),
-        );
-        let counts = for_each_shard(store.shards(), settings.threads, "counted its samples", |shard| {
-            store.count(shard as u32)
-        })?;
-        let Settings { seed, streams, window, batch_size, .. } = settings;
-        let shards = counts.len();
-        let starts = counts
-            .iter()
-            .scan(0, |next, &count| {
-                let start = *next;
-                *next += u64::from(count);
-                Some(start)
-            })
-            .collect();
-        let order = Mixture::new(counts, &settings.sets, seed, streams, window, batch_size)?;
-        let streams = order.streams_of(settings.rank, settings.world_size)?;
-        // Every stream has the shards of its window open, plus one at each end.
-        let samples_of_a_shard = (order.samples() / shards as u64).max(1);
-        let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
-        let in_use = (streams.end - streams.start).saturating_mul(shards_of_a_window).min(shards as u64);
-        store.limit(in_use as usize);
-        Ok(Self(Arc::new(Shared { settings, order, streams, store, sidecars, starts, in_use })))
+        Ok(Self(Arc::new(Set::open(settings)?)))
     }
 
     /// A warning for the user if shards may have been cut, or are so small that reading them is slow; `None` if neither.
@@ -96,7 +51,7 @@ impl Loader {
                 "{} shards without table and _stats.json have no mark of the end of a tar, the first is {}: they may have been cut \
                  between two samples. Compare their size with that of the original",
                 cut.len(),
-                first.display()
+                first
             )
         });
         match (cut, self.slow()) {
@@ -107,7 +62,7 @@ impl Loader {
 
     /// A warning if more shards are in use than stay open.
     fn slow(&self) -> Option<String> {
-        let Shared { settings, in_use, order, .. } = &*self.0;
+        let Set { settings, in_use, order, .. } = &*self.0;
         (*in_use > MAX_OPEN as u64).then(|| {
             format!(
                 "{in_use} shards are in use at the same time, because a shard has only {} samples on average and {} streams of \
@@ -169,71 +124,31 @@ impl Loader {
     /// Iterates over batches from a position, over all following epochs without end. The first error ends the
     /// iteration. Starts the threads; dropping the iterator ends them.
     pub fn batches(&self, from: Position) -> Batches {
-        self.batches_in(from, Box::new(|_| Ok(Box::new(HeapSlot::default()))))
+        self.batches_in(from, Box::new(|_| Ok(Box::new(HeapBuffer::default()))))
     }
 
     /// The same with images in memory that the consumer allocates; the decoding threads write directly into it.
-    /// `lender` is called when no slot in the pool is free, so about `prefetch` + 2 times in a run. See
-    /// [`crate::slot`].
-    pub fn batches_in(&self, from: Position, lender: Lender) -> Batches {
-        Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()), lender)
+    /// `allocator` is called when no buffer in the pool is free, so about `prefetch` + 2 times in a run. See
+    /// [`crate::samples::buffers`].
+    pub fn batches_in(&self, from: Position, allocator: Allocator) -> Batches {
+        Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()), allocator)
     }
 }
 
-impl Shared {
-    fn rows(&self) -> usize {
-        ((self.streams.end - self.streams.start) * self.order.rows_per_stream()) as usize
-    }
-}
-
-/// Calls `work` with the number of every shard, on several threads, and returns the results in order, or the first error.
-/// `doing` is what `work` has done, for the message if it panics.
-pub(crate) fn for_each_shard<T: Send>(
-    shards: &[PathBuf],
-    threads: usize,
-    doing: &str,
-    work: impl Fn(usize) -> Result<T, Error> + Sync,
-) -> Result<Vec<T>, Error> {
-    let next = AtomicUsize::new(0);
-    let run = || {
-        let mut done = Vec::new();
-        loop {
-            let shard = next.fetch_add(1, Ordering::Relaxed);
-            let Some(path) = shards.get(shard) else { return done };
-            let result = catch_unwind(AssertUnwindSafe(|| work(shard))).unwrap_or_else(|panic| {
-                let (shard, doing) = (path.clone(), doing.to_owned());
-                Err(Error::Panicked { shard, doing, problem: panic_message(&*panic) })
-            });
-            if result.is_err() {
-                next.store(shards.len(), Ordering::Relaxed);
-            }
-            done.push((shard, result));
-        }
-    };
-    let done: Result<Vec<_>, Error> = thread::scope(|scope| {
-        let started: Vec<_> = (0..threads.min(shards.len())).map(|_| scope.spawn(run)).collect();
-        let ended = |_| Error::Threads(std::io::Error::other("a thread that reads shards panicked"));
-        started.into_iter().map(|thread| thread.join().map_err(ended)).collect()
-    });
-    let mut done: Vec<_> = done?.into_iter().flatten().collect();
-    done.sort_by_key(|(shard, _)| *shard);
-    done.into_iter().map(|(_, result)| result).collect()
-}
-
-/// A slot and its row buffers.
-type LentSlot = (Box<dyn Slot>, Vec<Box<dyn Piece>>);
+/// An image buffer and its row buffers.
+type Lent = (Box<dyn ImageBuffer>, Vec<Box<dyn RowBuffer>>);
 
 /// A batch whose rows are being made.
 struct Pending {
     position: Position,
-    slot: Box<dyn Slot>,
+    buffer: Box<dyn ImageBuffer>,
     rows: Vec<Option<Made>>,
     missing: usize,
 }
 
 /// The batches of a [`Loader`], in order.
 pub struct Batches {
-    shared: Arc<Shared>,
+    set: Arc<Set>,
     /// None when the iteration is over.
     jobs: Option<Sender<Job>>,
     made: Receiver<Made>,
@@ -248,10 +163,10 @@ pub struct Batches {
     next: Position,
     /// For each dataset, the epoch in use and its number.
     epochs: Vec<Option<(u64, Arc<Epoch>)>>,
-    lender: Lender,
-    /// The buffer pool: slots of batches that the consumer has dropped.
-    free: Receiver<Box<dyn Slot>>,
-    pool: Sender<Box<dyn Slot>>,
+    allocator: Allocator,
+    /// The buffer pool: the buffers of batches that the consumer has dropped.
+    free: Receiver<Box<dyn ImageBuffer>>,
+    pool: Sender<Box<dyn ImageBuffer>>,
     failed: Option<Error>,
 }
 
@@ -262,7 +177,7 @@ impl std::fmt::Debug for Batches {
 }
 
 impl Batches {
-    fn start(shared: Arc<Shared>, from: Position, lender: Lender) -> Self {
+    fn start(set: Arc<Set>, from: Position, allocator: Allocator) -> Self {
         let (jobs, mut queue) = unbounded::<Job>();
         let (quit, quitting) = bounded(0);
         let (finished, made) = unbounded();
@@ -273,26 +188,26 @@ impl Batches {
             let started = thread::Builder::new().name(name.to_owned()).spawn(work);
             started.map_err(|e| failed = Some(Error::Threads(e))).ok()
         };
-        if shared.store.is_remote() {
+        if set.store.is_remote() {
             let (read, after) = unbounded();
             for _ in 0..READERS {
-                let (shared, queue, read, stop) =
-                    (Arc::clone(&shared), queue.clone(), read.clone(), Arc::clone(&stop));
+                let (set, queue, read, stop) =
+                    (Arc::clone(&set), queue.clone(), read.clone(), Arc::clone(&stop));
                 // Not joined at the end: it may take long until a request gives up.
-                start("loader-read", Box::new(move || read_jobs(&shared, &queue, &read, &stop)));
+                start("loader-read", Box::new(move || read_jobs(&set, &queue, &read, &stop)));
             }
             queue = after;
         }
-        for _ in 0..shared.settings.threads {
-            let (shared, queue, finished, quitting) =
-                (Arc::clone(&shared), queue.clone(), finished.clone(), quitting.clone());
-            let work = move || decode_jobs(&shared, &queue, &finished, &quitting);
+        for _ in 0..set.settings.threads {
+            let (set, queue, finished, quitting) =
+                (Arc::clone(&set), queue.clone(), finished.clone(), quitting.clone());
+            let work = move || decode_jobs(&set, &queue, &finished, &quitting);
             threads.extend(start("loader", Box::new(work)));
         }
-        let epochs = vec![None; shared.order.sets().len()];
+        let epochs = vec![None; set.order.sets().len()];
         let (pool, free) = unbounded();
         let mut batches = Self {
-            shared,
+            set,
             jobs: Some(jobs),
             made,
             stop,
@@ -302,7 +217,7 @@ impl Batches {
             first: 0,
             next: from,
             epochs,
-            lender,
+            allocator,
             free,
             pool,
             failed,
@@ -318,7 +233,7 @@ impl Batches {
 
     /// Puts the rows of batches into the queue until as many are pending as the settings allow.
     fn fill_queue(&mut self) {
-        while self.failed.is_none() && self.pending.len() <= self.shared.settings.prefetch {
+        while self.failed.is_none() && self.pending.len() <= self.set.settings.prefetch {
             if let Err(error) = self.queue_batch() {
                 self.failed = Some(error);
             }
@@ -326,16 +241,16 @@ impl Batches {
     }
 
     fn queue_batch(&mut self) -> Result<(), Error> {
-        let (slot, pieces) = self.slot()?;
+        let (buffer, lent) = self.buffer()?;
         let Some(jobs) = &self.jobs else { return Ok(()) };
-        let (shared, position) = (&self.shared, self.next);
+        let (set, position) = (&self.set, self.next);
         let batch = self.first + self.pending.len() as u64;
-        let places = shared.order.rows(position, shared.streams.clone());
-        for (row, (place, pixels)) in places.zip(pieces).enumerate() {
+        let places = set.order.rows(position, set.streams.clone());
+        for (row, (place, pixels)) in places.zip(lent).enumerate() {
             let epoch = match &self.epochs[place.set] {
                 Some((number, epoch)) if *number == place.epoch => Arc::clone(epoch),
                 _ => {
-                    let epoch = Arc::new(shared.order.sets()[place.set].epoch(place.epoch));
+                    let epoch = Arc::new(set.order.sets()[place.set].epoch(place.epoch));
                     self.epochs[place.set] = Some((place.epoch, Arc::clone(&epoch)));
                     epoch
                 }
@@ -345,7 +260,7 @@ impl Batches {
                 row,
                 epoch,
                 number_of_epoch: place.epoch,
-                first_shard: shared.order.first_shard(place.set),
+                first_shard: set.order.first_shard(place.set),
                 stream: place.stream,
                 position: place.position,
                 pixels,
@@ -354,27 +269,27 @@ impl Batches {
             // Fails only if no thread is left; receiving then reports it.
             let _ = jobs.send(job);
         }
-        let rows: Vec<Option<Made>> = (0..shared.rows()).map(|_| None).collect();
-        self.pending.push_back(Pending { position, slot, missing: rows.len(), rows });
-        self.next = position.next(shared.order.steps_per_epoch());
+        let rows: Vec<Option<Made>> = (0..set.rows()).map(|_| None).collect();
+        self.pending.push_back(Pending { position, buffer, missing: rows.len(), rows });
+        self.next = position.next(set.order.steps_per_epoch());
         Ok(())
     }
 
-    /// A slot for a batch, and its row buffers.
-    fn slot(&mut self) -> Result<LentSlot, Error> {
-        let (rows, settings) = (self.shared.rows(), &self.shared.settings);
+    /// An image buffer for a batch, and its row buffers.
+    fn buffer(&mut self) -> Result<Lent, Error> {
+        let (rows, settings) = (self.set.rows(), &self.set.settings);
         let bytes = if settings.images { settings.image.bytes() } else { 0 };
-        let mut slot = match self.free.try_recv() {
-            Ok(slot) => slot,
-            Err(_) if bytes == 0 => Box::new(HeapSlot::default()),
-            Err(_) => (self.lender)(rows * bytes).map_err(Error::Slot)?,
+        let mut buffer = match self.free.try_recv() {
+            Ok(buffer) => buffer,
+            Err(_) if bytes == 0 => Box::new(HeapBuffer::default()),
+            Err(_) => (self.allocator)(rows * bytes).map_err(Error::Buffer)?,
         };
-        let mut pieces = slot.lend(rows, bytes);
-        if pieces.len() != rows || pieces.iter_mut().any(|piece| (**piece).as_mut().len() != bytes) {
-            let problem = format!("the slot was not lent as {rows} row buffers of {bytes} bytes");
-            return Err(Error::Slot(problem));
+        let mut lent = buffer.lend(rows, bytes);
+        if lent.len() != rows || lent.iter_mut().any(|row| (**row).as_mut().len() != bytes) {
+            let problem = format!("the buffer was not lent as {rows} row buffers of {bytes} bytes");
+            return Err(Error::Buffer(problem));
         }
-        Ok((slot, pieces))
+        Ok((buffer, lent))
     }
 
     /// Waits for the rows of the front batch.
@@ -394,7 +309,7 @@ impl Batches {
         self.first += 1;
         let batch =
             self.pending.pop_front().ok_or_else(|| Error::Settings("no batch is in the queue".into()))?;
-        let mut batch = batch.assemble(self.shared.settings.context, &self.pool)?;
+        let mut batch = batch.assemble(self.set.settings.context, &self.pool)?;
         batch.counters.waited = waited;
         Ok(batch)
     }
@@ -435,10 +350,10 @@ impl Drop for Batches {
 
 impl Pending {
     /// The batch, or the error of the first row that has one.
-    fn assemble(self, context: usize, pool: &Sender<Box<dyn Slot>>) -> Result<Batch, Error> {
+    fn assemble(self, context: usize, pool: &Sender<Box<dyn ImageBuffer>>) -> Result<Batch, Error> {
         let size = self.rows.len();
-        let mut slot = self.slot;
-        let mut pieces = Vec::with_capacity(size);
+        let mut buffer = self.buffer;
+        let mut lent = Vec::with_capacity(size);
         let mut batch = Batch {
             position: self.position,
             size,
@@ -452,7 +367,7 @@ impl Pending {
         };
         for (row, made) in self.rows.into_iter().flatten().enumerate() {
             let Row { key, number, text } = made.result?;
-            pieces.push(made.pixels);
+            lent.push(made.pixels);
             batch.keys.push(key);
             batch.samples.push(number);
             if !text.tokens.is_empty() {
@@ -467,28 +382,8 @@ impl Pending {
             batch.counters.mentions_left_out += text.left_out;
             batch.counters.captions_without_mentions += u32::from(text.is_other);
         }
-        slot.take_back(pieces);
-        batch.images = Images::new(slot, pool.clone());
+        buffer.take_back(lent);
+        batch.images = Images::new(buffer, pool.clone());
         Ok(batch)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_panic_while_shards_are_read_is_an_error_that_names_the_shard() {
-        let shards: Vec<PathBuf> = (0..6).map(|shard| format!("{shard:05}.tar").into()).collect();
-        for threads in [1, 3] {
-            let counts = for_each_shard(&shards, threads, "tried", |shard| Ok(10 * shard)).unwrap();
-            assert_eq!(counts, [0, 10, 20, 30, 40, 50]);
-            let panicking = |shard: usize| -> Result<usize, Error> {
-                assert!(shard != 3, "on purpose");
-                Ok(10 * shard)
-            };
-            let error = for_each_shard(&shards, threads, "tried", panicking).unwrap_err().to_string();
-            assert!(error.contains("00003.tar") && error.contains("on purpose"), "{error}");
-        }
     }
 }

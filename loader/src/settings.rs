@@ -1,18 +1,20 @@
 //! The settings of a loader.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use concepts::{Bank, Matching};
+use storage::{Cache, Location};
 
-use crate::{Cache, CaptionSource, Error, Share};
+use crate::Error;
+use crate::order::Share;
+use crate::shards::CaptionSource;
 
 /// What to load, and how. [`Settings::new`] sets the defaults; change fields as needed.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The shards, as paths or URLs; see [`crate::shard::list`]. The order of the samples depends on the order of this
+    /// The shards; see [`crate::shards::list`]. The order of the samples depends on the order of this
     /// list.
-    pub shards: Vec<PathBuf>,
+    pub shards: Vec<Location>,
     /// The datasets that the shards belong to, in the order of `shards`, with their weights; see [`crate::order`].
     /// Default: empty, all shards are one dataset.
     pub sets: Vec<Share>,
@@ -63,9 +65,9 @@ pub struct Settings {
 
 impl Settings {
     /// The defaults for these shards and this global batch size.
-    pub fn new(shards: Vec<PathBuf>, batch_size: usize) -> Self {
+    pub fn new<S: Into<Location>>(shards: impl IntoIterator<Item = S>, batch_size: usize) -> Self {
         Self {
-            shards,
+            shards: shards.into_iter().map(Into::into).collect(),
             sets: Vec::new(),
             batch_size,
             seed: 0,
@@ -89,10 +91,10 @@ impl Settings {
     }
 
     /// The same for a mixture of datasets, each with its weight: every batch has samples of all of them.
-    pub fn mixed(sets: Vec<(Vec<PathBuf>, f64)>, batch_size: usize) -> Self {
+    pub fn mixed<S: Into<Location>>(sets: Vec<(Vec<S>, f64)>, batch_size: usize) -> Self {
         let shares =
             sets.iter().map(|(shards, weight)| Share { shards: shards.len(), weight: *weight }).collect();
-        let shards = sets.into_iter().flat_map(|(shards, _)| shards).collect();
+        let shards = sets.into_iter().flat_map(|(shards, _)| shards);
         Self { sets: shares, ..Self::new(shards, batch_size) }
     }
 
@@ -121,12 +123,12 @@ impl Settings {
 #[serde(rename_all = "lowercase")]
 pub enum Decoding {
     /// Pillow's pixels, resized with Pillow's filter: beside Pillow 12, about 0.3 % of the values differ, by 1
-    /// ([`crate::scaler`]).
+    /// ([`crate::samples::scaler`]).
     #[default]
     Exact,
     /// Faster, with small differences. A large crop is decoded at 1/2, 1/4 or 1/8 of its size, but not smaller than the
     /// result; rounding is coarser, chroma is repeated instead of interpolated, and the resampling filter is half as
-    /// wide ([`crate::scaler`]). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
+    /// wide ([`crate::samples::scaler`]). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
     /// photos several times as large as the result; for smaller ones most of the time goes into Huffman decoding, which
     /// both modes do.
     Fast,

@@ -7,7 +7,7 @@ use std::fs;
 
 use crate::common::{content, identity, image_of, key_of, settings, write_shards};
 use loader::order::{Order, SampleId};
-use loader::slot::{Piece, Slot};
+use loader::samples::buffers::{ImageBuffer, RowBuffer};
 use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
 use proptest::prelude::*;
 
@@ -152,7 +152,9 @@ fn broken_samples_are_replaced_by_the_next_good_one_of_the_stream_and_reported()
                 }
                 let reported = skipped.next().unwrap();
                 assert_eq!(reported.key, key_of(shard, sample));
-                assert!(reported.shard.ends_with(format!("{shard:05}.tar")) && !reported.cause.is_empty());
+                assert!(
+                    reported.shard.file_name() == format!("{shard:05}.tar") && !reported.cause.is_empty()
+                );
                 place += 1;
                 replaced += 1;
             };
@@ -237,14 +239,14 @@ impl AsMut<[u8]> for Unwritable {
     }
 }
 
-struct UnwritableSlot;
+struct UnwritableBuffer;
 
-impl Slot for UnwritableSlot {
-    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
-        (0..rows).map(|_| Box::new(Unwritable(vec![0; bytes])) as Box<dyn Piece>).collect()
+impl ImageBuffer for UnwritableBuffer {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn RowBuffer>> {
+        (0..rows).map(|_| Box::new(Unwritable(vec![0; bytes])) as Box<dyn RowBuffer>).collect()
     }
 
-    fn take_back(&mut self, _: Vec<Box<dyn Piece>>) {}
+    fn take_back(&mut self, _: Vec<Box<dyn RowBuffer>>) {}
 
     fn bytes(&self) -> &[u8] {
         &[]
@@ -256,7 +258,7 @@ fn a_panic_in_a_thread_ends_the_iteration_and_names_the_sample() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[20], |_, _| None);
     let loader = Loader::open(settings(shards, 4)).unwrap();
-    let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(UnwritableSlot))));
+    let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(UnwritableBuffer))));
     let first = loader.order().sets()[0].epoch(0).sample(0, 0).sample as usize;
     let error = batches.next().unwrap().unwrap_err();
     assert!(matches!(error, Error::Panicked { .. }));
@@ -330,7 +332,7 @@ fn a_shard_that_is_written_again_during_a_run_is_rejected() {
 #[test]
 fn unusable_inputs_and_shards_are_reported() {
     let folder = tempfile::tempdir().unwrap();
-    let list = |name: &str| loader::shard::list(&[folder.path().join(name)]).map_err(|e| e.to_string());
+    let list = |name: &str| loader::shards::list(&[folder.path().join(name)]).map_err(|e| e.to_string());
     assert!(list("").unwrap_err().contains("no shards"));
     assert!(list("{}.tar").unwrap_err().contains("the braces {} are empty"));
     assert!(list("{0..2}.tar").unwrap_err().contains("0.tar"));
@@ -358,7 +360,7 @@ fn unusable_inputs_and_shards_are_reported() {
     std::os::unix::fs::symlink(&path, &link).unwrap();
     assert_eq!(opened(&link).unwrap(), {
         let shard = |mut one: loader::Skipped| {
-            one.shard.clone_from(&link);
+            one.shard = link.as_path().into();
             one
         };
         skipped.into_iter().map(shard).collect::<Vec<_>>()

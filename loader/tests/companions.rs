@@ -6,10 +6,12 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::common::{content, damage, identity, key_of, settings, write_shards, write_table};
+use crate::common::{
+    content, damage, identity, key_of, settings, sidecar_path, stats_path, table_path, write_shards,
+    write_table,
+};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, CANONICAL_VERSION, Matching, Mention, TaggerDescription};
-use loader::shard::{sidecar_path, stats_path, table_path};
 use loader::{Batch, BatchMention, Cache, Loader, Position, Settings};
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
@@ -51,7 +53,7 @@ fn the_table_gives_image_positions_and_captions() {
             packed
         })
         .collect();
-    let again = first(&Settings { shards: packed, ..settings }, 7);
+    let again = first(&Settings { shards: packed.into_iter().map(Into::into).collect(), ..settings }, 7);
     assert!(plain.iter().map(content).eq(again.iter().map(content)));
 }
 
@@ -264,7 +266,10 @@ fn a_caption_that_was_not_tagged_is_refused_when_it_is_read() {
     refused(&error(&settings));
     let whole = |part: &str| {
         let metadata = concepts::sidecar::Sidecar::read_metadata(&sidecar_path(&shards[0])).unwrap();
-        let compared = loader::sidecar::compare_captions(&shards[0], &sidecar_path(&shards[0]), &metadata);
+        let compared = {
+            let sidecar = sidecar_path(&shards[0]);
+            loader::shards::sidecar::compare_captions(&shards[0].clone().into(), &sidecar.into(), &metadata)
+        };
         assert!(compared.unwrap_err().to_string().contains(part));
     };
     whole("other captions");
@@ -306,7 +311,7 @@ fn samples_without_a_caption_are_replaced() {
 /// A table with these captions.
 fn write_table_with(shard: &Path, caption: impl Fn(usize) -> Option<String>) {
     use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-    let samples = loader::tar::Archive::open(shard).unwrap().samples().unwrap();
+    let samples = loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap();
     let texts = |of: &dyn Fn(usize) -> Option<String>| -> ArrayRef {
         Arc::new((0..samples.len()).map(of).collect::<StringArray>())
     };

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
-use loader::slot::Piece;
+use loader::samples::buffers::RowBuffer;
+use loader::shards::sidecar;
 use loader::{
-    Batch, CaptionChoice, CaptionSource, Error, Lender, Loader, Position, Settings, Share, Slot, sidecar,
+    Allocator, Batch, CaptionChoice, CaptionSource, Error, ImageBuffer, Loader, Position, Settings, Share,
 };
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
@@ -21,24 +22,24 @@ fn first(settings: &Settings, count: usize) -> Vec<Batch> {
     loader.batches(Position::default()).take(count).map(Result::unwrap).collect()
 }
 
-/// A consumer's slot, in which every row has its own allocation until the rows are joined.
+/// A consumer's buffer, in which every row has its own allocation until the rows are joined.
 struct Lent {
     number: usize,
     rows: Vec<Vec<u8>>,
     joined: Vec<u8>,
 }
 
-impl Slot for Lent {
-    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+impl ImageBuffer for Lent {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn RowBuffer>> {
         self.joined.clear();
         self.rows.resize(rows, vec![0; bytes]);
-        self.rows.drain(..).map(|row| Box::new(row) as Box<dyn Piece>).collect()
+        self.rows.drain(..).map(|row| Box::new(row) as Box<dyn RowBuffer>).collect()
     }
 
-    fn take_back(&mut self, pieces: Vec<Box<dyn Piece>>) {
-        for piece in pieces {
-            let piece: Box<dyn std::any::Any> = piece;
-            let row = *piece.downcast::<Vec<u8>>().unwrap();
+    fn take_back(&mut self, lent: Vec<Box<dyn RowBuffer>>) {
+        for row in lent {
+            let row: Box<dyn std::any::Any> = row;
+            let row = *row.downcast::<Vec<u8>>().unwrap();
             self.joined.extend(&row);
             self.rows.push(row);
         }
@@ -49,7 +50,7 @@ impl Slot for Lent {
     }
 }
 
-fn lender(made: &Arc<AtomicUsize>) -> Lender {
+fn allocator(made: &Arc<AtomicUsize>) -> Allocator {
     let made = Arc::clone(made);
     Box::new(move |bytes| {
         assert_eq!(bytes, 8 * 4 * 4 * 3);
@@ -66,10 +67,10 @@ fn images_are_written_into_memory_that_the_consumer_allocates() {
     let loader = Loader::open(settings).unwrap();
     let made = Arc::new(AtomicUsize::new(0));
     let mut seen = HashSet::new();
-    for (batch, expected) in loader.batches_in(Position::default(), lender(&made)).zip(&expected) {
+    for (batch, expected) in loader.batches_in(Position::default(), allocator(&made)).zip(&expected) {
         let batch = batch.unwrap();
         assert_eq!(content(&batch), content(expected));
-        seen.insert(batch.images.slot::<Lent>().unwrap().number);
+        seen.insert(batch.images.buffer::<Lent>().unwrap().number);
     }
     // Three batches in the queue, and the one that the consumer holds.
     assert!(made.load(Ordering::Relaxed) <= 4 && seen.len() >= 3, "{seen:?} of {made:?}");
@@ -77,18 +78,18 @@ fn images_are_written_into_memory_that_the_consumer_allocates() {
     // A consumer that keeps batches gets new memory for each, and the kept batches do not change.
     let made = Arc::new(AtomicUsize::new(0));
     let kept: Vec<_> =
-        loader.batches_in(Position::default(), lender(&made)).take(10).map(Result::unwrap).collect();
+        loader.batches_in(Position::default(), allocator(&made)).take(10).map(Result::unwrap).collect();
     assert!(kept.iter().map(content).eq(expected[..10].iter().map(content)));
     assert!(made.load(Ordering::Relaxed) >= 10);
 }
 
-/// A slot whose row buffers are one byte too short.
+/// A buffer whose row buffers are one byte too short.
 struct Short;
-impl Slot for Short {
-    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
-        (0..rows).map(|_| Box::new(vec![0_u8; bytes - 1]) as Box<dyn Piece>).collect()
+impl ImageBuffer for Short {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn RowBuffer>> {
+        (0..rows).map(|_| Box::new(vec![0_u8; bytes - 1]) as Box<dyn RowBuffer>).collect()
     }
-    fn take_back(&mut self, _: Vec<Box<dyn Piece>>) {}
+    fn take_back(&mut self, _: Vec<Box<dyn RowBuffer>>) {}
     fn bytes(&self) -> &[u8] {
         &[]
     }
@@ -99,13 +100,16 @@ fn a_failed_or_wrong_allocation_ends_the_iteration() {
     let folder = tempfile::tempdir().unwrap();
     let loader = Loader::open(settings(write_shards(folder.path(), &[50], |_, _| None), 8)).unwrap();
     let mut left = 4;
-    let few: Lender = Box::new(move |_| {
+    let few: Allocator = Box::new(move |_| {
         left -= 1;
-        if left == 0 { Err("out of device memory".to_owned()) } else { lender(&Arc::default())(384) }
+        if left == 0 { Err("out of device memory".to_owned()) } else { allocator(&Arc::default())(384) }
     });
     let kept: Vec<_> = loader.batches_in(Position::default(), few).collect();
     let error = kept.last().unwrap().as_ref().unwrap_err();
-    assert!(matches!(error, Error::Slot(_)) && error.to_string().contains("out of device memory"), "{error}");
+    assert!(
+        matches!(error, Error::Buffer(_)) && error.to_string().contains("out of device memory"),
+        "{error}"
+    );
 
     let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(Short))));
     let error = batches.next().unwrap().unwrap_err().to_string();
@@ -171,7 +175,7 @@ fn write_sidecar(shard: &Path, samples: usize) {
     let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
     let bytes = fs::metadata(shard).unwrap().len();
     let mut writer =
-        Writer::create(&loader::shard::sidecar_path(shard), Metadata::new(&tagger, shard, bytes)).unwrap();
+        Writer::create(&crate::common::sidecar_path(shard), Metadata::new(&tagger, shard, bytes)).unwrap();
     let mention = Mention {
         phrase: 0..5,
         concept_span: 2..5,
@@ -211,7 +215,7 @@ fn mentions_belong_to_the_caption_they_were_made_from() {
     assert_eq!(opened.metadata.samples, 40);
     assert!(sidecar::open(&path, None).is_ok());
     assert!(sidecar::open(&path, Some(41)).unwrap_err().to_string().contains("40 samples"));
-    let missing = sidecar::open(&folder.path().join("00001.tar"), None).unwrap_err();
+    let missing = sidecar::open(folder.path().join("00001.tar"), None).unwrap_err();
     assert!(missing.to_string().contains("ingest tag"), "{missing}");
 }
 
@@ -220,7 +224,8 @@ fn datasets_share_every_batch_by_their_weights() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[100, 50, 12], |_, _| None);
     let sets = vec![(shards[..2].to_vec(), 3.0), (shards[2..].to_vec(), 1.0)];
-    let settings = Settings { threads: 2, image: settings(vec![], 1).image, ..Settings::mixed(sets, 16) };
+    let settings =
+        Settings { threads: 2, image: settings(Vec::<PathBuf>::new(), 1).image, ..Settings::mixed(sets, 16) };
     assert_eq!(settings.sets, [Share { shards: 2, weight: 3.0 }, Share { shards: 1, weight: 1.0 }]);
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!((loader.samples(), loader.steps_per_epoch()), (162, 10));

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use image::{ImageFormat, RgbImage};
-use loader::shard::sidecar_path;
 use loader::{Loader, Position, Settings};
 use serde_json::Value;
 
-use crate::common::{TarFile, settings};
+use crate::common::{TarFile, settings, sidecar_path};
 
 fn list(value: &Value) -> Vec<Value> {
     value.as_array().unwrap().clone()

@@ -7,14 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::common::{TarFile, content};
+use crate::common::{TarFile, content, sidecar_path};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Extractor, Matching, TaggerKind};
-use loader::crop::{View, draws};
 use loader::order::SampleId;
-use loader::pixels::Painter;
-use loader::shard::sidecar_path;
-use loader::tar::Archive;
+use loader::samples::crop::View;
+use loader::samples::pixels::Preprocessor;
+use loader::shards::tar::Archive;
 use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings};
 
 /// The folder of test data next to the checkout, if it exists.
@@ -118,15 +117,15 @@ fn fast_decoding_of_photos_is_close_to_exact() {
     let Some(data) = photos() else { return };
     let crop = Crop::RandomResized { size: 224, scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
     let settings = ImageSettings { crop, flip: 0.5 };
-    let mut preprocessor = Painter::default();
+    let mut preprocessor = Preprocessor::default();
     let mut found: Vec<f64> = Vec::new();
     for (number, (file, _)) in captions(&data).iter().take(150).enumerate() {
         let bytes = fs::read(data.join("images").join(file)).unwrap();
-        let draws = draws(0, 0, SampleId { shard: 0, sample: number as u32 });
+        let drawn = (0, 0, SampleId { shard: 0, sample: number as u32 });
         let [exact, fast] = [Decoding::Exact, Decoding::Fast].map(|decoding| {
             let mut row = vec![0; 224 * 224 * 3];
-            let choose = |width, height| View::choose(&settings, draws, width, height);
-            preprocessor.paint(&bytes, decoding, 224, choose, &mut row).unwrap();
+            let choose = |width, height| View::choose(&settings, drawn, width, height);
+            preprocessor.preprocess(&bytes, decoding, 224, choose, &mut row).unwrap();
             row
         });
         let squares: f64 = exact.iter().zip(&fast).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();

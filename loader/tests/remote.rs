@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::server::{Answer, Server, Validator};
 use crate::common::{content, settings, write_shards};
-use loader::{Batch, Cache, Error, Loader, Position, Settings, source};
+use loader::{Batch, Cache, Loader, Position, Settings};
+use storage::{Error, Source};
 
 fn batches(settings: &Settings, count: usize) -> Vec<Batch> {
     let loader = Loader::open(settings.clone()).unwrap();
@@ -97,20 +98,20 @@ fn permanent_failures_are_reported_at_once() {
         _ => Answer::Normal,
     });
     let started = Instant::now();
-    let missing = source::read(&server.url("none.tar")).unwrap_err();
+    let missing = storage::read(server.url("none.tar")).unwrap_err();
     assert!(matches!(&missing, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound));
     let text = missing.to_string();
     assert!(text.ends_with("none.tar does not exist"), "{text}");
-    let text = source::read(&server.url("secret.tar")).unwrap_err().to_string();
+    let text = storage::read(server.url("secret.tar")).unwrap_err().to_string();
     assert!(text.contains("secret.tar") && text.contains("denies access"), "{text}");
-    let opened = source::Source::open(&server.url("whole.tar")).unwrap();
+    let opened = Source::open(server.url("whole.tar")).unwrap();
     let text = opened.read(512, 10).unwrap_err().to_string();
     assert!(text.contains("whole.tar") && text.contains("range"), "{text}");
-    let text = source::read(Path::new("http://127.0.0.1:1/a.tar?token=1")).unwrap_err().to_string();
+    let text = storage::read("http://127.0.0.1:1/a.tar?token=1").unwrap_err().to_string();
     assert!(text.contains("query"), "{text}");
     let text = Loader::open(settings(vec![server.url("00009.tar")], 4)).unwrap_err().to_string();
     assert!(text.contains("00009.tar"), "{text}");
-    assert!(started.elapsed() < source::RETRY_FOR / 2, "these failures must not be retried");
+    assert!(started.elapsed() < storage::RETRY_FOR / 2, "these failures must not be retried");
 }
 
 #[test]
@@ -121,17 +122,17 @@ fn whole_files_are_read_and_written() {
     let server =
         Server::new(folder.path(), |number, _| if number == 1 { Answer::Drop(5000) } else { Answer::Normal });
     let url = server.url("data");
-    assert_eq!(source::length(&url).unwrap(), 100_000);
-    assert!(source::read(&url).unwrap() == data, "after a dropped connection");
-    let opened = source::Source::open(&url).unwrap();
+    assert_eq!(storage::length(&url).unwrap(), 100_000);
+    assert!(storage::read(&url).unwrap() == data, "after a dropped connection");
+    let opened = Source::open(&url).unwrap();
     assert!(opened.read(10, 500).unwrap() == data[10..510]);
     assert!(opened.read(99_999, 2).is_err());
     let mut read = Vec::new();
     std::io::Read::read_to_end(&mut opened.reader(7_001), &mut read).unwrap();
     assert!(read == data);
-    source::write(&server.url("a/b.bin"), data.clone()).unwrap();
+    storage::write(server.url("a/b.bin"), data.clone()).unwrap();
     assert!(server.was_put("/a/b.bin").unwrap() == data);
-    source::upload(&folder.path().join("data"), &server.url("copy")).unwrap();
+    storage::upload(&folder.path().join("data"), server.url("copy")).unwrap();
     assert!(server.was_put("/copy").unwrap() == data);
 }
 
@@ -147,7 +148,7 @@ fn ranks_share_the_bytes_of_the_dataset() {
     }
     let images: u64 = shards
         .iter()
-        .flat_map(|shard| loader::tar::Archive::open(shard).unwrap().samples().unwrap())
+        .flat_map(|shard| loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap())
         .map(|sample| sample.image().unwrap().length)
         .sum();
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
@@ -234,7 +235,7 @@ fn a_file_that_is_replaced_while_it_is_read_is_noticed() {
             fs::write(&path, [1; 5000]).unwrap();
             let server = Server::with(validator, folder.path(), |_, _| Answer::Normal);
             let url = server.url("a.tar");
-            let opened = source::Source::open(&url).unwrap();
+            let opened = Source::open(&url).unwrap();
             assert_eq!(&*opened.read(0, 1000).unwrap(), [1; 1000], "{about}");
             assert_eq!(&*opened.read(4990, 10).unwrap(), [1; 10], "{about}");
             fs::write(&path, vec![2; length]).unwrap();
@@ -250,9 +251,9 @@ fn a_file_that_is_replaced_while_it_is_read_is_noticed() {
                     assert_eq!(&*read.unwrap(), [2; 20]);
                 }
             }
-            assert!(started.elapsed() < source::RETRY_FOR / 2, "{about}: not retried");
+            assert!(started.elapsed() < storage::RETRY_FOR / 2, "{about}: not retried");
             // Opened again, it is the new file.
-            let again = source::Source::open(&url).unwrap();
+            let again = Source::open(&url).unwrap();
             assert_eq!(&*again.read(0, 1000).unwrap(), [2; 1000], "{about}");
         }
     }
@@ -275,7 +276,7 @@ fn a_transfer_is_not_resumed_in_another_version() {
             }
             _ => Answer::Normal,
         });
-        let opened = source::Source::open(&server.url("a.tar")).unwrap();
+        let opened = Source::open(server.url("a.tar")).unwrap();
         let error = opened.read(0, 5000).unwrap_err().to_string();
         assert!(error.contains("a.tar was replaced while it was read"), "{validator:?}: {error}");
     }

@@ -5,7 +5,6 @@
 mod batches;
 mod common;
 mod companions;
-mod hub;
 mod interface;
 mod mentions;
 mod photos;

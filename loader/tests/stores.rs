@@ -26,7 +26,7 @@ const REPLACED: &str = "LOADER_TEST_REPLACED";
 const CACHE: &str = "LOADER_TEST_CACHE";
 
 fn found(shards: &Path) -> String {
-    let shards = loader::shard::list(&[shards.to_owned()]).unwrap();
+    let shards = loader::shards::list(&[shards.to_owned()]).unwrap();
     let cache = env::var_os(CACHE).map(|folder| Cache { folder: folder.into(), limit: 1 << 20 });
     let loader = Loader::open(Settings { cache, ..settings(shards, 6) }).unwrap();
     let batches: Vec<Batch> = loader.batches(Position::default()).take(12).map(Result::unwrap).collect();
@@ -42,7 +42,7 @@ fn child() {
         return;
     };
     if let Some(file) = env::var_os(REPLACED) {
-        let opened = loader::source::Source::open(Path::new(&shards)).unwrap();
+        let opened = storage::Source::open(Path::new(&shards)).unwrap();
         assert_eq!(&*opened.read(100, 10).unwrap(), [1; 10]);
         fs::write(file, [2; 5000]).unwrap();
         let error = opened.read(110, 10).unwrap_err().to_string();

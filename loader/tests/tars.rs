@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{TarFile, damage};
 use loader::Error;
-use loader::tar::{self, Archive};
+use loader::shards::tar::{self, Archive};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -135,7 +135,7 @@ fn damaged_compression_is_rejected() {
 #[test]
 fn reads_beyond_the_end_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
-    let archive = Archive::open(&tar_with(folder.path(), &[("a.jpg", &[1; 10])])).unwrap();
+    let archive = Archive::open(tar_with(folder.path(), &[("a.jpg", &[1; 10])])).unwrap();
     assert_eq!(archive.read(512, 10).unwrap(), [1; 10]);
     assert!(archive.read(archive.len() - 1, 2).is_err());
     assert!(archive.read(u64::MAX, 2).is_err());

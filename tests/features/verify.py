@@ -8,7 +8,10 @@ import os
 import subprocess
 import sys
 
-PACKAGES = ["simzss-concepts", "simzss-loader", "simzss-ingest", "simzss-trainer", "simzss-tools", "tests"]
+PACKAGES = [
+    "simzss-concepts", "simzss-disk", "simzss-storage", "simzss-loader", "simzss-program", "simzss-ingest", "simzss-trainer",
+    "simzss-tools", "tests",
+]
 
 
 def features(command, selection):

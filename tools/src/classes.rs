@@ -1,15 +1,14 @@
 //! The classes whose mentions `tools stats` and `tools report` count: the options that give them, and their words.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
-use clap::ValueEnum;
-use concepts::foreign_files::without_byte_order_mark;
+use clap::{ValueEnum, ValueHint};
 use concepts::sidecar::MentionRow;
 use concepts::{Bank, Matching, canonical};
-use loader::program::UsageError;
-use loader::source;
+use disk::foreign_files::without_byte_order_mark;
+use program::{UsageError, location};
+use storage::Location;
 
 /// How to write a list, for error messages.
 const EXAMPLE: &str = "write it as \"cat|kitten, sofa\"";
@@ -26,8 +25,8 @@ pub(crate) struct ClassArguments {
     /// Also count the mentions of the classes in a file, one class per line
     ///
     /// A line is `cat`, `cat|kitten` (one class with two words) or `NAME = cat | kitten`. Empty lines are skipped.
-    #[arg(long, value_name = "FILE", conflicts_with = "classes")]
-    class_file: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", conflicts_with = "classes", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    class_file: Option<Location>,
     /// When a mention counts for a class word
     #[arg(long, value_enum, default_value_t = MatchingRule::Longest)]
     matching: MatchingRule,
@@ -68,12 +67,13 @@ impl ClassArguments {
         };
         let file = match (&self.classes, &self.class_file) {
             (None, None) => return Ok(None),
-            (_, Some(file)) => file.as_path(),
-            // An earlier version took a file here.
-            (Some(list), None) if Path::new(list).is_file() || source::is_remote(Path::new(list)) => {
-                Path::new(list)
-            }
+            (_, Some(file)) => file.clone(),
             (Some(list), None) => {
+                let file = Location::from(list.as_str());
+                // An earlier version took a file here.
+                if file.is_remote() || file.is_local_file() {
+                    return Classes::from_file(&file, matching).map(Some);
+                }
                 if is_file_name(list) {
                     let line = format!(
                         "--classes {list}: there is no such file; give a file with --class-file, or a list: {EXAMPLE}"
@@ -85,14 +85,7 @@ impl ClassArguments {
                 return Ok(Some(classes.ok_or_else(none)?));
             }
         };
-        let bytes = source::read(file)?;
-        let Ok(text) = std::str::from_utf8(without_byte_order_mark(&bytes)) else {
-            bail!("{} is not UTF-8 text; a class file has one class per line", file.display());
-        };
-        match Classes::new(text.lines(), matching)? {
-            Some(classes) => Ok(Some(classes)),
-            None => bail!("{} has no classes; write one class per line", file.display()),
-        }
+        Classes::from_file(&file, matching).map(Some)
     }
 }
 
@@ -103,6 +96,17 @@ fn is_file_name(value: &str) -> bool {
 }
 
 impl Classes {
+    fn from_file(file: &Location, matching: Matching) -> Result<Self> {
+        let bytes = storage::read(file)?;
+        let Ok(text) = std::str::from_utf8(without_byte_order_mark(&bytes)) else {
+            bail!("{file} is not UTF-8 text; a class file has one class per line");
+        };
+        match Self::new(text.lines(), matching)? {
+            Some(classes) => Ok(classes),
+            None => bail!("{file} has no classes; write one class per line"),
+        }
+    }
+
     /// From lines of the form `cat`, `cat|kitten` or `NAME = cat | kitten`; none when no line has a word.
     fn new<'a>(lines: impl Iterator<Item = &'a str>, matching: Matching) -> Result<Option<Self>> {
         let mut classes: Vec<(String, Vec<String>)> = Vec::new();

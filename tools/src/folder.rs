@@ -1,23 +1,21 @@
 //! The output folder of a command.
 
-use std::path::Path;
-
 use anyhow::{Result, bail};
-use loader::program::UsageError;
-use loader::source::{self, NewFolder};
+use program::UsageError;
+use storage::{Location, NewFolder};
 
 /// A new folder that will be `out`, on a local disk or in a store.
 ///
 /// # Errors
 /// `out` is not empty, so that two datasets would mix in one folder, or it cannot be the name of a folder.
-pub(crate) fn create(out: &Path) -> Result<NewFolder> {
-    if out.file_name().is_none() {
-        let line = format!("--out {} is not the name of a folder that can be created", out.display());
+pub(crate) fn create(out: &Location) -> Result<NewFolder> {
+    if out.local().is_some_and(|path| path.file_name().is_none()) {
+        let line = format!("--out {out} is not the name of a folder that can be created");
         return Err(UsageError(line).into());
     }
-    let exists = source::is_remote(out) || out.exists();
-    if exists && !source::entries(out)?.is_empty() {
-        bail!("{} exists and is not empty; remove it or choose another --out", out.display());
+    let exists = out.is_remote() || out.is_local_entry();
+    if exists && !storage::entries(out)?.is_empty() {
+        bail!("{out} exists and is not empty; remove it or choose another --out");
     }
     Ok(NewFolder::create(out)?)
 }

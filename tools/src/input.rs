@@ -2,21 +2,22 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
-use concepts::files::TEMPORARY;
 use concepts::sidecar::PARTS;
 use concepts::statistics::{CHECKSUMS, CONCEPTS, Counts, PAIRS, TOTALS};
-use loader::{shard, source};
+use disk::files::TEMPORARY;
+use loader::shards;
+use storage::{Location, is_missing};
 
-/// Fails when nothing exists at a local path, or when it is not accessible. Remote paths are checked when they are
+/// Fails when nothing exists at a local path, or when it is not accessible. Remote inputs are checked when they are
 /// opened.
-pub(crate) fn must_exist(path: &Path) -> Result<()> {
-    if source::is_remote(path) {
-        return Ok(());
+pub(crate) fn must_exist(input: &Location) -> Result<()> {
+    match input {
+        Location::Local(path) => fs::metadata(path).map(drop).map_err(|error| unreadable(path, error)),
+        Location::Remote(_) => Ok(()),
     }
-    fs::metadata(path).map(drop).map_err(|error| unreadable(path, error))
 }
 
 /// The error for a path that cannot be read.
@@ -27,19 +28,21 @@ pub(crate) fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
     anyhow::Error::new(error).context(format!("cannot read {}", path.display()))
 }
 
-/// The complete shards of a folder, or of anything else that [`shard::list`] accepts, in order. Incomplete shards are
+/// The complete shards of a folder, or of anything else that [`shards::list`] accepts, in order. Incomplete shards are
 /// skipped with a note on standard error.
-pub(crate) fn shards(input: &Path) -> Result<Vec<PathBuf>> {
-    let name = input.to_string_lossy();
+pub(crate) fn shards(input: &Location) -> Result<Vec<Location>> {
+    let name = input.to_string();
     let is_pattern = name.contains(['{', '*', '?', '[']) || name.contains("::");
-    if input.exists() || !is_pattern {
+    if input.is_local_entry() || !is_pattern {
         must_exist(input)?;
     }
-    let is_folder =
-        if source::is_remote(input) { !is_pattern && shard::stem(input).is_none() } else { input.is_dir() };
+    let is_folder = match input {
+        Location::Local(path) => path.is_dir(),
+        Location::Remote(_) => !is_pattern && shards::stem(input).is_none(),
+    };
     if is_folder && !has_shards(input)? {
-        let folder = input.display();
-        if source::exists(&input.join(PARTS))? {
+        let folder = input;
+        if storage::exists(input.join(PARTS))? {
             bail!(
                 "{folder} has no shards, only the sidecars that `ingest tag --table` wrote; give a folder of shards"
             );
@@ -49,44 +52,44 @@ pub(crate) fn shards(input: &Path) -> Result<Vec<PathBuf>> {
              `ingest shard`"
         );
     }
-    let inputs = [input.to_owned()];
-    let shards = shard::list(&inputs)?;
-    for path in shard::incomplete(&inputs)? {
-        let (path, stats) = (path.display(), shard::stats_path(&path));
-        let stats = stats.file_name().unwrap_or_default().to_string_lossy();
+    let inputs = std::slice::from_ref(input);
+    let shards = shards::list(inputs)?;
+    for shard in shards::incomplete(inputs)? {
+        let stats = shards::stats_path(&shard);
         eprintln!(
-            "note: skipped {path}, which is incomplete (it has no {stats}); run the command that writes it again"
+            "note: skipped {shard}, which is incomplete (it has no {}); run the command that writes it again",
+            stats.file_name()
         );
     }
     Ok(shards)
 }
 
-fn has_shards(folder: &Path) -> Result<bool> {
-    let files = source::list(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let temporary =
-        |file: &Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with(TEMPORARY));
-    Ok(files.iter().any(|file| shard::stem(file).is_some() && !temporary(file)))
+fn has_shards(folder: &Location) -> Result<bool> {
+    let files = storage::list(folder).with_context(|| format!("cannot read {folder}"))?;
+    let is_shard = |file: &Location| shards::stem(file).is_some() && !file.file_name().starts_with(TEMPORARY);
+    Ok(files.iter().any(is_shard))
 }
 
 /// The folder that a shard is in, as an argument for `ingest tag`.
-pub(crate) fn folder_of(shard: &Path) -> &Path {
-    shard.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+pub(crate) fn folder_of(shard: &Location) -> Location {
+    let folder = shard.parent().filter(|folder| *folder != Location::default());
+    folder.unwrap_or_else(|| Location::from("."))
 }
 
 /// The counts in a folder that `tools stats` or `tools merge` wrote.
-pub(crate) fn statistics(folder: &Path) -> Result<Counts> {
+pub(crate) fn statistics(folder: &Location) -> Result<Counts> {
     must_exist(folder)?;
-    if !source::exists(&folder.join(TOTALS))? {
-        bail!("{} has no statistics ({TOTALS}); create them with `tools stats`", folder.display());
+    if !storage::exists(folder.join(TOTALS))? {
+        bail!("{folder} has no statistics ({TOTALS}); create them with `tools stats`");
     }
-    if !source::is_remote(folder) {
+    if let Location::Local(folder) = folder {
         return Ok(Counts::read(folder)?);
     }
-    let read = |name: &str| source::read(&folder.join(name));
+    let read = |name: &str| storage::read(folder.join(name));
     let sums = match read(CHECKSUMS) {
         Ok(bytes) => Some(bytes),
-        Err(error) if source::is_missing(&error) => None,
+        Err(error) if is_missing(&error) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Counts::from_bytes(folder, [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?], sums)?)
+    Ok(Counts::from_bytes(&folder.as_name(), [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?], sums)?)
 }

@@ -1,8 +1,8 @@
 //! Render synthetic scenes; count, query, report and list the samples and concepts of shards; measure the loader.
 
-// Without panics; see `loader/src/lines.rs`.
+// Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln, println)]
-extern crate loader;
+extern crate program;
 
 mod bench;
 mod classes;
@@ -19,7 +19,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use concepts::foreign_files::visible_lines;
+use disk::foreign_files::visible_lines;
 
 #[derive(Debug, Parser)]
 #[command(name = "tools", version, about, propagate_version = true)]
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         return code;
     }
     let arguments = Arguments::parse();
-    loader::program::run(|| match &arguments.command {
+    program::run(|| match &arguments.command {
         Command::Scenes(arguments) => scenes::run(arguments),
         Command::Stats(arguments) => stats::stats(arguments),
         Command::Merge(arguments) => stats::merge(arguments),

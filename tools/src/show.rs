@@ -1,13 +1,13 @@
 //! `tools show`: lists the samples of a shard with their captions and mentions.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail};
-use concepts::foreign_files::visible;
-use loader::program::{self, Outcome, UsageError};
-use loader::tar::{Archive, Member, Sample};
-use loader::{formats, shard, source};
+use clap::ValueHint;
+use disk::foreign_files::visible;
+use loader::shards::tar::{Archive, Member, Sample};
+use loader::{formats, shards};
+use program::{Interrupted, Outcome, UsageError, location};
 use serde_json::{Value, json};
+use storage::Location;
 
 use crate::input::{folder_of, must_exist};
 use crate::stats::sidecar_of;
@@ -20,8 +20,8 @@ use crate::stats::sidecar_of;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The shard, a .tar, .tar.zst, .tar.gz or .tgz file, on disk or at an address such as s3://bucket/shards/00000.tar
-    #[arg(value_name = "SHARD")]
-    shard: PathBuf,
+    #[arg(value_name = "SHARD", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    shard: Location,
     /// Show only the sample with this key
     #[arg(long, conflicts_with = "limit")]
     key: Option<String>,
@@ -40,20 +40,19 @@ const MENTIONS: usize = 1000;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.shard;
-    if path.is_dir() || (source::is_remote(path) && shard::stem(path).is_none()) {
-        let (folder, example) = (path.display(), path.join("00000.tar"));
-        let line = format!("{folder} is a folder; give one of its shards, such as {}", example.display());
+    if path.is_local_folder() || (path.is_remote() && shards::stem(path).is_none()) {
+        let example = path.join("00000.tar");
+        let line = format!("{path} is a folder; give one of its shards, such as {example}");
         return Err(UsageError(line).into());
     }
-    if shard::stem(path).is_none() {
-        let line =
-            format!("{} is not a shard: shards end in .tar, .tar.zst, .tar.gz or .tgz", path.display());
+    if shards::stem(path).is_none() {
+        let line = format!("{path} is not a shard: shards end in .tar, .tar.zst, .tar.gz or .tgz");
         return Err(UsageError(line).into());
     }
     must_exist(path)?;
     let archive = Archive::open(path)?;
     let samples = archive.samples()?;
-    let tagged = source::exists(&shard::sidecar_path(path))?;
+    let tagged = storage::exists(shards::sidecar_path(path))?;
     let sidecar = if tagged { Some(sidecar_of(path)?) } else { None };
     let chosen: Vec<(u32, &Sample)> = match &arguments.key {
         Some(key) => (0..).zip(&samples).filter(|(_, sample)| sample.key == *key).collect(),
@@ -61,8 +60,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     };
     if let (Some(key), true) = (&arguments.key, chosen.is_empty()) {
         match samples.first() {
-            Some(first) => bail!("{} has no sample {key}; its first key is {}", path.display(), first.key),
-            None => bail!("{} has no samples", path.display()),
+            Some(first) => bail!("{path} has no sample {key}; its first key is {}", first.key),
+            None => bail!("{path} has no samples"),
         }
     }
     let mut shown = Vec::new();
@@ -71,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         let tagged =
             sidecar.as_ref().and_then(|it| it.has_caption(position, raw.as_deref().unwrap_or_default()));
         if tagged == Some(false) {
-            let (key, folder) = (&sample.key, folder_of(path).display());
+            let (key, folder) = (&sample.key, folder_of(path));
             bail!(
                 "the caption of sample {key} is not the one that was tagged; run `ingest tag {folder}` again"
             );
@@ -106,12 +105,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
         shown.push(entry);
         if program::interrupted() {
-            bail!("interrupted");
+            bail!(Interrupted("not all samples are shown".to_owned()));
         }
     }
     if arguments.json {
         return program::print_json(&json!({
-            "shard": path.display().to_string(),
+            "shard": path.to_string(),
             "samples": samples.len(),
             "shown": shown,
         }))
@@ -123,7 +122,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     }
     text += &format!("{} of {} samples", shown.len(), samples.len());
     if !tagged {
-        text += &format!("; without mentions: run `ingest tag {}` to find them", folder_of(path).display());
+        text += &format!("; without mentions: run `ingest tag {}` to find them", folder_of(path));
     }
     text += "\n";
     crate::screen(&text)?;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Error, Result, anyhow};
-use loader::program::Outcome;
+use program::Outcome;
 
 const PROGRAM: &str = "tools-sql";
 

@@ -4,19 +4,20 @@
 mod sources;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
-use concepts::files;
+use clap::ValueHint;
 use concepts::sidecar::Sidecar;
 use concepts::statistics::{CONCEPTS, Counts, PAIRS, TOTALS, Totals};
-use loader::program::{self, Outcome, Progress, UsageError};
-use loader::source;
+use disk::files;
+use program::{Interrupted, Outcome, Progress, UsageError, location};
 use serde::Serialize;
 use serde_json::json;
+use storage::Location;
 
 use self::sources::Source;
 pub(crate) use self::sources::{compare_captions, sidecar_of};
@@ -43,11 +44,11 @@ pub(crate) const RARE: u64 = 1000;
 pub(crate) struct StatsArguments {
     /// Folder of tagged shards, or of the sidecars that `ingest tag --table` wrote; on disk or at an address such as
     /// s3://bucket/shards
-    #[arg(value_name = "DIR")]
-    shards: PathBuf,
+    #[arg(value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    shards: Location,
     /// Folder or address to write; it must be empty or not exist yet
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    out: Location,
     #[command(flatten)]
     classes: ClassArguments,
     /// Number of threads; each keeps its own counts in memory [default: number of cores, at most 8]
@@ -65,11 +66,11 @@ pub(crate) struct StatsArguments {
 #[derive(Debug, clap::Args)]
 pub(crate) struct MergeArguments {
     /// Folders or addresses that `tools stats` or `tools merge` wrote
-    #[arg(value_name = "DIR", required = true)]
-    parts: Vec<PathBuf>,
+    #[arg(value_name = "DIR", required = true, value_parser = location(), value_hint = ValueHint::AnyPath)]
+    parts: Vec<Location>,
     /// Folder or address to write; it must be empty or not exist yet
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    out: Location,
     /// Print a summary as one line of JSON
     #[arg(long)]
     json: bool,
@@ -88,14 +89,14 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     let threads = threads.clamp(1, sources.len().max(1));
     let counted = count(&sources, coverage.as_ref(), threads);
     if program::interrupted() {
-        bail!("interrupted; {} was not written", arguments.out.display());
+        bail!(Interrupted(format!("{} was not written", arguments.out)));
     }
     let (counts, coverage) = counted?;
     if counts.totals().samples == 0 {
         bail!(
             "{} contains no samples, so there is nothing to count; if downloads failed, the column error_message of \
              its NNNNN.parquet files says why",
-            arguments.shards.display()
+            arguments.shards
         );
     }
     counts.write(folder.path())?;
@@ -142,7 +143,7 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
         sum
     })?;
     progress.into_inner().unwrap_or_else(PoisonError::into_inner).finish("");
-    if let Some(warning) = loader::sidecar::unchecked_warning(unchecked.into_inner(), sources.len()) {
+    if let Some(warning) = loader::shards::sidecar::unchecked_warning(unchecked.into_inner(), sources.len()) {
         eprintln!("warning: {warning}");
     }
     Ok(counted)
@@ -180,15 +181,15 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
     // A folder given twice would count its samples twice.
     let mut seen = Vec::new();
     for part in &arguments.parts {
-        let path = if source::is_remote(part) {
-            part.components().collect()
-        } else {
-            fs::canonicalize(part).map_err(|error| unreadable(part, error))?
+        let one = match part {
+            Location::Local(path) => fs::canonicalize(path).map_err(|error| unreadable(path, error))?.into(),
+            // Without a slash at its end.
+            Location::Remote(_) => part.join(""),
         };
-        if seen.contains(&path) {
-            return Err(UsageError(format!("{} is given twice; give every part once", part.display())).into());
+        if seen.contains(&one) {
+            return Err(UsageError(format!("{part} is given twice; give every part once")).into());
         }
-        seen.push(path);
+        seen.push(one);
     }
     let folder = folder::create(&arguments.out)?;
     let mut counts = Counts::new();
@@ -299,7 +300,7 @@ fn summary(counts: &Counts, coverage: Option<&Coverage<'_>>) -> serde_json::Valu
 }
 
 /// Prints the totals, the most frequent concepts, and the classes with few mentions or none.
-fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Path) -> Result<()> {
+fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Location) -> Result<()> {
     let Totals { shards, samples, samples_without_mention, mentions, concepts, pairs, .. } = counts.totals();
     let share = |part: u64, whole: u64| 100.0 * part as f64 / whole.max(1) as f64;
     let mut text = String::new();
@@ -343,6 +344,6 @@ fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Path) -> Result
         }
     }
     let coverage = if coverage.is_some() { format!(", {COVERAGE}") } else { String::new() };
-    text += &format!("\nwritten to {} ({CONCEPTS}, {PAIRS}, {TOTALS}{coverage})\n", out.display());
+    text += &format!("\nwritten to {out} ({CONCEPTS}, {PAIRS}, {TOTALS}{coverage})\n");
     crate::screen(&text)
 }

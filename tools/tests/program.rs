@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use concepts::sidecar::{self, Cut, Metadata, Parts, Table, Writer};
 use concepts::{Mention, TaggerDescription};
@@ -51,6 +51,29 @@ pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+/// Job schedulers distinguish a stopped job from a failed one by this code.
+#[test]
+fn a_signal_ends_a_long_command_with_128_and_its_number() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("out");
+    for (signal, code) in [("TERM", 143), ("INT", 130)] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tools"));
+        command.args(["scenes", "--count", "10000000", "--out", text(&out)]).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        // It has begun when its temporary folder is there.
+        while fs::read_dir(place.path()).unwrap().count() == 0 {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let sent = Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(&format!("error: interrupted: {} was not written", out.display())), "{said}");
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "nothing is left");
+    }
 }
 
 #[test]

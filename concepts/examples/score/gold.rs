@@ -5,8 +5,8 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use concepts::files::io_message;
 use concepts::{Extractor, canonical};
+use disk::files::io_message;
 
 /// A span of bytes of a caption's canonical text: start and end.
 pub(crate) type Span = (usize, usize);

@@ -16,8 +16,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use concepts::files::io_message;
 use concepts::{Extractor, canonical};
+use disk::files::io_message;
 
 use gold::{Caption, Kind};
 

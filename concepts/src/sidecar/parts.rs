@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Cut, Metadata, RowsOfTable, first_version, is_first_version};
-use crate::files::write_atomic;
 use crate::{CANONICAL_VERSION, Error, TaggerDescription};
+use disk::files::write_atomic;
 
 /// File name of [`Parts`] in its folder.
 pub const PARTS: &str = "captions.json";

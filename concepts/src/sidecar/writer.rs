@@ -15,8 +15,8 @@ use parquet::schema::types::ColumnPath;
 
 use super::captions::CaptionChecks;
 use super::{FOOTER_KEY, Metadata, OLDEST_VERSION, VERSION};
-use crate::files::AtomicFile;
 use crate::{Error, Extractor, Mention, MentionView};
+use disk::files::AtomicFile;
 
 /// Rows per row group: DuckDB's unit of scanning.
 pub(super) const ROW_GROUP: usize = 122_880;

@@ -20,9 +20,9 @@ use parquet::file::properties::WriterProperties;
 use super::{Counts, OLDEST_VERSION, PairKey, Totals, VERSION};
 use crate::Error;
 use crate::checksums::{Checksums, Hashing, sha256};
-use crate::files::{AtomicFile, write_atomic};
 use crate::tables::limits::Budget;
 use crate::tables::{Table, Texts};
+use disk::files::{AtomicFile, write_atomic};
 
 /// File name of the table of concepts.
 pub const CONCEPTS: &str = "concepts.parquet";

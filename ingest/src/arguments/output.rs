@@ -1,16 +1,17 @@
 //! Options of the output: the folder, the shards that this process makes, and the number of failures that is accepted.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::thread::available_parallelism;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use ingest::Error;
 use ingest::dataset::Dataset;
 use ingest::image;
 use ingest::part::Part;
 use ingest::stats::Totals;
+use program::location;
+use storage::Location;
 
 #[derive(Args)]
 pub(crate) struct PartArguments {
@@ -40,8 +41,8 @@ pub(crate) struct Output {
     /// AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL and GOOGLE_SERVICE_ACCOUNT; each shard is first written to TMPDIR). If the folder
     /// holds shards of an earlier run with the same input and options, that run is resumed. Several processes may make one
     /// dataset at the same time: each takes shards that no other makes.
-    #[arg(long)]
-    pub(crate) out: PathBuf,
+    #[arg(long, value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) out: Location,
     /// Maximum number of samples per shard, failed ones included.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) shard_size: u32,

@@ -1,12 +1,12 @@
 //! Options of `ingest tag`: the captions, the tagger, the output.
 
-use std::path::{Path, PathBuf};
-
-use clap::Args;
+use clap::{Args, ValueHint};
 use concepts::TaggerKind;
 use ingest::Error;
 use ingest::rows::{self, Format, Wanted, Where};
 use ingest::tag::Tables;
+use program::location;
+use storage::Location;
 
 use super::PartArguments;
 
@@ -14,13 +14,13 @@ use super::PartArguments;
 pub(crate) struct Tag {
     /// Shards to tag: a folder, a .tar, .tar.zst or .tar.gz file, or a name with a brace list such as {00000..00009}.tar. Any
     /// WebDataset shard with .txt captions works.
-    #[arg(conflicts_with_all = ["text", "table"])]
-    pub(crate) shards: Option<PathBuf>,
+    #[arg(conflicts_with_all = ["text", "table"], value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) shards: Option<Location>,
     /// Text file with one caption per line ("-" for standard input). Prints one JSON object per line instead of writing
     /// sidecars: {"text", "mentions": [{phrase, concept, head, start, end, ..}]}. Positions are in characters of "text", the
     /// normalised caption.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["table", "index", "count"])]
-    pub(crate) text: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["table", "index", "count"], value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) text: Option<Location>,
     /// Part-of-speech tagger: perceptron, brill or nlprule (nlprule needs its data, see tools/nlprule-data.sh).
     #[arg(long, default_value_t)]
     pub(crate) tagger: TaggerKind,
@@ -44,11 +44,11 @@ pub(crate) struct Tag {
 pub(crate) struct Captions {
     /// Table of captions; no images are needed: parquet, csv, tsv, json (also COCO captions), jsonl, or txt with one caption
     /// per line (also .gz and .zst), or a folder of such files. Writes numbered sidecars and captions.json to --out.
-    #[arg(long, value_name = "INPUT", requires = "out")]
-    pub(crate) table: Option<PathBuf>,
+    #[arg(long, value_name = "INPUT", requires = "out", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) table: Option<Location>,
     /// Folder or address for the sidecars of --table. If it holds sidecars of the same table, the run is resumed.
-    #[arg(long, requires = "table")]
-    pub(crate) out: Option<PathBuf>,
+    #[arg(long, requires = "table", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) out: Option<Location>,
     /// Format of the table [default: from the file extension]
     #[arg(long, requires = "table")]
     pub(crate) input_format: Option<Format>,
@@ -65,7 +65,7 @@ pub(crate) struct Captions {
 
 impl Captions {
     /// The tables of `input` and the folder of their sidecars.
-    pub(crate) fn tables(&self, input: &Path, out: &Path, force: bool) -> Result<Tables, Error> {
+    pub(crate) fn tables(&self, input: &Location, out: &Location, force: bool) -> Result<Tables, Error> {
         let wanted = Wanted {
             place: Where::Nowhere,
             url: None,

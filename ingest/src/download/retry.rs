@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use loader::tar::Archive;
+use loader::shards::tar::Archive;
 
 use super::{Downloader, Failure};
 use crate::dataset::Dataset;

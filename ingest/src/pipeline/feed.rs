@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use loader::source;
 
 use super::{Event, POLL_INTERVAL, Run, Task, Work};
 use crate::claim::{Claim, Claims};
@@ -149,7 +148,7 @@ impl<'a> Feeder<'a> {
     /// Claims a shard; None if another process makes it or has made it, or if it is not the turn of this shard.
     fn claim(&mut self, shard: u32, before: Option<&ShardStats>) -> Result<Option<Claim>, Error> {
         if self.run.stopped() {
-            return Err(Error::Interrupted);
+            return Err(Error::interrupted());
         }
         if let Some(taken) = &mut self.taken_over {
             return Ok(taken.remove(&shard));
@@ -173,7 +172,7 @@ impl<'a> Feeder<'a> {
     fn wait_for_others(&mut self) -> Result<BTreeMap<u32, Claim>, Error> {
         let shards = counted(self.others.len() as u64, "shard");
         eprintln!("waiting for {shards} that other processes are making");
-        let every = LOOK_EVERY[usize::from(source::is_remote(&self.dataset.folder))];
+        let every = LOOK_EVERY[usize::from(self.dataset.folder.is_remote())];
         let mut taken = BTreeMap::new();
         loop {
             for (shard, before) in std::mem::take(&mut self.others) {
@@ -191,7 +190,7 @@ impl<'a> Feeder<'a> {
             let until = Instant::now() + every;
             while Instant::now() < until {
                 if self.run.stopped() {
-                    return Err(Error::Interrupted);
+                    return Err(Error::interrupted());
                 }
                 std::thread::sleep(POLL_INTERVAL);
             }
@@ -204,12 +203,12 @@ impl<'a> Feeder<'a> {
         let mut idle_since = None;
         while self.open >= OPEN_SHARDS {
             if self.run.stopped() {
-                return Err(Error::Interrupted);
+                return Err(Error::interrupted());
             }
             match self.closed.recv_timeout(POLL_INTERVAL) {
                 Ok(()) => self.open -= 1,
                 // The writer has ended, and its own error gives the cause.
-                Err(RecvTimeoutError::Disconnected) => return Err(Error::Interrupted),
+                Err(RecvTimeoutError::Disconnected) => return Err(Error::interrupted()),
                 Err(RecvTimeoutError::Timeout) if !(self.idle)() => idle_since = None,
                 Err(RecvTimeoutError::Timeout) => {
                     let idle_for = idle_since.get_or_insert_with(Instant::now).elapsed();
@@ -239,7 +238,7 @@ impl<'a> Feeder<'a> {
         let mut count = 0;
         while let Some(mut row) = next {
             if self.run.stopped() {
-                return Err(Error::Interrupted);
+                return Err(Error::interrupted());
             }
             if row.problem.is_none() && row.url.is_empty() {
                 row.problem = Some(Problem::read("no URL or file name"));
@@ -258,7 +257,7 @@ impl<'a> Feeder<'a> {
 
     fn send(&self, event: Event) -> Result<(), Error> {
         // Fails only if the writer has ended, whose own error gives the cause.
-        self.events.send(event).map_err(|_| Error::Interrupted)
+        self.events.send(event).map_err(|_| Error::interrupted())
     }
 
     /// Drops the channels, whose receivers wait for that, and returns the counts of the shards that this run did not make.

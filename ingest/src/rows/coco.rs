@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 use std::io::Read;
-use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use storage::Location;
 
 use super::{Extra, Row, Rows, Wanted, Where, document, reader};
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(super) struct CocoRows {
 
 /// Whether the file is an object with the key "images" or "annotations" near its start (the official files begin with
 /// "info").
-pub(super) fn is_coco(path: &Path, wanted: &Wanted) -> Result<bool, Error> {
+pub(super) fn is_coco(path: &Location, wanted: &Wanted) -> Result<bool, Error> {
     if wanted.place == Where::Web && wanted.url.is_none() {
         return Ok(false);
     }
@@ -45,7 +45,7 @@ pub(super) fn is_coco(path: &Path, wanted: &Wanted) -> Result<bool, Error> {
 }
 
 impl CocoRows {
-    pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         let document = document::whole(path)?;
         let file: CocoFile = loader::json::parse(&document)
             .map_err(|error| Error::input(path, format!("not a COCO captions file: {error}")))?;

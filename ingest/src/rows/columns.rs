@@ -1,6 +1,6 @@
 //! Which columns of an input hold the URL (or file), the caption and the additional columns.
 
-use std::path::Path;
+use storage::Location;
 
 use super::{Extra, Kind};
 use crate::error::Error;
@@ -87,7 +87,7 @@ impl Wanted {
         &["caption", "captions", "text", "caption_reference_description"];
 
     /// Finds the columns among `names`: an exact match first, then one that ignores case.
-    pub(super) fn find(&self, path: &Path, names: &[String]) -> Result<Found, Error> {
+    pub(super) fn find(&self, path: &Location, names: &[String]) -> Result<Found, Error> {
         let url = |what, option| {
             Self::column(path, names, self.url.as_deref(), self.usual_urls(), what, option).map(Some)
         };
@@ -115,7 +115,7 @@ impl Wanted {
     }
 
     fn column(
-        path: &Path,
+        path: &Location,
         names: &[String],
         given: Option<&str>,
         usual: &[&str],
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_usual_names_are_found_in_any_case() {
-        let found = wanted().find(Path::new("x.parquet"), &names(&["SAMPLE_ID", "URL", "TEXT"])).unwrap();
+        let found = wanted().find(&"x.parquet".into(), &names(&["SAMPLE_ID", "URL", "TEXT"])).unwrap();
         assert_eq!(found, Found { url: Some(1), caption: Some(2), extra: vec![] });
     }
 
@@ -171,7 +171,7 @@ mod tests {
     fn the_error_for_a_missing_column_lists_the_existing_columns() {
         let mut wanted = wanted();
         wanted.caption = Some("alt".to_owned());
-        let error = wanted.find(Path::new("x.csv"), &names(&["url", "title"])).unwrap_err();
+        let error = wanted.find(&"x.csv".into(), &names(&["url", "title"])).unwrap_err();
         assert_eq!(
             error.to_string(),
             "x.csv has no column \"alt\"; its columns are url, title: \

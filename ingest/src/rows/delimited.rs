@@ -4,10 +4,10 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
-use std::path::{Path, PathBuf};
 
 use csv::{ByteRecord, ReaderBuilder};
 use serde_json::Value;
+use storage::Location;
 
 use super::columns::Found;
 use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, Where, next_line, reader, text};
@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::sample::Problem;
 
 pub(super) struct DelimitedRows {
-    path: PathBuf,
+    path: Location,
     from: Records,
     found: Found,
     extra: Vec<Extra>,
@@ -27,7 +27,7 @@ pub(super) struct DelimitedRows {
 }
 
 impl DelimitedRows {
-    pub(super) fn open(path: &Path, delimiter: u8, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open(path: &Location, delimiter: u8, wanted: &Wanted) -> Result<Self, Error> {
         let mut from = Records::open(path, delimiter, true)?;
         let mut first = ByteRecord::new();
         if !from.read(path, &mut first)? {
@@ -120,7 +120,7 @@ enum Records {
 
 impl Records {
     /// `quoting`: whether a tab-separated file may have quoted fields.
-    fn open(path: &Path, delimiter: u8, quoting: bool) -> Result<Self, Error> {
+    fn open(path: &Location, delimiter: u8, quoting: bool) -> Result<Self, Error> {
         let from = reader(path)?;
         if delimiter == b'\t' {
             return Ok(Self::Tab { from, line: Vec::new(), quoting });
@@ -131,7 +131,7 @@ impl Records {
     }
 
     /// Reads the next record, skipping empty lines; false at the end of the file.
-    fn read(&mut self, path: &Path, record: &mut ByteRecord) -> Result<bool, Error> {
+    fn read(&mut self, path: &Location, record: &mut ByteRecord) -> Result<bool, Error> {
         match self {
             Self::Comma(from) => {
                 from.get_mut().since = 0;

@@ -1,10 +1,9 @@
 //! JSON documents: what the first object has, found without holding it in memory; and whole documents.
 
 use std::io::{BufRead, Read};
-use std::path::Path;
 
-use loader::source::Source;
-use loader::tar::most_decompressed;
+use loader::shards::tar::most_decompressed;
+use storage::{Location, Source};
 
 use super::reader;
 use crate::error::Error;
@@ -22,7 +21,7 @@ const MAX_KEYS: usize = 1 << 12;
 
 /// The keys of the object with which the document begins, in its order; none if it does not begin with an object. Of a
 /// document that is damaged, those before the damage.
-pub(super) fn first_keys(path: &Path) -> Result<Vec<Key>, Error> {
+pub(super) fn first_keys(path: &Location) -> Result<Vec<Key>, Error> {
     let mut from = reader(path)?;
     let mut scan = Scan::default();
     loop {
@@ -96,7 +95,7 @@ impl Scan {
 }
 
 /// A whole document. One that is compressed may not become so large that it must be meant to.
-pub(super) fn whole(path: &Path) -> Result<Vec<u8>, Error> {
+pub(super) fn whole(path: &Location) -> Result<Vec<u8>, Error> {
     let most = most_decompressed(Source::open(path)?.len());
     let mut document = Vec::new();
     reader(path)?
@@ -116,7 +115,11 @@ mod tests {
     fn keys(document: &str) -> Vec<(String, char)> {
         let file = tempfile::Builder::new().suffix(".json").tempfile().unwrap();
         std::fs::write(file.path(), document).unwrap();
-        first_keys(file.path()).unwrap().into_iter().map(|key| (key.name, char::from(key.value))).collect()
+        first_keys(&file.path().into())
+            .unwrap()
+            .into_iter()
+            .map(|key| (key.name, char::from(key.value)))
+            .collect()
     }
 
     #[test]

@@ -3,16 +3,16 @@
 
 use std::collections::VecDeque;
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use storage::Location;
 
 use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, document, expand, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
 pub(super) struct JsonRows {
-    path: PathBuf,
+    path: Location,
     from: Box<dyn BufRead + Send>,
     layout: Layout,
     url: Option<String>,
@@ -45,11 +45,11 @@ enum Record {
 }
 
 impl JsonRows {
-    pub(super) fn open_lines(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open_lines(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         Self::open(path, reader(path)?, Layout::Lines, Vec::new(), wanted)
     }
 
-    pub(super) fn open_values(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open_values(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         let mut from = reader(path)?;
         let layout = match peek(path, from.as_mut())? {
             Some(b'[') => {
@@ -66,7 +66,7 @@ impl JsonRows {
     }
 
     /// The objects of the list that is the value of `key` in the document's first object, as in RedCaps.
-    pub(super) fn open_list(path: &Path, key: &str, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open_list(path: &Location, key: &str, wanted: &Wanted) -> Result<Self, Error> {
         let mut from = reader(path)?;
         skip_into(path, from.as_mut(), key)?;
         Self::open(path, from, Layout::Array { first: true }, Vec::new(), wanted)
@@ -74,7 +74,7 @@ impl JsonRows {
 
     /// The rows of one object with a list per column, as in SBU, or with an object per column, as pandas' `to_json` writes by
     /// default.
-    pub(super) fn open_columns(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open_columns(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         let document: Map<String, Value> = loader::json::parse(&document::whole(path)?).map_err(|error| {
             Error::input(path, format!("not one JSON object with a list per column: {error}"))
         })?;
@@ -99,7 +99,7 @@ impl JsonRows {
 
     /// Finds the columns in the first objects: a key that is null is missing from some files.
     fn open(
-        path: &Path,
+        path: &Location,
         from: Box<dyn BufRead + Send>,
         layout: Layout,
         columns: Vec<(String, std::vec::IntoIter<Value>)>,
@@ -249,7 +249,7 @@ fn parse_line(line: &[u8]) -> Record {
 
 /// Reads an object from its opening brace, which is next, to its closing one, whatever is between them: an object that is
 /// not JSON is then one row that failed.
-fn read_object(path: &Path, from: &mut dyn BufRead, object: &mut Vec<u8>) -> Result<(), Error> {
+fn read_object(path: &Location, from: &mut dyn BufRead, object: &mut Vec<u8>) -> Result<(), Error> {
     object.clear();
     let (mut depth, mut in_text, mut escaped) = (0u32, false, false);
     loop {
@@ -285,7 +285,7 @@ fn read_object(path: &Path, from: &mut dyn BufRead, object: &mut Vec<u8>) -> Res
 }
 
 /// Skips the beginning of an object up to the list that is the value of `key`, and its opening bracket. The list is there.
-fn skip_into(path: &Path, from: &mut dyn BufRead, key: &str) -> Result<(), Error> {
+fn skip_into(path: &Location, from: &mut dyn BufRead, key: &str) -> Result<(), Error> {
     let mut scan = document::Scan::default();
     loop {
         let buffer = from.fill_buf().map_err(Error::file("read", path))?;
@@ -305,7 +305,7 @@ fn skip_into(path: &Path, from: &mut dyn BufRead, key: &str) -> Result<(), Error
 }
 
 /// The next byte that is not white space, without consuming it.
-fn peek(path: &Path, from: &mut dyn BufRead) -> Result<Option<u8>, Error> {
+fn peek(path: &Location, from: &mut dyn BufRead) -> Result<Option<u8>, Error> {
     loop {
         let buffer = from.fill_buf().map_err(Error::file("read", path))?;
         match buffer.first() {

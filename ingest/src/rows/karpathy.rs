@@ -1,10 +1,9 @@
 //! Karpathy's split files for COCO and Flickr30k (`dataset_coco.json`, `dataset_flickr30k.json`): an object with a list `images`,
 //! each with its file, its split (train, restval, val or test) and its `sentences`. One row per sentence.
 
-use std::path::Path;
-
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use storage::Location;
 
 use super::{Extra, Row, Rows, Wanted, document, expand};
 use crate::error::Error;
@@ -36,7 +35,7 @@ pub(super) struct KarpathyRows {
 }
 
 /// The error for `--split` with another kind of input.
-pub(super) fn no_splits(path: &Path) -> Error {
+pub(super) fn no_splits(path: &Location) -> Error {
     Error::Usage(format!(
         "{}: --split is for Karpathy's file, a .json with a list \"images\"",
         path.display()
@@ -44,7 +43,7 @@ pub(super) fn no_splits(path: &Path) -> Error {
 }
 
 impl KarpathyRows {
-    pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         let file: KarpathyFile = loader::json::parse(&document::whole(path)?)
             .map_err(|error| Error::input(path, format!("not Karpathy's file of splits: {error}")))?;
         if file.images.iter().all(|image| image.sentences.is_empty()) {

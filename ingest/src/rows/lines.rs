@@ -1,14 +1,14 @@
 //! Text files: one URL per line or, if only captions are needed, one caption per line (empty lines are empty captions).
 
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
+use storage::Location;
 
 use super::{Extra, Row, Rows, Wanted, Where, next_line, reader, text};
 use crate::error::Error;
 use crate::sample::Problem;
 
 pub(super) struct TextRows {
-    path: PathBuf,
+    path: Location,
     from: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     /// Whether the lines are captions.
@@ -16,7 +16,7 @@ pub(super) struct TextRows {
 }
 
 impl TextRows {
-    pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         if let Some(name) = wanted.extra.first().or(wanted.caption.as_ref()).or(wanted.url.as_ref()) {
             return Err(Error::Usage(format!(
                 "{} has no column {name:?}: a txt file has one text per line and no columns; use csv or jsonl",

@@ -4,9 +4,9 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_hidden_entry, read_regular, without_byte_order_mark};
+use disk::foreign_files::{is_hidden_entry, read_regular, without_byte_order_mark};
 use loader::formats::{EXTENSIONS, UNREAD_EXTENSIONS};
-use loader::source;
+use storage::Location;
 
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
@@ -16,8 +16,8 @@ use crate::sample::Problem;
 const MAX_CAPTION_BYTES: u64 = 1 << 20;
 
 pub(super) struct PairRows {
-    folder: PathBuf,
-    /// The same path with symbolic links resolved.
+    folder: Location,
+    /// The path of a local folder with symbolic links resolved.
     canonical: PathBuf,
     /// Paths relative to the folder, in sorted order.
     images: std::vec::IntoIter<PathBuf>,
@@ -27,33 +27,11 @@ pub(super) struct PairRows {
 
 impl PairRows {
     /// Lists the images. `captioned`: whether their captions are read.
-    pub(super) fn open(folder: &Path, captioned: bool) -> Result<Self, Error> {
-        let mut images = Vec::new();
-        if source::is_remote(folder) {
-            for path in source::list_all(folder)? {
-                let relative = path.strip_prefix(folder).unwrap_or(&path);
-                if !relative.iter().any(|part| is_hidden_entry(Path::new(part))) && is_image(relative) {
-                    images.push(relative.to_owned());
-                }
-            }
-        }
-        let mut folders = if source::is_remote(folder) { Vec::new() } else { vec![PathBuf::new()] };
-        while let Some(inside) = folders.pop() {
-            let path = folder.join(&inside);
-            for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
-                let entry = entry.map_err(Error::file("read", &path))?;
-                let relative = inside.join(entry.file_name());
-                if is_hidden_entry(&relative) {
-                    continue;
-                }
-                // Symbolic links to folders are not followed, because they may form a cycle.
-                if entry.file_type().map_err(Error::file("read", &path))?.is_dir() {
-                    folders.push(relative);
-                } else if is_image(&relative) {
-                    images.push(relative);
-                }
-            }
-        }
+    pub(super) fn open(folder: &Location, captioned: bool) -> Result<Self, Error> {
+        let (mut images, canonical) = match folder {
+            Location::Local(path) => (list(path)?, path.canonicalize().map_err(Error::file("read", path))?),
+            Location::Remote(_) => (list_remote(folder)?, PathBuf::new()),
+        };
         if images.is_empty() {
             return Err(Error::input(
                 folder,
@@ -62,18 +40,16 @@ impl PairRows {
         }
         images.sort();
         let total = images.len() as u64;
-        let canonical = if source::is_remote(folder) {
-            folder.to_owned()
-        } else {
-            folder.canonicalize().map_err(Error::file("read", folder))?
-        };
-        Ok(Self { folder: folder.to_owned(), canonical, images: images.into_iter(), total, captioned })
+        Ok(Self { folder: folder.clone(), canonical, images: images.into_iter(), total, captioned })
     }
 
     /// The caption of an image, or why it has none.
     fn caption(&self, image: &Path) -> (Option<String>, Option<Problem>) {
-        let path = self.folder.join(image).with_extension("txt");
-        let read = if source::is_remote(&path) { read_remote(&path) } else { self.read_inside(&path) };
+        let file = self.folder.join(image.with_extension("txt"));
+        let read = match &file {
+            Location::Local(path) => self.read_inside(path),
+            Location::Remote(_) => read_remote(&file),
+        };
         match read {
             Ok(bytes) => {
                 let (caption, valid) = text(without_byte_order_mark(&bytes).trim_ascii());
@@ -99,16 +75,47 @@ impl PairRows {
     }
 }
 
+/// The images in a folder and its subfolders, relative to it. What is hidden is left out.
+fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut images = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(inside) = folders.pop() {
+        let path = folder.join(&inside);
+        for entry in fs::read_dir(&path).map_err(Error::file("read", &path))? {
+            let entry = entry.map_err(Error::file("read", &path))?;
+            let relative = inside.join(entry.file_name());
+            if is_hidden_entry(&relative) {
+                continue;
+            }
+            // Symbolic links to folders are not followed, because they may form a cycle.
+            if entry.file_type().map_err(Error::file("read", &path))?.is_dir() {
+                folders.push(relative);
+            } else if is_image(&relative) {
+                images.push(relative);
+            }
+        }
+    }
+    Ok(images)
+}
+
+/// The same in a store.
+fn list_remote(folder: &Location) -> Result<Vec<PathBuf>, Error> {
+    let files = storage::list_all(folder)?;
+    let relative = files.iter().filter_map(|file| file.inside(folder));
+    let shown = |path: &PathBuf| !path.iter().any(|part| is_hidden_entry(Path::new(part)));
+    Ok(relative.filter(|path| shown(path) && is_image(path)).collect())
+}
+
 const NO_CAPTION: &str = "no caption file (.txt with the same name)";
 const LARGE_CAPTION: &str = "caption file is larger than 1 MiB";
 const UNREADABLE_CAPTION: &str = "caption file cannot be read";
 
 /// The same at an address.
-fn read_remote(path: &Path) -> Result<Vec<u8>, &'static str> {
-    let cause = |error: loader::Error| {
-        if source::is_missing(&error) { NO_CAPTION } else { UNREADABLE_CAPTION }
+fn read_remote(file: &Location) -> Result<Vec<u8>, &'static str> {
+    let cause = |error: storage::Error| {
+        if storage::is_missing(&error) { NO_CAPTION } else { UNREADABLE_CAPTION }
     };
-    let file = source::Source::open(path).map_err(cause)?;
+    let file = storage::Source::open(file).map_err(cause)?;
     if file.len() > MAX_CAPTION_BYTES {
         return Err(LARGE_CAPTION);
     }

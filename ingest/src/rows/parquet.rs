@@ -2,7 +2,6 @@
 //! UTF-8 fails its own row and not the whole file.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -21,6 +20,7 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{FileMetaData, ParquetMetaData};
 use parquet::schema::types::{SchemaDescriptor, Type, TypePtr};
 use serde_json::Value;
+use storage::Location;
 
 use super::columns::Found;
 use super::remote::Table;
@@ -32,7 +32,7 @@ use crate::sample::Problem;
 const BATCH: usize = 1024;
 
 pub(super) struct ParquetRows {
-    path: PathBuf,
+    path: Location,
     table: Table,
     metadata: ArrowReaderMetadata,
     /// Positions of the columns to read in the table's schema.
@@ -50,7 +50,7 @@ pub(super) struct ParquetRows {
 }
 
 impl ParquetRows {
-    pub(super) fn open(path: &Path, wanted: &Wanted) -> Result<Self, Error> {
+    pub(super) fn open(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         let table = Table::open(path)?;
         let unreadable = |problem: String| Error::input(path, format!("not a parquet file: {problem}"));
         let metadata = tables::load(&table).map_err(unreadable)?;
@@ -204,7 +204,7 @@ impl Rows for ParquetRows {
     }
 }
 
-fn damaged(path: &Path, problem: &str) -> Error {
+fn damaged(path: &Location, problem: &str) -> Error {
     Error::input(path, format!("cannot be read as a parquet file: {problem}"))
 }
 

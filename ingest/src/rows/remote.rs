@@ -3,14 +3,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use loader::source::{Source, is_remote};
-use loader::tar::most_decompressed;
+use loader::shards::tar::most_decompressed;
 use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, Length};
+use storage::{Location, Source};
 
 use crate::error::Error;
 
@@ -18,12 +17,13 @@ use crate::error::Error;
 const PIECE: u64 = 4 << 20;
 
 /// Opens a file for sequential reading.
-pub(crate) fn stream(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
-    if is_remote(path) {
-        let source = Source::open(path)?;
-        return Ok(Box::new(Stream { source, position: 0, piece: Bytes::new() }));
+pub(crate) fn stream(file: &Location) -> Result<Box<dyn Read + Send>, Error> {
+    match file {
+        Location::Local(path) => Ok(Box::new(File::open(path).map_err(Error::file("read", path))?)),
+        Location::Remote(_) => {
+            Ok(Box::new(Stream { source: Source::open(file)?, position: 0, piece: Bytes::new() }))
+        }
     }
-    Ok(Box::new(File::open(path).map_err(Error::file("read", path))?))
 }
 
 struct Stream {
@@ -58,12 +58,12 @@ pub(super) enum Table {
 
 impl Table {
     /// A compressed table is first decompressed into the system's temporary folder.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(super) fn open(path: &Location) -> Result<Self, Error> {
         let extension = path.extension().unwrap_or_default().to_ascii_lowercase();
         if extension != "gz" && extension != "zst" {
             return Ok(Self::Source(Arc::new(Source::open(path)?)));
         }
-        let mut file = tempfile::tempfile().map_err(Error::file("write", &std::env::temp_dir()))?;
+        let mut file = tempfile::tempfile().map_err(Error::file("write", std::env::temp_dir()))?;
         let most = most_decompressed(Source::open(path)?.len());
         let length =
             io::copy(&mut super::reader(path)?.take(most.saturating_add(1)), &mut file).and_then(|length| {
@@ -133,8 +133,8 @@ impl Read for Chunk {
 }
 
 /// The first and last bytes of a file, at most `limit` of each, and its length.
-pub(crate) fn ends(path: &Path, limit: u64) -> Result<(Vec<u8>, u64), Error> {
-    if is_remote(path) {
+pub(crate) fn ends(path: &Location, limit: u64) -> Result<(Vec<u8>, u64), Error> {
+    let Location::Local(path) = path else {
         let source = Source::open(path)?;
         let length = source.len();
         let mut bytes = source.read(0, length.min(limit))?.to_vec();
@@ -143,7 +143,7 @@ pub(crate) fn ends(path: &Path, limit: u64) -> Result<(Vec<u8>, u64), Error> {
             bytes.extend_from_slice(&source.read(start, length - start)?);
         }
         return Ok((bytes, length));
-    }
+    };
     let failed = || Error::file("read", path);
     let mut file = File::open(path).map_err(failed())?;
     let length = file.metadata().map_err(failed())?.len();

@@ -1,10 +1,9 @@
 //! Whether a sidecar that exists is the one that tagging would write.
 
-use std::path::Path;
-
 use concepts::canonical_into;
 use concepts::sidecar::{Metadata, Sidecar};
-use loader::{shard, source};
+use loader::shards;
+use storage::Location;
 
 use super::StopFlag;
 use crate::dataset::is_missing;
@@ -24,17 +23,15 @@ pub(super) enum Existing {
 
 /// Reads the sidecar at `path`, if any. It is current if its footer equals `metadata` (source, tagger, grammar, canonical
 /// text), as far as can be seen without reading the captions.
-pub(super) fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Existing, Error> {
-    let footer = if source::is_remote(path) {
-        match source::read(path) {
-            Ok(bytes) => Sidecar::from_bytes(path, bytes).map(|sidecar| sidecar.metadata),
+pub(super) fn existing_sidecar(path: &Location, metadata: &Metadata) -> Result<Existing, Error> {
+    let footer = match path {
+        Location::Local(path) if path.exists() => Sidecar::read_metadata(path),
+        Location::Local(_) => return Ok(Existing::Missing),
+        Location::Remote(_) => match storage::read(path) {
+            Ok(bytes) => Sidecar::from_bytes(&path.as_name(), bytes).map(|sidecar| sidecar.metadata),
             Err(error) if is_missing(&error) => return Ok(Existing::Missing),
             Err(error) => return Err(error.into()),
-        }
-    } else if path.exists() {
-        Sidecar::read_metadata(path)
-    } else {
-        return Ok(Existing::Missing);
+        },
     };
     match footer {
         Ok(found) if found.uncounted() == metadata.uncounted() => Ok(Existing::Current(Box::new(found))),
@@ -46,18 +43,20 @@ pub(super) fn existing_sidecar(path: &Path, metadata: &Metadata) -> Result<Exist
 /// Compares a sidecar, whose footer is `found`, with the captions of its shard, and with its checksum, which is added if it is
 /// missing. The result is `Current` or `Stale`.
 pub(super) fn compare(
-    path: &Path,
-    target: &Path,
+    path: &Location,
+    target: &Location,
     found: Box<Metadata>,
     stop: &StopFlag,
 ) -> Result<Existing, Error> {
-    let bytes = source::read(target)?;
-    let sums_path = shard::sums_path(path);
+    let bytes = storage::read(target)?;
+    let sums_path = shards::sums_path(path);
     let agrees = sums::agree(&sums_path, target, &bytes)?;
-    let Ok(sidecar) = Sidecar::from_bytes(target, bytes.clone()) else { return Ok(Existing::Stale) };
+    let Ok(sidecar) = Sidecar::from_bytes(&target.as_name(), bytes.clone()) else {
+        return Ok(Existing::Stale);
+    };
     let (mut sample, mut fits) = (0, agrees != Some(false));
     let mut text = String::new();
-    let checks = loader::tar::caption_checks(path, |key, caption| -> Result<(), Error> {
+    let checks = loader::shards::tar::caption_checks(path, |key, caption| -> Result<(), Error> {
         stop.check()?;
         // An undamaged sidecar of version 2 needs no more than its checks.
         if agrees != Some(true) || sidecar.metadata.captions.is_none() {
@@ -66,7 +65,8 @@ pub(super) fn compare(
         sample += 1;
         Ok(())
     })?;
-    fits = fits && sample == found.samples && found.refuse_unless_captions(target, &checks).is_ok();
+    fits =
+        fits && sample == found.samples && found.refuse_unless_captions(&target.as_name(), &checks).is_ok();
     if !fits {
         return Ok(Existing::Stale);
     }

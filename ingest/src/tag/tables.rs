@@ -4,14 +4,14 @@
 //! A thread locks the input, reads the rows of a whole part, unlocks the input and tags the rows.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use concepts::Extractor;
 use concepts::checksums::Checksums;
 use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, RowsOfTable, Table, VERSION, Writer};
-use loader::{shard, source};
+use loader::shards;
 use serde_json::Value;
+use storage::Location;
 
 use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
 use crate::error::Error;
@@ -29,11 +29,11 @@ const DIGITS: usize = 9;
 #[derive(Debug, Clone)]
 pub struct Tables {
     /// The files and their formats.
-    pub files: Vec<(PathBuf, Format)>,
+    pub files: Vec<(Location, Format)>,
     /// Which columns are needed; the first additional column, if any, holds the keys.
     pub wanted: Wanted,
     /// Folder for the sidecars.
-    pub out: PathBuf,
+    pub out: Location,
     /// Rows per sidecar.
     pub part_size: u32,
     /// Makes all sidecars again.
@@ -80,22 +80,22 @@ pub fn tag_tables(
     run_parallel(threads, |stop| work(&input, &progress, stop, extractor, &owns))?;
     let input = input.into_inner().unwrap_or_else(PoisonError::into_inner);
     if input.number == 0 {
-        if !source::is_remote(&tables.out) {
+        if let Location::Local(out) = &tables.out {
             // Fails if the folder is not empty, which is intended.
-            let _ = fs::remove_dir(&tables.out);
+            let _ = fs::remove_dir(out);
         }
-        let path = tables.files.first().map_or(Path::new("input"), |(path, _)| path);
+        let path = tables.files.first().map_or("input".into(), |(path, _)| path.clone());
         return Err(Error::input(path, "no rows, so there are no captions to tag"));
     }
     write_sums(&input)?;
     let path = tables.out.join(PARTS);
-    let found = source::read(&path).ok().and_then(|bytes| Parts::from_bytes(&path, &bytes).ok());
+    let found = storage::read(&path).ok().and_then(|bytes| Parts::from_bytes(&path.as_name(), &bytes).ok());
     if found.as_ref() != Some(&input.parts) {
-        source::write(&path, input.parts.to_bytes(&path)?)?;
+        storage::write(&path, input.parts.to_bytes(&path.as_name())?)?;
     }
-    let beyond = Parts::path(&tables.out, input.number);
-    if source::exists(&beyond)? {
-        eprintln!("{}: belongs to another table than the sidecars before it; delete it", beyond.display());
+    let beyond = tables.out.join(Parts::path("".as_ref(), input.number));
+    if storage::exists(&beyond)? {
+        eprintln!("{beyond}: belongs to another table than the sidecars before it; delete it");
     }
     Ok(progress.finish())
 }
@@ -105,13 +105,13 @@ fn write_sums(input: &Input<'_>) -> Result<(), Error> {
     let out = &input.tables.out;
     let mut checksums = Checksums::default();
     for number in 0..input.number {
-        let part = Parts::path(out, number);
-        if source::exists(&part)? {
-            let name = part.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let part = out.join(Parts::path("".as_ref(), number));
+        if storage::exists(&part)? {
+            let name = part.file_name().into_owned();
             checksums.set(&name, sums::of_file(&part)?);
         }
     }
-    checksums.set(PARTS, concepts::checksums::sha256(&input.parts.to_bytes(&out.join(PARTS))?));
+    checksums.set(PARTS, concepts::checksums::sha256(&input.parts.to_bytes(&out.join(PARTS).as_name())?));
     let path = out.join(SUMS);
     if sums::read(&path).ok().flatten().as_ref() == Some(&checksums) {
         return Ok(());
@@ -119,10 +119,10 @@ fn write_sums(input: &Input<'_>) -> Result<(), Error> {
     sums::write(&path, &checksums)
 }
 
-fn prepare(out: &Path) -> Result<(), Error> {
-    source::create_folder(out)?;
-    for path in source::list(out)? {
-        if shard::stem(&path).is_some() {
+fn prepare(out: &Location) -> Result<(), Error> {
+    storage::create_folder(out)?;
+    for path in storage::list(out)? {
+        if shards::stem(&path).is_some() {
             let problem =
                 "holds shards, whose sidecars would have the same names: choose another folder for --out";
             return Err(Error::input(out, problem));
@@ -146,7 +146,7 @@ fn work(
         stop.check()?;
         let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(metadata) = input.next_part()? else { return Ok(()) };
-        let path = Parts::path(&input.tables.out, input.number);
+        let path = input.tables.out.join(Parts::path("".as_ref(), input.number));
         if !owns(input.number) {
             input.skip()?;
             continue;
@@ -207,8 +207,8 @@ impl Input<'_> {
             };
             self.open = Some(rows::open(path, *format, &self.tables.wanted)?);
             self.at = 0;
-            let bytes = source::length(path)?;
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let bytes = storage::length(path)?;
+            let name = path.file_name().into_owned();
             self.parts.tables.push(Table { name, bytes, rows: 0 });
         }
         let table = self.parts.tables.last();
@@ -248,7 +248,7 @@ impl Input<'_> {
 
     /// Whether the next part has the captions that its sidecar was made from; if so, the part is skipped. A sidecar of version
     /// 1 knows only their number.
-    fn compare(&mut self, path: &Path, found: &Metadata, rows: &mut Vec<Row>) -> Result<bool, Error> {
+    fn compare(&mut self, path: &Location, found: &Metadata, rows: &mut Vec<Row>) -> Result<bool, Error> {
         if found.captions.is_none() {
             let rows = self.skip()?;
             if rows == found.samples as usize {
@@ -268,7 +268,7 @@ impl Input<'_> {
                 break;
             }
         }
-        let same = found.refuse_unless_captions(path, &checks).is_ok();
+        let same = found.refuse_unless_captions(&path.as_name(), &checks).is_ok();
         if same {
             self.end_part(checks.samples() as usize);
         }

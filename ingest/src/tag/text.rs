@@ -1,12 +1,12 @@
 //! `ingest tag --text`: reads one caption per line and writes one JSON object per line, in the same order, on all cores.
 
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::Path;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-use concepts::foreign_files::without_byte_order_mark;
 use concepts::{Extractor, canonical_into};
-use loader::program::printable_json;
+use disk::foreign_files::without_byte_order_mark;
+use program::printable_json;
+use storage::Location;
 
 use super::{Totals, run_parallel};
 use crate::error::Error;
@@ -15,18 +15,18 @@ use crate::error::Error;
 const READ: usize = 1 << 18;
 
 /// Opens the input of `--text`: a file, which may be at an address, or standard input for "-".
-pub fn open_text(path: &Path) -> Result<Box<dyn Read + Send>, Error> {
-    if path == Path::new("-") {
+pub fn open_text(from: &Location) -> Result<Box<dyn Read + Send>, Error> {
+    if *from == Location::from("-") {
         return Ok(Box::new(io::stdin()));
     }
-    crate::rows::stream(path)
+    crate::rows::stream(from)
 }
 
 /// Reads one caption per line and writes one JSON object per line: the canonical text (the normalised caption) and its
 /// mentions. Positions are in characters (Unicode scalar values) of the canonical text; `start` and `end` are those of the
 /// phrase. The lines of one read are answered before the next read, so that another program can wait for each answer.
 pub fn tag_text(
-    path: &Path,
+    path: &Location,
     from: Box<dyn Read + Send>,
     to: impl Write + Send,
     extractor: &Extractor,
@@ -36,7 +36,7 @@ pub fn tag_text(
     let output = Mutex::new(Output { to, turn: 0, failed: false, totals: Totals::default() });
     let turn = Condvar::new();
     let terminal = io::stdout().is_terminal();
-    let unwritable = Error::file("write", Path::new("standard output"));
+    let unwritable = Error::file("write", "standard output");
     let written = run_parallel(threads, |stop| {
         let (mut block, mut canonical, mut json) = (Vec::new(), String::new(), Vec::new());
         loop {
@@ -67,7 +67,7 @@ pub fn tag_text(
             let written = made.and_then(|()| output.to.write_all(&json)).and_then(|()| output.to.flush());
             output.failed = written.is_err();
             turn.notify_all();
-            written.map_err(Error::file("write", Path::new("standard output")))?;
+            written.map_err(Error::file("write", "standard output"))?;
             output.totals.count(&counts);
         }
     });

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use concepts::files::TEMPORARY;
-use loader::{shard, source};
+use disk::files::TEMPORARY;
+use loader::shards;
+use storage::Location;
 
 use super::MANIFEST;
 use crate::error::Error;
@@ -25,20 +26,21 @@ const WITH_TAR: [&str; 3] = ["_stats.json", ".concepts.parquet", ".sha256"];
 /// Maximum number of missing shards that are named.
 const NAMED: usize = 20;
 
-pub(super) fn list(folder: &Path) -> Result<Listed, Error> {
+pub(super) fn list(folder: &Location) -> Result<Listed, Error> {
     let mut names = HashSet::new();
-    for path in source::list(folder)? {
-        names.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+    for path in storage::list(folder)? {
+        names.insert(path.file_name().into_owned());
     }
     // In an object store nobody can tell whether the process lives.
     let mut leftovers: Vec<String> = names
         .iter()
         .filter(|name| name.starts_with(TEMPORARY))
-        .filter(|name| !source::is_remote(folder) && !is_in_use(&folder.join(name)))
+        .filter(|name| folder.local().is_some_and(|folder| !is_in_use(&folder.join(name))))
         .cloned()
         .collect();
     leftovers.sort();
-    let stems: HashSet<&str> = names.iter().filter_map(|name| shard::stem(Path::new(name))).collect();
+    let stems: HashSet<String> =
+        names.iter().filter_map(|name| shards::stem(&name.as_str().into()).map(str::to_owned)).collect();
     let mut orphans: Vec<&String> = names
         .iter()
         .filter(|name| {

@@ -2,13 +2,13 @@
 //! its statistics.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
 use bytes::Bytes;
 use concepts::sidecar::{CaptionChecks, OLDEST_VERSION, Sidecar};
-use loader::tar::{CAPTION_EXTENSION, IMAGE_EXTENSIONS, Visited};
-use loader::{shard, source};
+use loader::shards;
+use loader::shards::tar::{CAPTION_EXTENSION, IMAGE_EXTENSIONS, Visited};
 use serde_json::Value;
+use storage::Location;
 
 use super::Options;
 use crate::dataset::is_missing;
@@ -46,12 +46,12 @@ pub(super) struct Found {
 
 /// Checks one shard. Of several problems in the same table, sidecar or statistics only the first is reported. `ours`: the shard
 /// was made by `ingest`.
-pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag) -> Result<Found, Error> {
+pub(super) fn verify(path: &Location, options: Options, ours: bool, stop: &StopFlag) -> Result<Found, Error> {
     let mut found = Found::default();
     if let Err(problem) = compare_sums(path, options, &mut found) {
         found.problems.push(problem);
     }
-    let table_path = shard::table_path(path);
+    let table_path = shards::table_path(path);
     let (table, mut problem) = match read(&table_path) {
         Ok(None) => (None, None),
         Ok(Some(bytes)) => match records::parse(&table_path, bytes) {
@@ -79,21 +79,21 @@ pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag)
         sample: None,
     };
     let wanted = |extension: &str| !options.quick || !IMAGE_EXTENSIONS.contains(&extension);
-    let read = loader::tar::visit(path, wanted, |member| {
+    let read = loader::shards::tar::visit(path, wanted, |member| {
         stop.check()?;
         pass.member(&member);
         Ok::<_, Error>(())
     });
     let has_end = match read {
         Ok(has_end) => has_end,
-        Err(Error::Interrupted) => return Err(Error::Interrupted),
+        Err(error @ Error::Interrupted(_)) => return Err(error),
         Err(error) => {
             found.problems.push(error.to_string());
             return Ok(found);
         }
     };
     pass.end();
-    let stats_path = shard::stats_path(path);
+    let stats_path = shards::stats_path(path);
     let stats = match self::read(&stats_path) {
         // Shards of other tools have neither table nor statistics.
         Ok(None) if !table_exists => {
@@ -133,8 +133,8 @@ pub(super) fn verify(path: &Path, options: Options, ours: bool, stop: &StopFlag)
 }
 
 /// A file's bytes; `None` if it does not exist.
-fn read(path: &Path) -> Result<Option<Bytes>, String> {
-    match source::read(path) {
+fn read(path: &Location) -> Result<Option<Bytes>, String> {
+    match storage::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
         Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error.to_string()),
@@ -142,8 +142,8 @@ fn read(path: &Path) -> Result<Option<Bytes>, String> {
 }
 
 /// Compares the shard's files with `NNNNN.sha256`, if it exists.
-fn compare_sums(path: &Path, options: Options, found: &mut Found) -> Result<(), String> {
-    let sums_path = shard::sums_path(path);
+fn compare_sums(path: &Location, options: Options, found: &mut Found) -> Result<(), String> {
+    let sums_path = shards::sums_path(path);
     let Some(sums) = sums::read(&sums_path).map_err(|error| error.to_string())? else { return Ok(()) };
     for (name, expected) in sums.iter() {
         if name.contains('/') {
@@ -153,7 +153,7 @@ fn compare_sums(path: &Path, options: Options, found: &mut Found) -> Result<(), 
             ));
         }
         let file = path.with_file_name(name);
-        let is_tar = shard::stem(&file).is_some();
+        let is_tar = shards::stem(&file).is_some();
         found.summed |= is_tar;
         if is_tar && options.quick {
             continue;
@@ -170,8 +170,8 @@ fn compare_sums(path: &Path, options: Options, found: &mut Found) -> Result<(), 
 }
 
 /// The shard's sidecar, if there is one that fits the shard.
-fn open_sidecar(path: &Path, found: &mut Found) -> Option<Sidecar> {
-    let sidecar_path = shard::sidecar_path(path);
+fn open_sidecar(path: &Location, found: &mut Found) -> Option<Sidecar> {
+    let sidecar_path = shards::sidecar_path(path);
     let bytes = match read(&sidecar_path) {
         Ok(bytes) => bytes?,
         Err(problem) => {
@@ -180,7 +180,7 @@ fn open_sidecar(path: &Path, found: &mut Found) -> Option<Sidecar> {
         }
     };
     found.sidecar = Some(true);
-    match Sidecar::from_bytes(&sidecar_path, bytes) {
+    match Sidecar::from_bytes(&sidecar_path.as_name(), bytes) {
         Ok(sidecar) => {
             found.sidecar = Some(sidecar.metadata.version > OLDEST_VERSION);
             Some(sidecar)
@@ -220,7 +220,7 @@ struct Sample {
 
 /// The state of the pass over a tar.
 struct Pass<'a> {
-    path: &'a Path,
+    path: &'a Location,
     table: Option<&'a Table<'a>>,
     sidecar: Option<&'a Sidecar>,
     decode: bool,
@@ -346,7 +346,7 @@ impl Pass<'_> {
             let more = self.damaged - NAMED;
             self.found.problems.push(format!("{}: {more} more damaged samples", self.path.display()));
         }
-        let table = shard::table_path(self.path);
+        let table = shards::table_path(self.path);
         if let Some(rows) = self.table
             && (rows.successes as u64 != samples || self.keys.len() as u64 != samples)
         {
@@ -358,11 +358,13 @@ impl Pass<'_> {
             .problems
             .extend(self.table_problem.map(|problem| format!("{}: {problem}", table.display())));
         let Some(sidecar) = self.sidecar else { return };
-        let sidecar_path = shard::sidecar_path(self.path);
-        let problem = source::length(self.path)
+        let sidecar_path = shards::sidecar_path(self.path);
+        let problem = storage::length(self.path)
             .map_err(|error| error.to_string())
             .and_then(|bytes| {
-                sidecar.refuse_unless_for(self.path, bytes, samples as u32).map_err(|error| error.to_string())
+                sidecar
+                    .refuse_unless_for(&self.path.as_name(), bytes, samples as u32)
+                    .map_err(|error| error.to_string())
             })
             .err()
             .or_else(|| self.sidecar_problem.map(|problem| format!("{}: {problem}", sidecar_path.display())));

@@ -73,7 +73,7 @@ fn tables() -> Vec<(&'static str, Format, Vec<u8>)> {
 
 /// Number of rows read before the end or the first error.
 fn read(path: &Path, format: Format) -> Option<usize> {
-    let mut rows = open(path, format, &wanted()).ok()?;
+    let mut rows = open(&path.into(), format, &wanted()).ok()?;
     assert_eq!(rows.extra().len(), 2);
     let mut count = 0;
     while let Ok(Some(row)) = rows.next_row() {

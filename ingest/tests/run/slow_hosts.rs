@@ -46,7 +46,7 @@ fn terminate(child: Child) {
     let output = child.wait_with_output().unwrap();
     watch.kill().unwrap();
     watch.wait().unwrap();
-    assert_eq!(code(&output), 1, "ended by itself: {}", errors(&output));
+    assert_eq!(code(&output), 143, "ended by itself: {}", errors(&output));
     assert!(errors(&output).contains("interrupted"), "{}", errors(&output));
 }
 

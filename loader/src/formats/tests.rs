@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::pixels::decode;
+use crate::samples::pixels::decode;
 
 /// Joins parts of a file.
 fn file(parts: &[&[u8]]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{Order, Position, greatest_common_divisor};
 use crate::Error;
-use crate::permutation::key;
+use crate::order::permutation::key;
 
 /// Separates the seeds of datasets from other keys.
 const SET: u64 = 5;

@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use image::{ImageFormat, Rgb, RgbImage};
-use loader::shard::{stats_path, table_path};
-use loader::tar::Archive;
+use loader::shards;
+use loader::shards::tar::Archive;
 use loader::{Batch, Crop, ImageSettings, Settings};
 use parquet::arrow::ArrowWriter;
+use storage::Location;
 
 /// Writes a tar.
 pub(crate) struct TarFile(tar::Builder<File>);
@@ -74,7 +75,20 @@ pub(crate) fn write_shards(
     paths
 }
 
-pub(crate) fn settings(shards: Vec<PathBuf>, batch_size: usize) -> Settings {
+/// The files next to a shard on this disk.
+pub(crate) fn table_path(shard: &Path) -> PathBuf {
+    shards::table_path(&shard.into()).as_name()
+}
+
+pub(crate) fn stats_path(shard: &Path) -> PathBuf {
+    shards::stats_path(&shard.into()).as_name()
+}
+
+pub(crate) fn sidecar_path(shard: &Path) -> PathBuf {
+    shards::sidecar_path(&shard.into()).as_name()
+}
+
+pub(crate) fn settings<S: Into<Location>>(shards: Vec<S>, batch_size: usize) -> Settings {
     Settings {
         threads: 2,
         image: ImageSettings { crop: Crop::Centre { size: 4 }, flip: 0.0 },

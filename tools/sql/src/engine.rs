@@ -17,7 +17,7 @@ use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParser, Statement};
 use datafusion::sql::sqlparser::ast;
 use futures_util::StreamExt;
-use loader::program::{self, UsageError};
+use program::{Interrupted, UsageError};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::folder::{Folder, TABLES};
@@ -160,7 +160,7 @@ impl Engine {
                 Err(RecvTimeoutError::Disconnected) => bail!("the query engine stopped unexpectedly"),
             }
             if program::interrupted() {
-                bail!("interrupted");
+                bail!(Interrupted("the query is not finished".to_owned()));
             }
             if started.elapsed() > LINE_EVERY * lines {
                 eprintln!("querying: {} s", started.elapsed().as_secs());

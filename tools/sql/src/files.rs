@@ -2,7 +2,7 @@
 //! all files, by name.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow};
@@ -23,8 +23,8 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::object_store::path::Path as ObjectPath;
 use datafusion::physical_plan::ExecutionPlan;
-use loader::source;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use storage::Location;
 
 use crate::remote;
 use crate::shards::Shard;
@@ -32,12 +32,12 @@ use crate::shards::Shard;
 /// One file, and the shard it belongs to, if any.
 #[derive(Debug)]
 pub(crate) struct Part {
-    pub(crate) path: PathBuf,
+    pub(crate) path: Location,
     pub(crate) shard: Option<Shard>,
 }
 
 /// Returns an error for a file that does not match its shard.
-pub(crate) type Check = fn(&Path, &Shard) -> Result<()>;
+pub(crate) type Check = fn(&Location, &Shard) -> Result<()>;
 
 /// The files of a table.
 #[derive(Debug)]
@@ -55,17 +55,21 @@ impl ParquetFiles {
     /// Reads the columns of all files. Whether they match their shards is checked when a query reads the table.
     pub(crate) fn open(parts: Vec<Part>, check: Option<Check>) -> Result<Self> {
         let first = parts.first().context("a table without files")?;
-        let is_remote = parts.iter().any(|part| source::is_remote(&part.path));
+        let is_remote = parts.iter().any(|part| part.path.is_remote());
+        let schema = |part: &Part| match &part.path {
+            Location::Local(path) if !is_remote => schema_of(path),
+            location => remote_schema_of(location),
+        };
         let schemas = if is_remote {
-            remote::for_each(&parts, |part| remote_schema_of(&part.path))?
+            remote::for_each(&parts, schema)?
         } else {
-            parts.iter().map(|part| schema_of(&part.path)).collect::<Result<_>>()?
+            parts.iter().map(schema).collect::<Result<_>>()?
         };
         let mut schemas = schemas.into_iter();
         let mut file_schema = schemas.next().context("a table without files")?;
         for (part, schema) in parts[1..].iter().zip(schemas) {
             file_schema = united(&file_schema, &schema).with_context(|| {
-                let (path, first) = (part.path.display(), first.path.display());
+                let (path, first) = (&part.path, &first.path);
                 format!("{path} and {first} cannot be one table; query them separately")
             })?;
         }
@@ -84,7 +88,10 @@ impl ParquetFiles {
             if let (Some(check), Some(shard)) = (self.check, &part.shard) {
                 check(&part.path, shard)?;
             }
-            if self.is_remote { Ok(()) } else { refuse_damaged(&part.path) }
+            match &part.path {
+                Location::Local(path) if !self.is_remote => refuse_damaged(path),
+                _ => Ok(()),
+            }
         };
         if self.is_remote {
             remote::for_each(&self.parts, one)?;
@@ -99,10 +106,11 @@ impl ParquetFiles {
     fn groups(&self, threads: usize) -> Result<Vec<FileGroup>> {
         let mut files = Vec::with_capacity(self.parts.len());
         for Part { path, shard } in &self.parts {
-            let (place, bytes) = if self.is_remote {
-                (remote::name(path), remote::files().open(path)?.len())
-            } else {
-                (ObjectPath::from_filesystem_path(path)?, fs::metadata(path)?.len())
+            let (place, bytes) = match path {
+                Location::Local(path) if !self.is_remote => {
+                    (ObjectPath::from_filesystem_path(path)?, fs::metadata(path)?.len())
+                }
+                location => (remote::name(location), remote::files().open(location)?.len()),
             };
             let mut file = PartitionedFile::new("", bytes);
             file.object_meta.location = place;
@@ -159,7 +167,7 @@ fn schema_of(path: &Path) -> Result<Schema> {
 }
 
 /// The same of a file at an address.
-fn remote_schema_of(path: &Path) -> Result<Schema> {
+fn remote_schema_of(path: &Location) -> Result<Schema> {
     let file = remote::files().open(path)?;
     let footer = file
         .footer()
@@ -167,7 +175,7 @@ fn remote_schema_of(path: &Path) -> Result<Schema> {
             let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
             Ok(ArrowReaderMetadata::try_new(Arc::new(footer), options)?)
         })
-        .with_context(|| format!("{} is not a readable Parquet file; write it again", path.display()))?;
+        .with_context(|| format!("{path} is not a readable Parquet file; write it again"))?;
     Ok(plain_schema(&footer))
 }
 

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use concepts::statistics::{CONCEPTS, PAIRS, TOTALS, Totals};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
-use loader::program::UsageError;
-use loader::{shard, source};
+use loader::shards::{incomplete, list, sidecar_path, stem, table_path};
+use program::UsageError;
+use storage::Location;
 
 use crate::files::{self, ParquetFiles, Part};
 use crate::shards::{self, Shard, ShardRows};
@@ -20,7 +20,7 @@ use crate::shards::{self, Shard, ShardRows};
 pub(crate) struct Folder {
     shards: Vec<Shard>,
     /// The folder of statistics, or the reason why there is none.
-    statistics: Result<PathBuf, String>,
+    statistics: Result<Location, String>,
 }
 
 /// All tables, in the order of messages.
@@ -38,15 +38,14 @@ pub(crate) struct Table {
 }
 
 impl Folder {
-    pub(crate) fn open(folders: &[PathBuf]) -> Result<Self> {
-        let (named, inputs): (Vec<PathBuf>, Vec<PathBuf>) =
+    pub(crate) fn open(folders: &[Location]) -> Result<Self> {
+        let (named, inputs): (Vec<Location>, Vec<Location>) =
             folders.iter().cloned().partition(|folder| is_statistics(folder) && !has_shards(folder));
         let paths = if inputs.is_empty() { Vec::new() } else { shards(&inputs)? };
         let statistics = match named.as_slice() {
             [] => statistics_inside(&inputs),
             [one] => Ok(one.clone()),
             [one, other, ..] => {
-                let (one, other) = (one.display(), other.display());
                 let line = format!(
                     "{one} and {other} are both statistics; give one of them, or add them up with `tools merge`"
                 );
@@ -59,12 +58,10 @@ impl Folder {
     /// The table of this name; `None` for an unknown name.
     pub(crate) fn table(&self, name: &str) -> Result<Option<Table>> {
         Ok(Some(match name {
-            "samples" => {
-                self.per_shard("samples", shard::table_path, "tables of samples (NNNNN.parquet)", None)?
-            }
+            "samples" => self.per_shard("samples", table_path, "tables of samples (NNNNN.parquet)", None)?,
             "mentions" => self.per_shard(
                 "mentions",
-                shard::sidecar_path,
+                sidecar_path,
                 "sidecars (NNNNN.concepts.parquet; run `ingest tag` to create them)",
                 Some(check_sidecar),
             )?,
@@ -89,13 +86,13 @@ impl Folder {
     fn per_shard(
         &self,
         name: &str,
-        place: fn(&Path) -> PathBuf,
+        place: fn(&Location) -> Location,
         what: &str,
         check: Option<files::Check>,
     ) -> Result<Table> {
         let total = self.shards.len();
-        let paths: Vec<PathBuf> = self.shards.iter().map(|shard| place(&shard.path)).collect();
-        let exist = source::existing(&paths)?;
+        let paths: Vec<Location> = self.shards.iter().map(|shard| place(&shard.path)).collect();
+        let exist = storage::existing(&paths)?;
         let parts: Vec<Part> = paths
             .into_iter()
             .zip(&self.shards)
@@ -123,83 +120,77 @@ impl Folder {
         let parts = vec![Part { path: folder.join(file), shard: None }];
         let rows: TableRows = Ok(Arc::new(ParquetFiles::open(parts, None)?));
         let path = folder.join(TOTALS);
-        let text = source::read(&path)?;
+        let text = storage::read(&path)?;
         let totals: Totals = serde_json::from_slice(&text)
-            .with_context(|| format!("{} was not written by `tools stats`; run it again", path.display()))?;
+            .with_context(|| format!("{path} was not written by `tools stats`; run it again"))?;
         let (counted, here) = (totals.shards, self.shards.len() as u64);
         let note = (here > 0 && counted != here).then(|| {
-            format!(
-                "{name}: the statistics in {} are of {counted} shards, not of these {here}",
-                folder.display()
-            )
+            format!("{name}: the statistics in {folder} are of {counted} shards, not of these {here}")
         });
         Ok(Table { rows, note })
     }
 }
 
 /// Returns an error for a sidecar that was made from another state of its shard, as all commands do.
-fn check_sidecar(path: &Path, shard: &Shard) -> Result<()> {
+fn check_sidecar(path: &Location, shard: &Shard) -> Result<()> {
     let metadata = shards::metadata(path)?;
-    let bytes = source::length(&shard.path)?;
+    let bytes = storage::length(&shard.path)?;
     // Shards of other tools have no statistics file: counting their samples would need reading them, so it is skipped.
-    let samples = loader::index::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
-    Ok(metadata.refuse_unless_for(path, &shard.path, bytes, samples)?)
+    let samples = loader::shards::index::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
+    Ok(metadata.refuse_unless_for(&path.as_name(), &shard.path.as_name(), bytes, samples)?)
 }
 
 /// The complete shards of the inputs. Incomplete ones are skipped with a note.
-fn shards(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+fn shards(inputs: &[Location]) -> Result<Vec<Location>> {
     for input in inputs {
-        if !input.exists() && !is_pattern(input) && !source::is_remote(input) {
-            bail!("{} does not exist", input.display());
+        let Location::Local(path) = input else { continue };
+        if !path.exists() && !is_pattern(input) {
+            bail!("{input} does not exist");
         }
-        if input.is_dir() {
-            fs::read_dir(input).with_context(|| format!("cannot read {}", input.display()))?;
+        if path.is_dir() {
+            fs::read_dir(path).with_context(|| format!("cannot read {input}"))?;
             if !has_shards(input) {
                 bail!(
-                    "{} has no shards (files that end in .tar, .tar.zst, .tar.gz or .tgz) and no statistics; create shards with \
-                     `ingest download` or `ingest shard`",
-                    input.display()
+                    "{input} has no shards (files that end in .tar, .tar.zst, .tar.gz or .tgz) and no statistics; create shards with \
+                     `ingest download` or `ingest shard`"
                 );
             }
         }
     }
-    let shards = shard::list(inputs)?;
-    for path in shard::incomplete(inputs)? {
-        eprintln!(
-            "note: skipped {}, which is incomplete; run the command that writes it again",
-            path.display()
-        );
+    let shards = list(inputs)?;
+    for path in incomplete(inputs)? {
+        eprintln!("note: skipped {path}, which is incomplete; run the command that writes it again");
     }
     Ok(shards)
 }
 
-fn is_pattern(input: &Path) -> bool {
-    let name = input.to_string_lossy();
+fn is_pattern(input: &Location) -> bool {
+    let name = input.to_string();
     name.contains(['{', '*', '?', '[']) || name.contains("::")
 }
 
-fn is_statistics(folder: &Path) -> bool {
+fn is_statistics(folder: &Location) -> bool {
     const FILES: [&str; 3] = [CONCEPTS, PAIRS, TOTALS];
-    if !source::is_remote(folder) {
+    if let Location::Local(folder) = folder {
         return FILES.iter().all(|file| folder.join(file).is_file());
     }
-    if is_pattern(folder) || shard::stem(folder).is_some() {
+    if is_pattern(folder) || stem(folder).is_some() {
         return false;
     }
-    let listed = source::list(folder).unwrap_or_default();
+    let listed = storage::list(folder).unwrap_or_default();
     FILES.iter().all(|file| listed.contains(&folder.join(file)))
 }
 
-fn has_shards(folder: &Path) -> bool {
-    shard::list(&[folder.to_owned()]).is_ok()
+fn has_shards(folder: &Location) -> bool {
+    list(std::slice::from_ref(folder)).is_ok()
 }
 
 /// The only statistics folder among the inputs and their subfolders.
-fn statistics_inside(inputs: &[PathBuf]) -> Result<PathBuf, String> {
+fn statistics_inside(inputs: &[Location]) -> Result<Location, String> {
     let mut found = Vec::new();
     for input in inputs {
-        let is_file = !input.is_dir() && (is_pattern(input) || shard::stem(input).is_some());
-        let entries = if is_file { Ok(Vec::new()) } else { source::entries(input) };
+        let is_file = !input.is_local_folder() && (is_pattern(input) || stem(input).is_some());
+        let entries = if is_file { Ok(Vec::new()) } else { storage::entries(input) };
         let below = entries.unwrap_or_default().into_iter().filter(|(_, is)| *is).map(|(path, _)| path);
         found.extend(std::iter::once(input.clone()).chain(below).filter(|folder| is_statistics(folder)));
     }
@@ -210,22 +201,19 @@ fn statistics_inside(inputs: &[PathBuf]) -> Result<PathBuf, String> {
                 .into(),
         ),
         [one] => Ok(one.clone()),
-        [one, other, ..] => Err(format!(
-            "{} and {} are both statistics; give one of them after the shards",
-            one.display(),
-            other.display()
-        )),
+        [one, other, ..] => {
+            Err(format!("{one} and {other} are both statistics; give one of them after the shards"))
+        }
     }
 }
 
 /// A shard's name is its stem, or its path without extension where several shards have the same stem.
-fn name(paths: Vec<PathBuf>) -> Vec<Shard> {
-    let stem = |path: &Path| shard::stem(path).unwrap_or_default().to_owned();
+fn name(paths: Vec<Location>) -> Vec<Shard> {
+    let stem = |shard: &Location| stem(shard).unwrap_or_default().to_owned();
     let mut seen = HashSet::new();
     let distinct = paths.iter().all(|path| seen.insert(stem(path)));
-    let named = |path: PathBuf| {
-        let name =
-            if distinct { stem(&path) } else { path.with_file_name(stem(&path)).display().to_string() };
+    let named = |path: Location| {
+        let name = if distinct { stem(&path) } else { path.with_file_name(stem(&path)).to_string() };
         Shard { path, name }
     };
     paths.into_iter().map(named).collect()

@@ -3,9 +3,9 @@
 //! A program of its own, because the engine takes longer to compile than everything else in this workspace together:
 //! `tools sql` starts it with the same arguments.
 
-// Without panics; see `loader/src/lines.rs`.
+// Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln)]
-extern crate loader;
+extern crate program;
 
 mod engine;
 mod files;
@@ -14,15 +14,15 @@ mod output;
 mod remote;
 mod shards;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, Parser, ValueHint};
 use concepts::tables::guarded;
-use loader::program::{self, Outcome};
+use program::{Outcome, location};
 use serde_json::json;
+use storage::Location;
 
 use engine::Engine;
 use folder::Folder;
@@ -39,8 +39,8 @@ struct Arguments {
     query: String,
     /// Folders of shards, and optionally the folder that `tools stats` wrote [default: the statistics folder inside one
     /// of them]; on disk or at addresses such as s3://bucket/shards
-    #[arg(value_name = "DIR", required = true)]
-    folders: Vec<PathBuf>,
+    #[arg(value_name = "DIR", required = true, value_parser = location(), value_hint = ValueHint::AnyPath)]
+    folders: Vec<Location>,
     /// Output format of the rows
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,

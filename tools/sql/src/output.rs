@@ -13,8 +13,8 @@ use arrow::json;
 use arrow::json::writer::LineDelimited;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow::util::pretty::pretty_format_batches_with_options;
-use concepts::foreign_files::visible_lines;
-use loader::program::printable_json;
+use disk::foreign_files::visible_lines;
+use program::printable_json;
 
 /// Maximum rows of a table. They are kept in memory, as the column widths depend on all of them.
 const TABLE_ROWS: usize = 1000;

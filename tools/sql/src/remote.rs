@@ -1,11 +1,10 @@
 //! Files at addresses (`s3://bucket/set/00000.parquet`) for the engine, which has another version of the crate
-//! `object_store` than the loader: a store for reading that asks the loader for ranges, so that only the needed bytes are
+//! `object_store` than our `storage`: a store for reading that asks that for ranges, so that only the needed bytes are
 //! transferred.
 
 use std::collections::HashMap;
 use std::fmt::{self, Display, Formatter};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -21,8 +20,8 @@ use datafusion::object_store::{
 };
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
-use loader::source::Source;
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
+use storage::{Location, Source};
 
 /// The address of this store in the engine.
 pub(crate) const URL: &str = "remote://files";
@@ -44,7 +43,7 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Location) -> Result<Self> {
         let source = Source::open(path)?;
         let length = source.len().min(END as u64);
         let end = source.read(source.len() - length, length)?;
@@ -74,7 +73,7 @@ impl OpenFile {
         read(&self.end).or_else(|_| read(&self.end(true)?))
     }
 
-    fn read(&self, range: Range<u64>) -> Result<Bytes, loader::Error> {
+    fn read(&self, range: Range<u64>) -> Result<Bytes, storage::Error> {
         let start = self.len() - self.end.len() as u64;
         if range.start >= start && range.end <= self.len() {
             return Ok(self.end.slice((range.start - start) as usize..(range.end - start) as usize));
@@ -94,13 +93,13 @@ pub(crate) fn files() -> &'static Arc<Files> {
 }
 
 /// The engine's name for a file.
-pub(crate) fn name(path: &Path) -> ObjectPath {
-    ObjectPath::from(path.to_string_lossy().as_ref())
+pub(crate) fn name(path: &Location) -> ObjectPath {
+    ObjectPath::from(path.to_string())
 }
 
 impl Files {
     /// Opens a file, unless it is open.
-    pub(crate) fn open(&self, path: &Path) -> Result<Arc<OpenFile>> {
+    pub(crate) fn open(&self, path: &Location) -> Result<Arc<OpenFile>> {
         let name = name(path);
         if let Some(file) = self.get(&name) {
             return Ok(file);
@@ -116,7 +115,7 @@ impl Files {
 
     async fn range(&self, name: &ObjectPath, range: Range<u64>) -> object_store::Result<Bytes> {
         let file = self.get(name).ok_or_else(|| not_found(name))?;
-        // The loader blocks, so it is called from a thread that may.
+        // It blocks, so it is called from a thread that may.
         let read = tokio::task::spawn_blocking(move || file.read(range)).await;
         let failed = |source| object_store::Error::Generic { store: "remote", source };
         read.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))

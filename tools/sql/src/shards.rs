@@ -1,6 +1,5 @@
 //! The table `shards`: one row per shard, read from small files only when a query uses the table.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -12,15 +11,16 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
 use futures_util::stream;
-use loader::{shard, source};
+use loader::shards::{sidecar_path, stats_path};
 use serde::Deserialize;
+use storage::{Location, is_missing};
 
 use crate::remote;
 
 /// A shard and its name in queries.
 #[derive(Debug, Clone)]
 pub(crate) struct Shard {
-    pub(crate) path: PathBuf,
+    pub(crate) path: Location,
     pub(crate) name: String,
 }
 
@@ -56,7 +56,7 @@ impl ShardRows {
     fn batch(&self) -> Result<RecordBatch, DataFusionError> {
         let mut numbers = [const { Vec::new() }; 4];
         let mut bytes = Vec::with_capacity(self.shards.len());
-        let is_remote = self.shards.iter().any(|shard| source::is_remote(&shard.path));
+        let is_remote = self.shards.iter().any(|shard| shard.path.is_remote());
         let about = if is_remote {
             remote::for_each(&self.shards, about)
         } else {
@@ -101,28 +101,28 @@ impl PartitionStream for ShardRows {
 /// The statistics of a shard, the footer of its sidecar, and its size; `None` for files that do not exist.
 fn about(shard: &Shard) -> Result<(Option<Stats>, Option<Metadata>, u64)> {
     let path = &shard.path;
-    let sidecar = shard::sidecar_path(path);
-    let tagged = if source::exists(&sidecar)? { Some(metadata(&sidecar)?) } else { None };
-    Ok((stats(&shard::stats_path(path))?, tagged, source::length(path)?))
+    let sidecar = sidecar_path(path);
+    let tagged = if storage::exists(&sidecar)? { Some(metadata(&sidecar)?) } else { None };
+    Ok((stats(&stats_path(path))?, tagged, storage::length(path)?))
 }
 
 /// The footer of a sidecar.
-pub(crate) fn metadata(path: &Path) -> Result<Metadata> {
-    if !source::is_remote(path) {
+pub(crate) fn metadata(path: &Location) -> Result<Metadata> {
+    if let Location::Local(path) = path {
         return Ok(Sidecar::read_metadata(path)?);
     }
     let file = remote::files().open(path)?;
-    let read = |whole| Ok(Sidecar::metadata_at_end(path, &file.end(whole)?, file.len())?);
+    let read = |whole| Ok(Sidecar::metadata_at_end(&path.as_name(), &file.end(whole)?, file.len())?);
     read(false).or_else(|_: anyhow::Error| read(true))
 }
 
-fn stats(path: &Path) -> Result<Option<Stats>> {
-    match source::read(path) {
+fn stats(path: &Location) -> Result<Option<Stats>> {
+    match storage::read(path) {
         Ok(text) => {
             let stats = serde_json::from_slice(&text);
-            Ok(Some(stats.with_context(|| format!("cannot read {}", path.display()))?))
+            Ok(Some(stats.with_context(|| format!("cannot read {path}"))?))
         }
-        Err(error) if source::is_missing(&error) => Ok(None),
+        Err(error) if is_missing(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

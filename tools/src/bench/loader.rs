@@ -1,21 +1,22 @@
 //! `tools bench loader`: how fast the loader turns shards into batches, and what limits its speed.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use loader::crop::{Part, View, draws};
-use loader::index::Index;
+use clap::ValueHint;
 use loader::jpeg::{Area, Request};
 use loader::order::SampleId;
-use loader::pixels::{Painter, decode};
-use loader::program::{Outcome, UsageError, interrupted, print_json};
-use loader::scaler::Scaler;
-use loader::tar::Archive;
-use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, jpeg, shard};
+use loader::samples::crop::{CropRegion, View};
+use loader::samples::pixels::{Preprocessor, decode};
+use loader::samples::scaler::Scaler;
+use loader::shards::index::Index;
+use loader::shards::tar::Archive;
+use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, jpeg, shards};
+use program::{Interrupted, Outcome, UsageError, interrupted, location, print_json};
 use serde_json::json;
+use storage::Location;
 
 use crate::input;
 
@@ -28,8 +29,8 @@ use crate::input;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Shards: files, folders, brace lists, patterns or URLs
-    #[arg(required = true)]
-    shards: Vec<PathBuf>,
+    #[arg(required = true, value_parser = location(), value_hint = ValueHint::AnyPath)]
+    shards: Vec<Location>,
     /// Width and height of the crops after resizing, pixels
     #[arg(long, default_value_t = 224, value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: u32,
@@ -64,7 +65,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         input::shards(input)?;
     }
     // Together, so that a shard given twice is noticed.
-    let shards = shard::list(&arguments.shards)?;
+    let shards = shards::list(&arguments.shards)?;
     let crop = Crop::RandomResized {
         size: arguments.size,
         scale: (arguments.scale, 1.0),
@@ -87,16 +88,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let (rate, images) = reading(&settings, arguments.passes)?;
     rows.push(("read, one thread", "GB/s", rate));
-    let whole = |painter: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
+    let whole = |worker: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
         let pixels = decode(image)?;
-        let view = View::choose(&settings.image, draws(0, 0, id), pixels.width(), pixels.height());
-        painter.scaler.resize(&pixels, view, arguments.size, row)
+        let view = View::choose(&settings.image, (0, 0, id), pixels.width(), pixels.height());
+        worker.scaler.resize(&pixels, view, arguments.size, row)
     };
     rows.push(("loop: decode, resize", "images/s", in_loop(&settings, &images, arguments.passes, whole)?));
     for (name, decoding) in [("loop: crop, exact", Decoding::Exact), ("loop: crop, fast", Decoding::Fast)] {
         let part = |worker: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
-            let choose = |width, height| View::choose(&settings.image, draws(0, 0, id), width, height);
-            worker.painter.paint(image, decoding, arguments.size, choose, row)
+            let choose = |width, height| View::choose(&settings.image, (0, 0, id), width, height);
+            worker.preprocessor.preprocess(image, decoding, arguments.size, choose, row)
         };
         rows.push((name, "images/s", in_loop(&settings, &images, arguments.passes, part)?));
     }
@@ -105,8 +106,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let unpack = |worker: &mut Worker, image: &[u8], id: SampleId, _: &mut [u8]| {
         let buffer = std::mem::take(&mut worker.buffer);
         let decoded = worker.decoder.decode(image, buffer, |width, height| {
-            let view = View::choose(&settings.image, draws(0, 0, id), width, height);
-            Request { eighths: 1, area: Some(eighth(view.part, width, height)), coarse: true }
+            let view = View::choose(&settings.image, (0, 0, id), width, height);
+            Request { eighths: 1, area: Some(eighth(view.region, width, height)), coarse: true }
         })?;
         worker.buffer = decoded.pixels.into_raw();
         Ok(())
@@ -140,7 +141,7 @@ fn batches(settings: &Settings, passes: u64) -> anyhow::Result<f64> {
         for batch in loader.batches(Position { epoch, step: 0 }).take(loader.steps_per_epoch() as usize) {
             std::hint::black_box(batch?);
             if interrupted() {
-                bail!("interrupted");
+                bail!(Interrupted("the measurement is not finished".to_owned()));
             }
         }
         best = best.min(started.elapsed());
@@ -195,17 +196,17 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
 
 #[derive(Default)]
 struct Worker {
-    painter: Painter,
+    preprocessor: Preprocessor,
     scaler: Scaler,
     decoder: jpeg::Decoder,
     buffer: Vec<u8>,
 }
 
 /// The area of a crop in the image at an eighth of its size.
-fn eighth(part: Part, width: u32, height: u32) -> Area {
-    let (left, top) = match part {
-        Part::Cut { left, top, .. } => (f64::from(left), f64::from(top)),
-        Part::Of { left, top, .. } => (left, top),
+fn eighth(region: CropRegion, width: u32, height: u32) -> Area {
+    let (left, top) = match region {
+        CropRegion::CropThenResize { left, top, .. } => (f64::from(left), f64::from(top)),
+        CropRegion::ResizeThenCrop { left, top, .. } => (left, top),
     };
     let range = |from: f64, extent: f64, side: u32| {
         let first = (from / 8.0) as u32;
@@ -213,7 +214,7 @@ fn eighth(part: Part, width: u32, height: u32) -> Area {
         (first, end - first)
     };
     let ((left, width), (top, height)) =
-        (range(left, part.extent().0, width), range(top, part.extent().1, height));
+        (range(left, region.extent().0, width), range(top, region.extent().1, height));
     Area { left, top, width, height }
 }
 
@@ -257,15 +258,15 @@ fn in_loop(
 
 /// Peak signal-to-noise ratio of images in fast decoding against exact decoding, dB: the median over the images.
 fn psnr(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Result<f64> {
-    let mut painter = Painter::default();
+    let mut preprocessor = Preprocessor::default();
     let mut found: Vec<f64> = Vec::new();
     for (id, image) in images.iter().take(500) {
         let mut rows = Vec::new();
         for decoding in [Decoding::Exact, Decoding::Fast] {
             let mut row = vec![0; (settings.image.size() as usize).pow(2) * 3];
-            let choose = |width, height| View::choose(&settings.image, draws(0, 0, *id), width, height);
-            painter
-                .paint(image, decoding, settings.image.size(), choose, &mut row)
+            let choose = |width, height| View::choose(&settings.image, (0, 0, *id), width, height);
+            preprocessor
+                .preprocess(image, decoding, settings.image.size(), choose, &mut row)
                 .map_err(anyhow::Error::msg)?;
             rows.push(row);
         }

@@ -2,8 +2,8 @@
 
 mod loader;
 
-use ::loader::program::Outcome;
 use clap::Subcommand;
+use program::Outcome;
 
 /// What is measured.
 #[derive(Debug, Subcommand)]

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Result;
 use arrow_schema::DataType;
-use loader::shard::{self, SUFFIXES};
-use loader::source;
+use loader::shards::{self, SUFFIXES};
 use serde_json::{Map, Value, json};
+use storage::Location;
 
 use super::text::counted;
 use super::{Arguments, CROISSANT, Findings};
@@ -31,11 +31,15 @@ const MENTION: [(&str, &str, &str); 10] = [
 ];
 
 /// The JSON text.
-pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &[PathBuf]) -> Result<String> {
+pub(super) fn describe(
+    findings: &Findings<'_>,
+    arguments: &Arguments,
+    shards: &[Location],
+) -> Result<String> {
     let folder = prefix(&arguments.shards, &arguments.out);
     let has_tables = !findings.survey.columns.is_empty();
-    let with = |suffix: &str| -> Vec<PathBuf> {
-        shards.iter().filter(|shard| shard.to_string_lossy().ends_with(suffix)).cloned().collect()
+    let with = |suffix: &str| -> Vec<Location> {
+        shards.iter().filter(|shard| shard.file_name().ends_with(suffix)).cloned().collect()
     };
     let tars = SUFFIXES.map(|suffix| patterns(&folder, &with(suffix), suffix)).concat();
     let mut distribution = vec![file_set(
@@ -104,37 +108,34 @@ pub(super) fn describe(findings: &Findings<'_>, arguments: &Arguments, shards: &
 /// The shards' folder relative to the page's folder, with a slash at the end. Croissant's patterns cannot leave a
 /// folder, so for shards elsewhere the patterns are relative to the shards' own folder, where croissant.json must be
 /// copied.
-fn prefix(shards: &Path, page: &Path) -> String {
-    if source::is_remote(shards) || source::is_remote(page) {
-        return match page.parent().and_then(|folder| shards.strip_prefix(folder).ok()) {
-            Some(below) => {
-                below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect()
-            }
-            None => elsewhere(shards),
-        };
-    }
+fn prefix(shards: &Location, page: &Location) -> String {
+    let pattern =
+        |below: &Path| below.iter().map(|part| literal(&part.to_string_lossy()) + "/").collect::<String>();
+    let (Location::Local(shards), Location::Local(page)) = (shards, page) else {
+        let below = page.parent().and_then(|folder| shards.inside(&folder));
+        return below.map_or_else(|| elsewhere(shards), |below| pattern(&below));
+    };
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let (Ok(shards), Ok(folder)) = (fs::canonicalize(shards), fs::canonicalize(folder)) else {
         return String::new();
     };
     if let Ok(below) = shards.strip_prefix(folder) {
-        return below.components().map(|part| literal(&part.as_os_str().to_string_lossy()) + "/").collect();
+        return pattern(below);
     }
-    elsewhere(&shards)
+    elsewhere(&shards.into())
 }
 
 /// For shards that are not below the page's folder.
-fn elsewhere(shards: &Path) -> String {
+fn elsewhere(shards: &Location) -> String {
     eprintln!(
-        "note: the file names in {CROISSANT} are relative to {}; copy it there before loading the dataset with it",
-        shards.display()
+        "note: the file names in {CROISSANT} are relative to {shards}; copy it there before loading the dataset with it"
     );
     String::new()
 }
 
 /// One pattern for shards with numbers of equal length as names, otherwise the name of every shard.
-fn patterns(folder: &str, shards: &[PathBuf], suffix: &str) -> Vec<String> {
-    let stems: Vec<&str> = shards.iter().filter_map(|shard| shard::stem(shard)).collect();
+fn patterns(folder: &str, shards: &[Location], suffix: &str) -> Vec<String> {
+    let stems: Vec<&str> = shards.iter().filter_map(|shard| shards::stem(shard)).collect();
     let digits = |stem: &&str| stem.bytes().all(|byte| byte.is_ascii_digit());
     match stems.first() {
         Some(first) if stems.iter().all(|stem| digits(stem) && stem.len() == first.len()) => {
@@ -277,7 +278,7 @@ mod tests {
 
     #[test]
     fn patterns_match_only_the_shards() {
-        let shards = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+        let shards = |names: &[&str]| names.iter().map(Location::from).collect::<Vec<_>>();
         let numbered = shards(&["s/00000.tar", "s/00001.tar"]);
         assert_eq!(patterns("s/", &numbered, ".tar"), ["s/[0-9][0-9][0-9][0-9][0-9].tar"]);
         let named = shards(&["a[1].tar", "b.tar"]);

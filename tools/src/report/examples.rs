@@ -1,7 +1,6 @@
 //! Example images of the concepts: a few samples of each, cropped to small squares and embedded in the page.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use base64::Engine;
@@ -10,9 +9,10 @@ use concepts::canonical;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, GenericImageView};
-use loader::index::{Caption, Index};
-use loader::program::{self, Progress};
-use loader::tar::Archive;
+use loader::shards::index::{Caption, Index};
+use loader::shards::tar::Archive;
+use program::{Interrupted, Progress};
+use storage::Location;
 
 use crate::stats::sidecar_of;
 
@@ -56,7 +56,7 @@ pub(crate) struct Examples {
 
 /// Up to [`IMAGES`] images of each concept. `shards` are all shards of the dataset; `likely` are the file names of
 /// shards that are known to mention the concepts.
-pub(crate) fn collect(concepts: &[&str], shards: &[PathBuf], likely: &[&str]) -> Result<Examples> {
+pub(crate) fn collect(concepts: &[&str], shards: &[Location], likely: &[&str]) -> Result<Examples> {
     let mut gathering = Gathering {
         places: concepts.iter().enumerate().map(|(at, concept)| (*concept, at)).collect(),
         seen: vec![HashSet::new(); concepts.len()],
@@ -68,7 +68,7 @@ pub(crate) fn collect(concepts: &[&str], shards: &[PathBuf], likely: &[&str]) ->
     let mut progress = Progress::new("collecting images", "shards", visits.len() as u64);
     for (shard, wanted) in visits {
         if program::interrupted() {
-            bail!("interrupted; nothing was written");
+            bail!(Interrupted("nothing was written".to_owned()));
         }
         if !gathering.is_done() {
             gathering.visit(shard, &shards[shard], wanted)?;
@@ -81,13 +81,12 @@ pub(crate) fn collect(concepts: &[&str], shards: &[PathBuf], likely: &[&str]) ->
 
 /// Which shards to open, and how many images of a concept to take from each: two from each of the spread shards, so
 /// that the four images come from more than one shard, and the missing ones from the likely shards.
-fn visits(shards: &[PathBuf], likely: &[&str]) -> Vec<(usize, usize)> {
+fn visits(shards: &[Location], likely: &[&str]) -> Vec<(usize, usize)> {
     let take = if shards.len() == 1 { IMAGES } else { IMAGES / 2 };
     let some = shards.len().min(SHARDS);
     let mut visits: Vec<(usize, usize)> = (0..some).map(|at| (at * shards.len() / some, take)).collect();
     let names: HashSet<&str> = likely.iter().copied().collect();
-    let named =
-        |shard: &PathBuf| shard.file_name().is_some_and(|name| names.contains(&*name.to_string_lossy()));
+    let named = |shard: &Location| names.contains(&*shard.file_name());
     visits.extend((0..shards.len()).filter(|&at| named(&shards[at])).map(|at| (at, IMAGES)));
     visits
 }
@@ -107,7 +106,7 @@ impl Gathering<'_> {
         self.found.full || self.found.of.iter().all(|images| images.len() == IMAGES)
     }
 
-    fn visit(&mut self, number: usize, path: &Path, take: usize) -> Result<()> {
+    fn visit(&mut self, number: usize, path: &Location, take: usize) -> Result<()> {
         let sidecar = sidecar_of(path)?;
         let archive = Archive::open(path)?;
         let index = Index::load(&archive)?;
@@ -186,7 +185,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// A small square JPEG of the image's centre; none when the image cannot be decoded.
 fn thumbnail(bytes: &[u8]) -> Option<Vec<u8>> {
-    let image = without_padding(&DynamicImage::ImageRgb8(loader::pixels::decode(bytes).ok()?));
+    let image = without_padding(&DynamicImage::ImageRgb8(loader::samples::pixels::decode(bytes).ok()?));
     let (width, height) = image.dimensions();
     let side = width.min(height);
     let square = image.crop_imm((width - side) / 2, (height - side) / 2, side, side);
@@ -234,7 +233,7 @@ mod tests {
 
     #[test]
     fn shards_are_spread_and_likely_shards_come_last() {
-        let shards: Vec<PathBuf> = (0..100).map(|number| format!("set/{number:05}.tar").into()).collect();
+        let shards: Vec<Location> = (0..100).map(|number| format!("set/{number:05}.tar").into()).collect();
         let visits = visits(&shards, &["00007.tar"]);
         assert_eq!(visits.len(), SHARDS + 1);
         assert_eq!((visits[0], visits[1], visits[SHARDS]), ((0, 2), (6, 2), (7, IMAGES)));

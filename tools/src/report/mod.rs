@@ -14,14 +14,14 @@ mod text;
 
 use std::fs;
 use std::io::Write;
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use concepts::files::{AtomicFile, clear_leftovers_of};
+use clap::ValueHint;
 use concepts::statistics::Counts;
-use loader::program::{self, Outcome, Progress, UsageError};
-use loader::source;
+use disk::files::{AtomicFile, clear_leftovers_of};
+use program::{Interrupted, Outcome, Progress, UsageError, location};
 use serde_json::json;
+use storage::Location;
 
 use crate::classes::ClassArguments;
 use crate::input;
@@ -42,14 +42,14 @@ const CROISSANT: &str = "croissant.json";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder of tagged shards, on disk or at an address such as s3://bucket/shards
-    #[arg(value_name = "DIR")]
-    shards: PathBuf,
+    #[arg(value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    shards: Location,
     /// HTML file to write, on disk or at an address such as s3://bucket/report.html
-    #[arg(long, value_name = "FILE.html")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE.html", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    out: Location,
     /// Folder that `tools stats` wrote for these shards: saves counting concepts and pairs again
-    #[arg(long, value_name = "DIR")]
-    statistics: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    statistics: Option<Location>,
     #[command(flatten)]
     classes: ClassArguments,
     /// Name of the dataset, shown as the title [default: the folder's name]
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let croissant_path = check_targets(&arguments.out)?;
     let classes = arguments.classes.read()?;
     let mut coverage = classes.as_ref().map(Coverage::new);
-    let counted = arguments.statistics.as_deref().map(input::statistics).transpose()?;
+    let counted = arguments.statistics.as_ref().map(input::statistics).transpose()?;
     let shards = input::shards(&arguments.shards)?;
 
     let mut survey = Survey::new();
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut progress = Progress::new("reading", "shards", shards.len() as u64);
     for path in &shards {
         if program::interrupted() {
-            bail!("interrupted; {} was not written", arguments.out.display());
+            bail!(Interrupted(format!("{} was not written", arguments.out)));
         }
         let sidecar = sidecar_of(path)?;
         compare_captions(path, &sidecar.metadata)?;
@@ -114,14 +114,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         progress.advance(1, || format!("{mentions} mentions"));
     }
     progress.finish("");
-    if let Some(warning) = loader::sidecar::unchecked_warning(unchecked, shards.len()) {
+    if let Some(warning) = loader::shards::sidecar::unchecked_warning(unchecked, shards.len()) {
         eprintln!("warning: {warning}");
     }
     if survey.attempts == 0 {
-        bail!(
-            "the shards in {} contain no samples, so there is nothing to report",
-            arguments.shards.display()
-        );
+        bail!("the shards in {} contain no samples, so there is nothing to report", arguments.shards);
     }
     if let (Some(statistics), Some(folder)) = (counted, &arguments.statistics) {
         let of = statistics.totals();
@@ -133,11 +130,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             bail!(
                 "{} has the statistics of other shards ({} samples, {} mentions, {} shards) than those in {} ({} samples, \
                  {mentions} mentions, {} shards); run `tools stats` again",
-                folder.display(),
+                folder,
                 of.samples,
                 of.mentions,
                 of.shards,
-                arguments.shards.display(),
+                arguments.shards,
                 survey.samples,
                 survey.shards
             );
@@ -145,8 +142,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         if of.source.zip(source).is_some_and(|(of, found)| of != format!("{found:032x}")) {
             bail!(
                 "{} has the statistics of other captions, shards or another tagger than those in {}; run `tools stats` again",
-                folder.display(),
-                arguments.shards.display()
+                folder,
+                arguments.shards
             );
         }
         counts = statistics;
@@ -160,9 +157,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         let shown: Vec<&str> = all.iter().take(page::ROWS).map(|(name, _)| *name).collect();
         (Pairs::choose(&counts, &shown), examples::collect(&top, &shards, &likely)?)
     };
-    let file_name = |path: Option<&PathBuf>| {
-        path.and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy().into_owned()
-    };
+    let file_name =
+        |shard: Option<&Location>| shard.map_or(String::new(), |shard| shard.file_name().into_owned());
     let findings = Findings {
         name: arguments.name.clone().unwrap_or_else(|| folder_name(&arguments.shards)),
         counts,
@@ -182,44 +178,40 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 
 /// The path of the metadata. Fails early for paths that cannot be written at the end, and for a croissant.json that
 /// another program wrote.
-fn check_targets(out: &Path) -> Result<PathBuf> {
-    let is_remote = source::is_remote(out);
-    let is_folder = if is_remote { out.to_string_lossy().ends_with('/') } else { out.is_dir() };
-    if out.file_name().is_none_or(|name| name == CROISSANT) || is_folder {
-        return Err(
-            UsageError(format!("--out {} is not the name of an HTML file to write", out.display())).into()
-        );
+fn check_targets(out: &Location) -> Result<Location> {
+    let is_folder = match out {
+        Location::Local(path) => path.is_dir(),
+        Location::Remote(address) => address.to_string().ends_with('/'),
+    };
+    if ["", CROISSANT].contains(&&*out.file_name()) || is_folder {
+        return Err(UsageError(format!("--out {out} is not the name of an HTML file to write")).into());
     }
     let path = out.with_file_name(CROISSANT);
-    match source::read(&path) {
+    match storage::read(&path) {
         Ok(text) if String::from_utf8_lossy(&text).contains(croissant::MARK) => {}
-        Err(error) if source::is_missing(&error) => {}
+        Err(error) if storage::is_missing(&error) => {}
         Err(error) => return Err(error.into()),
-        _ => bail!(
-            "{} was not written by `tools report`; move it away or choose another folder for --out",
-            path.display()
-        ),
+        _ => {
+            bail!("{path} was not written by `tools report`; move it away or choose another folder for --out")
+        }
     }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = out.parent().filter(|folder| *folder != Location::default());
     if let Some(folder) = folder
-        && !is_remote
-        && !folder.is_dir()
+        && folder.local().is_some_and(|folder| !folder.is_dir())
     {
-        bail!("cannot write {}: the folder {} does not exist", out.display(), folder.display());
+        bail!("cannot write {out}: the folder {folder} does not exist");
     }
     Ok(path)
 }
 
 /// Writes both files under temporary names before it renames either; in a store, the page last.
-fn write_both(page: (&Path, &[u8]), metadata: (&Path, &[u8])) -> Result<()> {
-    if source::is_remote(page.0) {
-        for (path, bytes) in [metadata, page] {
-            source::write(path, bytes.to_vec())?;
-        }
-        return Ok(());
-    }
+fn write_both(page: (&Location, &[u8]), metadata: (&Location, &[u8])) -> Result<()> {
     let mut files = Vec::new();
-    for (path, bytes) in [metadata, page] {
+    for (target, bytes) in [metadata, page] {
+        let Location::Local(path) = target else {
+            storage::write(target, bytes.to_vec())?;
+            continue;
+        };
         clear_leftovers_of(path);
         let written = AtomicFile::create(path).and_then(|mut file| file.write_all(bytes).map(|()| file));
         files.push((path, written.with_context(|| format!("cannot write {}", path.display()))?));
@@ -230,17 +222,19 @@ fn write_both(page: (&Path, &[u8]), metadata: (&Path, &[u8])) -> Result<()> {
     Ok(())
 }
 
-fn folder_name(path: &Path) -> String {
-    let local = if source::is_remote(path) { None } else { fs::canonicalize(path).ok() };
-    let whole = local.unwrap_or_else(|| path.to_owned());
-    whole.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+fn folder_name(folder: &Location) -> String {
+    let whole = folder.local().and_then(|path| fs::canonicalize(path).ok()).map(Location::from);
+    match whole.as_ref().unwrap_or(folder).file_name() {
+        name if name.is_empty() => folder.to_string(),
+        name => name.into_owned(),
+    }
 }
 
 fn print_summary(
     arguments: &Arguments,
     findings: &Findings<'_>,
     bytes: usize,
-    croissant: &Path,
+    croissant: &Location,
 ) -> Result<()> {
     let totals = findings.counts.totals();
     let images: usize = findings.examples.of.iter().map(Vec::len).sum();
@@ -253,16 +247,12 @@ fn print_summary(
         text += &format!(" ({skipped} others could not be decoded)");
     }
     let size = text::bytes(bytes as u64);
-    crate::screen(&format!(
-        "{text}\nwritten to {} ({size}) and {}\n",
-        arguments.out.display(),
-        croissant.display()
-    ))?;
+    crate::screen(&format!("{text}\nwritten to {} ({size}) and {croissant}\n", arguments.out))?;
     if arguments.json {
         let coverage = findings.coverage.as_ref();
         program::print_json(&json!({
-            "out": arguments.out.display().to_string(),
-            "croissant": croissant.display().to_string(),
+            "out": arguments.out.to_string(),
+            "croissant": croissant.to_string(),
             "bytes": bytes,
             "shards": totals.shards,
             "samples": totals.samples,

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use arrow_array::cast::AsArray;
@@ -12,9 +11,10 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use concepts::tables::{Table, Texts};
-use loader::tar::{Archive, Member};
-use loader::{formats, shard, source};
+use loader::shards::tar::{Archive, Member};
+use loader::{formats, shards};
 use parquet::file::reader::ChunkReader;
+use storage::Location;
 
 use super::distributions::{Distribution, Sizes};
 use crate::input::folder_of;
@@ -77,39 +77,37 @@ impl Survey {
     }
 
     /// Adds a shard whose sidecar, already checked against it, has this metadata.
-    pub(crate) fn add(&mut self, path: &Path, metadata: &Metadata) -> Result<()> {
+    pub(crate) fn add(&mut self, path: &Location, metadata: &Metadata) -> Result<()> {
         self.shards += 1;
-        self.bytes += source::length(path)?;
+        self.bytes += storage::length(path)?;
         let tagger = (metadata.tagger.clone(), metadata.tagger_hash.clone(), metadata.grammar);
         *self.taggers.entry(tagger).or_default() += 1;
         let before = self.samples;
-        let table = shard::table_path(path);
-        let has_table = source::exists(&table)?;
+        let table = shards::table_path(path);
+        let has_table = storage::exists(&table)?;
         let place = if has_table { &table } else { path };
         if has_table {
-            self.add_table(&table).with_context(|| format!("cannot read {}", table.display()))?;
+            self.add_table(&table).with_context(|| format!("cannot read {table}"))?;
         } else {
             self.add_tar(path)?;
         }
         let samples = self.samples - before;
         if samples != u64::from(metadata.samples) {
             bail!(
-                "{} has {samples} samples but its sidecar {} was made from {}; write the shard again, then \
+                "{place} has {samples} samples but its sidecar {} was made from {}; write the shard again, then \
                  run `ingest tag {}`",
-                place.display(),
-                shard::sidecar_path(path).display(),
+                shards::sidecar_path(path),
                 metadata.samples,
-                folder_of(path).display()
+                folder_of(path)
             );
         }
         Ok(())
     }
 
-    fn add_table(&mut self, path: &Path) -> Result<()> {
-        if source::is_remote(path) {
-            self.add_columns(source::read(path)?)
-        } else {
-            self.add_columns(File::open(path)?)
+    fn add_table(&mut self, path: &Location) -> Result<()> {
+        match path {
+            Location::Local(path) => self.add_columns(File::open(path)?),
+            Location::Remote(_) => self.add_columns(storage::read(path)?),
         }
     }
 
@@ -160,7 +158,7 @@ impl Survey {
     }
 
     /// A shard without a table: all its samples succeeded, and captions and sizes come from the tar itself.
-    fn add_tar(&mut self, path: &Path) -> Result<()> {
+    fn add_tar(&mut self, path: &Location) -> Result<()> {
         let archive = Archive::open(path)?;
         for sample in archive.samples()? {
             self.attempts += 1;

@@ -1,7 +1,7 @@
 //! Escaping and formatting of text for the page. Captions come from the web and may be hostile: their text must not
 //! become markup, close a script, or change the direction of the text around it.
 
-pub(crate) use concepts::foreign_files::visible;
+pub(crate) use disk::foreign_files::visible;
 
 /// Escapes text for an element's content or a quoted attribute.
 pub(crate) fn html(text: &str) -> String {

@@ -23,13 +23,14 @@ use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
 use arrow_array::{ArrayRef, RecordBatch, StringArray};
-use concepts::files;
+use clap::ValueHint;
+use disk::files;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use loader::program::{self, Outcome, Progress};
-use loader::source;
+use program::{Interrupted, Outcome, Progress, location};
 use serde_json::json;
+use storage::Location;
 
 use self::caption::Caption;
 use self::classes::CLASSES;
@@ -50,8 +51,8 @@ const JPEG_QUALITY: u8 = 92;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder or address to write; it must be empty or not exist yet
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    out: Location,
     /// Number of scenes
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     count: u64,
@@ -71,8 +72,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
     captions_per_image: u32,
     /// Also write an overview as one PNG: the first scenes with their masks and captions
-    #[arg(long, value_name = "FILE")]
-    sheet: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    sheet: Option<Location>,
     /// Number of threads [default: number of cores]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     threads: Option<u32>,
@@ -91,13 +92,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let summary = write_tables(arguments, folder.path(), &captions, &pixels)?;
     if let Some(path) = &arguments.sheet {
         let sheet = sheet::draw(arguments.seed, arguments.first_index, arguments.count, arguments.size);
-        source::replace(path, sheet?)?;
+        storage::replace(path, sheet?)?;
     }
     folder.publish(SCENES)?;
-    let (out, plural) = (arguments.out.display(), if arguments.count == 1 { "" } else { "s" });
+    let (out, plural) = (&arguments.out, if arguments.count == 1 { "" } else { "s" });
     let mut text = format!("written to {out} ({} scene{plural})", arguments.count);
     if let Some(path) = &arguments.sheet {
-        text += &format!(" and {}", path.display());
+        text += &format!(" and {path}");
     }
     crate::screen(&(text + "\n"))?;
     if arguments.json {
@@ -153,7 +154,7 @@ fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Pi
             captions[rendered.number] = rendered.captions;
             progress.advance(1, String::new);
             if program::interrupted() {
-                bail!("interrupted; {} was not written", arguments.out.display());
+                bail!(Interrupted(format!("{} was not written", arguments.out)));
             }
         }
         Ok(())

@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use disk::files::io_message;
+
 use crate::checksums::sha256;
-use crate::files::io_message;
 
 /// SHA-256 of the data of nlprule 0.6.4; also in `tools/nlprule-data.sh`.
 pub(super) const SHA256: &str = "e2b51e506aede495268ee05dee0b97956e768107f5bb5891585144a5ff2fd773";

@@ -1,0 +1,67 @@
+//! An opened set of shards: what the threads share.
+
+use std::ops::Range;
+
+use concepts::sidecar::Metadata;
+
+use crate::Error;
+use crate::order::Mixture;
+use crate::settings::Settings;
+use crate::shards::{Store, for_each_shard, sidecar};
+
+/// The shards of one or several datasets, their order, and how they are loaded.
+#[derive(Debug)]
+pub(crate) struct Set {
+    pub(crate) settings: Settings,
+    pub(crate) order: Mixture,
+    /// The streams of this rank.
+    pub(crate) streams: Range<u64>,
+    pub(crate) store: Store,
+    /// The footers of the sidecars, if mentions are loaded.
+    pub(crate) sidecars: Vec<Metadata>,
+    /// Number of each shard's first sample, counted over all shards.
+    pub(crate) starts: Vec<u64>,
+    /// Number of shards that are in use at the same time.
+    pub(crate) in_use: u64,
+}
+
+impl Set {
+    /// Checks the settings and counts the samples: from the shards' `_stats.json`, or, for shards without one (written
+    /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
+    pub(crate) fn open(settings: Settings) -> Result<Self, Error> {
+        settings.check()?;
+        let sidecars = if settings.bank.is_some() { sidecar::footers(&settings.shards)? } else { Vec::new() };
+        let store = Store::new(
+            settings.shards.clone(),
+            settings.bank.is_some(),
+            settings.caption_source.clone(),
+            settings.cache.clone(),
+        );
+        let counts = for_each_shard(store.shards(), settings.threads, "counted its samples", |shard| {
+            store.count(shard as u32)
+        })?;
+        let Settings { seed, streams, window, batch_size, .. } = settings;
+        let shards = counts.len();
+        let starts = counts
+            .iter()
+            .scan(0, |next, &count| {
+                let start = *next;
+                *next += u64::from(count);
+                Some(start)
+            })
+            .collect();
+        let order = Mixture::new(counts, &settings.sets, seed, streams, window, batch_size)?;
+        let streams = order.streams_of(settings.rank, settings.world_size)?;
+        // Every stream has the shards of its window open, plus one at each end.
+        let samples_of_a_shard = (order.samples() / shards as u64).max(1);
+        let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
+        let in_use = (streams.end - streams.start).saturating_mul(shards_of_a_window).min(shards as u64);
+        store.limit(in_use as usize);
+        Ok(Self { settings, order, streams, store, sidecars, starts, in_use })
+    }
+
+    /// Number of rows in this rank's part of a batch.
+    pub(crate) fn rows(&self) -> usize {
+        ((self.streams.end - self.streams.start) * self.order.rows_per_stream()) as usize
+    }
+}

@@ -1,0 +1,324 @@
+//! The work of the threads: read a sample, decode it into its row of the batch, prepare its text.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam::channel::{Receiver, Sender, select_biased};
+
+use crate::Error;
+use crate::order::{Epoch, SampleId};
+use crate::samples::batch::{Counters, Skipped};
+use crate::samples::buffers::RowBuffer;
+use crate::samples::crop::View;
+use crate::samples::pixels::Preprocessor;
+use crate::samples::set::Set;
+use crate::samples::text::{Labels, Name, TOKENIZER, Text};
+use crate::settings::Settings;
+use crate::shards::index::Caption;
+use crate::shards::{CaptionSource, Shard, from_json, panic_message};
+
+/// Number of broken samples in a row after which the run stops, because the whole dataset is probably damaged.
+const MAX_BROKEN: usize = 100;
+
+/// One row to make.
+pub(crate) struct Job {
+    /// Number of its batch since the iterator was started.
+    pub(crate) batch: u64,
+    pub(crate) row: usize,
+    /// The epoch of its dataset, and the epoch's number.
+    pub(crate) epoch: Arc<Epoch>,
+    pub(crate) number_of_epoch: u64,
+    /// Number of its dataset's first shard in the list of all shards.
+    pub(crate) first_shard: u32,
+    pub(crate) stream: u64,
+    pub(crate) position: u64,
+    pub(crate) pixels: Box<dyn RowBuffer>,
+    /// The bytes that a reading thread has already fetched.
+    pub(crate) fetched: Option<Fetched>,
+}
+
+impl Job {
+    /// The sample of the row, unless that is broken.
+    fn sample(&self) -> SampleId {
+        self.within_all(self.epoch.sample(self.stream, self.position))
+    }
+
+    /// A sample of the job's dataset, with the number of its shard in the list of all shards.
+    fn within_all(&self, SampleId { shard, sample }: SampleId) -> SampleId {
+        SampleId { shard: shard + self.first_shard, sample }
+    }
+}
+
+/// The result of a job.
+pub(crate) struct Made {
+    pub(crate) batch: u64,
+    pub(crate) row: usize,
+    pub(crate) pixels: Box<dyn RowBuffer>,
+    pub(crate) counters: Counters,
+    pub(crate) result: Result<Row, Error>,
+}
+
+#[derive(Default)]
+pub(crate) struct Row {
+    pub(crate) key: String,
+    pub(crate) number: u64,
+    pub(crate) text: Text,
+}
+
+/// The bytes of a sample's image and the text of its caption, or why they cannot be read.
+type Stored = Result<(Option<Vec<u8>>, Option<String>), Fault>;
+
+/// A sample's image and caption, read ahead.
+pub(crate) struct Fetched {
+    stored: Stored,
+    counters: Counters,
+}
+
+/// The loop of a thread that reads ahead.
+pub(crate) fn read_jobs(set: &Set, queue: &Receiver<Job>, read: &Sender<Job>, stop: &AtomicBool) {
+    for mut job in queue {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
+        let id = job.sample();
+        let mut counters = Counters::default();
+        let stored = guarded(set, &Cell::new(id), || {
+            let shard = set.store.get(id.shard)?;
+            Ok(stored(set, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters))
+        });
+        let stored = stored.unwrap_or_else(|error| Err(Fault::Stop(error)));
+        job.fetched = Some(Fetched { stored, counters });
+        if read.send(job).is_err() {
+            return;
+        }
+    }
+}
+
+/// The loop of a thread that decodes.
+pub(crate) fn decode_jobs(set: &Set, queue: &Receiver<Job>, finished: &Sender<Made>, quit: &Receiver<()>) {
+    let mut preprocessor = Preprocessor::default();
+    loop {
+        let mut job = select_biased! {
+            recv(quit) -> _ => return,
+            recv(queue) -> job => match job {
+                Ok(job) => job,
+                Err(_) => return,
+            },
+        };
+        let mut counters = Counters::default();
+        let at = Cell::new(job.sample());
+        let result = guarded(set, &at, || make(set, &mut job, &mut preprocessor, &mut counters, &at));
+        let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
+        if finished.send(made).is_err() {
+            return;
+        }
+    }
+}
+
+/// Turns a panic in `work` into an error that names the sample `at` which it was. Without this the thread would end, and
+/// the consumer would wait for the row for ever.
+fn guarded<T>(set: &Set, at: &Cell<SampleId>, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let SampleId { shard, sample } = at.get();
+        // This may panic as well, if the index of the shard is what is wrong.
+        let key =
+            catch_unwind(AssertUnwindSafe(|| Some(set.store.get(shard).ok()?.index.key(sample).to_owned())));
+        let key = key.ok().flatten().map_or(String::new(), |key| format!(", key {key}"));
+        Err(Error::Panicked {
+            shard: set.store.shards()[shard as usize].clone(),
+            doing: format!("loaded sample number {sample}{key}"),
+            problem: panic_message(&*panic),
+        })
+    })
+}
+
+/// Why a sample is not in the batch.
+enum Fault {
+    /// The sample is broken: another one replaces it.
+    Broken(String),
+    /// The run ends with this error.
+    Stop(Error),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Stop(error)
+    }
+}
+
+/// Makes a row from the job's sample or, if it is broken, from the first good one of those that may replace it. `at` is
+/// set to the sample in work.
+fn make(
+    set: &Set,
+    job: &mut Job,
+    preprocessor: &mut Preprocessor,
+    counters: &mut Counters,
+    at: &Cell<SampleId>,
+) -> Result<Row, Error> {
+    let epoch = Arc::clone(&job.epoch);
+    let mut broken = Vec::new();
+    for id in epoch.replacements(job.stream, job.position).take(MAX_BROKEN) {
+        let id = job.within_all(id);
+        at.set(id);
+        let shard = set.store.get(id.shard)?;
+        let key = shard.index.key(id.sample);
+        match sample(set, &shard, id, job, preprocessor, counters) {
+            Ok(text) => {
+                counters.skipped = broken;
+                let number = set.starts[id.shard as usize] + u64::from(id.sample);
+                return Ok(Row { key: key.to_owned(), number, text });
+            }
+            Err(Fault::Stop(error)) => return Err(error),
+            Err(Fault::Broken(cause)) => {
+                let shard = shard.archive.location().clone();
+                broken.push(Skipped { shard, key: key.to_owned(), cause });
+            }
+        }
+    }
+    let tries = broken.len();
+    let Skipped { shard, key, cause } = broken.pop().unwrap_or_default();
+    Err(Error::Broken { shard, key, tries, cause })
+}
+
+/// Reads and decodes one sample into the job's row.
+fn sample(
+    set: &Set,
+    shard: &Shard,
+    id: SampleId,
+    job: &mut Job,
+    preprocessor: &mut Preprocessor,
+    counters: &mut Counters,
+) -> Result<Text, Fault> {
+    let (image, caption) = match job.fetched.take() {
+        Some(fetched) => {
+            counters.add(fetched.counters);
+            fetched.stored?
+        }
+        None => stored(set, shard, (id, job.number_of_epoch), preprocessor.take_file(), counters)?,
+    };
+
+    if let Some(bytes) = image {
+        let started = Instant::now();
+        let placed = place(set, &bytes, id, job, preprocessor);
+        counters.decode += started.elapsed();
+        preprocessor.keep_file(bytes);
+        placed.map_err(Fault::Broken)?;
+    }
+
+    match caption {
+        Some(caption) => {
+            let text = text(set, shard, id.sample, &caption)?;
+            // Also where a null became an empty file: neither makes a pair.
+            if text.caption.is_empty() {
+                return Err(Fault::Broken("its caption is empty".to_owned()));
+            }
+            Ok(text)
+        }
+        None => Ok(Text::default()),
+    }
+}
+
+/// Reads a sample's image, into a buffer, and its caption.
+fn stored(
+    set: &Set,
+    shard: &Shard,
+    (id, epoch): (SampleId, u64),
+    buffer: Vec<u8>,
+    counters: &mut Counters,
+) -> Stored {
+    let Shard { archive, index, .. } = shard;
+    if id.sample as usize >= index.len() {
+        return Err(
+            Error::archive(archive.location(), "it has fewer samples than when they were counted").into()
+        );
+    }
+    let started = Instant::now();
+    let image = if set.settings.images { Some(image(shard, id.sample, buffer, counters)?) } else { None };
+    let caption =
+        if set.settings.captions { Some(caption(set, shard, (id, epoch), counters)?) } else { None };
+    counters.read += started.elapsed();
+    Ok((image, caption))
+}
+
+/// Decodes an image and writes the crop that is drawn for the sample into the job's row.
+fn place(
+    set: &Set,
+    bytes: &[u8],
+    id: SampleId,
+    job: &mut Job,
+    preprocessor: &mut Preprocessor,
+) -> Result<(), String> {
+    let Settings { image: settings, seed, decoding, .. } = &set.settings;
+    let drawn = (*seed, job.number_of_epoch, id);
+    let pixels = (*job.pixels).as_mut();
+    // A decoder that panics on a malicious file must not end the run.
+    let placed = catch_unwind(AssertUnwindSafe(|| {
+        let choose = |width, height| View::choose(settings, drawn, width, height);
+        preprocessor.preprocess(bytes, *decoding, settings.size(), choose, pixels)
+    }));
+    placed.unwrap_or_else(|_| {
+        *preprocessor = Preprocessor::default();
+        Err("the image decoder panicked".to_owned())
+    })
+}
+
+/// The image's encoded bytes.
+fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counters) -> Result<Vec<u8>, Fault> {
+    let (offset, length) =
+        shard.index.image(sample).ok_or_else(|| Fault::Broken("it has no image".to_owned()))?;
+    counters.bytes += length;
+    shard.archive.read_into(offset, length, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// The raw caption.
+fn caption(
+    set: &Set,
+    shard: &Shard,
+    (id, epoch): (SampleId, u64),
+    counters: &mut Counters,
+) -> Result<String, Fault> {
+    let Settings { seed, caption_source, .. } = &set.settings;
+    let bytes = match shard.index.caption(id.sample) {
+        Some(Caption::Text(text)) => return Ok(text.to_owned()),
+        Some(Caption::At(offset, length)) => {
+            counters.bytes += length;
+            shard.archive.read(offset, length)?
+        }
+        None => {
+            let cause = if shard.index.has_captions() {
+                "its caption in the table is null".to_owned()
+            } else {
+                format!("it has no caption (no {})", caption_source.extension())
+            };
+            return Err(Fault::Broken(cause));
+        }
+    };
+    match caption_source {
+        CaptionSource::Text => {
+            String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
+        }
+        CaptionSource::Json { key, choice } => {
+            from_json(&bytes, key, *choice, (*seed, epoch, id)).map_err(Fault::Broken)
+        }
+    }
+}
+
+fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
+    let Settings { bank, context, max_mentions, max_mention_tokens, caption_source, .. } = &set.settings;
+    let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
+        return Ok(Text::new(raw, &TOKENIZER, *context));
+    };
+    let labels = Labels {
+        bank,
+        matching: *matching,
+        most: *max_mentions,
+        longest: *max_mention_tokens,
+        several: *caption_source != CaptionSource::Text,
+    };
+    let name = Name { shard: shard.archive.location(), sample, key: shard.index.key(sample) };
+    Text::with_mentions(raw, &TOKENIZER, *context, sidecar, labels, name)
+}
