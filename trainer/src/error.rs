@@ -65,8 +65,8 @@ pub enum Error {
     #[error("{0}")]
     Usage(String),
     /// The user or the job scheduler stopped the work before it was finished.
-    #[error("interrupted: {0}")]
-    Interrupted(String),
+    #[error("{0}")]
+    Interrupted(#[from] storage::Interrupted),
     /// Any other failure, as a full sentence.
     #[error("{0}")]
     Failed(String),
@@ -101,6 +101,9 @@ pub enum Error {
     /// An error from reading shards or batches.
     #[error(transparent)]
     Loader(#[from] loader::Error),
+    /// An error from reading or writing files that may be remote.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
     /// An error from reading sidecars or the concept vocabulary.
     #[error(transparent)]
     Concepts(#[from] concepts::Error),

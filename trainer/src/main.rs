@@ -1,15 +1,15 @@
 //! `trainer`: trains and evaluates models, and segments images with them.
 
-// Without panics; see `loader/src/lines.rs`.
+// Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln, print, println)]
-extern crate loader;
+extern crate program;
 
 mod commands;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
-use loader::program::{self, Outcome, UsageError};
+use program::{Outcome, UsageError};
 
 /// Train a text tower to match a frozen vision tower (SimZSS, LiT), evaluate the model, and segment images with it.
 #[derive(Debug, Parser)]

@@ -113,7 +113,7 @@ fn exchange(a: &Path, b: &Path) {
 fn write_table(shard: &Path, seed: u32) {
     use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use std::sync::Arc;
-    let samples = loader::tar::Archive::open(shard).unwrap().samples().unwrap();
+    let samples = loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap();
     let text = |of: &dyn Fn(usize) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values((0..samples.len()).map(of)))
     };
@@ -130,7 +130,7 @@ fn write_table(shard: &Path, seed: u32) {
         ("length", number(&|sample| image(sample).length)),
     ])
     .unwrap();
-    let file = File::create(loader::shard::table_path(shard)).unwrap();
+    let file = File::create(loader::shards::table_path(&shard.into()).as_name()).unwrap();
     let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
     writer.write(&batch).unwrap();
     writer.close().unwrap();
@@ -183,7 +183,10 @@ fn a_cache_and_a_run_know_their_images() {
     run_shards::note(&mut saved, &run_shards::encode(&first.opened()));
     assert!(saved.iter().all(|shard| shard.content.is_some_and(|content| content.images.is_some())));
     swap();
-    exchange(&loader::shard::table_path(&shards[0]), &loader::shard::table_path(&shards[1]));
+    exchange(
+        &loader::shards::table_path(&(&shards[0]).into()).as_name(),
+        &loader::shards::table_path(&(&shards[1]).into()).as_name(),
+    );
     let second = loader();
     let error = open("known", &second).unwrap_err();
     assert!(error.contains("has other images than when the features in"), "{error}");
@@ -201,7 +204,10 @@ fn a_cache_and_a_run_know_their_images() {
         .to_string();
     assert!(error.contains("has 1 shards, but was started with 2"), "{error}");
     swap();
-    exchange(&loader::shard::table_path(&shards[0]), &loader::shard::table_path(&shards[1]));
+    exchange(
+        &loader::shards::table_path(&(&shards[0]).into()).as_name(),
+        &loader::shards::table_path(&(&shards[1]).into()).as_name(),
+    );
     let fourth = loader();
     run_shards::compare(&saved, &mut run_shards::shards(&fourth), &fourth, &Silent).unwrap();
 

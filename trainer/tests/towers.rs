@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::wave::{fill, tensors, wave};
-use loader::crop::View;
-use loader::permutation::Draws;
-use loader::pixels::Painter;
+use loader::samples::crop::View;
+use loader::samples::pixels::Preprocessor;
 use loader::{Crop, Decoding, ImageSettings};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -262,8 +261,10 @@ fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
     for (number, (width, height)) in sides.into_iter().enumerate() {
         let bytes = jpeg(width, height, number == 2);
         let mut row = vec![0; (SIZE * SIZE * 3) as usize];
-        let centre = |width, height| View::choose(&settings, Draws::new(&[]), width, height);
-        Painter::default().paint(&bytes, Decoding::Exact, SIZE, centre, &mut row).unwrap();
+        let centre = |width, height| {
+            View::choose(&settings, (0, 0, loader::order::SampleId { shard: 0, sample: 0 }), width, height)
+        };
+        Preprocessor::default().preprocess(&bytes, Decoding::Exact, SIZE, centre, &mut row).unwrap();
         loaded.extend(row);
         std::fs::write(folder.join(format!("set/val/all/{number}.jpg")), bytes).unwrap();
     }

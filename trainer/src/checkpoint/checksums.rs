@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use concepts::checksums::Checksums;
-use loader::source;
 
 use crate::error::{Error, Result, writing};
 use crate::weights;
@@ -14,14 +13,14 @@ pub(super) fn write_checksums(path: &Path, folder: &Path, names: &[&str]) -> Res
     for name in names {
         sums.set(name, weights::sha256(&folder.join(name))?);
     }
-    concepts::files::write_atomic(path, sums.text().as_bytes()).map_err(writing(path))
+    disk::files::write_atomic(path, sums.text().as_bytes()).map_err(writing(path))
 }
 
 /// An error if a file has another checksum than `path` says. Without checksums (earlier versions) there is nothing to compare.
 pub(super) fn refuse_damaged(path: &Path, file: &Path) -> Result<()> {
-    let text = match source::read_text(path) {
+    let text = match storage::read_text(path) {
         Ok(text) => text,
-        Err(error) if source::is_missing(&error) => return Ok(()),
+        Err(error) if storage::is_missing(&error) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
     let invalid = |path: &Path, problem: String| Error::Invalid { path: path.to_owned(), problem };

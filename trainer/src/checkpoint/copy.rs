@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use loader::source;
-
 use super::layout::{
     BEST, CHECKSUMS, EVALUATION, LATEST, MODEL, OPTIMIZER, SETTINGS, STATE, VISION, VISION_CHECKSUM,
 };
@@ -16,28 +14,28 @@ use crate::error::{Result, reading, writing};
 /// Scores are copied with it if there are any; [`copy_scores`] adds them later.
 pub fn copy(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
     let name = checkpoint.file_name().unwrap_or_default();
-    if !source::is_remote(target) {
+    if !storage::Location::from(target).is_remote() {
         let folder = target.join(name);
         fs::create_dir_all(&folder).map_err(writing(&folder))?;
         // What a killed training left here.
         for folder in [target, &folder] {
-            concepts::files::clear_leftovers(folder, |_| true).map_err(reading(folder))?;
+            disk::files::clear_leftovers(folder, |_| true).map_err(reading(folder))?;
         }
     }
     for once in [VISION, VISION_CHECKSUM, SETTINGS] {
         let (from, to) = (run.join(once), target.join(once));
-        if from.exists() && source::length(&to).is_err() {
-            source::upload(&from, &to)?;
+        if from.exists() && storage::length(&to).is_err() {
+            storage::upload(&from, &to)?;
         }
     }
     for part in [MODEL, OPTIMIZER, STATE, CHECKSUMS] {
         // Earlier versions wrote no checksums.
         if part != CHECKSUMS || checkpoint.join(part).exists() {
-            source::upload(&checkpoint.join(part), &target.join(name).join(part))?;
+            storage::upload(&checkpoint.join(part), target.join(name).join(part))?;
         }
     }
     copy_scores(run, checkpoint, target)?;
-    Ok(source::upload(&run.join(LATEST), &target.join(LATEST))?)
+    Ok(storage::upload(&run.join(LATEST), target.join(LATEST))?)
 }
 
 /// Adds the scores of a checkpoint, and which one is the best, to a copy of it.
@@ -48,7 +46,7 @@ pub fn copy_scores(run: &Path, checkpoint: &Path, target: &Path) -> Result<()> {
         (run.join(BEST), target.join(BEST)),
     ] {
         if from.exists() {
-            source::upload(&from, &to)?;
+            storage::upload(&from, &to)?;
         }
     }
     Ok(())

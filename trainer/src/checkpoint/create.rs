@@ -2,8 +2,6 @@
 
 use std::fs::{self, File};
 
-use loader::source;
-
 use super::checksums::write_checksums;
 use super::layout::{LOCK, SETTINGS, VISION, VISION_CHECKSUM, vision_path};
 use super::lock::RunLock;
@@ -19,7 +17,7 @@ pub fn create_run(settings: &Settings, observer: &dyn Observer) -> Result<RunLoc
     let run = &settings.out;
     // Files that a killed start left behind are overwritten.
     let left_over = |name: &str| {
-        [VISION, VISION_CHECKSUM, LOCK].contains(&name) || name.starts_with(concepts::files::TEMPORARY)
+        [VISION, VISION_CHECKSUM, LOCK].contains(&name) || name.starts_with(disk::files::TEMPORARY)
     };
     let check_empty = || -> Result<()> {
         let entries = fs::read_dir(run).map_err(reading(run))?;
@@ -39,7 +37,7 @@ pub fn create_run(settings: &Settings, observer: &dyn Observer) -> Result<RunLoc
     let frozen = settings.objective.name != Objective::Clip;
     if frozen {
         let weights = &settings.vision.weights;
-        File::open(source::local_copy(weights)?).map_err(reading(weights))?;
+        File::open(storage::local_copy(weights)?).map_err(reading(weights))?;
     }
     fs::create_dir_all(run).map_err(writing(run))?;
     let lock = RunLock::take(run, observer)?;
@@ -53,6 +51,6 @@ pub fn create_run(settings: &Settings, observer: &dyn Observer) -> Result<RunLoc
     let text = toml::to_string(settings)
         .map_err(|e| Error::Invalid { path: run.clone(), problem: e.to_string() })?;
     let path = run.join(SETTINGS);
-    concepts::files::write_atomic(&path, text.as_bytes()).map_err(writing(&path))?;
+    disk::files::write_atomic(&path, text.as_bytes()).map_err(writing(&path))?;
     Ok(lock)
 }

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::Path;
 
-use loader::source;
-
 use super::layout::{
     BEST, CHECKSUMS, EVALUATION, LATEST, LOCK, MODEL, OPTIMIZER, SETTINGS, STATE, VISION, VISION_CHECKSUM,
 };
@@ -19,9 +17,9 @@ use crate::observer::Observer;
 /// As in a new run, the settings come last: a folder without them is no run, and is fetched again.
 pub fn fetch(copy: &Path, run: &Path, observer: &dyn Observer) -> Result<Option<String>> {
     let name = |file: &str| -> Result<Option<String>> {
-        match source::read_text(&copy.join(file)) {
+        match storage::read_text(copy.join(file)) {
             Ok(name) => Ok(Some(name.trim().to_owned())),
-            Err(error) if source::is_missing(&error) => Ok(None),
+            Err(error) if storage::is_missing(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }
     };
@@ -39,8 +37,8 @@ pub fn fetch(copy: &Path, run: &Path, observer: &dyn Observer) -> Result<Option<
     let _lock = RunLock::take(run, observer)?;
     let once = |file: &str| -> Result<()> {
         let from = copy.join(file);
-        if source::exists(&from)? {
-            source::download(&from, &run.join(file))?;
+        if storage::exists(&from)? {
+            storage::download(&from, &run.join(file))?;
         }
         Ok(())
     };
@@ -57,15 +55,15 @@ pub fn fetch(copy: &Path, run: &Path, observer: &dyn Observer) -> Result<Option<
 
 /// Fetches one checkpoint, which gets its name when it is complete.
 fn checkpoint(from: &Path, target: &Path) -> Result<()> {
-    let temporary = concepts::files::temporary_path(target);
+    let temporary = disk::files::temporary_path(target);
     let fetched = || -> Result<()> {
         fs::create_dir_all(&temporary).map_err(writing(&temporary))?;
         for part in [MODEL, OPTIMIZER, STATE] {
-            source::download(&from.join(part), &temporary.join(part))?;
+            storage::download(from.join(part), &temporary.join(part))?;
         }
         for part in [CHECKSUMS, EVALUATION] {
-            if source::exists(&from.join(part))? {
-                source::download(&from.join(part), &temporary.join(part))?;
+            if storage::exists(from.join(part))? {
+                storage::download(from.join(part), &temporary.join(part))?;
             }
         }
         if target.exists() {
@@ -89,7 +87,7 @@ fn check_empty(run: &Path) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let ours = [VISION, VISION_CHECKSUM, LOCK, BEST, LATEST].contains(&name.as_str())
             || name.starts_with("step-")
-            || name.starts_with(concepts::files::TEMPORARY);
+            || name.starts_with(disk::files::TEMPORARY);
         if !ours {
             let problem =
                 format!("has no run but {name}, so no run is fetched into it; choose another `out`");
@@ -125,7 +123,8 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let files = source::list_all(folder).unwrap();
+        let files =
+            storage::list_all(folder).unwrap().into_iter().map(std::path::PathBuf::from).collect::<Vec<_>>();
         files.iter().map(|file| file.strip_prefix(folder).unwrap().display().to_string()).collect()
     }
 

@@ -39,5 +39,5 @@ pub(super) fn pointed(run: &Path, pointer: &str) -> String {
 /// Writes a JSON file.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_vec_pretty(value).map_err(|e| writing(path)(e.into()))?;
-    concepts::files::write_atomic(path, &text).map_err(writing(path))
+    disk::files::write_atomic(path, &text).map_err(writing(path))
 }

@@ -44,7 +44,7 @@ impl RunLock {
         let holder = format!("process {} on {}\n", std::process::id(), host.trim());
         let _ = file.set_len(0).and_then(|()| file.write_all(holder.as_bytes()));
         for entry in fs::read_dir(run).map_err(reading(run))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(concepts::files::TEMPORARY) {
+            if entry.file_name().to_string_lossy().starts_with(disk::files::TEMPORARY) {
                 let path = entry.path();
                 let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
                 removed.map_err(writing(&path))?;

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use loader::source;
 use tch::{Device, Kind};
 
 use super::checksums::refuse_damaged;
@@ -31,12 +30,12 @@ impl Checkpoint {
     /// read when they are needed.
     pub fn open(path: &Path) -> Result<Self> {
         let latest = path.join(LATEST);
-        let folder = match source::read_text(&latest) {
+        let folder = match storage::read_text(&latest) {
             Ok(name) => path.join(name.trim()),
-            Err(error) if !source::is_missing(&error) && !path.is_file() => return Err(error.into()),
-            Err(_) if source::exists(&path.join(STATE))? => path.to_owned(),
+            Err(error) if !storage::is_missing(&error) && !path.is_file() => return Err(error.into()),
+            Err(_) if storage::exists(path.join(STATE))? => path.to_owned(),
             Err(_) => {
-                let problem = if path.exists() || source::is_remote(path) {
+                let problem = if path.exists() || storage::Location::from(path).is_remote() {
                     "contains no finished checkpoint (neither `latest` nor state.json)"
                 } else {
                     "does not exist; give a run folder or one of its checkpoints"
@@ -45,7 +44,7 @@ impl Checkpoint {
             }
         };
         let file = folder.join(STATE);
-        let text = source::read(&file)?;
+        let text = storage::read(&file)?;
         refuse_damaged(&folder.join(CHECKSUMS), &file)?;
         let invalid = |problem: String| Error::Invalid { path: file.clone(), problem };
         let state: serde_json::Value = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;

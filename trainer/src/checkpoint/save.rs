@@ -33,16 +33,16 @@ pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &O
             state.step
         )));
     }
-    let temporary = concepts::files::temporary_path(&target);
+    let temporary = disk::files::temporary_path(&target);
     let written = write_parts(&temporary, state, named, optimizer).and_then(|()| {
         if target.exists() {
             // A run was killed between the renaming and the update of `latest`.
             remove(&target)?;
         }
         fs::rename(&temporary, &target).map_err(writing(&target))?;
-        concepts::files::sync_parent(&target).map_err(writing(run))?;
+        disk::files::sync_parent(&target).map_err(writing(run))?;
         let latest = run.join(LATEST);
-        concepts::files::write_atomic(&latest, name.as_bytes()).map_err(writing(&latest))
+        disk::files::write_atomic(&latest, name.as_bytes()).map_err(writing(&latest))
     });
     if written.is_err() {
         let _ = fs::remove_dir_all(&temporary);
@@ -52,7 +52,7 @@ pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &O
 
 /// Removes a checkpoint. It first loses its name, so that a part of it is never taken for a checkpoint.
 pub(super) fn remove(checkpoint: &Path) -> Result<()> {
-    let aside = concepts::files::temporary_path(&checkpoint.with_extension("old"));
+    let aside = disk::files::temporary_path(&checkpoint.with_extension("old"));
     fs::rename(checkpoint, &aside).map_err(writing(checkpoint))?;
     fs::remove_dir_all(&aside).map_err(writing(&aside))
 }

@@ -22,7 +22,7 @@ pub fn record_scores(checkpoint: &Path, scores: &impl Serialize, miou: f64) -> R
         text.and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok()?["miou"].as_f64());
     if best.is_none_or(|best| miou > best) {
         let path = run.join(BEST);
-        concepts::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(writing(&path))?;
+        disk::files::write_atomic(&path, name.to_string_lossy().as_bytes()).map_err(writing(&path))?;
     }
     Ok(())
 }

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
-use loader::program::UsageError;
-use loader::source;
+use program::UsageError;
 use serde_json::{Value, json};
 use trainer::device::Precision;
 use trainer::method::objective::Objective;
@@ -96,14 +95,14 @@ struct SyntheticArgs {
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
     if let Some(folder) = &args.trace {
-        source::create_folder(folder)?;
+        storage::create_folder(folder)?;
     }
     if let Some(which) = args.only {
         let target = args.trace.as_ref().map(|folder| folder.join(format!("{}.json", name(which))));
         // libtorch writes to a local disk only.
-        let is_remote = target.as_deref().is_some_and(source::is_remote);
+        let is_remote = target.as_deref().is_some_and(|path| storage::Location::from(path).is_remote());
         let local = std::env::temp_dir().join("simzss-trace.json");
-        let trace = if is_remote { Some(concepts::files::temporary_path(&local)) } else { target.clone() };
+        let trace = if is_remote { Some(disk::files::temporary_path(&local)) } else { target.clone() };
         let trace = trace.as_deref();
         let measured = if args.config.is_empty() {
             let synthetic = &args.synthetic;
@@ -122,7 +121,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<Value> {
             measure_run(&settings, args.warm_up, args.steps, trace, &Console)?
         };
         if let (true, Some(made), Some(target)) = (is_remote, trace, &target) {
-            let sent = source::upload(made, target);
+            let sent = storage::upload(made, target);
             let _ = std::fs::remove_file(made);
             sent?;
         }

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &CardArgs) -> anyhow::Result<Value> {
         results: args.results.clone(),
     };
     let text = card::write(&checkpoint, &settings)?;
-    loader::source::replace(&args.out, text.into_bytes())?;
+    storage::replace(&args.out, text.into_bytes())?;
     println!("{}", args.out.display());
     Ok(json!({ "out": args.out, "results": args.results.len() }))
 }

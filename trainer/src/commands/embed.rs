@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use loader::pixels::centre_crop;
-use loader::program::UsageError;
-use loader::source;
+use loader::samples::pixels::centre_crop;
+use program::UsageError;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::Checkpoint;
@@ -145,7 +144,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
 
 fn captions(args: &EmbedArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.text_file else { return Ok(args.text.clone()) };
-    let text = source::read_text(path)?;
+    let text = storage::read_text(path)?;
     Ok(text.lines().map(str::to_owned).collect())
 }
 

@@ -37,8 +37,7 @@ pub(crate) use weights::{ConvertArgs, WeightsArgs, run as weights, run_convert};
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, RgbImage};
-use loader::program::UsageError;
-use loader::source;
+use program::UsageError;
 use trainer::pictures;
 
 /// Long side of the images on a sheet, in pixels.
@@ -67,12 +66,12 @@ fn for_sheet(inputs: &[PathBuf]) -> anyhow::Result<Vec<(RgbImage, RgbImage)>> {
 fn write_png(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     page.write_to(&mut bytes, image::ImageFormat::Png)?;
-    Ok(source::write(path, bytes.into_inner())?)
+    Ok(storage::write(path, bytes.into_inner())?)
 }
 
 /// The same for the only output of a command: what killed processes left of earlier attempts is removed.
 fn write_sheet(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
-    concepts::files::clear_leftovers_of(path);
+    disk::files::clear_leftovers_of(path);
     write_png(page, path)
 }
 
@@ -80,7 +79,7 @@ fn write_sheet(page: &RgbImage, path: &Path) -> anyhow::Result<()> {
 fn write_mask(mask: &GrayImage, path: &Path) -> anyhow::Result<()> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     mask.write_to(&mut bytes, image::ImageFormat::Png)?;
-    Ok(source::write(path, bytes.into_inner())?)
+    Ok(storage::write(path, bytes.into_inner())?)
 }
 
 /// The file name of an image, for titles.

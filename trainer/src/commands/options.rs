@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use loader::program::UsageError;
+use program::UsageError;
 use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
 use trainer::inference::class_list::ClassList;

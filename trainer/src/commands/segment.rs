@@ -5,10 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use concepts::files::{clear_leftovers, target_name};
+use disk::files::{clear_leftovers, target_name};
 use image::GrayImage;
-use loader::program::{Progress, UsageError, interrupted};
-use loader::source;
+use program::{Progress, UsageError, interrupted};
 use serde_json::{Value, json};
 use trainer::inference::class_list::ClassList;
 use trainer::inference::segmentation::Segmentation;
@@ -48,8 +47,8 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
     let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
     if let Some(folder) = overlays[0].parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        source::create_folder(folder)?;
-        if !source::is_remote(folder) {
+        storage::create_folder(folder)?;
+        if !storage::Location::from(folder).is_remote() {
             // What killed processes left of files like those that are written below.
             clear_leftovers(folder, is_png_or_json)
                 .with_context(|| format!("cannot write {}", folder.display()))?;
@@ -59,7 +58,11 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (path, overlay) in pictures.iter().zip(&overlays) {
         if interrupted() {
-            anyhow::bail!("interrupted after {} of {} images", done.len(), pictures.len());
+            anyhow::bail!(storage::Interrupted(format!(
+                "{} of {} images are done",
+                done.len(),
+                pictures.len()
+            )));
         }
         match one(path, overlay, &list, &segmenter, args.threshold) {
             Ok(summary) => {
@@ -159,6 +162,6 @@ fn one(
         "classes": found.classes,
     });
     let text = serde_json::to_string_pretty(&summary)? + "\n";
-    source::write(&scores_path, text.into_bytes())?;
+    storage::write(&scores_path, text.into_bytes())?;
     Ok(summary)
 }

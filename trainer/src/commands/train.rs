@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use loader::program::Outcome;
+use program::Outcome;
 use serde_json::Value;
 use trainer::run;
 use trainer::settings::Settings;

@@ -4,8 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use loader::program::UsageError;
-use loader::source;
+use program::UsageError;
 use serde_json::{Value, json};
 use trainer::towers::convert::convert;
 use trainer::weights::Family;
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &WeightsArgs) -> anyhow::Result<Value> {
         None => PathBuf::from(file_name(url)?),
     };
     let expected = args.sha256.as_deref().or(known);
-    let done = if source::is_remote(&out) {
+    let done = if storage::Location::from(&out).is_remote() {
         to_store(url, &out, expected)?
     } else {
         download(url, &out, expected, &Console)?
@@ -68,15 +67,15 @@ fn to_store(url: &str, out: &Path, expected: Option<&str>) -> anyhow::Result<Dow
     let name =
         out.file_name().ok_or_else(|| UsageError(format!("--out {} has no file name", out.display())))?;
     let place = std::env::temp_dir().join("simzss-weights");
-    concepts::files::clear_leftovers_of(&place);
-    let (folder, _held) = concepts::files::temporary_folder(&place)
+    disk::files::clear_leftovers_of(&place);
+    let (folder, _held) = disk::files::temporary_folder(&place)
         .with_context(|| format!("cannot create {}", place.display()))?;
     let uploaded = || -> anyhow::Result<Downloaded> {
         let file = folder.join(name);
         let done = download(url, &file, expected, &Console)?;
         for ending in ["", ".sha256"] {
             let name = format!("{}{ending}", name.to_string_lossy());
-            source::upload(&folder.join(&name), &out.with_file_name(name))?;
+            storage::upload(&folder.join(&name), out.with_file_name(name))?;
         }
         Ok(Downloaded { path: out.to_owned(), ..done })
     };
@@ -117,7 +116,7 @@ const MAX_NAMED: usize = 5;
 
 pub(crate) fn run_convert(args: &ConvertArgs) -> anyhow::Result<Value> {
     let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    source::create_folder(folder)?;
+    storage::create_folder(folder)?;
     let done = convert(&args.inputs, args.to, &args.out)?;
     println!("{}: {} tensors", args.out.display(), done.tensors);
     if !done.left_out.is_empty() {

@@ -16,9 +16,9 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
     if settings.objective.name != Objective::Simzss {
         return Ok(None);
     }
-    refuse_mixed_taggers(shards, &loader::sidecar::footers(shards)?)?;
+    refuse_mixed_taggers(shards, &loader::shards::sidecar::footers(shards)?)?;
     let bank = if let Some(path) = &settings.bank.names {
-        Bank::from_bytes(path, &loader::source::read(path)?)?
+        Bank::from_bytes(path, &storage::read(path)?)?
     } else {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         for_each_mention(shards, |row| {
@@ -64,7 +64,7 @@ fn refuse_mixed_taggers(shards: &[PathBuf], footers: &[Metadata]) -> Result<()> 
 /// Calls `visit` with every mention in the sidecars of the shards until it returns `false`.
 fn for_each_mention(shards: &[PathBuf], mut visit: impl FnMut(MentionRow<'_>) -> bool) -> Result<()> {
     for shard in shards {
-        let sidecar = loader::sidecar::open(shard, None)?;
+        let sidecar = loader::shards::sidecar::open(shard, None)?;
         for sample in sidecar.samples_with_mentions() {
             for row in sidecar.mentions(sample) {
                 if !visit(row) {

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use loader::source;
 use tch::{Device, Kind};
 
 use crate::error::Result;
@@ -53,5 +52,5 @@ pub fn copy_to(settings: &VisionSettings, target: &Path) -> Result<()> {
         let parts = [settings.weights.clone(), denoiser.clone()];
         return convert(&parts, Family::Dinov2, target).map(drop);
     }
-    Ok(source::upload(&source::local_copy(&settings.weights)?, target)?)
+    Ok(storage::upload(&storage::local_copy(&settings.weights)?, target)?)
 }

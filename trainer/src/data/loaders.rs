@@ -22,7 +22,7 @@ pub fn loader(
     let mut to_load = loader::Settings::new(shards, data.batch_size);
     if !data.weights.is_empty() {
         for (entry, &weight) in data.shards.iter().zip(&data.weights) {
-            let shards = loader::shard::list(std::slice::from_ref(entry))?.len();
+            let shards = loader::shards::list(std::slice::from_ref(entry))?.len();
             to_load.sets.push(Share { shards, weight });
         }
     }
@@ -50,7 +50,7 @@ pub fn loader(
 pub fn warnings(loader: &Loader) -> Vec<String> {
     let sidecars = loader.sidecars();
     let unchecked = sidecars.iter().filter(|it| it.captions.is_none()).count();
-    let unchecked = loader::sidecar::unchecked_warning(unchecked, sidecars.len());
+    let unchecked = loader::shards::sidecar::unchecked_warning(unchecked, sidecars.len());
     loader.warning().into_iter().chain(unchecked).collect()
 }
 
@@ -89,8 +89,9 @@ pub fn pretraining_loader(
 
 /// Decodes one image, with the size limits of the loader. As in training, its EXIF orientation is not applied.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
-    let bytes = loader::source::read(path)?;
-    loader::pixels::decode(&bytes).map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
+    let bytes = storage::read(path)?;
+    loader::samples::pixels::decode(&bytes)
+        .map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
 }
 
 fn image_settings(data: &DataSettings) -> ImageSettings {

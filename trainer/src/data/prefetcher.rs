@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 
-use loader::{Batch, Batches, Loader, Position, Slot};
+use loader::{Batch, Batches, ImageBuffer, Loader, Position};
 use tch::{Device, Kind, Tensor};
 
 use super::vision_source::VisionSource;
 use crate::error::{Error, Result};
-use crate::torch::{PinnedSlot, StagingBuffer};
+use crate::torch::{PinnedBuffer, StagingBuffer};
 use crate::towers::pixels;
 
 /// A batch whose pixels are on the device.
@@ -52,7 +52,7 @@ impl Prefetcher {
         let batches = if buffers.is_empty() {
             loader.batches(from)
         } else {
-            let pinned = |bytes| Ok(Box::new(PinnedSlot::new(bytes)?) as Box<dyn Slot>);
+            let pinned = |bytes| Ok(Box::new(PinnedBuffer::new(bytes)?) as Box<dyn ImageBuffer>);
             loader.batches_in(from, Box::new(pinned))
         };
         Ok(Self { batches, device, size: source.size(), buffers, ahead: VecDeque::new(), sent: 0, given: 0 })
@@ -73,7 +73,7 @@ impl Prefetcher {
         while self.ahead.len() <= AHEAD {
             let batch = self.load()?;
             let buffer = self.sent % count;
-            let slot = batch.images.slot::<PinnedSlot>().ok_or_else(no_batch)?;
+            let slot = batch.images.buffer::<PinnedBuffer>().ok_or_else(no_batch)?;
             self.buffers[buffer].send(slot.tensor(&[batch.size as i64, size, size, 3]))?;
             self.sent += 1;
             self.ahead.push_back((batch, buffer));

@@ -30,7 +30,7 @@ pub fn shards(loader: &Loader) -> Vec<RunShard> {
     let shards = loader.settings().shards.iter().zip(loader.shard_samples()).enumerate();
     shards
         .map(|(number, (shard, &samples))| RunShard {
-            name: shard.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            name: shard.file_name().into_owned(),
             samples,
             captions: sidecars.get(number).and_then(|footer| Some(footer.captions.as_ref()?.sha256.clone())),
             content: None,

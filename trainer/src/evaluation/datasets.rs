@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::is_apple_double;
+use disk::foreign_files::is_apple_double;
 use loader::formats::EXTENSIONS;
-use loader::source;
 
 use super::masks::{Conversion, Table, without_background};
 use super::published_datasets::{Background, Layout, PUBLISHED, Published};
@@ -176,10 +175,10 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
     let images: Vec<(String, String, PathBuf)> = match layout.list {
         Some(list) => {
             let path = root.join(list);
-            if !source::exists(&path)? {
+            if !storage::exists(&path)? {
                 return Ok((Vec::new(), Vec::new()));
             }
-            let text = source::read_text(&path)?;
+            let text = storage::read_text(&path)?;
             let keys = text.split_whitespace().map(str::to_owned);
             keys.map(|key| (String::new(), key.clone(), root.join(layout.image.replace("{}", &key))))
                 .collect()
@@ -191,7 +190,7 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
         .into_iter()
         .map(|(folder, key, image)| [image, root.join(layout.mask.replace('*', &folder).replace("{}", &key))])
         .collect();
-    let found = source::existing(&wanted.concat())?;
+    let found = storage::existing(&wanted.concat())?;
     for (files, found) in wanted.into_iter().zip(found.chunks(2)) {
         let absent: Vec<PathBuf> =
             files.iter().zip(found).filter(|(_, exists)| !**exists).map(|(path, _)| path.clone()).collect();
@@ -237,11 +236,13 @@ fn scan(root: &Path, pattern: &str) -> Result<Vec<(String, String, PathBuf)>> {
 
 /// Names and paths in a folder, and which of them are folders; empty if the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<(String, PathBuf, bool)>> {
-    if !source::is_remote(folder) && !folder.is_dir() {
+    if !storage::Location::from(folder).is_remote() && !folder.is_dir() {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for (path, is_folder) in source::entries(folder)? {
+    for (path, is_folder) in
+        storage::entries(folder)?.into_iter().map(|(at, is_folder)| (PathBuf::from(at), is_folder))
+    {
         if !is_apple_double(&path) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             found.push((name, path, is_folder));

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use loader::pixels::{centre_crop, decode};
-use loader::source;
-use loader::tar::{Archive, Sample};
+use loader::samples::pixels::{centre_crop, decode};
+use loader::shards::tar::{Archive, Sample};
 use tch::Tensor;
 
 use super::image_datasets::{ImageDataset, Label, Source, invalid};
@@ -85,8 +84,9 @@ impl Work<'_> {
 }
 
 fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(Bytes<'static>, Label)> {
-    let lacks = |what: &str| invalid(archive.path(), format!("sample {} has no {what}", sample.key));
-    let read = |member: &loader::tar::Member| archive.read(member.offset, member.length);
+    let lacks =
+        |what: &str| invalid(&archive.location().as_name(), format!("sample {} has no {what}", sample.key));
+    let read = |member: &loader::shards::tar::Member| archive.read(member.offset, member.length);
     let text = |extension: &str| -> Result<String> {
         let member = sample.member(extension).ok_or_else(|| lacks(&format!(".{extension}")))?;
         Ok(String::from_utf8_lossy(&read(member)?).into_owned())
@@ -105,7 +105,7 @@ fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(By
             class.trim().parse().map_err(|_| lacks(&format!("class number, but {:?}", class.trim())))?,
         )
     };
-    Ok((Bytes::Read(format!("{}: {}", archive.path().display(), sample.key), read(image)?), known))
+    Ok((Bytes::Read(format!("{}: {}", archive.location(), sample.key), read(image)?), known))
 }
 
 impl Iterator for Batches<'_> {
@@ -122,7 +122,7 @@ impl Batches<'_> {
         while images.len() < self.batch {
             let Some((bytes, what)) = self.work.next()? else { break };
             let (place, bytes) = match bytes {
-                Bytes::File(path) => (path.display().to_string(), source::read(path)?.to_vec()),
+                Bytes::File(path) => (path.display().to_string(), storage::read(path)?.to_vec()),
                 Bytes::Read(place, bytes) => (place, bytes),
             };
             if let Label::Class(class) = what

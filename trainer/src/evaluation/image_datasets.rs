@@ -4,9 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::is_hidden_entry;
+use disk::foreign_files::is_hidden_entry;
 use loader::formats::EXTENSIONS;
-use loader::source;
 
 use crate::error::{Error, Result};
 
@@ -46,7 +45,7 @@ pub(super) fn invalid(path: &Path, problem: impl Into<String>) -> Error {
 
 /// Lines without empty lines at the end. Empty lines in between are kept, because the line number is the class number.
 fn lines(path: &Path) -> Result<Vec<String>> {
-    let text = source::read_text(path)?;
+    let text = storage::read_text(path)?;
     Ok(text.trim_end().lines().map(|line| line.trim().to_owned()).collect())
 }
 
@@ -65,7 +64,7 @@ impl ImageDataset {
             Some(paths) => {
                 let templates = folder.join("zeroshot_classification_templates.txt");
                 let own = |line: String| line.replace("{c}", "{}");
-                let templates = if source::exists(&templates)? {
+                let templates = if storage::exists(&templates)? {
                     Some(lines(&templates)?.into_iter().map(own).collect())
                 } else {
                     None
@@ -86,7 +85,7 @@ impl ImageDataset {
         let root = [folder.join(split), folder.join("val"), folder.to_owned()];
         let mut found = None;
         for root in &root {
-            if found.is_none() && source::is_folder(root)? {
+            if found.is_none() && storage::is_folder(root)? {
                 found = Some(root);
             }
         }
@@ -98,7 +97,7 @@ impl ImageDataset {
             return Err(invalid(root, "contains neither shards nor one folder per class"));
         }
         let synsets = folders.len() == 1000 && folders.iter().all(|folder| name(folder).starts_with('n'));
-        let classes: Vec<String> = if source::exists(names)? {
+        let classes: Vec<String> = if storage::exists(names)? {
             lines(names)?
         } else if synsets {
             IMAGENET.lines().map(str::to_owned).collect()
@@ -140,7 +139,7 @@ impl ImageDataset {
             let problem = "--split is for Karpathy's file and for folders of shards";
             Err(Error::Usage(format!("{}: {problem}", file.display())))
         };
-        let text = source::read_text(file)?;
+        let text = storage::read_text(file)?;
         let wrong = |e: serde_json::Error| invalid(file, format!("is not a file of captions: {e}"));
         let mut found: Vec<(String, Vec<String>)> = Vec::new();
         if file.extension().is_some_and(|extension| extension == "jsonl") {
@@ -170,7 +169,7 @@ impl ImageDataset {
         }
         let mut files = Vec::new();
         let paths: Vec<PathBuf> = found.iter().map(|(name, _)| images.join(name)).collect();
-        let exist = source::existing(&paths)?;
+        let exist = storage::existing(&paths)?;
         for (((name, mut captions), path), exists) in found.into_iter().zip(paths).zip(exist) {
             captions.truncate(most);
             if captions.is_empty() {
@@ -273,14 +272,14 @@ fn is_image(path: &Path) -> bool {
 
 /// Paths in a folder, and which of them are folders.
 fn entries(folder: &Path) -> Result<Vec<(PathBuf, bool)>> {
-    let entries = source::entries(folder)?.into_iter();
+    let entries = storage::entries(folder)?.into_iter().map(|(at, is_folder)| (PathBuf::from(at), is_folder));
     Ok(entries.filter(|(path, _)| !is_hidden_entry(path)).collect())
 }
 
 fn text_if_there(path: &Path) -> Result<Option<String>> {
-    match source::read_text(path) {
+    match storage::read_text(path) {
         Ok(text) => Ok(Some(text)),
-        Err(error) if source::is_missing(&error) => Ok(None),
+        Err(error) if storage::is_missing(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -288,12 +287,13 @@ fn text_if_there(path: &Path) -> Result<Option<String>> {
 /// Shards of a split, sorted by number: as many as `nshards.txt` says, or all.
 fn shards(folder: &Path, split: &str) -> Result<Option<Vec<PathBuf>>> {
     let inside = folder.join(split);
-    let root = if source::is_folder(&inside)? { inside } else { folder.to_owned() };
-    if !source::is_folder(&root)? {
+    let root = if storage::is_folder(&inside)? { inside } else { folder.to_owned() };
+    if !storage::is_folder(&root)? {
         return Err(invalid(folder, "is not a folder"));
     }
     let number = |path: &PathBuf| {
-        loader::shard::stem(path).map(|stem| (stem.parse::<u64>().unwrap_or(u64::MAX), stem.to_owned()))
+        loader::shards::stem(&path.into())
+            .map(|stem| (stem.parse::<u64>().unwrap_or(u64::MAX), stem.to_owned()))
     };
     let inside = entries(&root)?.into_iter().map(|(path, _)| path);
     let mut paths: Vec<PathBuf> = inside.filter(|path| number(path).is_some()).collect();

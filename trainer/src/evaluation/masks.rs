@@ -118,7 +118,7 @@ pub fn read(path: &Path, table: &Table) -> Result<Mask> {
 fn read_indices(path: &Path) -> Result<Mask> {
     let invalid = |problem: String| Error::Invalid { path: path.to_owned(), problem };
     let unreadable = |e: png::DecodingError| invalid(format!("cannot be decoded as PNG: {e}"));
-    let file = Cursor::new(loader::source::read(path)?);
+    let file = Cursor::new(storage::read(path)?);
     let mut decoder = Decoder::new_with_limits(file, Limits { bytes: DECODER_MEMORY });
     // Palette indices instead of colours; values of less than 8 bits stay packed.
     decoder.set_transformations(Transformations::IDENTITY);

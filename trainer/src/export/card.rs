@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use loader::source;
 use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
@@ -53,7 +52,7 @@ struct Scores {
 impl Scores {
     /// Reads the last line that is JSON, so that the file may contain the whole output of the program.
     fn read(path: &Path) -> Result<Self> {
-        let text = source::read_text(path)?;
+        let text = storage::read_text(path)?;
         let whole = serde_json::from_str(&text).ok();
         let last = || text.lines().rev().find_map(|line| serde_json::from_str(line).ok());
         let value: Value = whole.or_else(last).unwrap_or_default();
@@ -90,10 +89,14 @@ struct Data {
 }
 
 fn data(checkpoint: &Checkpoint) -> Option<Data> {
-    let shards = loader::shard::list(&checkpoint.state.settings.data.shards).ok()?;
+    let shards = loader::shards::list(&checkpoint.state.settings.data.shards)
+        .ok()?
+        .into_iter()
+        .map(PathBuf::from)
+        .collect::<Vec<_>>();
     let mut data = Data { shards: shards.len(), samples: 0, mentions: 0, taggers: BTreeSet::new() };
     for shard in &shards {
-        let metadata = loader::sidecar::metadata(shard).ok()?;
+        let metadata = loader::shards::sidecar::metadata(shard).ok()?;
         data.samples += u64::from(metadata.samples);
         data.mentions += metadata.mentions;
         data.taggers.insert(format!("{} (grammar {})", metadata.tagger, metadata.grammar));
@@ -104,9 +107,13 @@ fn data(checkpoint: &Checkpoint) -> Option<Data> {
 /// The concept vocabulary (bank), if its file or the shards still exist and give as many concepts as the run had.
 fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     let settings = &checkpoint.state.settings;
-    let shards = loader::shard::list(&settings.data.shards).unwrap_or_default();
+    let shards = loader::shards::list(&settings.data.shards)
+        .unwrap_or_default()
+        .into_iter()
+        .map(PathBuf::from)
+        .collect::<Vec<_>>();
     let bank = if let Some(path) = &settings.bank.names {
-        concepts::Bank::from_bytes(path, &source::read(path).ok()?).ok()?
+        concepts::Bank::from_bytes(path, &storage::read(path).ok()?).ok()?
     } else if shards.is_empty() {
         return None;
     } else {

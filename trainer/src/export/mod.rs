@@ -5,7 +5,6 @@ pub mod card;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use loader::source;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 use tch::{Kind, Tensor};
@@ -49,7 +48,7 @@ pub fn towers(
     about: &Value,
     out: &Path,
 ) -> Result<Vec<PathBuf>> {
-    source::create_folder(out)?;
+    storage::create_folder(out)?;
     if vision.is_denoised() {
         let problem =
             "the tower has a denoiser, which timm does not support: its features would differ there";
@@ -98,9 +97,9 @@ pub fn towers(
     weights::write(&files[0], &named)?;
     weights::write(&files[1], &text_named)?;
     let config = format!("{config:#}\n");
-    source::replace(&files[3], LOAD.as_bytes())?;
+    storage::replace(&files[3], LOAD.as_bytes())?;
     // Last: it says what the others are.
-    source::replace(&files[2], config.into_bytes())?;
+    storage::replace(&files[2], config.into_bytes())?;
     Ok(files.to_vec())
 }
 
@@ -129,5 +128,5 @@ pub fn classes(list: &ClassList, vectors: &Tensor, about: &Value, out: &Path) ->
         ("made_by".to_owned(), about.to_string()),
     ]);
     let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
-    Ok(source::replace(out, file)?)
+    Ok(storage::replace(out, file)?)
 }

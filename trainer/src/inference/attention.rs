@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use concepts::sidecar::Sidecar;
 use image::RgbImage;
-use loader::index::{Caption, Index};
-use loader::pixels;
-use loader::tar::Archive;
+use loader::samples::pixels;
+use loader::shards::index::{Caption, Index};
+use loader::shards::tar::Archive;
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -44,7 +44,7 @@ impl TaggedShard {
     pub fn open(path: &Path) -> Result<Self> {
         let archive = Archive::open(path)?;
         let index = Index::load(&archive)?;
-        let sidecar = loader::sidecar::open(path, Some(index.len() as u32))?;
+        let sidecar = loader::shards::sidecar::open(path, Some(index.len() as u32))?;
         Ok(Self { path: path.to_owned(), archive, index, sidecar })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use loader::source::read_text;
+use storage::read_text;
 use tch::Tensor;
 
 use super::classes::synonyms;

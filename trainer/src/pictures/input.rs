@@ -5,10 +5,9 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use concepts::foreign_files::{is_hidden_entry, read_regular};
+use disk::foreign_files::{is_hidden_entry, read_regular};
 use image::RgbImage;
 use loader::formats::{EXTENSIONS, ImageFile, to_rgb, upright};
-use loader::source;
 
 use crate::error::{Error, Result, reading};
 
@@ -72,8 +71,8 @@ pub fn photograph(bytes: &[u8], limits: &Limits) -> std::result::Result<RgbImage
 pub fn read(path: &Path) -> Result<RgbImage> {
     let limits = Limits::default();
     let too_large = || format!("is larger than {} MB", limits.bytes >> 20);
-    let decoded = if source::is_remote(path) {
-        let file = source::Source::open(path)?;
+    let decoded = if storage::Location::from(path).is_remote() {
+        let file = storage::Source::open(path)?;
         if file.len() > limits.bytes {
             Err(too_large())
         } else {
@@ -95,7 +94,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut seen = BTreeSet::new();
     let mut out = Vec::new();
     for input in inputs {
-        let mut found = if source::is_remote(input) {
+        let mut found = if storage::Location::from(input).is_remote() {
             remote(input)?
         } else if input.is_dir() {
             let entries = fs::read_dir(input).map_err(reading(input))?;
@@ -110,7 +109,7 @@ pub fn list(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         } else {
             matches(input)?
         };
-        let is_folder = input.is_dir() || source::is_remote(input);
+        let is_folder = input.is_dir() || storage::Location::from(input).is_remote();
         if found.is_empty() && is_folder {
             let problem = "contains no images (jpg, png, webp, gif, bmp, tiff)".to_owned();
             return Err(Error::Invalid { path: input.clone(), problem });
@@ -135,7 +134,7 @@ fn remote(input: &Path) -> Result<Vec<PathBuf>> {
         let pattern = glob::Pattern::new(&text).map_err(invalid)?;
         let options = glob::MatchOptions { require_literal_separator: true, ..Default::default() };
         let below = text[..special].rsplit_once('/').map_or("", |(folder, _)| folder);
-        let files = source::list_all(Path::new(below))?.into_iter();
+        let files = storage::list_all(Path::new(below))?.into_iter().map(PathBuf::from);
         return Ok(files
             .filter(|file| pattern.matches_path_with(file, options) && is_picture(file))
             .collect());
@@ -143,7 +142,7 @@ fn remote(input: &Path) -> Result<Vec<PathBuf>> {
     if is_picture(input) {
         return Ok(vec![input.to_owned()]);
     }
-    let files = source::list(input)?.into_iter();
+    let files = storage::list(input)?.into_iter().map(PathBuf::from);
     Ok(files.filter(|path| is_picture(path) && !is_hidden_entry(path)).collect())
 }
 

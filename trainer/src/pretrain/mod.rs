@@ -85,7 +85,7 @@ pub fn pretrain(settings: &PretrainSettings, out: &Path, observer: &dyn Observer
     tch::manual_seed(settings.seed as i64);
     let tower = VisionTower::random(shape(settings), device);
     tower.check_size("--size", i64::from(settings.size))?;
-    let shards = loader::shard::list(&settings.shards)?;
+    let shards = loader::shards::list(&settings.shards)?.into_iter().map(PathBuf::from).collect::<Vec<_>>();
     let loader = data::pretraining_loader(shards, BATCH, settings.size, settings.seed, settings.threads)?;
     let vision = ImageEncoder::new(tower, VisionSettings::default().normalization(), Kind::Float, device);
     let mut images = Images::new(&loader, i64::from(settings.size));
@@ -155,7 +155,7 @@ fn learn(
     let mut agreement = 0.0;
     for step in 0..settings.steps {
         if observer.interrupted() {
-            return Err(Error::Interrupted("no weights file is written".to_owned()));
+            return Err(Error::Interrupted(storage::Interrupted("no weights file is written".to_owned())));
         }
         let clean = images.next()?;
         let targets = words.targets(&clean);

@@ -41,6 +41,6 @@ pub(super) fn save(run: &Path, step: u64, position: Position, loader: &Loader) -
     let path = folder.join("samples.json");
     let text = serde_json::to_vec_pretty(&samples)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    concepts::files::write_atomic(&path, &text).map_err(writing(&path))?;
+    disk::files::write_atomic(&path, &text).map_err(writing(&path))?;
     Ok(folder)
 }

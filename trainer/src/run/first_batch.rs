@@ -42,5 +42,5 @@ pub(super) fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
         .collect();
     let mut png = Cursor::new(Vec::new());
     captions(&rows)?.write_to(&mut png, image::ImageFormat::Png).map_err(encoding(out))?;
-    Ok(loader::source::replace(out, png.into_inner())?)
+    Ok(storage::replace(out, png.into_inner())?)
 }

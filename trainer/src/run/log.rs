@@ -365,7 +365,7 @@ fn cut(path: &Path, step: u64) -> Result<()> {
     if kept.len() == text.len() {
         return Ok(());
     }
-    concepts::files::write_atomic(path, &kept).map_err(writing(path))
+    disk::files::write_atomic(path, &kept).map_err(writing(path))
 }
 
 /// The progress message between two lines: empty until there is a first loss.

@@ -194,7 +194,7 @@ async fn example(State(app): State<Arc<App>>, Path(number): Path<usize>) -> Resu
         path.ok_or_else(|| Refused(StatusCode::NOT_FOUND, "this example does not exist".to_owned()))?;
     let bytes = tokio::task::spawn_blocking({
         let path = path.clone();
-        move || loader::source::read(&path)
+        move || storage::read(&path)
     });
     match bytes.await {
         Ok(Ok(bytes)) => {

@@ -10,7 +10,7 @@ mod read;
 
 use std::path::PathBuf;
 
-use loader::{Cache, CaptionSource, Decoding, source};
+use loader::{Cache, CaptionSource, Decoding};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
@@ -282,7 +282,7 @@ impl Settings {
         if self.out.as_os_str().is_empty() {
             return refuse("out", "(run folder) is missing; add --set out=DIR");
         }
-        if source::is_remote(&self.out) {
+        if storage::Location::from(&self.out).is_remote() {
             return refuse(
                 "out",
                 "(run folder) must be a folder on a local disk, where checkpoints are renamed and the folder is locked; to keep \
@@ -296,7 +296,7 @@ impl Settings {
             ("data.features", self.data.features.as_deref()),
             ("data.cache.folder", self.data.cache.as_ref().map(|cache| cache.folder.as_path())),
         ] {
-            if path.is_some_and(source::is_remote) {
+            if path.is_some_and(|path| storage::Location::from(path).is_remote()) {
                 return refuse(
                     name,
                     "must be a folder on a local disk, because its files are read again and again",

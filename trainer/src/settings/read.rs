@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use loader::source;
-
 use super::Settings;
 use crate::error::{Error, Result};
 
@@ -16,7 +14,7 @@ impl Settings {
     pub fn read(paths: &[PathBuf], overrides: &[String]) -> Result<Self> {
         let mut table = toml::Table::new();
         for path in paths {
-            let text = source::read_text(path)?;
+            let text = storage::read_text(path)?;
             // Checked before it is merged, so that an error names the file and the line.
             toml::from_str::<Self>(&text).map_err(|error| in_file(path, &text, &error))?;
             merge(&mut table, text.parse().map_err(|error| in_file(path, &text, &error))?);

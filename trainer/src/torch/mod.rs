@@ -19,7 +19,7 @@ use torch_sys::C_tensor;
 pub use collectives::{Gloo, Store};
 pub use cuda::load_cuda;
 pub use nccl::{Id, Nccl};
-pub use pinned::{PinnedSlot, pin};
+pub use pinned::{PinnedBuffer, pin};
 pub use profiler::Profiler;
 pub use staging::{StagingBuffer, peak_memory};
 

@@ -5,8 +5,8 @@ use std::ffi::c_char;
 use std::slice;
 use std::sync::Arc;
 
-use loader::Slot;
-use loader::slot::Piece;
+use loader::ImageBuffer;
+use loader::samples::buffers::RowBuffer;
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 
@@ -24,7 +24,7 @@ pub fn pin(tensor: &Tensor) -> Result<Tensor, ShimError> {
 
 /// Pinned memory for the images of a batch.
 #[derive(Debug)]
-pub struct PinnedSlot {
+pub struct PinnedBuffer {
     memory: Arc<Memory>,
     /// Number of pieces that are lent.
     lent: usize,
@@ -40,13 +40,13 @@ unsafe impl Sync for Memory {}
 
 /// The part of the memory that one thread writes.
 #[derive(Debug)]
-struct PinnedPiece {
+struct PinnedRow {
     memory: Arc<Memory>,
     start: usize,
     length: usize,
 }
 
-impl AsMut<[u8]> for PinnedPiece {
+impl AsMut<[u8]> for PinnedRow {
     fn as_mut(&mut self) -> &mut [u8] {
         // SAFETY: inside the storage of the tensor, which the Arc keeps alive; `lend` makes pieces that do not overlap, and makes no
         // others before all have been returned.
@@ -56,7 +56,7 @@ impl AsMut<[u8]> for PinnedPiece {
     }
 }
 
-impl PinnedSlot {
+impl PinnedBuffer {
     /// Pinned memory of this many bytes.
     pub fn new(bytes: usize) -> Result<Self, String> {
         let plain = Tensor::f_zeros([bytes as i64], (Kind::Uint8, Device::Cpu)).map_err(|e| e.to_string())?;
@@ -71,8 +71,8 @@ impl PinnedSlot {
     }
 }
 
-impl Slot for PinnedSlot {
-    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn Piece>> {
+impl ImageBuffer for PinnedBuffer {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn RowBuffer>> {
         if self.lent > 0 || rows * bytes > self.memory.0.numel() {
             return Vec::new();
         }
@@ -80,15 +80,15 @@ impl Slot for PinnedSlot {
         (0..rows)
             .map(|row| {
                 let memory = Arc::clone(&self.memory);
-                Box::new(PinnedPiece { memory, start: row * bytes, length: bytes }) as Box<dyn Piece>
+                Box::new(PinnedRow { memory, start: row * bytes, length: bytes }) as Box<dyn RowBuffer>
             })
             .collect()
     }
 
-    fn take_back(&mut self, pieces: Vec<Box<dyn Piece>>) {
-        let ours = |piece: &dyn Piece| {
+    fn take_back(&mut self, pieces: Vec<Box<dyn RowBuffer>>) {
+        let ours = |piece: &dyn RowBuffer| {
             let piece: &dyn Any = piece;
-            piece.downcast_ref::<PinnedPiece>().is_some_and(|p| Arc::ptr_eq(&p.memory, &self.memory))
+            piece.downcast_ref::<PinnedRow>().is_some_and(|p| Arc::ptr_eq(&p.memory, &self.memory))
         };
         self.lent = self.lent.saturating_sub(pieces.iter().filter(|piece| ours(&***piece)).count());
     }
@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn pieces_are_the_rows_of_the_tensor() {
         let memory = Tensor::zeros([12], (Kind::Uint8, Device::Cpu));
-        let mut slot = PinnedSlot { memory: Arc::new(Memory(memory)), lent: 0 };
+        let mut slot = PinnedBuffer { memory: Arc::new(Memory(memory)), lent: 0 };
         let mut pieces = slot.lend(3, 4);
         assert!(slot.bytes().is_empty() && slot.lend(3, 4).is_empty(), "lent once at a time");
         for (row, piece) in pieces.iter_mut().enumerate() {

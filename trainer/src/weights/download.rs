@@ -5,7 +5,6 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use loader::source::is_remote;
 use reqwest::header::{AUTHORIZATION, CONTENT_RANGE, ETAG, IF_RANGE, LAST_MODIFIED, RANGE};
 use reqwest::{Client, Response, StatusCode};
 use serde::Serialize;
@@ -47,7 +46,7 @@ pub fn download(
     if out.exists() {
         return there_already(out, expected);
     }
-    if is_remote(Path::new(url)) && !url.starts_with("http") {
+    if storage::Location::from(url).is_remote() && !url.starts_with("http") {
         return copy(Path::new(url), out, expected);
     }
     let part = beside(out, "part");
@@ -91,18 +90,18 @@ pub fn download(
         return Err(Error::Invalid { path: PathBuf::from(url), problem });
     }
     fs::rename(&part, out).map_err(writing(out))?;
-    concepts::files::sync_parent(out).map_err(writing(out))?;
+    disk::files::sync_parent(out).map_err(writing(out))?;
     remove_if_there(&beside(&part, "version"))?;
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     let sums = beside(out, "sha256");
-    concepts::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
+    disk::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
     Ok(Downloaded { path: out.to_owned(), bytes, sha256: found, resumed_from, was_there: false })
 }
 
 /// The same from an address in a store or on the hub, without resuming.
 fn copy(from: &Path, out: &Path, expected: Option<&str>) -> Result<Downloaded> {
     let part = beside(out, "part");
-    loader::source::download(from, &part)?;
+    storage::download(from, &part)?;
     let found = sha256(&part)?;
     if let Some(expected) = expected.filter(|expected| !expected.eq_ignore_ascii_case(&found)) {
         forget(&part)?;
@@ -114,7 +113,7 @@ fn copy(from: &Path, out: &Path, expected: Option<&str>) -> Result<Downloaded> {
     fs::rename(&part, out).map_err(writing(out))?;
     let name = out.file_name().unwrap_or_default().to_string_lossy();
     let sums = beside(out, "sha256");
-    concepts::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
+    disk::files::write_atomic(&sums, format!("{found}  {name}\n").as_bytes()).map_err(writing(&sums))?;
     let bytes = fs::metadata(out).map_err(reading(out))?.len();
     Ok(Downloaded { path: out.to_owned(), bytes, sha256: found, resumed_from: 0, was_there: false })
 }
@@ -199,7 +198,7 @@ impl Transfer<'_> {
         let mut start = self.length()?;
         let mut request = client.get(self.url);
         // On a redirect to another host, reqwest removes the header.
-        if let Some(token) = loader::source::authorization(self.url) {
+        if let Some(token) = storage::authorization(self.url) {
             request = request.header(AUTHORIZATION, token);
         }
         if start > 0 && !version.is_empty() {
@@ -244,7 +243,7 @@ impl Transfer<'_> {
         loop {
             if self.observer.interrupted() {
                 let stopped = format!("{} at byte {have}; run the same command again to resume", self.url);
-                return Err(Error::Interrupted(stopped).into());
+                return Err(Error::Interrupted(storage::Interrupted(stopped)).into());
             }
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,

@@ -15,8 +15,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use concepts::files::AtomicFile;
-use loader::source;
+use disk::files::AtomicFile;
 use safetensors::tensor::{Dtype, SafeTensorError, View, serialize_to_file};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
@@ -147,7 +146,7 @@ pub fn family(path: &Path) -> Result<Family> {
 pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let problem = |problem: String| Error::Weights { path: path.to_owned(), problem };
     let mut start = Vec::new();
-    let file = source::local_copy(path)?;
+    let file = storage::local_copy(path)?;
     File::open(&file).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(reading(path))?;
     match start[..] {
         [b'P', b'K', ..] => torch_file::read(path, &file),
@@ -170,12 +169,12 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 /// Writes tensors as a safetensors file, which appears under its final name when it is complete. What killed processes left
 /// of earlier attempts is removed. For an address it is first written to the folder for temporary files.
 pub fn write(path: &Path, named: &[(String, Tensor)]) -> Result<()> {
-    if source::is_remote(path) {
+    if storage::Location::from(path).is_remote() {
         let place = std::env::temp_dir().join("simzss-weights");
-        concepts::files::clear_leftovers_of(&place);
-        let (folder, _held) = concepts::files::temporary_folder(&place).map_err(writing(&place))?;
+        disk::files::clear_leftovers_of(&place);
+        let (folder, _held) = disk::files::temporary_folder(&place).map_err(writing(&place))?;
         let made = folder.join(path.file_name().unwrap_or_default());
-        let done = write(&made, named).and_then(|()| Ok(source::upload(&made, path)?));
+        let done = write(&made, named).and_then(|()| Ok(storage::upload(&made, path)?));
         let _ = fs::remove_dir_all(&folder);
         return done;
     }
@@ -183,7 +182,7 @@ pub fn write(path: &Path, named: &[(String, Tensor)]) -> Result<()> {
         .iter()
         .map(|(name, tensor)| Ok((name.as_str(), Stored::new(path, tensor)?)))
         .collect::<Result<_>>()?;
-    concepts::files::clear_leftovers_of(path);
+    disk::files::clear_leftovers_of(path);
     let file = AtomicFile::create(path).map_err(writing(path))?;
     serialize_to_file(stored, None, file.path()).map_err(|error| match error {
         SafeTensorError::IoError(error) => writing(path)(error),
@@ -245,7 +244,7 @@ impl View for Stored {
 
 /// SHA-256 of a file in hexadecimal. A checkpoint stores that of its frozen vision tower.
 pub fn sha256(path: &Path) -> Result<String> {
-    let mut file = File::open(source::local_copy(path)?).map_err(reading(path))?;
+    let mut file = File::open(storage::local_copy(path)?).map_err(reading(path))?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

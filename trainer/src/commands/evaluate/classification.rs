@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use loader::source;
 use serde_json::{Value, json};
 
 use trainer::evaluation::image_datasets::ImageDataset;
@@ -47,7 +46,7 @@ impl ImageArgs {
     /// The split of a dataset; an error if it has no folder for the one that was asked for.
     fn split(&self, folder: &Path) -> Result<&str> {
         match self.split.as_deref() {
-            Some(split) if !source::is_folder(&folder.join(split))? => {
+            Some(split) if !storage::is_folder(folder.join(split))? => {
                 Err(Error::Missing { path: folder.join(split) })
             }
             split => Ok(split.unwrap_or(SPLIT)),
@@ -207,5 +206,5 @@ impl RetrievalArgs {
 /// Whether an address is that of a file of captions, by its extension.
 fn is_remote_file(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default();
-    source::is_remote(path) && (extension == "json" || extension == "jsonl")
+    storage::Location::from(path).is_remote() && (extension == "json" || extension == "jsonl")
 }

@@ -6,7 +6,6 @@ mod segmentation;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use loader::source;
 use serde_json::{Value, json};
 
 use classification::{ClassificationArgs, RetrievalArgs};
@@ -133,8 +132,8 @@ impl TableArgs {
     fn run(&self, json: bool) -> Result<Value> {
         let mut results = Vec::new();
         for path in &self.results {
-            let path = if source::is_folder(path)? { path.join(RESULT) } else { path.clone() };
-            let bytes = source::read(&path)?;
+            let path = if storage::is_folder(path)? { path.join(RESULT) } else { path.clone() };
+            let bytes = storage::read(&path)?;
             let result: Value = serde_json::from_slice(&bytes).map_err(|e| Error::Invalid {
                 path: path.clone(),
                 problem: format!("is not a result file: {e}"),
@@ -146,7 +145,7 @@ impl TableArgs {
         }
         let tables = table::markdown(&results);
         if let Some(out) = &self.out {
-            source::replace(out, tables.clone().into_bytes())?;
+            storage::replace(out, tables.clone().into_bytes())?;
         }
         if !json {
             print!("{tables}");
@@ -161,11 +160,11 @@ const TABLE: &str = "table.md";
 
 /// Writes `result.json` and `table.md` to the folder `out`.
 fn write_results(out: &Path, results: &Value, tables: &str) -> Result<()> {
-    source::create_folder(out)?;
-    source::replace(&out.join(TABLE), tables.as_bytes().to_vec())?;
+    storage::create_folder(out)?;
+    storage::replace(out.join(TABLE), tables.as_bytes().to_vec())?;
     let path = out.join(RESULT);
     let text = serde_json::to_vec_pretty(results)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    source::replace(&path, text)?;
-    Ok(source::replace(&out.join(TABLE), tables.as_bytes().to_vec())?)
+    storage::replace(&path, text)?;
+    Ok(storage::replace(out.join(TABLE), tables.as_bytes().to_vec())?)
 }

@@ -4,7 +4,6 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use loader::source;
 use serde_json::{Value, json};
 
 use trainer::data::read_image;
@@ -250,7 +249,7 @@ impl SegmentationArgs {
         match (&self.class_file, &self.classes) {
             (Some(path), _) => classes::read(path).map(Some),
             // The former meaning of this option, which still works.
-            (None, Some(list)) if Path::new(list).is_file() || source::is_remote(Path::new(list)) => {
+            (None, Some(list)) if Path::new(list).is_file() || storage::Location::from(list).is_remote() => {
                 classes::read(Path::new(list)).map(Some)
             }
             (None, Some(list)) => match classes::checked(classes::parse(&list.replace(',', "\n"))) {
@@ -264,7 +263,7 @@ impl SegmentationArgs {
 
 /// Number of classes of the dataset that the vocabulary file contains; `None` if the file does not exist any more.
 fn covered(set: &SegmentationDataset, names: &Value) -> Option<usize> {
-    let text = source::read_text(Path::new(names.as_str()?)).ok()?;
+    let text = storage::read_text(Path::new(names.as_str()?)).ok()?;
     let bank: std::collections::HashSet<String> = text.lines().map(concepts::canonical).collect();
     let known =
         |class: &&classes::Class| class.words.iter().any(|word| bank.contains(&concepts::canonical(word)));
@@ -294,7 +293,7 @@ fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<
     if low.is_empty() {
         return Ok(());
     }
-    source::create_folder(folder)?;
+    storage::create_folder(folder)?;
     let names: Vec<String> = set.classes.iter().map(|class| class.name.clone()).collect();
     for (number, image) in low.iter().enumerate() {
         let photo = read_image(&image.image)?;
@@ -305,7 +304,7 @@ fn draw(set: &SegmentationDataset, low: &[WorstImage], folder: &Path) -> Result<
             let page = pictures::overlay(&photo, labels, &names)?;
             page.write_to(&mut bytes, image::ImageFormat::Png)
                 .map_err(|source| Error::Image { path: path.clone(), source })?;
-            source::replace(&path, bytes.into_inner())?;
+            storage::replace(&path, bytes.into_inner())?;
         }
     }
     Ok(())

@@ -40,7 +40,7 @@ pub struct CacheSettings {
 /// A sample whose image cannot be read is an error: the loader would replace it, and the features would belong to another
 /// sample.
 pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) -> Result<CacheHeader> {
-    if loader::source::is_remote(out) {
+    if storage::Location::from(out).is_remote() {
         let problem = "must be a folder on a local disk: training maps the features into memory; of a run, only checkpoints are \
                        copied to a store (checkpoint.copy_to)";
         return Err(Error::Setting { name: "--out".to_owned(), problem: problem.to_owned() });
@@ -52,7 +52,7 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
     let vision = frozen_tower::open(&tower, settings.precision.kind(device), device)?;
     let size = i64::from(settings.size);
     vision.tower.check_size("--size", size)?;
-    let shards = loader::shard::list(&settings.shards)?;
+    let shards = loader::shards::list(&settings.shards)?.into_iter().map(PathBuf::from).collect::<Vec<_>>();
     let loader = image_loader(shards, settings.size, settings.threads)?;
     let header = CacheHeader::new(&tower, &vision.tower, settings.size, &loader)?;
     let mut writer = CacheWriter::create(out, header.clone())?;
@@ -72,7 +72,7 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
                     "sample {} cannot be read ({}); remove it from the shard, or train without cached features",
                     broken.key, broken.cause
                 );
-                return Err(Error::Invalid { path: broken.shard.clone(), problem });
+                return Err(Error::Invalid { path: broken.shard.clone().into(), problem });
             }
             waiting.push(pixels(&batch.images, size));
             numbers.extend(batch.samples.iter().map(|&n| n as i64));
@@ -93,7 +93,10 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
             break;
         }
         if observer.interrupted() {
-            return Err(Error::Interrupted(format!("{} is not written", out.display())));
+            return Err(Error::Interrupted(storage::Interrupted(format!(
+                "{} is not written",
+                out.display()
+            ))));
         }
     }
     writer.finish(&loader.opened())?;

@@ -87,7 +87,7 @@ impl CacheHeader {
             .iter()
             .zip(loader.shard_samples())
             .map(|(shard, &samples)| CachedShard {
-                name: file_name(shard),
+                name: shard.file_name().into_owned(),
                 samples: samples.into(),
                 content: None,
             })

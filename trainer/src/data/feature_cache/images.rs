@@ -1,9 +1,9 @@
 //! The files of the images of shards, and their checks.
 
 use loader::Loader;
-use loader::identity::image_check;
-use loader::index::Index;
-use loader::tar::Archive;
+use loader::shards::identity::image_check;
+use loader::shards::index::Index;
+use loader::shards::tar::Archive;
 
 use crate::error::{Error, Result};
 
@@ -50,7 +50,7 @@ impl<'a> ImageFiles<'a> {
 pub(super) fn check_of(archive: &Archive, index: &Index, sample: u32) -> Result<u64> {
     let Some((offset, length)) = index.image(sample) else {
         let problem = format!("sample {} has no image", index.key(sample));
-        return Err(Error::Invalid { path: archive.path().to_owned(), problem });
+        return Err(Error::Invalid { path: archive.location().as_name(), problem });
     };
     Ok(image_check(&archive.read(offset, length)?))
 }

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use loader::identity::image_check;
-use loader::index::Index;
-use loader::tar::Archive;
+use loader::shards::identity::image_check;
+use loader::shards::index::Index;
+use loader::shards::tar::Archive;
 use serde::Serialize;
 
 use super::header::{
@@ -90,7 +90,9 @@ pub fn verify(folder: &Path, shards: &[PathBuf], observer: &dyn Observer) -> Res
             progress.advance(1, &String::new);
         }
         if observer.interrupted() {
-            return Err(Error::Interrupted("not all features were compared".to_owned()));
+            return Err(Error::Interrupted(storage::Interrupted(
+                "not all features were compared".to_owned(),
+            )));
         }
     }
     progress.finish(&folder.display().to_string());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use concepts::checksums::{Checksums, sha256};
 use loader::Identity;
-use loader::identity::image_check;
+use loader::shards::identity::image_check;
 use tch::{Device, Kind, Tensor};
 
 use super::header::{CHECK_BYTES, CHECKS, CHECKSUMS, CacheHeader, HEADER, TOKENS};
@@ -33,8 +33,8 @@ impl CacheWriter {
             let problem = "exists already; remove it or choose another --out".to_owned();
             return Err(Error::Invalid { path: out.to_owned(), problem });
         }
-        concepts::files::clear_leftovers_of(out);
-        let (temporary, held) = concepts::files::temporary_folder(out).map_err(writing(out))?;
+        disk::files::clear_leftovers_of(out);
+        let (temporary, held) = disk::files::temporary_folder(out).map_err(writing(out))?;
         let path = temporary.join(TOKENS);
         let file = File::create(&path).map_err(writing(&path))?;
         let checks = vec![0; (CHECK_BYTES * header.samples as u64) as usize];
@@ -80,11 +80,10 @@ impl CacheWriter {
         let sums = sums.text().into_bytes();
         self.file.sync_all().map_err(writing(&self.temporary))?;
         for (name, bytes) in [(CHECKS, &self.checks), (CHECKSUMS, &sums), (HEADER, &header)] {
-            concepts::files::write_atomic(&self.temporary.join(name), bytes)
-                .map_err(writing(&self.temporary))?;
+            disk::files::write_atomic(&self.temporary.join(name), bytes).map_err(writing(&self.temporary))?;
         }
         fs::rename(&self.temporary, &self.out).map_err(writing(&self.out))?;
-        concepts::files::sync_parent(&self.out).map_err(writing(&self.out))
+        disk::files::sync_parent(&self.out).map_err(writing(&self.out))
     }
 }
 
