@@ -1,5 +1,5 @@
 //! The error type of this crate: what stops a run. A failure of a single sample does not stop it; it is a
-//! [`Problem`](crate::sample::Problem) in the sample's row of the table.
+//! [`Problem`](crate::problem::Problem) in the sample's row of the table.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,4 +109,9 @@ impl Error {
     pub(crate) fn input(path: &Path, problem: impl Into<String>) -> Self {
         Self::Input { path: path.to_owned(), problem: problem.into() }
     }
+}
+
+/// Whether the file does not exist (rather than being unreadable).
+pub(crate) fn is_missing(error: &loader::Error) -> bool {
+    matches!(error, loader::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }

@@ -14,11 +14,12 @@ use loader::source;
 use serde_json::{Value, json};
 
 use self::shard::Found;
-use crate::dataset::{MANIFEST, is_missing};
+use crate::dataset::MANIFEST;
+use crate::dataset::sums;
 use crate::error::Error;
-use crate::stats::counted;
-use crate::sums;
-use crate::tag::run_parallel;
+use crate::error::is_missing;
+use crate::messages::counted;
+use crate::parallel::run_parallel;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy)]

@@ -9,9 +9,10 @@ use std::cell::Cell;
 use fast_image_resize::{Filter, FilterType, ResizeAlg, ResizeOptions, Resizer};
 
 use super::buffer_pool;
-use super::decode::{Pixels, undecodable};
-use super::resize::resample;
-use crate::sample::Problem;
+use super::decode::undecodable;
+use super::pixels::Pixels;
+use super::resample::resample;
+use crate::problem::Problem;
 
 thread_local! {
     /// Source positions per target position. A thread local, because the filter function takes no other argument.

@@ -2,7 +2,7 @@
 //! are enlarged by a tenth of their longer side, the image is blurred with a tenth of the longest side of all boxes as
 //! sigma, and the blurred image is blended in with the equally blurred mask of the boxes, so that there is no visible edge.
 
-use super::decode::Pixels;
+use super::pixels::Pixels;
 use crate::rows::Region;
 
 /// Fraction of a box's longer side by which it is enlarged on each side; fraction of the longest side that is the sigma.

@@ -9,21 +9,9 @@ use loader::formats::{Format, ImageFile, Refusal, to_rgb, upright};
 use loader::{budget, jpeg};
 
 use super::encode::Encoding;
+use super::pixels::Pixels;
 use super::{buffer_pool, exif};
-use crate::sample::Problem;
-
-/// Pixels with 8 bits per channel, rows from the top, without padding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pixels {
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// 1 (grey) or 3 (RGB).
-    pub channels: usize,
-    /// `height * width * channels` values.
-    pub data: Vec<u8>,
-}
+use crate::problem::Problem;
 
 /// An image file whose header has been read.
 pub(super) struct Header<'a> {

@@ -5,8 +5,8 @@ use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use serde::{Deserialize, Serialize};
 
-use super::decode::Pixels;
-use crate::sample::Problem;
+use super::pixels::Pixels;
+use crate::problem::Problem;
 
 /// File type of the images in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

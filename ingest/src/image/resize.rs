@@ -1,15 +1,15 @@
 //! The resize modes of img2dataset: the size of the resized image, padding and cropping.
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::{U8, U8x3};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use loader::budget;
 use loader::formats::Refusal;
 use serde::{Deserialize, Serialize};
 
-use super::decode::{Pixels, undecodable};
+use super::decode::undecodable;
+use super::pixels::Pixels;
+use super::resample::resample;
 use super::{area, buffer_pool};
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// Which side is resized to `size`, and how the image becomes a square, if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -113,32 +113,6 @@ fn enlarge(pixels: &Pixels, width: u32, height: u32) -> Result<Pixels, Problem> 
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
     resample(&mut Resizer::new(), pixels, &mut target, &options)?;
     Ok(target)
-}
-
-/// Fills `target`, of as many channels as `source`: one (grey) or three.
-pub(super) fn resample(
-    resizer: &mut Resizer,
-    source: &Pixels,
-    target: &mut Pixels,
-    options: &ResizeOptions,
-) -> Result<(), Problem> {
-    // For pixel types known at compile time: the compiler would write out every filter for thirteen types otherwise.
-    fn of<P: PixelTrait>(
-        resizer: &mut Resizer,
-        source: &Pixels,
-        target: &mut Pixels,
-        options: &ResizeOptions,
-    ) -> Option<()> {
-        let source = TypedImageRef::<P>::from_buffer(source.width, source.height, &source.data).ok()?;
-        let mut target = TypedImage::<P>::from_buffer(target.width, target.height, &mut target.data).ok()?;
-        resizer.resize_typed(&source, &mut target, options).ok()
-    }
-    let done = if source.channels == 3 {
-        of::<U8x3>(resizer, source, target, options)
-    } else {
-        of::<U8>(resizer, source, target, options)
-    };
-    done.ok_or_else(|| Problem::resize("resizing failed"))
 }
 
 /// Pads with white on all sides; an odd pixel goes to the right or bottom.

@@ -6,10 +6,10 @@ use concepts::canonical_into;
 use concepts::sidecar::{Metadata, Sidecar};
 use loader::{shard, source};
 
-use super::StopFlag;
-use crate::dataset::is_missing;
+use crate::dataset::sums;
 use crate::error::Error;
-use crate::sums;
+use crate::error::is_missing;
+use crate::parallel::StopFlag;
 
 /// The sidecar that was found for a shard.
 pub(super) enum Existing {

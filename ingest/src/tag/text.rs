@@ -8,8 +8,9 @@ use concepts::foreign_files::without_byte_order_mark;
 use concepts::{Extractor, canonical_into};
 use loader::program::printable_json;
 
-use super::{Totals, run_parallel};
+use super::Totals;
 use crate::error::Error;
+use crate::parallel::run_parallel;
 
 /// Bytes per read.
 const READ: usize = 1 << 18;

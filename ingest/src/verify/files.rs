@@ -9,7 +9,7 @@ use loader::{shard, source};
 
 use super::MANIFEST;
 use crate::error::Error;
-use crate::stats::counted;
+use crate::messages::counted;
 
 pub(super) struct Listed {
     pub(super) tars: usize,

@@ -11,14 +11,14 @@ use loader::{shard, source};
 use serde_json::Value;
 
 use super::Options;
-use crate::dataset::is_missing;
+use crate::dataset::ShardStats;
+use crate::dataset::sums;
 use crate::error::Error;
+use crate::error::is_missing;
 use crate::image::{self, Hash};
-use crate::records::{self, Record, Records};
-use crate::sample::Status;
-use crate::stats::ShardStats;
-use crate::sums;
-use crate::tag::StopFlag;
+use crate::parallel::StopFlag;
+use crate::problem::Status;
+use crate::shard::records::{self, Record, Records};
 use crate::tag::existing::describes;
 
 /// Of a tar that nothing else describes.

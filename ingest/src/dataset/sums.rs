@@ -10,8 +10,8 @@ use std::path::Path;
 use concepts::checksums::{Checksums, sha256, sha256_of};
 use loader::source::{self, Source};
 
-use crate::dataset::is_missing;
 use crate::error::Error;
+use crate::error::is_missing;
 
 /// Bytes per request when a file is read from start to end.
 const READ: u64 = 8 << 20;

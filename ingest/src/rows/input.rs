@@ -3,14 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
+use concepts::checksums::hexadecimal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::dataset::describe;
 use crate::error::Error;
-use crate::image::hexadecimal;
-use crate::pipeline::Inputs;
-use crate::rows::{self, Format, Wanted};
+use crate::rows::{self, Format, Rows, Wanted};
 
 /// What the shards are made from.
 #[derive(Debug, Clone)]
@@ -38,6 +36,9 @@ pub(crate) struct Inspection {
     /// Number of rows, if all files declare it.
     pub(crate) rows: Option<u64>,
 }
+
+/// The inputs in order, each opened when the previous one has been read; each starts a new shard.
+pub(crate) type Inputs<'a> = Box<dyn Iterator<Item = Result<Box<dyn Rows>, Error>> + 'a>;
 
 impl Input {
     /// A table, or a folder of tables.
@@ -117,4 +118,14 @@ impl Input {
             Self::Pairs { folder, .. } => folder,
         }
     }
+}
+
+/// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
+/// terabytes, and its path may differ between machines.)
+fn describe(path: &Path) -> Result<Value, Error> {
+    const END: u64 = 64 << 10;
+    let (ends, bytes) = rows::ends(path, END)?;
+    let hash = hexadecimal(&Sha256::digest(&ends)[..8]);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }

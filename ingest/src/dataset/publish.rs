@@ -14,10 +14,10 @@ use concepts::files::{TEMPORARY, clear_leftovers, sync_parent};
 use loader::program::interrupted;
 use loader::source;
 
-use crate::claim::Claims;
-use crate::dataset::is_missing;
+use crate::dataset::claim::Claims;
+use crate::dataset::staging::Staging;
 use crate::error::Error;
-use crate::staging::Staging;
+use crate::error::is_missing;
 
 const STATS: &str = "_stats.json";
 /// How often to look whether another process has completed its switch, in a folder and in an object store.
