@@ -1,28 +1,28 @@
 //! A folder of shards and its manifest `ingest.json`, which records the input and the settings. A folder therefore never
 //! mixes two datasets, and a later run can tell that it resumes the same one.
 
+pub(crate) mod claim;
+pub(crate) mod part;
+pub(crate) mod publish;
+pub(crate) mod staging;
+mod stats;
+pub(crate) mod sums;
+
 use std::fs;
-use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use disk::files::TEMPORARY;
 use disk::foreign_files::is_apple_double;
 use loader::shards::SUFFIXES;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use storage::Location;
 
+pub use self::part::Part;
+pub use self::stats::ShardStats;
 use crate::error::Error;
 use crate::image;
-use crate::metrics;
-use crate::part::Part;
-use crate::publish;
-use crate::rows;
-use crate::stats::ShardStats;
-use crate::watch::{Network, Watch};
 
 /// Name of the manifest in a folder of shards.
 pub const MANIFEST: &str = "ingest.json";
@@ -52,10 +52,6 @@ pub struct Dataset {
     pub part: Part,
     /// How images are processed.
     pub image: image::Settings,
-    /// Threads that decode, resize and encode images.
-    pub threads: usize,
-    /// Address at which Prometheus metrics are served.
-    pub metrics: Option<SocketAddr>,
 }
 
 impl Dataset {
@@ -123,12 +119,7 @@ impl Dataset {
     }
 
     /// Opens the dataset in an existing folder.
-    pub fn load(
-        folder: &Location,
-        part: Part,
-        threads: usize,
-        metrics: Option<SocketAddr>,
-    ) -> Result<Self, Error> {
+    pub fn load(folder: &Location, part: Part) -> Result<Self, Error> {
         let path = folder.join(MANIFEST);
         let bytes = found(&path)?.ok_or_else(|| {
             let problem =
@@ -138,19 +129,9 @@ impl Dataset {
         let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
         let folder = folder.to_owned();
-        let dataset = Self { folder, shard_size, compress: compressed, part, image, threads, metrics };
+        let dataset = Self { folder, shard_size, compress: compressed, part, image };
         publish::recover(&dataset.folder)?;
         Ok(dataset)
-    }
-
-    /// The counters of a run, served to Prometheus if `metrics` is set.
-    pub(crate) fn watch(&self, network: Arc<Network>) -> Result<Arc<Watch>, Error> {
-        let watch = Watch::new(network);
-        if let Some(address) = self.metrics {
-            let address = metrics::serve(address, Arc::clone(&watch))?;
-            eprintln!("metrics at http://{address}/metrics");
-        }
-        Ok(watch)
     }
 
     /// Name of a shard's files, without extension.
@@ -208,28 +189,13 @@ impl Dataset {
     }
 }
 
-/// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
-/// terabytes, and its path may differ between machines.)
-pub fn describe(path: &Location) -> Result<Value, Error> {
-    const END: u64 = 64 << 10;
-    let (ends, bytes) = rows::ends(path, END)?;
-    let hash = image::hexadecimal(&Sha256::digest(&ends)[..8]);
-    let name = path.file_name();
-    Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
-}
-
 /// The contents of a file; None if it does not exist.
 fn found(path: &Location) -> Result<Option<Bytes>, Error> {
     match storage::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) if storage::is_missing(&error) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Whether the file does not exist (rather than being unreadable).
-pub(crate) fn is_missing(error: &storage::Error) -> bool {
-    matches!(error, storage::Error::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// The first shard file of a folder, if it has any.
@@ -274,6 +240,8 @@ fn difference(path: &str, before: &Value, now: &Value) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn dataset(shard_size: u32) -> Dataset {
@@ -283,8 +251,6 @@ mod tests {
             compress: false,
             part: Part::ALL,
             image: image::Settings::default(),
-            threads: 1,
-            metrics: None,
         }
     }
 

@@ -31,12 +31,12 @@ use self::fetch::{Attempt, Fetched, Fetcher};
 use self::hosts::{Aside, Host};
 pub use self::optout::DIRECTIVES;
 use crate::dataset::Dataset;
+use crate::dataset::Part;
 use crate::error::Error;
-use crate::input::Input;
-use crate::part::Part;
-use crate::pipeline::{self, POLL_INTERVAL, Plan, Source, Task, Work, Workers};
-use crate::sample::Problem;
-use crate::stats::Totals;
+use crate::pipeline::Totals;
+use crate::pipeline::{self, POLL_INTERVAL, Plan, Resources, Source, Task, Work, Workers};
+use crate::problem::Problem;
+use crate::rows::Input;
 
 /// Started rows per request in flight, in total and per host: rows that wait for another attempt must not block the others.
 const ROWS_PER_REQUEST: usize = 8;
@@ -172,12 +172,19 @@ impl Downloader {
     }
 
     /// Downloads the rows of `input` into the shards of `dataset`.
-    pub fn download(&self, input: &Input, dataset: &Dataset) -> Result<Totals, Error> {
+    pub fn download(&self, input: &Input, dataset: &Dataset, resources: &Resources) -> Result<Totals, Error> {
         let inspected = input.inspect()?;
         dataset.claim(&json!({ "command": "download", "from": inspected.description }))?;
         let total = inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0);
-        let watch = dataset.watch(self.network.fetcher.network())?;
-        let plan = Plan { what: "downloading", total, queue: None, watch, idle: &|| self.network.is_idle() };
+        let watch = resources.watch(self.network.fetcher.network())?;
+        let plan = Plan {
+            what: "downloading",
+            total,
+            threads: resources.threads,
+            queue: None,
+            watch,
+            idle: &|| self.network.is_idle(),
+        };
         let work = Work::Inputs(&|| input.open());
         let totals = pipeline::run(dataset, &plan, work, &mut |task, workers| self.submit(task, workers))?;
         totals.require_rows(&input.path(), dataset)

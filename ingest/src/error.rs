@@ -1,5 +1,5 @@
 //! The error type of this crate: what stops a run. A failure of a single sample does not stop it; it is a
-//! [`Problem`](crate::sample::Problem) in the sample's row of the table.
+//! [`Problem`](crate::problem::Problem) in the sample's row of the table.
 
 use std::io;
 use storage::{Interrupted, Location};

@@ -22,8 +22,27 @@ pub use self::encode::Encoding;
 pub use self::hash::Hash;
 pub use self::pixels::Pixels;
 pub use self::resize::Mode;
+use crate::problem::{HASH_MISMATCH, Problem};
 use crate::rows::Row;
-use crate::sample::{EncodedImage, HASH_MISMATCH, Problem};
+
+/// An encoded image, ready for the tar.
+#[derive(Debug, Clone)]
+pub struct EncodedImage {
+    /// The file's bytes.
+    pub bytes: Vec<u8>,
+    /// Width of the stored image, in pixels.
+    pub width: u32,
+    /// Height of the stored image, in pixels.
+    pub height: u32,
+    /// Width before resizing, in pixels, after applying the EXIF orientation.
+    pub original_width: u32,
+    /// Height before resizing, in pixels, after applying the EXIF orientation.
+    pub original_height: u32,
+    /// EXIF tags and values as JSON text.
+    pub exif: String,
+    /// Hash of the original file, in hexadecimal; None if hashes are not computed.
+    pub hash: Option<String>,
+}
 
 /// How images are processed. Sizes are in pixels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -158,16 +177,6 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
         Ok(())
     };
     guarded(decode)
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

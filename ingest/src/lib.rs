@@ -10,30 +10,20 @@
 #[macro_use(eprintln)]
 extern crate program;
 
-mod claim;
 pub mod dataset;
 pub mod download;
 mod error;
 pub mod image;
-mod input;
 pub mod local;
-mod metrics;
-pub mod part;
-mod pipeline;
-mod publish;
-mod records;
+pub mod messages;
+mod parallel;
+pub mod pipeline;
+pub mod problem;
 pub mod rows;
 pub mod sample;
 mod shard;
-mod spool;
-mod staging;
-pub mod stats;
-mod sums;
-mod table;
 pub mod tag;
-mod tar;
 pub mod verify;
-mod watch;
 
 pub use error::Error;
-pub use input::Input;
+pub use rows::Input;

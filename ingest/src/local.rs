@@ -7,12 +7,12 @@ use serde_json::json;
 use storage::Location;
 
 use crate::dataset::Dataset;
+use crate::dataset::Part;
 use crate::error::Error;
-use crate::input::Input;
-use crate::part::Part;
-use crate::pipeline::{self, Plan, Source, Task, Work, Workers};
-use crate::sample::Problem;
-use crate::stats::Totals;
+use crate::pipeline::Totals;
+use crate::pipeline::{self, Plan, Resources, Source, Task, Work, Workers};
+use crate::problem::Problem;
+use crate::rows::Input;
 
 /// Queued rows per worker: enough that no worker waits, few enough that Ctrl-C takes effect quickly.
 const QUEUE: usize = 4;
@@ -40,14 +40,15 @@ impl Folder {
     }
 
     /// Makes the shards of `dataset` from the folder's images.
-    pub fn shard(&self, input: &Input, dataset: &Dataset) -> Result<Totals, Error> {
+    pub fn shard(&self, input: &Input, dataset: &Dataset, resources: &Resources) -> Result<Totals, Error> {
         let inspected = input.inspect()?;
         dataset.claim(&json!({ "command": "shard", "from": inspected.description }))?;
         let plan = Plan {
             what: "packing",
             total: inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0),
-            queue: Some(QUEUE * dataset.threads),
-            watch: dataset.watch(Arc::default())?,
+            threads: resources.threads,
+            queue: Some(QUEUE * resources.threads),
+            watch: resources.watch(Arc::default())?,
             idle: &|| false,
         };
         let totals = pipeline::run(dataset, &plan, Work::Inputs(&|| input.open()), &mut |task, workers| {

@@ -15,8 +15,9 @@ use concepts::Extractor;
 use ingest::dataset::Dataset;
 use ingest::download::Downloader;
 use ingest::local::Folder;
+use ingest::messages::counted;
+use ingest::pipeline::Totals;
 use ingest::rows::{Format, Where};
-use ingest::stats::{Totals, counted};
 use ingest::{Error, Input, tag, verify};
 use program::{Outcome, UsageError, print_json};
 
@@ -46,7 +47,7 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
         let input = Input::tables(input, columns.input_format, wanted)?;
         let dataset = output.dataset(image.settings(columns)?)?;
         let downloader = Downloader::new(network.settings()?)?;
-        let totals = downloader.download(&input, &dataset);
+        let totals = downloader.download(&input, &dataset, &output.run.resources());
         // Without this, requests that are still in flight would delay the exit.
         downloader.stop();
         totals
@@ -89,7 +90,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
             }
         };
         let dataset = output.dataset(image.settings(columns)?)?;
-        let totals = Folder::open(folder, *max_bytes)?.shard(&input, &dataset)?;
+        let totals = Folder::open(folder, *max_bytes)?.shard(&input, &dataset, &output.run.resources())?;
         // Shards without an image must not look like a dataset, nor be complete when the cause is fixed.
         if totals.nothing_succeeded() && output.run.max_failures.is_none() {
             dataset.discard()?;
@@ -106,9 +107,9 @@ fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
     let folder = &arguments.folder;
     let make = || {
         let run = &arguments.run;
-        let dataset = Dataset::load(folder, run.part.part()?, threads(run.threads), run.metrics)?;
+        let dataset = Dataset::load(folder, run.part.part()?)?;
         let downloader = Downloader::new(arguments.network.settings()?)?;
-        let totals = downloader.retry(&dataset, &arguments.causes);
+        let totals = downloader.retry(&dataset, &arguments.causes, &run.resources());
         downloader.stop();
         totals
     };

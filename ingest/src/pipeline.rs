@@ -7,8 +7,12 @@
 //! ```
 
 mod feed;
+mod metrics;
+mod totals;
+pub(crate) mod watch;
 
 use std::any::Any;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -20,15 +24,18 @@ use program::{Progress, interrupted};
 use storage::Location;
 
 use self::feed::Feeder;
+pub use self::totals::Totals;
+use self::watch::{Network, Watch};
 use crate::dataset::Dataset;
+use crate::dataset::ShardStats;
 use crate::error::Error;
 use crate::image;
-use crate::rows::{Row, Rows};
-use crate::sample::{EncodedImage, Problem, Sample};
+use crate::image::EncodedImage;
+use crate::problem::Problem;
+use crate::rows::{Inputs, Row, Rows};
+use crate::sample::Sample;
 use crate::shard::ShardWriter;
-use crate::spool::Spool;
-use crate::stats::{ShardStats, Totals};
-use crate::watch::Watch;
+use crate::shard::spool::Spool;
 
 /// How often waiting threads check whether the run was stopped.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -201,9 +208,6 @@ impl Run {
     }
 }
 
-/// The inputs in order, each opened when the previous one has been read; each starts a new shard.
-pub(crate) type Inputs<'a> = Box<dyn Iterator<Item = Result<Box<dyn Rows>, Error>> + 'a>;
-
 /// Where the rows come from.
 pub(crate) enum Work<'a> {
     /// Opens the inputs. They are read once more if a process that makes some of their shards is lost. Complete shards are
@@ -213,12 +217,35 @@ pub(crate) enum Work<'a> {
     Again(&'a [(u32, ShardStats)], &'a mut dyn FnMut(u32) -> Result<Box<dyn Rows>, Error>),
 }
 
+/// How a run uses this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Resources {
+    /// Threads that decode, resize and encode images.
+    pub threads: usize,
+    /// Address at which Prometheus metrics are served.
+    pub metrics: Option<SocketAddr>,
+}
+
+impl Resources {
+    /// The counters of a run, served to Prometheus if `metrics` is set.
+    pub(crate) fn watch(&self, network: Arc<Network>) -> Result<Arc<Watch>, Error> {
+        let watch = Watch::new(network);
+        if let Some(address) = self.metrics {
+            let address = metrics::serve(address, Arc::clone(&watch))?;
+            eprintln!("metrics at http://{address}/metrics");
+        }
+        Ok(watch)
+    }
+}
+
 /// What one run does.
 pub(crate) struct Plan<'a> {
     /// Name of the work for the progress line.
     pub(crate) what: &'static str,
     /// Expected number of samples; 0 if unknown.
     pub(crate) total: u64,
+    /// Threads that process images.
+    pub(crate) threads: usize,
     /// Maximum number of queued jobs; None if `submit` limits them itself.
     pub(crate) queue: Option<usize>,
     /// The counters.
@@ -236,13 +263,13 @@ pub(crate) fn run(
 ) -> Result<Totals, Error> {
     let run = Arc::new(Run { stop: AtomicBool::new(false) });
     let (jobs_in, jobs) = plan.queue.map_or_else(channel::unbounded, channel::bounded);
-    let (events_in, events) = channel::bounded(2 * dataset.threads);
+    let (events_in, events) = channel::bounded(2 * plan.threads);
     let (finished_in, finished) = channel::unbounded();
     let progress = Progress::new(plan.what, "samples", plan.total);
     let workers = Workers { jobs: jobs_in, run: Arc::clone(&run) };
     let watch = &plan.watch;
     thread::scope(|scope| {
-        for _ in 0..dataset.threads {
+        for _ in 0..plan.threads {
             let (run, jobs, events, image) = (&run, jobs.clone(), events_in.clone(), &dataset.image);
             scope.spawn(move || run.work(&jobs, &events, image));
         }

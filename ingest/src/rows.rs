@@ -10,6 +10,7 @@ mod coco;
 mod columns;
 mod delimited;
 mod document;
+mod input;
 mod json;
 mod karpathy;
 mod lines;
@@ -28,10 +29,12 @@ use storage::Location;
 pub use self::annotated::Region;
 pub(crate) use self::annotated::regions;
 pub use self::columns::{RESERVED, Wanted, Where};
+pub use self::input::Input;
+pub(crate) use self::input::Inputs;
 pub(crate) use self::parquet::{kind, plain_value};
 pub(crate) use self::remote::{ends, stream};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// One row of an input: one caption and its image.
 #[derive(Debug, Clone, Default, PartialEq)]

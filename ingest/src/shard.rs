@@ -1,6 +1,11 @@
 //! Writes one shard. Samples arrive in any order and are spooled to a temporary file; when all have arrived, the tar, the
 //! table, their checksums and the statistics are written in the order of the input, so that the same images always give the same bytes.
 
+pub(crate) mod records;
+pub(crate) mod spool;
+mod table;
+mod tar;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -9,17 +14,19 @@ use program::interrupted;
 use serde_json::{Map, Value};
 use storage::Location;
 
-use crate::claim::Claim;
+use self::spool::{Place, Spool};
+use self::table::{Line, Table};
+use self::tar::TarWriter;
 use crate::dataset::Dataset;
+use crate::dataset::ShardStats;
+use crate::dataset::claim::Claim;
+use crate::dataset::publish::{self, Files, Names};
+use crate::dataset::staging::Staging;
 use crate::error::Error;
-use crate::publish::{self, Files, Names};
+use crate::image::EncodedImage;
+use crate::problem::Status;
 use crate::rows::{Extra, Row};
-use crate::sample::{EncodedImage, Sample, Status};
-use crate::spool::{Place, Spool};
-use crate::staging::Staging;
-use crate::stats::ShardStats;
-use crate::table::{Line, Table};
-use crate::tar::TarWriter;
+use crate::sample::Sample;
 
 /// How long a shard that is complete is still written after the program was asked to stop.
 const STOP_AFTER: Duration = Duration::from_secs(2);

@@ -9,15 +9,14 @@ mod text;
 
 use std::borrow::Cow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 
 use concepts::checksums::sha256_of;
 use concepts::sidecar::{CaptionChecks, Metadata, Writer};
 use concepts::{Extractor, canonical_into};
 use loader::shards;
-use program::{Progress, interrupted};
+use program::Progress;
 use serde_json::{Value, json};
 use storage::Location;
 
@@ -25,11 +24,12 @@ use self::existing::{Existing, compare, existing_sidecar};
 pub(crate) use self::tables::SUMS;
 pub use self::tables::{Tables, tag_tables};
 pub use self::text::{open_text, tag_text};
+use crate::dataset::publish;
+use crate::dataset::staging::Staging;
+use crate::dataset::sums;
 use crate::error::Error;
-use crate::publish;
-use crate::staging::Staging;
-use crate::stats::counted;
-use crate::sums;
+use crate::messages::counted;
+use crate::parallel::{StopFlag, run_parallel};
 
 /// Counts of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -271,36 +271,4 @@ impl SharedProgress {
         }
         totals
     }
-}
-
-/// Stops all threads when one of them has failed or the user has interrupted the run.
-#[derive(Default)]
-pub(crate) struct StopFlag(AtomicBool);
-
-impl StopFlag {
-    pub(crate) fn check(&self) -> Result<(), Error> {
-        if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
-    }
-}
-
-/// Runs `work` on several threads, including this one; returns the first error.
-pub(crate) fn run_parallel(
-    threads: usize,
-    work: impl Fn(&StopFlag) -> Result<(), Error> + Sync,
-) -> Result<(), Error> {
-    let stop = StopFlag::default();
-    let first = Mutex::new(None);
-    let one = || {
-        if let Err(error) = work(&stop) {
-            stop.0.store(true, Ordering::Relaxed);
-            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(one);
-        }
-        one();
-    });
-    first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use storage::Location;
 
 use self::shard::Found;
-use crate::dataset::{MANIFEST, is_missing};
+use crate::dataset::MANIFEST;
+use crate::dataset::sums;
 use crate::error::Error;
-use crate::stats::counted;
-use crate::sums;
-use crate::tag::run_parallel;
+use crate::messages::counted;
+use crate::parallel::run_parallel;
 
 /// How thoroughly to look.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +156,7 @@ fn parts(folder: &Location) -> Result<Option<Parts>, Error> {
     let path = folder.join(PARTS);
     match storage::read(&path) {
         Ok(json) => Ok(Some(Parts::from_bytes(&path.as_name(), &json)?)),
-        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) if storage::is_missing(&error) => Ok(None),
         // It is not a folder; the list of its files says so.
         Err(storage::Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotADirectory => {
             Ok(None)

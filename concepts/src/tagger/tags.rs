@@ -35,7 +35,7 @@ impl Tag {
     pub const COUNT: usize = Self::NAMES.len();
 
     /// Whether it is the tag of a noun. Foreign words are taken for nouns.
-    pub(crate) fn is_noun(self) -> bool {
+    pub(crate) const fn is_noun(self) -> bool {
         matches!(self, Self::NN | Self::NNS | Self::NNP | Self::NNPS | Self::FW)
     }
 

@@ -6,10 +6,9 @@ use std::thread::available_parallelism;
 
 use clap::{Args, ValueHint};
 use ingest::Error;
-use ingest::dataset::Dataset;
+use ingest::dataset::{Dataset, Part};
 use ingest::image;
-use ingest::part::Part;
-use ingest::stats::Totals;
+use ingest::pipeline::{Resources, Totals};
 use program::location;
 use storage::Location;
 
@@ -81,9 +80,13 @@ impl Output {
             compress: self.compress,
             part: self.run.part.part()?,
             image,
-            threads: threads(self.run.threads),
-            metrics: self.run.metrics,
         })
+    }
+}
+
+impl RunArguments {
+    pub(crate) fn resources(&self) -> Resources {
+        Resources { threads: threads(self.threads), metrics: self.metrics }
     }
 }
 

@@ -23,7 +23,7 @@ use super::optout::is_opted_out;
 use super::resolver::Resolver;
 use super::{Allowed, Settings};
 use crate::error::Error;
-use crate::watch::Network;
+use crate::pipeline::watch::Network;
 
 /// Maximum wait between attempts (unless the host asks for more with `Retry-After`).
 const MAX_BACKOFF: Duration = Duration::from_mins(1);

@@ -11,8 +11,8 @@ use url::Url;
 
 use super::ROWS_PER_REQUEST;
 use super::failure::Failure;
-use crate::spool::{Place, Spool};
-use crate::watch::Network;
+use crate::pipeline::watch::Network;
+use crate::shard::spool::{Place, Spool};
 
 /// Number of consecutive failures to reach a host that opens its circuit: no more requests are sent to it.
 const FAILURES_TO_OPEN: u32 = 20;
@@ -253,7 +253,7 @@ impl Host {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::watch::Watch;
+    use crate::pipeline::watch::Watch;
 
     #[test]
     fn idle_hosts_are_evicted_and_blocked_hosts_are_kept() {

@@ -7,17 +7,23 @@ use loader::shards::tar::Archive;
 
 use super::{Downloader, Failure};
 use crate::dataset::Dataset;
+use crate::dataset::staging::Staging;
 use crate::error::Error;
-use crate::pipeline::{self, Plan, Source, Work};
-use crate::records::{self, Record};
+use crate::image::EncodedImage;
+use crate::pipeline::Totals;
+use crate::pipeline::{self, Plan, Resources, Source, Work};
+use crate::problem::{Problem, Status};
 use crate::rows::{self, Extra, Row, Rows};
-use crate::sample::{EncodedImage, Problem, Status};
-use crate::staging::Staging;
-use crate::stats::Totals;
+use crate::shard::records::{self, Record};
 
 impl Downloader {
     /// Retries the failures whose cause contains one of `causes`; if `causes` is empty, all temporary failures.
-    pub fn retry(&self, dataset: &Dataset, causes: &[String]) -> Result<Totals, Error> {
+    pub fn retry(
+        &self,
+        dataset: &Dataset,
+        causes: &[String],
+        resources: &Resources,
+    ) -> Result<Totals, Error> {
         let mut unchanged = Totals::default();
         let mut shards = Vec::new();
         let mut samples = 0;
@@ -37,9 +43,15 @@ impl Downloader {
             earlier.replace(Some(its));
             Ok(Box::new(rows) as Box<dyn Rows>)
         };
-        let watch = dataset.watch(self.network.fetcher.network())?;
-        let plan =
-            Plan { what: "retrying", total: samples, queue: None, watch, idle: &|| self.network.is_idle() };
+        let watch = resources.watch(self.network.fetcher.network())?;
+        let plan = Plan {
+            what: "retrying",
+            total: samples,
+            threads: resources.threads,
+            queue: None,
+            watch,
+            idle: &|| self.network.is_idle(),
+        };
         let work = Work::Again(&shards, &mut open);
         let mut totals = pipeline::run(dataset, &plan, work, &mut |task, workers| {
             let known = match &*earlier.borrow() {

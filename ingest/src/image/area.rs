@@ -12,7 +12,7 @@ use super::buffer_pool;
 use super::decode::undecodable;
 use super::pixels::Pixels;
 use super::resample::resample;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 thread_local! {
     /// Source positions per target position. A thread local, because the filter function takes no other argument.

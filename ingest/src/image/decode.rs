@@ -11,7 +11,7 @@ use loader::{budget, jpeg};
 use super::encode::Encoding;
 use super::pixels::Pixels;
 use super::{buffer_pool, exif};
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// An image file whose header has been read.
 pub(super) struct Header<'a> {

@@ -6,7 +6,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use serde::{Deserialize, Serialize};
 
 use super::pixels::Pixels;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// File type of the images in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

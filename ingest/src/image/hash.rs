@@ -1,10 +1,9 @@
 //! Hashes of the original image files.
 
+use concepts::checksums::hexadecimal;
 use md5::Md5;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256, Sha512};
-
-use super::hexadecimal;
 
 /// The kind of hash in the tables, in a column of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

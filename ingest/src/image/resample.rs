@@ -5,7 +5,7 @@ use fast_image_resize::pixels::{U8, U8x3};
 use fast_image_resize::{PixelTrait, ResizeOptions, Resizer};
 
 use super::pixels::Pixels;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// Fills `target`, of as many channels as `source`: one (grey) or three.
 pub(super) fn resample(

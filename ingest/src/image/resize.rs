@@ -9,7 +9,7 @@ use super::decode::undecodable;
 use super::pixels::Pixels;
 use super::resample::resample;
 use super::{area, buffer_pool};
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// Which side is resized to `size`, and how the image becomes a square, if it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]

@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
 
 use super::{Event, POLL_INTERVAL, Run, Task, Work};
-use crate::claim::{Claim, Claims};
 use crate::dataset::Dataset;
+use crate::dataset::ShardStats;
+use crate::dataset::claim::{Claim, Claims};
+use crate::dataset::publish;
 use crate::error::Error;
-use crate::publish;
+use crate::messages::counted;
+use crate::pipeline::Totals;
+use crate::problem::Problem;
 use crate::rows::{Row, Rows};
-use crate::sample::{Problem, Sample};
+use crate::sample::Sample;
 use crate::shard::ShardWriter;
-use crate::stats::{ShardStats, Totals, counted};
 
 /// Number of shards filled at a time: more than one, so that a slow image at the end of a shard does not block the rest.
 const OPEN_SHARDS: usize = 4;

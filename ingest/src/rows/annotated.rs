@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Extra, Row, Rows, Wanted};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// `[left, top, right, bottom]`, as fractions of the image's width or height.
 pub type Region = [f64; 4];

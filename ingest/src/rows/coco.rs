@@ -10,7 +10,7 @@ use storage::Location;
 
 use super::{Extra, Row, Rows, Wanted, Where, document, reader};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 #[derive(Deserialize)]
 struct CocoFile {

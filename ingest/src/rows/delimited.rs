@@ -12,7 +12,7 @@ use storage::Location;
 use super::columns::Found;
 use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, Where, next_line, reader, text};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 pub(super) struct DelimitedRows {
     path: Location,

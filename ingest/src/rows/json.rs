@@ -9,7 +9,7 @@ use storage::Location;
 
 use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, document, expand, next_line, reader, text};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 pub(super) struct JsonRows {
     path: Location,

@@ -5,7 +5,7 @@ use storage::Location;
 
 use super::{Extra, Row, Rows, Wanted, Where, next_line, reader, text};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 pub(super) struct TextRows {
     path: Location,

@@ -10,7 +10,7 @@ use storage::Location;
 
 use super::{Extra, Row, Rows, text};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// Maximum size of a caption file, bytes. No caption of an image is longer.
 const MAX_CAPTION_BYTES: u64 = 1 << 20;

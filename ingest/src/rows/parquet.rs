@@ -26,7 +26,7 @@ use super::columns::Found;
 use super::remote::Table;
 use super::{Extra, Kind, Row, Rows, Wanted, expand, text};
 use crate::error::Error;
-use crate::sample::Problem;
+use crate::problem::Problem;
 
 /// Rows decoded at a time: large enough to be fast, small enough to use little memory.
 const BATCH: usize = 1024;

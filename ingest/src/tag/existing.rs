@@ -5,10 +5,9 @@ use concepts::sidecar::{Metadata, Sidecar};
 use loader::shards;
 use storage::Location;
 
-use super::StopFlag;
-use crate::dataset::is_missing;
+use crate::dataset::sums;
 use crate::error::Error;
-use crate::sums;
+use crate::parallel::StopFlag;
 
 /// The sidecar that was found for a shard.
 pub(super) enum Existing {
@@ -29,7 +28,7 @@ pub(super) fn existing_sidecar(path: &Location, metadata: &Metadata) -> Result<E
         Location::Local(_) => return Ok(Existing::Missing),
         Location::Remote(_) => match storage::read(path) {
             Ok(bytes) => Sidecar::from_bytes(&path.as_name(), bytes).map(|sidecar| sidecar.metadata),
-            Err(error) if is_missing(&error) => return Ok(Existing::Missing),
+            Err(error) if storage::is_missing(&error) => return Ok(Existing::Missing),
             Err(error) => return Err(error.into()),
         },
     };

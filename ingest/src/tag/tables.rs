@@ -13,11 +13,12 @@ use loader::shards;
 use serde_json::Value;
 use storage::Location;
 
-use super::{Captions, Existing, SharedProgress, StopFlag, Totals, existing_sidecar, run_parallel};
+use super::{Captions, Existing, SharedProgress, Totals, existing_sidecar};
+use crate::dataset::staging::Staging;
+use crate::dataset::{publish, sums};
 use crate::error::Error;
+use crate::parallel::{StopFlag, run_parallel};
 use crate::rows::{self, Format, Row, Rows, Wanted};
-use crate::staging::Staging;
-use crate::{publish, sums};
 
 /// Maximum number of bytes of captions that are read before tagging them. A part with more is tagged while it is read.
 const READ_AHEAD: usize = 16 << 20;

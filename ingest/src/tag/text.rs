@@ -8,8 +8,9 @@ use disk::foreign_files::without_byte_order_mark;
 use program::printable_json;
 use storage::Location;
 
-use super::{Totals, run_parallel};
+use super::Totals;
 use crate::error::Error;
+use crate::parallel::run_parallel;
 
 /// Bytes per read.
 const READ: usize = 1 << 18;

@@ -10,7 +10,7 @@ use storage::Location;
 
 use super::MANIFEST;
 use crate::error::Error;
-use crate::stats::counted;
+use crate::messages::counted;
 
 pub(super) struct Listed {
     pub(super) tars: usize,

@@ -11,14 +11,13 @@ use serde_json::Value;
 use storage::Location;
 
 use super::Options;
-use crate::dataset::is_missing;
+use crate::dataset::ShardStats;
+use crate::dataset::sums;
 use crate::error::Error;
 use crate::image::{self, Hash};
-use crate::records::{self, Record, Records};
-use crate::sample::Status;
-use crate::stats::ShardStats;
-use crate::sums;
-use crate::tag::StopFlag;
+use crate::parallel::StopFlag;
+use crate::problem::Status;
+use crate::shard::records::{self, Record, Records};
 use crate::tag::existing::describes;
 
 /// Of a tar that nothing else describes.
@@ -136,7 +135,7 @@ pub(super) fn verify(path: &Location, options: Options, ours: bool, stop: &StopF
 fn read(path: &Location) -> Result<Option<Bytes>, String> {
     match storage::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if is_missing(&error) => Ok(None),
+        Err(error) if storage::is_missing(&error) => Ok(None),
         Err(error) => Err(error.to_string()),
     }
 }

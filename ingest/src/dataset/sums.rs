@@ -8,7 +8,6 @@
 use concepts::checksums::{Checksums, sha256, sha256_of};
 use storage::{Location, Source};
 
-use crate::dataset::is_missing;
 use crate::error::Error;
 
 /// Bytes per request when a file is read from start to end.
@@ -18,7 +17,7 @@ const READ: u64 = 8 << 20;
 pub(crate) fn read(path: &Location) -> Result<Option<Checksums>, Error> {
     let bytes = match storage::read(path) {
         Ok(bytes) => bytes,
-        Err(error) if is_missing(&error) => return Ok(None),
+        Err(error) if storage::is_missing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
     let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());

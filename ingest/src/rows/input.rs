@@ -1,15 +1,13 @@
 //! The input of a run: tables, or a folder of images. All files are checked before the first sample is processed, then
 //! opened one after another.
 
+use concepts::checksums::hexadecimal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use storage::Location;
 
-use crate::dataset::describe;
 use crate::error::Error;
-use crate::image::hexadecimal;
-use crate::pipeline::Inputs;
-use crate::rows::{self, Format, Wanted};
+use crate::rows::{self, Format, Rows, Wanted};
 
 /// What the shards are made from.
 #[derive(Debug, Clone)]
@@ -37,6 +35,9 @@ pub(crate) struct Inspection {
     /// Number of rows, if all files declare it.
     pub(crate) rows: Option<u64>,
 }
+
+/// The inputs in order, each opened when the previous one has been read; each starts a new shard.
+pub(crate) type Inputs<'a> = Box<dyn Iterator<Item = Result<Box<dyn Rows>, Error>> + 'a>;
 
 impl Input {
     /// A table, or a folder of tables.
@@ -116,4 +117,14 @@ impl Input {
             Self::Pairs { folder, .. } => folder.clone(),
         }
     }
+}
+
+/// Identifies an input file by its name, size and a hash of its first and last bytes. (Hashing all of it could mean
+/// terabytes, and its path may differ between machines.)
+fn describe(path: &Location) -> Result<Value, Error> {
+    const END: u64 = 64 << 10;
+    let (ends, bytes) = rows::ends(path, END)?;
+    let hash = hexadecimal(&Sha256::digest(&ends)[..8]);
+    let name = path.file_name();
+    Ok(json!({ "name": name, "bytes": bytes, "hash_of_ends": hash }))
 }

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Map, Number, Value};
 
 use crate::error::Error;
+use crate::image::EncodedImage;
+use crate::problem::{Problem, Status};
 use crate::rows::Row;
-use crate::sample::{EncodedImage, Problem, Status};
 
 /// What becomes of a row: its image, or why there is none.
 type Outcome = Result<EncodedImage, Problem>;

@@ -14,9 +14,9 @@ use disk::files::{TEMPORARY, clear_leftovers, sync_parent};
 use program::interrupted;
 use storage::Location;
 
-use crate::claim::Claims;
+use crate::dataset::claim::Claims;
+use crate::dataset::staging::Staging;
 use crate::error::Error;
-use crate::staging::Staging;
 
 const STATS: &str = "_stats.json";
 /// How often to look whether another process has completed its switch, in a folder and in an object store.

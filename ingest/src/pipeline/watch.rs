@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::stats::{Totals, counted};
+use crate::messages::counted;
+use crate::pipeline::Totals;
 
 /// Maximum number of hosts named in the progress line.
 const MAX_NAMES: usize = 3;

@@ -11,9 +11,10 @@ use parquet::errors::Result;
 use parquet::file::properties::WriterProperties;
 use serde_json::Value;
 
+use crate::image::EncodedImage;
 use crate::image::Hash;
+use crate::problem::{Problem, Status};
 use crate::rows::{Extra, Kind, Row};
-use crate::sample::{EncodedImage, Problem, Status};
 
 /// One row to write.
 pub(crate) struct Line<'a> {
