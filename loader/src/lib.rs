@@ -35,7 +35,6 @@ pub mod crop;
 pub mod formats;
 pub mod identity;
 pub mod index;
-pub mod jpeg;
 pub mod json;
 pub mod order;
 pub mod permutation;
@@ -62,6 +61,8 @@ pub use cache::Cache;
 pub use caption::{CaptionChoice, CaptionSource};
 pub use error::Error;
 pub use identity::Identity;
+/// JPEG files: the decoder of the loader, in a crate of its own.
+pub use jpeg;
 pub use order::{Position, Share};
 pub use pipeline::{Batches, Loader};
 pub use settings::{Crop, Decoding, ImageSettings, Settings};

@@ -14,7 +14,7 @@ use loader::pixels::{Painter, decode};
 use loader::program::{Outcome, UsageError, interrupted, print_json};
 use loader::scaler::Scaler;
 use loader::tar::Archive;
-use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, jpeg, shard};
+use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, budget, jpeg, shard};
 use serde_json::json;
 
 use crate::input;
@@ -104,11 +104,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // size does little besides.
     let unpack = |worker: &mut Worker, image: &[u8], id: SampleId, _: &mut [u8]| {
         let buffer = std::mem::take(&mut worker.buffer);
-        let decoded = worker.decoder.decode(image, buffer, |width, height| {
+        let request = |width, height| {
             let view = View::choose(&settings.image, draws(0, 0, id), width, height);
             Request { eighths: 1, area: Some(eighth(view.part, width, height)), coarse: true }
-        })?;
-        worker.buffer = decoded.pixels.into_raw();
+        };
+        let decoded = worker.decoder.decode(image, buffer, request).map_err(|error| error.to_string())?;
+        worker.buffer = decoded.pixels;
         Ok(())
     };
     rows.push((
@@ -193,12 +194,22 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
     Ok((1e-9 / best, images))
 }
 
-#[derive(Default)]
 struct Worker {
     painter: Painter,
     scaler: Scaler,
     decoder: jpeg::Decoder,
     buffer: Vec<u8>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self {
+            painter: Painter::default(),
+            scaler: Scaler::default(),
+            decoder: jpeg::Decoder::new(budget::JPEG),
+            buffer: Vec::new(),
+        }
+    }
 }
 
 /// The area of a crop in the image at an eighth of its size.
@@ -232,7 +243,7 @@ fn in_loop(
             let threads: Vec<_> = (0..settings.threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut worker = Worker::default();
+                        let mut worker = Worker::new();
                         let mut row = vec![0; (settings.image.size() as usize).pow(2) * 3];
                         let mut failures = 0;
                         while let Some((id, image)) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
