@@ -316,14 +316,16 @@ impl AcCodes {
                 for _ in 0..2 {
                     // If there is none, nothing is taken, the next lookup is the same, and that is noticed after it.
                     skip = skips[bits.peek()];
-                    if at + skip.last() >= 64 {
-                        break 'lookups false;
-                    }
-                    bits.take(skip.taken());
-                    at += skip.coefficients();
-                    if at >= 64 {
+                    let next = at + skip.coefficients();
+                    if next >= 64 {
+                        if at + skip.last() >= 64 {
+                            break 'lookups false;
+                        }
+                        bits.take(skip.taken());
                         return Ok(());
                     }
+                    bits.take(skip.taken());
+                    at = next;
                 }
                 !skip.is_none()
             };
