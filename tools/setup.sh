@@ -355,7 +355,7 @@ tell_what_is_slower() {
         *) return 0 ;;
     esac
     if ! has nasm; then
-        # loader/src/jpeg with and without nasm, 200 COCO photos, one core of an Intel Xeon, 2026-11-29: decoding 499 and
+        # loader/jpeg with and without nasm, 200 COCO photos, one core of an Intel Xeon, 2026-11-29: decoding 499 and
         # 299 images/s, encoding 799 and 194 images/s (best of 12 turns each).
         say "nasm is missing, so the JPEG library is built without SIMD instructions. Everything works, but decoding a JPEG"
         say "    file takes 1.7 times as long and encoding one 4 times as long."

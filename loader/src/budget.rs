@@ -4,6 +4,8 @@
 //! Memory is what the decoder and the decoded pixels take; work is counted in samples (a pixel has up to four), not in
 //! seconds, so that the same bytes are accepted or refused on every machine.
 
+use jpeg::Limits;
+
 use crate::formats::Refusal;
 
 /// Maximum side of an image, pixels.
@@ -21,6 +23,9 @@ pub const MAX_WORK: u64 = 1 << 30;
 
 /// Maximum number of scans of a JPEG, more than any encoder writes; Chromium stops at the same number.
 pub const MAX_SCANS: u32 = 100;
+
+/// These limits for a decoder of JPEGs.
+pub const JPEG: Limits = Limits { pixels: MAX_PIXELS, memory: MAX_MEMORY, work: MAX_WORK, scans: MAX_SCANS };
 
 /// Refuses an image by the size in its header.
 pub fn check_size(width: u32, height: u32) -> Result<(), Refusal> {

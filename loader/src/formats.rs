@@ -25,7 +25,6 @@ use self::pixels::to_8_bits;
 pub use self::pixels::{to_rgb, upright};
 use self::segments::Segments;
 use crate::budget::{self, MAX_MEMORY};
-use crate::jpeg;
 
 /// Extensions of image files, in lower case: those that are read.
 pub const EXTENSIONS: [&str; 11] =
@@ -110,6 +109,19 @@ impl Refusal {
             ImageError::IoError(source) if source.kind() == io::ErrorKind::UnexpectedEof => Self::Truncated,
             ImageError::Limits(error) => Self::TooLarge(format!("an image that is too large: {error}")),
             error => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<jpeg::Error> for Refusal {
+    fn from(error: jpeg::Error) -> Self {
+        use jpeg::Error;
+        match error {
+            Error::Truncated => Self::Truncated,
+            Error::TooManyPixels { .. } | Error::TooLarge { .. } => Self::TooLarge(error.to_string()),
+            Error::TooManyScans { .. } | Error::TooMuchWork { .. } => Self::TooMuchWork(error.to_string()),
+            Error::Memory => Self::Memory,
+            _ => Self::Damaged(error.to_string()),
         }
     }
 }
@@ -282,7 +294,7 @@ impl<'a> ImageFile<'a> {
         budget::check_size(width, height)?;
         let (mut decoder, working) = match self.pixels {
             Encoded::Jpeg(file) => {
-                return jpeg::decode(file).map(DynamicImage::ImageRgb8).map_err(jpeg::refusal);
+                return decode_jpeg(file).map(DynamicImage::ImageRgb8);
             }
             Encoded::Other(decoder, working) => (decoder, working),
         };
@@ -314,6 +326,12 @@ impl<'a> ImageFile<'a> {
         };
         image.ok_or_else(|| Refusal::Damaged("the pixels have an unexpected size".to_owned()))
     }
+}
+
+/// All pixels of a JPEG.
+pub(crate) fn decode_jpeg(file: &[u8]) -> Result<RgbImage, Refusal> {
+    let decoded = jpeg::Decoder::new(budget::JPEG).decode(file, Vec::new(), |_, _| jpeg::Request::WHOLE)?;
+    RgbImage::from_raw(decoded.area.width, decoded.area.height, decoded.pixels).ok_or(Refusal::Memory)
 }
 
 /// The decoder of a file that is no JPEG, the memory per pixel that it takes besides its output, and the EXIF block.

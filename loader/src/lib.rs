@@ -27,7 +27,6 @@
 
 pub mod budget;
 pub mod formats;
-pub mod jpeg;
 pub mod json;
 pub mod order;
 pub mod samples;
@@ -38,6 +37,8 @@ mod pipeline;
 mod settings;
 
 pub use error::Error;
+/// JPEG files: the decoder of the loader, in a crate of its own.
+pub use jpeg;
 pub use order::{Position, Share};
 pub use pipeline::{Batches, Loader};
 pub use samples::batch::{Batch, BatchMention, Counters, Skipped};

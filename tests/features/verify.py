@@ -9,8 +9,8 @@ import subprocess
 import sys
 
 PACKAGES = [
-    "simzss-concepts", "simzss-disk", "simzss-storage", "simzss-loader", "simzss-program", "simzss-ingest", "simzss-trainer",
-    "simzss-tools", "tests",
+    "simzss-concepts", "simzss-disk", "simzss-storage", "simzss-jpeg", "simzss-loader", "simzss-program", "simzss-ingest",
+    "simzss-trainer", "simzss-tools", "tests",
 ]
 
 

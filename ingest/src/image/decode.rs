@@ -79,7 +79,7 @@ impl<'a> Header<'a> {
 
 thread_local! {
     /// Reused, because it keeps its working memory.
-    static JPEG: RefCell<jpeg::Decoder> = RefCell::default();
+    static JPEG: RefCell<jpeg::Decoder> = RefCell::new(jpeg::Decoder::new(budget::JPEG));
 }
 
 /// Decodes a JPEG with libjpeg-turbo; a grey image gets one channel.
@@ -92,11 +92,10 @@ fn jpeg(
     let eighths = min_size.map_or(8, |min_size| eighths(size, min_size));
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
     let decoded =
-        JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, buffer_pool::take_largest(), |_, _| request));
-    let pixels = decoded.map_err(jpeg::refusal)?.pixels;
-    let (width, height) = pixels.dimensions();
+        JPEG.with_borrow_mut(|decoder| decoder.decode(bytes, buffer_pool::take_largest(), |_, _| request))?;
+    let (width, height) = decoded.size;
     // The reused buffer may be longer than the image.
-    let mut pixels = pixels.into_raw();
+    let mut pixels = decoded.pixels;
     pixels.truncate(3 * width as usize * height as usize);
     let missing = || Refusal::Damaged("the pixels have an unexpected size".to_owned());
     if !grey {

@@ -1,9 +1,10 @@
 //! From the bytes of an image file to the pixels of a batch row.
 
 use image::RgbImage;
+use jpeg::{Area, Request};
 
-use crate::formats::{ImageFile, to_rgb};
-use crate::jpeg::{self, Area, Request};
+use crate::budget;
+use crate::formats::{ImageFile, Refusal, decode_jpeg, to_rgb};
 use crate::samples::crop::{self, CropRegion, View};
 use crate::samples::scaler::Scaler;
 use crate::settings::Decoding;
@@ -14,12 +15,12 @@ use crate::settings::Decoding;
 /// # Errors
 /// Why this is not a complete image within the [`crate::budget`], as part of a sentence.
 pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    if bytes.starts_with(&jpeg::START) { jpeg::decode(bytes) } else { decode_other(bytes) }
+    let decoded = if bytes.starts_with(&jpeg::START) { decode_jpeg(bytes) } else { decode_other(bytes) };
+    decoded.map_err(|refusal| refusal.to_string())
 }
 
-fn decode_other(bytes: &[u8]) -> Result<RgbImage, String> {
-    let decoded = ImageFile::open(bytes).and_then(ImageFile::decode).and_then(to_rgb);
-    decoded.map_err(|refusal| refusal.to_string())
+fn decode_other(bytes: &[u8]) -> Result<RgbImage, Refusal> {
+    ImageFile::open(bytes).and_then(ImageFile::decode).and_then(to_rgb)
 }
 
 /// The centre crop of an image, `size` x `size` pixels: those of [`crate::Crop::Centre`] in a batch of the loader with
@@ -35,7 +36,7 @@ pub fn centre_crop(image: &RgbImage, size: u32) -> Result<RgbImage, String> {
 }
 
 /// An image preprocessor: decodes, crops, resizes and flips. Its working memory is reused from image to image.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Preprocessor {
     decoder: jpeg::Decoder,
     scaler: Scaler,
@@ -43,6 +44,13 @@ pub struct Preprocessor {
     buffer: Vec<u8>,
     /// Memory of the last encoded file.
     file: Vec<u8>,
+}
+
+impl Default for Preprocessor {
+    fn default() -> Self {
+        let decoder = jpeg::Decoder::new(budget::JPEG);
+        Self { decoder, scaler: Scaler::default(), buffer: Vec::new(), file: Vec::new() }
+    }
 }
 
 impl Preprocessor {
@@ -70,13 +78,13 @@ impl Preprocessor {
         row: &mut [u8],
     ) -> Result<(), String> {
         if !bytes.starts_with(&jpeg::START) {
-            let image = decode_other(bytes)?;
+            let image = decode_other(bytes).map_err(|refusal| refusal.to_string())?;
             let view = choose(image.width(), image.height());
             return self.scaler.resize(&image, view, size, row);
         }
         let mut view = None;
         let buffer = std::mem::take(&mut self.buffer);
-        let decoded = self.decoder.decode(bytes, buffer, |width, height| {
+        let request = |width, height| {
             let chosen = choose(width, height);
             let eighths = match decoding {
                 Decoding::Exact => 8,
@@ -87,14 +95,18 @@ impl Preprocessor {
             let sides = [width, height].map(|side| jpeg::scaled(side, eighths));
             let area = Some(seen(chosen.region, size, sides));
             Request { eighths, area, coarse: decoding == Decoding::Fast }
-        })?;
-        let view = view.ok_or("no view was chosen")?;
-        let view = View { region: view.region.seen_from(decoded.area.left, decoded.area.top), ..view };
-        let resized = match decoding {
-            Decoding::Exact => self.scaler.resize(&decoded.pixels, view, size, row),
-            Decoding::Fast => self.scaler.resize_fast(&decoded.pixels, view, size, row),
         };
-        self.buffer = decoded.pixels.into_raw();
+        let decoded =
+            self.decoder.decode(bytes, buffer, request).map_err(|error| Refusal::from(error).to_string())?;
+        let view = view.ok_or("no view was chosen")?;
+        let Area { left, top, width, height } = decoded.area;
+        let view = View { region: view.region.seen_from(left, top), ..view };
+        let image = RgbImage::from_raw(width, height, decoded.pixels).ok_or("no pixels were decoded")?;
+        let resized = match decoding {
+            Decoding::Exact => self.scaler.resize(&image, view, size, row),
+            Decoding::Fast => self.scaler.resize_fast(&image, view, size, row),
+        };
+        self.buffer = image.into_raw();
         resized
     }
 }

@@ -13,7 +13,7 @@ use loader::samples::pixels::{Preprocessor, decode};
 use loader::samples::scaler::Scaler;
 use loader::shards::index::Index;
 use loader::shards::tar::Archive;
-use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, jpeg, shards};
+use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, budget, jpeg, shards};
 use program::{Interrupted, Outcome, UsageError, interrupted, location, print_json};
 use serde_json::json;
 use storage::Location;
@@ -105,11 +105,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // size does little besides.
     let unpack = |worker: &mut Worker, image: &[u8], id: SampleId, _: &mut [u8]| {
         let buffer = std::mem::take(&mut worker.buffer);
-        let decoded = worker.decoder.decode(image, buffer, |width, height| {
+        let request = |width, height| {
             let view = View::choose(&settings.image, (0, 0, id), width, height);
             Request { eighths: 1, area: Some(eighth(view.region, width, height)), coarse: true }
-        })?;
-        worker.buffer = decoded.pixels.into_raw();
+        };
+        let decoded = worker.decoder.decode(image, buffer, request).map_err(|error| error.to_string())?;
+        worker.buffer = decoded.pixels;
         Ok(())
     };
     rows.push((
@@ -194,12 +195,22 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
     Ok((1e-9 / best, images))
 }
 
-#[derive(Default)]
 struct Worker {
     preprocessor: Preprocessor,
     scaler: Scaler,
     decoder: jpeg::Decoder,
     buffer: Vec<u8>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        Self {
+            painter: Preprocessor::default(),
+            scaler: Scaler::default(),
+            decoder: jpeg::Decoder::new(budget::JPEG),
+            buffer: Vec::new(),
+        }
+    }
 }
 
 /// The area of a crop in the image at an eighth of its size.
@@ -233,7 +244,7 @@ fn in_loop(
             let threads: Vec<_> = (0..settings.threads)
                 .map(|_| {
                     scope.spawn(|| {
-                        let mut worker = Worker::default();
+                        let mut worker = Worker::new();
                         let mut row = vec![0; (settings.image.size() as usize).pow(2) * 3];
                         let mut failures = 0;
                         while let Some((id, image)) = images.get(next.fetch_add(1, Ordering::Relaxed)) {

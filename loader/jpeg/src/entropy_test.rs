@@ -1,4 +1,4 @@
-//! Compares `entropy.c` with libjpeg's own decoder of coefficients, on files with random Huffman codes and
+//! Compares `entropy.rs` with libjpeg's own decoder of coefficients, on files with random Huffman codes and
 //! coefficients.
 
 use std::fs;
@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::ffi::Codec;
+use super::tests::{LIMITS, decode};
 use super::*;
 
 /// A Huffman table: symbols with their codes and lengths, and the segment's bytes.
@@ -234,33 +235,34 @@ fn block(random: &mut ChaCha8Rng, bits: &mut Bits, dc: &Table, ac: &Table, kind:
     }
 }
 
-/// A decoder with `entropy.c`, and one with libjpeg's decoder of coefficients.
+/// A decoder with `entropy.rs`, and one with libjpeg's decoder of coefficients.
 fn decoders() -> [Decoder; 2] {
-    [Codec::new(), Codec::without_entropy()].map(|codec| Decoder { codec, cmyk: Vec::new() })
+    [Codec::new(LIMITS), Codec::without_entropy(LIMITS)]
+        .map(|codec| Decoder { codec, ..Decoder::new(LIMITS) })
 }
 
-/// The results of both decoders, and whether `entropy.c` decoded the coefficients.
+/// The results of both decoders, and whether `entropy.rs` decoded the coefficients.
 fn decode_twice(
     decoders: &mut [Decoder; 2],
     file: &[u8],
     choose: impl Fn(u32, u32) -> Request,
-) -> ([Result<Decoded, String>; 2], bool) {
+) -> ([Result<Decoded, Error>; 2], bool) {
     let decoded = decoders.each_mut().map(|decoder| decoder.decode(file, Vec::new(), &choose));
     let quick = decoders.each_ref().map(|decoder| decoder.codec.as_ref().unwrap().was_quick());
     assert!(!quick[1]);
     (decoded, quick[0])
 }
 
-/// Compares the results of both decoders; also the pixels, if `pixels`. Only for a bad Huffman code may `entropy.c`
+/// Compares the results of both decoders; also the pixels, if `pixels`. Only for a bad Huffman code may `entropy.rs`
 /// report an error when libjpeg does not: libjpeg ignores it if many bytes follow.
-fn compare(pixels: bool, decoded: &[Result<Decoded, String>; 2]) -> Result<(), TestCaseError> {
+fn compare(pixels: bool, decoded: &[Result<Decoded, Error>; 2]) -> Result<(), TestCaseError> {
     match decoded {
         [Ok(ours), Ok(theirs)] => {
             prop_assert_eq!(ours.area, theirs.area);
             prop_assert!(!pixels || ours.pixels == theirs.pixels, "the pixels differ");
         }
         [Err(_), Err(_)] => {}
-        [Err(ours), Ok(_)] => prop_assert!(ours.contains("bad Huffman code"), "{ours}"),
+        [Err(ours), Ok(_)] => prop_assert!(ours.to_string().contains("bad Huffman code"), "{ours}"),
         [Ok(_), Err(theirs)] => prop_assert!(false, "only libjpeg reports: {theirs}"),
     }
     Ok(())
@@ -311,6 +313,22 @@ proptest! {
             compare(!odd, &decode_twice(&mut decoders(), &file, |_, _| Request::WHOLE).0)?;
         }
     }
+
+    #[test]
+    fn arbitrary_data_are_rejected_where_libjpeg_rejects_them(
+        kind in kinds(),
+        mut bytes in prop::collection::vec(any::<u8>(), 0..3000),
+    ) {
+        let (mut file, start) = write(&kind);
+        // No markers.
+        for at in 1..bytes.len() {
+            if bytes[at - 1] == 0xFF {
+                bytes[at] = 0;
+            }
+        }
+        file.splice(start..file.len() - 2, bytes);
+        compare(true, &decode_twice(&mut decoders(), &file, |_, _| Request::WHOLE).0)?;
+    }
 }
 
 #[test]
@@ -333,7 +351,7 @@ fn truncated_data_are_an_error() {
             let (decoded, quick) = decode_twice(&mut decoders(), &file, |_, _| Request::WHOLE);
             assert!(quick);
             for decoded in decoded {
-                let error = decoded.unwrap_err();
+                let error = decoded.unwrap_err().to_string();
                 assert!(error.contains("premature end"), "{end} of {} bytes: {error}", file.len());
             }
         }
@@ -352,7 +370,7 @@ fn pixels_agree_with_another_library() {
             .collect();
         let file = encode(&grey, width, height, quality as u8).unwrap();
         let theirs = image::load_from_memory(&file).unwrap().into_rgb8();
-        for (ours, theirs) in decode(&file).unwrap().as_raw().iter().zip(theirs.as_raw()) {
+        for (ours, theirs) in decode(&file).unwrap().pixels.iter().zip(theirs.as_raw()) {
             assert!(ours.abs_diff(*theirs) <= 1, "quality {quality}: {ours}, {theirs}");
         }
     }
@@ -360,7 +378,7 @@ fn pixels_agree_with_another_library() {
 
 #[test]
 fn photos_have_libjpegs_pixels() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/coco/images");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/coco/images");
     let Ok(files) = fs::read_dir(&folder) else {
         println!("skipped: there are no photos in {}", folder.display());
         return;

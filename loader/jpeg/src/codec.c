@@ -1,9 +1,11 @@
-/* A wrapper of libjpeg-turbo that reports errors as return values.
+/* A wrapper of libjpeg-turbo that reports errors as return values, and the door from libjpeg to entropy.rs.
  *
  * libjpeg reports a damaged file by longjmp, which must not cross Rust code. So the libjpeg calls between two
- * decisions of the caller are one C function each. Every function returns 0, or -1 with the reason in `message`;
- * after -1 the codec can be used again. */
+ * decisions of the caller are one C function each. Every function returns DONE or why it failed; after a failure the
+ * codec can be used again. Rust is called from here in two places, `start_entropy` and `decode_mcu`; it returns before
+ * anything is reported. The other side of all this is ffi.rs. */
 #include <setjmp.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,39 +13,78 @@
 
 #include <jpeglib.h>
 #include <jerror.h>
+#define JPEG_INTERNALS
+#include <jpegint.h>
+#include <jpegcomp.h>
 
-#include "entropy.h"
+/* What a function returns. */
+enum { DONE, DAMAGED, TRUNCATED, TOO_LARGE, TOO_MANY_SCANS, TOO_MUCH_WORK, OUTSIDE, NO_MEMORY };
 
-/* How much one image may cost; the numbers are those of budget.rs. */
-struct loader_jpeg_budget {
-    /* Bytes: coefficients that are kept until all scans are read, and pixels. */
-    uint64_t memory;
-    /* Samples that the scans visit. */
-    uint64_t work;
-    /* Each scan costs a pass over the image, so a small malicious file could otherwise take hours. */
-    uint64_t scans;
+/* What decoding an MCU returns. */
+enum { DECODED, BAD_CODE, ENDED };
+
+/* How much one image may cost: see `Limits` in lib.rs. */
+struct limits {
+    uint64_t memory, work;
+    uint32_t scans;
 };
 
-struct loader_jpeg {
+/* A scan, for entropy.rs. The tables are the first members of JHUFF_TBL, in the same order. */
+struct scan {
+    const uint8_t *data;
+    size_t length;
+    uint32_t columns, first_column, end_column;
+    uint32_t count;
+    struct {
+        uint32_t blocks, dc_table, ac_table, only_dc;
+    } components[MAX_COMPS_IN_SCAN];
+    const JHUFF_TBL *dc_tables[NUM_HUFF_TBLS], *ac_tables[NUM_HUFF_TBLS];
+};
+_Static_assert(offsetof(JHUFF_TBL, bits) == 0 && offsetof(JHUFF_TBL, huffval) == 17, "ffi.rs has another JHUFF_TBL");
+_Static_assert(MAX_COMPS_IN_SCAN == 4 && NUM_HUFF_TBLS == 4, "ffi.rs has other lengths");
+_Static_assert(sizeof(JBLOCK) == 64 * sizeof(int16_t), "ffi.rs has another JBLOCK");
+
+/* A decoder of Huffman-coded coefficients. */
+struct entropy {
+    /* NULL: libjpeg decodes the coefficients. */
+    void *state;
+    /* Takes over a scan, and sets the length of its segment in bytes. Returns 0 if libjpeg has to decode it. */
+    int (*start)(void *state, const struct scan *scan, size_t *length);
+    /* Decodes an MCU into `count` blocks of zeros; if `blocks` is NULL, it is passed over. */
+    int (*decode)(void *state, JBLOCKROW *blocks, size_t count);
+};
+
+struct simzss_jpeg {
     /* First, so that libjpeg's pointer to it is a pointer to the codec. */
     struct jpeg_error_mgr errors;
     jmp_buf escape;
+    int status;
     char message[JMSG_LENGTH_MAX];
     struct jpeg_progress_mgr progress;
     struct jpeg_decompress_struct decoder;
-    /* NULL: libjpeg decodes the coefficients. */
-    struct loader_entropy *entropy;
-    int quick;
-    struct loader_jpeg_budget budget;
+    struct entropy entropy;
+    struct limits limits;
     /* The scan whose work was counted last, and the work so far. */
     int counted_scan;
     uint64_t work;
 };
 
-static void leave(j_common_ptr info) {
-    struct loader_jpeg *codec = (struct loader_jpeg *)info->err;
-    info->err->format_message(info, codec->message);
+_Noreturn static void fail(struct simzss_jpeg *codec, int status) {
+    codec->status = status;
     longjmp(codec->escape, 1);
+}
+
+_Noreturn static void leave(j_common_ptr info) {
+    struct simzss_jpeg *codec = (struct simzss_jpeg *)info->err;
+    switch (info->err->msg_code) {
+    case JWRN_JPEG_EOF:
+        fail(codec, TRUNCATED);
+    case JERR_OUT_OF_MEMORY:
+        fail(codec, NO_MEMORY);
+    default:
+        info->err->format_message(info, codec->message);
+        fail(codec, DAMAGED);
+    }
 }
 
 /* libjpeg continues after damage, with grey where data are missing; here, damage is an error. Warnings that do not
@@ -68,26 +109,18 @@ static uint64_t samples_of(const jpeg_component_info *component) {
 
 /* Counts the work of a scan before it is done: libjpeg calls this between the rows of blocks that it reads. */
 static void count_work(j_common_ptr info) {
-    struct loader_jpeg *codec = (struct loader_jpeg *)info->err;
+    struct simzss_jpeg *codec = (struct simzss_jpeg *)info->err;
     const struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (decoder->input_scan_number == codec->counted_scan) return;
     codec->counted_scan = decoder->input_scan_number;
     for (int i = 0; i < decoder->comps_in_scan; i++) codec->work += samples_of(decoder->cur_comp_info[i]);
-    if ((uint64_t)decoder->input_scan_number > codec->budget.scans) {
-        snprintf(codec->message, sizeof codec->message, "too much work: it has more than %llu scans",
-                 (unsigned long long)codec->budget.scans);
-        longjmp(codec->escape, 1);
-    }
-    if (codec->work > codec->budget.work) {
-        snprintf(codec->message, sizeof codec->message, "too much work: its %d scans visit more than %llu million samples",
-                 decoder->input_scan_number, (unsigned long long)(codec->budget.work / 1000000));
-        longjmp(codec->escape, 1);
-    }
+    if ((uint64_t)decoder->input_scan_number > codec->limits.scans) fail(codec, TOO_MANY_SCANS);
+    if (codec->work > codec->limits.work) fail(codec, TOO_MUCH_WORK);
 }
 
 /* Whether decoding takes more memory than allowed. The whole image counts even if only a region of it is asked for, so
  * that the same file is accepted or refused everywhere. */
-static int is_too_large(struct loader_jpeg *codec) {
+static int is_too_large(struct simzss_jpeg *codec) {
     const struct jpeg_decompress_struct *decoder = &codec->decoder;
     uint64_t pixel = decoder->num_components == 4 ? 7 : 3;
     uint64_t memory = pixel * decoder->image_width * decoder->image_height;
@@ -96,21 +129,20 @@ static int is_too_large(struct loader_jpeg *codec) {
             memory += sizeof(JCOEF) * samples_of(&decoder->comp_info[i]);
         }
     }
-    return memory > codec->budget.memory;
+    return memory > codec->limits.memory;
 }
 
 static void be_silent(j_common_ptr info) { (void)info; }
 
-static void set_errors(struct loader_jpeg *codec) {
+static void set_errors(struct simzss_jpeg *codec) {
     jpeg_std_error(&codec->errors);
     codec->errors.error_exit = leave;
     codec->errors.emit_message = judge;
     codec->errors.output_message = be_silent;
 }
 
-/* quick: whether entropy.c decodes the coefficients, where it can, instead of libjpeg. */
-struct loader_jpeg *loader_jpeg_new(int quick) {
-    struct loader_jpeg *volatile codec = calloc(1, sizeof *codec);
+struct simzss_jpeg *simzss_jpeg_new(void) {
+    struct simzss_jpeg *volatile codec = calloc(1, sizeof *codec);
     if (codec == NULL) return NULL;
     set_errors(codec);
     codec->decoder.err = &codec->errors;
@@ -121,79 +153,115 @@ struct loader_jpeg *loader_jpeg_new(int quick) {
     jpeg_create_decompress(&codec->decoder);
     codec->progress.progress_monitor = count_work;
     codec->decoder.progress = &codec->progress;
-    if (quick) codec->entropy = loader_entropy_new();
     return codec;
 }
 
-void loader_jpeg_free(struct loader_jpeg *codec) {
+void simzss_jpeg_free(struct simzss_jpeg *codec) {
     if (codec == NULL) return;
     jpeg_destroy_decompress(&codec->decoder);
-    loader_entropy_free(codec->entropy);
     free(codec);
 }
 
-/* Whether entropy.c decoded the coefficients of the last image. */
-int loader_jpeg_quick(const struct loader_jpeg *codec) { return codec->quick; }
+/* What is damaged, after a function has returned DAMAGED. */
+const char *simzss_jpeg_message(const struct simzss_jpeg *codec) { return codec->message; }
 
-const char *loader_jpeg_message(const struct loader_jpeg *codec) { return codec->message; }
+/* ---- Coefficients ---- */
+
+/* Replaces the function of jdhuff.c. `blocks` are zero; NULL means that the coefficients are to be skipped. */
+static boolean decode_mcu(j_decompress_ptr decoder, JBLOCKROW *blocks) {
+    const struct entropy *entropy = decoder->client_data;
+    int result = entropy->decode(entropy->state, blocks, (size_t)decoder->blocks_in_MCU);
+    /* Neither returns, as `judge` takes them for errors. */
+    if (result == BAD_CODE) WARNMS(decoder, JWRN_HUFF_BAD_CODE);
+    if (result == ENDED) WARNMS(decoder, JWRN_HIT_MARKER);
+    return TRUE;
+}
+
+/* Makes entropy.rs decode the coefficients, if it can: not those of files with several scans or with restart markers. */
+static void start_entropy(struct simzss_jpeg *codec) {
+    struct jpeg_decompress_struct *decoder = &codec->decoder;
+    const struct entropy *entropy = &codec->entropy;
+    if (entropy->state == NULL || decoder->progressive_mode || decoder->arith_code ||
+        jpeg_has_multiple_scans(decoder) || decoder->restart_interval != 0)
+        return;
+    struct scan scan = {
+        .data = decoder->src->next_input_byte,
+        .length = decoder->src->bytes_in_buffer,
+        .columns = decoder->MCUs_per_row,
+        .first_column = decoder->master->first_iMCU_col,
+        .end_column = decoder->master->last_iMCU_col + 1,
+        .count = (uint32_t)decoder->comps_in_scan,
+    };
+    for (int i = 0; i < decoder->comps_in_scan; i++) {
+        const jpeg_component_info *component = decoder->cur_comp_info[i];
+        scan.components[i].blocks = (uint32_t)component->MCU_blocks;
+        scan.components[i].dc_table = (uint32_t)component->dc_tbl_no;
+        scan.components[i].ac_table = (uint32_t)component->ac_tbl_no;
+        /* At 1/8 of the size, only the DC coefficient is needed. */
+        scan.components[i].only_dc = component->_DCT_scaled_size == 1;
+    }
+    for (int i = 0; i < NUM_HUFF_TBLS; i++) {
+        scan.dc_tables[i] = decoder->dc_huff_tbl_ptrs[i];
+        scan.ac_tables[i] = decoder->ac_huff_tbl_ptrs[i];
+    }
+    size_t length = 0;
+    if (!entropy->start(entropy->state, &scan, &length)) return;
+    decoder->src->next_input_byte += length;
+    decoder->src->bytes_in_buffer -= length;
+    decoder->client_data = &codec->entropy;
+    decoder->entropy->decode_mcu = decode_mcu;
+}
+
+/* ---- Files ---- */
 
 /* Reads the header of a file, whose memory must stay valid until it is decoded. size: width, height. */
-int loader_jpeg_header(struct loader_jpeg *codec, const uint8_t *file, size_t length,
-                       const struct loader_jpeg_budget *budget, uint32_t size[2]) {
+int simzss_jpeg_header(struct simzss_jpeg *codec, const uint8_t *file, size_t length, const struct limits *limits,
+                       uint32_t size[2]) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
         jpeg_abort_decompress(decoder);
-        return -1;
+        return codec->status;
     }
     jpeg_abort_decompress(decoder);
-    codec->budget = *budget;
+    codec->limits = *limits;
     codec->counted_scan = 0;
     codec->work = 0;
     jpeg_mem_src(decoder, (unsigned char *)file, length);
     jpeg_read_header(decoder, TRUE);
     size[0] = decoder->image_width;
     size[1] = decoder->image_height;
-    return 0;
+    return DONE;
 }
 
 /* Starts decoding at eighths / 8 of the size. area: left, top, width, height of the region of the scaled image to
  * decode; on return, the region that will be written, which contains it. channels: 3, or 4 for CMYK. */
-int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uint32_t area[4], uint32_t size[2],
-                      uint32_t *channels) {
+int simzss_jpeg_start(struct simzss_jpeg *codec, const struct entropy *entropy, uint32_t eighths, int fast,
+                      uint32_t area[4], uint32_t size[2], uint32_t *channels) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
         jpeg_abort_decompress(decoder);
-        return -1;
+        return codec->status;
     }
-    if (is_too_large(codec)) {
-        snprintf(codec->message, sizeof codec->message, "too large: decoding it takes more than %llu MB",
-                 (unsigned long long)(codec->budget.memory >> 20));
-        jpeg_abort_decompress(decoder);
-        return -1;
-    }
+    codec->entropy = *entropy;
+    if (is_too_large(codec)) fail(codec, TOO_LARGE);
     int four = decoder->jpeg_color_space == JCS_CMYK || decoder->jpeg_color_space == JCS_YCCK;
     decoder->out_color_space = four ? JCS_CMYK : JCS_RGB;
     decoder->scale_num = eighths;
     decoder->scale_denom = 8;
     decoder->dct_method = fast ? JDCT_IFAST : JDCT_ISLOW;
     decoder->do_fancy_upsampling = fast ? FALSE : TRUE;
-    codec->quick = 0;
     /* Left from the last image, and freed with it. libjpeg sets it only where colour conversion is not merged with
      * upsampling, but jpeg_skip_scanlines writes to it wherever it is not NULL. */
     decoder->cconvert = NULL;
     jpeg_start_decompress(decoder);
-    codec->quick = loader_entropy_start(codec->entropy, decoder);
     *channels = (uint32_t)decoder->output_components;
     size[0] = decoder->output_width;
     size[1] = decoder->output_height;
 
     /* Without sums, which could wrap around. */
     if (area[2] == 0 || area[3] == 0 || area[0] > size[0] || area[2] > size[0] - area[0] || area[1] > size[1] ||
-        area[3] > size[1] - area[1]) {
-        snprintf(codec->message, sizeof codec->message, "the requested region is outside the image");
-        jpeg_abort_decompress(decoder);
-        return -1;
-    }
+        area[3] > size[1] - area[1])
+        fail(codec, OUTSIDE);
     /* Chroma upsampling also reads neighbouring pixels; with this margin, the edges of the region are right, too. */
     const uint32_t margin = 4;
     uint32_t right = area[0] + area[2];
@@ -203,16 +271,19 @@ int loader_jpeg_start(struct loader_jpeg *codec, uint32_t eighths, int fast, uin
     if (columns < size[0]) jpeg_crop_scanline(decoder, &left, &columns);
     area[0] = left;
     area[2] = columns;
-    return 0;
+    /* After the columns are known. */
+    start_entropy(codec);
+    return DONE;
 }
 
-/* Decodes the region that loader_jpeg_start returned, as rows of area[2] * channels bytes. */
-int loader_jpeg_read(struct loader_jpeg *codec, const uint32_t area[4], uint8_t *pixels) {
+/* Decodes the region that simzss_jpeg_start returned, as rows of area[2] * channels bytes. */
+int simzss_jpeg_read(struct simzss_jpeg *codec, const struct entropy *entropy, const uint32_t area[4], uint8_t *pixels) {
     struct jpeg_decompress_struct *decoder = &codec->decoder;
     if (setjmp(codec->escape)) {
         jpeg_abort_decompress(decoder);
-        return -1;
+        return codec->status;
     }
+    codec->entropy = *entropy;
     size_t stride = (size_t)area[2] * (size_t)decoder->output_components;
     if (area[1] > 0) jpeg_skip_scanlines(decoder, area[1]);
     uint32_t row = 0;
@@ -227,14 +298,14 @@ int loader_jpeg_read(struct loader_jpeg *codec, const uint32_t area[4], uint8_t 
     } else {
         jpeg_abort_decompress(decoder);
     }
-    return 0;
+    return DONE;
 }
 
-/* Encodes 8-bit pixels of 1 (greyscale) or 3 (RGB) channels, with 4:2:0 chroma subsampling. Free *file with
- * loader_jpeg_free_file. */
-int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t channels, int quality,
-                       uint8_t **file, size_t *length, char message[JMSG_LENGTH_MAX]) {
-    struct loader_jpeg codec;
+/* Encodes 8-bit pixels of 1 (greyscale) or 3 (RGB) channels, with 4:2:0 chroma subsampling. Sides of 1 to 65,500 pixels
+ * leave lack of memory as the only reason to fail. Free *file with simzss_jpeg_free_file. */
+int simzss_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, uint32_t channels, int quality,
+                       uint8_t **file, size_t *length) {
+    struct simzss_jpeg codec;
     struct jpeg_compress_struct encoder;
     unsigned long size = 0;
     memset(&codec, 0, sizeof codec);
@@ -242,11 +313,10 @@ int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, u
     set_errors(&codec);
     encoder.err = &codec.errors;
     if (setjmp(codec.escape)) {
-        memcpy(message, codec.message, JMSG_LENGTH_MAX);
         jpeg_destroy_compress(&encoder);
-        /* Out of memory. It is unknown here which buffer is the current one, so that one is leaked. */
+        /* It is unknown here which buffer is the current one, so that one is leaked. */
         *file = NULL;
-        return -1;
+        return NO_MEMORY;
     }
     *file = NULL;
     *length = 0;
@@ -273,12 +343,12 @@ int loader_jpeg_encode(const uint8_t *pixels, uint32_t width, uint32_t height, u
     jpeg_finish_compress(&encoder);
     jpeg_destroy_compress(&encoder);
     *length = size;
-    return 0;
+    return DONE;
 }
 
-void loader_jpeg_free_file(uint8_t *file) { free(file); }
+void simzss_jpeg_free_file(uint8_t *file) { free(file); }
 
 /* Whether SIMD code is built in and this processor supports it. */
 int jsimd_can_idct_islow(void);
 
-int loader_jpeg_vectorised(void) { return jsimd_can_idct_islow(); }
+int simzss_jpeg_vectorised(void) { return jsimd_can_idct_islow(); }
