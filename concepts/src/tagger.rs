@@ -2,6 +2,7 @@
 
 pub(crate) mod brill;
 mod features;
+mod letters;
 mod lexicon;
 mod model;
 pub(crate) mod nlprule;

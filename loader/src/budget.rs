@@ -6,7 +6,7 @@
 
 use jpeg::Limits;
 
-use crate::formats::Refusal;
+use crate::refusal::Refusal;
 
 /// Maximum side of an image, pixels.
 pub const MAX_SIDE: u32 = 65_535;

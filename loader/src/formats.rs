@@ -9,7 +9,7 @@ mod segments;
 mod webp;
 
 use std::borrow::Cow;
-use std::io::{self, Cursor};
+use std::io::Cursor;
 
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::gif::GifDecoder;
@@ -17,14 +17,13 @@ use image::codecs::png::PngDecoder;
 use image::codecs::tiff::TiffDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
-use image::{
-    ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageError, Limits, RgbImage, RgbaImage,
-};
+use image::{ColorType, DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, Limits, RgbImage, RgbaImage};
 
 use self::pixels::to_8_bits;
 pub use self::pixels::{to_rgb, upright};
 use self::segments::Segments;
 use crate::budget::{self, MAX_MEMORY};
+pub use crate::refusal::Refusal;
 
 /// Extensions of image files, in lower case: those that are read.
 pub const EXTENSIONS: [&str; 11] =
@@ -48,82 +47,6 @@ pub enum Format {
     Bmp,
     /// TIFF, the first page; not with JPEG inside.
     Tiff,
-}
-
-/// Why a file is not decoded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// There is nothing.
-    #[error("0 bytes")]
-    Empty,
-    /// The first bytes are those of no image format.
-    #[error("not an image")]
-    NotAnImage,
-    /// Text that begins with `<`.
-    #[error("a web page, not an image")]
-    WebPage,
-    /// The container of videos.
-    #[error("a video, not an image")]
-    Video,
-    /// A format that is not read, by its name.
-    #[error("{0} is not supported")]
-    Unsupported(&'static str),
-    /// A kind of the format that is not read, such as 12 bits per channel.
-    #[error("unsupported variant of the file format")]
-    Variant,
-    /// Width or height is 0.
-    #[error("an image with 0 pixels")]
-    NoPixels,
-    /// The file ends too early.
-    #[error("the file is truncated")]
-    Truncated,
-    /// The file contradicts its format; the text says how.
-    #[error("{0}")]
-    Damaged(String),
-    /// Over the budget of memory; the text says how.
-    #[error("{0}")]
-    TooLarge(String),
-    /// Over the budget of work; the text says how.
-    #[error("{0}")]
-    TooMuchWork(String),
-    /// The system has no memory left.
-    #[error("not enough memory to decode it")]
-    Memory,
-}
-
-impl Refusal {
-    /// The kind of failure, without details, so that failures can be counted by their cause.
-    pub fn kind(&self) -> String {
-        match self {
-            Self::Damaged(_) => "damaged".to_owned(),
-            Self::TooLarge(_) => "too large".to_owned(),
-            Self::TooMuchWork(_) => "too much work to decode".to_owned(),
-            Self::NoPixels => "the image has no pixels".to_owned(),
-            other => other.to_string(),
-        }
-    }
-
-    fn of(error: ImageError) -> Self {
-        match error {
-            ImageError::Unsupported(_) => Self::Variant,
-            ImageError::IoError(source) if source.kind() == io::ErrorKind::UnexpectedEof => Self::Truncated,
-            ImageError::Limits(error) => Self::TooLarge(format!("an image that is too large: {error}")),
-            error => Self::Damaged(error.to_string()),
-        }
-    }
-}
-
-impl From<jpeg::Error> for Refusal {
-    fn from(error: jpeg::Error) -> Self {
-        use jpeg::Error;
-        match error {
-            Error::Truncated => Self::Truncated,
-            Error::TooManyPixels { .. } | Error::TooLarge { .. } => Self::TooLarge(error.to_string()),
-            Error::TooManyScans { .. } | Error::TooMuchWork { .. } => Self::TooMuchWork(error.to_string()),
-            Error::Memory => Self::Memory,
-            _ => Self::Damaged(error.to_string()),
-        }
-    }
 }
 
 impl Format {

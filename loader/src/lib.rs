@@ -34,6 +34,7 @@ pub mod shards;
 
 mod error;
 mod pipeline;
+mod refusal;
 mod settings;
 
 pub use error::Error;

@@ -36,25 +36,6 @@ const ONLY_COMMANDS: [(&str, &str); 3] = [
 /// Files of `method/` must not say these.
 const NOT_IN_METHOD: [&str; 5] = ["std::fs", "std::path", "loader::", "toml", "crate::weights"];
 
-/// Arrows that close a circle, and stay until they are turned: crate, module, module that it uses.
-const KNOWN: [(&str, &str, &str); 15] = [
-    ("concepts", "tagger/lexicon", "tagger/features"),
-    ("loader", "budget", "formats"),
-    ("loader", "error", "shard"),
-    ("loader", "jpeg", "formats"),
-    ("loader", "sidecar", "pipeline"),
-    ("loader", "source/connect", "source/remote"),
-    ("loader", "source/copies", "program"),
-    ("loader", "source/folder", "program"),
-    ("loader", "source/hub", "source/remote"),
-    ("loader", "source/remote", "program"),
-    ("loader", "source/version", "source/remote"),
-    ("loader", "worker", "pipeline"),
-    ("ingest", "publish", "dataset"),
-    ("ingest", "sample", "rows"),
-    ("ingest", "stats", "dataset"),
-];
-
 type ModulePath = Vec<String>;
 
 /// The modules of a crate, and the names that each passes on from others (`pub use`).
@@ -267,17 +248,11 @@ fn circle(uses: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
 #[test]
 fn no_modules_use_each_other() {
     let mut problems = Vec::new();
-    let mut known: BTreeSet<_> = KNOWN.into_iter().collect();
     for of in CRATES.map(Crate::read) {
         // Per folder: which of its modules use which, with everything below them. A module may use its own children and the
         // folder's own file.
         let mut folders: BTreeMap<ModulePath, BTreeMap<String, BTreeSet<String>>> = BTreeMap::new();
         for (from, to) in of.arrows() {
-            let (user, used) = (shown(&from), shown(&to));
-            if KNOWN.contains(&(of.name, &user, &used)) {
-                known.retain(|arrow| *arrow != (of.name, user.as_str(), used.as_str()));
-                continue;
-            }
             let shared = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
             if let (Some(a), Some(b)) = (from.get(shared), to.get(shared)) {
                 let folder = folders.entry(from[..shared].to_vec()).or_default();
@@ -294,7 +269,6 @@ fn no_modules_use_each_other() {
         problems.is_empty(),
         "modules that use each other, each the next and the last the first: {problems:#?}"
     );
-    assert!(known.is_empty(), "arrows that are gone; remove them from KNOWN: {known:#?}");
 }
 
 #[test]

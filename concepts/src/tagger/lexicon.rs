@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::features::Form;
+use super::letters::Letters;
 use super::{ModelReader, ModelWriter, Tag};
 
 /// The lexicon's entry for a word.
@@ -47,7 +47,7 @@ impl Lexicon {
         }
         let mut lexicon = Self { slots, frequent };
         for rank in 1..=lexicon.frequent.len() {
-            let at = lexicon.slot(Form::bare(&lexicon.frequent[rank - 1]).word);
+            let at = lexicon.slot(Letters::of(&lexicon.frequent[rank - 1]).hash);
             lexicon.slots[at].1.rank = rank as u16;
         }
         lexicon
@@ -159,7 +159,7 @@ impl LexiconBuilder {
         // Digits are replaced by 0, so "1999" and "2004" are counted as one word.
         let mut by_hash: BTreeMap<u32, [u32; Tag::COUNT]> = BTreeMap::new();
         for (word, counts) in &self.counts {
-            let sums = by_hash.entry(Form::bare(word).word).or_insert([0; Tag::COUNT]);
+            let sums = by_hash.entry(Letters::of(word).hash).or_insert([0; Tag::COUNT]);
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
         let mut classes = BTreeMap::new();

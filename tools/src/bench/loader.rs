@@ -205,7 +205,7 @@ struct Worker {
 impl Worker {
     fn new() -> Self {
         Self {
-            painter: Preprocessor::default(),
+            preprocessor: Preprocessor::default(),
             scaler: Scaler::default(),
             decoder: jpeg::Decoder::new(budget::JPEG),
             buffer: Vec::new(),
