@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 
-PACKAGES = ["simzss-concepts", "simzss-loader", "simzss-ingest", "simzss-trainer", "simzss-tools", "tests"]
+PACKAGES = ["simzss-concepts", "simzss-loader", "simzss-ingest", "simzss-trainer", "simzss-tools", "tests",
+            "fuzz"]
 
 
 def features(command, selection):

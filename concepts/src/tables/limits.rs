@@ -83,7 +83,8 @@ impl Budget {
     }
 
     fn keep_bytes(&mut self, bytes: u64) -> Result<(), String> {
-        self.0 = self.0.checked_sub(bytes).ok_or("its rows take more memory than a file of its size can need")?;
+        self.0 =
+            self.0.checked_sub(bytes).ok_or("its rows take more memory than a file of its size can need")?;
         Ok(())
     }
 }
@@ -254,7 +255,9 @@ impl<C: ChunkReader> Checked<C> {
         let all = self.uncompressed.fetch_add(uncompressed, Ordering::Relaxed).saturating_add(uncompressed);
         let length = self.chunks.len();
         if all > length.saturating_mul(PAGE_FACTOR).saturating_add(PAGES) {
-            return Err(format!("its pages claim to have {all} bytes uncompressed, and the file has {length}"));
+            return Err(format!(
+                "its pages claim to have {all} bytes uncompressed, and the file has {length}"
+            ));
         }
         if values > uncompressed {
             return Err(format!("a dictionary of {uncompressed} bytes claims to have {values} values"));
