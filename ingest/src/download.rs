@@ -12,6 +12,7 @@ mod fetch;
 mod hosts;
 mod optout;
 mod resolver;
+pub mod response;
 mod retry;
 
 use std::net::IpAddr;

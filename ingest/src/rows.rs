@@ -340,19 +340,33 @@ fn text(bytes: &[u8]) -> (String, bool) {
     }
 }
 
-/// An image with several captions becomes several rows; an image without captions becomes one row.
-fn expand(url: &str, captions: Vec<Option<String>>, extra: &[Value], problem: Option<&Problem>) -> Vec<Row> {
-    let captions = if captions.is_empty() { vec![None] } else { captions };
-    captions
-        .into_iter()
-        .map(|caption| Row {
-            url: url.to_owned(),
-            caption,
-            extra: extra.to_vec(),
-            problem: problem.cloned(),
-            ..Row::default()
-        })
-        .collect()
+/// The rows of one image, one for each caption. They are made one at a time, because the captions may be many and what they
+/// share may be long.
+#[derive(Debug, Default)]
+struct ImageRows {
+    without_caption: Row,
+    captions: std::vec::IntoIter<Option<String>>,
+}
+
+impl ImageRows {
+    /// An image without captions becomes one row.
+    fn new(without_caption: Row, captions: Vec<Option<String>>) -> Self {
+        let captions = if captions.is_empty() { vec![None] } else { captions };
+        Self { without_caption, captions: captions.into_iter() }
+    }
+}
+
+impl Iterator for ImageRows {
+    type Item = Row;
+
+    fn next(&mut self) -> Option<Row> {
+        let caption = self.captions.next()?;
+        Some(Row { caption, ..self.without_caption.clone() })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.captions.size_hint()
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ import sys
 
 PACKAGES = [
     "simzss-concepts", "simzss-disk", "simzss-storage", "simzss-jpeg", "simzss-loader", "simzss-program", "simzss-ingest",
-    "simzss-trainer", "simzss-tools", "tests",
+    "simzss-trainer", "simzss-tools", "tests", "fuzz",
 ]
 
 

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use crate::wave::{fill, tensors};
@@ -77,6 +78,48 @@ fn hostile_pytorch_files_are_refused_with_the_reason() {
         assert!(error.contains(reason) && error.contains(file) && !error.contains('\n'), "{file}: {error}");
     }
     assert!(!Path::new("/tmp/this-file-must-not-appear").exists());
+}
+
+/// An archive may list the same bytes of the file under many names.
+#[test]
+fn storages_that_are_the_same_bytes_are_refused() {
+    const NUMBERS: u32 = 1 << 18;
+    const COPIES: usize = 20;
+    let text = |text: &str| [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
+    let mut pickle = b"\x80\x02(K\x01tq\x00}(".to_vec();
+    for copy in 0..COPIES {
+        let name = format!("{copy:02}");
+        pickle
+            .extend([text(&name), b"ctorch._utils\n_rebuild_tensor\n((".to_vec(), text("storage")].concat());
+        pickle.extend([b"ctorch\nFloatStorage\n".to_vec(), text(&name), text("cpu")].concat());
+        pickle.extend([b"J".as_slice(), &NUMBERS.to_le_bytes(), b"tQK\x00h\x00h\x00tR"].concat());
+    }
+    pickle.extend(b"u.");
+    let mut writer = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in [("a/data.pkl", &pickle), ("a/data/00", &vec![0; 4 * NUMBERS as usize])] {
+        writer.start_file(name, stored).unwrap();
+        writer.write_all(content).unwrap();
+    }
+    let mut file = writer.finish().unwrap().into_inner();
+
+    // The end of the file: the directory, whose last entry is repeated under other names, and 22 bytes about the directory.
+    let mut end = file.split_off(file.len() - 22);
+    let entry = file.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
+    let entry = file[entry..].to_vec();
+    for copy in 1..COPIES {
+        file.extend_from_slice(&entry);
+        let name = file.len() - entry.len() + 46 + "a/data/".len();
+        file[name..name + 2].copy_from_slice(format!("{copy:02}").as_bytes());
+    }
+    let directory = u32::from_le_bytes(end[16..20].try_into().unwrap());
+    end[8..12].copy_from_slice(&[COPIES as u8 + 1, 0, COPIES as u8 + 1, 0]);
+    end[12..16].copy_from_slice(&(file.len() as u32 - directory).to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("same.pth");
+    fs::write(&path, [file, end].concat()).unwrap();
+    let error = weights::tensors(&path).unwrap_err().to_string();
+    assert!(error.contains("a/data/01 has 1048576 bytes; the limit is"), "{error}");
 }
 
 #[test]

@@ -113,6 +113,7 @@ impl Sidecar {
         for name in ["phrase_start", "phrase_end", "concept_start", "concept_end"] {
             spans.push(numbers(batch, name)?.as_primitive::<UInt32Type>().values().clone());
         }
+        self.strings.budget.keep_rows(batch.num_rows(), size_of::<Row>())?;
         for row in 0..batch.num_rows() {
             let sample = sample.value(row);
             if sample >= self.metadata.samples {

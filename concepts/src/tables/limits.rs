@@ -4,18 +4,21 @@
 //! |---|---|
 //! | elements of a list and bytes of a text in the footer or in a page header | the bytes that are left of it |
 //! | rows, values of a column | [`ROWS_PER_BYTE`] per byte of the file, and [`ROWS`] more |
+//! | values of all columns together | [`ROWS_PER_BYTE`] per byte of the file, and [`ROWS`] more per column |
 //! | start and length of a column chunk | the size of the file |
 //! | uncompressed size of a page | [`PAGE_FACTOR`] times its compressed size, and [`PAGE`] more |
+//! | uncompressed size of all pages together | [`PAGE_FACTOR`] times the size of the file, and [`PAGES`] more |
 //! | values of a dictionary | the uncompressed size of its page |
 //! | bytes of a value of fixed length | [`FIXED_LENGTH`] |
 //! | groups of columns inside one another | [`SCHEMA_DEPTH`] |
 //!
-//! Readers that keep texts of several rows count them with a [`Budget`], because a dictionary can repeat a long text in every
-//! row.
+//! Readers that keep several rows count them with a [`Budget`], because a dictionary can repeat a long text in every row, and
+//! rows that are all the same take next to nothing in the file.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use parquet::errors::Result as ParquetResult;
@@ -33,14 +36,18 @@ pub const ROWS: u64 = 1 << 16;
 pub const PAGE_FACTOR: u64 = 1000;
 /// Uncompressed bytes of any page.
 pub const PAGE: u64 = 16 << 20;
+/// Uncompressed bytes of all pages of any file: many small pages of [`PAGE`] bytes each may be read at a time.
+pub const PAGES: u64 = 256 << 20;
 /// Bytes of a value of fixed length.
 pub const FIXED_LENGTH: i64 = 1 << 16;
 /// Nesting of column groups.
 pub const SCHEMA_DEPTH: usize = 64;
-/// Bytes of text that a reader keeps, per byte of the file.
-pub const TEXT_FACTOR: u64 = 1000;
-/// Bytes of text that a reader keeps of any file.
-pub const TEXT: u64 = 64 << 20;
+/// Bytes that a reader keeps, per byte of the file.
+pub const KEPT_FACTOR: u64 = 1000;
+/// Bytes that a reader keeps of any file.
+pub const KEPT: u64 = 64 << 20;
+/// Bytes that keeping a value takes beside those of its text: pointers, and what the allocator adds.
+pub const VALUE: u64 = 64;
 
 /// A file ends with the length of its footer (4 bytes) and `PAR1`.
 const TRAILER: usize = 8;
@@ -55,22 +62,29 @@ const DICTIONARY_VALUES: &[i16] = &[7, 1];
 /// Encodings of text (`DELTA_LENGTH_BYTE_ARRAY`, `DELTA_BYTE_ARRAY`) whose data say how many values to allocate.
 const DELTA_TEXT: [i64; 2] = [6, 7];
 
-/// How many bytes of text a reader of a file may still keep.
+/// How many bytes a reader of a file may still keep.
 #[derive(Debug, Clone)]
 pub struct Budget(u64);
 
 impl Budget {
-    /// For a file of this many bytes: [`TEXT_FACTOR`] times as many, and [`TEXT`] more.
+    /// For a file of this many bytes: [`KEPT_FACTOR`] times as many, and [`KEPT`] more.
     pub fn for_file(bytes: u64) -> Self {
-        Self(bytes.saturating_mul(TEXT_FACTOR).saturating_add(TEXT))
+        Self(bytes.saturating_mul(KEPT_FACTOR).saturating_add(KEPT))
     }
 
-    /// Counts a text that is kept.
+    /// Counts a text that is kept, or another value as the text "".
     pub fn keep(&mut self, text: &str) -> Result<(), String> {
-        self.0 = self
-            .0
-            .checked_sub(text.len() as u64)
-            .ok_or("its texts take more memory than a file of its size can need")?;
+        self.keep_bytes(text.len() as u64 + VALUE)
+    }
+
+    /// Counts rows of this many bytes.
+    pub fn keep_rows(&mut self, rows: usize, bytes: usize) -> Result<(), String> {
+        self.keep_bytes((rows as u64).saturating_mul(bytes as u64))
+    }
+
+    fn keep_bytes(&mut self, bytes: u64) -> Result<(), String> {
+        self.0 =
+            self.0.checked_sub(bytes).ok_or("its rows take more memory than a file of its size can need")?;
         Ok(())
     }
 }
@@ -148,7 +162,7 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
     if rows > most_rows(length) {
         return Err(format!("it claims {rows} rows, which a file of {length} bytes cannot have"));
     }
-    let mut sum = 0_u64;
+    let (mut sum, mut all) = (0_u64, 0_u64);
     for group in metadata.row_groups() {
         let rows =
             u64::try_from(group.num_rows()).map_err(|_| "a row group has a negative number of rows")?;
@@ -167,7 +181,12 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
                     "a column claims {values} values, which a file of {length} bytes cannot have"
                 ));
             }
+            all = all.saturating_add(values);
         }
+    }
+    let columns = metadata.file_metadata().schema_descr().num_columns() as u64;
+    if all > most_rows(length).saturating_add(columns.saturating_mul(ROWS)) {
+        return Err(format!("its columns claim {all} values, which a file of {length} bytes cannot have"));
     }
     if sum != rows {
         return Err(format!("it claims {rows} rows, but its row groups have {sum}"));
@@ -180,17 +199,19 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
 pub struct Checked<C> {
     chunks: Arc<C>,
     delta_text: bool,
+    /// Uncompressed bytes of the pages so far.
+    uncompressed: Arc<AtomicU64>,
 }
 
 impl<C: ChunkReader> Checked<C> {
     /// A file of this project's own formats. Text may not be in the encodings that only others' tables have.
     pub fn of_our_own(chunks: C) -> Self {
-        Self { chunks: Arc::new(chunks), delta_text: false }
+        Self { chunks: Arc::new(chunks), delta_text: false, uncompressed: Arc::default() }
     }
 
     /// A file of any other program.
     pub fn of_others(chunks: C) -> Self {
-        Self { chunks: Arc::new(chunks), delta_text: true }
+        Self { chunks: Arc::new(chunks), delta_text: true, uncompressed: Arc::default() }
     }
 
     /// Checks all page headers, for readers that are not of this project.
@@ -231,6 +252,13 @@ impl<C: ChunkReader> Checked<C> {
         if compressed > left || uncompressed > compressed.saturating_mul(PAGE_FACTOR).saturating_add(PAGE) {
             return Err(format!("a page of {compressed} bytes claims to have {uncompressed} uncompressed"));
         }
+        let all = self.uncompressed.fetch_add(uncompressed, Ordering::Relaxed).saturating_add(uncompressed);
+        let length = self.chunks.len();
+        if all > length.saturating_mul(PAGE_FACTOR).saturating_add(PAGES) {
+            return Err(format!(
+                "its pages claim to have {all} bytes uncompressed, and the file has {length}"
+            ));
+        }
         if values > uncompressed {
             return Err(format!("a dictionary of {uncompressed} bytes claims to have {values} values"));
         }
@@ -248,9 +276,12 @@ impl<C: ChunkReader + 'static> ChunkReader for Checked<C> {
     type T = HeaderReader<C>;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
-        let file = Self { chunks: Arc::clone(&self.chunks), ..*self };
         Ok(HeaderReader {
-            file,
+            file: Self {
+                chunks: Arc::clone(&self.chunks),
+                uncompressed: Arc::clone(&self.uncompressed),
+                delta_text: self.delta_text,
+            },
             start: Some(start),
             reader: self.chunks.get_read(start)?,
             read: VecDeque::new(),
@@ -361,12 +392,30 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_counted() {
+    fn pages_together_may_not_claim_more_than_the_file_can_have() {
+        let file = Checked::of_our_own(Bytes::from(vec![0; 1000]));
+        let page = header(&[(1, 0), (2, PAGE as i64), (3, 50)], None);
+        let most = (PAGES + 1000 * PAGE_FACTOR) / PAGE;
+        for _ in 0..most {
+            // A reader of a part of the file counts with the others.
+            file.get_read(0).unwrap().file.check(page.as_slice(), 50).unwrap();
+        }
+        assert!(file.check(page.as_slice(), 50).unwrap_err().contains("and the file has 1000"));
+    }
+
+    #[test]
+    fn what_is_kept_is_counted() {
         let mut budget = Budget::for_file(0);
-        let text = "x".repeat(TEXT as usize / 4);
-        for _ in 0..4 {
+        let text = "x".repeat((KEPT / 4 - VALUE) as usize);
+        for _ in 0..3 {
             budget.keep(&text).unwrap();
         }
-        assert!(budget.keep("x").unwrap_err().contains("more memory"));
+        budget.keep_rows(KEPT as usize / 8, 1).unwrap();
+        // Also values without a text.
+        for _ in 0..KEPT / 8 / VALUE {
+            budget.keep("").unwrap();
+        }
+        assert!(budget.keep("").unwrap_err().contains("more memory"));
+        assert!(budget.clone().keep_rows(usize::MAX, usize::MAX).is_err());
     }
 }

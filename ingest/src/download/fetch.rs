@@ -1,17 +1,12 @@
 //! Downloads one URL, with limits of time, size and requests per host, and says whether another attempt can help.
 
-use std::borrow::Cow;
 use std::hash::BuildHasher;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use loader::formats::{Format, Refusal};
-use reqwest::header::{
-    CONNECTION, CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
-};
-use reqwest::{Certificate, Client, Proxy, Response, Version};
+use reqwest::header::CONNECTION;
+use reqwest::{Certificate, Client, Proxy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use url::Url;
@@ -19,8 +14,8 @@ use url::Url;
 use super::address::is_public;
 use super::failure::Failure;
 use super::hosts::{Host, Hosts};
-use super::optout::is_opted_out;
 use super::resolver::Resolver;
+use super::response::{self, Answer};
 use super::{Allowed, Settings};
 use crate::error::Error;
 use crate::pipeline::watch::Network;
@@ -30,9 +25,6 @@ const MAX_BACKOFF: Duration = Duration::from_mins(1);
 /// How long an idle connection stays open. A list from the web leads to a thousand hosts per second, and each open
 /// connection costs a file descriptor and about 20 kB (more with TLS).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum initial capacity of a response's buffer: more than most images need, so that a growing buffer is rarely copied.
-/// (The system provides the memory only when it is written to.)
-const INITIAL_BUFFER: u64 = 1 << 20;
 
 /// The downloaded bytes, and the in-flight permit they still hold. It is dropped when the image is processed, which bounds
 /// the number of responses in memory.
@@ -205,8 +197,8 @@ impl Fetcher {
                 host.pause(*wait);
             }
             match end {
-                Ok(Exchange::Complete(bytes)) => return Attempt::Complete(Fetched { bytes, permit }),
-                Ok(Exchange::Redirect(next)) => urls.push(next),
+                Ok(Answer::Complete(bytes)) => return Attempt::Complete(Fetched { bytes, permit }),
+                Ok(Answer::Redirect(next)) => urls.push(next),
                 Err(failure) => return Attempt::Failed(failure, host),
             }
         }
@@ -236,7 +228,7 @@ impl Fetcher {
     }
 
     /// One request and its response. The connection is kept open only if other requests to the host are pending (`shared`).
-    async fn exchange(&self, url: &Url, shared: bool) -> Result<Exchange, Failure> {
+    async fn exchange(&self, url: &Url, shared: bool) -> Result<Answer, Failure> {
         let mut request = self.client.get(url.clone());
         if !shared {
             request = request.header(CONNECTION, "close");
@@ -246,146 +238,6 @@ impl Fetcher {
             Ok(response) => response.map_err(|error| Failure::of(&error))?,
             Err(_) => return Err(Failure::ResponseTimeout),
         };
-        let status = response.status();
-        if status.is_redirection() && status != reqwest::StatusCode::NOT_MODIFIED {
-            let target = response.headers().get(LOCATION).map(|target| location(target.as_bytes()));
-            let next = target.and_then(|target| url.join(&target).ok()).ok_or(Failure::BadRedirect)?;
-            let usable = matches!(next.scheme(), "http" | "https");
-            return if usable { Ok(Exchange::Redirect(next)) } else { Err(Failure::BadRedirect) };
-        }
-        if !status.is_success() {
-            let retry_after = retry_after(response.headers());
-            return Err(Failure::Http { status: status.as_u16(), retry_after });
-        }
-        let robot = self.settings.user_agent_token.as_deref();
-        if is_opted_out(response.headers(), &self.settings.opt_outs, robot) {
-            return Err(Failure::OptedOut);
-        }
-        // The request did not allow compression, and compressed responses, which may decompress to gigabytes, are refused. But
-        // many servers send this header with an image as it is (`aws-chunked`, `none`, `UTF-8`, even `gzip`).
-        let encoded = response.headers().contains_key(CONTENT_ENCODING);
-        let bytes = self.read(response).await?;
-        if encoded && Format::of(&bytes) == Err(Refusal::NotAnImage) {
-            return Err(Failure::Encoded);
-        }
-        Ok(Exchange::Complete(bytes))
-    }
-
-    async fn read(&self, mut response: Response) -> Result<Vec<u8>, Failure> {
-        let limit = self.settings.max_bytes;
-        let declared = response.content_length();
-        if declared.is_some_and(|length| length > limit) {
-            return Err(Failure::TooLarge);
-        }
-        let ends_with_connection = response.version() < Version::HTTP_2
-            && declared.is_none()
-            && !response.headers().contains_key(TRANSFER_ENCODING);
-        let mut bytes = Vec::with_capacity(declared.unwrap_or(0).min(INITIAL_BUFFER) as usize);
-        let started = Instant::now();
-        loop {
-            // A pause as long as the whole timeout is slower than any minimum rate.
-            let chunk = match timeout(self.settings.timeout, response.chunk()).await {
-                Ok(Ok(chunk)) => chunk,
-                // Many servers end a TLS connection without saying so. A truncated image is refused when it is decoded.
-                Ok(Err(error)) if ends_with_connection && is_end(&error) => None,
-                Ok(Err(error)) => return Err(Failure::of(&error)),
-                Err(_) => return Err(Failure::TooSlow),
-            };
-            let Some(chunk) = chunk else { break };
-            if bytes.len() as u64 + chunk.len() as u64 > limit {
-                return Err(Failure::TooLarge);
-            }
-            self.network.received.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            bytes.extend_from_slice(&chunk);
-            let elapsed = started.elapsed();
-            let minimum = self.settings.min_speed as f64 * elapsed.as_secs_f64();
-            if elapsed > self.settings.timeout && (bytes.len() as f64) < minimum {
-                return Err(Failure::TooSlow);
-            }
-        }
-        if bytes.is_empty() { Err(Failure::Empty) } else { Ok(bytes) }
-    }
-}
-
-/// The text of a `Location` header. Bytes that are not UTF-8 are escaped one by one, as browsers do.
-fn location(bytes: &[u8]) -> Cow<'_, str> {
-    if let Ok(text) = std::str::from_utf8(bytes) {
-        return Cow::Borrowed(text);
-    }
-    let escaped = |&byte: &u8| match byte {
-        0x80.. => format!("%{byte:02X}"),
-        byte => char::from(byte).to_string(),
-    };
-    Cow::Owned(bytes.iter().map(escaped).collect())
-}
-
-/// Whether the connection ended, and nothing worse.
-fn is_end(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::UnexpectedEof)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
-}
-
-/// The wait that `Retry-After` asks for, as seconds or as a date. The date is compared with the server's own clock, if it
-/// sends its time.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok()).map(str::trim);
-    let value = text(RETRY_AFTER)?;
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = httpdate::parse_http_date(value).ok()?;
-    let now =
-        text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or_else(SystemTime::now);
-    Some(until.duration_since(now).unwrap_or_default())
-}
-
-enum Exchange {
-    /// The bytes of the response.
-    Complete(Vec<u8>),
-    Redirect(Url),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_location_in_latin_1_is_escaped() {
-        let url = Url::parse("http://a.example/x/").unwrap();
-        assert_eq!(
-            url.join(&location(b"caf\xe9.jpg?a=b")).unwrap().as_str(),
-            "http://a.example/x/caf%E9.jpg?a=b"
-        );
-        assert_eq!(url.join(&location("café".as_bytes())).unwrap().as_str(), "http://a.example/x/caf%C3%A9");
-    }
-
-    #[test]
-    fn retry_after_is_a_number_of_seconds_or_a_date() {
-        let wait = |value: &str, date: Option<&str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().unwrap());
-            headers.extend(date.map(|date| (DATE, date.parse().unwrap())));
-            retry_after(&headers).map(|wait| wait.as_secs())
-        };
-        assert_eq!(wait(" 120 ", None), Some(120));
-        // The three forms of RFC 9110, section 5.6.7, of the same moment.
-        let date = Some("Sun, 06 Nov 1994 08:49:00 GMT");
-        for form in
-            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
-        {
-            assert_eq!(wait(form, date), Some(37), "{form}");
-            assert_eq!(wait(form, None), Some(0), "{form} is long ago");
-        }
-        assert!(wait("Fri, 31 Dec 2100 23:59:59 GMT", None).unwrap() > 86400);
-        for unusable in ["soon", "-1", "1.5", ""] {
-            assert_eq!(wait(unusable, date), None, "{unusable}");
-        }
+        response::read(response, url, &self.settings, &self.network.received).await
     }
 }

@@ -1,13 +1,13 @@
 //! JSON: one object per line, an array of objects, concatenated objects, a list of objects inside an object, or one object
 //! with a list per column. Each object is a row; one with a list of captions becomes one row per caption.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::BufRead;
 
 use serde_json::{Map, Value};
 use storage::Location;
 
-use super::{Extra, MAX_LINE_BYTES, Row, Rows, Wanted, document, expand, next_line, reader, text};
+use super::{Extra, ImageRows, MAX_LINE_BYTES, Row, Rows, Wanted, document, next_line, reader, text};
 use crate::error::Error;
 use crate::problem::Problem;
 
@@ -22,7 +22,7 @@ pub(super) struct JsonRows {
     /// Of [`Layout::Columns`]: the names and the values that are left.
     columns: Vec<(String, std::vec::IntoIter<Value>)>,
     /// Rows that were read ahead: those before the first usable object, and those of an object with several captions.
-    queued: VecDeque<Row>,
+    queued: VecDeque<ImageRows>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -118,14 +118,14 @@ impl JsonRows {
             columns,
             queued: VecDeque::new(),
         };
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut known) = (Vec::new(), HashSet::new());
         let mut records = Vec::new();
         let mut missing = None;
         while records.len() < LOOKED_AT
             && let Some(record) = rows.next_record()?
         {
             if let Record::Object(object, _) = &record {
-                names.extend(object.keys().filter(|key| !names.contains(key)).cloned().collect::<Vec<_>>());
+                names.extend(object.keys().filter(|key| known.insert((*key).clone())).cloned());
                 match wanted.find(path, &names) {
                     Ok(found) => {
                         rows.url = found.url.map(|index| names[index].clone());
@@ -134,7 +134,7 @@ impl JsonRows {
                             column.name.clone_from(&names[index]);
                         }
                         records.push(record);
-                        rows.queued = records.into_iter().flat_map(|record| rows.rows(record)).collect();
+                        rows.queued = records.into_iter().map(|record| rows.rows(record)).collect();
                         return Ok(rows);
                     }
                     Err(error) => missing = Some(error),
@@ -193,12 +193,13 @@ impl JsonRows {
         Ok(Some(parse_line(&self.line)))
     }
 
-    fn rows(&self, record: Record) -> Vec<Row> {
+    fn rows(&self, record: Record) -> ImageRows {
         let (object, mut problem) = match record {
             Record::Object(object, problem) => (object, problem),
             Record::Broken(line, problem) => {
                 let extra = vec![Value::Null; self.extra.len()];
-                return vec![Row { url: line, extra, problem: Some(problem), ..Row::default() }];
+                let row = Row { url: line, extra, problem: Some(problem), ..Row::default() };
+                return ImageRows::new(row, Vec::new());
             }
         };
         let url = match self.url.as_ref().and_then(|name| object.get(name)) {
@@ -220,9 +221,9 @@ impl JsonRows {
             Some(caption) => captions.push(caption_text(caption, &mut problem)),
             None => {}
         }
-        let extra: Vec<Value> =
+        let extra =
             self.extra.iter().map(|column| object.get(&column.name).cloned().unwrap_or_default()).collect();
-        expand(&url, captions, &extra, problem.as_ref())
+        ImageRows::new(Row { url, extra, problem, ..Row::default() }, captions)
     }
 }
 
@@ -327,12 +328,14 @@ impl Rows for JsonRows {
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
         loop {
-            if let Some(row) = self.queued.pop_front() {
-                return Ok(Some(row));
+            while let Some(image) = self.queued.front_mut() {
+                if let Some(row) = image.next() {
+                    return Ok(Some(row));
+                }
+                self.queued.pop_front();
             }
             let Some(record) = self.next_record()? else { return Ok(None) };
-            let rows = self.rows(record);
-            self.queued.extend(rows);
+            self.queued.push_back(self.rows(record));
         }
     }
 }

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use storage::Location;
 
-use super::{Extra, Row, Rows, Wanted, document, expand};
+use super::{Extra, ImageRows, Row, Rows, Wanted, document};
 use crate::error::Error;
 
 #[derive(Deserialize)]
@@ -29,7 +29,7 @@ struct Sentence {
 }
 
 pub(super) struct KarpathyRows {
-    rows: std::vec::IntoIter<Row>,
+    rows: std::iter::Flatten<std::vec::IntoIter<ImageRows>>,
     total: u64,
     extra: Vec<Extra>,
 }
@@ -66,7 +66,7 @@ impl KarpathyRows {
         }
         let extra = wanted.extra_text();
         let name = wanted.url.as_deref().unwrap_or("filename");
-        let mut rows = Vec::new();
+        let (mut rows, mut total) = (Vec::new(), 0);
         for mut image in file.images {
             if !wanted.splits.is_empty() && !wanted.splits.contains(&text(&image, "split")) {
                 continue;
@@ -77,13 +77,15 @@ impl KarpathyRows {
             let sentences = std::mem::take(&mut image.sentences);
             let captions =
                 sentences.into_iter().map(|sentence| Some(sentence.raw.trim().to_owned())).collect();
-            let extra: Vec<Value> = extra
+            let extra = extra
                 .iter()
                 .map(|column| image.fields.get(&column.name).cloned().unwrap_or_default())
                 .collect();
-            rows.extend(expand(&file, captions, &extra, None));
+            let image = ImageRows::new(Row { url: file, extra, ..Row::default() }, captions);
+            total += image.size_hint().0 as u64;
+            rows.push(image);
         }
-        Ok(Self { total: rows.len() as u64, rows: rows.into_iter(), extra })
+        Ok(Self { total, rows: rows.into_iter().flatten(), extra })
     }
 }
 

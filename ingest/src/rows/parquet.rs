@@ -1,14 +1,13 @@
 //! Parquet tables, read a batch of rows at a time. Text is read as bytes and checked here, so that a caption that is not
-//! UTF-8 fails its own row and not the whole file.
+//! UTF-8 fails its own row and not the whole file. A text that many rows share is copied for one row at a time.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::display::array_value_to_string;
-use arrow_schema::DataType;
+use arrow_schema::{DataType, FieldRef, Schema};
 use concepts::tables::limits::Checked;
 use concepts::tables::{self, Batches, guarded};
 use parquet::arrow::ProjectionMask;
@@ -24,7 +23,7 @@ use storage::Location;
 
 use super::columns::Found;
 use super::remote::Table;
-use super::{Extra, Kind, Row, Rows, Wanted, expand, text};
+use super::{Extra, ImageRows, Kind, Row, Rows, Wanted, text};
 use crate::error::Error;
 use crate::problem::Problem;
 
@@ -44,7 +43,10 @@ pub(super) struct ParquetRows {
     position: usize,
     /// None until rows are needed, and after rows were skipped.
     reader: Option<Batches>,
-    queued: VecDeque<Row>,
+    /// The rows that were decoded last, and the next of them.
+    batch: Option<(RecordBatch, usize)>,
+    /// The rest of the rows that the one before becomes.
+    image: ImageRows,
     /// Whether a table row can become several rows, so that skipping must read them.
     lists: bool,
 }
@@ -67,7 +69,7 @@ impl ParquetRows {
                 kind => kind,
             };
             // A column without any value has the type null.
-            if !inner.is_binary() && !inner.is_null() {
+            if !matches!(inner, DataType::BinaryView | DataType::Null) {
                 let problem = format!("column {:?} has type {inner}, not text", names[index]);
                 let given = if Some(index) == found.url { &wanted.url } else { &wanted.caption };
                 // Wrong use if the command line chose the column, a wrong file if it was found by its usual name.
@@ -98,7 +100,8 @@ impl ParquetRows {
             total,
             position: 0,
             reader: None,
-            queued: VecDeque::new(),
+            batch: None,
+            image: ImageRows::default(),
             lists,
         })
     }
@@ -116,7 +119,8 @@ impl ParquetRows {
         reader.next().transpose().map_err(|problem| damaged(&self.path, &problem))
     }
 
-    fn rows(&mut self, batch: &RecordBatch) {
+    /// What one row of a batch becomes.
+    fn rows_of(&self, batch: &RecordBatch, row: usize) -> ImageRows {
         let column = |index: usize| {
             let place = self.columns.iter().position(|&column| column == index).unwrap_or(0);
             batch.column(place)
@@ -130,34 +134,29 @@ impl ParquetRows {
             .zip(&self.extra)
             .map(|(&index, extra)| (column(index), extra.kind))
             .collect();
-        let mut rows = Vec::with_capacity(batch.num_rows());
-        for row in 0..batch.num_rows() {
-            let mut problem = None;
-            let mut check = |value: Option<(String, bool)>, what: &str| {
-                value.map(|(text, valid)| {
-                    if !valid {
-                        problem = Some(Problem::read(format!("{what} is not UTF-8")));
-                    }
-                    text
-                })
-            };
-            let url = url_column.and_then(|column| bytes(column, row).map(text));
-            let url = check(url, "URL").unwrap_or_default();
-            let mut captions = Vec::new();
-            if let Some(column) = caption_column {
-                if let Some(list) = list(column, row) {
-                    for at in 0..list.len() {
-                        captions.push(check(bytes(&list, at).map(text), "caption"));
-                    }
-                } else {
-                    captions.push(check(bytes(column, row).map(text), "caption"));
+        let mut problem = None;
+        let mut check = |value: Option<(String, bool)>, what: &str| {
+            value.map(|(text, valid)| {
+                if !valid {
+                    problem = Some(Problem::read(format!("{what} is not UTF-8")));
                 }
+                text
+            })
+        };
+        let url = url_column.and_then(|column| bytes(column, row).map(text));
+        let url = check(url, "URL").unwrap_or_default();
+        let mut captions = Vec::new();
+        if let Some(column) = caption_column {
+            if let Some(list) = list(column, row) {
+                for at in 0..list.len() {
+                    captions.push(check(bytes(&list, at).map(text), "caption"));
+                }
+            } else {
+                captions.push(check(bytes(column, row).map(text), "caption"));
             }
-            let extra: Vec<Value> =
-                extra_columns.iter().map(|(column, kind)| value(column.as_ref(), *kind, row)).collect();
-            rows.extend(expand(url.trim(), captions, &extra, problem.as_ref()));
         }
-        self.queued.extend(rows);
+        let extra = extra_columns.iter().map(|(column, kind)| value(column.as_ref(), *kind, row)).collect();
+        ImageRows::new(Row { url: url.trim().to_owned(), extra, problem, ..Row::default() }, captions)
     }
 }
 
@@ -172,14 +171,19 @@ impl Rows for ParquetRows {
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
         loop {
-            if let Some(row) = self.queued.pop_front() {
+            if let Some(row) = self.image.next() {
                 if !self.lists {
                     self.position += 1;
                 }
                 return Ok(Some(row));
             }
+            if let Some((batch, row)) = self.batch.take().filter(|(batch, row)| *row < batch.num_rows()) {
+                self.image = self.rows_of(&batch, row);
+                self.batch = Some((batch, row + 1));
+                continue;
+            }
             let Some(batch) = self.next_batch()? else { return Ok(None) };
-            self.rows(&batch);
+            self.batch = Some((batch, 0));
         }
     }
 
@@ -195,7 +199,8 @@ impl Rows for ParquetRows {
         let skipped = count.min(self.total.saturating_sub(self.position));
         self.position += skipped;
         self.reader = None;
-        self.queued.clear();
+        self.batch = None;
+        self.image = ImageRows::default();
         Ok(skipped)
     }
 
@@ -222,7 +227,25 @@ fn text_as_bytes(metadata: &ParquetMetaData) -> ParquetResult<ArrowReaderMetadat
         None,
     );
     let metadata = Arc::new(ParquetMetaData::new(file, metadata.row_groups().to_vec()));
-    ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new())
+    let read = ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new())?;
+    let fields: Vec<FieldRef> = read.schema().fields().iter().map(with_views).collect();
+    ArrowReaderMetadata::try_new(
+        metadata,
+        ArrowReaderOptions::new().with_schema(Arc::new(Schema::new(fields))),
+    )
+}
+
+/// The column with views instead of a copy of the bytes per row.
+fn with_views(of: &FieldRef) -> FieldRef {
+    let views = match of.data_type() {
+        DataType::Binary => DataType::BinaryView,
+        DataType::List(inner) => DataType::List(with_views(inner)),
+        DataType::LargeList(inner) => DataType::LargeList(with_views(inner)),
+        DataType::Struct(inner) => DataType::Struct(inner.iter().map(with_views).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(with_views(entries), *sorted),
+        _ => return Arc::clone(of),
+    };
+    Arc::new(of.as_ref().clone().with_data_type(views))
 }
 
 fn without_text(of: &Type) -> ParquetResult<TypePtr> {
@@ -266,8 +289,7 @@ fn bytes(column: &dyn Array, row: usize) -> Option<&[u8]> {
         return None;
     }
     match column.data_type() {
-        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
-        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
+        DataType::BinaryView => Some(column.as_binary_view().value(row)),
         _ => None,
     }
 }

@@ -78,14 +78,26 @@ pub(crate) fn parse(path: &Location, bytes: Bytes) -> Result<Records, Error> {
 const BATCH: usize = 1024;
 
 impl Record {
-    /// Counts the memory that its texts take.
+    /// Counts the memory that it takes.
     fn count(&self, budget: &mut Budget) -> Result<(), String> {
         let optional = [&self.error_message, &self.caption, &self.exif].into_iter().flatten();
         let hash = self.hash.iter().map(|(_, hash)| hash);
         let texts = [&self.key, &self.status, &self.url].into_iter().chain(optional).chain(hash);
-        let texts = texts.map(String::as_str);
-        let extra = self.extra.iter().filter_map(Value::as_str);
-        texts.chain(extra).try_for_each(|text| budget.keep(text))
+        texts.map(String::as_str).try_for_each(|text| budget.keep(text))?;
+        self.extra.iter().try_for_each(|value| count(value, budget))
+    }
+}
+
+/// Counts the memory that a value of an additional column takes.
+fn count(value: &Value, budget: &mut Budget) -> Result<(), String> {
+    budget.keep(value.as_str().unwrap_or_default())?;
+    match value {
+        Value::Array(values) => values.iter().try_for_each(|value| count(value, budget)),
+        Value::Object(entries) => entries.iter().try_for_each(|(name, value)| {
+            budget.keep(name)?;
+            count(value, budget)
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -103,7 +103,7 @@ mod tests {
             }
         }
         let state: State = serde_json::from_value(state).unwrap();
-        let old = Checkpoint { folder: std::path::PathBuf::from("run/step-00000004"), state };
+        let old = Checkpoint { folder: PathBuf::from("run/step-00000004"), state };
 
         let error = old.check_same_settings(&read(&[])).unwrap_err().to_string();
         let by_name = [
@@ -137,7 +137,7 @@ mod tests {
             ),
         ] {
             let state = State::new(saved, 1, (0, 1), "", 0);
-            let error = Checkpoint { folder: std::path::PathBuf::from("run"), state }
+            let error = Checkpoint { folder: PathBuf::from("run"), state }
                 .check_same_settings(now)
                 .unwrap_err()
                 .to_string();

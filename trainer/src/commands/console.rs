@@ -1,6 +1,5 @@
 //! Prints the messages and the progress of the library on standard error, and stops its work after a signal.
 
-use program;
 use trainer::{Observer, Progress};
 
 /// Standard error and the signals of this process.

@@ -5,6 +5,8 @@ pub mod download;
 pub(crate) mod families;
 mod pickle;
 pub mod published;
+mod safetensors_file;
+mod state_dict;
 mod torch_file;
 
 pub use families::Family;
@@ -16,7 +18,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use disk::files::AtomicFile;
-use safetensors::tensor::{Dtype, SafeTensorError, View, serialize_to_file};
+use safetensors::tensor::{Dtype, SafeTensorError, TensorView, View, serialize_to_file};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
@@ -154,16 +156,37 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
             "is in the format of PyTorch before 1.6, or another pickle; load it with PyTorch (only if you trust the file) and save it again".to_owned(),
         )),
         _ => {
-            let named = Tensor::read_safetensors(&file).map_err(|error| {
-                let error = error.to_string();
-                problem(format!(
-                    "is neither a PyTorch nor a safetensors file, or it is damaged: {}",
-                    error.lines().next().unwrap_or_default()
-                ))
-            })?;
-            Ok(named.into_iter().collect())
+            let bytes = fs::read(&file).map_err(reading(path))?;
+            let named = safetensors_file::views(&bytes).and_then(|views| {
+                views.into_iter().map(|(name, view)| Ok((name, tensor(&view)?))).collect()
+            });
+            named.map_err(|why: String| {
+                problem(format!("is neither a PyTorch nor a safetensors file, or it is damaged: {why}"))
+            })
         }
     }
+}
+
+/// A tensor of a safetensors file, copied.
+fn tensor(view: &TensorView<'_>) -> std::result::Result<Tensor, String> {
+    let kind = match view.dtype() {
+        Dtype::F32 => Kind::Float,
+        Dtype::F64 => Kind::Double,
+        Dtype::F16 => Kind::Half,
+        Dtype::BF16 => Kind::BFloat16,
+        Dtype::I64 => Kind::Int64,
+        Dtype::I32 => Kind::Int,
+        Dtype::I16 => Kind::Int16,
+        Dtype::I8 => Kind::Int8,
+        Dtype::U8 => Kind::Uint8,
+        Dtype::BOOL => Kind::Bool,
+        other => return Err(format!("it has numbers of the kind {other:?}, which are not supported")),
+    };
+    let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
+    Tensor::f_from_data_size(view.data(), &size, kind).map_err(|error| {
+        let error = error.to_string();
+        error.lines().next().unwrap_or_default().to_owned()
+    })
 }
 
 /// Writes tensors as a safetensors file, which appears under its final name when it is complete. What killed processes left

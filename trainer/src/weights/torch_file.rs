@@ -9,15 +9,10 @@ use std::path::Path;
 use tch::{Kind, Tensor};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, Node, Pickle, Value};
+use super::pickle;
+use super::state_dict::{self, Place};
 use crate::error::{Error, Result, reading};
 
-/// Keys under which training programs store the state dict, in order of preference.
-const STATE: [&str; 7] = ["state_dict", "model_state_dict", "model", "denoiser", "teacher", "module", "ema"];
-/// Prefixes that wrapper modules add to every key.
-const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "backbone."];
-/// Maximum nesting of dictionaries.
-const MAX_DEPTH: usize = 64;
 /// Tensors may share a storage (tied weights), but in total they may be at most this many times as large as the file, so that a
 /// small file cannot fill the memory.
 const MAX_SHARED: u64 = 8;
@@ -48,14 +43,12 @@ pub(super) fn read(path: &Path, file: &Path) -> Result<BTreeMap<String, Tensor>>
     }
     let pickle =
         record(&mut archive, &pickled, MAX_PICKLE).and_then(|bytes| pickle::read(&bytes)).map_err(problem)?;
-    let mut found = Found { pickle: &pickle, tensors: Vec::new(), visited: 0 };
-    found.collect(&state(&pickle), String::new(), 0).map_err(problem)?;
-    let mut storages = Storages { archive, folder, read: HashMap::new() };
+    let places = state_dict::tensors(&pickle).map_err(problem)?;
+    let mut storages = Storages { archive, folder, left: length, read: HashMap::new() };
     let mut tensors = BTreeMap::new();
     let mut total = 0u64;
-    for (name, place) in found.tensors {
-        let tensor =
-            storages.tensor(&pickle, place).map_err(|why| problem(format!("tensor {name}: {why}")))?;
+    for (name, place) in places {
+        let tensor = storages.tensor(&place).map_err(|why| problem(format!("tensor {name}: {why}")))?;
         total += (tensor.numel() * tensor.kind().elt_size_in_bytes()) as u64;
         if total > MAX_SHARED * length {
             let why =
@@ -64,10 +57,7 @@ pub(super) fn read(path: &Path, file: &Path) -> Result<BTreeMap<String, Tensor>>
         }
         tensors.insert(name, tensor);
     }
-    if tensors.is_empty() {
-        return Err(problem("contains no named tensors".to_owned()));
-    }
-    Ok(unwrapped(tensors))
+    Ok(tensors)
 }
 
 /// An uncompressed file in the archive.
@@ -84,131 +74,45 @@ fn record(
     if size > most {
         return Err(format!("{name} has {size} bytes; the limit is {most}"));
     }
-    // No allocation of `size` bytes in advance: the header may be wrong.
+    // No allocation of `size` bytes in advance, and an end: the header may be wrong.
     let mut bytes = Vec::new();
-    entry.read_to_end(&mut bytes).map_err(|e| format!("{name}: {e}; download the file again"))?;
+    let read = (&mut entry).take(most.saturating_add(1)).read_to_end(&mut bytes);
+    let read = read.map_err(|e| format!("{name}: {e}; download the file again"))?;
+    if read as u64 > most {
+        return Err(format!("{name} has more bytes than it says; the limit is {most}"));
+    }
     Ok(bytes)
-}
-
-/// The state dict in the saved object.
-fn state(pickle: &Pickle) -> Value {
-    let mut value = pickle.root.clone();
-    for _ in 0..MAX_DEPTH {
-        let Some(Node::Dictionary(items)) = node(pickle, &value) else { break };
-        let is_tensor = |value: &Value| matches!(node(pickle, value), Some(Node::Tensor(_)));
-        if items.iter().any(|(_, value)| is_tensor(value)) {
-            break;
-        }
-        let inside = STATE.iter().find_map(|wanted| {
-            items.iter().find_map(|(key, value)| match (key, node(pickle, value)) {
-                (Value::Text(key), Some(Node::Dictionary(_))) if &**key == *wanted => Some(value.clone()),
-                _ => None,
-            })
-        });
-        match inside {
-            Some(inside) => value = inside,
-            None => break,
-        }
-    }
-    value
-}
-
-fn node<'a>(pickle: &'a Pickle, value: &Value) -> Option<&'a Node> {
-    match value {
-        Value::Node(node) => pickle.nodes.get(*node),
-        _ => None,
-    }
-}
-
-/// Collects tensors with their dotted keys.
-struct Found<'a> {
-    pickle: &'a Pickle,
-    tensors: Vec<(String, &'a [Value])>,
-    visited: usize,
-}
-
-impl Found<'_> {
-    fn collect(&mut self, value: &Value, name: String, depth: usize) -> std::result::Result<(), String> {
-        self.visited += 1;
-        if depth > MAX_DEPTH || self.visited > self.pickle.nodes.len() + (1 << 20) {
-            return Err("has dictionaries that are nested too deeply".to_owned());
-        }
-        match node(self.pickle, value) {
-            Some(Node::Tensor(place)) => self.tensors.push((name, place)),
-            Some(Node::Dictionary(items)) => {
-                for (key, value) in items {
-                    // Entries with numbers as keys are optimizer states.
-                    let Value::Text(key) = key else { continue };
-                    let name = if name.is_empty() { key.to_string() } else { format!("{name}.{key}") };
-                    self.collect(value, name, depth + 1)?;
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
 }
 
 /// The storages. Each is read once; tensors are views of it.
 struct Storages {
     archive: ZipArchive<BufReader<File>>,
     folder: String,
+    /// Bytes that storages may still have: together no more than the file, in which a hostile archive has one several times.
+    left: u64,
     read: HashMap<String, Tensor>,
 }
 
 impl Storages {
-    /// A tensor from the arguments of `_rebuild_tensor` (storage, offset, size, stride, ..).
-    fn tensor(&mut self, pickle: &Pickle, place: &[Value]) -> std::result::Result<Tensor, String> {
-        let [storage, Value::Integer(offset), size, stride, ..] = place else {
-            return Err("has an unknown description".to_owned());
-        };
-        let Some(Node::Stored(storage)) = node(pickle, storage) else {
-            return Err("has no storage".to_owned());
-        };
-        let storage = self.storage(pickle, storage)?;
-        let (size, stride) = (integers(pickle, size)?, integers(pickle, stride)?);
-        let (numbers, offset) = (storage.numel() as i64, *offset);
-        if size.len() != stride.len() || size.iter().chain(&stride).any(|&n| n < 0) || offset < 0 {
-            return Err(format!("has size {size:?}, stride {stride:?} and offset {offset}"));
-        }
-        let outside = || {
-            format!(
-                "size {size:?}, stride {stride:?}, offset {offset} exceed its storage of {numbers} numbers"
-            )
-        };
-        let count = size.iter().try_fold(1i64, |n, &side| n.checked_mul(side)).ok_or_else(outside)?;
-        let last = size.iter().zip(&stride).try_fold(offset, |last, (&side, &stride)| {
-            last.checked_add((side - 1).max(0).checked_mul(stride)?)
-        });
-        // More numbers than the storage means repeated rows, which weights do not have.
-        if count > numbers || (count > 0 && last.is_none_or(|last| last >= numbers)) {
-            return Err(outside());
-        }
-        storage.f_as_strided(&size, &stride, offset.min(numbers)).map_err(|e| e.to_string())
+    /// The tensor at this place, which is inside its storage if the storage is as large as the place says.
+    fn tensor(&mut self, place: &Place) -> std::result::Result<Tensor, String> {
+        let storage = self.storage(place)?;
+        storage
+            .f_as_strided(&place.size, &place.stride, place.offset.min(place.numbers))
+            .map_err(|e| e.to_string())
     }
 
-    /// A storage from a persistent id ("storage", kind, file, device, count).
-    fn storage(&mut self, pickle: &Pickle, id: &Value) -> std::result::Result<Tensor, String> {
-        let Some(Node::Tuple(parts)) = node(pickle, id) else {
-            return Err("has a storage without a description".to_owned());
-        };
-        let [Value::Text(what), Value::Name(kind), Value::Text(file), _, Value::Integer(numbers)] =
-            &parts[..]
-        else {
-            return Err("has a storage with an unknown description".to_owned());
-        };
-        if &**what != "storage" || file.contains('/') {
-            return Err(format!("has an unknown kind of storage, {what} {file}"));
-        }
-        let kind = kind_of(kind)?;
+    fn storage(&mut self, place: &Place) -> std::result::Result<Tensor, String> {
+        let (kind, file, numbers) = (kind_of(&place.kind)?, &place.file, place.numbers);
         if let Some(read) = self.read.get(&**file) {
-            return if (read.kind(), read.numel() as i64) == (kind, *numbers) {
+            return if (read.kind(), read.numel() as i64) == (kind, numbers) {
                 Ok(read.shallow_clone())
             } else {
                 Err(format!("shares storage {file} with another kind or size"))
             };
         }
-        let bytes = record(&mut self.archive, &format!("{}data/{file}", self.folder), u64::MAX)?;
+        let bytes = record(&mut self.archive, &format!("{}data/{file}", self.folder), self.left)?;
+        self.left -= bytes.len() as u64;
         let fits = numbers.checked_mul(kind.elt_size_in_bytes() as i64) == Some(bytes.len() as i64);
         if !fits {
             return Err(format!(
@@ -216,23 +120,10 @@ impl Storages {
                 bytes.len()
             ));
         }
-        let tensor = Tensor::f_from_data_size(&bytes, &[*numbers], kind).map_err(|e| e.to_string())?;
+        let tensor = Tensor::f_from_data_size(&bytes, &[numbers], kind).map_err(|e| e.to_string())?;
         self.read.insert(file.to_string(), tensor.shallow_clone());
         Ok(tensor)
     }
-}
-
-fn integers(pickle: &Pickle, value: &Value) -> std::result::Result<Vec<i64>, String> {
-    let Some(Node::Tuple(values) | Node::List(values)) = node(pickle, value) else {
-        return Err("has no size".to_owned());
-    };
-    values
-        .iter()
-        .map(|value| match value {
-            Value::Integer(n) => Ok(*n),
-            _ => Err("has a size that is not a number".to_owned()),
-        })
-        .collect()
 }
 
 fn kind_of(storage: &str) -> std::result::Result<Kind, String> {
@@ -249,15 +140,4 @@ fn kind_of(storage: &str) -> std::result::Result<Kind, String> {
         "BoolStorage" => Kind::Bool,
         _ => return Err(format!("has an unsupported kind of numbers, {storage}")),
     })
-}
-
-/// Removes a prefix that all keys have.
-fn unwrapped(mut tensors: BTreeMap<String, Tensor>) -> BTreeMap<String, Tensor> {
-    while let Some(wrapper) =
-        WRAPPERS.iter().find(|wrapper| tensors.keys().all(|name| name.starts_with(**wrapper)))
-    {
-        tensors =
-            tensors.into_iter().map(|(name, tensor)| (name[wrapper.len()..].to_owned(), tensor)).collect();
-    }
-    tensors
 }

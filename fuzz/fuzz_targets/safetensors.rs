@@ -1,0 +1,5 @@
+//! Any bytes as a safetensors file.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::weights::safetensors(bytes));

@@ -1,0 +1,175 @@
+//! Parquet files whose rows are all the same: 20 million of them take half a megabyte, and gigabytes if each were kept. Every
+//! command that reads such a file does it with little memory: it keeps none of the rows, or says that they are too many.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::metadata::KeyValue;
+use parquet::file::properties::WriterProperties;
+use tests::{program, summary, text};
+
+const ROWS: usize = 20_000_000;
+/// Bytes in the footer that nobody reads. A file without them is refused for its size before a row is read.
+const PADDING: usize = 2 << 20;
+/// Address space of a program, kB. Without limits the rows would take more.
+const MEMORY: u64 = 8_000_000;
+/// A command that makes something of every row is stopped after this time; what it takes until then says enough.
+const AWHILE: u64 = 5;
+/// One that ends by itself.
+const LONG: u64 = 240;
+
+enum Column<'a> {
+    Text(&'a str),
+    Number(i64),
+    Position(u32),
+}
+
+/// Writes the same row again and again.
+fn write(path: &Path, row: &[(&str, Column)], footer: Option<KeyValue>) {
+    const AT_ONCE: usize = 1_000_000;
+    let column = |value: &Column| -> ArrayRef {
+        match *value {
+            Column::Text(text) => {
+                let values = Arc::new(StringArray::from(vec![text]));
+                Arc::new(DictionaryArray::new(Int32Array::from(vec![0; AT_ONCE]), values))
+            }
+            Column::Number(number) => Arc::new(Int64Array::from(vec![number; AT_ONCE])),
+            Column::Position(number) => Arc::new(UInt32Array::from(vec![number; AT_ONCE])),
+        }
+    };
+    let batch = RecordBatch::try_from_iter(row.iter().map(|(name, value)| (*name, column(value)))).unwrap();
+    let padding = KeyValue::new("padding".to_owned(), "x".repeat(PADDING));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_key_value_metadata(Some(footer.into_iter().chain([padding]).collect()));
+    let file = File::create(path).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties.build())).unwrap();
+    for _ in 0..ROWS / AT_ONCE {
+        writer.write(&batch).unwrap();
+    }
+    writer.close().unwrap();
+    println!("{}: {} bytes", path.display(), fs::metadata(path).unwrap().len());
+}
+
+/// Runs a program that may take little memory, at most so many seconds; returns its errors.
+fn bounded(seconds: u64, name: &str, arguments: &[&str]) -> String {
+    let limit = format!("ulimit -v {MEMORY}; exec timeout --signal INT {seconds} \"$@\"");
+    let output = Command::new("bash")
+        .args(["-c", &limit, "bash", text(&program(name))])
+        .args(arguments)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let code = output.status.code();
+    assert!(
+        !told.contains("panicked") && !told.contains("memory allocation"),
+        "{name} {arguments:?}: {told}"
+    );
+    let ended = matches!(code, Some(0..=3)) || seconds == AWHILE && matches!(code, Some(124 | 130));
+    assert!(ended, "{name} {arguments:?}: {}\n{told}", output.status);
+    told
+}
+
+/// A set of one shard with one sample.
+fn set(place: &Path) {
+    summary("tools", &["scenes", "--out", text(&place.join("scenes")), "--count", "1", "--size", "32"]);
+    fs::write(place.join("captions.csv"), "file,caption\n000000.jpg,a ball on the grass\n").unwrap();
+    let (table, images) = (place.join("captions.csv"), place.join("scenes/images"));
+    let set = place.join("set");
+    summary(
+        "ingest",
+        &["shard", text(&table), "--images", text(&images), "--out", text(&set), "--resize-mode", "no"],
+    );
+    summary("ingest", &["tag", text(&set)]);
+}
+
+#[test]
+fn the_table_of_a_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    set(place);
+    let row = [
+        ("key", Column::Text("000000000")),
+        ("status", Column::Text("success")),
+        ("error_message", Column::Text("")),
+        ("url", Column::Text("000000.jpg")),
+        ("caption", Column::Text("a ball on the grass")),
+        ("offset", Column::Number(512)),
+        ("length", Column::Number(1000)),
+    ];
+    let set = place.join("set");
+    write(&set.join("00000.parquet"), &row, None);
+    fs::remove_file(set.join("00000.sha256")).unwrap();
+    fs::remove_file(set.join("00000.concepts.parquet")).unwrap();
+    let too_many = "more memory than a file of its size can need";
+    let verified = bounded(LONG, "ingest", &["verify", text(&set)]);
+    assert!(verified.contains(too_many), "{verified}");
+    bounded(LONG, "ingest", &["tag", text(&set)]);
+    bounded(LONG, "tools", &["show", text(&set.join("00000.tar"))]);
+    bounded(LONG, "tools", &["stats", text(&set), "--out", text(&place.join("stats"))]);
+    bounded(LONG, "tools", &["report", text(&set), "--out", text(&place.join("report.html"))]);
+    let small = ["--steps", "1", "--size", "32", "--width", "64", "--depth", "1"];
+    let out = place.join("tower.safetensors");
+    bounded(
+        LONG,
+        "trainer",
+        &[&["pretrain", "--shards", text(&set), "--out", text(&out)], &small[..]].concat(),
+    );
+}
+
+#[test]
+fn the_sidecar_of_a_shard() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    set(place);
+    let row = [
+        ("key", Column::Text("000000000")),
+        ("sample", Column::Position(0)),
+        ("phrase", Column::Text("a ball")),
+        ("concept", Column::Text("ball")),
+        ("head", Column::Text("ball")),
+        ("phrase_start", Column::Position(0)),
+        ("phrase_end", Column::Position(6)),
+        ("concept_start", Column::Position(2)),
+        ("concept_end", Column::Position(6)),
+        ("tags", Column::Text("DT NN")),
+    ];
+    let set = place.join("set");
+    let bytes = fs::metadata(set.join("00000.tar")).unwrap().len();
+    let about = format!(
+        r#"{{"version":1,"tagger":"t","tagger_hash":"0","grammar":1,"canonical":2,"shard":"00000.tar","shard_bytes":{bytes},
+        "samples":1,"captions_without_mention":0,"mentions":{ROWS}}}"#
+    );
+    let about = KeyValue::new("concepts".to_owned(), about);
+    write(&set.join("00000.concepts.parquet"), &row, Some(about));
+    fs::remove_file(set.join("00000.sha256")).unwrap();
+    bounded(LONG, "ingest", &["verify", text(&set)]);
+    bounded(LONG, "tools", &["show", text(&set.join("00000.tar"))]);
+    bounded(LONG, "tools", &["stats", text(&set), "--out", text(&place.join("stats"))]);
+    bounded(LONG, "tools", &["report", text(&set), "--out", text(&place.join("report.html"))]);
+}
+
+#[test]
+fn the_list_of_a_download() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path();
+    let list = place.join("list.parquet");
+    let row =
+        [("url", Column::Text("data:image/gif,GIF89a")), ("caption", Column::Text("a ball on the grass"))];
+    write(&list, &row, None);
+    let out = place.join("out");
+    bounded(AWHILE, "ingest", &["tag", "--table", text(&list), "--out", text(&out)]);
+    let _ = fs::remove_dir_all(&out);
+    let images = place.join("images");
+    fs::create_dir(&images).unwrap();
+    bounded(AWHILE, "ingest", &["shard", text(&list), "--images", text(&images), "--out", text(&out)]);
+    let _ = fs::remove_dir_all(&out);
+    bounded(AWHILE, "ingest", &["download", text(&list), "--out", text(&out)]);
+}
