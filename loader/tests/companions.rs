@@ -344,7 +344,7 @@ fn a_shard_is_known_by_its_images() {
         let loader = Loader::open(settings(vec![path.clone()], 4)).unwrap();
         loader.batches(Position::default()).next().unwrap().unwrap();
         let opened = loader.opened();
-        assert_eq!((opened.len(), loader.opened().len()), (1, 0), "each shard is told once");
+        assert_eq!((opened.len(), loader.opened().len()), (1, 0), "each shard is reported once");
         opened[0].1
     };
     write_shards(folder.path(), &[8], |_, _| None);

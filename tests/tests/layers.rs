@@ -8,7 +8,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates whose modules are looked at.
-const CRATES: [&str; 5] = ["concepts", "loader", "ingest", "trainer", "tools"];
+const CRATES: [&str; 10] = [
+    "loader/disk",
+    "loader/storage",
+    "concepts",
+    "loader/jpeg",
+    "loader",
+    "ingest",
+    "trainer",
+    "tools/program",
+    "tools",
+    "tools/sql",
+];
 
 /// The floors of the trainer, from the bottom up. Each may use itself and those before it.
 const TRAINER: [&[&str]; 12] = [

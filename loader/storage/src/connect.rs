@@ -12,7 +12,7 @@ use object_store::client::{
 use reqwest::StatusCode;
 use reqwest::header::AUTHORIZATION;
 
-use crate::process::process;
+use crate::process::{Host, process};
 use crate::token;
 
 /// How long a server may fail before the user is informed. Most failures are over sooner.
@@ -92,12 +92,6 @@ pub(crate) async fn watched<R, E: std::error::Error>(
         Ok(_) => answered(host),
     }
     answer
-}
-
-/// What is known about a host.
-pub(crate) enum Host {
-    Answers,
-    Fails { since: Instant, reported: bool },
 }
 
 fn answered(host: &str) {

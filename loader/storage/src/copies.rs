@@ -8,21 +8,13 @@ use std::path::{Path, PathBuf};
 
 use disk::files;
 
-use crate::process::process;
+use crate::process::{Copies, process};
 use crate::{Error, Location, Source, interrupted};
 
 /// Bytes per request.
 const PIECE: u64 = 16 << 20;
 /// Ending of the folders' names, in the folder for temporary files.
 const NAME: &str = "simzss-copies";
-
-/// The folder of this process's copies.
-pub(crate) struct Copies {
-    folder: PathBuf,
-    /// Its lock, by which other processes see that it is in use.
-    _held: File,
-    by_location: HashMap<Location, PathBuf>,
-}
 
 /// The path of a file's copy on a local disk; of a local file its own.
 pub fn local_copy(of: impl Into<Location>) -> Result<PathBuf, Error> {
@@ -38,7 +30,7 @@ pub fn local_copy(of: impl Into<Location>) -> Result<PathBuf, Error> {
             let place = std::env::temp_dir().join(NAME);
             files::clear_leftovers_of(&place);
             let (folder, held) = files::temporary_folder(&place).map_err(Error::io(&place, "create"))?;
-            none.insert(Copies { folder, _held: held, by_location: HashMap::new() })
+            none.insert(Copies { folder, held, by_location: HashMap::new() })
         }
     };
     if let Some(copy) = copies.by_location.get(&location) {

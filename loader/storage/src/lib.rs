@@ -32,14 +32,12 @@ mod copies;
 mod error;
 mod files;
 mod folder;
-mod hub;
 mod interruption;
 mod location;
 mod process;
 mod remote;
 mod source;
 mod token;
-mod version;
 
 use std::time::Duration;
 

@@ -8,6 +8,8 @@
 //! The runtime is started by the first request. A process that forks must do so before: its threads do not survive a fork.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,9 +18,7 @@ use object_store::ObjectStore;
 use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
 
-use crate::connect::Host;
-use crate::copies::Copies;
-use crate::{RETRY_FOR, interrupted, token};
+use crate::{Location, RETRY_FOR, interrupted};
 
 /// Number of threads of the network runtime.
 const NETWORK_THREADS: usize = 2;
@@ -38,6 +38,21 @@ pub(crate) struct Process {
     stop_when_interrupted: AtomicBool,
     /// When it was first asked whether to stop, after the signal.
     stopping_since: OnceLock<Instant>,
+}
+
+/// What is known about a host.
+pub(crate) enum Host {
+    Answers,
+    Fails { since: Instant, reported: bool },
+}
+
+/// The folder of this process's copies.
+pub(crate) struct Copies {
+    pub(crate) folder: PathBuf,
+    /// Its lock, by which other processes see that it is in use.
+    #[expect(dead_code, reason = "held until the end of the process")]
+    pub(crate) held: File,
+    pub(crate) by_location: HashMap<Location, PathBuf>,
 }
 
 /// The process's own.
@@ -79,9 +94,9 @@ impl Process {
         lock(&self.copies)
     }
 
-    /// The bearer tokens of the environment, with their hosts.
-    pub(crate) fn tokens(&self) -> &[(String, HeaderValue)] {
-        self.tokens.get_or_init(token::from_environment)
+    /// The bearer tokens of the environment, with their hosts; `read` is asked once.
+    pub(crate) fn tokens(&self, read: fn() -> Vec<(String, HeaderValue)>) -> &[(String, HeaderValue)] {
+        self.tokens.get_or_init(read)
     }
 
     /// How long a failing request is repeated.

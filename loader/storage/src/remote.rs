@@ -1,5 +1,8 @@
 //! One remote file.
 
+pub(crate) mod hub;
+pub(crate) mod version;
+
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read};
@@ -22,11 +25,11 @@ use object_store::{
 };
 use url::{Position, Url};
 
+use self::version::Version;
 use crate::connect::Connector;
 use crate::location::Address;
 use crate::process::process;
-use crate::version::{self, Version};
-use crate::{Error, Location, SILENCE, hub};
+use crate::{Error, Location, SILENCE};
 
 /// Maximum pause between tries.
 const MAX_PAUSE: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::remote::Remote;
-use crate::version::Version as Opened;
+use crate::remote::version::Version as Opened;
 use crate::{Error, Location};
 
 /// A file opened for random access; several threads may read it at the same time.

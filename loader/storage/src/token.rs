@@ -29,11 +29,11 @@ pub fn authorization(address: &str) -> Option<HeaderValue> {
         return None;
     }
     let host = host_of(&url)?;
-    process().tokens().iter().find(|(of, _)| *of == host).map(|(_, value)| value.clone())
+    process().tokens(from_environment).iter().find(|(of, _)| *of == host).map(|(_, value)| value.clone())
 }
 
 /// Host and token of each entry of the environment.
-pub(crate) fn from_environment() -> Vec<(String, HeaderValue)> {
+fn from_environment() -> Vec<(String, HeaderValue)> {
     let variable = |name: &str| std::env::var(name).unwrap_or_default();
     tokens(&variable("HF_TOKEN"), &hub(), &variable(VARIABLE))
 }

@@ -10,7 +10,7 @@ impl Place<'_> {
             // "8 x 10", "5 ft x 7 rug", "100 % cotton"
             "x" | "×" if self.next() == Role::Number => self.set(Tag::CD),
             "%" if self.before() == Role::Number => self.set(Tag::CD),
-            // "#sunset" is no number.
+            // "#sunset" is not a number.
             "#" if self.next() != Role::Number => self.set(Tag::SYM),
             // "a full - length mirror", as corpora write it whose punctuation is set off by spaces
             "-" if self.joins_modifiers() => self.tags[at - 1..=at].fill(Tag::JJ),

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use object_store::{GetOptions, ObjectMeta};
 
-use crate::remote::text_of;
+use super::text_of;
 
 /// One state of a remote file, as it was when the file was opened.
 #[derive(Debug, Clone)]

@@ -12,10 +12,10 @@ use reqwest::{Client, Response, StatusCode};
 use serde::Deserialize;
 use url::Url;
 
+use super::{Remote, store};
 use crate::connect::watched;
 use crate::location::Address;
 use crate::process::process;
-use crate::remote::{Remote, store};
 use crate::{Error, Location, SILENCE, token};
 
 /// A place in a repository.
