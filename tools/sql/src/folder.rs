@@ -192,7 +192,7 @@ fn statistics_inside(inputs: &[Location]) -> Result<Location, String> {
         let is_file = !input.is_local_folder() && (is_pattern(input) || stem(input).is_some());
         let entries = if is_file { Ok(Vec::new()) } else { storage::entries(input) };
         let below = entries.unwrap_or_default().into_iter().filter(|(_, is)| *is).map(|(path, _)| path);
-        found.extend(std::iter::once(input.clone()).chain(below).filter(|folder| is_statistics(folder)));
+        found.extend(std::iter::once(input.clone()).chain(below).filter(is_statistics));
     }
     found.sort();
     match found.as_slice() {
