@@ -37,7 +37,7 @@ esac
 archive=${1:-}
 if [ -z "$archive" ]; then
     made="${CARGO_TARGET_DIR:-target}/release-archives"
-    archive=$(find "$made" -name "simzss-*-$(uname -m)-unknown-linux-gnu.tar.gz" -printf '%T@ %p\n' 2>/dev/null |
+    archive=$(find "$made" -not -path '*/.new-*' -name "simzss-*-$(uname -m)-unknown-linux-gnu.tar.gz" -printf '%T@ %p\n' 2>/dev/null |
         sort -n | tail -n 1 | cut -d' ' -f2-)
     [ -n "$archive" ] || { echo "release test: no archive for $(uname -m) in $made; run tools/release.sh first" >&2; exit 1; }
 fi
