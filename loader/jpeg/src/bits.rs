@@ -1,6 +1,8 @@
 //! Reads the bits of an entropy-coded segment.
 
-use crate::codes::LOOKAHEAD;
+/// Number of bits of the lookahead. A decoder's table of steps then has 8 KiB: those for luma and chroma fit the L1 cache
+/// together.
+pub(crate) const LOOKAHEAD: u32 = 11;
 
 /// Minimum number of bits after a refill.
 pub(crate) const FILLED: u32 = 56;

@@ -3,10 +3,8 @@
 use std::array;
 use std::sync::OnceLock;
 
-use crate::bits::{Bits, FILLED, extend};
+use crate::bits::{Bits, FILLED, LOOKAHEAD, extend};
 
-/// Number of bits of the lookahead. A table of steps then has 8 KiB: those for luma and chroma fit the L1 cache together.
-pub(crate) const LOOKAHEAD: u32 = 11;
 const ENTRIES: usize = 1 << LOOKAHEAD;
 /// The lookahead after `taken` of its bits have been taken, as far as it is known.
 const fn after(ahead: usize, taken: u32) -> usize {
