@@ -348,7 +348,10 @@ fn an_interrupt_stops_a_long_query() {
     let killed = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
     assert!(killed.success());
     let last = lines.map(Result::unwrap).last().unwrap();
-    assert_eq!((running.wait().unwrap().code(), last.as_str()), (Some(1), "error: interrupted"));
+    assert_eq!(
+        (running.wait().unwrap().code(), last.as_str()),
+        (Some(130), "error: interrupted: the query is not finished")
+    );
 }
 
 #[test]
