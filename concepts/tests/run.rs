@@ -5,8 +5,8 @@
 mod any_text;
 mod clip_text;
 mod hostile;
-mod models;
 mod nlprule;
 mod noun_phrases;
 mod sidecar;
 mod statistics;
+mod training;

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | elements of a list and bytes of a text in the footer or in a page header | the bytes that are left of it |
 //! | rows, values of a column | [`ROWS_PER_BYTE`] per byte of the file, and [`ROWS`] more |
-//! | values of all columns together | [`ROWS_PER_BYTE`] per byte of the file, and [`ROWS`] more per column |
+//! | values of all columns together | [`ROWS_PER_BYTE`] per byte of the file, and [`ROWS`] more, once and per column |
 //! | start and length of a column chunk | the size of the file |
 //! | uncompressed size of a page | [`PAGE_FACTOR`] times its compressed size, and [`PAGE`] more |
 //! | uncompressed size of all pages together | [`PAGE_FACTOR`] times the size of the file, and [`PAGES`] more |
@@ -36,7 +36,7 @@ pub const ROWS: u64 = 1 << 16;
 pub const PAGE_FACTOR: u64 = 1000;
 /// Uncompressed bytes of any page.
 pub const PAGE: u64 = 16 << 20;
-/// Uncompressed bytes of all pages of any file: many small pages of [`PAGE`] bytes each may be read at a time.
+/// Uncompressed bytes of all pages that one reader of any file reads, one after another.
 pub const PAGES: u64 = 256 << 20;
 /// Bytes of a value of fixed length.
 pub const FIXED_LENGTH: i64 = 1 << 16;

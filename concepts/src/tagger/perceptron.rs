@@ -116,8 +116,7 @@ impl Perceptron {
         let mut model = ModelReader::new(bytes, KIND)?;
         let lexicon = Lexicon::read(&mut model)?;
         let weights = Weights::read(&mut model)?;
-        let mut joint = Vec::with_capacity(weights.features);
-        joint.push(Row::ZERO);
+        let mut joint = vec![Row::ZERO];
         let forms = lexicon.frequent().iter().map(|word| Form::new(word, &lexicon));
         let words = [Form::EDGE].into_iter().chain(forms).map(|form| WordRows {
             own: weights.row(&features::own(&form)),
@@ -281,8 +280,6 @@ struct Slot {
 /// Maps features to weights: a table with open addressing by the low bits of the hash.
 #[derive(Debug)]
 struct Weights {
-    /// Number of features.
-    features: usize,
     slots: Vec<Slot>,
     weights: Vec<Weight>,
 }
@@ -317,7 +314,7 @@ impl Weights {
             }
             slots[at] = Slot { feature, place };
         }
-        Ok(Self { features: count, slots, weights })
+        Ok(Self { slots, weights })
     }
 
     fn of(&self, feature: u32) -> &[Weight] {
