@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! The rooms, in the order in which a sample passes through them: [`shards`] lists the files and finds the samples in them,
+//! The modules, in the order in which a sample passes through them: [`shards`] lists the files and finds the samples in them,
 //! [`order`] decides which sample becomes which row, and [`samples`] makes the pixels, tokens and mentions of a row.
 //! [`Loader`] runs all of this on threads. How images are decoded, and what one may cost, is in [`jpeg`], [`formats`] and
 //! [`budget`]. Where files may be is the crate [`storage`]'s.

@@ -1,4 +1,4 @@
-/* A wrapper of libjpeg-turbo that reports errors as return values, and the door from libjpeg to entropy.rs.
+/* A wrapper of libjpeg-turbo that reports errors as return values, and the calls from libjpeg to entropy.rs.
  *
  * libjpeg reports a damaged file by longjmp, which must not cross Rust code. So the libjpeg calls between two
  * decisions of the caller are one C function each. Every function returns DONE or why it failed; after a failure the

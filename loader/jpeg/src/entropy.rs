@@ -115,8 +115,9 @@ impl Entropy {
     ///
     /// When the scan started, libjpeg checked its parameters and tables, and rejected what it cannot decode.
     pub(crate) fn start(&mut self, scan: &Scan) -> Option<usize> {
-        self.kinds.clear();
-        let mut kinds = Vec::new();
+        // Without a scan if this fails; their memory serves the next file.
+        let mut kinds = std::mem::take(&mut self.kinds);
+        kinds.clear();
         for (number, component) in scan.components.iter().take(COMPONENTS).enumerate() {
             let (dc, ac) = (component.dc_table as usize, component.ac_table as usize);
             let dc = codes(self.dc_codes.get_mut(dc)?, scan.dc_tables[dc]?, DcCodes::table, DcCodes::new)?;

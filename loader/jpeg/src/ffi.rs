@@ -6,9 +6,9 @@
 //! - A codec reads the file it was given, and keeps pointers to it, only until the next file; it writes to what it is given
 //!   only in the call that gives it.
 //! - [`start`] and [`decode`] are called only inside [`simzss_jpeg_start`] and [`simzss_jpeg_read`], one at a time, with the
-//!   state of the [`Door`] that this call was given. Nothing else has a reference to the state then.
+//!   state of the [`Callbacks`] that this call was given. Nothing else has a reference to the state then.
 //! - They get a [`RawScan`] as `codec.c` declares it, and as many pointers to different blocks of 64 coefficients as they
-//!   are told.
+//!   are given.
 //! - No longjmp passes over Rust: `codec.c` reports what they return after they have returned, and the frames between its
 //!   setjmp and libjpeg's longjmp are of C. A panic in them aborts the process.
 //!
@@ -58,7 +58,7 @@ struct RawScan<'a> {
 
 /// As `struct entropy`: how C calls [`Entropy`].
 #[repr(C)]
-struct Door {
+struct Callbacks {
     state: *mut c_void,
     start: unsafe extern "C" fn(*mut c_void, *const RawScan, *mut usize) -> c_int,
     decode: unsafe extern "C" fn(*mut c_void, *mut &mut Block, usize) -> c_int,
@@ -77,15 +77,19 @@ unsafe extern "C" {
     ) -> c_int;
     fn simzss_jpeg_start(
         codec: *mut Opaque,
-        entropy: *const Door,
+        entropy: *const Callbacks,
         eighths: u32,
         fast: c_int,
         area: *mut u32,
         size: *mut u32,
         channels: *mut u32,
     ) -> c_int;
-    fn simzss_jpeg_read(codec: *mut Opaque, entropy: *const Door, area: *const u32, pixels: *mut u8)
-    -> c_int;
+    fn simzss_jpeg_read(
+        codec: *mut Opaque,
+        entropy: *const Callbacks,
+        area: *const u32,
+        pixels: *mut u8,
+    ) -> c_int;
     fn simzss_jpeg_encode(
         pixels: *const u8,
         width: u32,
@@ -101,7 +105,7 @@ unsafe extern "C" {
 
 /// See `struct entropy`.
 unsafe extern "C" fn start(state: *mut c_void, scan: *const RawScan, length: *mut usize) -> c_int {
-    // SAFETY: the state is that of a `Door`, and nothing else has a reference to it; the scan is filled in, and its tables
+    // SAFETY: the state is that of a `Callbacks`, and nothing else has a reference to it; the scan is filled in, and its tables
     // are read before this returns.
     let (entropy, scan) = unsafe { (&mut *state.cast::<Entropy>(), &*scan) };
     let taken = entropy.start(&Scan {
@@ -203,9 +207,9 @@ impl Codec {
     }
 
     /// For one call of `codec.c`.
-    fn door(&mut self) -> Door {
+    fn callbacks(&mut self) -> Callbacks {
         let state = self.entropy.as_deref_mut().map_or(ptr::null_mut(), |entropy| (&raw mut *entropy).cast());
-        Door { state, start, decode }
+        Callbacks { state, start, decode }
     }
 
     fn check(&self, status: c_int) -> Result<(), Error> {
@@ -258,12 +262,12 @@ impl<'a> Opened<'a> {
         if let Some(entropy) = &mut self.codec.entropy {
             entropy.forget();
         }
-        let door = self.codec.door();
+        let callbacks = self.codec.callbacks();
         // SAFETY: the header has been read, as `self` proves; the arrays have the lengths that are written.
         let status = unsafe {
             simzss_jpeg_start(
                 self.codec.codec.as_ptr(),
-                &raw const door,
+                &raw const callbacks,
                 eighths,
                 c_int::from(fast),
                 area.as_mut_ptr(),
@@ -300,12 +304,12 @@ impl Started<'_> {
     /// Decodes into `pixels`, which must have [`Started::bytes`] bytes.
     pub(crate) fn read(self, pixels: &mut [u8]) -> Result<(), Error> {
         assert_eq!(pixels.len(), self.bytes());
-        let door = self.codec.door();
+        let callbacks = self.codec.callbacks();
         // SAFETY: decoding has started, as `self` proves, and `pixels` is as long as the rows of the region.
         let status = unsafe {
             simzss_jpeg_read(
                 self.codec.codec.as_ptr(),
-                &raw const door,
+                &raw const callbacks,
                 self.area.as_ptr(),
                 pixels.as_mut_ptr(),
             )

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use disk::files;
+use disk::files::{self, AtomicFile};
 
 use crate::process::{Copies, process};
 use crate::{Error, Location, Source, interrupted};
@@ -37,31 +37,23 @@ pub fn local_copy(of: impl Into<Location>) -> Result<PathBuf, Error> {
         return Ok(copy.clone());
     }
     let copy = copies.folder.join(format!("{}-{}", copies.by_location.len(), location.file_name()));
-    fetch(&location, &copy)?;
+    let mut file = File::create(&copy).map_err(Error::write(&copy))?;
+    fetch(&location, &mut file, &copy)?;
     copies.by_location.insert(location, copy.clone());
     Ok(copy)
 }
 
 /// Copies a file, remote or not, to a local path, completely or not at all.
 pub fn download(from: impl Into<Location>, to: &Path) -> Result<(), Error> {
-    let temporary = files::temporary_path(to);
-    let done = fetch(&from.into(), &temporary).and_then(|()| {
-        File::open(&temporary)
-            .and_then(|file| file.sync_all())
-            .and_then(|()| fs::rename(&temporary, to))
-            .map_err(Error::write(to))
-    });
-    if done.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    done
+    let mut file = AtomicFile::create(to).map_err(Error::write(to))?;
+    fetch(&from.into(), &mut file, to)?;
+    file.commit().map_err(Error::write(to))
 }
 
-/// Copies a file, remote or not, to a local path that is not yet its final name.
-fn fetch(location: &Location, to: &Path) -> Result<(), Error> {
+/// Copies a file, remote or not, into an open file; `to` is for errors.
+fn fetch(location: &Location, file: &mut dyn Write, to: &Path) -> Result<(), Error> {
     let from = Source::open(location)?;
     let mut reader = from.reader(PIECE);
-    let mut file = File::create(to).map_err(Error::write(to))?;
     let mut buffer = vec![0; 1 << 20];
     loop {
         if interrupted() {

@@ -1,6 +1,7 @@
 //! Where a file or folder is.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -33,14 +34,28 @@ pub enum Location {
 }
 
 /// The address of a remote file or folder, `SCHEME://..`; made by [`Location`].
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Address(String);
 
+/// Folder by folder, as paths are ordered, so that the same files have the same order everywhere.
+impl Ord for Address {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.split('/').cmp(other.0.split('/'))
+    }
+}
+
+impl PartialOrd for Address {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl Address {
-    /// The address, if the text starts with a known scheme.
+    /// The address, if the text starts with a known scheme, in upper or lower case.
     fn new(text: &str) -> Option<Self> {
-        let (scheme, _) = text.split_once("://")?;
-        SCHEMES.contains(&scheme).then(|| Self(text.to_owned()))
+        let (scheme, rest) = text.split_once("://")?;
+        let scheme = SCHEMES.iter().find(|known| known.eq_ignore_ascii_case(scheme))?;
+        Some(Self(format!("{scheme}://{rest}")))
     }
 
     /// What stands before `://`.
@@ -64,16 +79,41 @@ impl Address {
         rest.split_once('/').map_or("", |(_, inside)| inside.trim_matches('/'))
     }
 
+    /// The name and password before the host. (`abfss://CONTAINER@ACCOUNT/..` has a part of the address there.)
+    fn credentials(&self) -> Option<&str> {
+        let rest = &self.0[self.scheme().len() + "://".len()..];
+        let host = rest.split('/').next().unwrap_or_default();
+        host.rsplit_once('@').map(|(user, _)| user).filter(|user| self.is_http() || user.contains(':'))
+    }
+
+    /// A message of a library, which may repeat the address, without name and password.
+    pub(crate) fn hide_credentials(&self, mut message: String) -> String {
+        let Some(given) = self.credentials() else { return message };
+        message = message.replace(&format!("{given}@"), "");
+        // As libraries write them.
+        if let Ok(url) = url::Url::parse(&self.0) {
+            let password = url.password().map_or(String::new(), |password| format!(":{password}"));
+            message = message.replace(&format!("{}{password}@", url.username()), "");
+        }
+        message
+    }
+
     pub(crate) fn join(&self, inside: &str) -> Self {
-        let (folder, inside) = (self.0.trim_end_matches('/'), inside.trim_start_matches('/'));
-        Self(if inside.is_empty() { folder.to_owned() } else { format!("{folder}/{inside}") })
+        let (folder, inside) = (without_slashes(&self.0), inside.trim_start_matches('/'));
+        let slash = if folder.ends_with('/') { "" } else { "/" };
+        Self(if inside.is_empty() { folder.to_owned() } else { format!("{folder}{slash}{inside}") })
     }
 
     fn parent(&self) -> Option<Self> {
-        let (folder, _) =
-            self.0.trim_end_matches('/').rsplit_once('/').filter(|_| !self.inside().is_empty())?;
-        Some(Self(folder.trim_end_matches('/').to_owned()))
+        let (folder, _) = without_slashes(&self.0).rsplit_once('/').filter(|_| !self.inside().is_empty())?;
+        Some(Self(without_slashes(&format!("{folder}/")).to_owned()))
     }
+}
+
+/// An address without the slashes at its end, but with those after its scheme.
+fn without_slashes(address: &str) -> &str {
+    let trimmed = address.trim_end_matches('/');
+    if trimmed.ends_with(':') { &address[..(trimmed.len() + 2).min(address.len())] } else { trimmed }
 }
 
 impl Location {
@@ -188,15 +228,12 @@ impl Location {
     }
 }
 
-/// Without the name and password of a web address. (`abfss://CONTAINER@ACCOUNT/..` has a part of the address there.)
+/// Without name and password.
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rest = &self.0[self.scheme().len() + "://".len()..];
-        let host = rest.split('/').next().unwrap_or_default();
-        match host.rsplit_once('@').filter(|_| self.is_http()) {
-            Some((user, _)) => write!(f, "{}://{}", self.scheme(), &rest[user.len() + 1..]),
-            None => f.write_str(&self.0),
-        }
+        let start = self.scheme().len() + "://".len();
+        let hidden = self.credentials().map_or(0, |credentials| credentials.len() + 1);
+        write!(f, "{}{}", &self.0[..start], &self.0[start + hidden..])
     }
 }
 
@@ -332,7 +369,8 @@ mod tests {
         for remote in ["s3://b/x", "https://h/x", "abfss://c@a.dfs.core.windows.net/x", "hf://datasets/a/b"] {
             assert!(Location::from(remote).is_remote(), "{remote}");
         }
-        for local in ["", "x", "/s3/b", "s3:/b/x", "ftp://h/x", "S3://b", "./https://h/x"] {
+        assert_eq!(Location::from("S3://B/X"), Location::from("s3://B/X"));
+        for local in ["", "x", "/s3/b", "s3:/b/x", "ftp://h/x", "./https://h/x"] {
             assert_eq!(Location::from(local).local(), Some(Path::new(local)), "{local}");
         }
     }
@@ -347,6 +385,8 @@ mod tests {
             ("s3://bucket/a/", Some("s3://bucket"), "a", None),
             ("s3://bucket", None, "", None),
             ("s3://bucket/", None, "", None),
+            ("s3://", None, "", None),
+            ("s3:///a", Some("s3://"), "a", None),
             ("https://example.org/x.y", Some("https://example.org"), "x.y", Some("y")),
         ] {
             let location = Location::from(text);
@@ -367,6 +407,7 @@ mod tests {
         assert_eq!(Location::from("s3://b/a/").inside(&Location::from("s3://b/a")), Some("".into()));
         assert_eq!(Location::from("s3://b/ax").inside(&Location::from("s3://b/a")), None);
         assert_eq!(Location::from("s3://b/a").join("/etc"), Location::from("s3://b/a/etc"));
+        assert_eq!(Location::from("s3://").join("b"), Location::from("s3://b"));
     }
 
     #[test]
@@ -376,7 +417,26 @@ mod tests {
         let json = serde_json::to_string(&location).unwrap();
         assert_eq!(serde_json::from_str::<Location>(&json).unwrap(), location);
         assert!(json.contains("p@ss"));
+        assert_eq!(Location::from("s3://key:secret@b/x").to_string(), "s3://b/x");
+        let Location::Remote(address) = &location else { panic!("{location}") };
+        for library in
+            ["GET http://me:p@ss@host:80/a: status 403", "GET http://me:p%40ss@host:80/a: status 403"]
+        {
+            let message = address.hide_credentials(library.to_owned());
+            assert!(message.starts_with("GET http://host:80/a"), "{message}");
+        }
         let container = "abfss://container@account.dfs.core.windows.net/a";
         assert_eq!(Location::from(container).to_string(), container);
+    }
+
+    #[test]
+    fn the_order_is_that_of_paths() {
+        let names = ["a/1", "a/b/1", "a-b/1", "a.b", "a0/1"];
+        let sorted = |folder: &str| {
+            let mut all: Vec<Location> = names.iter().map(|name| Location::from(folder).join(name)).collect();
+            all.sort();
+            all.iter().map(|location| location.inside(&folder.into()).unwrap_or_default()).collect::<Vec<_>>()
+        };
+        assert_eq!(sorted("s3://bucket"), sorted("/folder"));
     }
 }

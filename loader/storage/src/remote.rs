@@ -67,7 +67,8 @@ impl Remote {
             return Err(input(problem.to_owned()));
         }
         let key = Key::from_url_path(url.path()).map_err(|e| input(format!("not a valid URL: {e}")))?;
-        let store = store(address.scheme(), &url[..Position::BeforePath]).map_err(|e| input(text_of(&e)))?;
+        let store = store(address.scheme(), &url[..Position::BeforePath])
+            .map_err(|e| input(address.hide_credentials(text_of(&e))))?;
         Ok(Self { address: address.clone(), store, key, hub: None })
     }
 
@@ -416,6 +417,7 @@ fn kind(error: &object_store::Error) -> io::ErrorKind {
 }
 
 fn explain(error: &object_store::Error, tried: Duration, address: &Address) -> String {
+    let text_of = |error| address.hide_credentials(text_of(error));
     match error {
         object_store::Error::NotFound { .. } => "no such file".to_owned(),
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {

@@ -264,3 +264,20 @@ fn a_server_that_cannot_be_reached_is_reported_while_it_is_tried_again() {
     }
     drop(silent);
 }
+
+#[test]
+fn a_password_in_an_address_is_not_in_errors() {
+    for (status, expected) in
+        [("403 Forbidden", "denies access"), ("410 Gone", "410"), ("404 Not Found", "does not exist")]
+    {
+        let (port, seen) = serve(move |_, _, _| (status.to_owned(), Vec::new(), Vec::new()));
+        let error =
+            storage::read(format!("http://me:se%40cret@127.0.0.1:{port}/x.tar")).unwrap_err().to_string();
+        assert!(!seen.lock().unwrap().is_empty());
+        assert!(
+            error.contains(expected) && error.contains(&format!("http://127.0.0.1:{port}/x.tar")),
+            "{error}"
+        );
+        assert!(!error.contains("cret") && !error.contains("me:"), "{error}");
+    }
+}
