@@ -25,6 +25,22 @@ fn inputs(target: &str) -> Vec<PathBuf> {
     inputs
 }
 
+/// The names in a folder, without their extensions.
+fn names(folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+    let stem = |path: PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let mut names: Vec<_> = entries.map(|entry| stem(entry.unwrap().path())).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn every_target_has_a_program_and_a_corpus() {
+    let targets = fuzz::TARGETS.map(|(name, _)| name.to_owned());
+    assert_eq!(names("corpus"), targets);
+    assert_eq!(names("fuzz_targets"), targets);
+}
+
 /// One test for all, because it measures the memory of the whole process.
 #[test]
 fn no_stored_input_breaks_its_target() {
@@ -38,6 +54,9 @@ fn no_stored_input_breaks_its_target() {
             // The peak becomes what there is now.
             fs::write("/proc/self/clear_refs", "5").unwrap();
             let before = memory("VmRSS");
+            // An input that ends the process or never ends is the one that this file names.
+            fs::write(Path::new(env!("CARGO_TARGET_TMPDIR")).join("stored-input"), path.to_str().unwrap())
+                .unwrap();
             let ran = std::panic::catch_unwind(|| run(&bytes));
             let taken = memory("VmHWM").saturating_sub(before);
             if ran.is_err() {

@@ -71,10 +71,10 @@ impl Folder {
     /// the image folder.
     fn find(&self, file: &str) -> Result<Location, Problem> {
         let outside = || Problem::read("path is outside the image folder");
-        let (path, place) = (Path::new(file), Location::from(file));
+        let path = Path::new(file);
         let relative = match &self.canonical {
             Some(canonical) if path.is_absolute() => {
-                let inside = place.inside(&self.folder);
+                let inside = Location::from(file).inside(&self.folder);
                 inside.or_else(|| Some(path.strip_prefix(canonical).ok()?.to_owned())).ok_or_else(outside)?
             }
             None if path.is_absolute() => return Err(outside()),

@@ -14,7 +14,7 @@ pub(crate) struct StopFlag(AtomicBool);
 
 impl StopFlag {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if interrupted() || self.0.load(Ordering::Relaxed) { Err(Error::interrupted()) } else { Ok(()) }
+        if interrupted() || self.0.load(Ordering::Acquire) { Err(Error::interrupted()) } else { Ok(()) }
     }
 }
 
@@ -27,8 +27,9 @@ pub(crate) fn run_parallel(
     let first = Mutex::new(None);
     let one = || {
         if let Err(error) = work(&stop) {
-            stop.0.store(true, Ordering::Relaxed);
+            // First this: the others end with `interrupted` as soon as they see the flag.
             first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            stop.0.store(true, Ordering::Release);
         }
     };
     thread::scope(|scope| {

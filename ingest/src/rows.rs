@@ -361,13 +361,21 @@ impl Iterator for ImageRows {
 
     fn next(&mut self) -> Option<Row> {
         let caption = self.captions.next()?;
-        Some(Row { caption, ..self.without_caption.clone() })
+        // The last row needs no copy.
+        let rest = if self.captions.len() == 0 {
+            std::mem::take(&mut self.without_caption)
+        } else {
+            self.without_caption.clone()
+        };
+        Some(Row { caption, ..rest })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.captions.size_hint()
     }
 }
+
+impl ExactSizeIterator for ImageRows {}
 
 #[cfg(test)]
 mod tests {

@@ -166,10 +166,13 @@ fn the_list_of_a_download() {
     write(&list, &row, None);
     let out = place.join("out");
     bounded(AWHILE, "ingest", &["tag", "--table", text(&list), "--out", text(&out)]);
-    let _ = fs::remove_dir_all(&out);
+    assert!(out.is_dir(), "tagging has begun");
+    fs::remove_dir_all(&out).unwrap();
     let images = place.join("images");
     fs::create_dir(&images).unwrap();
     bounded(AWHILE, "ingest", &["shard", text(&list), "--images", text(&images), "--out", text(&out)]);
-    let _ = fs::remove_dir_all(&out);
+    assert!(out.join("ingest.json").exists(), "shards have been begun");
+    fs::remove_dir_all(&out).unwrap();
     bounded(AWHILE, "ingest", &["download", text(&list), "--out", text(&out)]);
+    assert!(out.join("ingest.json").exists(), "shards have been begun");
 }

@@ -26,7 +26,12 @@ const DESCRIBED: [&str; 4] = [".tar", ".tar.zst", ".parquet", ".sha256"];
 
 /// The path of a shard's new file before the switch.
 pub(crate) fn new_path(path: &Location) -> Location {
-    path.with_file_name(format!("{TEMPORARY}new-{}", path.file_name()))
+    path.with_file_name(new_name(&path.file_name()))
+}
+
+/// The name of a new file before the switch.
+fn new_name(name: &str) -> String {
+    format!("{TEMPORARY}new-{name}")
 }
 
 /// The final name of a new file; None if the name is not that of one.
@@ -179,15 +184,15 @@ fn stem_of(stats: &Location) -> String {
 /// Renames the new files. It can be interrupted anywhere and started again.
 fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
     let stats = folder.join(format!("{stem}{STATS}"));
-    let new = |path: &Path| new_path(&path.into()).as_name();
     // The order is that on the disk too, even if the power fails: each step is synced before the next one.
     if stats.exists() {
         storage::remove(stats.as_path())?;
         sync_parent(&stats).map_err(Error::file("write", folder))?;
     }
     for ending in DESCRIBED {
-        let path = folder.join(format!("{stem}{ending}"));
-        match fs::rename(new(&path), &path) {
+        let name = format!("{stem}{ending}");
+        let path = folder.join(&name);
+        match fs::rename(folder.join(new_name(&name)), &path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("write", &path)(error));
             }
@@ -195,7 +200,8 @@ fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
         }
     }
     sync_parent(&stats).map_err(Error::file("write", folder))?;
-    fs::rename(new(&stats), &stats).map_err(Error::file("write", &stats))?;
+    let new_stats = folder.join(new_name(&format!("{stem}{STATS}")));
+    fs::rename(new_stats, &stats).map_err(Error::file("write", &stats))?;
     sync_parent(&stats).map_err(Error::file("write", folder))
 }
 
@@ -232,7 +238,7 @@ mod tests {
         for name in FILES {
             fs::write(at(name), "old").unwrap();
         }
-        let new = FILES.map(|name| (new_path(&at(name).into()).as_name(), at(name)));
+        let new = FILES.map(|name| (at(&new_name(name)), at(name)));
         let step = |number: usize| match number {
             0..4 => fs::write(&new[number].0, "new").unwrap(),
             4 => fs::remove_file(at("00000_stats.json")).unwrap(),

@@ -82,7 +82,7 @@ impl KarpathyRows {
                 .map(|column| image.fields.get(&column.name).cloned().unwrap_or_default())
                 .collect();
             let image = ImageRows::new(Row { url: file, extra, ..Row::default() }, captions);
-            total += image.size_hint().0 as u64;
+            total += image.len() as u64;
             rows.push(image);
         }
         Ok(Self { total, rows: rows.into_iter().flatten(), extra })

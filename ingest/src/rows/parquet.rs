@@ -36,7 +36,8 @@ pub(super) struct ParquetRows {
     metadata: ArrowReaderMetadata,
     /// Positions of the columns to read in the table's schema.
     columns: Vec<usize>,
-    found: Found,
+    /// Positions of the columns in a batch, which has only those that are read.
+    places: Found,
     extra: Vec<Extra>,
     total: usize,
     /// Table rows returned or skipped.
@@ -89,13 +90,20 @@ impl ParquetRows {
             found.url.into_iter().chain(found.caption).chain(found.extra.iter().copied()).collect();
         columns.sort_unstable();
         columns.dedup();
+        // Every column that was found is among those that are read.
+        let place = |index: usize| columns.binary_search(&index).unwrap_or(0);
+        let places = Found {
+            url: found.url.map(place),
+            caption: found.caption.map(place),
+            extra: found.extra.iter().map(|&index| place(index)).collect(),
+        };
         let total = usize::try_from(metadata.metadata().file_metadata().num_rows()).unwrap_or(0);
         Ok(Self {
             path: path.to_owned(),
             table,
             metadata,
             columns,
-            found,
+            places,
             extra,
             total,
             position: 0,
@@ -121,19 +129,6 @@ impl ParquetRows {
 
     /// What one row of a batch becomes.
     fn rows_of(&self, batch: &RecordBatch, row: usize) -> ImageRows {
-        let column = |index: usize| {
-            let place = self.columns.iter().position(|&column| column == index).unwrap_or(0);
-            batch.column(place)
-        };
-        let url_column = self.found.url.map(column);
-        let caption_column = self.found.caption.map(column);
-        let extra_columns: Vec<(&ArrayRef, Kind)> = self
-            .found
-            .extra
-            .iter()
-            .zip(&self.extra)
-            .map(|(&index, extra)| (column(index), extra.kind))
-            .collect();
         let mut problem = None;
         let mut check = |value: Option<(String, bool)>, what: &str| {
             value.map(|(text, valid)| {
@@ -143,10 +138,10 @@ impl ParquetRows {
                 text
             })
         };
-        let url = url_column.and_then(|column| bytes(column, row).map(text));
+        let url = self.places.url.and_then(|place| bytes(batch.column(place), row).map(text));
         let url = check(url, "URL").unwrap_or_default();
         let mut captions = Vec::new();
-        if let Some(column) = caption_column {
+        if let Some(column) = self.places.caption.map(|place| batch.column(place)) {
             if let Some(list) = list(column, row) {
                 for at in 0..list.len() {
                     captions.push(check(bytes(&list, at).map(text), "caption"));
@@ -155,7 +150,8 @@ impl ParquetRows {
                 captions.push(check(bytes(column, row).map(text), "caption"));
             }
         }
-        let extra = extra_columns.iter().map(|(column, kind)| value(column.as_ref(), *kind, row)).collect();
+        let extra = self.places.extra.iter().zip(&self.extra);
+        let extra = extra.map(|(&place, extra)| value(batch.column(place), extra.kind, row)).collect();
         ImageRows::new(Row { url: url.trim().to_owned(), extra, problem, ..Row::default() }, captions)
     }
 }
@@ -166,7 +162,7 @@ impl Rows for ParquetRows {
     }
 
     fn captioned(&self) -> bool {
-        self.found.caption.is_some()
+        self.places.caption.is_some()
     }
 
     fn next_row(&mut self) -> Result<Option<Row>, Error> {
@@ -290,6 +286,9 @@ fn bytes(column: &dyn Array, row: usize) -> Option<&[u8]> {
     }
     match column.data_type() {
         DataType::BinaryView => Some(column.as_binary_view().value(row)),
+        // In the table of a shard, which is read without `with_views`.
+        DataType::Binary => Some(column.as_binary::<i32>().value(row)),
+        DataType::LargeBinary => Some(column.as_binary::<i64>().value(row)),
         _ => None,
     }
 }
@@ -361,4 +360,24 @@ fn nested(column: &dyn Array, row: usize) -> Value {
 /// A value of an additional column in a shard's table.
 pub(crate) fn plain_value(column: &dyn Array, row: usize) -> Value {
     value(column, kind(column.data_type()), row)
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow_array::{BinaryArray, BinaryViewArray, LargeBinaryArray};
+
+    use super::*;
+
+    #[test]
+    fn bytes_without_a_declared_encoding_are_texts() {
+        let text = Some(b"a dog".as_slice());
+        let columns: [&dyn Array; 3] = [
+            &BinaryArray::from_iter([text]),
+            &LargeBinaryArray::from_iter([text]),
+            &BinaryViewArray::from_iter([text]),
+        ];
+        for column in columns {
+            assert_eq!(plain_value(column, 0), Value::from("a dog"), "{}", column.data_type());
+        }
+    }
 }
