@@ -84,11 +84,7 @@ fn main() {
     settings.vision.weights = checkpoint.vision_path().unwrap();
     settings.data.shards = vec![folder("SHARDS")];
     settings.data.features = None;
-    let shards = loader::shards::list(&settings.data.shards)
-        .unwrap()
-        .into_iter()
-        .map(PathBuf::from)
-        .collect::<Vec<_>>();
+    let shards = loader::shards::list(&settings.data.shards).unwrap();
     let bank = data::bank(&settings, &shards).unwrap().map(Arc::new);
     let loader = data::loader(&settings, shards, bank, &group).unwrap();
     let (source, width) = VisionSource::open(&settings, &loader, Device::Cpu, &Silent).unwrap();

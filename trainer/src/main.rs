@@ -22,8 +22,8 @@ struct Cli {
     json: bool,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong use (options, settings); 128 + signal: training was stopped by \
-                          that signal and saved, add --resume to continue.";
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong use (options, settings); 128 + signal: stopped by that \
+                          signal; a training is saved, add --resume to continue.";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -154,9 +154,10 @@ fn a_cache_and_a_run_know_their_images() {
         precision: Precision::Float32,
         threads: 1,
     };
+    let places: Vec<storage::Location> = shards.iter().map(Into::into).collect();
     let swap = || exchange(&shards[0], &shards[1]);
-    let loader = || data::image_loader(shards.clone(), SIZE, 1).unwrap();
-    let verified = |out: &str| verify(&at(out), &shards, &Silent).map_err(|error| error.to_string());
+    let loader = || data::image_loader(places.clone(), SIZE, 1).unwrap();
+    let verified = |out: &str| verify(&at(out), &places, &Silent).map_err(|error| error.to_string());
 
     // Without tables, only reading the images tells that they are those of another shard.
     let header = compute(&settings, &at("features"), &Silent).unwrap();
@@ -198,7 +199,7 @@ fn a_cache_and_a_run_know_their_images() {
         .unwrap_err()
         .to_string();
     assert!(error.contains("has other images than when the run used it before"), "{error}");
-    let fewer = data::image_loader(shards[..1].to_vec(), SIZE, 1).unwrap();
+    let fewer = data::image_loader(places[..1].to_vec(), SIZE, 1).unwrap();
     let error = run_shards::compare(&saved, &mut run_shards::shards(&fewer), &fewer, &Silent)
         .unwrap_err()
         .to_string();

@@ -41,7 +41,7 @@ pub(crate) struct CacheArgs {
 
 pub(crate) fn run(args: CacheArgs) -> anyhow::Result<Value> {
     if args.verify {
-        let shards = loader::shards::list(&args.shards)?.into_iter().map(PathBuf::from).collect::<Vec<_>>();
+        let shards = loader::shards::list(&args.shards)?;
         return Ok(serde_json::to_value(feature_cache::verify(&args.out, &shards, &Console)?)?);
     }
     let settings = CacheSettings {

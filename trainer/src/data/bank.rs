@@ -1,7 +1,7 @@
 //! The concept vocabulary of a run, from its file or from the sidecars of its shards.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use storage::Location;
 
 use concepts::Bank;
 use concepts::sidecar::{MentionRow, Metadata};
@@ -12,7 +12,7 @@ use crate::settings::Settings;
 
 /// The concept vocabulary (bank) of a run: the concepts in its file, or every concept that the sidecars mention often enough.
 /// `None` for objectives without a concept loss, whose shards need no sidecars.
-pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
+pub fn bank(settings: &Settings, shards: &[Location]) -> Result<Option<Bank>> {
     if settings.objective.name != Objective::Simzss {
         return Ok(None);
     }
@@ -48,21 +48,21 @@ pub fn bank(settings: &Settings, shards: &[PathBuf]) -> Result<Option<Bank>> {
 }
 
 /// Mentions of different taggers are not comparable, whatever the vocabulary.
-fn refuse_mixed_taggers(shards: &[PathBuf], footers: &[Metadata]) -> Result<()> {
+fn refuse_mixed_taggers(shards: &[Location], footers: &[Metadata]) -> Result<()> {
     let by = |it: &Metadata| format!("{} (data {:.8}, grammar {})", it.tagger, it.tagger_hash, it.grammar);
     let Some((first, tagger)) = shards.first().zip(footers.first().map(by)) else { return Ok(()) };
-    let differs = |(_, footer): &(&PathBuf, &Metadata)| by(footer) != tagger;
+    let differs = |(_, footer): &(&Location, &Metadata)| by(footer) != tagger;
     let Some((shard, footer)) = shards.iter().zip(footers).find(differs) else { return Ok(()) };
     let problem = format!(
         "was tagged by {}, but {} by {tagger}; tag all shards with the same tagger",
         by(footer),
         first.display()
     );
-    Err(Error::Invalid { path: shard.clone(), problem })
+    Err(Error::Invalid { path: shard.as_name(), problem })
 }
 
 /// Calls `visit` with every mention in the sidecars of the shards until it returns `false`.
-fn for_each_mention(shards: &[PathBuf], mut visit: impl FnMut(MentionRow<'_>) -> bool) -> Result<()> {
+fn for_each_mention(shards: &[Location], mut visit: impl FnMut(MentionRow<'_>) -> bool) -> Result<()> {
     for shard in shards {
         let sidecar = loader::shards::sidecar::open(shard, None)?;
         for sample in sidecar.samples_with_mentions() {

@@ -1,11 +1,12 @@
 //! The loaders of the trainer: of a run, of the feature cache, and of pretraining.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use concepts::Bank;
 use image::RgbImage;
 use loader::{Crop, ImageSettings, Loader, Share};
+use storage::Location;
 
 use crate::distributed::Group;
 use crate::error::{Error, Result};
@@ -14,7 +15,7 @@ use crate::settings::{CropKind, DataSettings, Settings};
 /// Opens the loader that the settings of a run describe, for one of its ranks.
 pub fn loader(
     settings: &Settings,
-    shards: Vec<PathBuf>,
+    shards: Vec<Location>,
     bank: Option<Arc<Bank>>,
     group: &Group,
 ) -> Result<Loader> {
@@ -55,7 +56,7 @@ pub fn warnings(loader: &Loader) -> Vec<String> {
 }
 
 /// A loader that gives only images, one by one, each exactly once: for the feature cache.
-pub fn image_loader(shards: Vec<PathBuf>, size: u32, threads: usize) -> Result<Loader> {
+pub fn image_loader(shards: Vec<Location>, size: u32, threads: usize) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, 1);
     to_load.streams = 1;
     to_load.window = 1;
@@ -70,7 +71,7 @@ pub fn image_loader(shards: Vec<PathBuf>, size: u32, threads: usize) -> Result<L
 
 /// A loader that gives only images, shuffled and randomly flipped: for pretraining a tower.
 pub fn pretraining_loader(
-    shards: Vec<PathBuf>,
+    shards: Vec<Location>,
     batch_size: usize,
     size: u32,
     seed: u64,

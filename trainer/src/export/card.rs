@@ -89,11 +89,7 @@ struct Data {
 }
 
 fn data(checkpoint: &Checkpoint) -> Option<Data> {
-    let shards = loader::shards::list(&checkpoint.state.settings.data.shards)
-        .ok()?
-        .into_iter()
-        .map(PathBuf::from)
-        .collect::<Vec<_>>();
+    let shards = loader::shards::list(&checkpoint.state.settings.data.shards).ok()?;
     let mut data = Data { shards: shards.len(), samples: 0, mentions: 0, taggers: BTreeSet::new() };
     for shard in &shards {
         let metadata = loader::shards::sidecar::metadata(shard).ok()?;
@@ -107,11 +103,7 @@ fn data(checkpoint: &Checkpoint) -> Option<Data> {
 /// The concept vocabulary (bank), if its file or the shards still exist and give as many concepts as the run had.
 fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     let settings = &checkpoint.state.settings;
-    let shards = loader::shards::list(&settings.data.shards)
-        .unwrap_or_default()
-        .into_iter()
-        .map(PathBuf::from)
-        .collect::<Vec<_>>();
+    let shards = loader::shards::list(&settings.data.shards).unwrap_or_default();
     let bank = if let Some(path) = &settings.bank.names {
         concepts::Bank::from_bytes(path, &storage::read(path).ok()?).ok()?
     } else if shards.is_empty() {

@@ -85,7 +85,7 @@ pub fn pretrain(settings: &PretrainSettings, out: &Path, observer: &dyn Observer
     tch::manual_seed(settings.seed as i64);
     let tower = VisionTower::random(shape(settings), device);
     tower.check_size("--size", i64::from(settings.size))?;
-    let shards = loader::shards::list(&settings.shards)?.into_iter().map(PathBuf::from).collect::<Vec<_>>();
+    let shards = loader::shards::list(&settings.shards)?;
     let loader = data::pretraining_loader(shards, BATCH, settings.size, settings.seed, settings.threads)?;
     let vision = ImageEncoder::new(tower, VisionSettings::default().normalization(), Kind::Float, device);
     let mut images = Images::new(&loader, i64::from(settings.size));

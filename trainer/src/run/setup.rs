@@ -1,6 +1,6 @@
 //! Everything that a run needs, opened: its data, its towers, and its newest checkpoint if it is resumed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use loader::{Loader, Position};
@@ -106,8 +106,7 @@ impl<'a> Run<'a> {
         device: Device,
         observer: &'a dyn Observer,
     ) -> Result<Self> {
-        let shards =
-            loader::shards::list(&settings.data.shards)?.into_iter().map(PathBuf::from).collect::<Vec<_>>();
+        let shards = loader::shards::list(&settings.data.shards)?;
         let bank = data::bank(settings, &shards)?.map(Arc::new);
         let names = bank.as_ref().map_or(0, |bank| bank.len());
         let scored_on = periodic::set(&settings.evaluation)?;

@@ -157,12 +157,14 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
         )),
         _ => {
             let bytes = fs::read(&file).map_err(reading(path))?;
-            let named = safetensors_file::views(&bytes).and_then(|views| {
-                views.into_iter().map(|(name, view)| Ok((name, tensor(&view)?))).collect()
-            });
-            named.map_err(|why: String| {
+            let views = safetensors_file::views(&bytes).map_err(|why| {
                 problem(format!("is neither a PyTorch nor a safetensors file, or it is damaged: {why}"))
-            })
+            })?;
+            let named = |(name, view): (String, TensorView<'_>)| match tensor(&view) {
+                Ok(tensor) => Ok((name, tensor)),
+                Err(why) => Err(problem(format!("tensor {name} {why}"))),
+            };
+            views.into_iter().map(named).collect()
         }
     }
 }
@@ -180,7 +182,7 @@ fn tensor(view: &TensorView<'_>) -> std::result::Result<Tensor, String> {
         Dtype::I8 => Kind::Int8,
         Dtype::U8 => Kind::Uint8,
         Dtype::BOOL => Kind::Bool,
-        other => return Err(format!("it has numbers of the kind {other:?}, which are not supported")),
+        other => return Err(format!("has numbers of the kind {other:?}, which are not supported")),
     };
     let size: Vec<i64> = view.shape().iter().map(|&side| side as i64).collect();
     Tensor::f_from_data_size(view.data(), &size, kind).map_err(|error| {

@@ -4,7 +4,7 @@ use concepts::tables::guarded;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-/// Maximum number of sides of a tensor, PyTorch's own.
+/// Maximum number of sides of a tensor, PyTorch's own. Also in `state_dict.rs`: the fuzz targets compile each file by itself.
 const MAX_SIDES: usize = 64;
 
 /// The tensors of a file by name, as parts of its bytes. An error is a part of a sentence about the file.

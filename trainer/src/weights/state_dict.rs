@@ -11,13 +11,14 @@ const STATE: [&str; 7] = ["state_dict", "model_state_dict", "model", "denoiser",
 const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "backbone."];
 /// Maximum nesting of dictionaries.
 const MAX_DEPTH: usize = 64;
-/// Maximum number of sides of a tensor, PyTorch's own. Without it a few bytes could repeat one long list for every tensor.
+/// Maximum number of sides of a tensor, PyTorch's own; as in `safetensors_file.rs`. Without it a few bytes could repeat one long list for every tensor.
 const MAX_SIDES: usize = 64;
 /// Maximum size of all names together in bytes, far more than weights files need. It bounds the memory for a long key that a few
 /// bytes repeat for every tensor.
 const MAX_NAMES: usize = 64 << 20;
 
 const TOO_DEEP: &str = "has dictionaries that are nested too deeply";
+const TOO_MANY: &str = "has too many entries in dictionaries that others share";
 
 /// A tensor: a view of a storage.
 #[derive(Debug)]
@@ -117,7 +118,7 @@ impl Found<'_> {
                 for (key, value) in items {
                     self.visited += 1;
                     if self.visited > self.pickle.nodes.len() + (1 << 20) {
-                        return Err(TOO_DEEP.to_owned());
+                        return Err(TOO_MANY.to_owned());
                     }
                     // Entries with numbers as keys are optimizer states.
                     let Value::Text(key) = key else { continue };

@@ -111,7 +111,8 @@ impl Storages {
                 Err(format!("shares storage {file} with another kind or size"))
             };
         }
-        let bytes = record(&mut self.archive, &format!("{}data/{file}", self.folder), self.left)?;
+        let bytes = record(&mut self.archive, &format!("{}data/{file}", self.folder), self.left)
+            .map_err(|why| format!("{why} (all storages together may have no more bytes than the file)"))?;
         self.left -= bytes.len() as u64;
         let fits = numbers.checked_mul(kind.elt_size_in_bytes() as i64) == Some(bytes.len() as i64);
         if !fits {

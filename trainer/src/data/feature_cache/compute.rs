@@ -52,7 +52,7 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
     let vision = frozen_tower::open(&tower, settings.precision.kind(device), device)?;
     let size = i64::from(settings.size);
     vision.tower.check_size("--size", size)?;
-    let shards = loader::shards::list(&settings.shards)?.into_iter().map(PathBuf::from).collect::<Vec<_>>();
+    let shards = loader::shards::list(&settings.shards)?;
     let loader = image_loader(shards, settings.size, settings.threads)?;
     let header = CacheHeader::new(&tower, &vision.tower, settings.size, &loader)?;
     let mut writer = CacheWriter::create(out, header.clone())?;

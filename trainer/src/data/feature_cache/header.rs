@@ -174,10 +174,6 @@ pub(super) fn checked(folder: &Path, name: &str) -> Result<Vec<u8>> {
     Err(Error::Invalid { path, problem })
 }
 
-pub(super) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
 /// An error if the file of the features has not the size that the header implies.
 pub(super) fn check_size(path: &Path, header: &CacheHeader) -> Result<()> {
     let bytes = fs::metadata(path).map_err(reading(path))?.len();

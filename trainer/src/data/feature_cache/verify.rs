@@ -2,17 +2,17 @@
 
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use loader::shards::identity::image_check;
 use loader::shards::index::Index;
 use loader::shards::tar::Archive;
 use serde::Serialize;
 
-use super::header::{
-    CHECK_BYTES, CHECKS, CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size, checked, file_name,
-};
+use super::header::{CHECK_BYTES, CHECKS, CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size, checked};
 use super::images::check_of;
+use storage::Location;
+
 use crate::error::{Error, Result, reading};
 use crate::observer::Observer;
 
@@ -30,7 +30,7 @@ pub struct Verified {
 ///
 /// # Errors
 /// Something differs, or the folder is of version 1, which has no checks.
-pub fn verify(folder: &Path, shards: &[PathBuf], observer: &dyn Observer) -> Result<Verified> {
+pub fn verify(folder: &Path, shards: &[Location], observer: &dyn Observer) -> Result<Verified> {
     let header = CacheHeader::read(folder)?;
     let invalid = |path: &Path, problem: String| Error::Invalid { path: path.to_owned(), problem };
     if header.version == OLDEST_VERSION {
@@ -47,7 +47,7 @@ pub fn verify(folder: &Path, shards: &[PathBuf], observer: &dyn Observer) -> Res
         checks.chunks_exact(8).map(|check| u64::from_le_bytes(check.try_into().unwrap_or_default()));
     let path = folder.join(TOKENS);
     check_size(&path, &header)?;
-    let named: Vec<String> = shards.iter().map(|shard| file_name(shard)).collect();
+    let named: Vec<String> = shards.iter().map(|shard| shard.file_name().into_owned()).collect();
     if named != header.shards.iter().map(|shard| shard.name.clone()).collect::<Vec<_>>() {
         let problem = "was made with other shards; give the same in the same order".to_owned();
         return Err(invalid(&folder.join(HEADER), problem));
@@ -64,11 +64,11 @@ pub fn verify(folder: &Path, shards: &[PathBuf], observer: &dyn Observer) -> Res
                 index.len(),
                 cached.samples
             );
-            return Err(invalid(shard, problem));
+            return Err(invalid(&shard.as_name(), problem));
         }
         if let Some(what) = cached.content.and_then(|content| content.difference(&index.identity(), false)) {
             let problem = format!("has {what} than when the features were computed; run trainer cache again");
-            return Err(invalid(shard, problem));
+            return Err(invalid(&shard.as_name(), problem));
         }
         for sample in 0..index.len() as u32 {
             let (Some(image), Some(expected)) = (checks.next(), checks.next()) else { break };
@@ -77,7 +77,7 @@ pub fn verify(folder: &Path, shards: &[PathBuf], observer: &dyn Observer) -> Res
                 let problem = format!(
                     "the image of sample {key} has changed since the features were computed; run trainer cache again"
                 );
-                return Err(invalid(shard, problem));
+                return Err(invalid(&shard.as_name(), problem));
             }
             features.read_exact(&mut row).map_err(reading(&path))?;
             if image_check(&row) != expected {
