@@ -5,8 +5,10 @@
 
 use std::fs::{self, File};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::ArrowWriter;
@@ -20,10 +22,10 @@ const ROWS: usize = 20_000_000;
 const PADDING: usize = 2 << 20;
 /// Address space of a program, kB. Without limits the rows would take more.
 const MEMORY: u64 = 8_000_000;
-/// A command that makes something of every row is stopped after this time; what it takes until then says enough.
-const AWHILE: u64 = 5;
-/// One that ends by itself.
-const LONG: u64 = 240;
+/// A command that makes something of every row is stopped this long after it has begun to; what it takes until then says enough.
+const AWHILE: Duration = Duration::from_secs(5);
+/// One that ends by itself, or begins to write, does so within this time.
+const LONG: Duration = Duration::from_secs(240);
 
 enum Column<'a> {
     Text(&'a str),
@@ -58,23 +60,41 @@ fn write(path: &Path, row: &[(&str, Column)], footer: Option<KeyValue>) {
     println!("{}: {} bytes", path.display(), fs::metadata(path).unwrap().len());
 }
 
-/// Runs a program that may take little memory, at most so many seconds; returns its errors.
-fn bounded(seconds: u64, name: &str, arguments: &[&str]) -> String {
-    let limit = format!("ulimit -v {MEMORY}; exec timeout --signal INT {seconds} \"$@\"");
-    let output = Command::new("bash")
-        .args(["-c", &limit, "bash", text(&program(name))])
-        .args(arguments)
-        .output()
-        .unwrap();
+/// A program that may take little memory.
+fn limited(name: &str, arguments: &[&str]) -> Command {
+    let limit = format!("ulimit -v {MEMORY}; exec timeout {} \"$@\"", LONG.as_secs());
+    let mut command = Command::new("bash");
+    command.args(["-c", &limit, "bash", text(&program(name))]).args(arguments);
+    command
+}
+
+/// Its errors, when it has ended with one of these codes and not for want of memory.
+fn errors(name: &str, output: Output, codes: &[i32]) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!told.contains("panicked") && !told.contains("memory allocation"), "{name}: {told}");
     let code = output.status.code();
-    assert!(
-        !told.contains("panicked") && !told.contains("memory allocation"),
-        "{name} {arguments:?}: {told}"
-    );
-    let ended = matches!(code, Some(0..=3)) || seconds == AWHILE && matches!(code, Some(124 | 130));
-    assert!(ended, "{name} {arguments:?}: {}\n{told}", output.status);
+    assert!(code.is_some_and(|code| codes.contains(&code)), "{name}: {}\n{told}", output.status);
     told
+}
+
+/// Runs a program to its end; returns its errors.
+fn bounded(name: &str, arguments: &[&str]) -> String {
+    errors(name, limited(name, arguments).output().unwrap(), &[0, 1, 2, 3])
+}
+
+/// Runs a program that makes something of every row, until a while after `begun` exists.
+fn begins(name: &str, arguments: &[&str], begun: &Path) {
+    let child = limited(name, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    while !begun.exists() {
+        assert!(started.elapsed() < LONG, "{name} {arguments:?} has not begun {}", begun.display());
+        thread::sleep(Duration::from_millis(20));
+    }
+    thread::sleep(AWHILE);
+    // `timeout` hands the signal on to the program. One that has refused the rows by now is no process any more.
+    let id = child.id().to_string();
+    Command::new("kill").args(["-INT", &id]).status().unwrap();
+    errors(name, child.wait_with_output().unwrap(), &[0, 1, 2, 3, 124, 130]);
 }
 
 /// A set of one shard with one sample.
@@ -109,19 +129,15 @@ fn the_table_of_a_shard() {
     fs::remove_file(set.join("00000.sha256")).unwrap();
     fs::remove_file(set.join("00000.concepts.parquet")).unwrap();
     let too_many = "more memory than a file of its size can need";
-    let verified = bounded(LONG, "ingest", &["verify", text(&set)]);
+    let verified = bounded("ingest", &["verify", text(&set)]);
     assert!(verified.contains(too_many), "{verified}");
-    bounded(LONG, "ingest", &["tag", text(&set)]);
-    bounded(LONG, "tools", &["show", text(&set.join("00000.tar"))]);
-    bounded(LONG, "tools", &["stats", text(&set), "--out", text(&place.join("stats"))]);
-    bounded(LONG, "tools", &["report", text(&set), "--out", text(&place.join("report.html"))]);
+    bounded("ingest", &["tag", text(&set)]);
+    bounded("tools", &["show", text(&set.join("00000.tar"))]);
+    bounded("tools", &["stats", text(&set), "--out", text(&place.join("stats"))]);
+    bounded("tools", &["report", text(&set), "--out", text(&place.join("report.html"))]);
     let small = ["--steps", "1", "--size", "32", "--width", "64", "--depth", "1"];
     let out = place.join("tower.safetensors");
-    bounded(
-        LONG,
-        "trainer",
-        &[&["pretrain", "--shards", text(&set), "--out", text(&out)], &small[..]].concat(),
-    );
+    bounded("trainer", &[&["pretrain", "--shards", text(&set), "--out", text(&out)], &small[..]].concat());
 }
 
 #[test]
@@ -150,10 +166,10 @@ fn the_sidecar_of_a_shard() {
     let about = KeyValue::new("concepts".to_owned(), about);
     write(&set.join("00000.concepts.parquet"), &row, Some(about));
     fs::remove_file(set.join("00000.sha256")).unwrap();
-    bounded(LONG, "ingest", &["verify", text(&set)]);
-    bounded(LONG, "tools", &["show", text(&set.join("00000.tar"))]);
-    bounded(LONG, "tools", &["stats", text(&set), "--out", text(&place.join("stats"))]);
-    bounded(LONG, "tools", &["report", text(&set), "--out", text(&place.join("report.html"))]);
+    bounded("ingest", &["verify", text(&set)]);
+    bounded("tools", &["show", text(&set.join("00000.tar"))]);
+    bounded("tools", &["stats", text(&set), "--out", text(&place.join("stats"))]);
+    bounded("tools", &["report", text(&set), "--out", text(&place.join("report.html"))]);
 }
 
 #[test]
@@ -165,14 +181,12 @@ fn the_list_of_a_download() {
         [("url", Column::Text("data:image/gif,GIF89a")), ("caption", Column::Text("a ball on the grass"))];
     write(&list, &row, None);
     let out = place.join("out");
-    bounded(AWHILE, "ingest", &["tag", "--table", text(&list), "--out", text(&out)]);
-    assert!(out.is_dir(), "tagging has begun");
+    begins("ingest", &["tag", "--table", text(&list), "--out", text(&out)], &out);
     fs::remove_dir_all(&out).unwrap();
     let images = place.join("images");
     fs::create_dir(&images).unwrap();
-    bounded(AWHILE, "ingest", &["shard", text(&list), "--images", text(&images), "--out", text(&out)]);
-    assert!(out.join("ingest.json").exists(), "shards have been begun");
+    let begun = out.join("ingest.json");
+    begins("ingest", &["shard", text(&list), "--images", text(&images), "--out", text(&out)], &begun);
     fs::remove_dir_all(&out).unwrap();
-    bounded(AWHILE, "ingest", &["download", text(&list), "--out", text(&out)]);
-    assert!(out.join("ingest.json").exists(), "shards have been begun");
+    begins("ingest", &["download", text(&list), "--out", text(&out)], &begun);
 }
