@@ -74,7 +74,7 @@ impl Folder {
         let path = Path::new(file);
         let relative = match &self.canonical {
             Some(canonical) if path.is_absolute() => {
-                let inside = Location::from(file).inside(&self.folder);
+                let inside = Location::from(file).relative_to(&self.folder);
                 inside.or_else(|| Some(path.strip_prefix(canonical).ok()?.to_owned())).ok_or_else(outside)?
             }
             None if path.is_absolute() => return Err(outside()),

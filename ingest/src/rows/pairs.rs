@@ -101,7 +101,7 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, Error> {
 /// The same in a store.
 fn list_remote(folder: &Location) -> Result<Vec<PathBuf>, Error> {
     let files = storage::list_all(folder)?;
-    let relative = files.iter().filter_map(|file| file.inside(folder));
+    let relative = files.iter().filter_map(|file| file.relative_to(folder));
     let shown = |path: &PathBuf| !path.iter().any(|part| is_hidden_entry(Path::new(part)));
     Ok(relative.filter(|path| shown(path) && is_image(path)).collect())
 }

@@ -170,7 +170,7 @@ impl NewFolder {
             if interrupted() {
                 return Err(Error::write(&self.target)(io::ErrorKind::Interrupted.into()));
             }
-            if let (Some(path), Some(inside)) = (file.local(), file.inside(&temporary)) {
+            if let (Some(path), Some(inside)) = (file.local(), file.relative_to(&temporary)) {
                 upload(path, self.target.join(inside))?;
             }
         }

@@ -74,7 +74,7 @@ impl Address {
     }
 
     /// The part after the host or bucket, without slashes at its ends.
-    fn inside(&self) -> &str {
+    fn key(&self) -> &str {
         let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
         rest.split_once('/').map_or("", |(_, inside)| inside.trim_matches('/'))
     }
@@ -105,7 +105,7 @@ impl Address {
     }
 
     fn parent(&self) -> Option<Self> {
-        let (folder, _) = without_slashes(&self.0).rsplit_once('/').filter(|_| !self.inside().is_empty())?;
+        let (folder, _) = without_slashes(&self.0).rsplit_once('/').filter(|_| !self.key().is_empty())?;
         Some(Self(without_slashes(&format!("{folder}/")).to_owned()))
     }
 }
@@ -167,7 +167,7 @@ impl Location {
     pub fn file_name(&self) -> Cow<'_, str> {
         match self {
             Self::Local(path) => path.file_name().unwrap_or_default().to_string_lossy(),
-            Self::Remote(address) => address.inside().rsplit('/').next().unwrap_or_default().into(),
+            Self::Remote(address) => address.key().rsplit('/').next().unwrap_or_default().into(),
         }
     }
 
@@ -175,7 +175,7 @@ impl Location {
     pub fn extension(&self) -> Option<&str> {
         let name = match self {
             Self::Local(path) => path.as_path(),
-            Self::Remote(address) => Path::new(address.inside()),
+            Self::Remote(address) => Path::new(address.key()),
         };
         name.extension()?.to_str()
     }
@@ -193,7 +193,7 @@ impl Location {
     }
 
     /// The path relative to a folder that this is in, or is; `None` elsewhere.
-    pub fn inside(&self, folder: &Self) -> Option<PathBuf> {
+    pub fn relative_to(&self, folder: &Self) -> Option<PathBuf> {
         match (self, folder) {
             (Self::Local(path), Self::Local(folder)) => path.strip_prefix(folder).ok().map(Path::to_owned),
             (Self::Remote(file), Self::Remote(folder)) => {
@@ -400,12 +400,12 @@ mod tests {
         for folder in ["a", "s3://bucket/a", "s3://bucket", "s3://bucket/a/"] {
             let folder = Location::from(folder);
             let file = folder.join("b/c.tar");
-            assert_eq!(file.inside(&folder), Some("b/c.tar".into()), "{folder}");
+            assert_eq!(file.relative_to(&folder), Some("b/c.tar".into()), "{folder}");
             assert_eq!(file.with_file_name("d"), folder.join("b/d"), "{folder}");
             assert_eq!(file.parent(), Some(folder.join("b")), "{folder}");
         }
-        assert_eq!(Location::from("s3://b/a/").inside(&Location::from("s3://b/a")), Some("".into()));
-        assert_eq!(Location::from("s3://b/ax").inside(&Location::from("s3://b/a")), None);
+        assert_eq!(Location::from("s3://b/a/").relative_to(&Location::from("s3://b/a")), Some("".into()));
+        assert_eq!(Location::from("s3://b/ax").relative_to(&Location::from("s3://b/a")), None);
         assert_eq!(Location::from("s3://b/a").join("/etc"), Location::from("s3://b/a/etc"));
         assert_eq!(Location::from("s3://").join("b"), Location::from("s3://b"));
     }
@@ -435,7 +435,9 @@ mod tests {
         let sorted = |folder: &str| {
             let mut all: Vec<Location> = names.iter().map(|name| Location::from(folder).join(name)).collect();
             all.sort();
-            all.iter().map(|location| location.inside(&folder.into()).unwrap_or_default()).collect::<Vec<_>>()
+            all.iter()
+                .map(|location| location.relative_to(&folder.into()).unwrap_or_default())
+                .collect::<Vec<_>>()
         };
         assert_eq!(sorted("s3://bucket"), sorted("/folder"));
     }

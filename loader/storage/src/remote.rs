@@ -77,8 +77,8 @@ impl Remote {
         Location::Remote(self.address.clone())
     }
 
-    /// A file in this folder.
-    pub(crate) fn inside(&self, name: &str) -> Location {
+    /// A file or folder in this folder.
+    pub(crate) fn entry(&self, name: &str) -> Location {
         Location::Remote(self.address.join(name))
     }
 
@@ -133,7 +133,7 @@ impl Remote {
             .map_err(|error| self.without_folders(error))?;
         let files = listed.objects.iter().map(|object| (object.location.filename(), false));
         let folders = listed.common_prefixes.iter().map(|folder| (folder.filename(), true));
-        Ok(files.chain(folders).filter_map(|(name, is)| Some((self.inside(name?), is))).collect())
+        Ok(files.chain(folders).filter_map(|(name, is)| Some((self.entry(name?), is))).collect())
     }
 
     /// All files below this folder.
@@ -149,7 +149,7 @@ impl Remote {
             let parts: Vec<_> = object.location.prefix_match(&self.key)?.collect();
             (!parts.is_empty()).then(|| parts.iter().map(AsRef::as_ref).collect::<Vec<&str>>().join("/"))
         };
-        Ok(listed.iter().filter_map(inside).map(|path| self.inside(&path)).collect())
+        Ok(listed.iter().filter_map(inside).map(|path| self.entry(&path)).collect())
     }
 
     /// The error of a server that cannot list folders says what to do.
@@ -160,7 +160,7 @@ impl Remote {
                     input: self.location(),
                     problem: format!(
                         "this server cannot list the files of a folder; give their addresses, for example {}: {source}",
-                        self.inside("{00000..00009}.tar")
+                        self.entry("{00000..00009}.tar")
                     ),
                 }
             }

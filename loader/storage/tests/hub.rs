@@ -107,7 +107,7 @@ fn child() {
             assert_eq!(storage::read_text(file("small.txt")).unwrap(), "small");
             assert!(!storage::exists(file("missing.txt")).unwrap());
             let names = |files: Vec<Location>| -> Vec<String> {
-                files.iter().map(|file| file.inside(&place).unwrap().display().to_string()).collect()
+                files.iter().map(|file| file.relative_to(&place).unwrap().display().to_string()).collect()
             };
             assert_eq!(names(storage::list(&place).unwrap()), ["small.txt"]);
             assert_eq!(names(storage::list_all(&place).unwrap()), ["a/b/1.txt", "a/large.tar", "small.txt"]);

@@ -112,7 +112,7 @@ fn prefix(shards: &Location, page: &Location) -> String {
     let pattern =
         |below: &Path| below.iter().map(|part| literal(&part.to_string_lossy()) + "/").collect::<String>();
     let (Location::Local(shards), Location::Local(page)) = (shards, page) else {
-        let below = page.parent().and_then(|folder| shards.inside(&folder));
+        let below = page.parent().and_then(|folder| shards.relative_to(&folder));
         return below.map_or_else(|| elsewhere(shards), |below| pattern(&below));
     };
     let folder = page.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -152,7 +152,7 @@ pub(crate) fn list(remote: &Remote, place: &Place, all: bool) -> Result<Vec<(Loc
         })?;
         for entry in page {
             let inside = entry.path.strip_prefix(&place.path).unwrap_or(&entry.path).trim_start_matches('/');
-            found.push((remote.inside(inside), entry.kind == "directory"));
+            found.push((remote.entry(inside), entry.kind == "directory"));
         }
         next = more;
     }
