@@ -24,10 +24,6 @@ pub(super) const ROW_GROUP: usize = 122_880;
 /// Rows that are buffered before they are passed to the encoder.
 const ROWS: usize = 16_384;
 
-/// Columns of numbers. They change little from row to row, so differences take fewer bits than the indices of a
-/// dictionary, and no value has to be hashed.
-const NUMBERS: [&str; 5] = ["sample", "phrase_start", "phrase_end", "concept_start", "concept_end"];
-
 /// Rows are sorted by `sample`, the second column.
 const SAMPLE_ORDER: SortingColumn = SortingColumn { column_idx: 1, descending: false, nulls_first: false };
 
@@ -36,10 +32,14 @@ const ZSTD_LEVEL: i32 = 3;
 
 /// Writes one sidecar. The file appears under its name only when [`Writer::finish`] is called.
 pub struct Writer {
+    /// For errors.
     path: PathBuf,
+    /// With the counts so far.
     metadata: Metadata,
     parquet: ArrowWriter<AtomicFile>,
+    /// The rows that `parquet` does not have yet.
     columns: Columns,
+    /// Of the captions so far; written between the last row and the footer.
     checks: CaptionChecks,
 }
 
@@ -65,12 +65,16 @@ impl Writer {
             .set_max_row_group_row_count(Some(ROW_GROUP))
             .set_sorting_columns(Some(vec![SAMPLE_ORDER]))
             .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned());
-        for name in NUMBERS {
+        let schema = schema();
+        // Numbers change little from row to row, so differences take fewer bits than the indices of a dictionary, and no value
+        // has to be hashed.
+        for number in schema.fields().iter().filter(|field| field.data_type().is_integer()) {
+            let column = ColumnPath::from(number.name().as_str());
             properties = properties
-                .set_column_dictionary_enabled(ColumnPath::from(name), false)
-                .set_column_encoding(ColumnPath::from(name), Encoding::DELTA_BINARY_PACKED);
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
         }
-        let parquet = ArrowWriter::try_new(file, schema(), Some(properties.build()))
+        let parquet = ArrowWriter::try_new(file, schema, Some(properties.build()))
             .map_err(|e| Error::write(path, e))?;
         let metadata =
             Metadata { captions: None, samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
