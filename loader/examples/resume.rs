@@ -7,7 +7,7 @@
 use std::fs::{self, File};
 use std::time::Instant;
 
-use loader::{Cache, Crop, ImageSettings, Loader, Position, Settings, shards};
+use loader::{Cache, CropKind, Loader, Position, Settings, shards};
 
 const SHARDS: usize = 40_000;
 const SAMPLES: usize = 10_000;
@@ -23,11 +23,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("with the cache filled", Some(&cache)),
     ] {
         let started = Instant::now();
-        let settings = Settings {
-            image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
-            cache: cache.cloned(),
-            ..Settings::new(shards::list(&[folder.path().to_owned()])?, 1024)
-        };
+        let mut settings = Settings::new(shards::list(&[folder.path().to_owned()])?, 1024);
+        (settings.options.size, settings.options.crop) = (8, CropKind::Centre);
+        settings.options.cache = cache.cloned();
         let loader = Loader::open(settings)?;
         let opened = started.elapsed();
         let position = Position { epoch: 0, step: 10_000_000 / 1024 };

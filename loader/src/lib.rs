@@ -44,6 +44,6 @@ pub use order::{Position, Share};
 pub use pipeline::{Batches, Loader};
 pub use samples::batch::{Batch, BatchMention, Counters, Skipped};
 pub use samples::buffers::{Allocator, ImageBuffer, Images};
-pub use settings::{Crop, Decoding, ImageSettings, Settings};
+pub use settings::{Crop, CropKind, Decoding, ImageSettings, Options, Settings};
 pub use shards::{CaptionChoice, CaptionSource, Expected, Identity};
 pub use storage::Cache;

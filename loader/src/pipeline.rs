@@ -70,7 +70,7 @@ impl Loader {
                  slow. Write larger shards, or lower the number of streams or the window",
                 self.samples() / order.counts().len().max(1) as u64,
                 self.0.streams.end - self.0.streams.start,
-                settings.window,
+                settings.options.window,
             )
         })
     }
@@ -198,7 +198,7 @@ impl Batches {
             }
             queue = after;
         }
-        for _ in 0..set.settings.threads {
+        for _ in 0..set.settings.options.threads() {
             let (set, queue, finished, quitting) =
                 (Arc::clone(&set), queue.clone(), finished.clone(), quitting.clone());
             let work = move || decode_jobs(&set, &queue, &finished, &quitting);
@@ -233,7 +233,7 @@ impl Batches {
 
     /// Puts the rows of batches into the queue until as many are pending as the settings allow.
     fn fill_queue(&mut self) {
-        while self.failed.is_none() && self.pending.len() <= self.set.settings.prefetch {
+        while self.failed.is_none() && self.pending.len() <= self.set.settings.options.prefetch {
             if let Err(error) = self.queue_batch() {
                 self.failed = Some(error);
             }
@@ -278,7 +278,7 @@ impl Batches {
     /// An image buffer for a batch, and its row buffers.
     fn buffer(&mut self) -> Result<Lent, Error> {
         let (rows, settings) = (self.set.rows(), &self.set.settings);
-        let bytes = if settings.images { settings.image.bytes() } else { 0 };
+        let bytes = if settings.images { settings.options.image().bytes() } else { 0 };
         let mut buffer = match self.free.try_recv() {
             Ok(buffer) => buffer,
             Err(_) if bytes == 0 => Box::new(HeapBuffer::default()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use concepts::{Bank, Matching};
+use serde::{Deserialize, Serialize};
 use storage::{Cache, Location};
 
 use crate::Error;
@@ -18,44 +19,20 @@ pub struct Settings {
     /// The datasets that the shards belong to, in the order of `shards`, with their weights; see [`crate::order`].
     /// Default: empty, all shards are one dataset.
     pub sets: Vec<Share>,
-    /// Number of samples in a global batch, over all ranks.
-    pub batch_size: usize,
+    /// What a user chooses, for example in a file.
+    pub options: Options,
     /// Seed of the sample order, the augmentation and the choice of captions. Default 0.
     pub seed: u64,
-    /// Number of parts of the dataset that are read in parallel; every batch takes the same number of rows from each.
-    /// Reduced to the greatest common divisor with `batch_size`. Default 64.
-    pub streams: usize,
-    /// Number of samples of a stream that are shuffled among each other (the size of the shuffle buffer). Default
-    /// 4,096: with images of 50 kB, a window is 200 MB of neighbouring bytes.
-    pub window: usize,
-    /// Size and augmentation of the images.
-    pub image: ImageSettings,
-    /// Whether JPEGs are decoded to Pillow's pixels, or faster. Default: exact.
-    pub decoding: Decoding,
     /// Whether images are loaded. If not, a batch's `images` is empty; training from cached features needs none.
     /// Default true.
     pub images: bool,
     /// Whether captions and tokens are loaded; a sample without a caption then counts as broken. Default true.
     pub captions: bool,
-    /// Where captions come from, and which of several is used. Default: the `.txt` member.
-    pub caption_source: CaptionSource,
     /// Number of tokens per caption, including start and end of text. Default 77, as in CLIP.
     pub context: usize,
     /// The concept vocabulary that gives mentions their labels, and how mentions are matched to it. If set, every shard
     /// needs a sidecar. Default: none, no sidecar is read.
     pub bank: Option<(Arc<Bank>, Matching)>,
-    /// Maximum number of mentions kept per caption; the first ones are kept. Default 32.
-    pub max_mentions: usize,
-    /// Maximum length of a mention, tokens; longer ones are dropped. Default 16.
-    pub max_mention_tokens: usize,
-    /// Number of threads that read and decode. Default: one per processor.
-    pub threads: usize,
-    /// Number of batches that are prepared ahead of the one asked for. Default 2.
-    pub prefetch: usize,
-    /// A local cache: remote shards are downloaded as a whole, compressed shards are decompressed, once per machine.
-    /// Default: none. Without it, only the samples in use are read from remote shards, and every process decompresses
-    /// compressed shards into `TMPDIR`.
-    pub cache: Option<Cache>,
     /// Rank of this process, from 0. It gets rows `rank B / world_size .. (rank + 1) B / world_size` of every global
     /// batch of B samples. Default 0.
     pub rank: usize,
@@ -69,22 +46,12 @@ impl Settings {
         Self {
             shards: shards.into_iter().map(Into::into).collect(),
             sets: Vec::new(),
-            batch_size,
+            options: Options { batch_size, ..Options::default() },
             seed: 0,
-            streams: 64,
-            window: 4096,
-            image: ImageSettings::default(),
-            decoding: Decoding::default(),
             images: true,
             captions: true,
-            caption_source: CaptionSource::default(),
             context: 77,
             bank: None,
-            max_mentions: 32,
-            max_mention_tokens: 16,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
-            prefetch: 2,
-            cache: None,
             rank: 0,
             world_size: 1,
         }
@@ -104,9 +71,6 @@ impl Settings {
         if self.shards.is_empty() {
             return refuse("no shard is given");
         }
-        if self.threads == 0 {
-            return refuse("the number of threads must be at least 1");
-        }
         // Start and end of text need two tokens.
         if self.captions && !(2..=1 << 16).contains(&self.context) {
             return refuse("the context must be 2 to 65,536 tokens");
@@ -114,12 +78,130 @@ impl Settings {
         if self.bank.is_some() && !self.captions {
             return refuse("mentions need captions: load captions, or set no bank");
         }
-        self.image.check()
+        match self.options.problem() {
+            Some((name, problem)) => refuse(&format!("{name} {problem}")),
+            None => Ok(()),
+        }
     }
 }
 
+/// The settings that a user chooses, named as in a settings file, with their defaults and limits. Programs that read them from a
+/// file take them from here. (`docs/settings.md` has these comments, as the page of the trainer's section `[data]`.)
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// Where captions come from: `"text"` (the sample's .txt), or `{ json = { key = "captions", choice = "random" } }` (a
+    /// string or a list of strings in the sample's .json; `choice` is `first` or `random`).
+    pub captions: CaptionSource,
+    /// JPEG decoder: `exact` (Pillow's pixels before resizing) or `fast` (less exact, for images several times as large as
+    /// `size`).
+    pub decoding: Decoding,
+    /// Keep remote shards on a local disk: `{ folder = "DIR", limit = BYTES }`. If not set, only the bytes of the needed
+    /// samples are fetched.
+    pub cache: Option<Cache>,
+    /// Samples per step, over all processes.
+    pub batch_size: usize,
+    /// Side of the square training images, in pixels; must be a multiple of the patch size.
+    pub size: u32,
+    /// `random` (torchvision's RandomResizedCrop) or `centre` (resize the short side to `size`, then crop the centre).
+    pub crop: CropKind,
+    /// For `crop = "random"`: minimum and maximum fraction of the image's area that the crop covers.
+    pub scale: [f32; 2],
+    /// Probability that an image is flipped horizontally.
+    pub flip: f32,
+    /// The dataset is read as this many parallel streams, and every batch takes the same number of samples from each. The
+    /// number in use is the greatest common divisor with `batch_size`; the number of processes must divide it.
+    pub streams: usize,
+    /// Samples of a stream that are shuffled together (the size of the shuffle buffer).
+    pub window: usize,
+    /// Maximum number of concept mentions per caption; further mentions are left out.
+    pub max_mentions: usize,
+    /// Maximum length of a mention in tokens; longer mentions are left out. With `bank.matching = "strict"` the whole noun phrase
+    /// counts, as in the authors' code.
+    pub max_mention_tokens: usize,
+    /// Threads that read and decode; 0 = one per core.
+    pub threads: usize,
+    /// Batches that are prepared in advance.
+    pub prefetch: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            captions: CaptionSource::default(),
+            decoding: Decoding::default(),
+            cache: None,
+            batch_size: 512,
+            size: 224,
+            crop: CropKind::Random,
+            scale: [0.9, 1.0],
+            flip: 0.0,
+            streams: 64,
+            // With images of 50 kB, a window is 200 MB of neighbouring bytes.
+            window: 4096,
+            max_mentions: 32,
+            max_mention_tokens: 15,
+            threads: 0,
+            prefetch: 2,
+        }
+    }
+}
+
+impl Options {
+    /// The option that no loader could use, and what is wrong with it.
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let [smallest, largest] = self.scale;
+        if self.batch_size == 0 {
+            return Some(("batch_size", "must be at least 1"));
+        }
+        if !(1..=16_384).contains(&self.size) {
+            return Some(("size", "must be 1 to 16,384 pixels"));
+        }
+        if !(smallest > 0.0 && smallest <= largest && largest <= 1.0) {
+            let problem =
+                "must be two fractions of the area, minimum and maximum: 0 < minimum <= maximum <= 1";
+            return Some(("scale", problem));
+        }
+        if !(0.0..=1.0).contains(&self.flip) {
+            return Some(("flip", "must be a probability, 0 to 1"));
+        }
+        None
+    }
+
+    /// How an image becomes a row of a batch.
+    pub fn image(&self) -> ImageSettings {
+        let Self { size, crop, scale: [smallest, largest], flip, .. } = *self;
+        let crop = match crop {
+            CropKind::Centre => Crop::Centre { size },
+            // torchvision's ratio.
+            CropKind::Random => {
+                Crop::RandomResized { size, scale: (smallest, largest), ratio: (3.0 / 4.0, 4.0 / 3.0) }
+            }
+        };
+        ImageSettings { crop, flip }
+    }
+
+    /// `threads`, or as many as there are cores.
+    pub(crate) fn threads(&self) -> usize {
+        match self.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        }
+    }
+}
+
+/// How an image is cropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CropKind {
+    /// Resize the short side to the image size, then crop the centre.
+    Centre,
+    /// Random resized crop.
+    Random,
+}
+
 /// How exactly a JPEG is decoded.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decoding {
     /// Pillow's pixels, resized with Pillow's filter: beside Pillow 12, about 0.3 % of the values differ, by 1
@@ -139,16 +221,8 @@ pub enum Decoding {
 pub struct ImageSettings {
     /// Which part of the image.
     pub crop: Crop,
-    /// Probability of a horizontal flip. Default 0.
+    /// Probability of a horizontal flip.
     pub flip: f32,
-}
-
-impl Default for ImageSettings {
-    /// A random crop of 90 to 100 % of the area, resized to 224 pixels, not flipped.
-    fn default() -> Self {
-        let crop = Crop::RandomResized { size: 224, scale: (0.9, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
-        Self { crop, flip: 0.0 }
-    }
 }
 
 /// Which part of an image is resized to `size` x `size` pixels (bicubic, antialiased).
@@ -181,24 +255,5 @@ impl ImageSettings {
     /// Bytes of one image.
     pub(crate) fn bytes(&self) -> usize {
         (self.size() as usize).pow(2) * 3
-    }
-
-    fn check(&self) -> Result<(), Error> {
-        let refuse = |problem: String| Err(Error::Settings(problem));
-        if !(1..=16_384).contains(&self.size()) {
-            return refuse(format!("image size {} is not within 1 to 16,384 pixels", self.size()));
-        }
-        if !(0.0..=1.0).contains(&self.flip) {
-            return refuse(format!("flip probability {} is not within 0 to 1", self.flip));
-        }
-        if let Crop::RandomResized { scale, ratio, .. } = self.crop {
-            if !(scale.0 > 0.0 && scale.0 <= scale.1 && scale.1 <= 1.0) {
-                return refuse(format!("crop scale {scale:?} is not a range within 0 to 1"));
-            }
-            if !(ratio.0 > 0.0 && ratio.0 <= ratio.1 && ratio.1.is_finite()) {
-                return refuse(format!("crop ratio {ratio:?} is not a range of positive numbers"));
-            }
-        }
-        Ok(())
     }
 }

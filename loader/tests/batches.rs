@@ -5,15 +5,20 @@
 use std::collections::HashSet;
 use std::fs;
 
-use crate::common::{content, identity, image_of, key_of, settings, write_shards};
+use crate::common::{content, identity, image_of, key_of, settings, with, write_shards};
 use loader::order::{Order, SampleId};
 use loader::samples::buffers::{ImageBuffer, RowBuffer};
-use loader::{Batch, Crop, Error, ImageSettings, Loader, Position, Settings};
+use loader::{Batch, CropKind, Error, Loader, Options, Position, Settings};
 use proptest::prelude::*;
 
 fn batches(settings: &Settings, from: Position, count: usize) -> Vec<Batch> {
     let loader = Loader::open(settings.clone()).unwrap();
     loader.batches(from).take(count).map(Result::unwrap).collect()
+}
+
+/// With random crops and flips.
+fn augmented(options: &Options) -> Options {
+    Options { size: 5, crop: CropKind::Random, scale: [0.25, 1.0], flip: 0.5, ..options.clone() }
 }
 
 /// The samples that the order, which has its own tests, gives for the rows of a batch.
@@ -54,17 +59,16 @@ fn rows_are_the_samples_of_the_order() {
 fn threads_ranks_and_resuming_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[40, 25, 60], |_, _| None);
-    let random = Crop::RandomResized { size: 5, scale: (0.25, 1.0), ratio: (0.75, 1.333) };
-    let base = Settings {
-        seed: 11,
-        streams: 8,
-        window: 7,
-        image: ImageSettings { crop: random, flip: 0.5 },
-        ..settings(shards, 16)
-    };
+    let base = with(Settings { seed: 11, ..settings(shards, 16) }, |o| {
+        *o = Options { streams: 8, window: 7, ..augmented(o) };
+    });
     let whole = batches(&base, Position::default(), 16);
     for (threads, prefetch) in [(1, 0), (3, 1), (16, 5)] {
-        let again = batches(&Settings { threads, prefetch, ..base.clone() }, Position::default(), 16);
+        let again = batches(
+            &with(base.clone(), |o| (o.threads, o.prefetch) = (threads, prefetch)),
+            Position::default(),
+            16,
+        );
         assert!(whole.iter().map(content).eq(again.iter().map(content)), "{threads} threads");
     }
     for start in [1, 6, 7, 8, 13] {
@@ -134,7 +138,7 @@ fn broken_samples_are_replaced_by_the_next_good_one_of_the_stream_and_reported()
     let broken = |shard, sample| is_broken(shard, sample).then(|| b"not an image".to_vec());
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[30, 30], broken);
-    let base = Settings { streams: 4, ..settings(shards, 8) };
+    let base = with(settings(shards, 8), |o| o.streams = 4);
     let loader = Loader::open(base.clone()).unwrap();
     let whole: Vec<Batch> = loader.batches(Position::default()).take(10).map(Result::unwrap).collect();
     let mut replaced = 0;
@@ -165,7 +169,7 @@ fn broken_samples_are_replaced_by_the_next_good_one_of_the_stream_and_reported()
     }
     assert!(replaced > 5);
     for threads in [1, 5] {
-        let again = batches(&Settings { threads, ..base.clone() }, whole[4].position, 6);
+        let again = batches(&with(base.clone(), |o| o.threads = threads), whole[4].position, 6);
         assert!(whole[4..].iter().map(content).eq(again.iter().map(content)));
     }
 }
@@ -178,7 +182,7 @@ fn missing_parts_make_a_sample_broken() {
     tar.add("good.png", &image_of(0, 0)).add("good.txt", b"good").add("alone.txt", b"no image");
     tar.add("silent.png", &image_of(0, 2)).add("latin.png", &image_of(0, 3)).add("latin.txt", b"caf\xe9");
     tar.finish();
-    let one_stream = Settings { streams: 1, ..settings(vec![path], 4) };
+    let one_stream = with(settings(vec![path], 4), |o| o.streams = 1);
     let batch = batches(&one_stream, Position::default(), 1).remove(0);
     assert_eq!(batch.keys, ["good"; 4]);
     let causes: HashSet<_> =
@@ -209,7 +213,7 @@ fn a_broken_sample_alone_in_its_stream_is_replaced_by_one_of_the_next_stream() {
     let is_broken = |sample: usize| sample == 1 || sample == 4;
     let shards =
         write_shards(folder.path(), &[5], |_, sample| is_broken(sample).then(|| b"not an image".to_vec()));
-    let one_each = Settings { streams: 5, ..settings(shards, 5) };
+    let one_each = with(settings(shards, 5), |o| o.streams = 5);
     let loader = Loader::open(one_each.clone()).unwrap();
     let mut whole = Vec::new();
     for batch in loader.batches(Position::default()).take(8) {
@@ -274,7 +278,7 @@ fn shards_too_small_to_stay_open_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let small = write_shards(folder.path(), &[2; 600], |_, _| None);
     let warning = |shards: &[std::path::PathBuf], window: usize| {
-        Loader::open(Settings { window, ..settings(shards.to_vec(), 64) }).unwrap().warning()
+        Loader::open(with(settings(shards.to_vec(), 64), |o| o.window = window)).unwrap().warning()
     };
     let told = warning(&small, 4096).unwrap();
     assert!(told.contains("600 shards") && told.contains("2 samples"), "{told}");
@@ -311,7 +315,9 @@ fn a_shard_that_is_written_again_during_a_run_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[4; 30], |_, _| None);
     // One stream with windows of one sample: three shards stay open.
-    let settings = Settings { streams: 1, window: 1, threads: 1, prefetch: 0, ..settings(shards.clone(), 2) };
+    let settings = with(settings(shards.clone(), 2), |o| {
+        (o.streams, o.window, o.threads, o.prefetch) = (1, 1, 1, 0);
+    });
     let loader = Loader::open(settings).unwrap();
     let mut batches = loader.batches(Position::default());
     for _ in 0..60 {
@@ -339,7 +345,7 @@ fn unusable_inputs_and_shards_are_reported() {
 
     let path = folder.path().join("00000.tar");
     let opened = |path: &std::path::Path| {
-        let one_stream = Settings { streams: 1, ..settings(vec![path.to_owned()], 2) };
+        let one_stream = with(settings(vec![path.to_owned()], 2), |o| o.streams = 1);
         let loader = Loader::open(one_stream).map_err(|e| e.to_string())?;
         let batch = loader.batches(Position::default()).next().unwrap().map_err(|e| e.to_string());
         batch.map(|batch| batch.counters.skipped)
@@ -374,7 +380,7 @@ fn unusable_inputs_and_shards_are_reported() {
 fn dropping_the_iterator_ends_its_threads_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[200], |_, _| None);
-    let loader = Loader::open(Settings { threads: 4, prefetch: 40, ..settings(shards, 100) }).unwrap();
+    let loader = Loader::open(with(settings(shards, 100), |o| (o.threads, o.prefetch) = (4, 40))).unwrap();
     for taken in [0, 1, 3] {
         let started = std::time::Instant::now();
         let mut batches = loader.batches(Position::default());
@@ -397,20 +403,13 @@ fn invalid_settings_are_rejected() {
         assert!(error.contains(part), "{error}");
     };
     refused(|s| s.shards.clear(), "no shard");
-    refused(|s| s.threads = 0, "thread");
-    refused(|s| s.batch_size = 0, "batch size");
-    refused(|s| s.window = 0, "window");
+    refused(|s| s.options.batch_size = 0, "batch_size must be at least 1");
+    refused(|s| s.options.window = 0, "window");
     refused(|s| s.context = 1, "context");
-    refused(|s| s.image.flip = 1.5, "flip");
-    refused(|s| s.image.crop = Crop::Centre { size: 0 }, "image size");
-    refused(
-        |s| s.image.crop = Crop::RandomResized { size: 8, scale: (0.0, 1.0), ratio: (1.0, 1.0) },
-        "scale",
-    );
-    refused(
-        |s| s.image.crop = Crop::RandomResized { size: 8, scale: (0.5, 1.0), ratio: (2.0, 1.0) },
-        "ratio",
-    );
+    refused(|s| s.options.flip = 1.5, "flip must be");
+    refused(|s| s.options.size = 0, "size must be");
+    refused(|s| s.options.scale = [0.0, 1.0], "scale must be");
+    refused(|s| s.options.scale = [0.6, 0.5], "scale must be");
     refused(|s| s.rank = 1, "rank 1");
 }
 
@@ -425,17 +424,19 @@ proptest! {
         prefetch in (0_usize..4, 0_usize..4), stop in 0_usize..9,
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let random = Crop::RandomResized { size: 5, scale: (0.25, 1.0), ratio: (0.75, 1.333) };
-        let image = ImageSettings { crop: random, flip: 0.5 };
         let shards = write_shards(folder.path(), &[50, 70, 33, 90, 20], |_, _| None);
-        let base = Settings { seed, window: 9, image, ..settings(shards, 64) };
+        let base = with(Settings { seed, ..settings(shards, 64) }, |o| {
+            *o = Options { window: 9, ..augmented(o) };
+        });
         let whole = batches(&base, Position::default(), 10);
         let run = |power: u32, threads: usize, prefetch: usize, from: Position, count: usize| {
             let world_size = 1 << power;
             let mut joined = vec![(Vec::new(), Vec::new(), Vec::new()); count];
             let mut next = from;
             for rank in 0..world_size {
-                let settings = Settings { rank, world_size, threads, prefetch, ..base.clone() };
+                let settings = with(Settings { rank, world_size, ..base.clone() }, |o| {
+                    (o.threads, o.prefetch) = (threads, prefetch);
+                });
                 let mut iterator = Loader::open(settings).unwrap().batches(from);
                 for (images, keys, tokens) in &mut joined {
                     let batch = iterator.next().unwrap().unwrap();

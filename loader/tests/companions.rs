@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::common::{
-    content, damage, identity, key_of, settings, sidecar_path, stats_path, table_path, write_shards,
+    content, damage, identity, key_of, settings, sidecar_path, stats_path, table_path, with, write_shards,
     write_table,
 };
 use concepts::sidecar::{Metadata, Writer};
@@ -149,8 +149,8 @@ fn mentions_carry_labels_and_token_positions() {
         let batch = first(&settings, 1).remove(0);
         (batch.mentions.len(), batch.counters.mentions_left_out)
     };
-    assert_eq!(limited(|s| s.max_mentions = 1), (4, 4));
-    assert_eq!(limited(|s| s.max_mention_tokens = 0), (0, 8));
+    assert_eq!(limited(|s| s.options.max_mentions = 1), (4, 4));
+    assert_eq!(limited(|s| s.options.max_mention_tokens = 0), (0, 8));
     assert_eq!(limited(|s| s.context = 5), (4, 4), "start, a, photo, of, end: sample is truncated");
 }
 
@@ -213,7 +213,7 @@ fn image_positions_are_kept_in_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[20], |_, _| None);
     let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 20 };
-    let cached = Settings { cache: Some(cache.clone()), ..settings(shards.clone(), 5) };
+    let cached = with(settings(shards.clone(), 5), |o| o.cache = Some(cache.clone()));
     let expected: Vec<_> = first(&settings(shards.clone(), 5), 6).iter().map(content).collect();
     assert!(first(&cached, 6).iter().map(content).eq(expected));
     let entry = fs::read_dir(&cache.folder).unwrap().next().unwrap().unwrap().path();

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::common::{TarFile, content, identity, image_of, key_of, settings, write_shards};
+use crate::common::{TarFile, content, identity, image_of, key_of, settings, with, write_shards};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::samples::buffers::RowBuffer;
@@ -62,7 +62,7 @@ fn allocator(made: &Arc<AtomicUsize>) -> Allocator {
 #[test]
 fn images_are_written_into_memory_that_the_consumer_allocates() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = Settings { prefetch: 2, ..settings(write_shards(folder.path(), &[50], |_, _| None), 8) };
+    let settings = settings(write_shards(folder.path(), &[50], |_, _| None), 8);
     let expected = first(&settings, 20);
     let loader = Loader::open(settings).unwrap();
     let made = Arc::new(AtomicUsize::new(0));
@@ -143,7 +143,7 @@ fn one_of_several_captions_is_drawn() {
     let settings = settings(vec![path], 8);
     let from = |choice| {
         let source = CaptionSource::Json { key: "captions".to_owned(), choice };
-        Settings { caption_source: source, ..settings.clone() }
+        with(settings.clone(), |o| o.captions = source)
     };
     assert!(first(&from(CaptionChoice::First), 5).iter().all(|batch| batch.captions == [CAPTIONS[0]; 8]));
 
@@ -159,13 +159,13 @@ fn one_of_several_captions_is_drawn() {
     let changed = (0..40).filter(|&i| shown[&(0, key_of(0, i))] != shown[&(1, key_of(0, i))]).count();
     // Two thirds of 40 are expected, with a standard deviation of 3.
     assert!((12..40).contains(&changed), "{changed} of 40 have another caption in the next epoch");
-    let again = first(&Settings { threads: 5, ..random.clone() }, 10);
+    let again = first(&with(random.clone(), |o| o.threads = 5), 10);
     assert!(ten.iter().map(content).eq(again.iter().map(content)));
     let seeded = first(&Settings { seed: 1, ..random }, 5);
     assert!(seeded.iter().zip(&ten).any(|(a, b)| a.captions != b.captions));
 
     let other = CaptionSource::Json { key: "texts".to_owned(), choice: CaptionChoice::First };
-    let loader = Loader::open(Settings { caption_source: other, ..settings }).unwrap();
+    let loader = Loader::open(with(settings, |o| o.captions = other)).unwrap();
     let error = loader.batches(Position::default()).next().unwrap().unwrap_err().to_string();
     assert!(error.contains("its JSON has no field `texts`"), "{error}");
 }
@@ -197,11 +197,8 @@ fn mentions_belong_to_the_caption_they_were_made_from() {
     write_sidecar(&path, 40);
     let bank = Arc::new(Bank::from_names(["bus"]).unwrap());
     let source = CaptionSource::Json { key: "captions".to_owned(), choice: CaptionChoice::Random };
-    let settings = Settings {
-        bank: Some((bank, Matching::Strict)),
-        caption_source: source,
-        ..settings(vec![path.clone()], 8)
-    };
+    let settings = Settings { bank: Some((bank, Matching::Strict)), ..settings(vec![path.clone()], 8) };
+    let settings = with(settings, |o| o.captions = source);
     let mut of_the_text = 0;
     for batch in first(&settings, 10) {
         let own: Vec<u32> = (0..8).filter(|&row| batch.captions[row as usize] == CAPTIONS[1]).collect();
@@ -224,8 +221,8 @@ fn datasets_share_every_batch_by_their_weights() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[100, 50, 12], |_, _| None);
     let sets = vec![(shards[..2].to_vec(), 3.0), (shards[2..].to_vec(), 1.0)];
-    let settings =
-        Settings { threads: 2, image: settings(Vec::<PathBuf>::new(), 1).image, ..Settings::mixed(sets, 16) };
+    let options = settings(Vec::<PathBuf>::new(), 16).options;
+    let settings = Settings { options, ..Settings::mixed(sets, 16) };
     assert_eq!(settings.sets, [Share { shards: 2, weight: 3.0 }, Share { shards: 1, weight: 1.0 }]);
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!((loader.samples(), loader.steps_per_epoch()), (162, 10));

@@ -66,11 +66,10 @@ fn mentions_are_chosen_as_in_the_released_code() {
     let names: Vec<String> = serde_json::from_value(fixture["bank"].clone()).unwrap();
     let settings = Settings {
         bank: Some((Arc::new(Bank::from_names(&names).unwrap()), Matching::Strict)),
-        context: 77,
-        max_mentions: 32,
-        max_mention_tokens: 15,
         ..settings(vec![shard], captions.len())
     };
+    let limits = (settings.options.max_mentions, settings.options.max_mention_tokens);
+    assert_eq!((settings.context, limits), (77, (32, 15)), "as in the authors' code");
     let loader = Loader::open(settings).unwrap();
     let batch = loader.batches(Position::default()).next().unwrap().unwrap();
     for row in 0..batch.size {

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::common::{TarFile, content, sidecar_path};
+use crate::common::{TarFile, content, sidecar_path, with};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Extractor, Matching, TaggerKind};
 use loader::order::SampleId;
@@ -72,11 +72,9 @@ fn photos_become_batches() {
     let bank = Arc::new(
         Bank::from_names(["man", "dog", "cat", "train", "bus", "street", "table", "pizza"]).unwrap(),
     );
-    let settings = Settings {
-        bank: Some((Arc::clone(&bank), Matching::Longest)),
-        threads: 3,
-        ..Settings::new(shards, 30)
-    };
+    let mut settings = Settings::new(shards, 30);
+    settings.bank = Some((Arc::clone(&bank), Matching::Longest));
+    settings.options.threads = 3;
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!(loader.samples(), 390);
     let batches: Vec<_> = loader.batches(Position::default()).take(13).map(Result::unwrap).collect();
@@ -102,7 +100,7 @@ fn photos_become_batches() {
     assert_eq!(seen, expected, "13 batches of 30 are all 390 photos");
     assert!(mentions > 100, "{mentions} mentions");
 
-    let again: Vec<_> = Loader::open(Settings { threads: 1, ..settings })
+    let again: Vec<_> = Loader::open(with(settings, |o| o.threads = 1))
         .unwrap()
         .batches(batches[11].position)
         .take(2)

@@ -300,7 +300,7 @@ fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
     let _turn = crate::random(12);
     let mut settings = Settings { out: run.to_owned(), ..Settings::default() };
     settings.objective.name = objective;
-    settings.data.size = 32;
+    settings.data.loading.size = 32;
     settings.text = TextShape { width: 64, depth: 1, heads: 1, context: 77 };
     settings.clip = ClipShape { width: 64, depth: 2, patch: 8, output: 64 };
     // Those that `--clip` uses.

@@ -143,8 +143,8 @@ fn batches_arrive_whole_and_in_order() {
     let path = folder.path().join("00000.tar");
     shard(&path);
     let mut settings = loader::Settings::new(vec![path], 16);
-    settings.streams = 4;
-    settings.image.crop = loader::Crop::Centre { size: SIZE as u32 };
+    (settings.options.streams, settings.options.size) = (4, SIZE as u32);
+    settings.options.crop = loader::CropKind::Centre;
     let loader = Loader::open(settings).unwrap();
     let start = Position { epoch: 0, step: 0 };
     let source = VisionSource::Frozen(vision(Kind::BFloat16, gpu), SIZE);

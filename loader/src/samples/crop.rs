@@ -172,6 +172,7 @@ pub(crate) fn centre(size: u32, width: u32, height: u32) -> CropRegion {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Options;
 
     fn fixture() -> serde_json::Value {
         serde_json::from_str(include_str!("../../tests/fixtures/crop.json")).unwrap()
@@ -264,7 +265,7 @@ mod tests {
     #[test]
     fn tiny_and_extreme_images_have_a_view() {
         for (width, height) in [(1, 1), (1, 5000), (5000, 1), (2, 3), (30_000, 20)] {
-            for crop in [ImageSettings::default().crop, Crop::Centre { size: 16 }] {
+            for crop in [Options::default().image().crop, Crop::Centre { size: 16 }] {
                 let settings = ImageSettings { crop, flip: 0.0 };
                 let (left, top, w, h) = match View::choose(&settings, (0, 0, id(0)), width, height).region {
                     CropRegion::CropThenResize { left, top, width, height } => {

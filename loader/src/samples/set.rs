@@ -6,7 +6,7 @@ use concepts::sidecar::Metadata;
 
 use crate::Error;
 use crate::order::Mixture;
-use crate::settings::Settings;
+use crate::settings::{Options, Settings};
 use crate::shards::{Store, for_each_shard, sidecar};
 
 /// The shards of one or several datasets, their order, and how they are loaded.
@@ -34,13 +34,14 @@ impl Set {
         let store = Store::new(
             settings.shards.clone(),
             settings.bank.is_some(),
-            settings.caption_source.clone(),
-            settings.cache.clone(),
+            settings.options.captions.clone(),
+            settings.options.cache.clone(),
         );
-        let counts = for_each_shard(store.shards(), settings.threads, "counted its samples", |shard| {
-            store.count(shard as u32)
-        })?;
-        let Settings { seed, streams, window, batch_size, .. } = settings;
+        let counts =
+            for_each_shard(store.shards(), settings.options.threads(), "counted its samples", |shard| {
+                store.count(shard as u32)
+            })?;
+        let Options { streams, window, batch_size, .. } = settings.options;
         let shards = counts.len();
         let starts = counts
             .iter()
@@ -50,7 +51,7 @@ impl Set {
                 Some(start)
             })
             .collect();
-        let order = Mixture::new(counts, &settings.sets, seed, streams, window, batch_size)?;
+        let order = Mixture::new(counts, &settings.sets, settings.seed, streams, window, batch_size)?;
         let streams = order.streams_of(settings.rank, settings.world_size)?;
         // Every stream has the shards of its window open, plus one at each end.
         let samples_of_a_shard = (order.samples() / shards as u64).max(1);

@@ -251,13 +251,14 @@ fn place(
     job: &mut Job,
     preprocessor: &mut Preprocessor,
 ) -> Result<(), String> {
-    let Settings { image: settings, seed, decoding, .. } = &set.settings;
+    let Settings { seed, options, .. } = &set.settings;
+    let image = options.image();
     let drawn = (*seed, job.number_of_epoch, id);
     let pixels = (*job.pixels).as_mut();
     // A decoder that panics on a malicious file must not end the run.
     let placed = catch_unwind(AssertUnwindSafe(|| {
-        let choose = |width, height| View::choose(settings, drawn, width, height);
-        preprocessor.preprocess(bytes, *decoding, settings.size(), choose, pixels)
+        let choose = |width, height| View::choose(&image, drawn, width, height);
+        preprocessor.preprocess(bytes, options.decoding, options.size, choose, pixels)
     }));
     placed.unwrap_or_else(|_| {
         *preprocessor = Preprocessor::default();
@@ -281,7 +282,7 @@ fn caption(
     (id, epoch): (SampleId, u64),
     counters: &mut Counters,
 ) -> Result<String, Fault> {
-    let Settings { seed, caption_source, .. } = &set.settings;
+    let Settings { seed, options, .. } = &set.settings;
     let bytes = match shard.index.caption(id.sample) {
         Some(Caption::Text(text)) => return Ok(text.to_owned()),
         Some(Caption::At(offset, length)) => {
@@ -292,12 +293,12 @@ fn caption(
             let cause = if shard.index.has_captions() {
                 "its caption in the table is null".to_owned()
             } else {
-                format!("it has no caption (no {})", caption_source.extension())
+                format!("it has no caption (no {})", options.captions.extension())
             };
             return Err(Fault::Broken(cause));
         }
     };
-    match caption_source {
+    match &options.captions {
         CaptionSource::Text => {
             String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
         }
@@ -308,16 +309,16 @@ fn caption(
 }
 
 fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
-    let Settings { bank, context, max_mentions, max_mention_tokens, caption_source, .. } = &set.settings;
+    let Settings { bank, context, options, .. } = &set.settings;
     let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
         return Ok(Text::new(raw, &TOKENIZER, *context));
     };
     let labels = Labels {
         bank,
         matching: *matching,
-        most: *max_mentions,
-        longest: *max_mention_tokens,
-        several: *caption_source != CaptionSource::Text,
+        most: options.max_mentions,
+        longest: options.max_mention_tokens,
+        several: options.captions != CaptionSource::Text,
     };
     let name = Name { shard: shard.archive.location(), sample, key: shard.index.key(sample) };
     Text::with_mentions(raw, &TOKENIZER, *context, sidecar, labels, name)

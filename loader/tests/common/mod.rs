@@ -14,7 +14,7 @@ use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use image::{ImageFormat, Rgb, RgbImage};
 use loader::shards;
 use loader::shards::tar::Archive;
-use loader::{Batch, Crop, ImageSettings, Settings};
+use loader::{Batch, CropKind, Options, Settings};
 use parquet::arrow::ArrowWriter;
 use storage::Location;
 
@@ -89,11 +89,15 @@ pub(crate) fn sidecar_path(shard: &Path) -> PathBuf {
 }
 
 pub(crate) fn settings<S: Into<Location>>(shards: Vec<S>, batch_size: usize) -> Settings {
-    Settings {
-        threads: 2,
-        image: ImageSettings { crop: Crop::Centre { size: 4 }, flip: 0.0 },
-        ..Settings::new(shards, batch_size)
-    }
+    with(Settings::new(shards, batch_size), |options| {
+        (options.size, options.crop, options.threads) = (4, CropKind::Centre, 2);
+    })
+}
+
+/// The settings with other options.
+pub(crate) fn with(mut settings: Settings, change: impl FnOnce(&mut Options)) -> Settings {
+    change(&mut settings.options);
+    settings
 }
 
 /// (shard, sample) of a row, decoded from its pixels.

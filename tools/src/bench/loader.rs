@@ -13,7 +13,7 @@ use loader::samples::pixels::{Preprocessor, decode};
 use loader::samples::scaler::Scaler;
 use loader::shards::index::Index;
 use loader::shards::tar::Archive;
-use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, budget, jpeg, shards};
+use loader::{Decoding, Loader, Options, Position, Settings, budget, jpeg, shards};
 use program::{Interrupted, Outcome, UsageError, interrupted, location, print_json};
 use serde_json::json;
 use storage::Location;
@@ -66,16 +66,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     // Together, so that a shard given twice is noticed.
     let shards = shards::list(&arguments.shards)?;
-    let crop = Crop::RandomResized {
+    let mut settings = Settings::new(shards, arguments.batch_size);
+    settings.options = Options {
         size: arguments.size,
-        scale: (arguments.scale, 1.0),
-        ratio: (3.0 / 4.0, 4.0 / 3.0),
-    };
-    let settings = Settings {
-        image: ImageSettings { crop, flip: 0.5 },
+        scale: [arguments.scale, 1.0],
+        flip: 0.5,
         threads: arguments.threads,
-        ..Settings::new(shards, arguments.batch_size)
+        ..settings.options
     };
+    let crop = settings.options.image();
     if !jpeg::vectorised() {
         eprintln!(
             "note: the JPEG decoder was built without vector instructions; install nasm and build again"
@@ -83,20 +82,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let mut rows = Vec::new();
     for (name, decoding) in [("exact", Decoding::Exact), ("fast", Decoding::Fast)] {
-        let settings = Settings { decoding, ..settings.clone() };
+        let mut settings = settings.clone();
+        settings.options.decoding = decoding;
         rows.push((name, "images/s", batches(&settings, arguments.passes)?));
     }
     let (rate, images) = reading(&settings, arguments.passes)?;
     rows.push(("read, one thread", "GB/s", rate));
     let whole = |worker: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
         let pixels = decode(image)?;
-        let view = View::choose(&settings.image, (0, 0, id), pixels.width(), pixels.height());
+        let view = View::choose(&crop, (0, 0, id), pixels.width(), pixels.height());
         worker.scaler.resize(&pixels, view, arguments.size, row)
     };
     rows.push(("loop: decode, resize", "images/s", in_loop(&settings, &images, arguments.passes, whole)?));
     for (name, decoding) in [("loop: crop, exact", Decoding::Exact), ("loop: crop, fast", Decoding::Fast)] {
         let part = |worker: &mut Worker, image: &[u8], id: SampleId, row: &mut [u8]| {
-            let choose = |width, height| View::choose(&settings.image, (0, 0, id), width, height);
+            let choose = |width, height| View::choose(&crop, (0, 0, id), width, height);
             worker.preprocessor.preprocess(image, decoding, arguments.size, choose, row)
         };
         rows.push((name, "images/s", in_loop(&settings, &images, arguments.passes, part)?));
@@ -106,7 +106,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let unpack = |worker: &mut Worker, image: &[u8], id: SampleId, _: &mut [u8]| {
         let buffer = std::mem::take(&mut worker.buffer);
         let request = |width, height| {
-            let view = View::choose(&settings.image, (0, 0, id), width, height);
+            let view = View::choose(&crop, (0, 0, id), width, height);
             Request { eighths: 1, area: Some(eighth(view.region, width, height)), coarse: true }
         };
         let decoded = worker.decoder.decode(image, buffer, request).map_err(|error| error.to_string())?;
@@ -241,11 +241,11 @@ fn in_loop(
         let next = AtomicUsize::new(0);
         let started = Instant::now();
         let failures = thread::scope(|scope| {
-            let threads: Vec<_> = (0..settings.threads)
+            let threads: Vec<_> = (0..settings.options.threads)
                 .map(|_| {
                     scope.spawn(|| {
                         let mut worker = Worker::new();
-                        let mut row = vec![0; (settings.image.size() as usize).pow(2) * 3];
+                        let mut row = vec![0; (settings.options.size as usize).pow(2) * 3];
                         let mut failures = 0;
                         while let Some((id, image)) = images.get(next.fetch_add(1, Ordering::Relaxed)) {
                             failures += usize::from(work(&mut worker, image, *id, &mut row).is_err());
@@ -269,15 +269,16 @@ fn in_loop(
 
 /// Peak signal-to-noise ratio of images in fast decoding against exact decoding, dB: the median over the images.
 fn psnr(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Result<f64> {
+    let crop = settings.options.image();
     let mut preprocessor = Preprocessor::default();
     let mut found: Vec<f64> = Vec::new();
     for (id, image) in images.iter().take(500) {
         let mut rows = Vec::new();
         for decoding in [Decoding::Exact, Decoding::Fast] {
-            let mut row = vec![0; (settings.image.size() as usize).pow(2) * 3];
-            let choose = |width, height| View::choose(&settings.image, (0, 0, *id), width, height);
+            let mut row = vec![0; (crop.size() as usize).pow(2) * 3];
+            let choose = |width, height| View::choose(&crop, (0, 0, *id), width, height);
             preprocessor
-                .preprocess(image, decoding, settings.image.size(), choose, &mut row)
+                .preprocess(image, decoding, crop.size(), choose, &mut row)
                 .map_err(anyhow::Error::msg)?;
             rows.push(row);
         }

@@ -23,15 +23,16 @@ impl Checkpoint {
                 same.vision.position = neutral.vision.position;
             }
             same.data.shards.clone_from(&neutral.data.shards);
-            same.data.cache.clone_from(&neutral.data.cache);
+            same.data.loading.cache.clone_from(&neutral.data.loading.cache);
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
             (same.log_every, same.tensorboard) = (neutral.log_every, neutral.tensorboard);
             (same.peak_tflops, same.timeout) = (neutral.peak_tflops, neutral.timeout);
             same.checkpoint.clone_from(&neutral.checkpoint);
             same.evaluation.clone_from(&neutral.evaluation);
-            (same.data.threads, same.data.prefetch) = (neutral.data.threads, neutral.data.prefetch);
+            (same.data.loading.threads, same.data.loading.prefetch) =
+                (neutral.data.loading.threads, neutral.data.loading.prefetch);
             // What counts is the learning rate, whichever setting it comes from. (A run of an earlier version has `lr` alone.)
-            same.optimizer.lr = Some(same.optimizer.max_lr(same.data.batch_size));
+            same.optimizer.lr = Some(same.optimizer.max_lr(same.data.loading.batch_size));
             same.optimizer.lr_per_256 = neutral.optimizer.lr_per_256;
             toml::Table::try_from(&same).map(flatten).unwrap_or_default()
         };

@@ -195,8 +195,8 @@ impl SyntheticArgs {
         settings.threads = self.device.threads;
         settings.precision = self.precision;
         settings.micro_batch = self.micro_batch;
-        settings.data.batch_size = self.batch.max(1);
-        settings.data.size = self.size;
+        settings.data.loading.batch_size = self.batch.max(1);
+        settings.data.loading.size = self.size;
         settings.objective.name = match which {
             Which::Clip => Objective::Clip,
             Which::Lit => Objective::Lit,

@@ -51,9 +51,9 @@ fn dry_run(settings: &Settings, image: &Path) -> anyhow::Result<Value> {
     let needs = run::dry_run(settings, image, &Console)?;
     println!(
         "{} steps of {} samples; an epoch is {} samples in {} steps",
-        settings.steps, settings.data.batch_size, needs.samples, needs.steps_per_epoch
+        settings.steps, settings.data.loading.batch_size, needs.samples, needs.steps_per_epoch
     );
-    println!("maximum learning rate: {}", settings.optimizer.describe_lr(settings.data.batch_size));
+    println!("maximum learning rate: {}", settings.optimizer.describe_lr(settings.data.loading.batch_size));
     println!(
         "{:.2} s per step, {:.1} h in total; {:.1} GB of memory; {} trained parameters; {} concepts in the vocabulary",
         needs.seconds_per_step,

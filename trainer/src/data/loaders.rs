@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use concepts::Bank;
 use image::RgbImage;
-use loader::{Crop, ImageSettings, Loader, Share};
+use loader::{CropKind, Loader, Options, Share};
 use storage::Location;
 
 use crate::distributed::Group;
 use crate::error::{Error, Result};
-use crate::settings::{CropKind, DataSettings, Settings};
+use crate::settings::Settings;
 
 /// Opens the loader that the settings of a run describe, for one of its ranks.
 pub fn loader(
@@ -20,30 +20,25 @@ pub fn loader(
     group: &Group,
 ) -> Result<Loader> {
     let data = &settings.data;
-    let mut to_load = loader::Settings::new(shards, data.batch_size);
+    let mut sets = Vec::new();
     if !data.weights.is_empty() {
         for (entry, &weight) in data.shards.iter().zip(&data.weights) {
             let shards = loader::shards::list(std::slice::from_ref(entry))?.len();
-            to_load.sets.push(Share { shards, weight });
+            sets.push(Share { shards, weight });
         }
     }
-    to_load.decoding = data.decoding;
-    to_load.caption_source = data.captions.clone();
-    to_load.cache.clone_from(&data.cache);
-    to_load.seed = settings.seed;
-    to_load.streams = data.streams;
-    to_load.window = data.window;
-    to_load.image = image_settings(data);
-    to_load.images = data.features.is_none();
-    to_load.context = settings.text.context as usize;
-    to_load.bank = bank.map(|bank| (bank, settings.bank.matching));
-    (to_load.rank, to_load.world_size) = (group.rank(), group.world());
-    to_load.max_mentions = data.max_mentions;
-    to_load.max_mention_tokens = data.max_mention_tokens;
-    if data.threads > 0 {
-        to_load.threads = data.threads;
-    }
-    to_load.prefetch = data.prefetch;
+    let to_load = loader::Settings {
+        shards,
+        sets,
+        options: data.loading.clone(),
+        seed: settings.seed,
+        images: data.features.is_none(),
+        captions: true,
+        context: settings.text.context as usize,
+        bank: bank.map(|bank| (bank, settings.bank.matching)),
+        rank: group.rank(),
+        world_size: group.world(),
+    };
     Ok(Loader::open(to_load)?)
 }
 
@@ -58,14 +53,9 @@ pub fn warnings(loader: &Loader) -> Vec<String> {
 /// A loader that gives only images, one by one, each exactly once: for the feature cache.
 pub fn image_loader(shards: Vec<Location>, size: u32, threads: usize) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, 1);
-    to_load.streams = 1;
-    to_load.window = 1;
-    to_load.image = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
     to_load.captions = false;
-    to_load.prefetch = 128;
-    if threads > 0 {
-        to_load.threads = threads;
-    }
+    let in_order = Options { streams: 1, window: 1, prefetch: 128, ..to_load.options };
+    to_load.options = Options { size, crop: CropKind::Centre, threads, ..in_order };
     Ok(Loader::open(to_load)?)
 }
 
@@ -78,13 +68,9 @@ pub fn pretraining_loader(
     threads: usize,
 ) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, batch_size);
-    to_load.seed = seed;
-    to_load.image = ImageSettings { crop: Crop::Centre { size }, flip: 0.5 };
-    to_load.captions = false;
-    to_load.prefetch = 8;
-    if threads > 0 {
-        to_load.threads = threads;
-    }
+    (to_load.seed, to_load.captions) = (seed, false);
+    to_load.options =
+        Options { size, crop: CropKind::Centre, flip: 0.5, threads, prefetch: 8, ..to_load.options };
     Ok(Loader::open(to_load)?)
 }
 
@@ -93,17 +79,4 @@ pub fn read_image(path: &Path) -> Result<RgbImage> {
     let bytes = storage::read(path)?;
     loader::samples::pixels::decode(&bytes)
         .map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
-}
-
-fn image_settings(data: &DataSettings) -> ImageSettings {
-    let crop = match data.crop {
-        CropKind::Centre => Crop::Centre { size: data.size },
-        CropKind::Random => Crop::RandomResized {
-            size: data.size,
-            scale: (data.scale[0], data.scale[1]),
-            // torchvision's default.
-            ratio: (3.0 / 4.0, 4.0 / 3.0),
-        },
-    };
-    ImageSettings { crop, flip: data.flip }
 }

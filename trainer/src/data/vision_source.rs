@@ -39,7 +39,7 @@ impl VisionSource {
 
     /// A new tower for `clip`.
     pub fn to_train(settings: &Settings, device: Device) -> Self {
-        let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.size));
+        let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.loading.size));
         let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
         let vision = ImageEncoder::new(tower.trainable(), settings.vision.normalization(), kind, device);
         Self::Trained(Box::new(vision), size)
@@ -53,12 +53,13 @@ impl VisionSource {
     ) -> Result<(Self, i64)> {
         let kind = settings.precision.kind(device);
         let vision = frozen_tower::open(&settings.vision, kind, device)?;
-        vision.tower.check_size("data.size", i64::from(settings.data.size))?;
+        vision.tower.check_size("data.size", i64::from(settings.data.loading.size))?;
         let width = vision.tower.width;
         let source = match &settings.data.features {
-            None => Self::Frozen(vision, i64::from(settings.data.size)),
+            None => Self::Frozen(vision, i64::from(settings.data.loading.size)),
             Some(folder) => {
-                let expected = CacheHeader::new(&settings.vision, &vision.tower, settings.data.size, loader)?;
+                let expected =
+                    CacheHeader::new(&settings.vision, &vision.tower, settings.data.loading.size, loader)?;
                 let cache = FeatureCache::open(folder, &expected, device)?;
                 cache.expect_its_images(loader, observer)?;
                 Self::Cache(cache)

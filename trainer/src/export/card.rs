@@ -220,11 +220,11 @@ fn body(
         }
         None => writeln!(out, "The training shards could not be read when this card was written.")?,
     }
-    let seen = state.step * settings.data.batch_size as u64;
+    let seen = state.step * settings.data.loading.batch_size as u64;
     writeln!(
         out,
         "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
-        state.step, settings.data.batch_size, settings.data.size
+        state.step, settings.data.loading.batch_size, settings.data.loading.size
     )?;
     if let Some(position) = settings.vision.position.filter(|_| !checkpoint.trains_vision()) {
         writeln!(
@@ -232,7 +232,7 @@ fn body(
             "The position embedding of the vision tower is resized to other image sizes as in `{position}`.\n"
         )?;
     }
-    let lr = settings.optimizer.describe_lr(settings.data.batch_size);
+    let lr = settings.optimizer.describe_lr(settings.data.loading.batch_size);
     writeln!(out, "Maximum learning rate: {lr}.\n")?;
 
     writeln!(out, "## Concept vocabulary\n")?;

@@ -29,7 +29,7 @@ pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let text = checkpoint.text(vision.width, device)?;
     let about = json!({
         "objective": settings.objective.name.to_string(),
-        "size": settings.data.size,
+        "size": settings.data.loading.size,
         "step": checkpoint.state.step,
         "program": checkpoint.state.program,
     });

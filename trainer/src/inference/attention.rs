@@ -127,7 +127,7 @@ impl Pooling {
         let vision = frozen_tower::open(&vision_settings, kind, device)?;
         let text = checkpoint.text(vision.tower.width, device)?;
         let (temperature, tokens) = (settings.objective.pooling_temperature, settings.objective.tokens);
-        Ok(Self { vision, text, kind, device, size: settings.data.size, temperature, tokens })
+        Ok(Self { vision, text, kind, device, size: settings.data.loading.size, temperature, tokens })
     }
 
     /// The centre crop of the sample, and the attention of each mention: softmax over the patches of (similarity to the mean token of

@@ -32,7 +32,7 @@ impl DenseVision {
         let mut vision_settings = trained.vision.clone();
         vision_settings.weights = checkpoint.vision_path()?;
         let vision = frozen_tower::open(&vision_settings, settings.precision.kind(device), device)?;
-        let size = i64::from(if settings.size == 0 { trained.data.size } else { settings.size });
+        let size = i64::from(if settings.size == 0 { trained.data.loading.size } else { settings.size });
         vision.tower.check_size("--size", size)?;
         let stride = if settings.stride == 0 { size / 2 } else { i64::from(settings.stride) };
         let stride = (stride / vision.tower.patch).max(1);

@@ -104,7 +104,7 @@ impl Model {
             vision,
             kind,
             vectors: ClassVectors::of(trained.objective.name),
-            size: i64::from(trained.data.size),
+            size: i64::from(trained.data.loading.size),
             description: format!("{} step {}", trained.objective.name, checkpoint.state.step),
         })
     }

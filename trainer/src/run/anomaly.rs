@@ -21,7 +21,7 @@ pub(super) fn save(run: &Path, step: u64, position: Position, loader: &Loader) -
     let tokens = Tensor::from_slice(&batch.tokens).view([batch.size as i64, -1]);
     let mut tensors = vec![("tokens".to_owned(), tokens)];
     if !batch.images.is_empty() {
-        let size = i64::from(loader.settings().image.size());
+        let size = i64::from(loader.settings().options.size);
         tensors.push(("pixels".to_owned(), pixels(&batch.images, size)));
     }
     weights::write(&folder.join("batch.safetensors"), &tensors)?;

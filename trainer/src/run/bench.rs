@@ -72,7 +72,7 @@ pub fn measure_synthetic(
     device::limit_threads(settings.threads);
     let kind = settings.precision.kind(device);
     tch::manual_seed(settings.seed as i64);
-    let size = i64::from(settings.data.size);
+    let size = i64::from(settings.data.loading.size);
     let (source, width) = if settings.objective.name == Objective::Clip {
         (VisionSource::to_train(settings, device), settings.clip.output)
     } else {
@@ -84,7 +84,7 @@ pub fn measure_synthetic(
     let mut learner = Learner::new(settings, source, width, device);
     let group = Group::alone();
     let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
-    let rows = settings.data.batch_size;
+    let rows = settings.data.loading.batch_size;
     let pixels = Tensor::randint(256, [rows as i64, size, size, 3], (Kind::Uint8, device));
     let mut times = Vec::new();
     let mut seen = Vec::new();
@@ -170,7 +170,7 @@ impl Measured {
         let milliseconds = median(times);
         let tflops = operations / milliseconds / 1e9;
         let device_tflops = product_rate(settings.precision.kind(device), device);
-        let batch = settings.data.batch_size;
+        let batch = settings.data.loading.batch_size;
         Self {
             objective: settings.objective.name.to_string(),
             batch,

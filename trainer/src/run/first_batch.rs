@@ -16,7 +16,7 @@ const SHOWN: usize = 16;
 /// its concept. If the batch has no images (with cached features), the crops are black.
 pub(super) fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
     let settings = loader.settings();
-    let side = settings.image.size();
+    let side = settings.options.size;
     let bytes = side as usize * side as usize * 3;
     let rows: Vec<Captioned> = (0..batch.size.min(SHOWN))
         .map(|row| {

@@ -101,7 +101,7 @@ pub(super) fn learn(
 ) -> Result<(StepReport, f64)> {
     let kind = settings.precision.kind(text.logit_scale().device());
     let report = objective::gradients(text, &settings.objective, input, group, settings.micro_batch, kind)?;
-    let lr = settings.optimizer.lr_at(settings.data.batch_size, step, settings.steps);
+    let lr = settings.optimizer.lr_at(settings.data.loading.batch_size, step, settings.steps);
     optimizer.step(lr)?;
     text.clamp_logit_scale();
     Ok((report, lr))

@@ -55,7 +55,7 @@ impl Run<'_> {
         let mut log = Log::open(settings, self.learner.step, self.learner.device, group, self.observer)?;
         if group.is_first() {
             let (batch, lr) =
-                (settings.data.batch_size, settings.optimizer.describe_lr(settings.data.batch_size));
+                (settings.data.loading.batch_size, settings.optimizer.describe_lr(settings.data.loading.batch_size));
             self.observer.message(&format!(
                 "training: {} steps of {batch} samples, maximum learning rate {lr}",
                 settings.steps

@@ -81,7 +81,8 @@ impl App {
     ) -> Self {
         let name =
             |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let size = if settings.segment.size == 0 { run.settings.data.size } else { settings.segment.size };
+        let size =
+            if settings.segment.size == 0 { run.settings.data.loading.size } else { settings.segment.size };
         let model = json!({
             "name": name(&settings.checkpoint),
             "objective": run.settings.objective.name.to_string(),

@@ -4,13 +4,15 @@
 //! The comments below are also the reference page `docs/settings.md`; after a change, renew it with
 //! `UPDATE=1 cargo test -p simzss-trainer settings_page`.
 
+mod data;
 #[cfg(test)]
 mod page;
 mod read;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
-use loader::{Cache, CaptionSource, Decoding};
+use loader::CropKind;
 use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
@@ -18,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
 use crate::towers::{ClipShape, Normalization, PositionResize, TextShape};
+
+pub use data::DataSettings;
 
 /// All settings of a training run.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -112,6 +116,14 @@ pub struct CheckpointSettings {
     pub copy_to: Option<PathBuf>,
 }
 
+impl CheckpointSettings {
+    /// Whether a checkpoint is to be written after `step`, when the last one was written `since` ago.
+    pub fn is_due(&self, step: u64, since: Duration) -> bool {
+        (self.every > 0 && step.is_multiple_of(self.every))
+            || (self.minutes > 0.0 && since.as_secs_f64() > 60.0 * self.minutes)
+    }
+}
+
 /// Evaluation of every checkpoint during training.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -128,89 +140,6 @@ impl Default for EvaluationSettings {
     fn default() -> Self {
         Self { data: None, dataset: "folder".to_owned(), limit: 0 }
     }
-}
-
-/// The training shards, and how batches are made of them.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct DataSettings {
-    /// Required. Training shards: folders, tar files, brace lists such as `coco/{00000..00295}.tar`, or addresses such as
-    /// `s3://bucket/coco/{00000..00295}.tar`.
-    pub shards: Vec<PathBuf>,
-    /// Mix several datasets: one weight per entry of `shards`; each entry then fills its share of every batch. Empty = all
-    /// entries are one dataset.
-    pub weights: Vec<f64>,
-    /// Where captions come from: `"text"` (the sample's .txt), or `{ json = { key = "captions", choice = "random" } }` (a
-    /// string or a list of strings in the sample's .json; `choice` is `first` or `random`).
-    pub captions: CaptionSource,
-    /// JPEG decoder: `exact` (Pillow's pixels before resizing) or `fast` (less exact, for images several times as large as
-    /// `size`).
-    pub decoding: Decoding,
-    /// Keep remote shards on a local disk: `{ folder = "DIR", limit = BYTES }`. If not set, only the bytes of the needed
-    /// samples are fetched.
-    pub cache: Option<Cache>,
-    /// Folder that `trainer cache` wrote: features of the frozen vision tower for these shards, used instead of the images.
-    /// Needs `crop = "centre"` and `flip = 0`.
-    pub features: Option<PathBuf>,
-    /// Samples per step, over all processes.
-    pub batch_size: usize,
-    /// Side of the square training images, in pixels; must be a multiple of the patch size.
-    pub size: u32,
-    /// `random` (torchvision's RandomResizedCrop) or `centre` (resize the short side to `size`, then crop the centre).
-    pub crop: CropKind,
-    /// For `crop = "random"`: minimum and maximum fraction of the image's area that the crop covers.
-    pub scale: [f32; 2],
-    /// Probability that an image is flipped horizontally.
-    pub flip: f32,
-    /// The dataset is read as this many parallel streams, and every batch takes the same number of samples from each. The
-    /// number in use is the greatest common divisor with `batch_size`; the number of processes must divide it.
-    pub streams: usize,
-    /// Samples of a stream that are shuffled together (the size of the shuffle buffer).
-    pub window: usize,
-    /// Maximum number of concept mentions per caption; further mentions are left out.
-    pub max_mentions: usize,
-    /// Maximum length of a mention in tokens; longer mentions are left out. With `bank.matching = "strict"` the whole noun phrase
-    /// counts, as in the authors' code.
-    pub max_mention_tokens: usize,
-    /// Threads that read and decode; 0 = one per core.
-    pub threads: usize,
-    /// Batches that are prepared in advance.
-    pub prefetch: usize,
-}
-
-impl Default for DataSettings {
-    fn default() -> Self {
-        Self {
-            shards: Vec::new(),
-            weights: Vec::new(),
-            captions: CaptionSource::default(),
-            decoding: Decoding::default(),
-            cache: None,
-            features: None,
-            batch_size: 512,
-            size: 224,
-            crop: CropKind::Random,
-            scale: [0.9, 1.0],
-            flip: 0.0,
-            streams: 64,
-            window: 4096,
-            max_mentions: 32,
-            max_mention_tokens: 15,
-            threads: 0,
-            prefetch: 2,
-        }
-    }
-}
-
-/// How the training image is cropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum CropKind {
-    /// Resize the short side to the image size, then crop the centre.
-    Centre,
-    /// Random resized crop.
-    #[default]
-    Random,
 }
 
 /// The concept vocabulary (the paper's concept bank).
@@ -279,6 +208,7 @@ impl Settings {
         let refuse = |name: &str, problem: &str| {
             Err(Error::Setting { name: name.to_owned(), problem: problem.to_owned() })
         };
+        let data = &self.data;
         if self.out.as_os_str().is_empty() {
             return refuse("out", "(run folder) is missing; add --set out=DIR");
         }
@@ -293,8 +223,8 @@ impl Settings {
             return refuse("checkpoint.copy_to", "cannot be written: hf:// can be read only");
         }
         for (name, path) in [
-            ("data.features", self.data.features.as_deref()),
-            ("data.cache.folder", self.data.cache.as_ref().map(|cache| cache.folder.as_path())),
+            ("data.features", data.features.as_deref()),
+            ("data.cache.folder", data.loading.cache.as_ref().map(|cache| cache.folder.as_path())),
         ] {
             if path.is_some_and(|path| storage::Location::from(path).is_remote()) {
                 return refuse(
@@ -303,11 +233,11 @@ impl Settings {
                 );
             }
         }
-        if self.data.shards.is_empty() {
+        if data.shards.is_empty() {
             return refuse("data.shards", "(training shards) is missing; add --set data.shards=\"['DIR']\"");
         }
         let clip = self.objective.name == Objective::Clip;
-        if clip && self.data.features.is_some() {
+        if clip && data.features.is_some() {
             return refuse(
                 "data.features",
                 "holds features of a frozen vision tower, but objective clip trains its vision tower; remove one of both",
@@ -316,7 +246,7 @@ impl Settings {
         if clip && (self.clip.width < 64 || self.clip.width % 64 != 0) {
             return refuse("clip.width", "must be a multiple of 64");
         }
-        if clip && (self.clip.patch < 1 || i64::from(self.data.size) % self.clip.patch != 0) {
+        if clip && (self.clip.patch < 1 || i64::from(data.loading.size) % self.clip.patch != 0) {
             return refuse("clip.patch", "must divide data.size");
         }
         if !clip && self.vision.weights.as_os_str().is_empty() {
@@ -326,14 +256,10 @@ impl Settings {
                  .safetensors)",
             );
         }
-        if !self.data.weights.is_empty() && self.data.weights.len() != self.data.shards.len() {
+        if !data.weights.is_empty() && data.weights.len() != data.shards.len() {
             return refuse("data.weights", "must have one weight per entry of data.shards");
         }
-        for (name, value) in [
-            ("steps", self.steps),
-            ("data.batch_size", self.data.batch_size as u64),
-            ("log_every", self.log_every),
-        ] {
+        for (name, value) in [("steps", self.steps), ("log_every", self.log_every)] {
             if value == 0 {
                 return refuse(name, "must be at least 1");
             }
@@ -341,21 +267,30 @@ impl Settings {
         if self.text.heads < 1 || self.text.width % self.text.heads != 0 {
             return refuse("text.heads", "must divide text.width");
         }
-        if !(self.data.scale[0] > 0.0
-            && self.data.scale[0] <= self.data.scale[1]
-            && self.data.scale[1] <= 1.0)
-        {
-            return refuse(
-                "data.scale",
-                "must be two fractions of the area, minimum and maximum: 0 < minimum <= maximum <= 1",
-            );
+        if let Some((name, problem)) = data.loading.problem() {
+            return refuse(&format!("data.{name}"), problem);
         }
-        if self.data.features.is_some() && (self.data.crop == CropKind::Random || self.data.flip > 0.0) {
+        if data.features.is_some() && (data.loading.crop == CropKind::Random || data.loading.flip > 0.0) {
             return refuse(
                 "data.features",
                 "holds features of centre crops; add --set data.crop=centre --set data.flip=0",
             );
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checkpoints_are_due_after_steps_or_minutes() {
+        let settings = |every, minutes| CheckpointSettings { every, minutes, ..Default::default() };
+        let due = |of: &CheckpointSettings, step, seconds| of.is_due(step, Duration::from_secs(seconds));
+        assert!(!due(&settings(0, 0.0), 100, 1_000_000), "only at the end");
+        let both = settings(10, 1.5);
+        assert!(due(&both, 20, 0) && due(&both, 21, 91));
+        assert!(!due(&both, 21, 90));
     }
 }

@@ -14,7 +14,7 @@ const STRUCTS: [(&str, &str); 10] = [
     ("Settings", "settings/mod.rs"),
     ("CheckpointSettings", "settings/mod.rs"),
     ("EvaluationSettings", "settings/mod.rs"),
-    ("DataSettings", "settings/mod.rs"),
+    ("DataSettings", "settings/data.rs"),
     ("BankSettings", "settings/mod.rs"),
     ("VisionSettings", "settings/mod.rs"),
     ("ClipShape", "towers/clip.rs"),
@@ -26,7 +26,7 @@ const STRUCTS: [(&str, &str); 10] = [
 const HEAD: &str = "\
 # Settings of `trainer train`
 
-<!-- Made from the comments in trainer/src. Do not edit: UPDATE=1 cargo test -p simzss-trainer settings_page -->
+<!-- Made from the comments in trainer/src and loader/src/settings.rs. Do not edit: UPDATE=1 cargo test -p simzss-trainer settings_page -->
 
 Settings are TOML. `trainer train --config FILE` reads one or more files; a later file replaces values of earlier ones.
 `--set KEY=VALUE` replaces a value on the command line, for example `--set optimizer.lr=1e-3`. The value is TOML; text that is
@@ -59,7 +59,11 @@ fn fields(name: &str, file: &str) -> Vec<Field> {
         } else if let Some(field) = line.strip_prefix("pub ") {
             let (name, kind) = field.trim_end_matches(',').split_once(": ").unwrap();
             assert!(!text.is_empty(), "{file}: {name} has no comment");
-            fields.push(Field { name: name.to_owned(), kind: kind.to_owned(), text: text.join(" ") });
+            if kind == "loader::Options" {
+                fields.extend(self::fields("Options", "../../loader/src/settings.rs"));
+            } else {
+                fields.push(Field { name: name.to_owned(), kind: kind.to_owned(), text: text.join(" ") });
+            }
             text.clear();
         }
     }
@@ -163,7 +167,7 @@ fn settings_page_is_current() {
     let differs = found.lines().zip(expected.lines()).position(|(found, expected)| found != expected);
     assert!(
         found == expected,
-        "docs/settings.md differs from the comments in trainer/src from line {} on; renew it: UPDATE=1 cargo test -p simzss-trainer \
+        "docs/settings.md differs from the comments in the sources from line {} on; renew it: UPDATE=1 cargo test -p simzss-trainer \
          settings_page",
         differs.unwrap_or(found.lines().count().min(expected.lines().count())) + 1
     );

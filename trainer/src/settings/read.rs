@@ -218,7 +218,6 @@ mod tests {
     use crate::method::losses::Target;
     use crate::method::objective::{Objective, Query, Scope, Tokens};
     use crate::method::optimizer::Rounding;
-    use crate::settings::DataSettings;
 
     fn read(text: &str, overrides: &[&str]) -> Result<Settings> {
         let folder = tempfile::tempdir().unwrap();
@@ -239,10 +238,15 @@ mod tests {
         assert_eq!(changed.text.width, 64);
         assert_eq!(changed.objective.name, Objective::Lit);
         assert_eq!(changed.optimizer.lr, Some(1e-3));
-        assert_eq!(changed.data.scale, [0.25, 1.0]);
-        assert_eq!(changed.data.window, DataSettings::default().window, "the rest keeps its default");
+        assert_eq!(changed.data.loading.scale, [0.25, 1.0]);
+        assert_eq!(
+            changed.data.loading.window,
+            loader::Options::default().window,
+            "the rest keeps its default"
+        );
         // A value in two parts, of which neither is complete by itself.
-        let cache = read(BASE, &["data.cache.folder=cache", "data.cache.limit=1000"]).unwrap().data.cache;
+        let cache =
+            read(BASE, &["data.cache.folder=cache", "data.cache.limit=1000"]).unwrap().data.loading.cache;
         assert_eq!(cache.unwrap().limit, 1000);
     }
 
@@ -262,7 +266,7 @@ mod tests {
                     assert_eq!(settings.optimizer.beta2, 0.98);
                     // The authors' 3e-5, times 16,384 / 256; CLIP's own for `clip`.
                     let expected = if method == "clip" { 5e-4 } else { 1.92e-3 };
-                    let max = settings.optimizer.max_lr(settings.data.batch_size);
+                    let max = settings.optimizer.max_lr(settings.data.loading.batch_size);
                     assert!((max - expected).abs() < 1e-12, "{method}: {max}");
                 }
             }
@@ -274,14 +278,14 @@ mod tests {
         assert_eq!(released.optimizer.warmup_rounding, Rounding::Down);
         assert_eq!(released.bank.matching, concepts::Matching::Strict);
         // The arguments that the authors publish have [0.25, 1.0], but their code does not read it.
-        assert_eq!(released.data.scale, [0.9, 1.0]);
-        assert_eq!(released.data.flip, 0.0);
+        assert_eq!(released.data.loading.scale, [0.9, 1.0]);
+        assert_eq!(released.data.loading.flip, 0.0);
         // What the paper describes is the default: the preset changes nothing of it.
         let paper = Settings::read(&[preset("paper")], &more).unwrap();
         assert_eq!(paper.objective, crate::method::objective::ObjectiveSettings::default());
         assert_eq!(paper.optimizer, crate::method::optimizer::OptimizerSettings::default());
         // 10 epochs of 400,000 samples.
-        assert_eq!(released.steps, 10 * 400_000 / released.data.batch_size as u64);
+        assert_eq!(released.steps, 10 * 400_000 / released.data.loading.batch_size as u64);
     }
 
     /// Paths in the presets' comments are relative to the root of the repository.
@@ -312,6 +316,8 @@ mod tests {
             ("optimiser.lr=1", "option `optimiser` is unknown; did you mean `optimizer`?"),
             ("lr=1", "option `lr` is unknown; did you mean `optimizer.lr`?"),
             ("copy_to=s3://a/b", "did you mean `checkpoint.copy_to`?"),
+            ("data.widow=9", "option `data.widow` is unknown; did you mean `data.window`?"),
+            ("data.flip=2", "option `data.flip` must be a probability, 0 to 1"),
             ("data.cache={ foldr = 'x', limit = 1 }", "`data.cache.foldr` is unknown"),
             ("zzzzzz=1", "option `zzzzzz` is unknown; docs/settings.md"),
             (
@@ -337,6 +343,21 @@ mod tests {
         }
     }
 
+    /// A checkpoint has the settings of its run as JSON.
+    #[test]
+    fn stored_settings_are_read_again() {
+        let changes = ["seed=3", "data.scale=[0.3, 1.0]", "data.crop=centre", "data.features=f"];
+        let settings = read(BASE, &changes).unwrap();
+        let text = serde_json::to_string(&settings).unwrap();
+        assert_eq!(serde_json::from_str::<Settings>(&text).unwrap(), settings);
+        let table = toml::to_string(&settings).unwrap();
+        assert_eq!(toml::from_str::<Settings>(&table).unwrap(), settings);
+        assert!(text.contains("\"scale\":[0.3,1.0]"), "{text}");
+        let newer = text.replace("\"streams\":64", "\"streams\":64,\"rivers\":1");
+        let error = serde_json::from_str::<Settings>(&newer).unwrap_err().to_string();
+        assert!(error.starts_with("unknown field `rivers`"), "{error}");
+    }
+
     #[test]
     fn required_settings_are_asked_for() {
         for (text, message) in [
@@ -356,6 +377,14 @@ mod tests {
     fn errors_in_files_have_a_line() {
         for (more, message) in [
             ("[text]\nwidht = 64\n", "run.toml, line 5: unknown setting `widht`; did you mean `width`?"),
+            // The section `[data]` is read in two parts.
+            ("data.widow = 9\n", "run.toml, line 4: unknown setting `widow`; did you mean `window`?"),
+            ("data.featres = 'x'\n", "run.toml, line 4: unknown setting `featres`; did you mean `features`?"),
+            (
+                "data.size = 'big'\n",
+                "run.toml, line 4: invalid type: string \"big\", expected a whole number",
+            ),
+            ("data.weights = 3\n", "run.toml, line 4: invalid type: integer `3`, expected a sequence"),
             ("steps = 'many'\n", "run.toml, line 4: invalid type: string \"many\", expected a whole number"),
             ("steps = \n", "run.toml, line 4: "),
         ] {
