@@ -178,6 +178,7 @@ impl std::fmt::Debug for Batches {
 
 impl Batches {
     fn start(set: Arc<Set>, from: Position, allocator: Allocator) -> Self {
+        // No channel needs a bound: `fill_queue` starts only as many batches as may be pending.
         let (jobs, mut queue) = unbounded::<Job>();
         let (quit, quitting) = bounded(0);
         let (finished, made) = unbounded();
@@ -292,8 +293,8 @@ impl Batches {
         Ok((buffer, lent))
     }
 
-    /// Waits for the rows of the front batch.
-    fn collect(&mut self) -> Result<Batch, Error> {
+    /// Waits for the rows of the front batch; `None` if there is none.
+    fn collect(&mut self) -> Result<Option<Batch>, Error> {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
@@ -306,12 +307,11 @@ impl Batches {
             batch.rows[row] = Some(made);
         }
         let waited = started.elapsed();
+        let Some(batch) = self.pending.pop_front() else { return Ok(None) };
         self.first += 1;
-        let batch =
-            self.pending.pop_front().ok_or_else(|| Error::Settings("no batch is in the queue".into()))?;
         let mut batch = batch.assemble(self.set.settings.context, &self.pool)?;
         batch.counters.waited = waited;
-        Ok(batch)
+        Ok(Some(batch))
     }
 
     fn end(&mut self) {
@@ -331,12 +331,12 @@ impl Iterator for Batches {
     fn next(&mut self) -> Option<Self::Item> {
         self.jobs.as_ref()?;
         let batch = self.collect();
-        if batch.is_ok() {
+        if let Ok(Some(_)) = batch {
             self.fill_queue();
         } else {
             self.end();
         }
-        Some(batch)
+        batch.transpose()
     }
 }
 
