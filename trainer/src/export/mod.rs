@@ -2,7 +2,7 @@
 
 pub mod card;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, TensorView};
@@ -122,11 +122,26 @@ pub fn classes(list: &ClassList, vectors: &Tensor, about: &Value, out: &Path) ->
         ("weight", TensorView::new(Dtype::F32, vec![words, width], &weight).map_err(invalid)?),
         ("class", TensorView::new(Dtype::I64, vec![words], &of).map_err(invalid)?),
     ];
-    let metadata = HashMap::from([
-        ("classes".to_owned(), json!(list.names).to_string()),
-        ("words".to_owned(), json!(list.words).to_string()),
-        ("made_by".to_owned(), about.to_string()),
+    let metadata = BTreeMap::from([
+        ("classes", json!(list.names).to_string()),
+        ("words", json!(list.words).to_string()),
+        ("made_by", about.to_string()),
     ]);
-    let file = safetensors::serialize(tensors, Some(metadata)).map_err(invalid)?;
-    Ok(storage::replace(out, file)?)
+    let file = safetensors::serialize(tensors, None).map_err(invalid)?;
+    Ok(storage::replace(out, with_metadata(file, &metadata))?)
+}
+
+/// Adds metadata to a safetensors file, in the order of their names. (The library writes them in the order of a hash map, which
+/// differs from run to run.)
+fn with_metadata(file: Vec<u8>, metadata: &BTreeMap<&str, String>) -> Vec<u8> {
+    // The length of the header, the header, which is a JSON object, and the tensors.
+    let Some((length, rest)) = file.split_first_chunk::<8>() else { return file };
+    let Some((tensors, bytes)) = rest.split_at_checked(u64::from_le_bytes(*length) as usize) else {
+        return file;
+    };
+    let mut header = format!("{{\"__metadata__\":{},", json!(metadata)).into_bytes();
+    header.extend_from_slice(tensors.trim_ascii().strip_prefix(b"{").unwrap_or_default());
+    // The tensors are aligned as before.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    [&(header.len() as u64).to_le_bytes(), &header[..], bytes].concat()
 }
