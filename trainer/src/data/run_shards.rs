@@ -47,12 +47,10 @@ pub fn compare(
     observer: &dyn Observer,
 ) -> Result<()> {
     if saved.is_empty() {
-        if loader.settings().rank == 0 {
-            observer.message(
-                "warning: the checkpoint was saved by an earlier version, which did not note the data of the run: make sure that \
-                 the shards have not changed",
-            );
-        }
+        observer.message(
+            "warning: the checkpoint was saved by an earlier version, which did not note the data of the run: make sure that \
+             the shards have not changed",
+        );
         return Ok(());
     }
     if saved.len() != now.len() {

@@ -14,7 +14,7 @@ use super::learner::{Learner, learn, operations_of};
 use super::setup::{Run, with_position};
 use crate::data::{self, DeviceBatch, VisionSource};
 use crate::device;
-use crate::distributed::Group;
+use crate::distributed::{FirstRank, Group};
 use crate::error::Result;
 use crate::method::objective::Objective;
 use crate::observer::{Observer, Silent};
@@ -127,7 +127,7 @@ pub fn measure_run(
     device::limit_threads(settings.threads);
     let group = Group::alone();
     let settings = &with_position(settings, &Silent)?;
-    let mut run = Run::prepare(settings, &group, device, observer)?;
+    let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
     let mut prefetcher = run.prefetcher()?;
     let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);
     for step in 0..warm_up + steps {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::first_batch;
 use super::setup::{Run, with_position};
 use crate::device;
-use crate::distributed::Group;
+use crate::distributed::{FirstRank, Group};
 use crate::error::Result;
 use crate::observer::Observer;
 use crate::settings::Settings;
@@ -43,7 +43,7 @@ pub fn dry_run(settings: &Settings, picture: &Path, observer: &dyn Observer) -> 
     device::limit_threads(settings.threads);
     let group = Group::alone();
     let settings = &with_position(settings, observer)?;
-    let mut run = Run::prepare(settings, &group, device, observer)?;
+    let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
     let mut prefetcher = run.prefetcher()?;
     let first = run.step(&mut prefetcher, &group)?;
     first_batch::draw(&first.batch, &run.loader, picture)?;

@@ -13,7 +13,7 @@ use super::events::Events;
 use super::learner::StepOutput;
 use super::summary::Summary;
 use crate::device;
-use crate::distributed::Group;
+use crate::distributed::{FirstRank, Group};
 use crate::error::{Error, Result, reading, writing};
 use crate::method::objective::StepReport;
 use crate::observer::{Observer, Progress};
@@ -57,12 +57,12 @@ struct Pending {
 /// Collects the measurements of the steps and writes them.
 #[derive(Debug)]
 pub(super) struct Log<'a> {
-    observer: &'a dyn Observer,
+    observer: FirstRank<'a>,
     /// Only on rank 0.
     file: Option<File>,
     path: PathBuf,
     events: Option<Events>,
-    progress: Option<Box<dyn Progress>>,
+    progress: Box<dyn Progress>,
     every: u64,
     steps: u64,
     peak_tflops: f64,
@@ -91,19 +91,19 @@ impl<'a> Log<'a> {
         step: u64,
         device: Device,
         group: &Group,
-        observer: &'a dyn Observer,
+        observer: FirstRank<'a>,
     ) -> Result<Self> {
         let path = settings.out.join("log.jsonl");
-        let (mut file, mut events, mut progress) = (None, None, None);
+        let (mut file, mut events) = (None, None);
         if group.is_first() {
             cut(&path, step)?;
             file = Some(OpenOptions::new().create(true).append(true).open(&path).map_err(writing(&path))?);
             if settings.tensorboard {
                 events = Some(Events::create(&settings.out.join("tensorboard"), step)?);
             }
-            let bar = progress.insert(observer.progress("training", "steps", settings.steps));
-            bar.advance(step, &String::new);
         }
+        let mut progress = observer.progress("training", "steps", settings.steps);
+        progress.advance(step, &String::new);
         let now = Instant::now();
         Ok(Self {
             observer,
@@ -147,7 +147,7 @@ impl<'a> Log<'a> {
         self.mentions_left_out += u64::from(batch.counters.mentions_left_out);
         for broken in &batch.counters.skipped {
             self.replaced += 1;
-            self.observer.message(&format!(
+            self.observer.this_rank.message(&format!(
                 "cannot read sample {} of {}, replaced by another: {}",
                 broken.key,
                 broken.shard.display(),
@@ -167,8 +167,7 @@ impl<'a> Log<'a> {
             None
         };
         let loss = self.last_loss;
-        let Some(progress) = &mut self.progress else { return Ok(()) };
-        progress.advance(1, &|| line.as_ref().map_or_else(|| last_loss(loss), Line::message));
+        self.progress.advance(1, &|| line.as_ref().map_or_else(|| last_loss(loss), Line::message));
         Ok(())
     }
 
@@ -277,7 +276,7 @@ impl<'a> Log<'a> {
 
     /// Ends the log and returns the summary of the run.
     pub(super) fn finish(
-        mut self,
+        self,
         settings: &Settings,
         step: u64,
         interrupted: bool,
@@ -286,11 +285,9 @@ impl<'a> Log<'a> {
         group: &Group,
     ) -> Summary {
         let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
-        if let Some(progress) = self.progress.take() {
-            let loss = last_loss(self.last_loss);
-            let separator = if loss.is_empty() { "" } else { ", " };
-            progress.finish(&format!("{loss}{separator}{}", checkpoint.display()));
-        }
+        let loss = last_loss(self.last_loss);
+        let separator = if loss.is_empty() { "" } else { ", " };
+        self.progress.finish(&format!("{loss}{separator}{}", checkpoint.display()));
         Summary {
             objective: settings.objective.name.to_string(),
             steps: step,
@@ -413,7 +410,7 @@ mod tests {
         let out = folder.path().to_owned();
         let settings = Settings { out, steps: 9, log_every: 3, tensorboard: false, ..Settings::default() };
         let group = Group::alone();
-        let mut log = Log::open(&settings, 0, Device::Cpu, &group, &Silent).unwrap();
+        let mut log = Log::open(&settings, 0, Device::Cpu, &group, FirstRank::new(&Silent, &group)).unwrap();
         let accuracies = [Some(0.5), None, Some(1.0), None, None, None, Some(0.0), Some(0.25), Some(0.5)];
         for (number, accuracy) in (1..).zip(accuracies) {
             log.record(step(number, accuracy), &Tensor::from(14.0), &group).unwrap();

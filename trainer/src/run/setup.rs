@@ -10,7 +10,7 @@ use super::learner::{Learner, StepOutput};
 use crate::checkpoint::{self, Checkpoint, RunLock};
 use crate::data::run_shards::{self, RunShard};
 use crate::data::{self, Prefetcher, VisionSource, frozen_tower};
-use crate::distributed::Group;
+use crate::distributed::{FirstRank, Group};
 use crate::error::{Error, Result};
 use crate::evaluation::{SegmentationDataset, periodic};
 use crate::method::objective::Objective;
@@ -54,7 +54,7 @@ pub(super) struct Run<'a> {
     pub(super) shards: Vec<RunShard>,
     pub(super) position: Position,
     pub(super) learner: Learner<'a>,
-    pub(super) observer: &'a dyn Observer,
+    pub(super) observer: FirstRank<'a>,
     /// On rank 0 of a training: no other training uses the run folder.
     lock: Option<RunLock>,
 }
@@ -67,14 +67,14 @@ impl<'a> Run<'a> {
         group: &Group,
         device: Device,
         resume: bool,
-        observer: &'a dyn Observer,
+        observer: FirstRank<'a>,
     ) -> Result<Self> {
         if resume && let Some(copy) = &settings.checkpoint.copy_to {
-            fetch_if_gone(copy, &settings.out, group, observer)?;
+            fetch_if_gone(copy, &settings.out, group, &observer)?;
         }
         // Before anything in the folder is read.
         let resumed = resume && group.is_first() && checkpoint::exists(&settings.out);
-        let lock = if resumed { Some(RunLock::take(&settings.out, observer)?) } else { None };
+        let lock = if resumed { Some(RunLock::take(&settings.out, &observer)?) } else { None };
         let mut run = Self { lock, ..Self::prepare(settings, group, device, observer)? };
         let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
         if let Some(checkpoint) = &checkpoint {
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
                 let problem = "is not the vision tower with which this run was started".to_owned();
                 return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
             }
-            run_shards::compare(&checkpoint.state.shards, &mut run.shards, &run.loader, observer)?;
+            run_shards::compare(&checkpoint.state.shards, &mut run.shards, &run.loader, &observer)?;
             run.learner.restore(checkpoint)?;
             let (epoch, step) = checkpoint.state.position;
             run.position = Position { epoch, step };
@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
         // A barrier: no rank has rejected the run. The broadcast below is another: rank 0 has created the run folder.
         group.gather_numbers(&[])?;
         if group.is_first() && run.lock.is_none() {
-            run.lock = Some(checkpoint::create_run(settings, observer)?);
+            run.lock = Some(checkpoint::create_run(settings, &observer)?);
         }
         let parameters: Vec<Tensor> =
             run.learner.parameters().into_iter().map(|(_, tensor)| tensor).collect();
@@ -104,20 +104,18 @@ impl<'a> Run<'a> {
         settings: &'a Settings,
         group: &Group,
         device: Device,
-        observer: &'a dyn Observer,
+        observer: FirstRank<'a>,
     ) -> Result<Self> {
         let shards = loader::shards::list(&settings.data.shards)?;
         let bank = data::bank(settings, &shards)?.map(Arc::new);
         let names = bank.as_ref().map_or(0, |bank| bank.len());
         let scored_on = periodic::set(&settings.evaluation)?;
         let loader = data::loader(settings, shards, bank, group)?;
-        if group.is_first() {
-            for warning in data::warnings(&loader) {
-                observer.message(&format!("warning: {warning}"));
-            }
+        for warning in data::warnings(&loader) {
+            observer.message(&format!("warning: {warning}"));
         }
         tch::manual_seed(settings.seed as i64);
-        let (source, width) = VisionSource::open(settings, &loader, device, observer)?;
+        let (source, width) = VisionSource::open(settings, &loader, device, &observer)?;
         let vision_hash = match settings.objective.name {
             Objective::Clip => String::new(),
             Objective::Simzss | Objective::Lit => frozen_tower::sha256(&settings.vision)?,

@@ -12,11 +12,11 @@ use super::summary::Summary;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::data::run_shards;
 use crate::device;
-use crate::distributed::{Group, Launch};
+use crate::distributed::{FirstRank, Group, Launch};
 use crate::error::{Error, Result};
 use crate::evaluation::segmentation::SegmentationScores;
 use crate::evaluation::{SegmentationDataset, periodic};
-use crate::observer::{Observer, Silent};
+use crate::observer::Observer;
 use crate::settings::Settings;
 
 /// Trains with `settings`. With `resume` it continues from the newest checkpoint in `settings.out`; if there is none, it starts
@@ -32,8 +32,8 @@ pub fn train(settings: &Settings, resume: bool, observer: &dyn Observer) -> Resu
         Some(launch) => Group::join(launch, device, Duration::from_secs(settings.timeout))?,
         None => Group::alone(),
     };
-    // One line for all ranks.
-    let trained = with_position(settings, if group.is_first() { observer } else { &Silent })
+    let observer = FirstRank::new(observer, &group);
+    let trained = with_position(settings, &observer)
         .and_then(|settings| Run::open(&settings, &group, device, resume, observer)?.train(&group));
     if let Err(error) = &trained {
         group.announce_failure(error);
@@ -53,14 +53,12 @@ impl Run<'_> {
     fn train(mut self, group: &Group) -> Result<Summary> {
         let settings = self.learner.settings;
         let mut log = Log::open(settings, self.learner.step, self.learner.device, group, self.observer)?;
-        if group.is_first() {
-            let (batch, lr) =
-                (settings.data.loading.batch_size, settings.optimizer.describe_lr(settings.data.loading.batch_size));
-            self.observer.message(&format!(
-                "training: {} steps of {batch} samples, maximum learning rate {lr}",
-                settings.steps
-            ));
-        }
+        let batch = settings.data.loading.batch_size;
+        let lr = settings.optimizer.describe_lr(batch);
+        self.observer.message(&format!(
+            "training: {} steps of {batch} samples, maximum learning rate {lr}",
+            settings.steps
+        ));
         let mut prefetcher = self.prefetcher()?;
         let mut saved: Option<Saved> = None;
         let mut saved_at = Instant::now();
@@ -88,11 +86,7 @@ impl Run<'_> {
             if let Err(error) = log.record(output, &self.learner.logit_scale(), group) {
                 return Err(self.with_batch_saved(error, group));
             }
-            let every = settings.checkpoint.every;
-            let minutes = settings.checkpoint.minutes;
-            if (every > 0 && self.learner.step.is_multiple_of(every))
-                || (minutes > 0.0 && saved_at.elapsed().as_secs_f64() > 60.0 * minutes)
-            {
+            if settings.checkpoint.is_due(self.learner.step, saved_at.elapsed()) {
                 saved = Some(self.save(group, &mut log, true)?);
                 saved_at = Instant::now();
             }
@@ -115,10 +109,10 @@ impl Run<'_> {
             } else {
                 self.learner.settings.out.join(format!("rank-{}", group.rank()))
             };
-            match anomaly::save(&run, *step, *position, &self.loader) {
-                Ok(folder) => self.observer.message(&format!("the batch is saved in {}", folder.display())),
-                Err(error) => self.observer.message(&format!("cannot save the batch: {error}")),
-            }
+            self.observer.this_rank.message(&match anomaly::save(&run, *step, *position, &self.loader) {
+                Ok(folder) => format!("the batch is saved in {}", folder.display()),
+                Err(error) => format!("cannot save the batch: {error}"),
+            });
         }
         error
     }
@@ -167,7 +161,7 @@ impl Run<'_> {
                 "the checkpoint is not evaluated".to_owned(),
             )));
         }
-        let scores = periodic::score(&Checkpoint::open(folder)?, set, self.learner.device, self.observer)?;
+        let scores = periodic::score(&Checkpoint::open(folder)?, set, self.learner.device, &self.observer)?;
         checkpoint::record_scores(folder, &scores, scores.miou)?;
         Ok(scores)
     }

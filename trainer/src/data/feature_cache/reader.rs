@@ -42,7 +42,7 @@ impl FeatureCache {
     /// Makes the loader reject shards with other images than those that the features are of.
     pub fn expect_its_images(&self, loader: &Loader, observer: &dyn Observer) -> Result<()> {
         let shards: Vec<Option<Identity>> = self.shards.iter().map(|shard| shard.content).collect();
-        if shards.iter().any(Option::is_none) && loader.settings().rank == 0 {
+        if shards.iter().any(Option::is_none) {
             observer.message(&format!(
                 "warning: {} is of version {OLDEST_VERSION}, which cannot tell whether images have changed since; run trainer \
                  cache again to be sure",
