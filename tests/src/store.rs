@@ -1,5 +1,6 @@
-//! A small S3 server with one bucket, `bucket`, in memory, for tests that run on every machine. `tests/stores.py` runs the
-//! programs against full servers of the protocols.
+//! A small S3 server with one bucket in memory, of whatever name, for tests that run on every machine. Google's stores use nearly
+//! the same protocol; their signatures are switched off here. `tests/stores.py` runs the programs against full servers of the
+//! protocols.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,6 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// The bucket, and what was asked of it.
 #[derive(Debug, Default)]
@@ -20,7 +22,16 @@ pub struct Bucket {
     pub requests: Vec<(String, String, usize)>,
     /// Number of next requests to answer with 503.
     pub failures: usize,
-    parts: BTreeMap<(String, u32), Vec<u8>>,
+    /// Refuse to complete uploads, or to take their parts from this number on.
+    pub refused: Option<u32>,
+    /// Number of changes of objects after which none is answered any more, by the folder that they are in.
+    pub limits: BTreeMap<String, usize>,
+    /// The folders where that has happened.
+    pub stalled: Vec<String>,
+    /// Completed multipart uploads: key and number of parts.
+    pub assembled: Vec<(String, usize)>,
+    /// Parts of incomplete uploads, by key and number.
+    pub parts: BTreeMap<(String, u32), Vec<u8>>,
     /// The number of the last write of each object, which is its version.
     versions: BTreeMap<String, usize>,
 }
@@ -33,6 +44,8 @@ type Condition = Option<Option<usize>>;
 pub struct Store {
     port: u16,
     bucket: Arc<Mutex<Bucket>>,
+    /// Google's account file, the only place where its endpoint can be set.
+    account: tempfile::NamedTempFile,
 }
 
 impl Store {
@@ -48,7 +61,18 @@ impl Store {
                 std::thread::spawn(move || while answer(&stream, &shared).is_some() {});
             }
         });
-        Self { port, bucket }
+        let account = tempfile::NamedTempFile::new().unwrap();
+        let settings = serde_json::json!({
+            "gcs_base_url": format!("http://127.0.0.1:{port}"), "disable_oauth": true,
+            "client_email": "", "private_key": "", "private_key_id": "",
+        });
+        fs::write(account.path(), settings.to_string()).unwrap();
+        Self { port, bucket, account }
+    }
+
+    /// Its address, where it also answers plain HTTP requests.
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The bucket, for looks and changes between requests.
@@ -80,7 +104,8 @@ impl Store {
             .env("AWS_ACCESS_KEY_ID", "key")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_REGION", "us-east-1")
-            .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{}", self.port))
+            .env("AWS_ENDPOINT_URL", self.address())
+            .env("GOOGLE_SERVICE_ACCOUNT", self.account.path())
     }
 }
 
@@ -99,15 +124,31 @@ fn answer(stream: &TcpStream, shared: &Mutex<Bucket>) -> Option<()> {
         match name.to_ascii_lowercase().as_str() {
             "content-length" => length = value.parse().ok()?,
             "range" => range = value.strip_prefix("bytes=").map(str::to_owned),
-            "if-none-match" | "if-match" => condition = Some(value.trim_matches(['"', '*']).parse().ok()),
+            // "None" stands for an object that does not exist, for Google's store 0.
+            "if-none-match" | "if-match" | "x-goog-if-generation-match" => {
+                condition = Some(value.trim_matches(['"', '*']).parse().ok().filter(|&version| version > 0));
+            }
             _ => {}
         }
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-    let key = decoded(path).trim_start_matches("/bucket").trim_start_matches('/').to_owned();
-    let mut bucket = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = decoded(path);
+    let (_bucket, key) = path[1..].split_once('/').unwrap_or_default();
+    let key = key.to_owned();
+    let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut bucket = lock();
+    // A part is refused when the first one is there.
+    let number = argument(query, "partNumber").and_then(|number| number.parse().ok());
+    while bucket.refuses(number) && !bucket.parts.contains_key(&(key.clone(), 1)) {
+        drop(bucket);
+        std::thread::sleep(Duration::from_millis(5));
+        bucket = lock();
+    }
+    if method != "GET" && method != "HEAD" && bucket.stalls(&key, query, &body) {
+        return None;
+    }
     let (status, headers, content) = if bucket.failures > 0 {
         bucket.failures -= 1;
         ("503 Slow Down", Vec::new(), Vec::new())
@@ -125,7 +166,33 @@ fn answer(stream: &TcpStream, shared: &Mutex<Bucket>) -> Option<()> {
 
 type Answer = (&'static str, Vec<String>, Vec<u8>);
 
+/// An argument of a request.
+fn argument(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('=')).map(decoded)
+}
+
 impl Bucket {
+    /// Whether a part of an upload is to be refused.
+    fn refuses(&self, part: Option<u32>) -> bool {
+        self.refused.zip(part).is_some_and(|(from, part)| part >= from)
+    }
+
+    /// Counts a change; whether it is one too many for its folder, and must not be answered.
+    fn stalls(&mut self, key: &str, query: &str, body: &[u8]) -> bool {
+        // Several objects at once are removed by a list of their keys.
+        let listed = String::from_utf8_lossy(body);
+        let listed = listed.split_once("<Key>").and_then(|(_, rest)| rest.split_once("</Key>"));
+        let changed = listed.filter(|_| query.starts_with("delete")).map_or(key, |(key, _)| key);
+        let folder = changed.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let Some(left) = self.limits.get_mut(folder) else { return false };
+        if *left == 0 {
+            self.stalled.push(folder.to_owned());
+            return true;
+        }
+        *left -= 1;
+        false
+    }
+
     fn answer(
         &mut self,
         method: &str,
@@ -135,16 +202,14 @@ impl Bucket {
         condition: Condition,
         body: Vec<u8>,
     ) -> Answer {
-        let argument = |name: &str| {
-            let value = query.split('&').find_map(|part| part.strip_prefix(name)?.strip_prefix('='));
-            value.map(decoded)
-        };
         if query.contains("list-type=2") {
-            let prefix = argument("prefix").unwrap_or_default();
-            return ("200 OK", Vec::new(), self.list(&prefix, argument("delimiter").is_some()).into_bytes());
+            let prefix = argument(query, "prefix").unwrap_or_default();
+            let page = self.list(&prefix, argument(query, "delimiter").is_some());
+            return ("200 OK", Vec::new(), page.into_bytes());
         }
-        let done = ("200 OK", vec!["ETag: \"1\"".to_owned()], Vec::new());
-        match (method, argument("partNumber")) {
+        let refused = ("403 Forbidden", Vec::new(), Vec::new());
+        let part = argument(query, "partNumber").and_then(|number| number.parse().ok());
+        match (method, part) {
             ("POST", _) if query.starts_with("uploads") => {
                 let page =
                     "<InitiateMultipartUploadResult><UploadId>7</UploadId></InitiateMultipartUploadResult>";
@@ -160,24 +225,31 @@ impl Bucket {
                 }
                 ("200 OK", Vec::new(), (page + "</DeleteResult>").into_bytes())
             }
+            ("POST", _) if self.refused.is_some() => refused,
             ("POST", _) => {
                 let parts: Vec<_> = self.parts.keys().filter(|(of, _)| of == key).cloned().collect();
+                self.assembled.push((key.to_owned(), parts.len()));
                 let whole = parts.iter().filter_map(|part| self.parts.remove(part)).flatten().collect();
                 self.write(key, whole);
                 let page =
                     "<CompleteMultipartUploadResult><ETag>\"1\"</ETag></CompleteMultipartUploadResult>";
                 ("200 OK", Vec::new(), page.into())
             }
+            ("PUT", Some(_)) if self.refuses(part) => refused,
             ("PUT", Some(number)) => {
-                self.parts.insert((key.to_owned(), number.parse().unwrap_or(0)), body);
-                done
+                self.parts.insert((key.to_owned(), number), body);
+                ("200 OK", vec!["ETag: \"1\"".to_owned()], Vec::new())
             }
             ("PUT", None) if condition.is_some_and(|version| version != self.versions.get(key).copied()) => {
                 ("412 Precondition Failed", Vec::new(), Vec::new())
             }
             ("PUT", None) => {
                 self.write(key, body);
-                ("200 OK", vec![self.tag(key)], Vec::new())
+                ("200 OK", self.about(key), Vec::new())
+            }
+            ("DELETE", _) if query.contains("uploadId") => {
+                self.parts.retain(|(of, _), _| of != key);
+                ("204 No Content", Vec::new(), Vec::new())
             }
             ("DELETE", _) => {
                 self.remove(key);
@@ -187,7 +259,8 @@ impl Bucket {
         }
     }
 
-    fn write(&mut self, key: &str, bytes: Vec<u8>) {
+    /// Writes an object.
+    pub fn write(&mut self, key: &str, bytes: Vec<u8>) {
         self.written.push(key.to_owned());
         self.versions.insert(key.to_owned(), self.written.len());
         self.objects.insert(key.to_owned(), bytes);
@@ -198,13 +271,19 @@ impl Bucket {
         self.versions.remove(key);
     }
 
-    fn tag(&self, key: &str) -> String {
-        format!("ETag: \"{}\"", self.versions.get(key).copied().unwrap_or(0))
+    /// Headers of an object.
+    fn about(&self, key: &str) -> Vec<String> {
+        let version = self.versions.get(key).copied().unwrap_or(0);
+        vec![
+            "Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT".to_owned(),
+            format!("ETag: \"{version}\""),
+            format!("x-goog-generation: {version}"),
+        ]
     }
 
     fn read(&self, key: &str, range: Option<&str>) -> Answer {
         let Some(bytes) = self.objects.get(key) else { return ("404 Not Found", Vec::new(), Vec::new()) };
-        let mut headers = vec!["Last-Modified: Thu, 01 Jan 2026 00:00:00 GMT".to_owned(), self.tag(key)];
+        let mut headers = self.about(key);
         let Some((from, to)) = range.and_then(|range| range.split_once('-')) else {
             return ("200 OK", headers, bytes.clone());
         };
