@@ -14,11 +14,9 @@ mod optout;
 mod resolver;
 pub mod response;
 mod retry;
+mod settings;
 
-use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -31,11 +29,10 @@ pub use self::failure::Failure;
 use self::fetch::{Attempt, Fetched, Fetcher};
 use self::hosts::{Aside, Host};
 pub use self::optout::DIRECTIVES;
-use crate::dataset::Dataset;
-use crate::dataset::Part;
+pub use self::settings::{Allowed, Settings};
+use crate::dataset::{Dataset, Part};
 use crate::error::Error;
-use crate::pipeline::Totals;
-use crate::pipeline::{self, POLL_INTERVAL, Plan, Resources, Source, Task, Work, Workers};
+use crate::pipeline::{self, POLL_INTERVAL, Plan, Resources, Source, Task, Totals, Work, Workers};
 use crate::problem::Problem;
 use crate::rows::Input;
 
@@ -45,70 +42,6 @@ const ROWS_PER_REQUEST: usize = 8;
 const LOOK_UP_THREADS: usize = 64;
 /// Open files other than the connections of requests: shards, inputs, idle connections.
 const OTHER_FILES: u64 = 200;
-
-/// Limits and behaviour of the network side.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// Maximum number of requests at a time, over all hosts.
-    pub in_flight: usize,
-    /// Maximum number of requests at a time to one host.
-    pub per_host: usize,
-    /// Connect, first-byte and read timeout.
-    pub timeout: Duration,
-    /// Maximum duration of one attempt, including redirects and the response.
-    pub deadline: Duration,
-    /// Minimum transfer rate of a response in bytes per second, checked once `timeout` has passed.
-    pub min_speed: u64,
-    /// Maximum size of a response, in bytes.
-    pub max_bytes: u64,
-    /// Maximum number of attempts after the first.
-    pub retries: u32,
-    /// Wait before the first retry: exponential backoff with jitter.
-    pub backoff: Duration,
-    /// Maximum `Retry-After` to wait for.
-    pub max_retry_after: Duration,
-    /// Maximum number of redirects to follow.
-    pub max_redirects: usize,
-    /// Name of the crawler in the user agent, for which directives of `X-Robots-Tag` can be given.
-    pub user_agent_token: Option<String>,
-    /// `X-Robots-Tag` directives that are obeyed, in lower case.
-    pub opt_outs: Vec<String>,
-    /// Addresses that are allowed although they are not public.
-    pub allow_private: Allowed,
-    /// PEM file of CA certificates to trust in addition to the system's.
-    pub ca_certificates: Option<PathBuf>,
-    /// Proxy for all requests.
-    pub proxy: Option<String>,
-}
-
-impl Settings {
-    /// The User-Agent header: the program's own name, never that of a browser.
-    pub fn user_agent(&self) -> String {
-        let version = env!("CARGO_PKG_VERSION");
-        let token =
-            self.user_agent_token.as_ref().map_or(String::new(), |token| format!(" (compatible; {token})"));
-        format!("simzss-ingest/{version}{token}")
-    }
-}
-
-/// Exceptions to the rule that only public addresses are contacted.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Allowed {
-    /// All addresses.
-    pub everything: bool,
-    /// Hosts by name or address, spelled as in the URLs.
-    pub hosts: Vec<String>,
-}
-
-impl Allowed {
-    fn host(&self, name: &str) -> bool {
-        self.everything || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
-    }
-
-    fn address(&self, address: IpAddr) -> bool {
-        self.host(&address.to_string())
-    }
-}
 
 /// Raises the process's limit of open files to the maximum that the system allows. (The usual default, 1,024, is too low.)
 fn allow_open_files(in_flight: usize) -> Result<(), Error> {

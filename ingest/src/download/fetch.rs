@@ -16,7 +16,7 @@ use super::failure::Failure;
 use super::hosts::{Host, Hosts};
 use super::resolver::Resolver;
 use super::response::{self, Answer};
-use super::{Allowed, Settings};
+use super::settings::{Allowed, Settings};
 use crate::error::Error;
 use crate::pipeline::watch::Network;
 

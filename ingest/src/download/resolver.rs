@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use tokio::sync::OnceCell;
 
-use super::Allowed;
 use super::address::{is_private_name, is_public};
 use super::failure::Failure;
+use super::settings::Allowed;
 
 /// How long an answer is cached. (The system's interface does not report the TTL of the record.)
 const TTL: Duration = Duration::from_mins(10);

@@ -14,9 +14,9 @@ use reqwest::{Response, Version};
 use tokio::time::timeout;
 use url::Url;
 
-use super::Settings;
 use super::failure::Failure;
 use super::optout::is_opted_out;
+use super::settings::Settings;
 
 /// Maximum initial capacity of a response's buffer: more than most images need, so that a growing buffer is rarely copied.
 /// (The system provides the memory only when it is written to.)
