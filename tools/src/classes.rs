@@ -108,7 +108,7 @@ impl Classes {
     }
 
     /// From lines of the form `cat`, `cat|kitten` or `NAME = cat | kitten`; none when no line has a word.
-    fn new<'a>(lines: impl Iterator<Item = &'a str>, matching: Matching) -> Result<Option<Self>> {
+    pub(crate) fn new<'a>(lines: impl Iterator<Item = &'a str>, matching: Matching) -> Result<Option<Self>> {
         let mut classes: Vec<(String, Vec<String>)> = Vec::new();
         let mut numbers = HashMap::new();
         for line in lines {

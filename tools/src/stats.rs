@@ -1,38 +1,31 @@
 //! `tools stats` and `tools merge`: how often the captions of a dataset mention each concept. [`concepts::statistics`]
-//! does the counting; this module has its inputs, the printed table, and the coverage of a list of classes.
+//! does the counting; this module has its inputs ([`sources`]), the printed table, and the [`coverage`] of a list of classes.
 
+mod coverage;
 mod sources;
 
 use std::fs;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use clap::ValueHint;
-use concepts::sidecar::Sidecar;
 use concepts::statistics::{CONCEPTS, Counts, PAIRS, TOTALS, Totals};
-use disk::files;
 use program::{Interrupted, Outcome, Progress, UsageError, location};
-use serde::Serialize;
 use serde_json::json;
 use storage::Location;
 
+use self::coverage::COVERAGE;
+pub(crate) use self::coverage::{ClassCoverage, Coverage, RARE};
 use self::sources::Source;
 pub(crate) use self::sources::{compare_captions, sidecar_of};
-use crate::classes::{ClassArguments, Classes};
+use crate::classes::ClassArguments;
 use crate::folder;
 use crate::input::{self, unreadable};
 
-/// File next to the statistics that has the number of mentions of each class.
-const COVERAGE: &str = "coverage.json";
-
 /// Number of concepts printed.
 const TOP: usize = 20;
-
-/// A class that fewer than one sample in this many mentions is called rare.
-pub(crate) const RARE: u64 = 1000;
 
 /// Count the concepts of tagged shards
 ///
@@ -205,85 +198,6 @@ pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// How often the classes of a list are mentioned.
-#[derive(Debug, Clone)]
-pub(crate) struct Coverage<'a> {
-    pub(crate) list: &'a Classes,
-    /// In the order of the list.
-    pub(crate) classes: Vec<ClassCoverage>,
-    samples: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ClassCoverage {
-    pub(crate) class: String,
-    mentions: u64,
-    /// Samples with at least one mention.
-    pub(crate) samples: u64,
-}
-
-impl<'a> Coverage<'a> {
-    pub(crate) fn new(list: &'a Classes) -> Self {
-        let class = |name: &String| ClassCoverage { class: name.clone(), mentions: 0, samples: 0 };
-        let classes = list.names.iter().map(class).collect();
-        Self { list, classes, samples: 0 }
-    }
-
-    pub(crate) fn add(&mut self, sidecar: &Sidecar) {
-        let mut of_sample = Vec::new();
-        for sample in sidecar.samples_with_mentions() {
-            of_sample.clear();
-            for row in sidecar.mentions(sample) {
-                for &class in self.list.of(&row) {
-                    self.classes[class].mentions += 1;
-                    of_sample.push(class);
-                }
-            }
-            of_sample.sort_unstable();
-            of_sample.dedup();
-            for &class in &of_sample {
-                self.classes[class].samples += 1;
-            }
-        }
-        self.samples += u64::from(sidecar.metadata.samples);
-    }
-
-    fn merge(&mut self, more: &Self) {
-        for (class, more) in self.classes.iter_mut().zip(&more.classes) {
-            class.mentions += more.mentions;
-            class.samples += more.samples;
-        }
-        self.samples += more.samples;
-    }
-
-    /// Classes without any mention.
-    pub(crate) fn absent(&self) -> impl Iterator<Item = &ClassCoverage> {
-        self.classes.iter().filter(|class| class.mentions == 0)
-    }
-
-    /// Classes that are mentioned, but in fewer than one sample in [`RARE`].
-    pub(crate) fn rare(&self) -> impl Iterator<Item = &ClassCoverage> {
-        self.classes.iter().filter(|class| class.mentions > 0 && class.samples * RARE < self.samples)
-    }
-
-    fn json(&self) -> serde_json::Value {
-        let names =
-            |classes: Vec<&ClassCoverage>| classes.into_iter().map(|c| c.class.clone()).collect::<Vec<_>>();
-        json!({
-            "matching": self.list.matching.to_string(),
-            "samples": self.samples,
-            "absent": names(self.absent().collect()),
-            "rare": names(self.rare().collect()),
-            "classes": self.classes,
-        })
-    }
-
-    fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(&self.json())? + "\n";
-        files::write_atomic(path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
-    }
-}
-
 fn summary(counts: &Counts, coverage: Option<&Coverage<'_>>) -> serde_json::Value {
     let top: Vec<_> = counts
         .concepts()
@@ -322,26 +236,7 @@ fn print(counts: &Counts, coverage: Option<&Coverage<'_>>, out: &Location) -> Re
         text += &format!("{concept:<32}{:>10}{:>10}{share:>8.2}%\n", of.mentions, of.samples);
     }
     if let Some(coverage) = coverage {
-        let (absent, rare) = (coverage.absent().count(), coverage.rare().count());
-        let total = coverage.classes.len();
-        text += &format!(
-            "\n{total} classes: {} mentioned ({rare} of them rare: in fewer than 1 in {RARE} samples), {absent} absent\n",
-            total - absent
-        );
-        let list = |classes: Vec<String>| match classes.len() {
-            0..=12 => classes.join(", "),
-            more => format!("{} and {} more (see {COVERAGE})", classes[..12].join(", "), more - 12),
-        };
-        if rare > 0 {
-            let rare = coverage.rare().map(|c| format!("{} ({})", c.class, c.samples)).collect();
-            text += &format!("rare classes, with their number of samples: {}\n", list(rare));
-        }
-        if absent > 0 {
-            text += &format!(
-                "absent classes, never mentioned: {}\n",
-                list(coverage.absent().map(|c| c.class.clone()).collect())
-            );
-        }
+        text += &coverage.text();
     }
     let coverage = if coverage.is_some() { format!(", {COVERAGE}") } else { String::new() };
     text += &format!("\nwritten to {out} ({CONCEPTS}, {PAIRS}, {TOTALS}{coverage})\n");
