@@ -199,7 +199,7 @@ impl Batches {
             }
             queue = after;
         }
-        for _ in 0..set.settings.options.threads() {
+        for _ in 0..set.settings.options.thread_count() {
             let (set, queue, finished, quitting) =
                 (Arc::clone(&set), queue.clone(), finished.clone(), quitting.clone());
             let work = move || decode_jobs(&set, &queue, &finished, &quitting);

@@ -181,8 +181,8 @@ impl Options {
         ImageSettings { crop, flip }
     }
 
-    /// `threads`, or as many as there are cores.
-    pub(crate) fn threads(&self) -> usize {
+    /// Number of threads that read and decode: `threads`, or one per core.
+    pub fn thread_count(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,

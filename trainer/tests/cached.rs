@@ -62,13 +62,21 @@ fn cached_features_are_the_towers_rounded_to_bfloat16() {
         threads: 1,
     };
     let header = compute(&settings, &at("features"), &Silent).unwrap();
-    let cache = FeatureCache::open(&at("features"), &header, Device::Cpu).unwrap();
+    let cache = FeatureCache::open(&at("features"), &header).unwrap();
 
     let side = i64::from(SIZE);
     let encoder = frozen_tower::open(&vision, Kind::Float, Device::Cpu).unwrap();
     let features = encoder.features(&Tensor::from_slice(&pixels).view([i64::from(COUNT), side, side, 3]));
     let order: Vec<i64> = (0..i64::from(COUNT)).rev().collect();
-    let found = cache.features(&order);
+    let samples: Vec<u64> = (0..u64::from(COUNT)).rev().collect();
+    let mut buffer = cache.buffer(samples.len(), true, Device::Cpu).unwrap();
+    // Twice, as in training; with the patches of a few samples first.
+    cache.read(&samples, &[1, 5], &mut buffer, 3).unwrap();
+    let some = cache.features(&buffer, samples.len(), 2).patches.copy();
+    let all: Vec<u32> = (0..COUNT).collect();
+    cache.read(&samples, &all, &mut buffer, 2).unwrap();
+    let found = cache.features(&buffer, samples.len(), samples.len());
+    assert!(some.equal(&found.patches.index_select(0, &Tensor::from_slice(&[1_i64, 5]))));
     for (what, found, expected) in
         [("class", &found.class, &features.class), ("patches", &found.patches, &features.patches)]
     {
@@ -164,7 +172,7 @@ fn a_cache_and_a_run_know_their_images() {
     assert_eq!(verified("features").unwrap().samples, 8);
     swap();
     let open = |out: &str, loader: &loader::Loader| {
-        let cache = FeatureCache::open(&at(out), &header, Device::Cpu).unwrap();
+        let cache = FeatureCache::open(&at(out), &header).unwrap();
         cache.expect_its_images(loader, &Silent).map_err(|error| error.to_string())
     };
     open("features", &loader()).unwrap();

@@ -4,12 +4,13 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Mutex;
 
 use loader::{Loader, Position};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use tch::{Device, Kind, Tensor};
-use trainer::data::{Prefetcher, VisionSource, seen};
+use trainer::data::{DeviceImages, Prefetcher, VisionSource, seen};
 use trainer::device;
 use trainer::distributed::Group;
 use trainer::method::objective::{Images, ObjectiveSettings, StepInput, gradients};
@@ -28,10 +29,18 @@ fn gpu() -> Option<Device> {
 
 const SIZE: i64 = 224;
 
+/// What `draw` makes with this seed. libtorch has one generator for all threads, and the tests run on several.
+fn seeded<T>(seed: i64, draw: impl FnOnce() -> T) -> T {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    let _held = GENERATOR.lock();
+    tch::manual_seed(seed);
+    draw()
+}
+
 /// A tower with the size of a ViT-S/14. The weights for a seed are the same on every device.
 fn vision(kind: Kind, device: Device) -> ImageEncoder {
-    tch::manual_seed(1);
-    let tower = VisionTower::random(VisionShape { width: 384, depth: 12, patch: 14, grid: 16 }, device);
+    let shape = VisionShape { width: 384, depth: 12, patch: 14, grid: 16 };
+    let tower = seeded(1, || VisionTower::random(shape, device));
     ImageEncoder::new(tower.computing_in(kind), VisionSettings::default().normalization(), kind, device)
 }
 
@@ -45,8 +54,7 @@ fn apart(found: &Tensor, expected: &Tensor) -> (f64, f64) {
 }
 
 fn pixels(rows: i64) -> Tensor {
-    tch::manual_seed(2);
-    Tensor::randint(256, [rows, SIZE, SIZE, 3], (Kind::Uint8, Device::Cpu))
+    seeded(2, || Tensor::randint(256, [rows, SIZE, SIZE, 3], (Kind::Uint8, Device::Cpu)))
 }
 
 #[test]
@@ -74,9 +82,8 @@ fn a_steps_gradients_are_those_of_a_cpu() {
     let pixels = pixels(12);
     let step = |kind: Kind, device: Device, micro_batch: usize| {
         let vision = vision(kind, device);
-        tch::manual_seed(3);
         let shape = TextShape { width: 384, heads: 6, ..TextShape::default() };
-        let text = TextTower::random(shape, 384, device);
+        let text = seeded(3, || TextTower::random(shape, 384, device));
         let mut random = ChaCha8Rng::seed_from_u64(4);
         let (mut ids, mut mentions) = (Vec::new(), Vec::new());
         for row in 0..12 {
@@ -154,7 +161,7 @@ fn batches_arrive_whole_and_in_order() {
         let expected = expected.unwrap();
         let fed = feed.next_batch().unwrap();
         assert_eq!(fed.batch.keys, expected.keys);
-        let pixels = fed.pixels.unwrap();
+        let DeviceImages::Pixels(pixels) = fed.images else { unreachable!() };
         // These kernels still use the pixels when the next batches are copied.
         let _ = tower.features(&pixels);
         let sums = pixels.to_kind(Kind::Int64).sum_dim_intlist([1, 2, 3].as_slice(), false, Kind::Int64);

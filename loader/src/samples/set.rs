@@ -37,10 +37,12 @@ impl Set {
             settings.options.captions.clone(),
             settings.options.cache.clone(),
         );
-        let counts =
-            for_each_shard(store.shards(), settings.options.threads(), "counted its samples", |shard| {
-                store.count(shard as u32)
-            })?;
+        let counts = for_each_shard(
+            store.shards(),
+            settings.options.thread_count(),
+            "counted its samples",
+            |shard| store.count(shard as u32),
+        )?;
         let Options { streams, window, batch_size, .. } = settings.options;
         let shards = counts.len();
         let starts = counts

@@ -14,6 +14,6 @@ mod vision_source;
 
 pub use bank::bank;
 pub use loaders::{image_loader, loader, pretraining_loader, read_image, warnings};
-pub use prefetcher::{DeviceBatch, Prefetcher};
+pub use prefetcher::{DeviceBatch, DeviceImages, Prefetcher};
 pub use step_input::{seen, step_input};
 pub use vision_source::VisionSource;

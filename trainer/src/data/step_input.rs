@@ -2,7 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::prefetcher::{DeviceBatch, no_batch};
+use super::feature_cache::rows_with_mentions;
+use super::prefetcher::{DeviceBatch, DeviceImages, no_batch};
 use super::vision_source::VisionSource;
 use crate::error::Result;
 use crate::method::objective::{Images, Objective, StepInput};
@@ -24,11 +25,11 @@ pub fn step_input<'a>(
     let kind = settings.precision.kind(device);
     let with_patches = settings.objective.name == Objective::Simzss;
     let batch = &device_batch.batch;
-    let images = match (source, &device_batch.pixels) {
-        (VisionSource::Trained(vision, _), Some(pixels)) => {
+    let images = match (source, &device_batch.images) {
+        (VisionSource::Trained(vision, _), DeviceImages::Pixels(pixels)) => {
             Images::ToTrain(&vision.tower, vision.normalise(pixels))
         }
-        (VisionSource::Frozen(vision, _), Some(pixels)) => {
+        (VisionSource::Frozen(vision, _), DeviceImages::Pixels(pixels)) => {
             let rows = pixels.size()[0];
             let piece = if settings.micro_batch == 0 { SEEN_AT_ONCE } else { settings.micro_batch as i64 };
             let pieces: Vec<VisionFeatures> = (0..rows)
@@ -38,11 +39,10 @@ pub fn step_input<'a>(
                 .collect();
             Images::Seen(join(&pieces))
         }
-        (VisionSource::Cache(cache), _) => {
-            let samples: Vec<i64> = batch.samples.iter().map(|&sample| sample as i64).collect();
-            Images::Seen(seen(&cache.features(&samples), with_patches, kind))
+        (VisionSource::Cache { .. }, DeviceImages::Features(features)) => {
+            Images::SeenInPart(seen(features, with_patches, kind), rows_with_mentions(batch))
         }
-        (VisionSource::Trained(..) | VisionSource::Frozen(..), None) => return Err(no_batch()),
+        _ => return Err(no_batch()),
     };
     let mentions = batch
         .mentions

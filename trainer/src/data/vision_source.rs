@@ -1,5 +1,7 @@
 //! Where the embeddings of the images of a batch come from: the frozen tower, its cached features, or a tower that is trained.
 
+use std::sync::Arc;
+
 use loader::Loader;
 use tch::{Device, Tensor};
 
@@ -17,7 +19,12 @@ pub enum VisionSource {
     /// The frozen tower, for images of this size.
     Frozen(ImageEncoder, i64),
     /// Its features, stored on disk.
-    Cache(FeatureCache),
+    Cache {
+        /// Where.
+        cache: Arc<FeatureCache>,
+        /// Whether the objective needs patches.
+        with_patches: bool,
+    },
     /// CLIP's vision tower, which is trained, for images of this size.
     Trained(Box<ImageEncoder<ClipVisionTower>>, i64),
 }
@@ -60,20 +67,13 @@ impl VisionSource {
             Some(folder) => {
                 let expected =
                     CacheHeader::new(&settings.vision, &vision.tower, settings.data.loading.size, loader)?;
-                let cache = FeatureCache::open(folder, &expected, device)?;
+                let cache = FeatureCache::open(folder, &expected)?;
                 cache.expect_its_images(loader, observer)?;
-                Self::Cache(cache)
+                let with_patches = settings.objective.name == Objective::Simzss;
+                Self::Cache { cache: Arc::new(cache), with_patches }
             }
         };
         Ok((source, width))
-    }
-
-    /// Side of the images; `None` if no images are needed.
-    pub(super) fn size(&self) -> Option<i64> {
-        match self {
-            Self::Frozen(_, size) | Self::Trained(_, size) => Some(*size),
-            Self::Cache(_) => None,
-        }
     }
 
     /// Floating-point operations per image in a step.
@@ -86,7 +86,7 @@ impl VisionSource {
                 let tower = &vision.tower;
                 operations::TRAINING * operations::vision(*size, tower.patch, tower.width(), tower.depth(), 1)
             }
-            Self::Cache(_) => 0.0,
+            Self::Cache { .. } => 0.0,
         }
     }
 
@@ -94,7 +94,7 @@ impl VisionSource {
     pub fn trained(&self) -> Vec<(String, Tensor)> {
         match self {
             Self::Trained(vision, _) => vision.tower.named(),
-            Self::Frozen(..) | Self::Cache(_) => Vec::new(),
+            Self::Frozen(..) | Self::Cache { .. } => Vec::new(),
         }
     }
 }

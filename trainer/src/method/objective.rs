@@ -1,6 +1,8 @@
 //! Which losses a run minimizes, and the forward and backward pass of one step: embed the batch, compute the losses on the
 //! embeddings of all ranks, propagate the gradients back through the towers.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -117,6 +119,8 @@ impl Default for ObjectiveSettings {
 pub enum Images<'a> {
     /// Features of a frozen tower: class tokens and patches of unit length. `lit` needs no patches.
     Seen(VisionFeatures),
+    /// The same, but only the images of these rows of the batch, in ascending order, have patches. Those with mentions need them.
+    SeenInPart(VisionFeatures, Vec<u32>),
     /// Normalised pixels, [B, 3, H, W], and the tower that is trained on them.
     ToTrain(&'a ClipVisionTower, Tensor),
 }
@@ -245,7 +249,7 @@ fn embed(
         embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project(rows))
     });
     let images = match &input.images {
-        Images::Seen(seen) => seen.class.narrow(0, start, count),
+        Images::Seen(seen) | Images::SeenInPart(seen, _) => seen.class.narrow(0, start, count),
         Images::ToTrain(tower, pixels) => unit(&tower.class(&pixels.narrow(0, start, count))),
     };
     Embeddings { captions: embedded, images, concepts }
@@ -293,16 +297,16 @@ fn losses(
     let mut concept = None;
     let mut concept_leaf = None;
     let mut count = 0;
-    if let (Some(texts), Images::Seen(seen)) = (&own.concepts, &input.images) {
+    if let (Some(texts), Some((patches, mentions))) = (&own.concepts, patches_and_mentions(input)) {
         let labels: Vec<i64> = input.mentions.iter().map(|m| i64::from(m.label)).collect();
         let labels = group.gather_numbers(&labels)?;
         let most = labels.iter().map(Vec::len).max().unwrap_or(0) as i64;
         if most > 0 {
             let padding = [0, 0, 0, most - texts.size()[0]];
             let gathered = leaf(&texts.constant_pad_nd(padding), true)?;
-            let mentions = Mentions::new(&input.mentions, input.captions.ids.size()[1], gathered.device());
+            let mentions = Mentions::new(&mentions, input.captions.ids.size()[1], gathered.device());
             let texts = without_padding(&gathered, &labels, most);
-            let part = concept_loss(settings, &seen.patches, &mentions, &texts, &labels, group.rank());
+            let part = concept_loss(settings, patches, &mentions, &texts, &labels, group.rank());
             count = part.concepts;
             loss = &loss + &part.loss * settings.concept_weight;
             concept = Some(part);
@@ -330,6 +334,19 @@ fn losses(
         concepts: count,
     };
     Ok((report, gradients))
+}
+
+/// The patches of a batch, and its mentions with the rows of their images in the patches; `None` without patches.
+fn patches_and_mentions<'a>(input: &'a StepInput<'_>) -> Option<(&'a Tensor, Cow<'a, [Mention]>)> {
+    match &input.images {
+        Images::Seen(seen) => Some((&seen.patches, Cow::Borrowed(&input.mentions[..]))),
+        Images::SeenInPart(seen, rows) => {
+            let at = |row: u32| rows.partition_point(|&with_patches| with_patches < row) as u32;
+            let moved = input.mentions.iter().map(|m| Mention { row: at(m.row), ..m.clone() });
+            Some((&seen.patches, moved.collect()))
+        }
+        Images::ToTrain(..) => None,
+    }
 }
 
 /// The embeddings of mentions, [b, d_v], from the tokens of their captions, [B, T, d_t], with the projection g.

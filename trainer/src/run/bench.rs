@@ -12,7 +12,7 @@ use tch::{Cuda, Device, Kind, Tensor};
 
 use super::learner::{Learner, learn, operations_of};
 use super::setup::{Run, with_position};
-use crate::data::{self, DeviceBatch, VisionSource};
+use crate::data::{self, DeviceBatch, DeviceImages, VisionSource};
 use crate::device;
 use crate::distributed::{FirstRank, Group};
 use crate::error::Result;
@@ -91,7 +91,7 @@ pub fn measure_synthetic(
     let mut operations = 0.0;
     let mut take = |step: usize| -> Result<(f64, f64)> {
         let batch = synthetic(rows, settings.text.context as usize, captions, &mut random);
-        let batch = DeviceBatch { batch, pixels: Some(pixels.shallow_clone()) };
+        let batch = DeviceBatch { batch, images: DeviceImages::Pixels(pixels.shallow_clone()) };
         wait(device);
         let started = Instant::now();
         let input = data::step_input(&batch, &learner.source, settings, device)?;

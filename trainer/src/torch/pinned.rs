@@ -64,7 +64,16 @@ impl PinnedBuffer {
         Ok(Self { memory: Arc::new(Memory(memory)), lent: 0 })
     }
 
-    /// The memory as a tensor with this shape.
+    /// Memory from which this device can copy: pinned for a GPU, ordinary for a CPU.
+    pub fn for_device(bytes: usize, device: Device) -> Result<Self, String> {
+        if device.is_cuda() {
+            return Self::new(bytes);
+        }
+        let plain = Tensor::f_zeros([bytes as i64], (Kind::Uint8, Device::Cpu)).map_err(|e| e.to_string())?;
+        Ok(Self { memory: Arc::new(Memory(plain)), lent: 0 })
+    }
+
+    /// Its first bytes as a tensor with this shape, of uint8.
     pub fn tensor(&self, shape: &[i64]) -> Tensor {
         let numbers: i64 = shape.iter().product();
         self.memory.0.narrow(0, 0, numbers).view(shape)

@@ -47,20 +47,22 @@ impl StagingBuffer {
         Ok(Self { handle, buffer, pinned: None })
     }
 
-    /// Starts to copy a tensor in pinned memory to the buffer; both have the same shape.
+    /// Starts to copy a tensor in pinned memory to the buffer's first rows; it has at most the buffer's rows, and their shape.
     pub fn send(&mut self, pinned: Tensor) -> Result<(), ShimError> {
+        let rows = self.buffer.narrow(0, 0, pinned.size()[0]);
         // SAFETY: handle and tensors are alive; `pinned` is kept until the copy was waited for.
-        check(unsafe { torch_shim_staging_send(self.handle, pointer(&self.buffer), pointer(&pinned)) })?;
+        check(unsafe { torch_shim_staging_send(self.handle, pointer(&rows), pointer(&pinned)) })?;
         self.pinned = Some(pinned);
         Ok(())
     }
 
-    /// Waits for the copy. The buffer can be used by kernels that are launched from now on, and the pinned memory is free again.
-    pub fn receive(&mut self) -> Result<&Tensor, ShimError> {
+    /// Waits for the copy, and returns the rows that were copied. They can be used by kernels that are launched from now on, and
+    /// the pinned memory is free again.
+    pub fn receive(&mut self) -> Result<Tensor, ShimError> {
         // SAFETY: handle and buffer are alive.
         check(unsafe { torch_shim_staging_receive(self.handle, pointer(&self.buffer)) })?;
-        self.pinned = None;
-        Ok(&self.buffer)
+        let rows = self.pinned.take().map_or(0, |pinned| pinned.size()[0]);
+        Ok(self.buffer.narrow(0, 0, rows))
     }
 
     /// Declares that all kernels that read the buffer have been launched.

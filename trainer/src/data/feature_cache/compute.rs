@@ -41,7 +41,7 @@ pub struct CacheSettings {
 /// sample.
 pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) -> Result<CacheHeader> {
     if storage::Location::from(out).is_remote() {
-        let problem = "must be a folder on a local disk: training maps the features into memory; of a run, only checkpoints are \
+        let problem = "must be a folder on a local disk: training reads features from everywhere in it; of a run, only checkpoints are \
                        copied to a store (checkpoint.copy_to)";
         return Err(Error::Setting { name: "--out".to_owned(), problem: problem.to_owned() });
     }

@@ -1,47 +1,44 @@
 //! Reads features during training.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use loader::{Expected, Identity, Loader};
-use tch::{Device, Kind, Tensor};
+use loader::samples::buffers::RowBuffer;
+use loader::{Expected, Identity, ImageBuffer, Loader};
+use tch::{Device, Kind};
 
-use super::header::{CacheHeader, CachedShard, HEADER, OLDEST_VERSION, TOKENS, check_size};
-use crate::error::{Error, Result};
+use super::header::{CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size};
+use crate::error::{Error, Result, reading};
 use crate::observer::Observer;
+use crate::torch::PinnedBuffer;
 use crate::towers::VisionFeatures;
 
-/// Features on disk, memory-mapped.
+/// Features on disk.
 #[derive(Debug)]
 pub struct FeatureCache {
     folder: PathBuf,
-    shards: Vec<CachedShard>,
-    tokens: Tensor,
-    device: Device,
+    file: File,
+    header: CacheHeader,
 }
 
 impl FeatureCache {
     /// Opens a folder that [`CacheWriter`](super::CacheWriter) wrote; an error if it was not made from what `expected` describes.
-    pub fn open(folder: &Path, expected: &CacheHeader, device: Device) -> Result<Self> {
-        let found = CacheHeader::read(folder)?;
-        if let Some(what) = found.difference(expected) {
+    pub fn open(folder: &Path, expected: &CacheHeader) -> Result<Self> {
+        let header = CacheHeader::read(folder)?;
+        if let Some(what) = header.difference(expected) {
             let problem = format!("was made with {what}; run trainer cache again");
             return Err(Error::Invalid { path: folder.join(HEADER), problem });
         }
         let path = folder.join(TOKENS);
-        check_size(&path, &found)?;
-        let name = path.to_str().ok_or_else(|| Error::Invalid {
-            path: path.clone(),
-            problem: "the path is not UTF-8".to_owned(),
-        })?;
-        let numbers = found.samples * (1 + found.patches) * found.width;
-        let tokens = Tensor::f_from_file(name, false, numbers, (Kind::BFloat16, Device::Cpu))?;
-        let tokens = tokens.view([found.samples, 1 + found.patches, found.width]);
-        Ok(Self { folder: folder.to_owned(), shards: found.shards, tokens, device })
+        check_size(&path, &header)?;
+        let file = File::open(&path).map_err(reading(&path))?;
+        Ok(Self { folder: folder.to_owned(), file, header })
     }
 
     /// Makes the loader reject shards with other images than those that the features are of.
     pub fn expect_its_images(&self, loader: &Loader, observer: &dyn Observer) -> Result<()> {
-        let shards: Vec<Option<Identity>> = self.shards.iter().map(|shard| shard.content).collect();
+        let shards: Vec<Option<Identity>> = self.header.shards.iter().map(|shard| shard.content).collect();
         if shards.iter().any(Option::is_none) {
             observer.message(&format!(
                 "warning: {} is of version {OLDEST_VERSION}, which cannot tell whether images have changed since; run trainer \
@@ -54,10 +51,92 @@ impl FeatureCache {
         Ok(loader.expect(Expected { shards, captions: false, since })?)
     }
 
-    /// Features of the samples with these numbers, which count over all shards in order.
-    pub fn features(&self, samples: &[i64]) -> VisionFeatures {
-        let tokens = self.tokens.index_select(0, &Tensor::from_slice(samples)).to_device(self.device);
-        let patches = tokens.size()[1] - 1;
-        VisionFeatures { class: tokens.select(1, 0), patches: tokens.narrow(1, 1, patches) }
+    /// A buffer on the host for the features of at most so many samples, from which `device` can copy.
+    pub fn buffer(&self, samples: usize, with_patches: bool, device: Device) -> Result<FeatureBuffer> {
+        let memory = |bytes: u64| {
+            PinnedBuffer::for_device((samples * bytes as usize).max(1), device).map_err(Error::Failed)
+        };
+        let patches = if with_patches { self.patch_bytes() } else { 0 };
+        Ok(FeatureBuffer { class: memory(self.class_bytes())?, patches: memory(patches)? })
     }
+
+    /// Reads the class tokens of the samples with these numbers, which count over all shards in order, and the patches of the
+    /// `with_patches` among them (indices into `samples`), on `threads` threads.
+    pub fn read(
+        &self,
+        samples: &[u64],
+        with_patches: &[u32],
+        buffer: &mut FeatureBuffer,
+        threads: usize,
+    ) -> Result<()> {
+        let [row, class, patches] = [self.header.row_bytes(), self.class_bytes(), self.patch_bytes()];
+        let classes = buffer.class.lend(samples.len(), class as usize);
+        let grids = buffer.patches.lend(with_patches.len(), patches as usize);
+        let whole = classes.len() == samples.len() && grids.len() == with_patches.len();
+        let mut pieces: Vec<(u64, Box<dyn RowBuffer>)> = Vec::with_capacity(classes.len() + grids.len());
+        let lent = classes.len();
+        pieces.extend(samples.iter().map(|sample| sample * row).zip(classes));
+        pieces.extend(with_patches.iter().map(|&at| samples[at as usize] * row + class).zip(grids));
+        let done = if whole {
+            read_pieces(&self.file, &mut pieces, threads).map_err(reading(&self.folder.join(TOKENS)))
+        } else {
+            Err(Error::Failed("the buffer of the cached features is too small for a batch".to_owned()))
+        };
+        let mut pieces: Vec<Box<dyn RowBuffer>> = pieces.into_iter().map(|(_, piece)| piece).collect();
+        buffer.patches.take_back(pieces.split_off(lent));
+        buffer.class.take_back(pieces);
+        done
+    }
+
+    /// What [`read`](Self::read) put into the buffer, in bfloat16 on the host: class tokens [B, d_v] and patches [R, N, d_v].
+    pub fn features(&self, buffer: &FeatureBuffer, samples: usize, with_patches: usize) -> VisionFeatures {
+        let CacheHeader { patches, width, .. } = self.header;
+        let bfloat16 = |memory: &PinnedBuffer, shape: [i64; 3]| {
+            memory.tensor(&[shape[0], shape[1], 2 * shape[2]]).view_dtype(Kind::BFloat16)
+        };
+        VisionFeatures {
+            class: bfloat16(&buffer.class, [samples as i64, 1, width]).squeeze_dim(1),
+            patches: bfloat16(&buffer.patches, [with_patches as i64, patches, width]),
+        }
+    }
+
+    /// The largest shapes of what [`features`](Self::features) gives for batches of so many samples.
+    pub fn shapes(&self, samples: i64, with_patches: bool) -> impl Iterator<Item = Vec<i64>> {
+        let CacheHeader { patches, width, .. } = self.header;
+        [Some(vec![samples, width]), with_patches.then(|| vec![samples, patches, width])]
+            .into_iter()
+            .flatten()
+    }
+
+    fn class_bytes(&self) -> u64 {
+        2 * self.header.width as u64
+    }
+
+    fn patch_bytes(&self) -> u64 {
+        self.header.row_bytes() - self.class_bytes()
+    }
+}
+
+/// Memory on the host for the features of a batch.
+#[derive(Debug)]
+pub struct FeatureBuffer {
+    class: PinnedBuffer,
+    patches: PinnedBuffer,
+}
+
+/// Reads parts of a file, each from its place, on several threads.
+fn read_pieces(file: &File, pieces: &mut [(u64, Box<dyn RowBuffer>)], threads: usize) -> std::io::Result<()> {
+    let of_a_thread = pieces.len().div_ceil(threads.max(1)).max(1);
+    std::thread::scope(|scope| {
+        let reading: Vec<_> = pieces
+            .chunks_mut(of_a_thread)
+            .map(|chunk| {
+                scope.spawn(move || {
+                    chunk.iter_mut().try_for_each(|(at, piece)| file.read_exact_at((**piece).as_mut(), *at))
+                })
+            })
+            .collect();
+        let failed = || std::io::Error::other("a thread that reads features has failed");
+        reading.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(failed())))
+    })
 }
