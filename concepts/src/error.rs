@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
-    #[error("{}", disk::files::io_message(path, doing, source))]
+    #[error("{}", disk::files::io_message(path.display(), doing, source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -78,9 +78,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { path, doing, source }
+    pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), doing, source }
     }
 
     pub(crate) fn table(path: &Path, what: impl std::fmt::Display) -> Self {

@@ -195,8 +195,7 @@ impl Error {
 
     /// For `map_err`: an operation on a file failed; `doing` is its verb.
     pub(crate) fn io(file: impl Into<Location>, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        let path = file.into();
-        Self::own_or(move |source| Self::Storage(storage::Error::Io { path, doing, source }))
+        Self::own_or(move |source| Self::Storage(storage::Error::Io { path: file.into(), doing, source }))
     }
 
     /// For `map_err` where a [`storage::Reader`], or a decompressor, may be below another reader: its error, or `other`.

@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
         shown.push(entry);
         if program::interrupted() {
-            bail!(Interrupted("not all samples are shown".to_owned()));
+            bail!(Interrupted::new("not all samples are shown"));
         }
     }
     if arguments.json {

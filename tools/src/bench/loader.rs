@@ -142,7 +142,7 @@ fn batches(settings: &Settings, passes: u64) -> anyhow::Result<f64> {
         for batch in loader.batches(Position { epoch, step: 0 }).take(loader.steps_per_epoch() as usize) {
             std::hint::black_box(batch?);
             if interrupted() {
-                bail!(Interrupted("the measurement is not finished".to_owned()));
+                bail!(Interrupted::new("the measurement is not finished"));
             }
         }
         best = best.min(started.elapsed());

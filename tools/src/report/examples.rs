@@ -68,7 +68,7 @@ pub(crate) fn collect(concepts: &[&str], shards: &[Location], likely: &[&str]) -
     let mut progress = Progress::new("collecting images", "shards", visits.len() as u64);
     for (shard, wanted) in visits {
         if program::interrupted() {
-            bail!(Interrupted("nothing was written".to_owned()));
+            bail!(Interrupted::new("nothing was written"));
         }
         if !gathering.is_done() {
             gathering.visit(shard, &shards[shard], wanted)?;

@@ -45,7 +45,7 @@ fn locate_from(variable: Option<OsString>, current: &Path, program: &Path) -> Re
 /// Reads the file and checks that it is the expected one.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = fs::read(path).map_err(|error| {
-        format!("{}; run {COMMAND} to download the data to {PLACE}", io_message(path, "read", &error))
+        format!("{}; run {COMMAND} to download the data to {PLACE}", io_message(path.display(), "read", &error))
     })?;
     let hash = sha256(&bytes);
     if hash == SHA256 {

@@ -90,9 +90,7 @@ pub fn verify(folder: &Path, shards: &[Location], observer: &dyn Observer) -> Re
             progress.advance(1, &String::new);
         }
         if observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted(
-                "not all features were compared".to_owned(),
-            )));
+            return Err(Error::interrupted("not all features were compared"));
         }
     }
     progress.finish(&folder.display().to_string());
