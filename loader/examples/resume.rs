@@ -23,11 +23,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("with the cache filled", Some(&cache)),
     ] {
         let started = Instant::now();
-        let settings = Settings {
-            image: ImageSettings { crop: Crop::Centre { size: 8 }, flip: 0.0 },
-            cache: cache.cloned(),
-            ..Settings::new(shards::list(&[folder.path().to_owned()])?, 1024)
-        };
+        let mut settings = Settings::new(shards::list(&[folder.path().to_owned()])?, 1024);
+        settings.image = ImageSettings::new(Crop::Centre { size: 8 }, 0.0);
+        settings.cache = cache.cloned();
         let loader = Loader::open(settings)?;
         let opened = started.elapsed();
         let position = Position { epoch: 0, step: 10_000_000 / 1024 };

@@ -11,11 +11,12 @@ use crate::shards::CaptionSource;
 
 /// What to load, and how. [`Settings::new`] sets the defaults; change fields as needed.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Settings {
     /// The shards; see [`crate::shards::list`]. The order of the samples depends on the order of this
     /// list.
     pub shards: Vec<Location>,
-    /// The datasets that the shards belong to, in the order of `shards`, with their weights; see [`crate::order`].
+    /// The datasets that the shards belong to, in the order of `shards`, with their weights.
     /// Default: empty, all shards are one dataset.
     pub sets: Vec<Share>,
     /// Number of samples in a global batch, over all ranks.
@@ -98,7 +99,7 @@ impl Settings {
         Self { sets: shares, ..Self::new(shards, batch_size) }
     }
 
-    /// Rejects values that are invalid by themselves; [`crate::order`] checks its own.
+    /// Rejects values that are invalid by themselves; `order` checks its own.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |problem: &str| Err(Error::Settings(problem.to_owned()));
         if self.shards.is_empty() {
@@ -123,12 +124,12 @@ impl Settings {
 #[serde(rename_all = "lowercase")]
 pub enum Decoding {
     /// Pillow's pixels, resized with Pillow's filter: beside Pillow 12, about 0.3 % of the values differ, by 1
-    /// ([`crate::samples::scaler`]).
+    /// ([`Scaler`](crate::images::Scaler)).
     #[default]
     Exact,
     /// Faster, with small differences. A large crop is decoded at 1/2, 1/4 or 1/8 of its size, but not smaller than the
     /// result; rounding is coarser, chroma is repeated instead of interpolated, and the resampling filter is half as
-    /// wide ([`crate::samples::scaler`]). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
+    /// wide ([`Scaler`](crate::images::Scaler)). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
     /// photos several times as large as the result; for smaller ones most of the time goes into Huffman decoding, which
     /// both modes do.
     Fast,
@@ -136,6 +137,7 @@ pub enum Decoding {
 
 /// How an image becomes a square of `size` x `size` pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct ImageSettings {
     /// Which part of the image.
     pub crop: Crop,
@@ -147,12 +149,13 @@ impl Default for ImageSettings {
     /// A random crop of 90 to 100 % of the area, resized to 224 pixels, not flipped.
     fn default() -> Self {
         let crop = Crop::RandomResized { size: 224, scale: (0.9, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
-        Self { crop, flip: 0.0 }
+        Self::new(crop, 0.0)
     }
 }
 
 /// Which part of an image is resized to `size` x `size` pixels (bicubic, antialiased).
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Crop {
     /// A random part of the image, drawn as by torchvision's `RandomResizedCrop`.
     RandomResized {
@@ -171,6 +174,11 @@ pub enum Crop {
 }
 
 impl ImageSettings {
+    /// This crop, flipped with this probability.
+    pub fn new(crop: Crop, flip: f32) -> Self {
+        Self { crop, flip }
+    }
+
     /// Side of the result, pixels.
     pub fn size(&self) -> u32 {
         match self.crop {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::server::{Answer, Server, Validator};
-use crate::common::{content, settings, write_shards};
+use crate::common::{content, settings, write_shards, with};
 use loader::{Batch, Cache, Loader, Position, Settings};
 use storage::{Error, Source};
 
@@ -148,13 +148,13 @@ fn ranks_share_the_bytes_of_the_dataset() {
     }
     let images: u64 = shards
         .iter()
-        .flat_map(|shard| loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap())
+        .flat_map(|shard| loader::shards::Archive::open(shard).unwrap().samples().unwrap())
         .map(|sample| sample.image().unwrap().length)
         .sum();
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let mut used = 0;
     for rank in 0..8 {
-        let settings = Settings { rank, world_size: 8, prefetch: 0, ..settings(urls(&server, &shards), 16) };
+        let settings = with(settings(urls(&server, &shards), 16), |s| { s.rank = rank; s.world_size = 8; s.prefetch = 0; });
         let loader = Loader::open(settings).unwrap();
         let steps = loader.steps_per_epoch() as usize;
         assert_eq!(steps, 64);
@@ -179,7 +179,7 @@ fn resuming_seeks() {
         crate::common::write_table(shard, 0);
     }
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
-    let settings = Settings { prefetch: 1, ..settings(urls(&server, &shards), 16) };
+    let settings = with(settings(urls(&server, &shards), 16), |s| s.prefetch = 1);
     let loader = Loader::open(settings).unwrap();
     let before = server.sent(".tar");
     let mut batches = loader.batches(Position { epoch: 3, step: 20 });
@@ -201,8 +201,8 @@ fn a_cache_is_shared_by_ranks() {
     let cache = Some(Cache { folder: folder.path().join("cache"), limit: 2 * stored });
     for rank in 0..2 {
         let remote =
-            Settings { rank, world_size: 2, cache: cache.clone(), ..settings(urls(&server, &shards), 12) };
-        let local = Settings { rank, world_size: 2, ..settings(shards.clone(), 12) };
+            with(settings(urls(&server, &shards), 12), |s| { s.rank = rank; s.world_size = 2; s.cache = cache.clone(); });
+        let local = with(settings(shards.clone(), 12), |s| { s.rank = rank; s.world_size = 2; });
         assert!(batches(&local, 9).iter().map(content).eq(batches(&remote, 9).iter().map(content)));
     }
     assert_eq!(server.sent(".tar"), stored);
@@ -314,7 +314,7 @@ fn a_shard_that_is_replaced_during_a_run_ends_it() {
             Answer::Normal
         });
         let cache = cached.then(|| Cache { folder: folder.path().join("cache"), limit: 1 << 20 });
-        let settings = Settings { cache, threads: 1, ..settings(vec![server.url(name)], 4) };
+        let settings = with(settings(vec![server.url(name)], 4), |s| { s.cache = cache; s.threads = 1; });
         let error = match Loader::open(settings) {
             Err(error) => error,
             Ok(loader) => loader.batches(Position::default()).take(40).find_map(Result::err).unwrap(),

@@ -14,8 +14,8 @@ use std::time::Duration;
 use std::{env, fs};
 
 use crate::common::server::{Answer, Server, Validator};
-use crate::common::{content, settings, write_shards};
-use loader::{Batch, Cache, Loader, Position, Settings};
+use crate::common::{content, settings, write_shards, with};
+use loader::{Batch, Cache, Loader, Position};
 
 /// Environment variables: the shards that the process reads, and the file that it writes its result to.
 const SHARDS: &str = "LOADER_TEST_SHARDS";
@@ -28,7 +28,7 @@ const CACHE: &str = "LOADER_TEST_CACHE";
 fn found(shards: &Path) -> String {
     let shards = loader::shards::list(&[shards.to_owned()]).unwrap();
     let cache = env::var_os(CACHE).map(|folder| Cache { folder: folder.into(), limit: 1 << 20 });
-    let loader = Loader::open(Settings { cache, ..settings(shards, 6) }).unwrap();
+    let loader = Loader::open(with(settings(shards, 6), |s| s.cache = cache)).unwrap();
     let batches: Vec<Batch> = loader.batches(Position::default()).take(12).map(Result::unwrap).collect();
     assert!(batches.iter().all(|batch| batch.counters.skipped.is_empty()));
     batches.iter().map(|batch| format!("{:?} {:?}\n", content(batch), &*batch.images)).collect()

@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::wave::{fill, tensors, wave};
-use loader::samples::crop::View;
-use loader::samples::pixels::Preprocessor;
-use loader::{Crop, Decoding, ImageSettings};
+use loader::images::{Preprocessor, View};
+use loader::{Crop, Decoding, ImageSettings, SampleId};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::data::frozen_tower;
@@ -255,14 +254,14 @@ fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
     weights::write(&folder.join("tower"), &tower.named()).unwrap();
     // Long sides of 32.66, 33.49, 24.51, .. pixels at this size, which are truncated: rounding them would change the crop.
     let sides = [(83, 61), (61, 83), (60, 43), (97, 95), (24, 24), (200, 57), (20, 16), (90, 30)];
-    let settings = ImageSettings { crop: Crop::Centre { size: SIZE }, flip: 0.0 };
+    let settings = ImageSettings::new(Crop::Centre { size: SIZE }, 0.0);
     let mut loaded = Vec::new();
     std::fs::create_dir_all(folder.join("set/val/all")).unwrap();
     for (number, (width, height)) in sides.into_iter().enumerate() {
         let bytes = jpeg(width, height, number == 2);
         let mut row = vec![0; (SIZE * SIZE * 3) as usize];
         let centre = |width, height| {
-            View::choose(&settings, (0, 0, loader::order::SampleId { shard: 0, sample: 0 }), width, height)
+            View::choose(&settings, (0, 0, SampleId { shard: 0, sample: 0 }), width, height)
         };
         Preprocessor::default().preprocess(&bytes, Decoding::Exact, SIZE, centre, &mut row).unwrap();
         loaded.extend(row);

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use image::{ImageFormat, Rgb, RgbImage};
 use loader::shards;
-use loader::shards::tar::Archive;
+use loader::shards::Archive;
 use loader::{Batch, Crop, ImageSettings, Settings};
 use parquet::arrow::ArrowWriter;
 use storage::Location;
@@ -88,12 +88,14 @@ pub(crate) fn sidecar_path(shard: &Path) -> PathBuf {
     shards::sidecar_path(&shard.into()).as_name()
 }
 
+/// Settings with some other values.
+pub(crate) fn with(mut settings: Settings, change: impl FnOnce(&mut Settings)) -> Settings {
+    change(&mut settings);
+    settings
+}
+
 pub(crate) fn settings<S: Into<Location>>(shards: Vec<S>, batch_size: usize) -> Settings {
-    Settings {
-        threads: 2,
-        image: ImageSettings { crop: Crop::Centre { size: 4 }, flip: 0.0 },
-        ..Settings::new(shards, batch_size)
-    }
+    with(Settings::new(shards, batch_size), |s| { s.threads = 2; s.image = ImageSettings::new(Crop::Centre { size: 4 }, 0.0); })
 }
 
 /// (shard, sample) of a row, decoded from its pixels.
@@ -105,7 +107,7 @@ pub(crate) fn identity(batch: &Batch, row: usize) -> (usize, usize) {
 
 /// Everything in a batch except its times.
 pub(crate) fn content(batch: &Batch) -> impl PartialEq + std::fmt::Debug + use<> {
-    let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters } = batch.clone();
+    let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters, .. } = batch.clone();
     (position, size, images, keys, samples, captions, tokens, mentions, counters.skipped, counters.bytes)
 }
 

@@ -7,13 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::ValueHint;
 use loader::jpeg::{Area, Request};
-use loader::order::SampleId;
-use loader::samples::crop::{CropRegion, View};
-use loader::samples::pixels::{Preprocessor, decode};
-use loader::samples::scaler::Scaler;
-use loader::shards::index::Index;
-use loader::shards::tar::Archive;
-use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings, budget, jpeg, shards};
+use loader::images::{CropRegion, JPEG_LIMITS, Preprocessor, Scaler, View, decode};
+use loader::shards::{Archive, Index};
+use loader::{Crop, DecodeError, Decoding, ImageSettings, Loader, Position, SampleId, Settings, jpeg, shards};
 use program::{Interrupted, Outcome, UsageError, interrupted, location, print_json};
 use serde_json::json;
 use storage::Location;
@@ -71,11 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
         scale: (arguments.scale, 1.0),
         ratio: (3.0 / 4.0, 4.0 / 3.0),
     };
-    let settings = Settings {
-        image: ImageSettings { crop, flip: 0.5 },
-        threads: arguments.threads,
-        ..Settings::new(shards, arguments.batch_size)
-    };
+    let mut settings = Settings::new(shards, arguments.batch_size);
+    settings.image = ImageSettings::new(crop, 0.5);
+    settings.threads = arguments.threads;
     if !jpeg::vectorised() {
         eprintln!(
             "note: the JPEG decoder was built without vector instructions; install nasm and build again"
@@ -83,7 +77,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     }
     let mut rows = Vec::new();
     for (name, decoding) in [("exact", Decoding::Exact), ("fast", Decoding::Fast)] {
-        let settings = Settings { decoding, ..settings.clone() };
+        let mut settings = settings.clone();
+        settings.decoding = decoding;
         rows.push((name, "images/s", batches(&settings, arguments.passes)?));
     }
     let (rate, images) = reading(&settings, arguments.passes)?;
@@ -109,8 +104,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let view = View::choose(&settings.image, (0, 0, id), width, height);
             Request { eighths: 1, area: Some(eighth(view.region, width, height)), coarse: true }
         };
-        let decoded = worker.decoder.decode(image, buffer, request).map_err(|error| error.to_string())?;
-        worker.buffer = decoded.pixels;
+        worker.buffer = worker.decoder.decode(image, buffer, request)?.pixels;
         Ok(())
     };
     rows.push((
@@ -165,12 +159,9 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
         })
         .collect::<Result<_, loader::Error>>()?;
     let loader = Loader::open(settings.clone())?;
-    let order = &loader.order().sets()[0];
-    let ids: Vec<SampleId> = {
-        let epoch = order.epoch(0);
-        let rows = (0..order.steps_per_epoch()).flat_map(|step| epoch.rows(step, 0..order.streams()));
-        rows.map(|(stream, position)| epoch.sample(stream, position)).collect()
-    };
+    let steps = (0..loader.steps_per_epoch()).map(|step| Position { epoch: 0, step });
+    let ids: Vec<SampleId> =
+        steps.flat_map(|at| loader.samples_of(at)).filter_map(|mut of_row| of_row.next()).collect();
     let place = |id: &SampleId| opened[id.shard as usize].1.image(id.sample);
     let mut best = f64::MAX;
     let mut buffer = Vec::new();
@@ -207,7 +198,7 @@ impl Worker {
         Self {
             preprocessor: Preprocessor::default(),
             scaler: Scaler::default(),
-            decoder: jpeg::Decoder::new(budget::JPEG),
+            decoder: jpeg::Decoder::new(JPEG_LIMITS),
             buffer: Vec::new(),
         }
     }
@@ -234,7 +225,7 @@ fn in_loop(
     settings: &Settings,
     images: &[(SampleId, Vec<u8>)],
     passes: u64,
-    work: impl Fn(&mut Worker, &[u8], SampleId, &mut [u8]) -> Result<(), String> + Sync,
+    work: impl Fn(&mut Worker, &[u8], SampleId, &mut [u8]) -> Result<(), DecodeError> + Sync,
 ) -> anyhow::Result<f64> {
     let mut best = Duration::MAX;
     for _ in 0..passes {
@@ -276,9 +267,7 @@ fn psnr(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Result<f
         for decoding in [Decoding::Exact, Decoding::Fast] {
             let mut row = vec![0; (settings.image.size() as usize).pow(2) * 3];
             let choose = |width, height| View::choose(&settings.image, (0, 0, *id), width, height);
-            preprocessor
-                .preprocess(image, decoding, settings.image.size(), choose, &mut row)
-                .map_err(anyhow::Error::msg)?;
+            preprocessor.preprocess(image, decoding, settings.image.size(), choose, &mut row)?;
             rows.push(row);
         }
         let squares: f64 = rows[0].iter().zip(&rows[1]).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();

@@ -11,8 +11,8 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use concepts::tables::{Table, Texts};
-use loader::shards::tar::{Archive, Member};
-use loader::{formats, shards};
+use loader::shards::{Archive, Member};
+use loader::{images, shards};
 use parquet::file::reader::ChunkReader;
 use storage::Location;
 
@@ -214,7 +214,7 @@ fn size((widths, heights): &(Option<ArrayRef>, Option<ArrayRef>), row: usize) ->
 pub(crate) fn dimensions(archive: &Archive, member: &Member) -> Option<(u32, u32)> {
     let of = |length| {
         let bytes = archive.read(member.offset, length).ok()?;
-        formats::size(&bytes).ok()
+        images::size(&bytes).ok()
     };
     // A large colour profile or preview may come before the header: then the whole file is read.
     of(member.length.min(HEADER)).or_else(|| of(member.length))

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use loader::samples::pixels::centre_crop;
+use loader::images::centre_crop;
 use program::UsageError;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};

@@ -60,7 +60,7 @@ pub fn image_loader(shards: Vec<Location>, size: u32, threads: usize) -> Result<
     let mut to_load = loader::Settings::new(shards, 1);
     to_load.streams = 1;
     to_load.window = 1;
-    to_load.image = ImageSettings { crop: Crop::Centre { size }, flip: 0.0 };
+    to_load.image = ImageSettings::new(Crop::Centre { size }, 0.0);
     to_load.captions = false;
     to_load.prefetch = 128;
     if threads > 0 {
@@ -79,7 +79,7 @@ pub fn pretraining_loader(
 ) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, batch_size);
     to_load.seed = seed;
-    to_load.image = ImageSettings { crop: Crop::Centre { size }, flip: 0.5 };
+    to_load.image = ImageSettings::new(Crop::Centre { size }, 0.5);
     to_load.captions = false;
     to_load.prefetch = 8;
     if threads > 0 {
@@ -91,8 +91,8 @@ pub fn pretraining_loader(
 /// Decodes one image, with the size limits of the loader. As in training, its EXIF orientation is not applied.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
     let bytes = storage::read(path)?;
-    loader::samples::pixels::decode(&bytes)
-        .map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
+    loader::images::decode(&bytes)
+        .map_err(|error| Error::Invalid { path: path.to_owned(), problem: error.to_string() })
 }
 
 fn image_settings(data: &DataSettings) -> ImageSettings {
@@ -105,5 +105,5 @@ fn image_settings(data: &DataSettings) -> ImageSettings {
             ratio: (3.0 / 4.0, 4.0 / 3.0),
         },
     };
-    ImageSettings { crop, flip: data.flip }
+    ImageSettings::new(crop, data.flip)
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use disk::foreign_files::is_apple_double;
-use loader::formats::EXTENSIONS;
+use loader::images::EXTENSIONS;
 
 use super::masks::{Conversion, Table, without_background};
 use super::published_datasets::{Background, Layout, PUBLISHED, Published};

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use disk::foreign_files::{is_hidden_entry, read_regular};
 use image::RgbImage;
-use loader::formats::{EXTENSIONS, ImageFile, to_rgb, upright};
+use loader::images::{EXTENSIONS, ImageFile, to_rgb, upright};
 
 use crate::error::{Error, Result, reading};
 

@@ -4,9 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use loader::shards::identity::image_check;
-use loader::shards::index::Index;
-use loader::shards::tar::Archive;
+use loader::shards::{Archive, Index, image_check};
 use serde::Serialize;
 
 use super::header::{CHECK_BYTES, CHECKS, CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size, checked};
