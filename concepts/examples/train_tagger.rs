@@ -14,8 +14,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use concepts::TaggerKind;
 use concepts::training::{self, BrillOptions, PerceptronOptions, Sentence};
-use concepts::{TaggerKind, tagger};
 use disk::files::io_message;
 
 fn main() -> ExitCode {
@@ -46,7 +46,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
 /// Prints the rules of a transformation-based model, one per line, in the order in which they are applied.
 fn show(path: &str) -> Result<(), String> {
     let model = fs::read(path).map_err(|e| io_message(path, "read", &e))?;
-    let rules = tagger::brill_rules(&model).map_err(|e| format!("{path}: {e}"))?;
+    let rules = training::brill_rules(&model).map_err(|e| format!("{path}: {e}"))?;
     let mut out = io::stdout().lock();
     let written = rules.iter().try_for_each(|rule| writeln!(out, "{rule}"));
     match written {

@@ -64,6 +64,17 @@ pub enum Error {
         /// What is wrong, and what to do.
         what: &'static str,
     },
+    /// A line of a text is not what it should be. The caller knows the file.
+    #[error("line {number} {what}")]
+    Line {
+        /// Number of the line, from 1.
+        number: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There is no way of matching with this name.
+    #[error("there is no matching {0:?}; choose one of strict, longest")]
+    UnknownMatching(String),
     /// There is no tagger with this name.
     #[error("there is no tagger {0:?}; choose one of {known}", known = crate::TaggerKind::names())]
     UnknownTagger(String),

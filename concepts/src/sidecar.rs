@@ -47,6 +47,7 @@ pub const FOOTER_KEY: &str = "concepts";
 
 /// What a sidecar was made from, and with which tagger. The writer fills in the counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Metadata {
     /// [`VERSION`] of the columns and metadata.
     pub version: u32,

@@ -41,6 +41,7 @@ pub const OLDEST_VERSION: u32 = 1;
 
 /// Sums over all samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Totals {
     /// [`VERSION`] of the columns and files.
     pub version: u32,
@@ -64,6 +65,7 @@ pub struct Totals {
 
 /// Counts of one concept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConceptCounts {
     /// Number of mentions; a sample may have several.
     pub mentions: u64,
@@ -77,6 +79,7 @@ pub struct ConceptCounts {
 
 /// Two concepts that occur in the same samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct Pair<'a> {
     /// The concept that comes first in alphabetical order.
     pub a: &'a str,

@@ -29,6 +29,5 @@ pub trait Tagger: Send + Sync + std::fmt::Debug {
 /// # Errors
 /// `model` is not the bytes of a Brill model.
 pub fn brill_rules(model: &[u8]) -> Result<Vec<String>, Error> {
-    let damaged = |what| Error::Tagger { tagger: crate::TaggerKind::Brill.to_string(), what };
-    Ok(brill::Brill::from_bytes(model).map_err(damaged)?.rules().collect())
+    Ok(brill::Brill::from_bytes(model)?.rules().collect())
 }

@@ -22,7 +22,8 @@ const MAX_WORK: u64 = 1 << 30;
 const MAX_SCANS: u32 = 100;
 
 /// The limits of an image for a decoder of JPEGs.
-pub const JPEG_LIMITS: Limits = Limits { pixels: MAX_PIXELS, memory: MAX_MEMORY, work: MAX_WORK, scans: MAX_SCANS };
+pub const JPEG_LIMITS: Limits =
+    Limits { pixels: MAX_PIXELS, memory: MAX_MEMORY, work: MAX_WORK, scans: MAX_SCANS };
 
 /// Refuses an image by the size in its header.
 pub(crate) fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
@@ -30,7 +31,9 @@ pub(crate) fn check_size(width: u32, height: u32) -> Result<(), DecodeError> {
         return Err(DecodeError::NoPixels);
     }
     if width.max(height) > MAX_SIDE || u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(DecodeError::TooLarge(format!("an image of {width} x {height} pixels, which is too large")));
+        return Err(DecodeError::TooLarge(format!(
+            "an image of {width} x {height} pixels, which is too large"
+        )));
     }
     Ok(())
 }

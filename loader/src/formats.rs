@@ -227,7 +227,10 @@ impl<'a> ImageFile<'a> {
         decoder.set_limits(limits).map_err(DecodeError::of)?;
         let kind = decoder.color_type();
         let mut data = Vec::new();
-        budget::lengthen(&mut data, usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::Memory)?)?;
+        budget::lengthen(
+            &mut data,
+            usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::Memory)?,
+        )?;
         decoder.read_image_boxed(&mut data).map_err(DecodeError::of)?;
         let image = match kind {
             ColorType::L8 | ColorType::L16 => {
@@ -251,7 +254,8 @@ impl<'a> ImageFile<'a> {
 
 /// All pixels of a JPEG.
 pub(crate) fn decode_jpeg(file: &[u8]) -> Result<RgbImage, DecodeError> {
-    let decoded = jpeg::Decoder::new(budget::JPEG_LIMITS).decode(file, Vec::new(), |_, _| jpeg::Request::WHOLE)?;
+    let decoded =
+        jpeg::Decoder::new(budget::JPEG_LIMITS).decode(file, Vec::new(), |_, _| jpeg::Request::WHOLE)?;
     RgbImage::from_raw(decoded.area.width, decoded.area.height, decoded.pixels).ok_or(DecodeError::Memory)
 }
 

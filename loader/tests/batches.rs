@@ -5,9 +5,10 @@
 use std::collections::HashSet;
 use std::fs;
 
-use crate::common::{content, identity, image_of, key_of, settings, write_shards, with};
+use crate::common::{content, identity, image_of, key_of, settings, with, write_shards};
 use loader::{
-    Batch, Crop, DecodeError, Error, ImageBuffer, ImageSettings, Loader, Position, RowBuffer, SampleId, Settings,
+    Batch, Crop, DecodeError, Error, ImageBuffer, ImageSettings, Loader, Position, RowBuffer, SampleId,
+    Settings,
 };
 use proptest::prelude::*;
 
@@ -50,10 +51,22 @@ fn threads_ranks_and_resuming_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[40, 25, 60], |_, _| None);
     let random = Crop::RandomResized { size: 5, scale: (0.25, 1.0), ratio: (0.75, 1.333) };
-    let base = with(settings(shards, 16), |s| { s.seed = 11; s.streams = 8; s.window = 7; s.image = ImageSettings::new(random, 0.5); });
+    let base = with(settings(shards, 16), |s| {
+        s.seed = 11;
+        s.streams = 8;
+        s.window = 7;
+        s.image = ImageSettings::new(random, 0.5);
+    });
     let whole = batches(&base, Position::default(), 16);
     for (threads, prefetch) in [(1, 0), (3, 1), (16, 5)] {
-        let again = batches(&with(base.clone(), |s| { s.threads = threads; s.prefetch = prefetch; }), Position::default(), 16);
+        let again = batches(
+            &with(base.clone(), |s| {
+                s.threads = threads;
+                s.prefetch = prefetch;
+            }),
+            Position::default(),
+            16,
+        );
         assert!(whole.iter().map(content).eq(again.iter().map(content)), "{threads} threads");
     }
     for start in [1, 6, 7, 8, 13] {
@@ -62,7 +75,16 @@ fn threads_ranks_and_resuming_change_nothing() {
     }
     for world_size in [2, 4, 8] {
         let ranks: Vec<Vec<Batch>> = (0..world_size)
-            .map(|rank| batches(&with(base.clone(), |s| { s.rank = rank; s.world_size = world_size; }), Position::default(), 16))
+            .map(|rank| {
+                batches(
+                    &with(base.clone(), |s| {
+                        s.rank = rank;
+                        s.world_size = world_size;
+                    }),
+                    Position::default(),
+                    16,
+                )
+            })
             .collect();
         for (step, global) in whole.iter().enumerate() {
             let images: Vec<u8> = ranks.iter().flat_map(|rank| rank[step].images.to_vec()).collect();
@@ -111,8 +133,7 @@ fn a_dataset_smaller_than_the_streams_works() {
 #[test]
 fn images_can_be_loaded_without_captions() {
     let folder = tempfile::tempdir().unwrap();
-    let settings =
-        with(settings(write_shards(folder.path(), &[9], |_, _| None), 3), |s| s.captions = false);
+    let settings = with(settings(write_shards(folder.path(), &[9], |_, _| None), 3), |s| s.captions = false);
     let batch = batches(&settings, Position::default(), 1).remove(0);
     assert!(batch.captions.is_empty() && batch.tokens.is_empty() && batch.keys.len() == 3);
 }
@@ -212,7 +233,14 @@ fn a_broken_sample_alone_in_its_stream_is_replaced_by_one_of_the_next_stream() {
     }
     // The same on five ranks, each of which has one stream only.
     for rank in 0..5 {
-        let alone = batches(&with(one_each.clone(), |s| { s.rank = rank; s.world_size = 5; }), Position::default(), 8);
+        let alone = batches(
+            &with(one_each.clone(), |s| {
+                s.rank = rank;
+                s.world_size = 5;
+            }),
+            Position::default(),
+            8,
+        );
         assert!(alone.iter().zip(&whole).all(|(alone, whole)| alone.keys[0] == whole.keys[rank]));
     }
 }
@@ -299,7 +327,12 @@ fn a_shard_that_is_written_again_during_a_run_is_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[4; 30], |_, _| None);
     // One stream with windows of one sample: three shards stay open.
-    let settings = with(settings(shards.clone(), 2), |s| { s.streams = 1; s.window = 1; s.threads = 1; s.prefetch = 0; });
+    let settings = with(settings(shards.clone(), 2), |s| {
+        s.streams = 1;
+        s.window = 1;
+        s.threads = 1;
+        s.prefetch = 0;
+    });
     let loader = Loader::open(settings).unwrap();
     let mut batches = loader.batches(Position::default());
     for _ in 0..60 {
@@ -362,7 +395,11 @@ fn unusable_inputs_and_shards_are_reported() {
 fn dropping_the_iterator_ends_its_threads_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[200], |_, _| None);
-    let loader = Loader::open(with(settings(shards, 100), |s| { s.threads = 4; s.prefetch = 40; })).unwrap();
+    let loader = Loader::open(with(settings(shards, 100), |s| {
+        s.threads = 4;
+        s.prefetch = 40;
+    }))
+    .unwrap();
     for taken in [0, 1, 3] {
         let started = std::time::Instant::now();
         let mut batches = loader.batches(Position::default());

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::common::{
-    content, damage, identity, key_of, settings, sidecar_path, stats_path, table_path, write_shards,
-    write_table, with};
+    content, damage, identity, key_of, settings, sidecar_path, stats_path, table_path, with, write_shards,
+    write_table,
+};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, CANONICAL_VERSION, Matching, Mention, TaggerDescription};
 use loader::{Batch, BatchMention, Cache, Loader, Position, SampleError, Settings};

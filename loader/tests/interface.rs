@@ -10,12 +10,13 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::common::{TarFile, content, identity, image_of, key_of, settings, write_shards, with};
+use crate::common::{TarFile, content, identity, image_of, key_of, settings, with, write_shards};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use loader::shards::sidecar;
 use loader::{
-    Allocator, Batch, CaptionChoice, CaptionSource, Error, ImageBuffer, Loader, Position, RowBuffer, Settings, Share,
+    Allocator, Batch, CaptionChoice, CaptionSource, Error, ImageBuffer, Loader, Position, RowBuffer,
+    Settings, Share,
 };
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
@@ -253,7 +254,10 @@ fn mentions_belong_to_the_caption_they_were_made_from() {
     write_sidecar(&path, 40);
     let bank = Arc::new(Bank::from_names(["bus"]).unwrap());
     let source = CaptionSource::Json { key: "captions".to_owned(), choice: CaptionChoice::Random };
-    let settings = with(settings(vec![path.clone()], 8), |s| { s.bank = Some((bank, Matching::Strict)); s.caption_source = source; });
+    let settings = with(settings(vec![path.clone()], 8), |s| {
+        s.bank = Some((bank, Matching::Strict));
+        s.caption_source = source;
+    });
     let mut of_the_text = 0;
     for batch in first(&settings, 10) {
         let own: Vec<usize> = (0..8).filter(|&row| batch.captions[row] == CAPTIONS[1]).collect();
@@ -276,8 +280,10 @@ fn datasets_share_every_batch_by_their_weights() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[100, 50, 12], |_, _| None);
     let sets = vec![(shards[..2].to_vec(), 3.0), (shards[2..].to_vec(), 1.0)];
-    let settings =
-        with(Settings::mixed(sets, 16), |s| { s.threads = 2; s.image = settings(Vec::<PathBuf>::new(), 1).image; });
+    let settings = with(Settings::mixed(sets, 16), |s| {
+        s.threads = 2;
+        s.image = settings(Vec::<PathBuf>::new(), 1).image;
+    });
     assert_eq!(settings.sets, [Share { shards: 2, weight: 3.0 }, Share { shards: 1, weight: 1.0 }]);
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!((loader.samples(), loader.steps_per_epoch()), (162, 10));
@@ -303,8 +309,17 @@ fn datasets_share_every_batch_by_their_weights() {
 
     let resumed: Vec<_> = loader.batches(whole[7].position).take(5).map(Result::unwrap).collect();
     assert!(resumed.iter().map(content).eq(whole[7..].iter().map(content)));
-    let ranks: Vec<_> =
-        (0..4).map(|rank| first(&with(settings.clone(), |s| { s.rank = rank; s.world_size = 4; }), 12)).collect();
+    let ranks: Vec<_> = (0..4)
+        .map(|rank| {
+            first(
+                &with(settings.clone(), |s| {
+                    s.rank = rank;
+                    s.world_size = 4;
+                }),
+                12,
+            )
+        })
+        .collect();
     for (step, whole) in whole.iter().enumerate() {
         let keys: Vec<_> = ranks.iter().flat_map(|rank| rank[step].keys.clone()).collect();
         assert_eq!(keys, whole.keys);

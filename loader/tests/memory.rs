@@ -7,7 +7,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use common::{settings, write_shards, with};
+use common::{settings, with, write_shards};
 use loader::{Crop, ImageSettings, Loader, Position};
 
 /// Resident memory, bytes.
@@ -60,7 +60,10 @@ fn twenty_epochs_take_the_memory_of_two(shards: &[PathBuf]) {
 fn batches_take_what_the_formula_says(shards: &[PathBuf]) {
     let (size, rows) = (640_u64, 8_u64);
     for prefetch in [0, 3] {
-        let settings = with(settings(shards.to_vec(), rows as usize), |s| { s.prefetch = prefetch as usize; s.image = ImageSettings::new(Crop::Centre { size: size as u32 }, 0.0); });
+        let settings = with(settings(shards.to_vec(), rows as usize), |s| {
+            s.prefetch = prefetch as usize;
+            s.image = ImageSettings::new(Crop::Centre { size: size as u32 }, 0.0);
+        });
         let loader = Loader::open(settings).unwrap();
         // Resets the peak.
         fs::write("/proc/self/clear_refs", "5").unwrap();

@@ -64,7 +64,12 @@ fn mentions_are_chosen_as_in_the_released_code() {
     writer.finish().unwrap();
 
     let names: Vec<String> = serde_json::from_value(fixture["bank"].clone()).unwrap();
-    let settings = with(settings(vec![shard], captions.len()), |s| { s.bank = Some((Arc::new(Bank::from_names(&names).unwrap()), Matching::Strict)); s.context = 77; s.max_mentions = 32; s.max_mention_tokens = 15; });
+    let settings = with(settings(vec![shard], captions.len()), |s| {
+        s.bank = Some((Arc::new(Bank::from_names(&names).unwrap()), Matching::Strict));
+        s.context = 77;
+        s.max_mentions = 32;
+        s.max_mention_tokens = 15;
+    });
     let loader = Loader::open(settings).unwrap();
     let batch = loader.batches(Position::default()).next().unwrap().unwrap();
     for row in 0..batch.size {

@@ -70,7 +70,10 @@ fn photos_become_batches() {
     let bank = Arc::new(
         Bank::from_names(["man", "dog", "cat", "train", "bus", "street", "table", "pizza"]).unwrap(),
     );
-    let settings = with(Settings::new(shards, 30), |s| { s.bank = Some((Arc::clone(&bank), Matching::Longest)); s.threads = 3; });
+    let settings = with(Settings::new(shards, 30), |s| {
+        s.bank = Some((Arc::clone(&bank), Matching::Longest));
+        s.threads = 3;
+    });
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!(loader.samples(), 390);
     let batches: Vec<_> = loader.batches(Position::default()).take(13).map(Result::unwrap).collect();

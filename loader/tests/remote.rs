@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::server::{Answer, Server, Validator};
-use crate::common::{content, settings, write_shards, with};
+use crate::common::{content, settings, with, write_shards};
 use loader::{Batch, Cache, Loader, Position, Settings};
 use storage::{Error, Source};
 
@@ -154,7 +154,11 @@ fn ranks_share_the_bytes_of_the_dataset() {
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let mut used = 0;
     for rank in 0..8 {
-        let settings = with(settings(urls(&server, &shards), 16), |s| { s.rank = rank; s.world_size = 8; s.prefetch = 0; });
+        let settings = with(settings(urls(&server, &shards), 16), |s| {
+            s.rank = rank;
+            s.world_size = 8;
+            s.prefetch = 0;
+        });
         let loader = Loader::open(settings).unwrap();
         let steps = loader.steps_per_epoch() as usize;
         assert_eq!(steps, 64);
@@ -200,9 +204,15 @@ fn a_cache_is_shared_by_ranks() {
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let cache = Some(Cache { folder: folder.path().join("cache"), limit: 2 * stored });
     for rank in 0..2 {
-        let remote =
-            with(settings(urls(&server, &shards), 12), |s| { s.rank = rank; s.world_size = 2; s.cache = cache.clone(); });
-        let local = with(settings(shards.clone(), 12), |s| { s.rank = rank; s.world_size = 2; });
+        let remote = with(settings(urls(&server, &shards), 12), |s| {
+            s.rank = rank;
+            s.world_size = 2;
+            s.cache = cache.clone();
+        });
+        let local = with(settings(shards.clone(), 12), |s| {
+            s.rank = rank;
+            s.world_size = 2;
+        });
         assert!(batches(&local, 9).iter().map(content).eq(batches(&remote, 9).iter().map(content)));
     }
     assert_eq!(server.sent(".tar"), stored);
@@ -314,7 +324,10 @@ fn a_shard_that_is_replaced_during_a_run_ends_it() {
             Answer::Normal
         });
         let cache = cached.then(|| Cache { folder: folder.path().join("cache"), limit: 1 << 20 });
-        let settings = with(settings(vec![server.url(name)], 4), |s| { s.cache = cache; s.threads = 1; });
+        let settings = with(settings(vec![server.url(name)], 4), |s| {
+            s.cache = cache;
+            s.threads = 1;
+        });
         let error = match Loader::open(settings) {
             Err(error) => error,
             Ok(loader) => loader.batches(Position::default()).take(40).find_map(Result::err).unwrap(),

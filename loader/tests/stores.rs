@@ -14,7 +14,7 @@ use std::time::Duration;
 use std::{env, fs};
 
 use crate::common::server::{Answer, Server, Validator};
-use crate::common::{content, settings, write_shards, with};
+use crate::common::{content, settings, with, write_shards};
 use loader::{Batch, Cache, Loader, Position};
 
 /// Environment variables: the shards that the process reads, and the file that it writes its result to.

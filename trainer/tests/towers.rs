@@ -73,7 +73,7 @@ fn the_text_tower_is_open_clips() {
     let tower = TextTower::random(shape, 48, Device::Cpu);
     fill(&tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect::<Vec<_>>());
     let case = &cases()["text"];
-    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let tokenizer = concepts::Tokenizer::clip();
     let mut ids = Vec::new();
     for (caption, expected) in
         case["captions"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap())
@@ -260,9 +260,8 @@ fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
     for (number, (width, height)) in sides.into_iter().enumerate() {
         let bytes = jpeg(width, height, number == 2);
         let mut row = vec![0; (SIZE * SIZE * 3) as usize];
-        let centre = |width, height| {
-            View::choose(&settings, (0, 0, SampleId { shard: 0, sample: 0 }), width, height)
-        };
+        let centre =
+            |width, height| View::choose(&settings, (0, 0, SampleId { shard: 0, sample: 0 }), width, height);
         Preprocessor::default().preprocess(&bytes, Decoding::Exact, SIZE, centre, &mut row).unwrap();
         loaded.extend(row);
         std::fs::write(folder.join(format!("set/val/all/{number}.jpg")), bytes).unwrap();

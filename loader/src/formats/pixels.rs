@@ -57,7 +57,10 @@ pub fn to_rgb(image: DynamicImage) -> Result<RgbImage, DecodeError> {
     RgbImage::from_raw(width, height, data).ok_or(DecodeError::Memory)
 }
 
-fn expand<const N: usize>(pixels: &[u8], colour: impl Fn([u8; N]) -> [u8; 3]) -> Result<Vec<u8>, DecodeError> {
+fn expand<const N: usize>(
+    pixels: &[u8],
+    colour: impl Fn([u8; N]) -> [u8; 3],
+) -> Result<Vec<u8>, DecodeError> {
     let pixels = pixels.as_chunks::<N>().0;
     let mut data = Vec::new();
     budget::reserve(&mut data, 3 * pixels.len())?;

@@ -1,7 +1,7 @@
 //! The header of a JPEG: size, number of channels, EXIF. Reads the markers as libjpeg does, which decodes the pixels later,
 //! and copies nothing.
 
-use super::{EXIF_PREFIX, DecodeError};
+use super::{DecodeError, EXIF_PREFIX};
 
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;

@@ -162,7 +162,10 @@ fn bitmaps_and_tiffs_have_the_pixels_that_are_written() {
     assert_eq!(grey(&tiff(1, 16, 1)), [128, 255]);
     let turned = tiff(1, 8, 6);
     assert_eq!(ImageFile::open(&turned).unwrap().orientation(), Orientation::Rotate90);
-    assert_eq!(ImageFile::open(&tiff(7, 8, 1)).unwrap_err(), DecodeError::Unsupported("TIFF with JPEG inside"));
+    assert_eq!(
+        ImageFile::open(&tiff(7, 8, 1)).unwrap_err(),
+        DecodeError::Unsupported("TIFF with JPEG inside")
+    );
     for length in 0..turned.len() {
         assert!(decode(&turned[..length]).is_err(), "{length} bytes");
     }

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn rows_become_columns_and_rows_again() {
-        let mention = |label| BatchMention { label, positions: label..label + 2, span: 10 * label..11 * label };
+        let mention =
+            |label| BatchMention { label, positions: label..label + 2, span: 10 * label..11 * label };
         let rows = [vec![mention(1), mention(2)], vec![], vec![mention(3)]];
         let mut mentions = Mentions::default();
         rows.iter().for_each(|row| mentions.push_row(row.clone()));

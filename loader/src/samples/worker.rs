@@ -299,9 +299,7 @@ fn caption(
         }
     };
     match caption_source {
-        CaptionSource::Text => {
-            String::from_utf8(bytes).map_err(|_| Fault::Broken(SampleError::NotUtf8))
-        }
+        CaptionSource::Text => String::from_utf8(bytes).map_err(|_| Fault::Broken(SampleError::NotUtf8)),
         CaptionSource::Json { key, choice } => {
             from_json(&bytes, key, *choice, (*seed, epoch, id)).map_err(Fault::Broken)
         }

@@ -58,7 +58,7 @@ pub(crate) fn from_json(
     choice: CaptionChoice,
     (seed, epoch, sample): (u64, u64, SampleId),
 ) -> Result<String, SampleError> {
-    let none = |problem: String| SampleError::Json(problem);
+    let none = SampleError::Json;
     let value: serde_json::Value =
         crate::json::parse(bytes).map_err(|e| none(format!("its JSON cannot be read: {e}")))?;
     let texts = match value.get(key) {

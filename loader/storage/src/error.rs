@@ -70,9 +70,7 @@ impl Error {
     /// For `map_err`: an operation on `path` failed; `doing` is its verb. An error of this crate inside an I/O error, as a
     /// [`Reader`](crate::Reader) returns it, stays as it is.
     pub(crate) fn io(path: impl Into<Location>, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |error| {
-            error.downcast().unwrap_or_else(|source| Self::Io { path: path.into(), doing, source })
-        }
+        move |error| error.downcast().unwrap_or_else(|source| Self::Io { path: path.into(), doing, source })
     }
 
     pub(crate) fn truncated(path: &Location, problem: impl Into<String>) -> Self {

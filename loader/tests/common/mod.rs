@@ -95,7 +95,10 @@ pub(crate) fn with(mut settings: Settings, change: impl FnOnce(&mut Settings)) -
 }
 
 pub(crate) fn settings<S: Into<Location>>(shards: Vec<S>, batch_size: usize) -> Settings {
-    with(Settings::new(shards, batch_size), |s| { s.threads = 2; s.image = ImageSettings::new(Crop::Centre { size: 4 }, 0.0); })
+    with(Settings::new(shards, batch_size), |s| {
+        s.threads = 2;
+        s.image = ImageSettings::new(Crop::Centre { size: 4 }, 0.0);
+    })
 }
 
 /// (shard, sample) of a row, decoded from its pixels.
@@ -107,7 +110,8 @@ pub(crate) fn identity(batch: &Batch, row: usize) -> (usize, usize) {
 
 /// Everything in a batch except its times.
 pub(crate) fn content(batch: &Batch) -> impl PartialEq + std::fmt::Debug + use<> {
-    let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters, .. } = batch.clone();
+    let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters, .. } =
+        batch.clone();
     (position, size, images, keys, samples, captions, tokens, mentions, counters.skipped, counters.bytes)
 }
 

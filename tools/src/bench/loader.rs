@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueHint;
-use loader::jpeg::{Area, Request};
 use loader::images::{CropRegion, JPEG_LIMITS, Preprocessor, Scaler, View, decode};
+use loader::jpeg::{Area, Request};
 use loader::shards::{Archive, Index};
-use loader::{Crop, DecodeError, Decoding, ImageSettings, Loader, Position, SampleId, Settings, jpeg, shards};
+use loader::{
+    Crop, DecodeError, Decoding, ImageSettings, Loader, Position, SampleId, Settings, jpeg, shards,
+};
 use program::{Interrupted, Outcome, UsageError, interrupted, location, print_json};
 use serde_json::json;
 use storage::Location;

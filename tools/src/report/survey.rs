@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -114,7 +114,7 @@ impl Survey {
     fn add_columns(&mut self, table: impl ChunkReader + 'static) -> Result<()> {
         const COLUMNS: [&str; 7] =
             ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
-        let table = Table::open(table, Texts::Views).map_err(|problem| anyhow!(problem))?;
+        let table = Table::open(table, Texts::Views)?;
         if !table.has("status") {
             bail!("it has no column \"status\", so it is not the table of a shard");
         }
@@ -123,8 +123,8 @@ impl Survey {
                 self.columns.push((field.name().clone(), field.data_type().clone()));
             }
         }
-        for batch in table.batches(Some(&COLUMNS), BATCH).map_err(|problem| anyhow!(problem))? {
-            self.add_rows(&batch.map_err(|problem| anyhow!(problem))?)?;
+        for batch in table.batches(Some(&COLUMNS), BATCH)? {
+            self.add_rows(&batch?)?;
         }
         Ok(())
     }

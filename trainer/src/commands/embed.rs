@@ -122,7 +122,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
             }
         };
         let context = text.shape.context;
-        let tokenizer = concepts::bpe::Tokenizer::clip();
+        let tokenizer = concepts::Tokenizer::clip();
         let ids: Vec<i64> = captions
             .iter()
             .flat_map(|caption| tokenizer.encode(&concepts::canonical(caption), context as usize).ids)

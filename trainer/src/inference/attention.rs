@@ -132,8 +132,9 @@ impl Pooling {
     /// The centre crop of the sample, and the attention of each mention: softmax over the patches of (similarity to the mean token of
     /// the mention / temperature of the run). Mentions in the truncated part of a caption are left out.
     pub fn attention(&self, sample: &Sample) -> Result<(RgbImage, Vec<Attention>)> {
-        let crop = images::centre_crop(&sample.picture, self.size).map_err(|error| Error::Failed(error.to_string()))?;
-        let tokenizer = concepts::bpe::Tokenizer::clip();
+        let crop = images::centre_crop(&sample.picture, self.size)
+            .map_err(|error| Error::Failed(error.to_string()))?;
+        let tokenizer = concepts::Tokenizer::clip();
         let context = self.text.shape.context as usize;
         let tokens = tokenizer.encode(&sample.caption, context);
         let (names, mentions): (Vec<&String>, Vec<Mention>) = sample
