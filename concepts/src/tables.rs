@@ -185,14 +185,12 @@ pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TableError> {
     let before = GUARDED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(before);
-    match done {
-        Ok(done) => done.map_err(TableError::damaged),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(format!("it is damaged ({})", text.lines().next().unwrap_or("the library panicked")))
-        }
-    }
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let text = text.lines().next().unwrap_or("the library panicked");
+        TableError::damaged(format!("it is damaged ({text})"))
+    })
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::Error;
 use crate::words::Word;
 
 /// A part-of-speech tagger.
-pub trait Tagger: Send + Sync + std::fmt::Debug {
+pub(crate) trait Tagger: Send + Sync + std::fmt::Debug {
     /// Gives every word of `text` one tag. `tags` is cleared first; afterwards it is as long as `words`.
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>);
 }

@@ -231,9 +231,7 @@ impl Error {
     }
 
     /// For `map_err` where a [`storage::Reader`], or a decompressor, may be below another reader: its error, or `other`.
-    pub(crate) fn own_or<'a>(
-        other: impl FnOnce(io::Error) -> Self + 'a,
-    ) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(crate) fn own_or(other: impl FnOnce(io::Error) -> Self) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             let error = match error.downcast::<Self>() {
                 Ok(ours) => return ours,

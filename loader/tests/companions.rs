@@ -113,7 +113,8 @@ fn write_sidecar(shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
 fn write_sidecar_of(canonical: u32, shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
     let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
     let bytes = fs::metadata(shard).unwrap().len();
-    let metadata = Metadata { canonical, ..Metadata::new(&tagger, shard, bytes) };
+    let mut metadata = Metadata::new(&tagger, shard, bytes);
+    metadata.canonical = canonical;
     let mut writer = Writer::create(&sidecar_path(shard), metadata).unwrap();
     for sample in 0..samples {
         let caption = CAPTION.replace('7', &sample.to_string());

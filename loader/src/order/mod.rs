@@ -96,8 +96,6 @@ pub struct SampleId {
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     counts: Vec<u32>,
-    /// Number of streams asked for; used in the error message only.
-    wanted: usize,
     plan: Plan,
 }
 
@@ -141,12 +139,7 @@ impl Order {
             batch_size: batch_size as u64,
             seed,
         };
-        Ok(Self { counts, wanted: streams, plan })
-    }
-
-    /// Number of samples of each shard, in the order listed.
-    pub(crate) fn counts(&self) -> &[u32] {
-        &self.counts
+        Ok(Self { counts, plan })
     }
 
     /// Number of samples in all shards.
@@ -154,41 +147,9 @@ impl Order {
         self.plan.samples
     }
 
-    /// Number of streams in use.
-    pub(crate) fn streams(&self) -> u64 {
-        self.plan.streams
-    }
-
     /// Number of batches in an epoch.
     pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.plan.samples / self.plan.batch_size
-    }
-
-    /// Number of rows of a batch that come from each stream.
-    pub(crate) fn rows_per_stream(&self) -> u64 {
-        self.plan.batch_size / self.plan.streams
-    }
-
-    /// The streams of rank `rank` of `world_size` ranks.
-    ///
-    /// # Errors
-    /// The number of ranks does not divide the number of streams, or `rank` is not below `world_size`.
-    pub(crate) fn streams_of(&self, rank: usize, world_size: usize) -> Result<Range<u64>, Error> {
-        if rank >= world_size {
-            return Err(Error::Settings(format!(
-                "rank {rank} does not exist: there are {world_size} ranks, numbered from 0"
-            )));
-        }
-        let (rank, world) = (rank as u64, world_size as u64);
-        if !self.plan.streams.is_multiple_of(world) {
-            return Err(Error::Ranks {
-                world_size,
-                streams: self.plan.streams as usize,
-                wanted: self.wanted,
-                batch_size: self.plan.batch_size as usize,
-            });
-        }
-        Ok(rank * self.plan.streams / world..(rank + 1) * self.plan.streams / world)
     }
 
     /// The order of one epoch. Takes time and memory proportional to the number of shards, not of samples.
@@ -250,13 +211,6 @@ impl Epoch {
         let after = self.listed.partition_point(|&(start, _)| start <= position);
         let (start, shard) = self.listed[after - 1];
         SampleId { shard, sample: (position - start) as u32 }
-    }
-
-    /// (stream, position) of each row of step `step` that comes from `streams`, in the order of the batch.
-    pub(crate) fn rows(&self, step: u64, streams: Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let rows = self.plan.batch_size / self.plan.streams;
-        streams
-            .flat_map(move |stream| (step * rows..(step + 1) * rows).map(move |position| (stream, position)))
     }
 }
 
