@@ -79,7 +79,6 @@ pub struct ConceptCounts {
 
 /// Two concepts that occur in the same samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[non_exhaustive]
 pub struct Pair<'a> {
     /// The concept that comes first in alphabetical order.
     pub a: &'a str,
