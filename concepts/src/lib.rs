@@ -7,8 +7,8 @@
 //!
 //! # fn main() -> Result<(), concepts::Error> {
 //! let extractor = Extractor::new(TaggerKind::default())?;
-//! let text = canonical("Two  tiny Rubber Ducks near &amp; in the snow");
-//! assert_eq!(text, "two tiny rubber ducks near & in the snow");
+//! let text = canonical("Two tiny  Rubber Ducks near snow");
+//! assert_eq!(text, "two tiny rubber ducks near snow");
 //!
 //! let mentions = extractor.mentions(&text);
 //! assert_eq!(&text[mentions[0].phrase.clone()], "two tiny rubber ducks");

@@ -23,7 +23,7 @@
 //! # }
 //! # tar.finish()?;
 //! # let folder = folder.path();
-//! let mut settings = Settings::new(shards::list(&[folder])?, 4);
+//! let mut settings = Settings::new(shards::list([folder])?, 4);
 //! settings.seed = 7;
 //! let loader = Loader::open(settings)?;
 //! assert_eq!((loader.samples(), loader.steps_per_epoch()), (10, 2));

@@ -91,7 +91,7 @@ impl<T: AsMut<[u8]> + Any + Send> RowBuffer for T {}
 /// #         tar.append_data(&mut header, name, data)?;
 /// #     }
 /// #     tar.finish()?;
-/// #     let shards = loader::shards::list(&[folder.path()])?;
+/// #     let shards = loader::shards::list([folder.path()])?;
 /// #     own_memory(&Loader::open(loader::Settings::new(shards, 1))?)?;
 /// #     Ok(())
 /// # }

@@ -23,7 +23,7 @@
 //! # }
 //! # tar.finish()?;
 //! # let folder = folder.path();
-//! for shard in shards::list(&[folder])? {
+//! for shard in shards::list([folder])? {
 //!     let archive = Archive::open(&shard)?;
 //!     let index = Index::load(&archive)?;
 //!     assert_eq!((index.len(), index.key(0)), (1, "a"));
