@@ -106,7 +106,9 @@ pub use pipeline::{Batches, Loader};
 pub use samples::batch::{Batch, BatchMention, Counters, Mentions, Skipped};
 pub use samples::buffers::{Allocator, ImageBuffer, Images, RowBuffer};
 pub use settings::{Crop, Decoding, ImageSettings, Settings};
-pub use shards::{CaptionChoice, CaptionSource, Expected, Identity};
+pub use shards::caption::{CaptionChoice, CaptionSource};
+pub use shards::identity::Identity;
+pub use shards::store::Expected;
 pub use storage::{Cache, Location};
 
 // Batches are handed from thread to thread and read by several, in other languages too.

@@ -28,7 +28,8 @@ use crate::samples::buffers::{Allocator, HeapBuffer, ImageBuffer, Images, RowBuf
 use crate::samples::set::Set;
 use crate::samples::worker::{Job, Made, Row, decode_jobs, read_jobs};
 use crate::settings::Settings;
-use crate::shards::{Expected, Identity, MAX_OPEN};
+use crate::shards::store::Expected;
+use crate::shards::{Identity, MAX_OPEN};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;

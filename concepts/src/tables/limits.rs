@@ -68,7 +68,7 @@ const DELTA_TEXT: [i64; 2] = [6, 7];
 pub struct Budget(u64);
 
 impl Budget {
-    /// For a file of this many bytes: [`KEPT_FACTOR`] times as many, and [`KEPT`] more.
+    /// For a file of this many bytes: 1,000 times as many, and 64 MiB more.
     pub fn for_file(bytes: u64) -> Self {
         Self(bytes.saturating_mul(KEPT_FACTOR).saturating_add(KEPT))
     }

@@ -38,22 +38,22 @@
 
 pub mod sidecar;
 
-mod caption;
+pub(crate) mod caption;
+pub(crate) mod identity;
+pub(crate) mod store;
+
 mod each;
-mod identity;
 mod index;
 mod names;
-mod store;
 mod table;
 mod tar;
 
-pub(crate) use self::caption::from_json;
-pub use self::caption::{CaptionChoice, CaptionSource};
+pub(crate) use self::caption::{CaptionSource, from_json};
 pub(crate) use self::each::{for_each_shard, panic_message};
-pub use self::identity::{Identity, image_check};
+pub(crate) use self::identity::Identity;
+pub use self::identity::image_check;
 pub use self::index::{Caption, Index, count_from_stats};
 pub use self::names::{SUFFIXES, incomplete, list, sidecar_path, stats_path, stem, sums_path, table_path};
-pub use self::store::Expected;
 pub(crate) use self::store::{MAX_OPEN, Shard, Store};
 pub use self::tar::{
     Archive, CAPTION_EXTENSION, IMAGE_EXTENSIONS, Member, Sample, Visited, caption_checks, captions,
