@@ -130,7 +130,7 @@ pub fn load<C: ChunkReader>(chunks: &C) -> Result<ArrowReaderMetadata, TableErro
 }
 
 /// The footer of a file of `length` bytes, from its last bytes.
-pub fn load_end(end: &Bytes, length: u64) -> Result<ParquetMetaData, TableError> {
+pub(crate) fn load_end(end: &Bytes, length: u64) -> Result<ParquetMetaData, TableError> {
     guarded(|| {
         limits::check_end(end, length)?;
         let mut reader = ParquetMetaDataReader::new();

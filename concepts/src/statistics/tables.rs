@@ -33,7 +33,7 @@ pub const TOTALS: &str = "stats.json";
 pub const CHECKSUMS: &str = "statistics.sha256";
 
 /// Key of [`Totals`] as JSON in the footer of both tables, so that a copied table still says what it counts.
-pub const FOOTER_KEY: &str = "statistics";
+const FOOTER_KEY: &str = "statistics";
 
 /// Rows per row group.
 const ROW_GROUP: usize = 122_880;

@@ -189,7 +189,9 @@ mod tests {
             |label| BatchMention { label, positions: label..label + 2, span: 10 * label..11 * label };
         let rows = [vec![mention(1), mention(2)], vec![], vec![mention(3)]];
         let mut mentions = Mentions::default();
-        rows.iter().for_each(|row| mentions.push_row(row.clone()));
+        for row in &rows {
+            mentions.push_row(row.clone());
+        }
         assert_eq!((mentions.rows(), mentions.len()), (3, 3));
         assert_eq!(mentions.offsets, [0, 2, 2, 3]);
         assert_eq!(mentions.token_ends, [3, 4, 5]);
