@@ -25,7 +25,7 @@ const MEMORY: u64 = 8_000_000;
 /// A command that makes something of every row is stopped this long after it has begun to; what it takes until then says enough.
 const AWHILE: Duration = Duration::from_secs(5);
 /// One that ends by itself, or begins to write, does so within this time.
-const LONG: Duration = Duration::from_secs(240);
+const LONG: Duration = Duration::from_mins(4);
 
 enum Column<'a> {
     Text(&'a str),
@@ -69,7 +69,7 @@ fn limited(name: &str, arguments: &[&str]) -> Command {
 }
 
 /// Its errors, when it has ended with one of these codes and not for want of memory.
-fn errors(name: &str, output: Output, codes: &[i32]) -> String {
+fn errors(name: &str, output: &Output, codes: &[i32]) -> String {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!told.contains("panicked") && !told.contains("memory allocation"), "{name}: {told}");
     let code = output.status.code();
@@ -79,7 +79,7 @@ fn errors(name: &str, output: Output, codes: &[i32]) -> String {
 
 /// Runs a program to its end; returns its errors.
 fn bounded(name: &str, arguments: &[&str]) -> String {
-    errors(name, limited(name, arguments).output().unwrap(), &[0, 1, 2, 3])
+    errors(name, &limited(name, arguments).output().unwrap(), &[0, 1, 2, 3])
 }
 
 /// Runs a program that makes something of every row, until a while after `begun` exists.
@@ -94,7 +94,7 @@ fn begins(name: &str, arguments: &[&str], begun: &Path) {
     // `timeout` hands the signal on to the program. One that has refused the rows by now is no process any more.
     let id = child.id().to_string();
     Command::new("kill").args(["-INT", &id]).status().unwrap();
-    errors(name, child.wait_with_output().unwrap(), &[0, 1, 2, 3, 124, 130]);
+    errors(name, &child.wait_with_output().unwrap(), &[0, 1, 2, 3, 124, 130]);
 }
 
 /// A set of one shard with one sample.
