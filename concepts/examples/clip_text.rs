@@ -6,10 +6,10 @@
 
 use std::io::{self, BufRead, BufWriter, Write};
 
-use concepts::{bpe, canonical};
+use concepts::{Tokenizer, canonical};
 
 fn main() -> io::Result<()> {
-    let tokenizer = bpe::Tokenizer::clip();
+    let tokenizer = Tokenizer::clip();
     let mut to = BufWriter::new(io::stdout().lock());
     for line in io::stdin().lock().lines() {
         let caption: String = serde_json::from_str(&line?)?;

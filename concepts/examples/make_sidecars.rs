@@ -39,7 +39,7 @@ fn run(arguments: &[String]) -> Result<(), String> {
     let wanted: u64 = wanted.parse().map_err(|_| format!("{wanted} is not a number of mentions"))?;
     let seen = Seen::tag(files)?;
     let folder = Path::new(folder);
-    fs::create_dir_all(folder).map_err(|e| io_message(folder, "create", &e))?;
+    fs::create_dir_all(folder).map_err(|e| io_message(folder.display(), "create", &e))?;
 
     let tagger = TaggerDescription { name: "resampled".to_owned(), hash: String::new(), grammar: 0 };
     let mut random = Random(1);
@@ -91,7 +91,7 @@ impl Seen {
         let extractor = Extractor::new(TaggerKind::default()).map_err(|e| e.to_string())?;
         let mut seen = Self { mentions: Vec::new(), lengths: Vec::new() };
         for path in files {
-            let text = fs::read(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
+            let text = fs::read(path).map_err(|e| io_message(path, "read", &e))?;
             for line in String::from_utf8_lossy(&text).lines() {
                 let text = canonical(line);
                 let mentions = extractor.mentions(&text);

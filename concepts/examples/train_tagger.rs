@@ -14,8 +14,8 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use concepts::TaggerKind;
 use concepts::training::{self, BrillOptions, PerceptronOptions, Sentence};
-use concepts::{TaggerKind, tagger};
 use disk::files::io_message;
 
 fn main() -> ExitCode {
@@ -45,8 +45,8 @@ fn run(arguments: &[String]) -> Result<(), String> {
 
 /// Prints the rules of a transformation-based model, one per line, in the order in which they are applied.
 fn show(path: &str) -> Result<(), String> {
-    let model = fs::read(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
-    let rules = tagger::brill_rules(&model).map_err(|e| format!("{path}: {e}"))?;
+    let model = fs::read(path).map_err(|e| io_message(path, "read", &e))?;
+    let rules = training::brill_rules(&model).map_err(|e| format!("{path}: {e}"))?;
     let mut out = io::stdout().lock();
     let written = rules.iter().try_for_each(|rule| writeln!(out, "{rule}"));
     match written {
@@ -60,7 +60,7 @@ fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Res
     let kind: TaggerKind = kind.parse().map_err(|e: concepts::Error| e.to_string())?;
     let mut sentences = read(inputs)?;
     if let Some(path) = teacher {
-        let model = fs::read(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
+        let model = fs::read(path).map_err(|e| io_message(path, "read", &e))?;
         training::retag(&mut sentences, &model).map_err(|e| format!("{path}: {e}"))?;
     }
     let report = |unit: &'static str| {
@@ -78,7 +78,7 @@ fn train(kind: &str, out: &str, inputs: &[String], teacher: Option<&str>) -> Res
         }
     };
     eprintln!("{out}: {} bytes", bytes.len());
-    disk::files::write_atomic(Path::new(out), &bytes).map_err(|e| io_message(Path::new(out), "write", &e))
+    disk::files::write_atomic(Path::new(out), &bytes).map_err(|e| io_message(out, "write", &e))
 }
 
 /// The sentences of all files, repeated as often as the number after each file says.
@@ -89,7 +89,7 @@ fn read(inputs: &[String]) -> Result<Vec<Sentence>, String> {
             return Err("after every file, give the number of times it is used".to_owned());
         };
         let times: usize = times.parse().map_err(|_| format!("{times} is not a number"))?;
-        let text = fs::read_to_string(path).map_err(|e| io_message(Path::new(path), "read", &e))?;
+        let text = fs::read_to_string(path).map_err(|e| io_message(path, "read", &e))?;
         let read = training::sentences(&text).map_err(|e| format!("{path}: {e}"))?;
         eprintln!("{path}: {} sentences, {} words", read.len(), read.iter().map(Vec::len).sum::<usize>());
         for _ in 0..times {

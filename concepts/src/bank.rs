@@ -37,13 +37,13 @@ impl fmt::Display for Matching {
 }
 
 impl FromStr for Matching {
-    type Err = String;
+    type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self, String> {
+    fn from_str(name: &str) -> Result<Self, Error> {
         match name {
             "strict" => Ok(Self::Strict),
             "longest" => Ok(Self::Longest),
-            _ => Err(format!("there is no matching {name:?}; choose one of strict, longest")),
+            _ => Err(Error::UnknownMatching(name.to_owned())),
         }
     }
 }

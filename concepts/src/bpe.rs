@@ -28,6 +28,7 @@ impl fmt::Debug for Tokenizer {
 
 /// A caption as token ids with byte ranges.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Tokens {
     /// Start of text, the caption's tokens, end of text, then padding with 0; `context` ids in all. A caption that is
     /// too long is truncated, and the end of text is the last id.

@@ -6,13 +6,18 @@ use std::io::{self, Read, Write};
 
 use sha2::{Digest, Sha256};
 
+use crate::Error;
+
 /// The checksums of some files of a folder, by file name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checksums(BTreeMap<String, String>);
 
 impl Checksums {
-    /// Reads the text of a checksum file. The error says which line is wrong.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Reads the text of a checksum file.
+    ///
+    /// # Errors
+    /// [`Error::Line`]
+    pub fn parse(text: &str) -> Result<Self, Error> {
         let mut sums = BTreeMap::new();
         for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.is_empty()) {
             let sum = line.strip_prefix('\\').unwrap_or(line);
@@ -30,7 +35,7 @@ impl Checksums {
                     };
                     sums.insert(name, sum.to_owned());
                 }
-                _ => return Err(format!("line {number} is not a SHA-256 and a file name")),
+                _ => return Err(Error::Line { number, what: "is not a SHA-256 and a file name".to_owned() }),
             }
         }
         Ok(Self(sums))
@@ -152,10 +157,10 @@ mod tests {
         sums.set("b.parquet", ABC.to_owned());
         sums.set("a.tar", ABC.to_owned());
         assert_eq!(sums.text(), format!("{ABC}  a.tar\n{ABC}  b.parquet\n"));
-        assert_eq!(Checksums::parse(&sums.text()), Ok(sums.clone()));
+        assert_eq!(Checksums::parse(&sums.text()).unwrap(), sums);
         assert_eq!(Checksums::parse(&format!("{ABC} *a.tar\n")).unwrap().get("a.tar"), Some(ABC));
         for wrong in ["", " a.tar", "  a.tar"].map(|rest| format!("{}{rest}\n", &ABC[1..])) {
-            assert!(Checksums::parse(&wrong).unwrap_err().starts_with("line 1"), "{wrong}");
+            assert!(Checksums::parse(&wrong).unwrap_err().to_string().starts_with("line 1"), "{wrong}");
         }
         let mut odd = Checksums::default();
         odd.set("a\\b\nc.tar", ABC.to_owned());

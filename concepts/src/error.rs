@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
-    #[error("{}", disk::files::io_message(path, doing, source))]
+    #[error("{}", disk::files::io_message(path.display(), doing, source))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -64,6 +64,17 @@ pub enum Error {
         /// What is wrong, and what to do.
         what: &'static str,
     },
+    /// A line of a text is not what it should be. The caller knows the file.
+    #[error("line {number} {what}")]
+    Line {
+        /// Number of the line, from 1.
+        number: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There is no way of matching with this name.
+    #[error("there is no matching {0:?}; choose one of strict, longest")]
+    UnknownMatching(String),
     /// There is no tagger with this name.
     #[error("there is no tagger {0:?}; choose one of {known}", known = crate::TaggerKind::names())]
     UnknownTagger(String),
@@ -79,8 +90,7 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn io(path: &Path, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        let path = path.to_owned();
-        move |source| Self::Io { path, doing, source }
+        move |source| Self::Io { path: path.to_owned(), doing, source }
     }
 
     pub(crate) fn table(path: &Path, what: impl std::fmt::Display) -> Self {

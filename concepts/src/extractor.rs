@@ -130,18 +130,11 @@ impl Extractor {
     /// # Errors
     /// The data of nlprule is missing or is not the expected file.
     pub fn new(kind: TaggerKind) -> Result<Self, Error> {
-        let damaged = |what| Error::Tagger { tagger: kind.to_string(), what };
         let (tagger, hash): (Box<dyn Tagger>, _) = match kind {
-            TaggerKind::Perceptron => {
-                let tagger = Perceptron::from_bytes(PERCEPTRON).map_err(damaged)?;
-                (Box::new(tagger), sha256(PERCEPTRON))
-            }
-            TaggerKind::Brill => {
-                let tagger = Brill::from_bytes(BRILL).map_err(damaged)?;
-                (Box::new(tagger), sha256(BRILL))
-            }
+            TaggerKind::Perceptron => (Box::new(Perceptron::from_bytes(PERCEPTRON)?), sha256(PERCEPTRON)),
+            TaggerKind::Brill => (Box::new(Brill::from_bytes(BRILL)?), sha256(BRILL)),
             TaggerKind::Nlprule => {
-                let (tagger, hash) = Nlprule::load().map_err(damaged)?;
+                let (tagger, hash) = Nlprule::load()?;
                 (Box::new(tagger), hash.to_owned())
             }
         };

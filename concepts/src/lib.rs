@@ -2,6 +2,22 @@
 //! the concept vocabulary, which decides which concepts take part in training, and the Parquet sidecar that stores the
 //! mentions.
 //!
+//! ```
+//! use concepts::{Extractor, TaggerKind, canonical};
+//!
+//! # fn main() -> Result<(), concepts::Error> {
+//! let extractor = Extractor::new(TaggerKind::default())?;
+//! let text = canonical("Two tiny  Rubber Ducks near snow");
+//! assert_eq!(text, "two tiny rubber ducks near snow");
+//!
+//! let mentions = extractor.mentions(&text);
+//! assert_eq!(&text[mentions[0].phrase.clone()], "two tiny rubber ducks");
+//! assert_eq!((&*mentions[0].concept, &*mentions[0].head), ("rubber duck", "duck"));
+//! assert_eq!(mentions[1].concept, "snow");
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Terms, for the caption "Two tiny Rubber Ducks near snow":
 //!
 //! | term | meaning | here |
@@ -16,29 +32,32 @@
 //!
 //! ```text
 //! raw caption -> canonical() -> Extractor::mentions() -> sidecar::Writer      (once, when the dataset is tagged)
-//! Sidecar -> Bank::find() -> bpe::Tokens::positions()                         (in every epoch, by the loader)
+//! Sidecar -> Bank::find() -> Tokens::positions()                              (in every epoch, by the loader)
 //! ```
 
-pub mod bank;
-pub mod bpe;
-mod canonical;
 pub mod checksums;
+pub mod sidecar;
+pub mod statistics;
+pub mod tables;
+pub mod training;
+
+mod bank;
+mod bpe;
+mod canonical;
 mod entities;
 mod error;
 mod extractor;
 mod grammar;
 mod lemma;
 mod repair;
-pub mod sidecar;
-pub mod statistics;
-pub mod tables;
-pub mod tagger;
+mod tagger;
 mod tagger_kind;
-pub mod training;
-pub mod words;
+mod words;
 
 pub use bank::{Bank, Matching};
+pub use bpe::{Tokenizer, Tokens};
 pub use canonical::{CANONICAL_VERSION, canonical, canonical_into};
 pub use error::Error;
 pub use extractor::{Extractor, Mention, MentionView, TaggerDescription};
 pub use tagger_kind::TaggerKind;
+pub use words::{Word, split as split_words};

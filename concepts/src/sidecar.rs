@@ -43,10 +43,11 @@ pub const VERSION: u32 = 2;
 pub const OLDEST_VERSION: u32 = 1;
 
 /// Key of the metadata in the Parquet footer.
-pub const FOOTER_KEY: &str = "concepts";
+const FOOTER_KEY: &str = "concepts";
 
 /// What a sidecar was made from, and with which tagger. The writer fills in the counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Metadata {
     /// [`VERSION`] of the columns and metadata.
     pub version: u32,

@@ -6,7 +6,7 @@
 //!
 //! - `concepts.parquet`, sorted by mentions, descending: `concept` utf8, `mentions`, `samples`, `shards` uint64,
 //!   `share` double (samples with the concept / all samples), `example_shards`, `example_keys` lists of utf8 of the
-//!   same length (shard file name and key of up to [`EXAMPLES`] samples);
+//!   same length (shard file name and key of up to four samples);
 //! - `pairs.parquet`, sorted by samples, descending: `a`, `b` utf8 (`a` < `b`), `samples` uint64 (samples with both
 //!   concepts), `pmi` double (pointwise mutual information: log2 of p(a, b) / (p(a) p(b)), over samples);
 //! - `stats.json`: [`Totals`]. Both tables also have it in their footers, under the key `statistics`;
@@ -24,25 +24,26 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::sidecar::{ConceptReader, Metadata, Sidecar};
 
-pub use tables::{CHECKSUMS, CONCEPTS, FOOTER_KEY, PAIRS, TOTALS};
+pub use tables::{CHECKSUMS, CONCEPTS, PAIRS, TOTALS};
 
 /// Maximum number of example samples per concept: the first ones by shard and key.
-pub const EXAMPLES: usize = 4;
+const EXAMPLES: usize = 4;
 
 /// Pairs are counted among the first mentions of a sample only, because a caption of many keywords would have
 /// thousands.
-pub const PAIRED_MENTIONS: usize = 64;
+const PAIRED_MENTIONS: usize = 64;
 
 /// Version of the columns and files of the statistics.
-pub const VERSION: u32 = 2;
+const VERSION: u32 = 2;
 
 /// Statistics of this version are read too. They do not say which captions they are of.
-pub const OLDEST_VERSION: u32 = 1;
+const OLDEST_VERSION: u32 = 1;
 
 /// Sums over all samples.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Totals {
-    /// [`VERSION`] of the columns and files.
+    /// Version of the columns and files.
     pub version: u32,
     /// Number of shards.
     pub shards: u64,
@@ -64,6 +65,7 @@ pub struct Totals {
 
 /// Counts of one concept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ConceptCounts {
     /// Number of mentions; a sample may have several.
     pub mentions: u64,
@@ -71,7 +73,7 @@ pub struct ConceptCounts {
     pub samples: u64,
     /// Number of shards with at least one mention.
     pub shards: u64,
-    /// (shard file name, key) of the first samples in sort order, at most [`EXAMPLES`].
+    /// (shard file name, key) of the first samples in sort order, at most four.
     pub examples: BTreeSet<(String, String)>,
 }
 

@@ -2,17 +2,18 @@
 //! this module:
 //!
 //! - what a file claims (numbers of rows and values, sizes of pages and of lists) is compared with the file's own size
-//!   before memory is allocated for it ([`limits`]);
+//!   before memory is allocated for it;
 //! - the Arrow schema that a file may embed (`ARROW:schema`) is not read: the types follow from Parquet's own schema;
 //! - a panic of the library becomes an error ([`guarded`]).
 //!
-//! Problems are parts of a sentence; the caller adds the file and what to do.
+//! A reader that keeps rows counts them with a [`Budget`], because a dictionary can repeat a long text in every row, and
+//! rows that are all the same take next to nothing in the file.
 
-pub mod limits;
+mod error;
+mod limits;
 mod thrift;
 
 use std::cell::Cell;
-use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
@@ -26,7 +27,8 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataReader};
 use parquet::file::reader::ChunkReader;
 
-use self::limits::Checked;
+pub use self::error::TableError;
+pub use self::limits::{Budget, Checked};
 
 /// How text columns are read. None of the ways makes a copy of a value per row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,9 +51,9 @@ impl<C: ChunkReader + 'static> Table<C> {
     ///
     /// # Errors
     /// The bytes are not those of a Parquet file, or it claims more than a file of its size can contain.
-    pub fn open(chunks: C, texts: Texts) -> Result<Self, String> {
+    pub fn open(chunks: C, texts: Texts) -> Result<Self, TableError> {
         let metadata = load(&chunks)?;
-        let metadata = guarded(|| with_texts(&metadata, texts))?;
+        let metadata = guarded(|| with_texts(&metadata, texts))??;
         Ok(Self { chunks, metadata })
     }
 
@@ -77,7 +79,7 @@ impl<C: ChunkReader + 'static> Table<C> {
 
     /// The rows, at most `rows` at a time, with these columns (those that the file does not have are left out), or with
     /// all.
-    pub fn batches(self, columns: Option<&[&str]>, rows: usize) -> Result<Batches, String> {
+    pub fn batches(self, columns: Option<&[&str]>, rows: usize) -> Result<Batches, TableError> {
         let chunks = Checked::of_our_own(self.chunks);
         guarded(|| {
             let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(chunks, self.metadata);
@@ -86,8 +88,9 @@ impl<C: ChunkReader + 'static> Table<C> {
                 None => ProjectionMask::all(),
             };
             builder.with_projection(mask).with_batch_size(rows).build()
-        })
+        })?
         .map(Batches)
+        .map_err(TableError::damaged)
     }
 }
 
@@ -99,40 +102,43 @@ impl Batches {
     /// The rows that a builder describes, which must read from a [`Checked`] file.
     pub fn build<C: ChunkReader + 'static>(
         builder: ParquetRecordBatchReaderBuilder<Checked<C>>,
-    ) -> Result<Self, String> {
-        guarded(|| builder.build()).map(Self)
+    ) -> Result<Self, TableError> {
+        guarded(|| builder.build())?.map(Self).map_err(TableError::damaged)
     }
 }
 
 impl Iterator for Batches {
-    type Item = Result<RecordBatch, String>;
+    type Item = Result<RecordBatch, TableError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        guarded(|| self.0.next().transpose()).transpose()
+        match guarded(|| self.0.next()) {
+            Ok(batch) => batch.map(|batch| batch.map_err(TableError::damaged)),
+            Err(panic) => Some(Err(panic)),
+        }
     }
 }
 
 /// Reads and checks the footer of a file: of this project or of others.
-pub fn load<C: ChunkReader>(chunks: &C) -> Result<ArrowReaderMetadata, String> {
+pub fn load<C: ChunkReader>(chunks: &C) -> Result<ArrowReaderMetadata, TableError> {
     guarded(|| {
         let length = chunks.len();
         limits::check_end(chunks, length)?;
-        let metadata = ArrowReaderMetadata::load(chunks, options()).map_err(|error| error.to_string())?;
+        let metadata = ArrowReaderMetadata::load(chunks, options()).map_err(TableError::damaged)?;
         limits::check_footer(metadata.metadata(), length)?;
-        Ok::<_, String>(metadata)
-    })
+        Ok(metadata)
+    })?
 }
 
 /// The footer of a file of `length` bytes, from its last bytes.
-pub fn load_end(end: &Bytes, length: u64) -> Result<ParquetMetaData, String> {
+pub(crate) fn load_end(end: &Bytes, length: u64) -> Result<ParquetMetaData, TableError> {
     guarded(|| {
         limits::check_end(end, length)?;
         let mut reader = ParquetMetaDataReader::new();
-        reader.try_parse_sized(end, length).map_err(|error| error.to_string())?;
-        let metadata = reader.finish().map_err(|error| error.to_string())?;
+        reader.try_parse_sized(end, length).map_err(TableError::damaged)?;
+        let metadata = reader.finish().map_err(TableError::damaged)?;
         limits::check_footer(&metadata, length)?;
-        Ok::<_, String>(metadata)
-    })
+        Ok(metadata)
+    })?
 }
 
 /// Without the embedded Arrow schema, which the library decodes with panics.
@@ -141,7 +147,7 @@ fn options() -> ArrowReaderOptions {
 }
 
 /// The metadata with another type of text columns.
-fn with_texts(metadata: &ArrowReaderMetadata, texts: Texts) -> Result<ArrowReaderMetadata, String> {
+fn with_texts(metadata: &ArrowReaderMetadata, texts: Texts) -> Result<ArrowReaderMetadata, TableError> {
     let wanted = match texts {
         Texts::Dictionaries => DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8)),
         Texts::Views => DataType::Utf8View,
@@ -156,7 +162,7 @@ fn with_texts(metadata: &ArrowReaderMetadata, texts: Texts) -> Result<ArrowReade
         })
         .collect();
     let options = options().with_schema(Arc::new(Schema::new(fields)));
-    ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options).map_err(|error| error.to_string())
+    ArrowReaderMetadata::try_new(Arc::clone(metadata.metadata()), options).map_err(TableError::damaged)
 }
 
 thread_local! {
@@ -166,7 +172,7 @@ thread_local! {
 
 /// Runs code of a library that may panic when it reads a damaged file. The panic becomes an error with its message, which is
 /// not printed.
-pub fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, TableError> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let print = std::panic::take_hook();
@@ -179,14 +185,12 @@ pub fn guarded<T, E: Display>(work: impl FnOnce() -> Result<T, E>) -> Result<T, 
     let before = GUARDED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(before);
-    match done {
-        Ok(done) => done.map_err(|error| error.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-            Err(format!("it is damaged ({})", text.lines().next().unwrap_or("the library panicked")))
-        }
-    }
+    done.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        let text = text.lines().next().unwrap_or("the library panicked");
+        TableError::damaged(format!("it is damaged ({text})"))
+    })
 }
 
 #[cfg(test)]
@@ -195,10 +199,10 @@ mod tests {
 
     #[test]
     fn a_panic_is_an_error_with_its_message() {
-        let panicking = || -> Result<(), String> { panic!("offset {} is beyond the end", 7) };
-        assert_eq!(guarded(panicking).unwrap_err(), "it is damaged (offset 7 is beyond the end)");
-        assert_eq!(guarded(|| Ok::<_, String>(3)), Ok(3));
-        assert_eq!(guarded(|| Err::<(), _>("no column")).unwrap_err(), "no column");
+        let panicking = || -> u32 { panic!("offset {} is beyond the end", 7) };
+        let error = guarded(panicking).unwrap_err().to_string();
+        assert_eq!(error, "it is damaged (offset 7 is beyond the end)");
+        assert_eq!(guarded(|| 3), Ok(3));
         // Not the ones of the code around it.
         assert!(!GUARDED.get());
     }

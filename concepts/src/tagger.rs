@@ -18,7 +18,7 @@ use crate::Error;
 use crate::words::Word;
 
 /// A part-of-speech tagger.
-pub trait Tagger: Send + Sync + std::fmt::Debug {
+pub(crate) trait Tagger: Send + Sync + std::fmt::Debug {
     /// Gives every word of `text` one tag. `tags` is cleared first; afterwards it is as long as `words`.
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>);
 }
@@ -29,6 +29,5 @@ pub trait Tagger: Send + Sync + std::fmt::Debug {
 /// # Errors
 /// `model` is not the bytes of a Brill model.
 pub fn brill_rules(model: &[u8]) -> Result<Vec<String>, Error> {
-    let damaged = |what| Error::Tagger { tagger: crate::TaggerKind::Brill.to_string(), what };
-    Ok(brill::Brill::from_bytes(model).map_err(damaged)?.rules().collect())
+    Ok(brill::Brill::from_bytes(model)?.rules().collect())
 }

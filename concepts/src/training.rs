@@ -10,3 +10,5 @@ pub use brill::{BrillOptions, brill};
 pub use perceptron::{PerceptronOptions, perceptron};
 pub use sentences::{Sentence, sentences};
 pub use teacher::retag;
+
+pub use crate::tagger::{Tag, brill_rules};

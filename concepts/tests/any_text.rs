@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use concepts::sidecar::MentionRow;
-use concepts::{Bank, Extractor, Matching, TaggerKind, bpe, canonical};
+use concepts::{Bank, Extractor, Matching, TaggerKind, Tokenizer, canonical};
 use proptest::prelude::*;
 
-fn check(extractors: &[Extractor], tokenizer: &bpe::Tokenizer, bank: &Bank, raw: &str) {
+fn check(extractors: &[Extractor], tokenizer: &Tokenizer, bank: &Bank, raw: &str) {
     let text = canonical(raw);
     assert_eq!(text, text.split_whitespace().collect::<Vec<_>>().join(" "));
     assert_eq!(text, text.to_lowercase());
@@ -55,11 +55,11 @@ fn check_mentions(extractor: &Extractor, bank: &Bank, text: &str) {
     }
 }
 
-fn tools() -> (Vec<Extractor>, bpe::Tokenizer, Bank) {
+fn tools() -> (Vec<Extractor>, Tokenizer, Bank) {
     let bank = Bank::from_names(["dog", "t-shirt", "man", "stop sign", "é", "café"]).unwrap();
     let embedded = [TaggerKind::Brill, TaggerKind::Perceptron];
     let extractors = embedded.map(|kind| Extractor::new(kind).unwrap());
-    (extractors.into(), bpe::Tokenizer::clip(), bank)
+    (extractors.into(), Tokenizer::clip(), bank)
 }
 
 #[test]

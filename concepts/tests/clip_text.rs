@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
-use concepts::{bpe, canonical};
+use concepts::{Tokenizer, canonical};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -26,7 +26,7 @@ fn real(path: &str) -> Option<PathBuf> {
 
 #[test]
 fn every_case_is_as_in_python() {
-    let tokenizer = bpe::Tokenizer::clip();
+    let tokenizer = Tokenizer::clip();
     for case in fixture()["cases"].as_array().unwrap() {
         let text = canonical(case["raw"].as_str().unwrap());
         assert_eq!(text, case["canonical"].as_str().unwrap(), "{}", case["raw"]);
@@ -38,7 +38,7 @@ fn every_case_is_as_in_python() {
 }
 
 fn check(name: &str, captions: &[String]) {
-    let tokenizer = bpe::Tokenizer::clip();
+    let tokenizer = Tokenizer::clip();
     let (mut texts, mut ids) = (Sha256::new(), Sha256::new());
     for caption in captions {
         let text = canonical(caption);

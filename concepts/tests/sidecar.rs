@@ -95,7 +95,8 @@ fn offsets_in_canonical_text_of_another_version_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("00003.concepts.parquet");
     let write = |canonical| {
-        let metadata = Metadata { canonical, ..Metadata::new(&tagger(), Path::new("00003.tar"), 10_240) };
+        let mut metadata = Metadata::new(&tagger(), Path::new("00003.tar"), 10_240);
+        metadata.canonical = canonical;
         let mut writer = Writer::create(&path, metadata).unwrap();
         writer.push(0, "000030000", TEXT, &mentions()).unwrap();
         writer.finish().unwrap();

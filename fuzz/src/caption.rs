@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use concepts::{Extractor, TaggerKind, canonical, words};
+use concepts::{Extractor, TaggerKind, canonical, split_words};
 
 static EXTRACTOR: LazyLock<Extractor> =
     // A test of `concepts` also loads it.
@@ -15,7 +15,7 @@ pub fn run(bytes: &[u8]) {
 
     // Words are on character boundaries, in order, and leave out nothing but whitespace.
     let mut cut = Vec::new();
-    words::split(&text, &mut cut);
+    split_words(&text, &mut cut);
     let mut end = 0;
     for word in &cut {
         let (start, stop) = (word.start as usize, word.end as usize);

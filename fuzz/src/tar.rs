@@ -1,6 +1,6 @@
 //! Any bytes as a shard.
 
-use loader::shards::tar::{Archive, captions};
+use loader::shards::{Archive, captions};
 
 use crate::scratch;
 

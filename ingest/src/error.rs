@@ -9,7 +9,7 @@ use storage::{Interrupted, Location};
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be opened, read or written.
-    #[error("{}", file_message(action, path, source))]
+    #[error("{}", disk::files::io_message(path, action, source))]
     File {
         /// "read", "write", "create".
         action: &'static str,
@@ -81,13 +81,6 @@ pub enum Error {
     Storage(#[from] storage::Error),
 }
 
-fn file_message(action: &str, path: &Location, source: &io::Error) -> String {
-    if action == "read" && source.kind() == io::ErrorKind::NotFound {
-        return format!("{path} does not exist");
-    }
-    format!("cannot {action} {path}: {source}")
-}
-
 impl Error {
     /// Whether the command line is wrong, rather than a file or the network.
     pub fn is_usage(&self) -> bool {
@@ -96,8 +89,7 @@ impl Error {
 
     /// `map_err(Error::file("read", path))`.
     pub(crate) fn file(action: &'static str, path: impl Into<Location>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::File { action, path, source }
+        move |source| Self::File { action, path: path.into(), source }
     }
 
     /// `map_err(Error::parquet("write", path))`.
@@ -105,8 +97,7 @@ impl Error {
     where
         E: Into<parquet::errors::ParquetError>,
     {
-        let path = path.into();
-        move |source| Self::Parquet { action, path, source: source.into() }
+        move |source| Self::Parquet { action, path: path.into(), source: source.into() }
     }
 
     pub(crate) fn input(path: impl Into<Location>, problem: impl Into<String>) -> Self {
@@ -115,6 +106,6 @@ impl Error {
 
     /// Ctrl-C or another signal.
     pub(crate) fn interrupted() -> Self {
-        Interrupted("complete shards are kept, run the same command again to resume".to_owned()).into()
+        Interrupted::new("complete shards are kept, run the same command again to resume").into()
     }
 }

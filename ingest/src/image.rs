@@ -176,7 +176,7 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
         buffer_pool::recycle(decoded.pixels.data);
         Ok(())
     };
-    guarded(decode)
+    guarded(decode).map_err(|error| error.to_string())?
 }
 
 #[cfg(test)]

@@ -151,7 +151,7 @@ fn tag_shard(
     let staging = Staging::new(path)?;
     let staged = staging.path(&target);
     let mut writer = Writer::create(&staged, metadata)?;
-    loader::shards::tar::captions(path, |key, caption| {
+    loader::shards::captions(path, |key, caption| {
         stop.check()?;
         captions.tag(&mut writer, key, caption.unwrap_or_default())
     })?;

@@ -3,10 +3,8 @@
 
 use std::io::{self, Write};
 
-use loader::order::SampleId;
-use loader::samples::crop::{CropRegion, View};
-use loader::samples::pixels::{Preprocessor, centre_crop, decode};
-use loader::{Crop, Decoding, ImageSettings};
+use loader::images::{CropRegion, Preprocessor, View, centre_crop, decode};
+use loader::{Crop, Decoding, ImageSettings, SampleId};
 
 const SIZE: u32 = 224;
 const RATIO: (f32, f32) = (3.0 / 4.0, 4.0 / 3.0);
@@ -25,8 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         write("decoded", [0, 0, width, height], 0, &image)?;
         write("centre", [0, 0, width, height], SIZE, &centre_crop(&image, SIZE)?)?;
         for (kind, scale) in [("large", (0.9, 1.0)), ("any", (0.08, 1.0)), ("small", (0.002, 0.02))] {
-            let settings =
-                ImageSettings { crop: Crop::RandomResized { size: SIZE, scale, ratio: RATIO }, flip: 0.0 };
+            let settings = ImageSettings::new(Crop::RandomResized { size: SIZE, scale, ratio: RATIO }, 0.0);
             let sample = SampleId { shard: 0, sample: number as u32 };
             let view = View::choose(&settings, (0, 0, sample), width, height);
             let CropRegion::CropThenResize { left, top, width, height } = view.region else {

@@ -4,6 +4,8 @@ use std::io;
 
 use storage::Location;
 
+use crate::decode_error::DecodeError;
+
 /// The error type of this crate. Each message says what went wrong, where, and what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,7 +130,7 @@ pub enum Error {
         /// Number of samples tried.
         tries: usize,
         /// What is wrong with the last one.
-        cause: String,
+        cause: SampleError,
     },
 
     /// A thread of the loader panicked.
@@ -145,13 +147,43 @@ pub enum Error {
         problem: String,
     },
 
-    /// The image buffer of a batch cannot be allocated, or has the wrong size ([`crate::samples::buffers`]).
+    /// The image buffer of a batch cannot be allocated, or has the wrong size ([`crate::ImageBuffer`]).
     #[error("cannot allocate the images of a batch: {0}")]
     Buffer(String),
 
     /// A thread could not be started, or all of them have ended.
     #[error("the threads of the loader cannot be started, or have ended: {0}")]
     Threads(io::Error),
+}
+
+/// What is wrong with a sample that is replaced by another one, as part of a sentence. It stops nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SampleError {
+    /// The shard has no image with its key.
+    #[error("it has no image")]
+    NoImage,
+    /// Its image cannot be decoded.
+    #[error(transparent)]
+    Image(#[from] DecodeError),
+    /// The shard has no caption with its key.
+    #[error("it has no caption (no {extension})")]
+    NoCaption {
+        /// Extension of the member that should hold it.
+        extension: &'static str,
+    },
+    /// Its caption in the shard's table is null.
+    #[error("its caption in the table is null")]
+    NullCaption,
+    /// Its caption has no words.
+    #[error("its caption is empty")]
+    EmptyCaption,
+    /// Its caption is not UTF-8.
+    #[error("its caption is not UTF-8")]
+    NotUtf8,
+    /// Its JSON has no caption; the text says why.
+    #[error("{0}")]
+    Json(String),
 }
 
 /// A file that is shorter than its index says is a damaged shard, and a cache that is too small a wrong setting.
@@ -195,14 +227,11 @@ impl Error {
 
     /// For `map_err`: an operation on a file failed; `doing` is its verb.
     pub(crate) fn io(file: impl Into<Location>, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        let path = file.into();
-        Self::own_or(move |source| Self::Storage(storage::Error::Io { path, doing, source }))
+        Self::own_or(move |source| Self::Storage(storage::Error::Io { path: file.into(), doing, source }))
     }
 
     /// For `map_err` where a [`storage::Reader`], or a decompressor, may be below another reader: its error, or `other`.
-    pub(crate) fn own_or<'a>(
-        other: impl FnOnce(io::Error) -> Self + 'a,
-    ) -> impl FnOnce(io::Error) -> Self + 'a {
+    pub(crate) fn own_or(other: impl FnOnce(io::Error) -> Self) -> impl FnOnce(io::Error) -> Self {
         move |error| {
             let error = match error.downcast::<Self>() {
                 Ok(ours) => return ours,

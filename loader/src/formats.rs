@@ -1,8 +1,4 @@
-//! The file formats of images: JPEG, PNG, WebP, GIF (its first frame), BMP and TIFF. The first bytes decide, never a file's
-//! name. What is not read is refused by name.
-//!
-//! All programs open images here, so that the same bytes are an image everywhere or nowhere, within the limits of
-//! [`crate::budget`].
+//! The file formats of images ([`crate::images`]). What is not read is refused by name.
 
 mod pixels;
 mod segments;
@@ -23,7 +19,7 @@ use self::pixels::to_8_bits;
 pub use self::pixels::{to_rgb, upright};
 use self::segments::Segments;
 use crate::budget::{self, MAX_MEMORY};
-pub use crate::refusal::Refusal;
+use crate::decode_error::DecodeError;
 
 /// Extensions of image files, in lower case: those that are read.
 pub const EXTENSIONS: [&str; 11] =
@@ -32,8 +28,9 @@ pub const EXTENSIONS: [&str; 11] =
 /// Extensions of image files that are not read; a file with one is an image that fails, not a file that is passed over.
 pub const UNREAD_EXTENSIONS: [&str; 8] = ["avif", "heic", "heif", "jp2", "j2k", "jpx", "jpf", "jxl"];
 
-/// A file format.
+/// A file format of images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// JPEG, baseline or progressive.
     Jpeg,
@@ -54,9 +51,9 @@ impl Format {
     ///
     /// # Errors
     /// It is not an image, or of a format that is not read.
-    pub fn of(file: &[u8]) -> Result<Self, Refusal> {
+    pub fn of(file: &[u8]) -> Result<Self, DecodeError> {
         Ok(match file {
-            [] => return Err(Refusal::Empty),
+            [] => return Err(DecodeError::Empty),
             _ if file.starts_with(&jpeg::START) => Self::Jpeg,
             _ if file.starts_with(b"\x89PNG\r\n\x1a\n") => Self::Png,
             [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Self::WebP,
@@ -82,18 +79,18 @@ impl Format {
 }
 
 /// What a file is that is no image that can be read.
-fn unread(file: &[u8]) -> Refusal {
+fn unread(file: &[u8]) -> DecodeError {
     if file.get(4..8) == Some(b"ftyp") {
         // The box's length, "ftyp", the main brand, a version, and the brands that it is compatible with.
         let length = u32::from_be_bytes([file[0], file[1], file[2], file[3]]) as usize;
         let brands = file.get(8..length.clamp(12, 256).min(file.len())).unwrap_or_default();
         let has = |names: &[&[u8]]| brands.as_chunks::<4>().0.iter().any(|brand| names.contains(&&brand[..]));
         return if has(&[b"avif", b"avis"]) {
-            Refusal::Unsupported("AVIF")
+            DecodeError::Unsupported("AVIF")
         } else if has(&[b"heic", b"heix", b"hevc", b"heim", b"mif1", b"msf1"]) {
-            Refusal::Unsupported("HEIC")
+            DecodeError::Unsupported("HEIC")
         } else {
-            Refusal::Video
+            DecodeError::Video
         };
     }
     const NAMED: [(&[u8], &str); 13] = [
@@ -112,13 +109,13 @@ fn unread(file: &[u8]) -> Refusal {
         (b"\x76\x2f\x31\x01", "OpenEXR"),
     ];
     if let Some((_, name)) = NAMED.iter().find(|(start, _)| file.starts_with(start)) {
-        return Refusal::Unsupported(name);
+        return DecodeError::Unsupported(name);
     }
     let start = &file[..file.len().min(512)];
     match start.trim_ascii_start().first() {
-        Some(b'<') if start.windows(4).any(|word| word == b"<svg") => Refusal::Unsupported("SVG"),
-        Some(b'<') => Refusal::WebPage,
-        _ => Refusal::NotAnImage,
+        Some(b'<') if start.windows(4).any(|word| word == b"<svg") => DecodeError::Unsupported("SVG"),
+        Some(b'<') => DecodeError::WebPage,
+        _ => DecodeError::NotAnImage,
     }
 }
 
@@ -126,14 +123,15 @@ fn unread(file: &[u8]) -> Refusal {
 ///
 /// # Errors
 /// As [`ImageFile::open`]; also if the size is not in these bytes.
-pub fn size(start: &[u8]) -> Result<(u32, u32), Refusal> {
+pub fn size(start: &[u8]) -> Result<(u32, u32), DecodeError> {
     match Format::of(start)? {
         Format::Jpeg => Segments::size(start),
         _ => ImageFile::open(start).map(|file| file.size),
     }
 }
 
-/// A file whose header has been read; its pixels have not.
+/// An image file whose header has been read; its pixels have not.
+#[non_exhaustive]
 pub struct ImageFile<'a> {
     /// Its format.
     pub format: Format,
@@ -169,7 +167,7 @@ impl<'a> ImageFile<'a> {
     ///
     /// # Errors
     /// This is not an image of a known format, or its header is damaged.
-    pub fn open(file: &'a [u8]) -> Result<Self, Refusal> {
+    pub fn open(file: &'a [u8]) -> Result<Self, DecodeError> {
         let format = Format::of(file)?;
         let mut grey_jpeg = false;
         let (pixels, size, exif) = if format == Format::Jpeg {
@@ -182,7 +180,7 @@ impl<'a> ImageFile<'a> {
             (Encoded::Other(decoder, working), size, exif)
         };
         if size.0 == 0 || size.1 == 0 {
-            return Err(Refusal::NoPixels);
+            return Err(DecodeError::NoPixels);
         }
         let exif = exif.map(|exif| match exif {
             Cow::Owned(block) if block.starts_with(EXIF_PREFIX) => {
@@ -212,7 +210,7 @@ impl<'a> ImageFile<'a> {
     ///
     /// # Errors
     /// The file is damaged, or it is over the budget.
-    pub fn decode(self) -> Result<DynamicImage, Refusal> {
+    pub fn decode(self) -> Result<DynamicImage, DecodeError> {
         let (width, height) = self.size;
         budget::check_size(width, height)?;
         let (mut decoder, working) = match self.pixels {
@@ -226,11 +224,14 @@ impl<'a> ImageFile<'a> {
         budget::check_memory(decoder.total_bytes().saturating_add(pixels * (working + 3)))?;
         let mut limits = Limits::no_limits();
         limits.max_alloc = Some(MAX_MEMORY - decoder.total_bytes());
-        decoder.set_limits(limits).map_err(Refusal::of)?;
+        decoder.set_limits(limits).map_err(DecodeError::of)?;
         let kind = decoder.color_type();
         let mut data = Vec::new();
-        budget::lengthen(&mut data, usize::try_from(decoder.total_bytes()).map_err(|_| Refusal::Memory)?)?;
-        decoder.read_image_boxed(&mut data).map_err(Refusal::of)?;
+        budget::lengthen(
+            &mut data,
+            usize::try_from(decoder.total_bytes()).map_err(|_| DecodeError::Memory)?,
+        )?;
+        decoder.read_image_boxed(&mut data).map_err(DecodeError::of)?;
         let image = match kind {
             ColorType::L8 | ColorType::L16 => {
                 GrayImage::from_raw(width, height, to_8_bits(kind, data)).map(DynamicImage::ImageLuma8)
@@ -245,16 +246,17 @@ impl<'a> ImageFile<'a> {
                 RgbaImage::from_raw(width, height, to_8_bits(kind, data)).map(DynamicImage::ImageRgba8)
             }
             // Floating-point numbers have no agreed range.
-            _ => return Err(Refusal::Variant),
+            _ => return Err(DecodeError::Variant),
         };
-        image.ok_or_else(|| Refusal::Damaged("the pixels have an unexpected size".to_owned()))
+        image.ok_or_else(|| DecodeError::Damaged("the pixels have an unexpected size".to_owned()))
     }
 }
 
 /// All pixels of a JPEG.
-pub(crate) fn decode_jpeg(file: &[u8]) -> Result<RgbImage, Refusal> {
-    let decoded = jpeg::Decoder::new(budget::JPEG).decode(file, Vec::new(), |_, _| jpeg::Request::WHOLE)?;
-    RgbImage::from_raw(decoded.area.width, decoded.area.height, decoded.pixels).ok_or(Refusal::Memory)
+pub(crate) fn decode_jpeg(file: &[u8]) -> Result<RgbImage, DecodeError> {
+    let decoded =
+        jpeg::Decoder::new(budget::JPEG_LIMITS).decode(file, Vec::new(), |_, _| jpeg::Request::WHOLE)?;
+    RgbImage::from_raw(decoded.area.width, decoded.area.height, decoded.pixels).ok_or(DecodeError::Memory)
 }
 
 /// The decoder of a file that is no JPEG, the memory per pixel that it takes besides its output, and the EXIF block.
@@ -262,7 +264,7 @@ pub(crate) fn decode_jpeg(file: &[u8]) -> Result<RgbImage, Refusal> {
 fn other<'a>(
     format: Format,
     file: &'a [u8],
-) -> Result<(Box<dyn ImageDecoder + 'a>, u64, Option<Cow<'a, [u8]>>), Refusal> {
+) -> Result<(Box<dyn ImageDecoder + 'a>, u64, Option<Cow<'a, [u8]>>), DecodeError> {
     let reader = Cursor::new(file);
     Ok(match format {
         Format::Png => {
@@ -270,21 +272,21 @@ fn other<'a>(
             // more is left out; nothing reads it.
             let mut limits = Limits::no_limits();
             limits.max_alloc = Some(4 * file.len() as u64 + (16 << 20));
-            let mut decoder = PngDecoder::with_limits(reader, limits).map_err(Refusal::of)?;
+            let mut decoder = PngDecoder::with_limits(reader, limits).map_err(DecodeError::of)?;
             let exif = decoder.exif_metadata().ok().flatten().map(Cow::Owned);
             (Box::new(decoder), 0, exif)
         }
         Format::WebP => {
-            let decoder = WebPDecoder::new(reader).map_err(Refusal::of)?;
+            let decoder = WebPDecoder::new(reader).map_err(DecodeError::of)?;
             // A canvas, and a frame with its luma, chroma and transparency.
             (Box::new(decoder), 10, webp::exif(file).map(Cow::Borrowed))
         }
         // The first frame may be larger than the image; the decoder compares it with the limit.
-        Format::Gif => (Box::new(GifDecoder::new(reader).map_err(Refusal::of)?), 0, None),
-        Format::Bmp => (Box::new(BmpDecoder::new(reader).map_err(Refusal::of)?), 0, None),
+        Format::Gif => (Box::new(GifDecoder::new(reader).map_err(DecodeError::of)?), 0, None),
+        Format::Bmp => (Box::new(BmpDecoder::new(reader).map_err(DecodeError::of)?), 0, None),
         _ => {
             refuse_jpeg_in_tiff(file)?;
-            let decoder = TiffDecoder::new(reader).map_err(Refusal::of)?;
+            let decoder = TiffDecoder::new(reader).map_err(DecodeError::of)?;
             // Decoded once more inside.
             let again = u64::from(decoder.color_type().bytes_per_pixel()).max(4);
             (Box::new(decoder), again, Some(Cow::Borrowed(file)))
@@ -293,7 +295,7 @@ fn other<'a>(
 }
 
 /// The scans of a JPEG inside a TIFF could not be counted.
-fn refuse_jpeg_in_tiff(file: &[u8]) -> Result<(), Refusal> {
+fn refuse_jpeg_in_tiff(file: &[u8]) -> Result<(), DecodeError> {
     /// "Compression", and its values for the old and the new kind of JPEG.
     const COMPRESSION: u16 = 259;
     const JPEG: [u16; 2] = [6, 7];
@@ -304,13 +306,13 @@ fn refuse_jpeg_in_tiff(file: &[u8]) -> Result<(), Refusal> {
     };
     let (Some(low), Some(high)) = (number(if little { 4 } else { 6 }), number(if little { 6 } else { 4 }))
     else {
-        return Err(Refusal::Truncated);
+        return Err(DecodeError::Truncated);
     };
     let first = (usize::from(high) << 16) + usize::from(low);
-    for entry in 0..usize::from(number(first).ok_or(Refusal::Truncated)?) {
+    for entry in 0..usize::from(number(first).ok_or(DecodeError::Truncated)?) {
         let at = first + 2 + 12 * entry;
         if number(at) == Some(COMPRESSION) && number(at + 8).is_some_and(|kind| JPEG.contains(&kind)) {
-            return Err(Refusal::Unsupported("TIFF with JPEG inside"));
+            return Err(DecodeError::Unsupported("TIFF with JPEG inside"));
         }
     }
     Ok(())

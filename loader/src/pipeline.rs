@@ -8,26 +8,28 @@
 //! At any time, `prefetch` + 1 batches are in the queue and the consumer has one, so memory is bounded by
 //! - `(prefetch + 2) * rows * (size^2 * 3 + 8 * context)` bytes of batches, and those that the consumer keeps;
 //! - one decoded image per thread;
-//! - the indices of the open shards (see [`crate::shards::index`]);
+//! - the indices of the open shards (see [`crate::shards::Index`]);
 //! - for remote shards, `(prefetch + 1) * rows` encoded images.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use concepts::sidecar::Metadata;
-use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 
 use crate::Error;
-use crate::order::{Epoch, Mixture, Position};
-use crate::samples::batch::{Batch, Counters};
+use crate::order::{Epoch, Position, SampleId};
+use crate::samples::batch::{Batch, Counters, Mentions};
 use crate::samples::buffers::{Allocator, HeapBuffer, ImageBuffer, Images, RowBuffer};
 use crate::samples::set::Set;
 use crate::samples::worker::{Job, Made, Row, decode_jobs, read_jobs};
 use crate::settings::Settings;
-use crate::shards::{Expected, Identity, MAX_OPEN};
+use crate::shards::store::Expected;
+use crate::shards::{Identity, MAX_OPEN};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;
@@ -116,9 +118,10 @@ impl Loader {
         self.0.rows()
     }
 
-    /// The order of the samples.
-    pub fn order(&self) -> &Mixture {
-        &self.0.order
+    /// For each of this rank's rows of the batch at a position: its sample, and then those that replace it, in this order, if it
+    /// is broken.
+    pub fn samples_of(&self, at: Position) -> Vec<impl Iterator<Item = SampleId> + use<>> {
+        self.0.samples_of(at.normalised(self.steps_per_epoch()))
     }
 
     /// Iterates over batches from a position, over all following epochs without end. The first error ends the
@@ -128,8 +131,7 @@ impl Loader {
     }
 
     /// The same with images in memory that the consumer allocates; the decoding threads write directly into it.
-    /// `allocator` is called when no buffer in the pool is free, so about `prefetch` + 2 times in a run. See
-    /// [`crate::samples::buffers`].
+    /// `allocator` is called when no buffer in the pool is free, so about `prefetch` + 2 times in a run; see [`ImageBuffer`].
     pub fn batches_in(&self, from: Position, allocator: Allocator) -> Batches {
         Batches::start(Arc::clone(&self.0), from.normalised(self.steps_per_epoch()), allocator)
     }
@@ -168,6 +170,8 @@ pub struct Batches {
     free: Receiver<Box<dyn ImageBuffer>>,
     pool: Sender<Box<dyn ImageBuffer>>,
     failed: Option<Error>,
+    /// How long the consumer has waited for the front batch in vain.
+    waited: Duration,
 }
 
 impl std::fmt::Debug for Batches {
@@ -222,6 +226,7 @@ impl Batches {
             free,
             pool,
             failed,
+            waited: Duration::ZERO,
         };
         batches.fill_queue();
         batches
@@ -283,7 +288,7 @@ impl Batches {
         let mut buffer = match self.free.try_recv() {
             Ok(buffer) => buffer,
             Err(_) if bytes == 0 => Box::new(HeapBuffer::default()),
-            Err(_) => (self.allocator)(rows * bytes).map_err(Error::Buffer)?,
+            Err(_) => (self.allocator)(rows * bytes).map_err(|e| Error::Buffer(e.to_string()))?,
         };
         let mut lent = buffer.lend(rows, bytes);
         if lent.len() != rows || lent.iter_mut().any(|row| (**row).as_mut().len() != bytes) {
@@ -293,20 +298,68 @@ impl Batches {
         Ok((buffer, lent))
     }
 
-    /// Waits for the rows of the front batch; `None` if there is none.
-    fn collect(&mut self) -> Result<Option<Batch>, Error> {
-        if let Some(error) = self.failed.take() {
-            return Err(error);
+    /// As [`Iterator::next`], but waits no longer than `timeout`: [`Poll::Pending`] if the batch is not ready by then, and
+    /// `Poll::Ready(None)` after the end. With it, a caller that must not block can look for signals meanwhile:
+    ///
+    /// ```
+    /// # use std::{task::Poll, time::Duration};
+    /// # fn interrupted() -> bool { false }
+    /// fn next(batches: &mut loader::Batches) -> Option<Result<loader::Batch, loader::Error>> {
+    ///     while !interrupted() {
+    ///         if let Poll::Ready(batch) = batches.next_timeout(Duration::from_millis(100)) {
+    ///             return batch;
+    ///         }
+    ///     }
+    ///     None
+    /// }
+    /// ```
+    pub fn next_timeout(&mut self, timeout: Duration) -> Poll<Option<Result<Batch, Error>>> {
+        // A time that does not exist is beyond all others.
+        self.receive(Instant::now().checked_add(timeout))
+    }
+
+    fn receive(&mut self, until: Option<Instant>) -> Poll<Option<Result<Batch, Error>>> {
+        if self.jobs.is_none() {
+            return Poll::Ready(None);
         }
         let started = Instant::now();
-        while self.pending.front().is_some_and(|batch| batch.missing > 0) {
-            let made = self.made.recv().map_err(|e| Error::Threads(std::io::Error::other(e)))?;
+        let batch = match self.wait(until) {
+            Err(RecvTimeoutError::Timeout) => {
+                self.waited += started.elapsed();
+                return Poll::Pending;
+            }
+            Err(error) => Err(Error::Threads(std::io::Error::other(error))),
+            Ok(()) => self.collect(started),
+        };
+        if let Ok(Some(_)) = batch {
+            self.fill_queue();
+        } else {
+            self.end();
+        }
+        Poll::Ready(batch.transpose())
+    }
+
+    /// Waits for the rows of the front batch.
+    fn wait(&mut self, until: Option<Instant>) -> Result<(), RecvTimeoutError> {
+        while self.failed.is_none() && self.pending.front().is_some_and(|batch| batch.missing > 0) {
+            let made = match until {
+                Some(until) => self.made.recv_deadline(until)?,
+                None => self.made.recv()?,
+            };
             let batch = &mut self.pending[(made.batch - self.first) as usize];
             batch.missing -= 1;
             let row = made.row;
             batch.rows[row] = Some(made);
         }
-        let waited = started.elapsed();
+        Ok(())
+    }
+
+    /// The front batch, whose rows are there; the consumer waits for them since `started`. `None` if there is none.
+    fn collect(&mut self, started: Instant) -> Result<Option<Batch>, Error> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let waited = std::mem::take(&mut self.waited) + started.elapsed();
         let Some(batch) = self.pending.pop_front() else { return Ok(None) };
         self.first += 1;
         let mut batch = batch.assemble(self.set.settings.context, &self.pool)?;
@@ -329,14 +382,11 @@ impl Iterator for Batches {
     type Item = Result<Batch, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.jobs.as_ref()?;
-        let batch = self.collect();
-        if let Ok(Some(_)) = batch {
-            self.fill_queue();
-        } else {
-            self.end();
+        match self.receive(None) {
+            Poll::Ready(batch) => batch,
+            // Not without a time to wait for.
+            Poll::Pending => None,
         }
-        batch.transpose()
     }
 }
 
@@ -354,6 +404,8 @@ impl Pending {
         let size = self.rows.len();
         let mut buffer = self.buffer;
         let mut lent = Vec::with_capacity(size);
+        let mentions = |made: &Made| made.result.as_ref().map_or(0, |row| row.text.mentions.len());
+        let mentions = self.rows.iter().flatten().map(mentions).sum();
         let mut batch = Batch {
             position: self.position,
             size,
@@ -362,10 +414,10 @@ impl Pending {
             samples: Vec::with_capacity(size),
             captions: Vec::with_capacity(size),
             tokens: Vec::with_capacity(size * context),
-            mentions: Vec::new(),
+            mentions: Mentions::with_capacity(size, mentions),
             counters: Counters::default(),
         };
-        for (row, made) in self.rows.into_iter().flatten().enumerate() {
+        for made in self.rows.into_iter().flatten() {
             let Row { key, number, text } = made.result?;
             lent.push(made.pixels);
             batch.keys.push(key);
@@ -374,10 +426,7 @@ impl Pending {
                 batch.captions.push(text.caption);
                 batch.tokens.extend(text.tokens.into_iter().map(i64::from));
             }
-            batch.mentions.extend(text.mentions.into_iter().map(|mut mention| {
-                mention.sample = row as u32;
-                mention
-            }));
+            batch.mentions.push_row(text.mentions);
             batch.counters.add(made.counters);
             batch.counters.mentions_left_out += text.left_out;
             batch.counters.captions_without_mentions += u32::from(text.is_other);

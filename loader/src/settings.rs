@@ -12,11 +12,12 @@ use crate::shards::CaptionSource;
 
 /// What to load, and how. [`Settings::new`] sets the defaults; change fields as needed.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Settings {
     /// The shards; see [`crate::shards::list`]. The order of the samples depends on the order of this
     /// list.
     pub shards: Vec<Location>,
-    /// The datasets that the shards belong to, in the order of `shards`, with their weights; see [`crate::order`].
+    /// The datasets that the shards belong to, in the order of `shards`, with their weights.
     /// Default: empty, all shards are one dataset.
     pub sets: Vec<Share>,
     /// What a user chooses, for example in a file.
@@ -65,7 +66,7 @@ impl Settings {
         Self { sets: shares, ..Self::new(shards, batch_size) }
     }
 
-    /// Rejects values that are invalid by themselves; [`crate::order`] checks its own.
+    /// Rejects values that are invalid by themselves; `order` checks its own.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |problem: &str| Err(Error::Settings(problem.to_owned()));
         if self.shards.is_empty() {
@@ -89,6 +90,7 @@ impl Settings {
 /// file take them from here. (`docs/settings.md` has these comments, as the page of the trainer's section `[data]`.)
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Options {
     /// Where captions come from: `"text"` (the sample's .txt), or `{ json = { key = "captions", choice = "random" } }` (a
     /// string or a list of strings in the sample's .json; `choice` is `first` or `random`).
@@ -205,12 +207,12 @@ pub enum CropKind {
 #[serde(rename_all = "lowercase")]
 pub enum Decoding {
     /// Pillow's pixels, resized with Pillow's filter: beside Pillow 12, about 0.3 % of the values differ, by 1
-    /// ([`crate::samples::scaler`]).
+    /// ([`Scaler`](crate::images::Scaler)).
     #[default]
     Exact,
     /// Faster, with small differences. A large crop is decoded at 1/2, 1/4 or 1/8 of its size, but not smaller than the
     /// result; rounding is coarser, chroma is repeated instead of interpolated, and the resampling filter is half as
-    /// wide ([`crate::samples::scaler`]). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
+    /// wide ([`Scaler`](crate::images::Scaler)). On 490 COCO photos the median PSNR against exact decoding is 39 dB. Worth it for
     /// photos several times as large as the result; for smaller ones most of the time goes into Huffman decoding, which
     /// both modes do.
     Fast,
@@ -218,6 +220,7 @@ pub enum Decoding {
 
 /// How an image becomes a square of `size` x `size` pixels.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct ImageSettings {
     /// Which part of the image.
     pub crop: Crop,
@@ -227,6 +230,7 @@ pub struct ImageSettings {
 
 /// Which part of an image is resized to `size` x `size` pixels (bicubic, antialiased).
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Crop {
     /// A random part of the image, drawn as by torchvision's `RandomResizedCrop`.
     RandomResized {
@@ -245,6 +249,11 @@ pub enum Crop {
 }
 
 impl ImageSettings {
+    /// This crop, flipped with this probability.
+    pub fn new(crop: Crop, flip: f32) -> Self {
+        Self { crop, flip }
+    }
+
     /// Side of the result, pixels.
     pub fn size(&self) -> u32 {
         match self.crop {

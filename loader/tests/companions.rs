@@ -12,7 +12,7 @@ use crate::common::{
 };
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, CANONICAL_VERSION, Matching, Mention, TaggerDescription};
-use loader::{Batch, BatchMention, Cache, Loader, Position, Settings};
+use loader::{Batch, BatchMention, Cache, Loader, Position, SampleError, Settings};
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
     let loader = Loader::open(settings.clone()).unwrap();
@@ -53,7 +53,7 @@ fn the_table_gives_image_positions_and_captions() {
             packed
         })
         .collect();
-    let again = first(&Settings { shards: packed.into_iter().map(Into::into).collect(), ..settings }, 7);
+    let again = first(&with(settings, |s| s.shards = packed.into_iter().map(Into::into).collect()), 7);
     assert!(plain.iter().map(content).eq(again.iter().map(content)));
 }
 
@@ -113,7 +113,8 @@ fn write_sidecar(shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
 fn write_sidecar_of(canonical: u32, shard: &Path, key: impl Fn(usize) -> String, samples: usize) {
     let tagger = TaggerDescription { name: "by hand".to_owned(), hash: String::new(), grammar: 1 };
     let bytes = fs::metadata(shard).unwrap().len();
-    let metadata = Metadata { canonical, ..Metadata::new(&tagger, shard, bytes) };
+    let mut metadata = Metadata::new(&tagger, shard, bytes);
+    metadata.canonical = canonical;
     let mut writer = Writer::create(&sidecar_path(shard), metadata).unwrap();
     for sample in 0..samples {
         let caption = CAPTION.replace('7', &sample.to_string());
@@ -124,7 +125,7 @@ fn write_sidecar_of(canonical: u32, shard: &Path, key: impl Fn(usize) -> String,
 
 fn with_bank(shards: Vec<PathBuf>) -> Settings {
     let bank = Arc::new(Bank::from_names(["sample", "photo"]).unwrap());
-    Settings { bank: Some((bank, Matching::Strict)), ..settings(shards, 4) }
+    with(settings(shards, 4), |s| s.bank = Some((bank, Matching::Strict)))
 }
 
 #[test]
@@ -135,13 +136,14 @@ fn mentions_carry_labels_and_token_positions() {
     let settings = with_bank(shards);
     let batch = first(&settings, 1).remove(0);
     assert_eq!(batch.mentions.len(), 8);
-    for (row, pair) in batch.mentions.chunks(2).enumerate() {
+    assert_eq!(batch.mentions.offsets, [0, 2, 4, 6, 8]);
+    for row in 0..4 {
         // start, a, photo, of, sample: positions 2 and 4; the byte ranges are counted by hand in CAPTION.
         let expected = [
-            BatchMention { sample: row as u32, label: 1, positions: 2..3, span: 2..7 },
-            BatchMention { sample: row as u32, label: 0, positions: 4..5, span: 11..17 },
+            BatchMention { label: 1, positions: 2..3, span: 2..7 },
+            BatchMention { label: 0, positions: 4..5, span: 11..17 },
         ];
-        assert_eq!(pair, expected);
+        assert!(batch.mentions.of_row(row).eq(expected));
     }
     let limited = |change: fn(&mut Settings)| {
         let mut settings = settings.clone();
@@ -177,7 +179,7 @@ fn sidecars_of_another_shard_are_rejected() {
     fs::write(sidecar_path(&shard), "not parquet").unwrap();
     refused("00000.concepts.parquet");
 
-    let without_captions = Settings { captions: false, ..settings };
+    let without_captions = with(settings, |s| s.captions = false);
     assert!(Loader::open(without_captions).unwrap_err().to_string().contains("mentions need captions"));
 }
 
@@ -203,7 +205,7 @@ fn outdated_sidecars_are_named_when_the_dataset_is_opened() {
     let error = Loader::open(settings.clone()).unwrap_err().to_string();
     assert!(error.contains(&name(4)) && !error.contains(&name(5)) && error.contains("4 more"), "{error}");
     // Without mentions, sidecars are not needed.
-    assert!(Loader::open(Settings { bank: None, ..settings }).is_ok());
+    assert!(Loader::open(with(settings, |s| s.bank = None)).is_ok());
 }
 
 /// The cache keeps the image positions that a pass over the headers finds: opening the dataset again needs no pass, and
@@ -213,7 +215,7 @@ fn image_positions_are_kept_in_the_cache() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[20], |_, _| None);
     let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 20 };
-    let cached = with(settings(shards.clone(), 5), |o| o.cache = Some(cache.clone()));
+    let cached = with(settings(shards.clone(), 5), |s| s.options.cache = Some(cache.clone()));
     let expected: Vec<_> = first(&settings(shards.clone(), 5), 6).iter().map(content).collect();
     assert!(first(&cached, 6).iter().map(content).eq(expected));
     let entry = fs::read_dir(&cache.folder).unwrap().next().unwrap().unwrap().path();
@@ -294,7 +296,7 @@ fn samples_without_a_caption_are_replaced() {
     }
     tar.finish();
     let settings = settings(vec![path.clone()], 4);
-    let causes = || -> Vec<(String, String)> {
+    let causes = || -> Vec<(String, SampleError)> {
         let batches = first(&settings, 2);
         assert!(
             batches.iter().all(|batch| batch.size == 4 && batch.captions.iter().all(|it| !it.is_empty()))
@@ -302,16 +304,16 @@ fn samples_without_a_caption_are_replaced() {
         let skipped = batches.into_iter().flat_map(|batch| batch.counters.skipped);
         skipped.map(|skipped| (skipped.key, skipped.cause)).collect()
     };
-    assert_eq!(causes(), [(key_of(0, 5), "its caption is empty".to_owned())]);
+    assert_eq!(causes(), [(key_of(0, 5), SampleError::EmptyCaption)]);
     // The table of the same shard has a null.
     write_table_with(&path, |sample| (sample != 5).then(|| format!("sample {sample}")));
-    assert_eq!(causes(), [(key_of(0, 5), "its caption in the table is null".to_owned())]);
+    assert_eq!(causes(), [(key_of(0, 5), SampleError::NullCaption)]);
 }
 
 /// A table with these captions.
 fn write_table_with(shard: &Path, caption: impl Fn(usize) -> Option<String>) {
     use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
-    let samples = loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap();
+    let samples = loader::shards::Archive::open(shard).unwrap().samples().unwrap();
     let texts = |of: &dyn Fn(usize) -> Option<String>| -> ArrayRef {
         Arc::new((0..samples.len()).map(of).collect::<StringArray>())
     };

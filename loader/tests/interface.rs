@@ -5,16 +5,18 @@
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
 
 use crate::common::{TarFile, content, identity, image_of, key_of, settings, with, write_shards};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
-use loader::samples::buffers::RowBuffer;
 use loader::shards::sidecar;
 use loader::{
-    Allocator, Batch, CaptionChoice, CaptionSource, Error, ImageBuffer, Loader, Position, Settings, Share,
+    Allocator, Batch, CaptionChoice, CaptionSource, CropKind, Error, ImageBuffer, Loader, Position,
+    RowBuffer, Settings, Share,
 };
 
 fn first(settings: &Settings, count: usize) -> Vec<Batch> {
@@ -62,7 +64,8 @@ fn allocator(made: &Arc<AtomicUsize>) -> Allocator {
 #[test]
 fn images_are_written_into_memory_that_the_consumer_allocates() {
     let folder = tempfile::tempdir().unwrap();
-    let settings = settings(write_shards(folder.path(), &[50], |_, _| None), 8);
+    let settings =
+        with(settings(write_shards(folder.path(), &[50], |_, _| None), 8), |s| s.options.prefetch = 2);
     let expected = first(&settings, 20);
     let loader = Loader::open(settings).unwrap();
     let made = Arc::new(AtomicUsize::new(0));
@@ -102,7 +105,7 @@ fn a_failed_or_wrong_allocation_ends_the_iteration() {
     let mut left = 4;
     let few: Allocator = Box::new(move |_| {
         left -= 1;
-        if left == 0 { Err("out of device memory".to_owned()) } else { allocator(&Arc::default())(384) }
+        if left == 0 { Err("out of device memory".into()) } else { allocator(&Arc::default())(384) }
     });
     let kept: Vec<_> = loader.batches_in(Position::default(), few).collect();
     let error = kept.last().unwrap().as_ref().unwrap_err();
@@ -115,6 +118,61 @@ fn a_failed_or_wrong_allocation_ends_the_iteration() {
     let error = batches.next().unwrap().unwrap_err().to_string();
     assert!(error.contains("not lent as 8 row buffers of 48 bytes"), "{error}");
     assert!(batches.next().is_none());
+}
+
+/// A row that the threads of the loader cannot write while the gate is locked.
+struct Held(Vec<u8>, Arc<Mutex<()>>);
+
+impl AsMut<[u8]> for Held {
+    fn as_mut(&mut self) -> &mut [u8] {
+        if std::thread::current().name() == Some("loader") {
+            drop(self.1.lock().unwrap());
+        }
+        &mut self.0
+    }
+}
+
+struct HeldBuffer(Arc<Mutex<()>>);
+
+impl ImageBuffer for HeldBuffer {
+    fn lend(&mut self, rows: usize, bytes: usize) -> Vec<Box<dyn RowBuffer>> {
+        let row = |_| Box::new(Held(vec![0; bytes], Arc::clone(&self.0))) as Box<dyn RowBuffer>;
+        (0..rows).map(row).collect()
+    }
+    fn take_back(&mut self, _: Vec<Box<dyn RowBuffer>>) {}
+    fn bytes(&self) -> &[u8] {
+        &[]
+    }
+}
+
+#[test]
+fn waiting_ends_when_its_time_is_over_and_no_batch_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = settings(write_shards(folder.path(), &[50], |_, _| None), 8);
+    let expected = first(&settings, 2);
+    let loader = Loader::open(settings).unwrap();
+    let gate = Arc::new(Mutex::new(()));
+    let closed = gate.lock().unwrap();
+    let buffers = Arc::clone(&gate);
+    let held = Box::new(move |_| Ok(Box::new(HeldBuffer(Arc::clone(&buffers))) as Box<dyn ImageBuffer>));
+    let mut batches = loader.batches_in(Position::default(), held);
+    let short = Duration::from_millis(20);
+    for _ in 0..2 {
+        assert!(batches.next_timeout(short).is_pending());
+        assert_eq!(batches.position(), Position::default());
+    }
+    drop(closed);
+    for (number, expected) in expected.iter().enumerate() {
+        let Poll::Ready(Some(batch)) = batches.next_timeout(Duration::MAX) else { panic!("no batch") };
+        let batch = batch.unwrap();
+        assert_eq!((batch.position, &batch.keys), (expected.position, &expected.keys));
+        assert!(number > 0 || batch.counters.waited >= 2 * short, "{:?}", batch.counters);
+    }
+
+    // The end is not the same as nothing yet.
+    let mut batches = loader.batches_in(Position::default(), Box::new(|_| Ok(Box::new(Short))));
+    assert!(matches!(batches.next_timeout(Duration::ZERO), Poll::Ready(Some(Err(_)))));
+    assert!(matches!(batches.next_timeout(Duration::ZERO), Poll::Ready(None)));
 }
 
 const CAPTIONS: [&str; 3] = ["a red bus", "a bus in town", "people wait for a red bus"];
@@ -143,7 +201,7 @@ fn one_of_several_captions_is_drawn() {
     let settings = settings(vec![path], 8);
     let from = |choice| {
         let source = CaptionSource::Json { key: "captions".to_owned(), choice };
-        with(settings.clone(), |o| o.captions = source)
+        with(settings.clone(), |s| s.options.captions = source)
     };
     assert!(first(&from(CaptionChoice::First), 5).iter().all(|batch| batch.captions == [CAPTIONS[0]; 8]));
 
@@ -159,13 +217,13 @@ fn one_of_several_captions_is_drawn() {
     let changed = (0..40).filter(|&i| shown[&(0, key_of(0, i))] != shown[&(1, key_of(0, i))]).count();
     // Two thirds of 40 are expected, with a standard deviation of 3.
     assert!((12..40).contains(&changed), "{changed} of 40 have another caption in the next epoch");
-    let again = first(&with(random.clone(), |o| o.threads = 5), 10);
+    let again = first(&with(random.clone(), |s| s.options.threads = 5), 10);
     assert!(ten.iter().map(content).eq(again.iter().map(content)));
-    let seeded = first(&Settings { seed: 1, ..random }, 5);
+    let seeded = first(&with(random, |s| s.seed = 1), 5);
     assert!(seeded.iter().zip(&ten).any(|(a, b)| a.captions != b.captions));
 
     let other = CaptionSource::Json { key: "texts".to_owned(), choice: CaptionChoice::First };
-    let loader = Loader::open(with(settings, |o| o.captions = other)).unwrap();
+    let loader = Loader::open(with(settings, |s| s.options.captions = other)).unwrap();
     let error = loader.batches(Position::default()).next().unwrap().unwrap_err().to_string();
     assert!(error.contains("its JSON has no field `texts`"), "{error}");
 }
@@ -197,12 +255,14 @@ fn mentions_belong_to_the_caption_they_were_made_from() {
     write_sidecar(&path, 40);
     let bank = Arc::new(Bank::from_names(["bus"]).unwrap());
     let source = CaptionSource::Json { key: "captions".to_owned(), choice: CaptionChoice::Random };
-    let settings = Settings { bank: Some((bank, Matching::Strict)), ..settings(vec![path.clone()], 8) };
-    let settings = with(settings, |o| o.captions = source);
+    let settings = with(settings(vec![path.clone()], 8), |s| {
+        s.bank = Some((bank, Matching::Strict));
+        s.options.captions = source;
+    });
     let mut of_the_text = 0;
     for batch in first(&settings, 10) {
-        let own: Vec<u32> = (0..8).filter(|&row| batch.captions[row as usize] == CAPTIONS[1]).collect();
-        assert_eq!(batch.mentions.iter().map(|mention| mention.sample).collect::<Vec<_>>(), own);
+        let own: Vec<usize> = (0..8).filter(|&row| batch.captions[row] == CAPTIONS[1]).collect();
+        assert_eq!(batch.mentions.iter().map(|(row, _)| row).collect::<Vec<_>>(), own);
         assert_eq!(batch.counters.captions_without_mentions as usize, 8 - own.len());
         of_the_text += own.len();
     }
@@ -221,8 +281,10 @@ fn datasets_share_every_batch_by_their_weights() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[100, 50, 12], |_, _| None);
     let sets = vec![(shards[..2].to_vec(), 3.0), (shards[2..].to_vec(), 1.0)];
-    let options = settings(Vec::<PathBuf>::new(), 16).options;
-    let settings = Settings { options, ..Settings::mixed(sets, 16) };
+    let settings = with(Settings::mixed(sets, 16), |s| {
+        s.options.threads = 2;
+        (s.options.size, s.options.crop) = (4, CropKind::Centre);
+    });
     assert_eq!(settings.sets, [Share { shards: 2, weight: 3.0 }, Share { shards: 1, weight: 1.0 }]);
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!((loader.samples(), loader.steps_per_epoch()), (162, 10));
@@ -248,8 +310,17 @@ fn datasets_share_every_batch_by_their_weights() {
 
     let resumed: Vec<_> = loader.batches(whole[7].position).take(5).map(Result::unwrap).collect();
     assert!(resumed.iter().map(content).eq(whole[7..].iter().map(content)));
-    let ranks: Vec<_> =
-        (0..4).map(|rank| first(&Settings { rank, world_size: 4, ..settings.clone() }, 12)).collect();
+    let ranks: Vec<_> = (0..4)
+        .map(|rank| {
+            first(
+                &with(settings.clone(), |s| {
+                    s.rank = rank;
+                    s.world_size = 4;
+                }),
+                12,
+            )
+        })
+        .collect();
     for (step, whole) in whole.iter().enumerate() {
         let keys: Vec<_> = ranks.iter().flat_map(|rank| rank[step].keys.clone()).collect();
         assert_eq!(keys, whole.keys);

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use common::{settings, with, write_shards};
-use loader::{Loader, Position};
+use loader::{CropKind, Loader, Position};
 
 /// Resident memory, bytes.
 fn resident() -> u64 {
@@ -60,8 +60,9 @@ fn twenty_epochs_take_the_memory_of_two(shards: &[PathBuf]) {
 fn batches_take_what_the_formula_says(shards: &[PathBuf]) {
     let (size, rows) = (640_u64, 8_u64);
     for prefetch in [0, 3] {
-        let settings = with(settings(shards.to_vec(), rows as usize), |o| {
-            (o.prefetch, o.size) = (prefetch as usize, size as u32);
+        let settings = with(settings(shards.to_vec(), rows as usize), |s| {
+            s.options.prefetch = prefetch as usize;
+            (s.options.size, s.options.crop) = (size as u32, CropKind::Centre);
         });
         let loader = Loader::open(settings).unwrap();
         // Resets the peak.

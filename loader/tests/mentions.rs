@@ -7,10 +7,10 @@ use std::sync::Arc;
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Matching, Mention, TaggerDescription};
 use image::{ImageFormat, RgbImage};
-use loader::{Loader, Position, Settings};
+use loader::{Loader, Position};
 use serde_json::Value;
 
-use crate::common::{TarFile, settings, sidecar_path};
+use crate::common::{TarFile, settings, sidecar_path, with};
 
 fn list(value: &Value) -> Vec<Value> {
     value.as_array().unwrap().clone()
@@ -64,20 +64,19 @@ fn mentions_are_chosen_as_in_the_released_code() {
     writer.finish().unwrap();
 
     let names: Vec<String> = serde_json::from_value(fixture["bank"].clone()).unwrap();
-    let settings = Settings {
-        bank: Some((Arc::new(Bank::from_names(&names).unwrap()), Matching::Strict)),
-        ..settings(vec![shard], captions.len())
-    };
-    let limits = (settings.options.max_mentions, settings.options.max_mention_tokens);
-    assert_eq!((settings.context, limits), (77, (32, 15)), "as in the authors' code");
+    let settings = with(settings(vec![shard], captions.len()), |s| {
+        s.bank = Some((Arc::new(Bank::from_names(&names).unwrap()), Matching::Strict));
+        s.context = 77;
+        s.options.max_mentions = 32;
+        s.options.max_mention_tokens = 15;
+    });
     let loader = Loader::open(settings).unwrap();
     let batch = loader.batches(Position::default()).next().unwrap().unwrap();
     for row in 0..batch.size {
         let case = &captions[batch.samples[row] as usize];
         let found: Vec<Value> = batch
             .mentions
-            .iter()
-            .filter(|m| m.sample as usize == row)
+            .of_row(row)
             .map(|m| serde_json::json!([m.positions.start, m.positions.end, names[m.label as usize]]))
             .collect();
         assert_eq!(found, list(&case["kept"]), "{}", case["text"]);

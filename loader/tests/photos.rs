@@ -10,11 +10,9 @@ use std::sync::Arc;
 use crate::common::{TarFile, content, sidecar_path, with};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Bank, Extractor, Matching, TaggerKind};
-use loader::order::SampleId;
-use loader::samples::crop::View;
-use loader::samples::pixels::Preprocessor;
-use loader::shards::tar::Archive;
-use loader::{Crop, Decoding, ImageSettings, Loader, Position, Settings};
+use loader::images::{Preprocessor, View};
+use loader::shards::Archive;
+use loader::{Crop, Decoding, ImageSettings, Loader, Position, SampleId, Settings};
 
 /// The folder of test data next to the checkout, if it exists.
 fn photos() -> Option<PathBuf> {
@@ -72,9 +70,10 @@ fn photos_become_batches() {
     let bank = Arc::new(
         Bank::from_names(["man", "dog", "cat", "train", "bus", "street", "table", "pizza"]).unwrap(),
     );
-    let mut settings = Settings::new(shards, 30);
-    settings.bank = Some((Arc::clone(&bank), Matching::Longest));
-    settings.options.threads = 3;
+    let settings = with(Settings::new(shards, 30), |s| {
+        s.bank = Some((Arc::clone(&bank), Matching::Longest));
+        s.options.threads = 3;
+    });
     let loader = Loader::open(settings.clone()).unwrap();
     assert_eq!(loader.samples(), 390);
     let batches: Vec<_> = loader.batches(Position::default()).take(13).map(Result::unwrap).collect();
@@ -87,8 +86,8 @@ fn photos_become_batches() {
             assert!(high - low > 30, "{} has no contrast", batch.keys[row]);
             seen.insert((batch.keys[row].clone(), batch.captions[row].clone()));
         }
-        for mention in &batch.mentions {
-            let caption = &batch.captions[mention.sample as usize];
+        for (row, mention) in batch.mentions.iter() {
+            let caption = &batch.captions[row];
             let words = &caption[mention.span.start as usize..mention.span.end as usize];
             let name = bank.name(mention.label);
             let singular = words.strip_suffix('s').unwrap_or(words).replace("men", "man");
@@ -100,7 +99,7 @@ fn photos_become_batches() {
     assert_eq!(seen, expected, "13 batches of 30 are all 390 photos");
     assert!(mentions > 100, "{mentions} mentions");
 
-    let again: Vec<_> = Loader::open(with(settings, |o| o.threads = 1))
+    let again: Vec<_> = Loader::open(with(settings, |s| s.options.threads = 1))
         .unwrap()
         .batches(batches[11].position)
         .take(2)
@@ -114,7 +113,7 @@ fn photos_become_batches() {
 fn fast_decoding_of_photos_is_close_to_exact() {
     let Some(data) = photos() else { return };
     let crop = Crop::RandomResized { size: 224, scale: (0.08, 1.0), ratio: (3.0 / 4.0, 4.0 / 3.0) };
-    let settings = ImageSettings { crop, flip: 0.5 };
+    let settings = ImageSettings::new(crop, 0.5);
     let mut preprocessor = Preprocessor::default();
     let mut found: Vec<f64> = Vec::new();
     for (number, (file, _)) in captions(&data).iter().take(150).enumerate() {

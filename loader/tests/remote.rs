@@ -148,14 +148,17 @@ fn ranks_share_the_bytes_of_the_dataset() {
     }
     let images: u64 = shards
         .iter()
-        .flat_map(|shard| loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap())
+        .flat_map(|shard| loader::shards::Archive::open(shard).unwrap().samples().unwrap())
         .map(|sample| sample.image().unwrap().length)
         .sum();
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let mut used = 0;
     for rank in 0..8 {
-        let settings = Settings { rank, world_size: 8, ..settings(urls(&server, &shards), 16) };
-        let settings = with(settings, |o| o.prefetch = 0);
+        let settings = with(settings(urls(&server, &shards), 16), |s| {
+            s.rank = rank;
+            s.world_size = 8;
+            s.options.prefetch = 0;
+        });
         let loader = Loader::open(settings).unwrap();
         let steps = loader.steps_per_epoch() as usize;
         assert_eq!(steps, 64);
@@ -180,7 +183,7 @@ fn resuming_seeks() {
         crate::common::write_table(shard, 0);
     }
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
-    let settings = with(settings(urls(&server, &shards), 16), |o| o.prefetch = 1);
+    let settings = with(settings(urls(&server, &shards), 16), |s| s.options.prefetch = 1);
     let loader = Loader::open(settings).unwrap();
     let before = server.sent(".tar");
     let mut batches = loader.batches(Position { epoch: 3, step: 20 });
@@ -201,9 +204,15 @@ fn a_cache_is_shared_by_ranks() {
     let server = Server::new(folder.path(), |_, _| Answer::Normal);
     let cache = Some(Cache { folder: folder.path().join("cache"), limit: 2 * stored });
     for rank in 0..2 {
-        let remote = Settings { rank, world_size: 2, ..settings(urls(&server, &shards), 12) };
-        let remote = with(remote, |o| o.cache.clone_from(&cache));
-        let local = Settings { rank, world_size: 2, ..settings(shards.clone(), 12) };
+        let remote = with(settings(urls(&server, &shards), 12), |s| {
+            s.rank = rank;
+            s.world_size = 2;
+            s.options.cache = cache.clone();
+        });
+        let local = with(settings(shards.clone(), 12), |s| {
+            s.rank = rank;
+            s.world_size = 2;
+        });
         assert!(batches(&local, 9).iter().map(content).eq(batches(&remote, 9).iter().map(content)));
     }
     assert_eq!(server.sent(".tar"), stored);
@@ -315,7 +324,10 @@ fn a_shard_that_is_replaced_during_a_run_ends_it() {
             Answer::Normal
         });
         let cache = cached.then(|| Cache { folder: folder.path().join("cache"), limit: 1 << 20 });
-        let settings = with(settings(vec![server.url(name)], 4), |o| (o.cache, o.threads) = (cache, 1));
+        let settings = with(settings(vec![server.url(name)], 4), |s| {
+            s.options.cache = cache;
+            s.options.threads = 1;
+        });
         let error = match Loader::open(settings) {
             Err(error) => error,
             Ok(loader) => loader.batches(Position::default()).take(40).find_map(Result::err).unwrap(),

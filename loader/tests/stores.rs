@@ -28,7 +28,7 @@ const CACHE: &str = "LOADER_TEST_CACHE";
 fn found(shards: &Path) -> String {
     let shards = loader::shards::list(&[shards.to_owned()]).unwrap();
     let cache = env::var_os(CACHE).map(|folder| Cache { folder: folder.into(), limit: 1 << 20 });
-    let loader = Loader::open(with(settings(shards, 6), |options| options.cache = cache)).unwrap();
+    let loader = Loader::open(with(settings(shards, 6), |s| s.options.cache = cache)).unwrap();
     let batches: Vec<Batch> = loader.batches(Position::default()).take(12).map(Result::unwrap).collect();
     assert!(batches.iter().all(|batch| batch.counters.skipped.is_empty()));
     batches.iter().map(|batch| format!("{:?} {:?}\n", content(batch), &*batch.images)).collect()

@@ -3,8 +3,8 @@
 use anyhow::{Context, Result, bail};
 use clap::ValueHint;
 use disk::foreign_files::visible;
-use loader::shards::tar::{Archive, Member, Sample};
-use loader::{formats, shards};
+use loader::shards::{Archive, Member, Sample};
+use loader::{images, shards};
 use program::{Interrupted, Outcome, UsageError, location};
 use serde_json::{Value, json};
 use storage::Location;
@@ -105,7 +105,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
         shown.push(entry);
         if program::interrupted() {
-            bail!(Interrupted("not all samples are shown".to_owned()));
+            bail!(Interrupted::new("not all samples are shown"));
         }
     }
     if arguments.json {
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
 fn image(archive: &Archive, sample: &Sample) -> Result<Value> {
     let Some(member) = sample.image() else { return Ok(Value::Null) };
     let bytes = archive.read(member.offset, member.length)?;
-    let (width, height) = formats::size(&bytes).ok().unzip();
+    let (width, height) = images::size(&bytes).ok().unzip();
     Ok(json!({"type": member.extension, "bytes": member.length, "width": width, "height": height}))
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     let threads = threads.clamp(1, sources.len().max(1));
     let counted = count(&sources, coverage.as_ref(), threads);
     if program::interrupted() {
-        bail!(Interrupted(format!("{} was not written", arguments.out)));
+        bail!(Interrupted::new(format!("{} was not written", arguments.out)));
     }
     let (counts, coverage) = counted?;
     if counts.totals().samples == 0 {

@@ -120,6 +120,11 @@ impl Error {
     pub fn is_wrong_use(&self) -> bool {
         matches!(self, Self::Setting { .. } | Self::Usage(_))
     }
+
+    /// The work was stopped; `left` says what was not done.
+    pub(crate) fn interrupted(left: impl Into<String>) -> Self {
+        storage::Interrupted::new(left).into()
+    }
 }
 
 /// libtorch's messages carry a C++ stack trace after their first line.

@@ -121,7 +121,7 @@ fn exchange(a: &Path, b: &Path) {
 fn write_table(shard: &Path, seed: u32) {
     use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use std::sync::Arc;
-    let samples = loader::shards::tar::Archive::open(shard).unwrap().samples().unwrap();
+    let samples = loader::shards::Archive::open(shard).unwrap().samples().unwrap();
     let text = |of: &dyn Fn(usize) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values((0..samples.len()).map(of)))
     };

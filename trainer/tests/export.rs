@@ -92,7 +92,7 @@ print(json.dumps({{
                 .to_kind(Kind::Float)
                 .view([2, 3, height, width]);
             let (features, captions) = tch::no_grad(|| {
-                let tokenizer = concepts::bpe::Tokenizer::clip();
+                let tokenizer = concepts::Tokenizer::clip();
                 let ids: Vec<i64> = CAPTIONS
                     .iter()
                     .flat_map(|caption| tokenizer.encode(&concepts::canonical(caption), 32).ids)

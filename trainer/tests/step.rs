@@ -22,7 +22,7 @@ fn tower() -> TextTower {
 }
 
 fn input(mentions: Vec<Mention>) -> StepInput<'static> {
-    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let tokenizer = concepts::Tokenizer::clip();
     let ids: Vec<i64> =
         CAPTIONS.iter().flat_map(|caption| tokenizer.encode(caption, 16).ids).map(i64::from).collect();
     tch::manual_seed(4);

@@ -6,9 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::wave::{fill, tensors, wave};
-use loader::samples::crop::View;
-use loader::samples::pixels::Preprocessor;
-use loader::{Crop, Decoding, ImageSettings};
+use loader::images::{Preprocessor, View};
+use loader::{Crop, Decoding, ImageSettings, SampleId};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::data::frozen_tower;
@@ -74,7 +73,7 @@ fn the_text_tower_is_open_clips() {
     let tower = TextTower::random(shape, 48, Device::Cpu);
     fill(&tower.named().into_iter().filter(|(name, _)| name != "logit_scale").collect::<Vec<_>>());
     let case = &cases()["text"];
-    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let tokenizer = concepts::Tokenizer::clip();
     let mut ids = Vec::new();
     for (caption, expected) in
         case["captions"].as_array().unwrap().iter().zip(case["ids"].as_array().unwrap())
@@ -255,15 +254,14 @@ fn the_loader_the_evaluation_and_embed_see_the_same_pixels() {
     weights::write(&folder.join("tower"), &tower.named()).unwrap();
     // Long sides of 32.66, 33.49, 24.51, .. pixels at this size, which are truncated: rounding them would change the crop.
     let sides = [(83, 61), (61, 83), (60, 43), (97, 95), (24, 24), (200, 57), (20, 16), (90, 30)];
-    let settings = ImageSettings { crop: Crop::Centre { size: SIZE }, flip: 0.0 };
+    let settings = ImageSettings::new(Crop::Centre { size: SIZE }, 0.0);
     let mut loaded = Vec::new();
     std::fs::create_dir_all(folder.join("set/val/all")).unwrap();
     for (number, (width, height)) in sides.into_iter().enumerate() {
         let bytes = jpeg(width, height, number == 2);
         let mut row = vec![0; (SIZE * SIZE * 3) as usize];
-        let centre = |width, height| {
-            View::choose(&settings, (0, 0, loader::order::SampleId { shard: 0, sample: 0 }), width, height)
-        };
+        let centre =
+            |width, height| View::choose(&settings, (0, 0, SampleId { shard: 0, sample: 0 }), width, height);
         Preprocessor::default().preprocess(&bytes, Decoding::Exact, SIZE, centre, &mut row).unwrap();
         loaded.extend(row);
         std::fs::write(folder.join(format!("set/val/all/{number}.jpg")), bytes).unwrap();

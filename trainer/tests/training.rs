@@ -86,7 +86,7 @@ fn objective(case: &Value, all: &Value) -> ObjectiveSettings {
 
 /// The rows of a rank in batch `step`: pixels, captions and mentions.
 fn rows(all: &Value, step: usize, group: &Group) -> (Tensor, CaptionTokens, Vec<Mention>) {
-    let tokenizer = concepts::bpe::Tokenizer::clip();
+    let tokenizer = concepts::Tokenizer::clip();
     let rows = all["batches"][step].as_array().unwrap();
     let count = rows.len() / group.world();
     let (mut ids, mut pixels, mut mentions) = (Vec::new(), Vec::new(), Vec::new());

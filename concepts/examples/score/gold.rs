@@ -25,7 +25,7 @@ pub(crate) struct Caption {
 /// `{"text": .., "spans": [[start, end, head start, head end], ..]}`, with offsets in characters. Empty lines and lines
 /// that start with # are skipped.
 pub(crate) fn read(path: &Path) -> Result<Vec<Caption>, String> {
-    let text = fs::read_to_string(path).map_err(|e| io_message(path, "read", &e))?;
+    let text = fs::read_to_string(path).map_err(|e| io_message(path.display(), "read", &e))?;
     let json = path.extension().is_some_and(|extension| extension == "jsonl");
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
     lines

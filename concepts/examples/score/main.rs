@@ -78,7 +78,7 @@ fn extractor(kind: &str) -> Result<Extractor, String> {
 }
 
 fn text(path: &str) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|e| io_message(Path::new(path), "read", &e))
+    fs::read_to_string(path).map_err(|e| io_message(path, "read", &e))
 }
 
 /// Prints the score of a file, after the captions with errors if wanted.

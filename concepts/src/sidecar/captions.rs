@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use std::ops::Range;
 use twox_hash::XxHash64;
 
+use crate::tables::TableError;
+
 /// Bytes per check.
 const BYTES: usize = 8;
 
@@ -26,15 +28,20 @@ pub struct Captions {
 
 impl Captions {
     /// The bytes of the checks in a file of `length` bytes.
-    pub(super) fn range(&self, samples: u32, length: usize) -> Result<Range<usize>, String> {
+    pub(super) fn range(&self, samples: u32, length: usize) -> Result<Range<usize>, TableError> {
         if self.check != HASH {
-            return Err(format!("it has checks of the kind {:?}, but this program knows {HASH}", self.check));
+            let problem =
+                format!("it has checks of the kind {:?}, but this program knows {HASH}", self.check);
+            return Err(TableError::content(problem));
         }
         let start = usize::try_from(self.offset).ok();
         let end = start.and_then(|start| start.checked_add(BYTES * samples as usize));
         match (start, end) {
             (Some(start), Some(end)) if end <= length => Ok(start..end),
-            _ => Err(format!("it claims checks of {samples} captions, which it does not have")),
+            _ => {
+                let problem = format!("it claims checks of {samples} captions, which it does not have");
+                Err(TableError::too_large(problem))
+            }
         }
     }
 }

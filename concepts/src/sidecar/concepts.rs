@@ -12,7 +12,7 @@ use parquet::file::reader::ChunkReader;
 
 use super::{Metadata, reader, writer};
 use crate::Error;
-use crate::tables::{Batches, Table, Texts};
+use crate::tables::{Batches, Table, TableError, Texts};
 
 /// Reads the concepts of a sidecar's mentions from start to end.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ impl ConceptReader {
     }
 
     fn from_chunks(path: &Path, chunks: impl ChunkReader + 'static) -> Result<Self, Error> {
-        let open = || -> Result<(Metadata, Batches), String> {
+        let open = || -> Result<(Metadata, Batches), TableError> {
             let table = Table::open(chunks, Texts::Dictionaries)?;
             let metadata = reader::metadata_of(table.footer())?;
             Ok((metadata, table.batches(Some(&["key", "sample", "concept"]), writer::ROW_GROUP)?))
@@ -70,12 +70,13 @@ impl ConceptReader {
         }
     }
 
-    fn checked(&mut self, batch: &RecordBatch) -> Result<ConceptBatch, String> {
+    fn checked(&mut self, batch: &RecordBatch) -> Result<ConceptBatch, TableError> {
         let sample = reader::numbers(batch, "sample")?.as_primitive::<UInt32Type>().clone();
         for &sample in sample.values() {
             if sample < self.sample || sample >= self.metadata.samples {
                 let samples = self.metadata.samples;
-                return Err(format!("sample {sample} (of {samples}) comes after sample {}", self.sample));
+                let problem = format!("sample {sample} (of {samples}) comes after sample {}", self.sample);
+                return Err(TableError::content(problem));
             }
             self.sample = sample;
         }

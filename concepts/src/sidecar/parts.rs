@@ -112,21 +112,29 @@ impl Parts {
         self.tables.iter().flat_map(move |table| {
             let start = first;
             first += table.rows;
-            (0..table.rows.div_ceil(size)).map(move |part| Metadata {
-                version: super::VERSION,
-                tagger: self.tagger.clone(),
-                tagger_hash: self.tagger_hash.clone(),
-                grammar: self.grammar,
-                canonical: self.canonical,
-                shard: table.name.clone(),
-                shard_bytes: table.bytes,
-                rows: Some(RowsOfTable { first: start + part * size, cut: self.cut.clone() }),
-                captions: None,
-                samples: (table.rows - part * size).min(size) as u32,
-                captions_without_mention: 0,
-                mentions: 0,
+            (0..table.rows.div_ceil(size)).map(move |part| {
+                let samples = (table.rows - part * size).min(size) as u32;
+                Metadata { samples, ..self.footer(table, start + part * size) }
             })
         })
+    }
+
+    /// The metadata of the part of a table that begins with the row `first`; the counts are 0.
+    pub fn footer(&self, table: &Table, first: u64) -> Metadata {
+        Metadata {
+            version: super::VERSION,
+            tagger: self.tagger.clone(),
+            tagger_hash: self.tagger_hash.clone(),
+            grammar: self.grammar,
+            canonical: self.canonical,
+            shard: table.name.clone(),
+            shard_bytes: table.bytes,
+            rows: Some(RowsOfTable { first, cut: self.cut.clone() }),
+            captions: None,
+            samples: 0,
+            captions_without_mention: 0,
+            mentions: 0,
+        }
     }
 
     /// Returns an error if the part at `path`, whose footer is `found`, is not the one that `footer` describes, or if its

@@ -15,8 +15,7 @@ use bytes::Bytes;
 use super::captions::{CaptionChecks, Captions};
 use super::{FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION, VERSION, writer};
 use crate::Error;
-use crate::tables::limits::Budget;
-use crate::tables::{Table, Texts, load_end};
+use crate::tables::{Budget, Table, TableError, Texts, load_end};
 
 /// The mentions of one shard, in memory.
 #[derive(Debug)]
@@ -62,7 +61,7 @@ impl Sidecar {
         Self::read(path, &bytes).map_err(|problem| broken(path, problem))
     }
 
-    fn read(path: &Path, bytes: &Bytes) -> Result<Self, String> {
+    fn read(path: &Path, bytes: &Bytes) -> Result<Self, TableError> {
         let table = Table::open(bytes.clone(), Texts::Dictionaries)?;
         let metadata = metadata_of(table.footer())?;
         let checks = metadata.captions.as_ref();
@@ -82,7 +81,7 @@ impl Sidecar {
             sidecar.add(&batch?, &mut interner)?;
         }
         if sidecar.rows.len() as u64 != sidecar.metadata.mentions {
-            return Err("its number of rows differs from the count in its footer".to_owned());
+            return Err(TableError::content("its number of rows differs from the count in its footer"));
         }
         sidecar.starts.push(sidecar.rows.len() as u32);
         Ok(sidecar)
@@ -102,7 +101,7 @@ impl Sidecar {
         footer.and_then(|footer| metadata_of(footer.file_metadata())).map_err(|problem| broken(path, problem))
     }
 
-    fn add(&mut self, batch: &RecordBatch, interner: &mut Interner) -> Result<(), String> {
+    fn add(&mut self, batch: &RecordBatch, interner: &mut Interner) -> Result<(), TableError> {
         let sample = numbers(batch, "sample")?;
         let sample = sample.as_primitive::<UInt32Type>();
         let mut texts = [const { Vec::new() }; 5];
@@ -117,13 +116,12 @@ impl Sidecar {
         for row in 0..batch.num_rows() {
             let sample = sample.value(row);
             if sample >= self.metadata.samples {
-                return Err(format!(
-                    "it has sample {sample}, but the shard has {} samples",
-                    self.metadata.samples
-                ));
+                let samples = self.metadata.samples;
+                let problem = format!("it has sample {sample}, but the shard has {samples} samples");
+                return Err(TableError::content(problem));
             }
             if self.samples.last().is_some_and(|&last| sample < last) {
-                return Err(format!("its rows are not in tar order at sample {sample}"));
+                return Err(TableError::content(format!("its rows are not in tar order at sample {sample}")));
             }
             if self.samples.last() != Some(&sample) {
                 self.samples.push(sample);
@@ -135,7 +133,8 @@ impl Sidecar {
             if u64::from(spans[0]) + phrase_bytes != u64::from(spans[1])
                 || !(spans[0] <= spans[2] && spans[2] <= spans[3] && spans[3] <= spans[1])
             {
-                return Err(format!("a row of sample {sample} has offsets that do not match its phrase"));
+                let problem = format!("a row of sample {sample} has offsets that do not match its phrase");
+                return Err(TableError::content(problem));
             }
             let concept = *interner.concepts.entry(concept).or_insert_with(|| {
                 self.concepts.push(concept);
@@ -198,34 +197,35 @@ impl Sidecar {
     }
 }
 
-pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Result<Metadata, String> {
+pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Result<Metadata, TableError> {
     let json = footer
         .key_value_metadata()
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
         .and_then(|pair| pair.value.as_deref())
-        .ok_or_else(|| format!("its footer has no key {FOOTER_KEY:?}"))?;
-    let json: serde_json::Value = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        .ok_or_else(|| TableError::content(format!("its footer has no key {FOOTER_KEY:?}")))?;
+    let json: serde_json::Value = serde_json::from_str(json).map_err(TableError::content)?;
     let version = json.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
     if !(u64::from(OLDEST_VERSION)..=u64::from(VERSION)).contains(&version) {
-        return Err(format!(
+        return Err(TableError::content(format!(
             "it has version {version}, but this program reads versions {OLDEST_VERSION} to {VERSION}"
-        ));
+        )));
     }
-    let metadata: Metadata = serde_json::from_value(json).map_err(|e| e.to_string())?;
+    let metadata: Metadata = serde_json::from_value(json).map_err(TableError::content)?;
     if metadata.captions.is_some() != (metadata.version > OLDEST_VERSION) {
-        return Err(format!("its version {version} does not fit the fields of its footer"));
+        let problem = format!("its version {version} does not fit the fields of its footer");
+        return Err(TableError::content(problem));
     }
     Ok(metadata)
 }
 
 /// Reads the checks of the captions and compares them with the footer.
-fn read_checks(file: &Bytes, captions: &Captions, samples: u32) -> Result<CaptionChecks, String> {
+fn read_checks(file: &Bytes, captions: &Captions, samples: u32) -> Result<CaptionChecks, TableError> {
     let range = captions.range(samples, file.len())?;
     let checks = CaptionChecks::from_bytes(&file[range]);
     if checks.sha256() == captions.sha256 {
         Ok(checks)
     } else {
-        Err("the checks of its captions are damaged".to_owned())
+        Err(TableError::damaged("the checks of its captions are damaged"))
     }
 }
 
@@ -233,26 +233,28 @@ pub(super) fn broken(path: &Path, problem: impl std::fmt::Display) -> Error {
     Error::table(path, format!("it is not a valid sidecar: {problem}; tag the shard again"))
 }
 
-pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
+pub(super) fn column<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, TableError> {
+    let none = || TableError::content(format!("it has no column {name:?}"));
+    let column = batch.column_by_name(name).ok_or_else(none)?;
     if column.null_count() > 0 {
-        return Err(format!("column {name:?} has nulls"));
+        return Err(TableError::content(format!("column {name:?} has nulls")));
     }
     Ok(column)
 }
 
-pub(super) fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
-    let array = cast(column(batch, name)?, &DataType::UInt32).map_err(|e| e.to_string())?;
+pub(super) fn numbers(batch: &RecordBatch, name: &str) -> Result<ArrayRef, TableError> {
+    let array = cast(column(batch, name)?, &DataType::UInt32).map_err(TableError::content)?;
     if array.null_count() > 0 {
-        return Err(format!("column {name:?} has values that are not uint32"));
+        return Err(TableError::content(format!("column {name:?} has values that are not uint32")));
     }
     Ok(array)
 }
 
-pub(super) fn dictionary(batch: &RecordBatch, name: &str) -> Result<DictionaryArray<Int32Type>, String> {
+pub(super) fn dictionary(batch: &RecordBatch, name: &str) -> Result<DictionaryArray<Int32Type>, TableError> {
     let kind = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    let array = cast(column(batch, name)?, &kind).map_err(|e| e.to_string())?;
-    array.as_dictionary_opt::<Int32Type>().cloned().ok_or_else(|| format!("column {name:?} is not text"))
+    let array = cast(column(batch, name)?, &kind).map_err(TableError::content)?;
+    let other = || TableError::content(format!("column {name:?} is not text"));
+    array.as_dictionary_opt::<Int32Type>().cloned().ok_or_else(other)
 }
 
 /// Used while reading: the ids of the strings and concepts seen so far.
@@ -289,8 +291,11 @@ impl Strings {
         &mut self,
         array: &DictionaryArray<Int32Type>,
         ids: &mut HashMap<String, u32>,
-    ) -> Result<Vec<u32>, String> {
-        let values = array.values().as_string_opt::<i32>().ok_or("a text column is not UTF-8")?;
+    ) -> Result<Vec<u32>, TableError> {
+        let values = array
+            .values()
+            .as_string_opt::<i32>()
+            .ok_or_else(|| TableError::content("a text column is not UTF-8"))?;
         let mut of_value = Vec::with_capacity(values.len());
         for value in values {
             let value = value.unwrap_or_default();
@@ -300,7 +305,8 @@ impl Strings {
                 self.budget.keep(value)?;
                 let id = self.ends.len() as u32;
                 self.text.push_str(value);
-                self.ends.push(u32::try_from(self.text.len()).map_err(|_| "its text is longer than 4 GiB")?);
+                let long = |_| TableError::too_large("its text is longer than 4 GiB");
+                self.ends.push(u32::try_from(self.text.len()).map_err(long)?);
                 ids.insert(value.to_owned(), id);
                 id
             });
@@ -312,6 +318,6 @@ impl Strings {
             .iter()
             .map(of_row)
             .collect::<Option<_>>()
-            .ok_or("a text column is damaged".to_owned())
+            .ok_or_else(|| TableError::damaged("a text column is damaged"))
     }
 }

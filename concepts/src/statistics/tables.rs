@@ -20,8 +20,7 @@ use parquet::file::properties::WriterProperties;
 use super::{Counts, OLDEST_VERSION, PairKey, Totals, VERSION};
 use crate::Error;
 use crate::checksums::{Checksums, Hashing, sha256};
-use crate::tables::limits::Budget;
-use crate::tables::{Table, Texts};
+use crate::tables::{Budget, Table, TableError, Texts};
 use disk::files::{AtomicFile, write_atomic};
 
 /// File name of the table of concepts.
@@ -34,7 +33,7 @@ pub const TOTALS: &str = "stats.json";
 pub const CHECKSUMS: &str = "statistics.sha256";
 
 /// Key of [`Totals`] as JSON in the footer of both tables, so that a copied table still says what it counts.
-pub const FOOTER_KEY: &str = "statistics";
+const FOOTER_KEY: &str = "statistics";
 
 /// Rows per row group.
 const ROW_GROUP: usize = 122_880;
@@ -79,8 +78,8 @@ impl Counts {
     ) -> Result<Self, Error> {
         let path = folder.join(CHECKSUMS);
         let parse = |bytes: Bytes| {
-            let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
-            text.and_then(Checksums::parse).map_err(|problem| Error::table(&path, problem))
+            let text = std::str::from_utf8(&bytes).map_err(|error| Error::table(&path, error))?;
+            Checksums::parse(text).map_err(|problem| Error::table(&path, problem))
         };
         let sums = sums.map(parse).transpose()?;
         for (name, bytes) in [(TOTALS, &totals), (CONCEPTS, &concepts), (PAIRS, &pairs)] {
@@ -197,7 +196,7 @@ impl Counts {
         })
     }
 
-    fn add_concepts(&mut self, batch: &RecordBatch, budget: &mut Budget) -> Result<(), String> {
+    fn add_concepts(&mut self, batch: &RecordBatch, budget: &mut Budget) -> Result<(), TableError> {
         let names = text(batch, "concept")?;
         let (mentions, samples, shards) =
             (number(batch, "mentions")?, number(batch, "samples")?, number(batch, "shards")?);
@@ -217,12 +216,13 @@ impl Counts {
         Ok(())
     }
 
-    fn add_pairs(&mut self, batch: &RecordBatch) -> Result<(), String> {
+    fn add_pairs(&mut self, batch: &RecordBatch) -> Result<(), TableError> {
         let (a, b, samples) = (text(batch, "a")?, text(batch, "b")?, number(batch, "samples")?);
         for row in 0..batch.num_rows() {
             let number = |column: &ArrayRef| {
                 let name = column.as_string_view().value(row);
-                self.numbers.get(name).copied().ok_or_else(|| format!("{name:?} is not in {CONCEPTS}"))
+                let unknown = || TableError::content(format!("{name:?} is not in {CONCEPTS}"));
+                self.numbers.get(name).copied().ok_or_else(unknown)
             };
             let (a, b) = (number(&a)?, number(&b)?);
             self.pairs.insert(PairKey::new(a, b), samples.as_primitive::<UInt64Type>().value(row));
@@ -274,9 +274,9 @@ const BATCH: usize = 1024;
 fn read_table(
     path: &Path,
     bytes: Bytes,
-    mut add: impl FnMut(&RecordBatch, &mut Budget) -> Result<(), String>,
+    mut add: impl FnMut(&RecordBatch, &mut Budget) -> Result<(), TableError>,
 ) -> Result<(), Error> {
-    let read = || -> Result<(), String> {
+    let read = || -> Result<(), TableError> {
         let table = Table::open(bytes, Texts::Views)?;
         let mut budget = Budget::for_file(table.bytes());
         for batch in table.batches(None, BATCH)? {
@@ -287,30 +287,34 @@ fn read_table(
     read().map_err(|problem| Error::table(path, format!("it is not a table of statistics: {problem}")))
 }
 
-fn column(batch: &RecordBatch, name: &str, kind: &DataType) -> Result<ArrayRef, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
-    let column = cast(column, kind).map_err(|e| e.to_string())?;
+fn column(batch: &RecordBatch, name: &str, kind: &DataType) -> Result<ArrayRef, TableError> {
+    let column = cast(column_of(batch, name)?, kind).map_err(TableError::content)?;
     if column.null_count() > 0 {
-        return Err(format!("column {name:?} has nulls or is not {kind}"));
+        return Err(TableError::content(format!("column {name:?} has nulls or is not {kind}")));
     }
     Ok(column)
 }
 
-fn text(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+fn column_of<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a ArrayRef, TableError> {
+    let none = || TableError::content(format!("it has no column {name:?}"));
+    batch.column_by_name(name).ok_or_else(none)
+}
+
+fn text(batch: &RecordBatch, name: &str) -> Result<ArrayRef, TableError> {
     column(batch, name, &DataType::Utf8View)
 }
 
-fn number(batch: &RecordBatch, name: &str) -> Result<ArrayRef, String> {
+fn number(batch: &RecordBatch, name: &str) -> Result<ArrayRef, TableError> {
     column(batch, name, &DataType::UInt64)
 }
 
-fn lists(batch: &RecordBatch, name: &str, budget: &mut Budget) -> Result<Vec<Vec<String>>, String> {
-    let column = batch.column_by_name(name).ok_or_else(|| format!("it has no column {name:?}"))?;
-    let lists = column.as_list_opt::<i32>().ok_or_else(|| format!("column {name:?} is not a list"))?;
+fn lists(batch: &RecordBatch, name: &str, budget: &mut Budget) -> Result<Vec<Vec<String>>, TableError> {
+    let wrong = |what: &str| TableError::content(format!("column {name:?} {what}"));
+    let lists = column_of(batch, name)?.as_list_opt::<i32>().ok_or_else(|| wrong("is not a list"))?;
     let mut rows = Vec::with_capacity(lists.len());
     for list in lists.iter() {
-        let list = list.ok_or_else(|| format!("column {name:?} has nulls"))?;
-        let list = cast(&list, &DataType::Utf8).map_err(|e| e.to_string())?;
+        let list = list.ok_or_else(|| wrong("has nulls"))?;
+        let list = cast(&list, &DataType::Utf8).map_err(TableError::content)?;
         let texts = list.as_string::<i32>().iter().map(|text| {
             let text = text.unwrap_or_default();
             budget.keep(text).map(|()| text.to_owned())

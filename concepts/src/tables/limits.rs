@@ -25,29 +25,30 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::error::TableError;
 use super::thrift::{Found, walk};
 
 /// Rows per byte of a file. A column in which every row has the same value takes next to nothing, but each table of ours has
 /// a key in every row.
-pub const ROWS_PER_BYTE: u64 = 64;
+pub(super) const ROWS_PER_BYTE: u64 = 64;
 /// Rows of any file.
-pub const ROWS: u64 = 1 << 16;
+pub(super) const ROWS: u64 = 1 << 16;
 /// Uncompressed bytes per compressed byte of a page.
-pub const PAGE_FACTOR: u64 = 1000;
+pub(super) const PAGE_FACTOR: u64 = 1000;
 /// Uncompressed bytes of any page.
-pub const PAGE: u64 = 16 << 20;
+pub(super) const PAGE: u64 = 16 << 20;
 /// Uncompressed bytes of all pages that one reader of any file reads, one after another.
-pub const PAGES: u64 = 256 << 20;
+pub(super) const PAGES: u64 = 256 << 20;
 /// Bytes of a value of fixed length.
-pub const FIXED_LENGTH: i64 = 1 << 16;
+pub(super) const FIXED_LENGTH: i64 = 1 << 16;
 /// Nesting of column groups.
-pub const SCHEMA_DEPTH: usize = 64;
+pub(super) const SCHEMA_DEPTH: usize = 64;
 /// Bytes that a reader keeps, per byte of the file.
-pub const KEPT_FACTOR: u64 = 1000;
+pub(super) const KEPT_FACTOR: u64 = 1000;
 /// Bytes that a reader keeps of any file.
-pub const KEPT: u64 = 64 << 20;
+pub(super) const KEPT: u64 = 64 << 20;
 /// Bytes that keeping a value takes beside those of its text: pointers, and what the allocator adds.
-pub const VALUE: u64 = 64;
+pub(super) const VALUE: u64 = 64;
 
 /// A file ends with the length of its footer (4 bytes) and `PAR1`.
 const TRAILER: usize = 8;
@@ -67,48 +68,51 @@ const DELTA_TEXT: [i64; 2] = [6, 7];
 pub struct Budget(u64);
 
 impl Budget {
-    /// For a file of this many bytes: [`KEPT_FACTOR`] times as many, and [`KEPT`] more.
+    /// For a file of this many bytes: 1,000 times as many, and 64 MiB more.
     pub fn for_file(bytes: u64) -> Self {
         Self(bytes.saturating_mul(KEPT_FACTOR).saturating_add(KEPT))
     }
 
     /// Counts a text that is kept, or another value as the text "".
-    pub fn keep(&mut self, text: &str) -> Result<(), String> {
+    pub fn keep(&mut self, text: &str) -> Result<(), TableError> {
         self.keep_bytes(text.len() as u64 + VALUE)
     }
 
     /// Counts rows of this many bytes.
-    pub fn keep_rows(&mut self, rows: usize, bytes: usize) -> Result<(), String> {
+    pub fn keep_rows(&mut self, rows: usize, bytes: usize) -> Result<(), TableError> {
         self.keep_bytes((rows as u64).saturating_mul(bytes as u64))
     }
 
-    fn keep_bytes(&mut self, bytes: u64) -> Result<(), String> {
-        self.0 =
-            self.0.checked_sub(bytes).ok_or("its rows take more memory than a file of its size can need")?;
+    fn keep_bytes(&mut self, bytes: u64) -> Result<(), TableError> {
+        let problem = || TableError::too_large("its rows take more memory than a file of its size can need");
+        self.0 = self.0.checked_sub(bytes).ok_or_else(problem)?;
         Ok(())
     }
 }
 
 /// Checks the footer of a file of `length` bytes before the library reads it, if it is among the last bytes that `end` has.
-pub(super) fn check_end<C: ChunkReader>(end: &C, length: u64) -> Result<(), String> {
+pub(super) fn check_end<C: ChunkReader>(end: &C, length: u64) -> Result<(), TableError> {
     let here = end.len();
-    let Some(before) = here.checked_sub(TRAILER as u64) else { return Err("it ends early".to_owned()) };
-    let trailer = end.get_bytes(before, TRAILER).map_err(|error| error.to_string())?;
+    let Some(before) = here.checked_sub(TRAILER as u64) else {
+        return Err(TableError::damaged("it ends early"));
+    };
+    let trailer = end.get_bytes(before, TRAILER).map_err(TableError::damaged)?;
     let (size, magic) = trailer.split_at(TRAILER / 2);
     if magic != b"PAR1" {
-        return Err("it does not end as a Parquet file does".to_owned());
+        return Err(TableError::damaged("it does not end as a Parquet file does"));
     }
     let size = u64::from(u32::from_le_bytes(size.try_into().unwrap_or_default()));
     if size > length.saturating_sub(TRAILER as u64) {
-        return Err(format!("it claims a footer of {size} bytes, but has {length}"));
+        return Err(TableError::too_large(format!("it claims a footer of {size} bytes, but has {length}")));
     }
     // The caller then reads more.
     let Some(start) = before.checked_sub(size) else { return Ok(()) };
-    let footer = end.get_bytes(start, size as usize).map_err(|error| error.to_string())?;
-    check_structure(&footer).map_err(|problem| format!("its footer is damaged: {problem}"))
+    let footer = end.get_bytes(start, size as usize).map_err(TableError::damaged)?;
+    check_structure(&footer)
+        .map_err(|problem| TableError::damaged(format!("its footer is damaged: {problem}")))
 }
 
-fn check_structure(footer: &[u8]) -> Result<(), String> {
+fn check_structure(footer: &[u8]) -> Result<(), TableError> {
     let (mut elements, mut children) = (0, Vec::new());
     walk(footer, footer.len() as u64, &mut |path, found| {
         match (path, found) {
@@ -116,14 +120,16 @@ fn check_structure(footer: &[u8]) -> Result<(), String> {
             (SCHEMA, Found::Element) => children.push(0),
             (CHILDREN, Found::Number(number)) => {
                 if !(0..elements.max(1)).contains(&number) {
-                    return Err(format!("{elements} columns and groups, one of them with {number}"));
+                    return Err(TableError::too_large(format!(
+                        "{elements} columns and groups, one of them with {number}"
+                    )));
                 }
                 if let Some(last) = children.last_mut() {
                     *last = number;
                 }
             }
             (TYPE_LENGTH, Found::Number(number)) if number > FIXED_LENGTH => {
-                return Err(format!("a column has values of {number} bytes each"));
+                return Err(TableError::too_large(format!("a column has values of {number} bytes each")));
             }
             _ => {}
         }
@@ -133,7 +139,7 @@ fn check_structure(footer: &[u8]) -> Result<(), String> {
 }
 
 /// `children` has the number of children of each element, in depth-first order.
-fn check_depth(children: &[i64]) -> Result<(), String> {
+fn check_depth(children: &[i64]) -> Result<(), TableError> {
     let mut open: Vec<i64> = Vec::new();
     for &count in children {
         if let Some(left) = open.last_mut() {
@@ -144,7 +150,9 @@ fn check_depth(children: &[i64]) -> Result<(), String> {
             open.pop();
         }
         if open.len() > SCHEMA_DEPTH {
-            return Err(format!("its columns are nested more than {SCHEMA_DEPTH} deep"));
+            return Err(TableError::too_large(format!(
+                "its columns are nested more than {SCHEMA_DEPTH} deep"
+            )));
         }
     }
     Ok(())
@@ -156,16 +164,18 @@ fn most_rows(length: u64) -> u64 {
 }
 
 /// Checks the footer of a file of `length` bytes.
-pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<(), String> {
-    let rows =
-        u64::try_from(metadata.file_metadata().num_rows()).map_err(|_| "its number of rows is negative")?;
+pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<(), TableError> {
+    let rows = u64::try_from(metadata.file_metadata().num_rows())
+        .map_err(|_| TableError::damaged("its number of rows is negative"))?;
     if rows > most_rows(length) {
-        return Err(format!("it claims {rows} rows, which a file of {length} bytes cannot have"));
+        return Err(TableError::too_large(format!(
+            "it claims {rows} rows, which a file of {length} bytes cannot have"
+        )));
     }
     let (mut sum, mut all) = (0_u64, 0_u64);
     for group in metadata.row_groups() {
-        let rows =
-            u64::try_from(group.num_rows()).map_err(|_| "a row group has a negative number of rows")?;
+        let rows = u64::try_from(group.num_rows())
+            .map_err(|_| TableError::damaged("a row group has a negative number of rows"))?;
         sum = sum.saturating_add(rows);
         for column in group.columns() {
             let start = column.dictionary_page_offset().unwrap_or(column.data_page_offset());
@@ -173,23 +183,27 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
             let inside = start >= 0 && column.compressed_size() >= 0;
             if !inside || end.is_none_or(|end| end as u64 > length) {
                 let name = column.column_path().string();
-                return Err(format!("column {name:?} claims bytes beyond the end of the file"));
+                return Err(TableError::too_large(format!(
+                    "column {name:?} claims bytes beyond the end of the file"
+                )));
             }
             let values = u64::try_from(column.num_values()).unwrap_or(u64::MAX);
             if values > most_rows(length) {
-                return Err(format!(
+                return Err(TableError::too_large(format!(
                     "a column claims {values} values, which a file of {length} bytes cannot have"
-                ));
+                )));
             }
             all = all.saturating_add(values);
         }
     }
     let columns = metadata.file_metadata().schema_descr().num_columns() as u64;
     if all > most_rows(length).saturating_add(columns.saturating_mul(ROWS)) {
-        return Err(format!("its columns claim {all} values, which a file of {length} bytes cannot have"));
+        return Err(TableError::too_large(format!(
+            "its columns claim {all} values, which a file of {length} bytes cannot have"
+        )));
     }
     if sum != rows {
-        return Err(format!("it claims {rows} rows, but its row groups have {sum}"));
+        return Err(TableError::too_large(format!("it claims {rows} rows, but its row groups have {sum}")));
     }
     Ok(())
 }
@@ -215,12 +229,12 @@ impl<C: ChunkReader> Checked<C> {
     }
 
     /// Checks all page headers, for readers that are not of this project.
-    pub fn check_pages(&self, metadata: &ParquetMetaData) -> Result<(), String> {
+    pub fn check_pages(&self, metadata: &ParquetMetaData) -> Result<(), TableError> {
         for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
             let (mut start, length) = column.byte_range();
             let end = start + length;
             while start < end {
-                let mut reader = self.chunks.get_read(start).map_err(|error| error.to_string())?;
+                let mut reader = self.chunks.get_read(start).map_err(TableError::damaged)?;
                 let mut header = VecDeque::new();
                 let recorded = Recorded { from: &mut reader, to: &mut header };
                 let compressed = self.check(recorded, end - start)?;
@@ -232,7 +246,7 @@ impl<C: ChunkReader> Checked<C> {
 
     /// Checks a page header, of which `left` bytes can be read at most.
     /// Returns the compressed size of the page.
-    fn check(&self, header: impl Read, left: u64) -> Result<u64, String> {
+    fn check(&self, header: impl Read, left: u64) -> Result<u64, TableError> {
         let (mut uncompressed, mut compressed, mut values) = (0, 0, 0);
         walk(header, left, &mut |path, found| {
             let Found::Number(number) = found else { return Ok(()) };
@@ -241,7 +255,8 @@ impl<C: ChunkReader> Checked<C> {
                 COMPRESSED_SIZE => compressed = number,
                 DICTIONARY_VALUES => values = number,
                 _ if !self.delta_text && ENCODINGS.contains(&path) && DELTA_TEXT.contains(&number) => {
-                    return Err("its text has an encoding other than PLAIN and dictionaries".to_owned());
+                    let problem = "its text has an encoding other than PLAIN and dictionaries";
+                    return Err(TableError::content(problem));
                 }
                 _ => {}
             }
@@ -250,17 +265,21 @@ impl<C: ChunkReader> Checked<C> {
         let [uncompressed, compressed, values] =
             [uncompressed, compressed, values].map(|number| u64::try_from(number).unwrap_or(u64::MAX));
         if compressed > left || uncompressed > compressed.saturating_mul(PAGE_FACTOR).saturating_add(PAGE) {
-            return Err(format!("a page of {compressed} bytes claims to have {uncompressed} uncompressed"));
+            return Err(TableError::too_large(format!(
+                "a page of {compressed} bytes claims to have {uncompressed} uncompressed"
+            )));
         }
         let all = self.uncompressed.fetch_add(uncompressed, Ordering::Relaxed).saturating_add(uncompressed);
         let length = self.chunks.len();
         if all > length.saturating_mul(PAGE_FACTOR).saturating_add(PAGES) {
-            return Err(format!(
+            return Err(TableError::too_large(format!(
                 "its pages claim to have {all} bytes uncompressed, and the file has {length}"
-            ));
+            )));
         }
         if values > uncompressed {
-            return Err(format!("a dictionary of {uncompressed} bytes claims to have {values} values"));
+            return Err(TableError::too_large(format!(
+                "a dictionary of {uncompressed} bytes claims to have {values} values"
+            )));
         }
         Ok(compressed)
     }
@@ -337,7 +356,7 @@ mod tests {
     fn columns_may_not_be_nested_without_end() {
         // A root with one group that has one group, and so on.
         assert!(check_depth(&vec![1; SCHEMA_DEPTH]).is_ok());
-        assert!(check_depth(&vec![1; SCHEMA_DEPTH + 1]).unwrap_err().contains("nested"));
+        assert!(check_depth(&vec![1; SCHEMA_DEPTH + 1]).unwrap_err().to_string().contains("nested"));
         // A root with many columns, or with many groups of one column each.
         let flat: Vec<i64> = std::iter::once(1000).chain(vec![0; 1000]).collect();
         assert!(check_depth(&flat).is_ok());
@@ -374,19 +393,19 @@ mod tests {
         let check = |bytes: &[u8]| own.check(bytes, 1 << 40);
         let (most, size) = ((PAGE + 50 * PAGE_FACTOR) as i64, 50);
         assert_eq!(check(&header(&[(1, 0), (2, most), (3, size)], None)), Ok(50));
-        let problem = check(&header(&[(1, 0), (2, most + 1), (3, size)], None)).unwrap_err();
+        let problem = check(&header(&[(1, 0), (2, most + 1), (3, size)], None)).unwrap_err().to_string();
         assert!(problem.contains("a page of 50 bytes claims"), "{problem}");
         // Beyond the end of the file.
         assert!(own.check(header(&[(1, 0), (2, 50), (3, 50)], None).as_slice(), 49).is_err());
         // A dictionary of as many values as it has bytes, and of one more.
         let dictionary = |values| header(&[(1, 2), (2, 90), (3, size)], Some((7, &[(1, values), (2, 0)])));
         assert_eq!(check(&dictionary(90)), Ok(50));
-        assert!(check(&dictionary(91)).unwrap_err().contains("91 values"));
+        assert!(check(&dictionary(91)).unwrap_err().to_string().contains("91 values"));
         // DELTA_BYTE_ARRAY in both versions of data pages.
         let data = header(&[(1, 0), (2, 90), (3, size)], Some((5, &[(1, 9), (2, 7)])));
         let second = header(&[(1, 3), (2, 90), (3, size)], Some((8, &[(1, 9), (2, 0), (3, 9), (4, 7)])));
         for page in [data, second] {
-            assert!(check(&page).unwrap_err().contains("encoding"));
+            assert!(check(&page).unwrap_err().to_string().contains("encoding"));
             assert_eq!(others.check(page.as_slice(), 1 << 40), Ok(50));
         }
     }
@@ -400,7 +419,7 @@ mod tests {
             // A reader of a part of the file counts with the others.
             file.get_read(0).unwrap().file.check(page.as_slice(), 50).unwrap();
         }
-        assert!(file.check(page.as_slice(), 50).unwrap_err().contains("and the file has 1000"));
+        assert!(file.check(page.as_slice(), 50).unwrap_err().to_string().contains("and the file has 1000"));
     }
 
     #[test]
@@ -415,7 +434,7 @@ mod tests {
         for _ in 0..KEPT / 8 / VALUE {
             budget.keep("").unwrap();
         }
-        assert!(budget.keep("").unwrap_err().contains("more memory"));
+        assert!(budget.keep("").unwrap_err().to_string().contains("more memory"));
         assert!(budget.clone().keep_rows(usize::MAX, usize::MAX).is_err());
     }
 }

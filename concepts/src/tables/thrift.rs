@@ -3,6 +3,8 @@
 
 use std::io::Read;
 
+use super::error::TableError;
+
 /// Structures inside one another. Parquet's own have fewer than ten.
 const MAX_DEPTH: usize = 32;
 
@@ -18,11 +20,11 @@ pub(super) enum Found {
 }
 
 /// Is called with the numbers of the fields around what was found.
-pub(super) type Visit<'a> = dyn FnMut(&[i16], Found) -> Result<(), String> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(&[i16], Found) -> Result<(), TableError> + 'a;
 
 /// Reads one structure from `input`, which has at most `left` bytes, and calls `visit` with everything found and the numbers of
 /// the fields around it.
-pub(super) fn walk(input: impl Read, left: u64, visit: &mut Visit<'_>) -> Result<(), String> {
+pub(super) fn walk(input: impl Read, left: u64, visit: &mut Visit<'_>) -> Result<(), TableError> {
     Walk { input, left, visit, path: Vec::new(), depth: 0 }.structure()
 }
 
@@ -35,10 +37,12 @@ struct Walk<'a, 'b, R> {
 }
 
 impl<R: Read> Walk<'_, '_, R> {
-    fn structure(&mut self) -> Result<(), String> {
+    fn structure(&mut self) -> Result<(), TableError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(format!("its structures are nested more than {MAX_DEPTH} deep"));
+            return Err(TableError::too_large(format!(
+                "its structures are nested more than {MAX_DEPTH} deep"
+            )));
         }
         let mut id: i16 = 0;
         loop {
@@ -61,7 +65,7 @@ impl<R: Read> Walk<'_, '_, R> {
         }
     }
 
-    fn value(&mut self, kind: u8) -> Result<(), String> {
+    fn value(&mut self, kind: u8) -> Result<(), TableError> {
         match kind {
             1..=3 => self.byte().map(drop),
             4..=6 => {
@@ -98,33 +102,38 @@ impl<R: Read> Walk<'_, '_, R> {
                 Ok(())
             }
             12 => self.structure(),
-            other => Err(format!("it has a value of the unknown kind {other}")),
+            other => Err(TableError::damaged(format!("it has a value of the unknown kind {other}"))),
         }
     }
 
     /// An element takes at least one byte.
-    fn claim(&self, elements: u64) -> Result<(), String> {
+    fn claim(&self, elements: u64) -> Result<(), TableError> {
         if elements <= self.left {
             return Ok(());
         }
-        Err(format!("it claims a list of {elements} elements, but only {} bytes are left", self.left))
+        let left = self.left;
+        Err(TableError::too_large(format!(
+            "it claims a list of {elements} elements, but only {left} bytes are left"
+        )))
     }
 
-    fn byte(&mut self) -> Result<u8, String> {
+    fn byte(&mut self) -> Result<u8, TableError> {
+        let early = || TableError::damaged("it ends early");
         let mut byte = [0];
-        self.left = self.left.checked_sub(1).ok_or("it ends early")?;
-        self.input.read_exact(&mut byte).map_err(|_| "it ends early")?;
+        self.left = self.left.checked_sub(1).ok_or_else(early)?;
+        self.input.read_exact(&mut byte).map_err(|_| early())?;
         Ok(byte[0])
     }
 
-    fn skip(&mut self, bytes: u64) -> Result<(), String> {
-        let problem = || format!("it claims a text of {bytes} bytes, which it does not have");
+    fn skip(&mut self, bytes: u64) -> Result<(), TableError> {
+        let problem =
+            || TableError::too_large(format!("it claims a text of {bytes} bytes, which it does not have"));
         self.left = self.left.checked_sub(bytes).ok_or_else(problem)?;
         let skipped = std::io::copy(&mut self.input.by_ref().take(bytes), &mut std::io::sink());
         if skipped.is_ok_and(|skipped| skipped == bytes) { Ok(()) } else { Err(problem()) }
     }
 
-    fn varint(&mut self) -> Result<u64, String> {
+    fn varint(&mut self) -> Result<u64, TableError> {
         let mut number = 0_u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -133,10 +142,10 @@ impl<R: Read> Walk<'_, '_, R> {
                 return Ok(number);
             }
         }
-        Err("it has a number of more than 64 bits".to_owned())
+        Err(TableError::damaged("it has a number of more than 64 bits"))
     }
 
-    fn number(&mut self) -> Result<i64, String> {
+    fn number(&mut self) -> Result<i64, TableError> {
         let number = self.varint()?;
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
@@ -146,7 +155,7 @@ impl<R: Read> Walk<'_, '_, R> {
 mod tests {
     use super::*;
 
-    fn found(bytes: &[u8]) -> Result<Vec<(Vec<i16>, Found)>, String> {
+    fn found(bytes: &[u8]) -> Result<Vec<(Vec<i16>, Found)>, TableError> {
         let mut all = Vec::new();
         walk(bytes, bytes.len() as u64, &mut |path, found| {
             all.push((path.to_vec(), found));
@@ -179,9 +188,9 @@ mod tests {
         // 1: list of 2^28 numbers; 1: text of 2^28 bytes; 1: map of 2^28.
         for kind in [[0x19, 0xf5], [0x18, 0x80], [0x1b, 0x80]] {
             let bytes = [&kind[..], &[0x80, 0x80, 0x80, 0x80, 0x01, 0x00]].concat();
-            assert!(found(&bytes).unwrap_err().contains("claims"), "{kind:x?}");
+            assert!(found(&bytes).unwrap_err().to_string().contains("claims"), "{kind:x?}");
         }
         let nested = [0x1c; 100];
-        assert!(found(&nested).unwrap_err().contains("nested"));
+        assert!(found(&nested).unwrap_err().to_string().contains("nested"));
     }
 }

@@ -21,6 +21,7 @@ use template::{Feature, TEMPLATES, WIDTH};
 pub(crate) use template::{REACH, View};
 
 use super::{Form, Lexicon, ModelReader, ModelWriter, RARE, Tag, Tagger};
+use crate::Error;
 use crate::words::Word;
 
 /// Name of this kind of model in model files.
@@ -106,7 +107,7 @@ pub(crate) struct Brill {
 
 impl Brill {
     /// Reads the bytes of a model file.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut model = ModelReader::new(bytes, KIND)?;
         let lexicon = Lexicon::read(&mut model)?;
         let classes = (0..model.count(8)?).map(|_| model.u64()).collect::<Result<_, _>>()?;
@@ -121,7 +122,8 @@ impl Brill {
         for _ in 0..count {
             let template = model.u8()?;
             let mut rule = Rule { template, from: model.tag()?, to: model.tag()?, values: [0; WIDTH] };
-            let features = TEMPLATES.get(usize::from(template)).ok_or("a rule has an unknown template")?;
+            let unknown = || model.damaged("a rule has an unknown template");
+            let features = TEMPLATES.get(usize::from(template)).ok_or_else(unknown)?;
             for (feature, value) in features.iter().zip(&mut rule.values) {
                 *value = match feature {
                     Feature::Nothing => 0,

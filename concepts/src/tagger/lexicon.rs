@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::letters::Letters;
 use super::{ModelReader, ModelWriter, Tag};
+use crate::Error;
 
 /// The lexicon's entry for a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +96,7 @@ impl Lexicon {
         }
     }
 
-    pub(crate) fn read(model: &mut ModelReader<'_>) -> Result<Self, String> {
+    pub(crate) fn read(model: &mut ModelReader<'_>) -> Result<Self, Error> {
         let count = model.count(7)?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
@@ -103,20 +104,23 @@ impl Lexicon {
             let tag = model.u8()?;
             let (class, certain) = (model.u16()?, tag & 0x80 != 0);
             let tag = Tag(tag & 0x7f);
-            if class == 0 || usize::from(tag.0) >= Tag::COUNT {
-                return Err("a lexicon entry has an invalid class or tag".to_owned());
+            if !(1..=MAX_CLASSES).contains(&class) || usize::from(tag.0) >= Tag::COUNT {
+                return Err(model.damaged("a lexicon entry has an invalid class or tag"));
             }
             entries.push((hash, Entry { tag, certain, class, rank: Entry::RARE }));
         }
         let count = model.count(1)?;
         if count >= usize::from(Entry::RARE) {
-            return Err("it has more frequent words than the format allows".to_owned());
+            return Err(model.damaged("it has more frequent words than the format allows"));
         }
         let frequent = (0..count).map(|_| model.text()).collect::<Result<_, _>>()?;
         Ok(Self::new(&entries, frequent))
     }
 }
 
+/// Maximum number of classes, as the perceptron keeps a table with a row for each pair of them. Words of further classes stay
+/// unknown. The embedded models have fewer than 400.
+const MAX_CLASSES: u16 = 1023;
 /// Minimum number of occurrences for a word to enter the lexicon.
 const MIN_COUNT: u32 = 2;
 /// Minimum number of occurrences for a word to be certain.
@@ -175,6 +179,9 @@ impl LexiconBuilder {
             let set = in_class.fold(0u64, |set, (tag, _)| set | 1 << tag);
             let set = if total < options.rare { set | RARE } else { set };
             let next = classes.len() as u16 + 1;
+            if next > MAX_CLASSES && !classes.contains_key(&set) {
+                continue;
+            }
             let class = *classes.entry(set).or_insert(next);
             let others = total - counts[best];
             let certain = total >= CERTAIN_COUNT && others * CERTAIN_RATIO <= total;

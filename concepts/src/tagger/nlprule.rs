@@ -17,6 +17,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use self::reading::Reading;
 use super::{Tag, Tagger};
+use crate::Error;
 use crate::words::Word;
 
 /// Maximum number of bytes passed to the library at a time, because the time of its chunker grows with their square.
@@ -25,6 +26,11 @@ const MAX_TEXT: usize = 500;
 
 /// Maximum number of bytes of a word passed to the library; no word of its dictionary is longer.
 const MAX_WORD: usize = 64;
+
+/// The tagger cannot be loaded.
+fn failed(what: String) -> Error {
+    Error::Tagger { tagger: "nlprule".to_owned(), what }
+}
 
 /// The tagger.
 pub(crate) struct Nlprule {
@@ -38,9 +44,10 @@ pub(crate) struct Nlprule {
 
 impl Nlprule {
     /// Finds and loads the data. Also returns the SHA-256 of the data, hexadecimal.
-    pub(crate) fn load() -> Result<(Self, &'static str), String> {
+    pub(crate) fn load() -> Result<(Self, &'static str), Error> {
         let bytes = data::read(&data::locate()?)?;
-        let tokenizer = Tokenizer::from_reader(bytes.as_slice()).map_err(|error| error.to_string())?;
+        let tokenizer =
+            Tokenizer::from_reader(bytes.as_slice()).map_err(|error| failed(error.to_string()))?;
         Ok((Self { tokenizer, pools: SegQueue::new() }, data::SHA256))
     }
 

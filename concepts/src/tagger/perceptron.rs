@@ -7,10 +7,11 @@
 
 use super::features::{self, EDGE_CLASS, FEATURES, Form, MARK_CLASS, Neighbours};
 use super::{Lexicon, ModelReader, ModelWriter, Tag, Tagger};
+use crate::Error;
 use crate::words::Word;
 
 /// Name of this kind of model in model files.
-pub(crate) const KIND: &str = "perceptron";
+const KIND: &str = "perceptron";
 
 /// The weights of a model: for each feature, the tags with a weight other than 0.
 pub(crate) type SparseRows = Vec<(u32, Vec<(u8, i16)>)>;
@@ -112,7 +113,7 @@ pub(crate) struct Perceptron {
 
 impl Perceptron {
     /// Reads the bytes of a model file.
-    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, String> {
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let mut model = ModelReader::new(bytes, KIND)?;
         let lexicon = Lexicon::read(&mut model)?;
         let weights = Weights::read(&mut model)?;
@@ -135,7 +136,7 @@ impl Perceptron {
             row
         });
         let tags = tags.collect();
-        let classes = Classes::read(&lexicon, &weights, &mut joint)?;
+        let classes = Classes::new(&lexicon, &weights, &mut joint);
         Ok(Self { lexicon, weights, words, tags, classes, joint })
     }
 
@@ -220,14 +221,8 @@ struct Classes {
 }
 
 impl Classes {
-    /// Maximum number of classes of words. The embedded model has 363.
-    const MAX: usize = 1024;
-
-    fn read(lexicon: &Lexicon, weights: &Weights, joint: &mut Vec<Row>) -> Result<Self, String> {
+    fn new(lexicon: &Lexicon, weights: &Weights, joint: &mut Vec<Row>) -> Self {
         let words = usize::from(lexicon.highest_class()) + 1;
-        if words > Self::MAX {
-            return Err("it has more classes of words than the format allows".to_owned());
-        }
         let marks = MARK_CLASS..MARK_CLASS + Tag::COUNT as u16;
         let classes: Vec<u16> = (0..words as u16).chain(marks).chain([EDGE_CLASS]).collect();
         let next = classes
@@ -243,7 +238,7 @@ impl Classes {
                 joint.extend((!empty).then(|| weights.row(&feature)));
             }
         }
-        Ok(Self { words, count: classes.len(), next, pairs })
+        Self { words, count: classes.len(), next, pairs }
     }
 
     /// The position of a class among all of them.
@@ -285,7 +280,7 @@ struct Weights {
 }
 
 impl Weights {
-    fn read(model: &mut ModelReader<'_>) -> Result<Self, String> {
+    fn read(model: &mut ModelReader<'_>) -> Result<Self, Error> {
         let count = model.count(8)?;
         let mut slots = vec![Slot::default(); (count + count / 2).next_power_of_two().max(2)];
         let mut weights = Vec::with_capacity(count * 4);
@@ -294,7 +289,7 @@ impl Weights {
             let feature = model.u32()?;
             let size = u32::from(model.u8()?);
             if weights.len() >= 1 << 24 {
-                return Err("it has more weights than the format allows".to_owned());
+                return Err(model.damaged("it has more weights than the format allows"));
             }
             let place = (weights.len() as u32) << 8 | size;
             let mut before = None;
@@ -303,7 +298,7 @@ impl Weights {
                 // One weight per tag, or the sums would not fit.
                 let ascending = before < Some(weight.tag) && usize::from(weight.tag) < Tag::COUNT;
                 if !ascending || weight.value.unsigned_abs() > MAX_WEIGHT as u16 {
-                    return Err("a weight has an invalid tag or value".to_owned());
+                    return Err(model.damaged("a weight has an invalid tag or value"));
                 }
                 before = Some(weight.tag);
                 weights.push(weight);

@@ -1,5 +1,6 @@
 //! Reads tables of tagged words.
 
+use crate::Error;
 use crate::tagger::Tag;
 
 /// A sentence: words in lower case, each with its tag.
@@ -9,11 +10,11 @@ pub type Sentence = Vec<(String, Tag)>;
 /// line after each sentence. The parts of hyphenated words are joined.
 ///
 /// # Errors
-/// The line number of a word without a known tag.
-pub fn sentences(table: &str) -> Result<Vec<Sentence>, String> {
+/// [`Error::Line`] for a word without a known tag.
+pub fn sentences(table: &str) -> Result<Vec<Sentence>, Error> {
     let mut sentences = Vec::new();
     let mut sentence: Sentence = Vec::new();
-    for (number, line) in table.lines().enumerate() {
+    for (number, line) in (1..).zip(table.lines()) {
         let mut columns = line.split('\t');
         let word = columns.next().unwrap_or_default().to_lowercase();
         if word.is_empty() {
@@ -23,7 +24,8 @@ pub fn sentences(table: &str) -> Result<Vec<Sentence>, String> {
             continue;
         }
         let name = columns.next().unwrap_or_default();
-        let tag = Tag::from_name(name).ok_or_else(|| format!("line {}: unknown tag {name:?}", number + 1))?;
+        let unknown = || Error::Line { number, what: format!("has the unknown tag {name:?}") };
+        let tag = Tag::from_name(name).ok_or_else(unknown)?;
         // The corpora split hyphenated words ("gore- bush"); here they are one word.
         let joins = word.starts_with(char::is_alphanumeric);
         match sentence.last_mut() {

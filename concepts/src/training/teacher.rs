@@ -3,7 +3,7 @@
 use super::Sentence;
 use crate::Error;
 use crate::tagger::Tagger;
-use crate::tagger::perceptron::{KIND, Perceptron};
+use crate::tagger::perceptron::Perceptron;
 use crate::words::Word;
 
 /// Replaces the tags of every sentence by those of a perceptron; `model` is the bytes of its model file.
@@ -11,8 +11,7 @@ use crate::words::Word;
 /// Sums of weights are better than rules at telling mistakes in the training data from regularities. So a perceptron
 /// that was trained on the data gives cleaner tags than the data has.
 pub fn retag(sentences: &mut [Sentence], model: &[u8]) -> Result<(), Error> {
-    let damaged = |what| Error::Tagger { tagger: KIND.to_owned(), what };
-    let teacher = Perceptron::from_bytes(model).map_err(damaged)?;
+    let teacher = Perceptron::from_bytes(model)?;
     let (mut text, mut words, mut tags) = (String::new(), Vec::new(), Vec::new());
     for sentence in sentences {
         text.clear();

@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use disk::files::{TEMPORARY, clear_leftovers_of};
@@ -64,23 +64,13 @@ impl Staging {
 
     /// The folder for temporary files: `dataset` itself if it is local.
     pub(crate) fn folder(&self, dataset: &Location) -> PathBuf {
-        match dataset {
-            Location::Local(path) => path.clone(),
-            Location::Remote(_) => self.place().to_owned(),
-        }
-    }
-
-    /// Where remote files are staged.
-    fn place(&self) -> &Path {
-        self.local.as_ref().map_or(Path::new("."), |local| local.folder.path())
+        self.local.as_ref().map_or_else(|| dataset.as_name(), |local| local.folder.path().to_owned())
     }
 
     /// The path under which to write the file that will become `target`.
     pub(crate) fn path(&self, target: &Location) -> PathBuf {
-        match target {
-            Location::Local(path) => path.clone(),
-            Location::Remote(_) => self.place().join(&*target.file_name()),
-        }
+        let staged = |local: &Arc<Folder>| local.folder.path().join(&*target.file_name());
+        self.local.as_ref().map_or_else(|| target.as_name(), staged)
     }
 
     /// Uploads the complete file to its target, if the target is remote.
@@ -96,11 +86,9 @@ impl Staging {
     /// A local copy of a dataset's file; the file itself if it is local.
     pub(crate) fn fetch(&self, file: &Location) -> Result<PathBuf, Error> {
         const PIECE: u64 = 8 << 20;
-        if let Location::Local(path) = file {
-            return Ok(path.clone());
-        }
+        let Some(local) = &self.local else { return Ok(file.as_name()) };
         // The copy's name ends with the name of the file, because its extension says whether it is compressed.
-        let copy = self.place().join(format!("copy-{}", file.file_name()));
+        let copy = local.folder.path().join(format!("copy-{}", file.file_name()));
         let from = Source::open(file)?;
         let copied =
             std::fs::File::create(&copy).and_then(|mut to| std::io::copy(&mut from.reader(PIECE), &mut to));

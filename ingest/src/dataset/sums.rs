@@ -5,6 +5,8 @@
 //! the new checksum is added: wherever a process is killed, no checksum is wrong, and the next `ingest tag` adds the missing
 //! one.
 
+use std::fmt::Display;
+
 use concepts::checksums::{Checksums, sha256, sha256_of};
 use storage::{Location, Source};
 
@@ -20,10 +22,12 @@ pub(crate) fn read(path: &Location) -> Result<Option<Checksums>, Error> {
         Err(error) if storage::is_missing(&error) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| error.to_string());
-    let sums = text.and_then(Checksums::parse);
-    let fix = "make the shard again, or remove this file and run `ingest tag --force`";
-    sums.map(Some).map_err(|problem| Error::input(path, format!("damaged: {problem}: {fix}")))
+    let damaged = |problem: &dyn Display| {
+        let fix = "make the shard again, or remove this file and run `ingest tag --force`";
+        Error::input(path, format!("damaged: {problem}: {fix}"))
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| damaged(&error))?;
+    Checksums::parse(text).map(Some).map_err(|error| damaged(&error))
 }
 
 /// The SHA-256 of a file, local or not.

@@ -6,7 +6,8 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use loader::formats::{Format, Refusal};
+use loader::DecodeError;
+use loader::images::Format;
 use reqwest::header::{
     CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
 };
@@ -60,7 +61,7 @@ pub async fn read(
     // many servers send this header with an image as it is (`aws-chunked`, `none`, `UTF-8`, even `gzip`).
     let encoded = response.headers().contains_key(CONTENT_ENCODING);
     let bytes = body(response, settings, received).await?;
-    if encoded && Format::of(&bytes) == Err(Refusal::NotAnImage) {
+    if encoded && Format::of(&bytes) == Err(DecodeError::NotAnImage) {
         return Err(Failure::Encoded);
     }
     Ok(Answer::Complete(bytes))

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use loader::shards::tar::Archive;
+use loader::shards::Archive;
 
 use super::{Downloader, Failure};
 use crate::dataset::Dataset;

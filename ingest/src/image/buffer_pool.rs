@@ -3,8 +3,7 @@
 
 use std::cell::RefCell;
 
-use loader::budget;
-use loader::formats::Refusal;
+use loader::DecodeError;
 
 /// The number of buffers that one image needs: decoded, reduced in height, reduced in width.
 const MAX_BUFFERS: usize = 3;
@@ -25,15 +24,22 @@ pub(super) fn take_largest() -> Vec<u8> {
 }
 
 /// Takes a buffer of this length, with undefined (old) contents. An error if there is not enough memory.
-pub(super) fn take(length: usize) -> Result<Vec<u8>, Refusal> {
+pub(super) fn take(length: usize) -> Result<Vec<u8>, DecodeError> {
     let mut found = SPARE.with_borrow_mut(|spare| {
         let enough = (0..spare.len()).filter(|&at| spare[at].capacity() >= length);
         let at = enough.min_by_key(|&at| spare[at].capacity());
         at.map(|at| spare.swap_remove(at)).unwrap_or_default()
     });
-    budget::lengthen(&mut found, length)?;
-    found.truncate(length);
+    found.try_reserve_exact(length.saturating_sub(found.len())).map_err(|_| DecodeError::Memory)?;
+    found.resize(length, 0);
     Ok(found)
+}
+
+/// A new, empty buffer with room for `length` bytes. An error if there is not enough memory.
+pub(super) fn with_room(length: usize) -> Result<Vec<u8>, DecodeError> {
+    let mut new = Vec::new();
+    new.try_reserve_exact(length).map_err(|_| DecodeError::Memory)?;
+    Ok(new)
 }
 
 /// Returns the memory of pixels that are no longer needed to the pool.

@@ -5,8 +5,8 @@ use std::cell::RefCell;
 
 use image::metadata::Orientation;
 use image::{DynamicImage, GrayImage, RgbImage};
-use loader::formats::{Format, ImageFile, Refusal, to_rgb, upright};
-use loader::{budget, jpeg};
+use loader::images::{Format, ImageFile, JPEG_LIMITS, to_rgb, upright};
+use loader::{DecodeError, jpeg};
 
 use super::encode::Encoding;
 use super::pixels::Pixels;
@@ -27,7 +27,7 @@ pub(super) struct Decoded {
 
 impl<'a> Header<'a> {
     pub(super) fn read(bytes: &'a [u8], ignore_orientation: bool) -> Result<Self, Problem> {
-        let file = ImageFile::open(bytes).map_err(|refusal| undecodable(&refusal))?;
+        let file = ImageFile::open(bytes).map_err(|error| undecodable(&error))?;
         let orientation = if ignore_orientation { Orientation::NoTransforms } else { file.orientation() };
         Ok(Self { file, orientation })
     }
@@ -69,17 +69,17 @@ impl<'a> Header<'a> {
             None => self.file.decode(),
         }
         .and_then(|image| upright(image, self.orientation))
-        .map_err(|refusal| undecodable(&refusal))?;
+        .map_err(|error| undecodable(&error))?;
         let alpha = image.color().has_alpha();
         let changed = alpha || self.orientation != Orientation::NoTransforms;
-        let pixels = pixels(image).map_err(|refusal| undecodable(&refusal))?;
+        let pixels = pixels(image).map_err(|error| undecodable(&error))?;
         Ok(Decoded { pixels, changed })
     }
 }
 
 thread_local! {
     /// Reused, because it keeps its working memory.
-    static JPEG: RefCell<jpeg::Decoder> = RefCell::new(jpeg::Decoder::new(budget::JPEG));
+    static JPEG: RefCell<jpeg::Decoder> = RefCell::new(jpeg::Decoder::new(JPEG_LIMITS));
 }
 
 /// Decodes a JPEG with libjpeg-turbo; a grey image gets one channel.
@@ -88,7 +88,7 @@ fn jpeg(
     size: (u32, u32),
     grey: bool,
     min_size: Option<(u32, u32)>,
-) -> Result<DynamicImage, Refusal> {
+) -> Result<DynamicImage, DecodeError> {
     let eighths = min_size.map_or(8, |min_size| eighths(size, min_size));
     let request = jpeg::Request { eighths, ..jpeg::Request::WHOLE };
     let decoded =
@@ -97,12 +97,11 @@ fn jpeg(
     // The reused buffer may be longer than the image.
     let mut pixels = decoded.pixels;
     pixels.truncate(3 * width as usize * height as usize);
-    let missing = || Refusal::Damaged("the pixels have an unexpected size".to_owned());
+    let missing = || DecodeError::Damaged("the pixels have an unexpected size".to_owned());
     if !grey {
         return RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8).ok_or_else(missing);
     }
-    let mut one = Vec::new();
-    budget::reserve(&mut one, pixels.len() / 3)?;
+    let mut one = buffer_pool::with_room(pixels.len() / 3)?;
     one.extend(pixels.iter().step_by(3));
     buffer_pool::recycle(pixels);
     GrayImage::from_raw(width, height, one).map(DynamicImage::ImageLuma8).ok_or_else(missing)
@@ -118,11 +117,11 @@ fn eighths((width, height): (u32, u32), min_size: (u32, u32)) -> u32 {
 }
 
 /// The kind of failure. The decoder's own messages contain details, so that they could not be counted by cause.
-pub(super) fn undecodable(refusal: &Refusal) -> Problem {
-    Problem::resize(format!("Image decoding error: {}", refusal.kind()))
+pub(super) fn undecodable(error: &DecodeError) -> Problem {
+    Problem::resize(format!("Image decoding error: {}", error.kind()))
 }
 
-fn pixels(image: DynamicImage) -> Result<Pixels, Refusal> {
+fn pixels(image: DynamicImage) -> Result<Pixels, DecodeError> {
     let (width, height) = (image.width(), image.height());
     let (channels, data) = match image {
         DynamicImage::ImageLuma8(grey) => (1, grey.into_raw()),

@@ -1,8 +1,7 @@
 //! The resize modes of img2dataset: the size of the resized image, padding and cropping.
 
 use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
-use loader::budget;
-use loader::formats::Refusal;
+use loader::DecodeError;
 use serde::{Deserialize, Serialize};
 
 use super::decode::undecodable;
@@ -99,7 +98,7 @@ impl Plan {
     pub(super) fn frame(&self, scaled: Pixels) -> Result<Pixels, Problem> {
         match self.framing {
             Framing::None => Ok(scaled),
-            Framing::Pad(size) => pad(&scaled, size).map_err(|refusal| undecodable(&refusal)),
+            Framing::Pad(size) => pad(&scaled, size).map_err(|error| undecodable(&error)),
             Framing::Crop(size) => Ok(crop(&scaled, size)),
         }
     }
@@ -108,7 +107,7 @@ impl Plan {
 /// Enlarges with the Lanczos3 filter.
 fn enlarge(pixels: &Pixels, width: u32, height: u32) -> Result<Pixels, Problem> {
     let data = buffer_pool::take(width as usize * height as usize * pixels.channels)
-        .map_err(|refusal| undecodable(&refusal))?;
+        .map_err(|error| undecodable(&error))?;
     let mut target = Pixels { width, height, channels: pixels.channels, data };
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3));
     resample(&mut Resizer::new(), pixels, &mut target, &options)?;
@@ -116,13 +115,12 @@ fn enlarge(pixels: &Pixels, width: u32, height: u32) -> Result<Pixels, Problem> 
 }
 
 /// Pads with white on all sides; an odd pixel goes to the right or bottom.
-fn pad(pixels: &Pixels, size: u32) -> Result<Pixels, Refusal> {
+fn pad(pixels: &Pixels, size: u32) -> Result<Pixels, DecodeError> {
     let channels = pixels.channels;
     let (left, top) = ((size - pixels.width.min(size)) / 2, (size - pixels.height.min(size)) / 2);
     let row = pixels.width as usize * channels;
     let length = size as usize * size as usize * channels;
-    let mut data = Vec::new();
-    budget::reserve(&mut data, length)?;
+    let mut data = buffer_pool::with_room(length)?;
     data.resize(length, 255);
     for (index, line) in pixels.data.chunks_exact(row).enumerate() {
         let start = ((top as usize + index) * size as usize + left as usize) * channels;

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Read};
 
-use loader::shards::tar::most_decompressed;
+use loader::shards::most_decompressed;
 use storage::{Location, Source};
 
 use super::reader;

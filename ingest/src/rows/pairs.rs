@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use disk::foreign_files::{is_hidden_entry, read_regular, without_byte_order_mark};
-use loader::formats::{EXTENSIONS, UNREAD_EXTENSIONS};
+use loader::images::{EXTENSIONS, UNREAD_EXTENSIONS};
 use storage::Location;
 
 use super::{Extra, Row, Rows, text};

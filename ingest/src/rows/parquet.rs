@@ -1,6 +1,7 @@
 //! Parquet tables, read a batch of rows at a time. Text is read as bytes and checked here, so that a caption that is not
 //! UTF-8 fails its own row and not the whole file. A text that many rows share is copied for one row at a time.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -8,8 +9,7 @@ use arrow_array::types::{Float64Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::display::array_value_to_string;
 use arrow_schema::{DataType, FieldRef, Schema};
-use concepts::tables::limits::Checked;
-use concepts::tables::{self, Batches, guarded};
+use concepts::tables::{self, Batches, Checked, TableError, guarded};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
@@ -55,9 +55,10 @@ pub(super) struct ParquetRows {
 impl ParquetRows {
     pub(super) fn open(path: &Location, wanted: &Wanted) -> Result<Self, Error> {
         let table = Table::open(path)?;
-        let unreadable = |problem: String| Error::input(path, format!("not a parquet file: {problem}"));
-        let metadata = tables::load(&table).map_err(unreadable)?;
-        let metadata = guarded(|| text_as_bytes(metadata.metadata())).map_err(unreadable)?;
+        let unreadable = |problem: &dyn Display| Error::input(path, format!("not a parquet file: {problem}"));
+        let metadata = tables::load(&table).map_err(|error| unreadable(&error))?;
+        let metadata = guarded(|| text_as_bytes(metadata.metadata())).map_err(|error| unreadable(&error))?;
+        let metadata = metadata.map_err(|error| unreadable(&error))?;
         let fields = metadata.schema().fields();
         let names: Vec<String> = fields.iter().map(|field| field.name().clone()).collect();
         let found = wanted.find(path, &names)?;
@@ -205,7 +206,7 @@ impl Rows for ParquetRows {
     }
 }
 
-fn damaged(path: &Location, problem: &str) -> Error {
+fn damaged(path: &Location, problem: &TableError) -> Error {
     Error::input(path, format!("cannot be read as a parquet file: {problem}"))
 }
 

@@ -5,8 +5,7 @@ use arrow_array::types::{Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_schema::DataType;
 use bytes::Bytes;
-use concepts::tables::limits::Budget;
-use concepts::tables::{Table, Texts};
+use concepts::tables::{Budget, Table, TableError, Texts};
 use serde_json::Value;
 use storage::Location;
 
@@ -48,11 +47,11 @@ pub(crate) fn read(path: &Location) -> Result<Records, Error> {
 
 /// The same from the bytes of the table; `path` is its name in errors.
 pub(crate) fn parse(path: &Location, bytes: Bytes) -> Result<Records, Error> {
-    let damaged = |problem: String| Error::input(path, format!("not the table of a shard: {problem}"));
+    let damaged = |problem: TableError| Error::input(path, format!("not the table of a shard: {problem}"));
     let table = Table::open(bytes, Texts::Views).map_err(damaged)?;
     for needed in ["key", "status", "url"] {
         if !table.has(needed) {
-            return Err(damaged(format!("it has no column {needed:?}")));
+            return Err(damaged(TableError::Content(format!("it has no column {needed:?}"))));
         }
     }
     let extra: Vec<(String, DataType)> = table
@@ -79,7 +78,7 @@ const BATCH: usize = 1024;
 
 impl Record {
     /// Counts the memory that it takes.
-    fn count(&self, budget: &mut Budget) -> Result<(), String> {
+    fn count(&self, budget: &mut Budget) -> Result<(), TableError> {
         let optional = [&self.error_message, &self.caption, &self.exif].into_iter().flatten();
         let hash = self.hash.iter().map(|(_, hash)| hash);
         let texts = [&self.key, &self.status, &self.url].into_iter().chain(optional).chain(hash);
@@ -89,7 +88,7 @@ impl Record {
 }
 
 /// Counts the memory that a value of an additional column takes.
-fn count(value: &Value, budget: &mut Budget) -> Result<(), String> {
+fn count(value: &Value, budget: &mut Budget) -> Result<(), TableError> {
     budget.keep(value.as_str().unwrap_or_default())?;
     match value {
         Value::Array(values) => values.iter().try_for_each(|value| count(value, budget)),

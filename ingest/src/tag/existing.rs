@@ -55,7 +55,7 @@ pub(super) fn compare(
     };
     let (mut sample, mut fits) = (0, agrees != Some(false));
     let mut text = String::new();
-    let checks = loader::shards::tar::caption_checks(path, |key, caption| -> Result<(), Error> {
+    let checks = loader::shards::caption_checks(path, |key, caption| -> Result<(), Error> {
         stop.check()?;
         // An undamaged sidecar of version 2 needs no more than its checks.
         if agrees != Some(true) || sidecar.metadata.captions.is_none() {

@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use concepts::Extractor;
 use concepts::checksums::Checksums;
-use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, RowsOfTable, Table, VERSION, Writer};
+use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, Table, Writer};
 use loader::shards;
 use serde_json::Value;
 use storage::Location;
@@ -212,21 +212,7 @@ impl Input<'_> {
             let name = path.file_name().into_owned();
             self.parts.tables.push(Table { name, bytes, rows: 0 });
         }
-        let table = self.parts.tables.last();
-        Ok(table.map(|table| Metadata {
-            version: VERSION,
-            tagger: self.parts.tagger.clone(),
-            tagger_hash: self.parts.tagger_hash.clone(),
-            grammar: self.parts.grammar,
-            canonical: self.parts.canonical,
-            shard: table.name.clone(),
-            shard_bytes: table.bytes,
-            rows: Some(RowsOfTable { first: self.row, cut: self.parts.cut.clone() }),
-            captions: None,
-            samples: 0,
-            captions_without_mention: 0,
-            mentions: 0,
-        }))
+        Ok(self.parts.tables.last().map(|table| self.parts.footer(table, self.row)))
     }
 
     /// Reads more rows of the part, of which `have` rows were read before. Returns whether the part is complete.

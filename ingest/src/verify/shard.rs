@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use bytes::Bytes;
 use concepts::sidecar::{CaptionChecks, OLDEST_VERSION, Sidecar};
 use loader::shards;
-use loader::shards::tar::{CAPTION_EXTENSION, IMAGE_EXTENSIONS, Visited};
+use loader::shards::{CAPTION_EXTENSION, IMAGE_EXTENSIONS, Visited};
 use serde_json::Value;
 use storage::Location;
 
@@ -78,7 +78,7 @@ pub(super) fn verify(path: &Location, options: Options, ours: bool, stop: &StopF
         sample: None,
     };
     let wanted = |extension: &str| !options.quick || !IMAGE_EXTENSIONS.contains(&extension);
-    let read = loader::shards::tar::visit(path, wanted, |member| {
+    let read = loader::shards::visit(path, wanted, |member| {
         stop.check()?;
         pass.member(&member);
         Ok::<_, Error>(())

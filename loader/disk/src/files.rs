@@ -5,6 +5,7 @@
 //! link can lead elsewhere. Its writer holds the file's lock (`flock`) as long as it lives, by which
 //! [`clear_leftovers`] recognises the files that nobody will complete. Where a file system has no locks, leftovers stay.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
@@ -220,12 +221,11 @@ pub fn sync_parent(path: &Path) -> io::Result<()> {
 /// # use std::{io, path::Path};
 /// # use disk::files::io_message;
 /// let missing = io::Error::from(io::ErrorKind::NotFound);
-/// assert_eq!(io_message(Path::new("a.tar"), "read", &missing), "a.tar does not exist");
+/// assert_eq!(io_message(Path::new("a.tar").display(), "read", &missing), "a.tar does not exist");
 /// let full = io::Error::other("disk full");
-/// assert_eq!(io_message(Path::new("a.tar"), "write", &full), "cannot write a.tar: disk full");
+/// assert_eq!(io_message("s3://bucket/a.tar", "write", &full), "cannot write s3://bucket/a.tar: disk full");
 /// ```
-pub fn io_message(path: &Path, doing: &str, error: &io::Error) -> String {
-    let path = path.display();
+pub fn io_message(path: impl Display, doing: &str, error: &io::Error) -> String {
     match (doing, error.kind()) {
         ("read", io::ErrorKind::NotFound) => format!("{path} does not exist"),
         ("write", io::ErrorKind::NotFound) => format!("cannot write {path}: its folder does not exist"),

@@ -3,7 +3,7 @@
 use image::metadata::Orientation;
 use image::{ColorType, DynamicImage, RgbImage};
 
-use super::Refusal;
+use super::DecodeError;
 use crate::budget;
 
 /// Halves numbers of 16 bits, in place, rounded as by the `image` crate.
@@ -24,7 +24,7 @@ pub(super) fn to_8_bits(kind: ColorType, mut data: Vec<u8>) -> Vec<u8> {
 ///
 /// # Errors
 /// There is not enough memory.
-pub fn upright(mut image: DynamicImage, orientation: Orientation) -> Result<DynamicImage, Refusal> {
+pub fn upright(mut image: DynamicImage, orientation: Orientation) -> Result<DynamicImage, DecodeError> {
     if orientation != Orientation::NoTransforms {
         // The `image` crate copies the pixels without asking whether there is memory.
         budget::reserve(&mut Vec::<u8>::new(), image.as_bytes().len())?;
@@ -37,7 +37,7 @@ pub fn upright(mut image: DynamicImage, orientation: Orientation) -> Result<Dyna
 ///
 /// # Errors
 /// There is not enough memory.
-pub fn to_rgb(image: DynamicImage) -> Result<RgbImage, Refusal> {
+pub fn to_rgb(image: DynamicImage) -> Result<RgbImage, DecodeError> {
     let (width, height) = (image.width(), image.height());
     let data = match image {
         DynamicImage::ImageRgb8(rgb) => return Ok(rgb),
@@ -54,10 +54,13 @@ pub fn to_rgb(image: DynamicImage) -> Result<RgbImage, Refusal> {
         }
         other => other.into_rgb8().into_raw(),
     };
-    RgbImage::from_raw(width, height, data).ok_or(Refusal::Memory)
+    RgbImage::from_raw(width, height, data).ok_or(DecodeError::Memory)
 }
 
-fn expand<const N: usize>(pixels: &[u8], colour: impl Fn([u8; N]) -> [u8; 3]) -> Result<Vec<u8>, Refusal> {
+fn expand<const N: usize>(
+    pixels: &[u8],
+    colour: impl Fn([u8; N]) -> [u8; 3],
+) -> Result<Vec<u8>, DecodeError> {
     let pixels = pixels.as_chunks::<N>().0;
     let mut data = Vec::new();
     budget::reserve(&mut data, 3 * pixels.len())?;

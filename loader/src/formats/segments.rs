@@ -1,7 +1,7 @@
 //! The header of a JPEG: size, number of channels, EXIF. Reads the markers as libjpeg does, which decodes the pixels later,
 //! and copies nothing.
 
-use super::{EXIF_PREFIX, Refusal};
+use super::{DecodeError, EXIF_PREFIX};
 
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
@@ -21,7 +21,7 @@ pub(super) struct Segments<'a> {
 
 impl<'a> Segments<'a> {
     /// Reads up to the first scan.
-    pub(super) fn read(jpeg: &'a [u8]) -> Result<Self, Refusal> {
+    pub(super) fn read(jpeg: &'a [u8]) -> Result<Self, DecodeError> {
         let (mut frame, mut exif) = (None, None);
         let mut rest = jpeg.get(2..).unwrap_or_default();
         loop {
@@ -31,7 +31,7 @@ impl<'a> Segments<'a> {
                     // The end marker cannot occur inside a scan, so a file without it is truncated. (The decoder would
                     // fill the missing part with grey and report success.)
                     if !rest.windows(2).rev().any(|pair| pair == [0xff, END_OF_IMAGE]) {
-                        return Err(Refusal::Truncated);
+                        return Err(DecodeError::Truncated);
                     }
                     break;
                 }
@@ -45,7 +45,7 @@ impl<'a> Segments<'a> {
     }
 
     /// Width and height, from the first bytes of a file.
-    pub(super) fn size(start: &[u8]) -> Result<(u32, u32), Refusal> {
+    pub(super) fn size(start: &[u8]) -> Result<(u32, u32), DecodeError> {
         let mut rest = start.get(2..).unwrap_or_default();
         loop {
             match next_segment(&mut rest)? {
@@ -57,8 +57,8 @@ impl<'a> Segments<'a> {
     }
 }
 
-fn damaged(how: &str) -> Refusal {
-    Refusal::Damaged(format!("a damaged JPEG: {how}"))
+fn damaged(how: &str) -> DecodeError {
+    DecodeError::Damaged(format!("a damaged JPEG: {how}"))
 }
 
 /// "SOF" (start of frame): all markers of their range but three that have other meanings.
@@ -67,21 +67,21 @@ fn is_frame(marker: u8) -> bool {
 }
 
 /// Width and height, and whether there is one channel, from the content of a frame's segment.
-fn size_of(frame: &[u8]) -> Result<((u32, u32), bool), Refusal> {
+fn size_of(frame: &[u8]) -> Result<((u32, u32), bool), DecodeError> {
     match *frame {
         [8, h1, h0, w1, w0, channels, ..] => {
             let side = |high, low| u32::from(u16::from_be_bytes([high, low]));
             Ok(((side(w1, w0), side(h1, h0)), channels == 1))
         }
-        [_, _, _, _, _, _, ..] => Err(Refusal::Variant),
+        [_, _, _, _, _, _, ..] => Err(DecodeError::Variant),
         _ => Err(damaged("it has no size")),
     }
 }
 
 /// The marker and the content of the next segment; `rest` is then what follows it.
-fn next_segment<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), Refusal> {
+fn next_segment<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), DecodeError> {
     loop {
-        let (marker, after) = next_marker(rest).ok_or(Refusal::Truncated)?;
+        let (marker, after) = next_marker(rest).ok_or(DecodeError::Truncated)?;
         // These markers have no length.
         if matches!(marker, 0x01 | 0xd0..=0xd8) {
             *rest = after;
@@ -90,10 +90,10 @@ fn next_segment<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), Refusal> {
         if marker == END_OF_IMAGE {
             return Err(damaged("it ends before its pixels"));
         }
-        let (length, _) = after.split_first_chunk().ok_or(Refusal::Truncated)?;
+        let (length, _) = after.split_first_chunk().ok_or(DecodeError::Truncated)?;
         // The length includes its own two bytes.
         let length = usize::from(u16::from_be_bytes(*length)).max(2);
-        let (segment, after) = after.split_at_checked(length).ok_or(Refusal::Truncated)?;
+        let (segment, after) = after.split_at_checked(length).ok_or(DecodeError::Truncated)?;
         *rest = after;
         return Ok((marker, &segment[2..]));
     }

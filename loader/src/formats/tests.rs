@@ -115,7 +115,7 @@ fn the_memory_of_a_progressive_jpeg_includes_its_coefficients() {
     let frame = grey.windows(2).position(|pair| pair == [0xff, 0xc2]).unwrap();
     colour.splice(frame + 3..frame + 13, file(&[&[17, 8], &colour[frame + 5..frame + 9], &[3, 1, 0x11, 0]]));
     colour.splice(frame + 13..frame + 13, [2, 0x11, 0, 3, 0x11, 0]);
-    let problem = decode(&colour).unwrap_err();
+    let problem = decode(&colour).unwrap_err().to_string();
     assert!(problem.contains("too large") && problem.contains("1024 MB"), "{problem}");
 }
 
@@ -162,7 +162,10 @@ fn bitmaps_and_tiffs_have_the_pixels_that_are_written() {
     assert_eq!(grey(&tiff(1, 16, 1)), [128, 255]);
     let turned = tiff(1, 8, 6);
     assert_eq!(ImageFile::open(&turned).unwrap().orientation(), Orientation::Rotate90);
-    assert_eq!(ImageFile::open(&tiff(7, 8, 1)).unwrap_err(), Refusal::Unsupported("TIFF with JPEG inside"));
+    assert_eq!(
+        ImageFile::open(&tiff(7, 8, 1)).unwrap_err(),
+        DecodeError::Unsupported("TIFF with JPEG inside")
+    );
     for length in 0..turned.len() {
         assert!(decode(&turned[..length]).is_err(), "{length} bytes");
     }

@@ -20,7 +20,7 @@ pub struct Share {
 
 /// The order of all epochs of a mixture of one or more datasets.
 #[derive(Debug, Clone)]
-pub struct Mixture {
+pub(crate) struct Mixture {
     sets: Vec<Order>,
     /// For each dataset, the number of its first shard in the list of all shards.
     first_shards: Vec<u32>,
@@ -35,7 +35,7 @@ pub struct Mixture {
 
 /// Where a row of a batch comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub(crate) struct Place {
     /// Index of the dataset.
     pub set: usize,
     /// Epoch of that dataset.
@@ -53,7 +53,7 @@ impl Mixture {
     /// # Errors
     /// A number is 0; a weight is not positive and finite, or is too small for one stream; the shares have more or
     /// fewer shards than there are; a dataset has fewer samples than its rows of one batch.
-    pub fn new(
+    pub(crate) fn new(
         counts: Vec<u32>,
         shares: &[Share],
         seed: u64,
@@ -125,37 +125,37 @@ impl Mixture {
     }
 
     /// The order of each dataset.
-    pub fn sets(&self) -> &[Order] {
+    pub(crate) fn sets(&self) -> &[Order] {
         &self.sets
     }
 
     /// Number of a dataset's first shard in the list of all shards.
-    pub fn first_shard(&self, set: usize) -> u32 {
+    pub(crate) fn first_shard(&self, set: usize) -> u32 {
         self.first_shards.get(set).copied().unwrap_or_default()
     }
 
     /// Number of samples of each shard, in the order listed.
-    pub fn counts(&self) -> &[u32] {
+    pub(crate) fn counts(&self) -> &[u32] {
         &self.counts
     }
 
     /// Number of samples in all shards.
-    pub fn samples(&self) -> u64 {
+    pub(crate) fn samples(&self) -> u64 {
         self.sets.iter().map(Order::samples).sum()
     }
 
     /// Number of streams in use, over all datasets.
-    pub fn streams(&self) -> u64 {
+    pub(crate) fn streams(&self) -> u64 {
         self.streams.len() as u64
     }
 
     /// Number of batches in an epoch of the mixture: the number of samples of all datasets divided by the batch size.
-    pub fn steps_per_epoch(&self) -> u64 {
+    pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.samples() / self.batch_size
     }
 
     /// Number of rows of a batch that come from each stream.
-    pub fn rows_per_stream(&self) -> u64 {
+    pub(crate) fn rows_per_stream(&self) -> u64 {
         self.rows_per_stream
     }
 
@@ -163,7 +163,7 @@ impl Mixture {
     ///
     /// # Errors
     /// The number of ranks does not divide the number of streams, or `rank` is not below `world_size`.
-    pub fn streams_of(&self, rank: usize, world_size: usize) -> Result<Range<u64>, Error> {
+    pub(crate) fn streams_of(&self, rank: usize, world_size: usize) -> Result<Range<u64>, Error> {
         if rank >= world_size {
             return Err(Error::Settings(format!(
                 "rank {rank} does not exist: there are {world_size} ranks, numbered from 0"
@@ -182,7 +182,7 @@ impl Mixture {
     }
 
     /// Where the rows of the batch at `at` that belong to `streams` come from, in the order of the batch.
-    pub fn rows(&self, at: Position, streams: Range<u64>) -> impl Iterator<Item = Place> + '_ {
+    pub(crate) fn rows(&self, at: Position, streams: Range<u64>) -> impl Iterator<Item = Place> + '_ {
         let batches = at.epoch.saturating_mul(self.steps_per_epoch()).saturating_add(at.step);
         streams.flat_map(move |stream| {
             let (set, stream) = self.streams[stream as usize];

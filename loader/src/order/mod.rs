@@ -48,7 +48,8 @@ pub(crate) mod permutation;
 
 use std::ops::Range;
 
-pub use self::mixture::{Mixture, Place, Share};
+pub use self::mixture::Share;
+pub(crate) use self::mixture::{Mixture, Place};
 use self::permutation::{Permutation, key};
 use crate::Error;
 
@@ -93,10 +94,8 @@ pub struct SampleId {
 
 /// The order of all epochs of one dataset.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub(crate) struct Order {
     counts: Vec<u32>,
-    /// Number of streams asked for; used in the error message only.
-    wanted: usize,
     plan: Plan,
 }
 
@@ -116,7 +115,7 @@ impl Order {
     ///
     /// # Errors
     /// A number is 0, or there are fewer samples than one batch.
-    pub fn new(
+    pub(crate) fn new(
         counts: Vec<u32>,
         seed: u64,
         streams: usize,
@@ -140,58 +139,21 @@ impl Order {
             batch_size: batch_size as u64,
             seed,
         };
-        Ok(Self { counts, wanted: streams, plan })
-    }
-
-    /// Number of samples of each shard, in the order listed.
-    pub fn counts(&self) -> &[u32] {
-        &self.counts
+        Ok(Self { counts, plan })
     }
 
     /// Number of samples in all shards.
-    pub fn samples(&self) -> u64 {
+    pub(crate) fn samples(&self) -> u64 {
         self.plan.samples
     }
 
-    /// Number of streams in use.
-    pub fn streams(&self) -> u64 {
-        self.plan.streams
-    }
-
     /// Number of batches in an epoch.
-    pub fn steps_per_epoch(&self) -> u64 {
+    pub(crate) fn steps_per_epoch(&self) -> u64 {
         self.plan.samples / self.plan.batch_size
     }
 
-    /// Number of rows of a batch that come from each stream.
-    pub fn rows_per_stream(&self) -> u64 {
-        self.plan.batch_size / self.plan.streams
-    }
-
-    /// The streams of rank `rank` of `world_size` ranks.
-    ///
-    /// # Errors
-    /// The number of ranks does not divide the number of streams, or `rank` is not below `world_size`.
-    pub fn streams_of(&self, rank: usize, world_size: usize) -> Result<Range<u64>, Error> {
-        if rank >= world_size {
-            return Err(Error::Settings(format!(
-                "rank {rank} does not exist: there are {world_size} ranks, numbered from 0"
-            )));
-        }
-        let (rank, world) = (rank as u64, world_size as u64);
-        if !self.plan.streams.is_multiple_of(world) {
-            return Err(Error::Ranks {
-                world_size,
-                streams: self.plan.streams as usize,
-                wanted: self.wanted,
-                batch_size: self.plan.batch_size as usize,
-            });
-        }
-        Ok(rank * self.plan.streams / world..(rank + 1) * self.plan.streams / world)
-    }
-
     /// The order of one epoch. Takes time and memory proportional to the number of shards, not of samples.
-    pub fn epoch(&self, epoch: u64) -> Epoch {
+    pub(crate) fn epoch(&self, epoch: u64) -> Epoch {
         let shards = Permutation::new(key(&[self.plan.seed, epoch, SHARDS]), self.counts.len() as u64);
         let mut listed = Vec::with_capacity(self.counts.len());
         let mut start = 0;
@@ -206,7 +168,7 @@ impl Order {
 
 /// The order of one epoch.
 #[derive(Debug, Clone)]
-pub struct Epoch {
+pub(crate) struct Epoch {
     plan: Plan,
     epoch: u64,
     /// The shards in their permuted order, each with the list position of its first sample.
@@ -215,13 +177,13 @@ pub struct Epoch {
 
 impl Epoch {
     /// Number of samples of a stream.
-    pub fn stream_len(&self, stream: u64) -> u64 {
+    pub(crate) fn stream_len(&self, stream: u64) -> u64 {
         let stream = cut(self.plan.samples, self.plan.streams, stream);
         stream.end - stream.start
     }
 
     /// The sample at `position` of a stream. Positions beyond its last sample start again at its first.
-    pub fn sample(&self, stream: u64, position: u64) -> SampleId {
+    pub(crate) fn sample(&self, stream: u64, position: u64) -> SampleId {
         let Plan { samples, streams, window, seed, .. } = self.plan;
         let bounds = cut(samples, streams, stream);
         let length = bounds.end - bounds.start;
@@ -236,7 +198,7 @@ impl Epoch {
 
     /// The sample at `position` of a stream and then, in order, those that replace it if it is broken: every sample of the
     /// dataset once.
-    pub fn replacements(&self, stream: u64, position: u64) -> impl Iterator<Item = SampleId> + '_ {
+    pub(crate) fn replacements(&self, stream: u64, position: u64) -> impl Iterator<Item = SampleId> + '_ {
         let streams = self.plan.streams;
         (stream..stream + streams).map(move |stream| stream % streams).flat_map(move |stream| {
             (position..position + self.stream_len(stream)).map(move |position| self.sample(stream, position))
@@ -249,13 +211,6 @@ impl Epoch {
         let after = self.listed.partition_point(|&(start, _)| start <= position);
         let (start, shard) = self.listed[after - 1];
         SampleId { shard, sample: (position - start) as u32 }
-    }
-
-    /// (stream, position) of each row of step `step` that comes from `streams`, in the order of the batch.
-    pub fn rows(&self, step: u64, streams: Range<u64>) -> impl Iterator<Item = (u64, u64)> + use<> {
-        let rows = self.plan.batch_size / self.plan.streams;
-        streams
-            .flat_map(move |stream| (step * rows..(step + 1) * rows).map(move |position| (stream, position)))
     }
 }
 

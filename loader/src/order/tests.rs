@@ -4,8 +4,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Step 4 of the specification.
 fn global_batch(order: &Order, epoch: &Epoch, step: u64) -> Vec<SampleId> {
-    epoch.rows(step, 0..order.streams()).map(|(stream, position)| epoch.sample(stream, position)).collect()
+    let rows = order.plan.batch_size / order.plan.streams;
+    let of_stream =
+        |stream| (step * rows..(step + 1) * rows).map(move |position| epoch.sample(stream, position));
+    (0..order.plan.streams).flat_map(of_stream).collect()
 }
 
 /// The expected batches come from a Python implementation of the specification (`tests/fixtures/order.py`).
@@ -50,7 +54,7 @@ proptest! {
         }
         prop_assert!(samples - (seen.len() as u64) < batch_size as u64);
         // The streams cover the whole dataset, including the samples that the batches leave out.
-        for stream in 0..order.streams() {
+        for stream in 0..order.plan.streams {
             seen.extend((0..epoch.stream_len(stream)).map(|position| epoch.sample(stream, position)));
         }
         prop_assert_eq!(seen.len() as u64, samples);
@@ -62,17 +66,18 @@ proptest! {
     ) {
         let streams = 1_usize << power;
         let batch_size = streams * per_stream;
-        let order = Order::new(vec![100, 57, 200, 31], seed, streams, 32, batch_size).unwrap();
-        let epoch = order.epoch(seed ^ 5);
-        let step = step_choice % order.steps_per_epoch();
-        let ranks: Result<Vec<_>, _> = (0..world).map(|rank| order.streams_of(rank, world)).collect();
+        let mixture = Mixture::new(vec![100, 57, 200, 31], &[], seed, streams, 32, batch_size).unwrap();
+        let order = &mixture.sets()[0];
+        let at = Position { epoch: seed % 7, step: step_choice % order.steps_per_epoch() };
+        let epoch = order.epoch(at.epoch);
+        let ranks: Result<Vec<_>, _> = (0..world).map(|rank| mixture.streams_of(rank, world)).collect();
         prop_assert_eq!(ranks.is_ok(), streams.is_multiple_of(world));
         if let Ok(ranks) = ranks {
-            let parts: Vec<_> = ranks.iter().map(|streams| epoch.rows(step, streams.clone()).count()).collect();
-            prop_assert!(parts.iter().all(|&rows| rows == batch_size / world));
+            let rows: Vec<Vec<_>> = ranks.into_iter().map(|streams| mixture.rows(at, streams).collect()).collect();
+            prop_assert!(rows.iter().all(|rows| rows.len() == batch_size / world));
             let joined: Vec<_> =
-                ranks.into_iter().flat_map(|streams| epoch.rows(step, streams)).map(|(s, p)| epoch.sample(s, p)).collect();
-            prop_assert_eq!(joined, global_batch(&order, &epoch, step));
+                rows.concat().into_iter().map(|row| epoch.sample(row.stream, row.position)).collect();
+            prop_assert_eq!(joined, global_batch(order, &epoch, at.step));
         }
     }
 
@@ -113,7 +118,7 @@ fn samples_left_out_differ_between_epochs() {
 
 #[test]
 fn streams_shrink_to_a_divisor_of_the_batch() {
-    let order = |streams, batch| Order::new(vec![1000], 0, streams, 10, batch);
+    let order = |streams, batch| Mixture::new(vec![1000], &[], 0, streams, 10, batch);
     assert_eq!(order(64, 32).unwrap().streams(), 32);
     assert_eq!(order(64, 100).unwrap().streams(), 4);
     assert_eq!(order(64, 256).unwrap().rows_per_stream(), 4);

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use storage::Location;
 
+use crate::error::SampleError;
 use crate::order::Position;
 use crate::samples::buffers::Images;
 
-/// One rank's part of a global batch. B below is the number of its rows.
-#[derive(Debug, Clone)]
+/// One rank's part of a global batch. B below is the number of its rows. The numbers are stored as arrays without gaps, so that
+/// they can be handed to other languages and devices as they are.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Batch {
     /// Epoch and step of the batch.
     pub position: Position,
@@ -26,18 +29,34 @@ pub struct Batch {
     pub captions: Vec<String>,
     /// Token ids of CLIP's vocabulary, [B, context]; empty when captions are not loaded.
     pub tokens: Vec<i64>,
-    /// The mentions whose concept is in the vocabulary ([`concepts::Bank`]), ordered by row and then from left to
-    /// right.
-    pub mentions: Vec<BatchMention>,
+    /// The mentions whose concept is in the vocabulary ([`concepts::Bank`]).
+    pub mentions: Mentions,
     /// Times and counts of the work for this batch.
     pub counters: Counters,
 }
 
-/// A concept mention in a batch.
+/// The concept mentions of a batch as columns. They are ordered by row and then from left to right; value `i` of every column
+/// except `offsets` belongs to mention `i`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Mentions {
+    /// The mentions of row `r` are those from `offsets[r]` to before `offsets[r + 1]`. One value more than there are rows.
+    pub offsets: Vec<u32>,
+    /// Label of the concept in the vocabulary ([`concepts::Bank`]).
+    pub labels: Vec<u32>,
+    /// Position of the first token of the mention's words in its row of [`Batch::tokens`].
+    pub token_starts: Vec<u32>,
+    /// Position after the last of these tokens; there is at least one.
+    pub token_ends: Vec<u32>,
+    /// First byte of the same words in the canonical caption.
+    pub byte_starts: Vec<u32>,
+    /// End of these bytes.
+    pub byte_ends: Vec<u32>,
+}
+
+/// One of the [`Mentions`] of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BatchMention {
-    /// Row of the batch.
-    pub sample: u32,
     /// Label of the concept in the vocabulary ([`concepts::Bank`]).
     pub label: u32,
     /// Token positions of the mention's words in the row of [`Batch::tokens`]; never empty.
@@ -46,8 +65,76 @@ pub struct BatchMention {
     pub span: Range<u32>,
 }
 
+/// No rows.
+impl Default for Mentions {
+    fn default() -> Self {
+        Self::with_capacity(0, 0)
+    }
+}
+
+impl Mentions {
+    pub(crate) fn with_capacity(rows: usize, mentions: usize) -> Self {
+        let mut offsets = Vec::with_capacity(rows + 1);
+        offsets.push(0);
+        let column = || Vec::with_capacity(mentions);
+        Self {
+            offsets,
+            labels: column(),
+            token_starts: column(),
+            token_ends: column(),
+            byte_starts: column(),
+            byte_ends: column(),
+        }
+    }
+
+    /// Number of mentions.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no mention.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    /// Number of rows, with mentions or without.
+    pub fn rows(&self) -> usize {
+        self.offsets.len().saturating_sub(1)
+    }
+
+    /// The mentions of a row, from left to right.
+    ///
+    /// # Panics
+    /// There is no such row, or the columns were changed so that they do not fit each other.
+    pub fn of_row(&self, row: usize) -> impl Iterator<Item = BatchMention> + '_ {
+        (self.offsets[row] as usize..self.offsets[row + 1] as usize).map(|at| BatchMention {
+            label: self.labels[at],
+            positions: self.token_starts[at]..self.token_ends[at],
+            span: self.byte_starts[at]..self.byte_ends[at],
+        })
+    }
+
+    /// All mentions, each with its row.
+    pub fn iter(&self) -> impl Iterator<Item = (usize, BatchMention)> + '_ {
+        (0..self.rows()).flat_map(|row| self.of_row(row).map(move |mention| (row, mention)))
+    }
+
+    /// Adds a row.
+    pub fn push_row(&mut self, mentions: impl IntoIterator<Item = BatchMention>) {
+        for BatchMention { label, positions, span } in mentions {
+            self.labels.push(label);
+            self.token_starts.push(positions.start);
+            self.token_ends.push(positions.end);
+            self.byte_starts.push(span.start);
+            self.byte_ends.push(span.end);
+        }
+        self.offsets.push(self.labels.len() as u32);
+    }
+}
+
 /// Times and counts of the work for one batch.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Counters {
     /// How long the consumer waited for the batch.
     pub waited: Duration,
@@ -81,12 +168,38 @@ impl Counters {
 }
 
 /// A broken sample that was replaced by another one.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Skipped {
     /// Its shard.
     pub shard: Location,
     /// Its key.
     pub key: String,
     /// What is wrong with it.
-    pub cause: String,
+    pub cause: SampleError,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_become_columns_and_rows_again() {
+        let mention =
+            |label| BatchMention { label, positions: label..label + 2, span: 10 * label..11 * label };
+        let rows = [vec![mention(1), mention(2)], vec![], vec![mention(3)]];
+        let mut mentions = Mentions::default();
+        for row in &rows {
+            mentions.push_row(row.clone());
+        }
+        assert_eq!((mentions.rows(), mentions.len()), (3, 3));
+        assert_eq!(mentions.offsets, [0, 2, 2, 3]);
+        assert_eq!(mentions.token_ends, [3, 4, 5]);
+        assert_eq!(mentions.byte_starts, [10, 20, 30]);
+        for (row, expected) in rows.iter().enumerate() {
+            assert!(mentions.of_row(row).eq(expected.iter().cloned()));
+        }
+        assert!(mentions.iter().map(|(row, mention)| (row, mention.label)).eq([(0, 1), (0, 2), (2, 3)]));
+        assert!(Mentions::default().is_empty() && Mentions::default().rows() == 0);
+    }
 }

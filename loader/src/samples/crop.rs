@@ -151,7 +151,7 @@ fn random_region(
 }
 
 /// As torchvision's `Resize(size)` (which rounds the long side down) followed by `CenterCrop(size)`, as one region. All
-/// centre crops use it: the loader's ([`Crop::Centre`]) and [`crate::samples::pixels::centre_crop`].
+/// centre crops use it: the loader's ([`Crop::Centre`]) and [`centre_crop`](crate::samples::pixels::centre_crop).
 pub(crate) fn centre(size: u32, width: u32, height: u32) -> CropRegion {
     let long = |long: u32, short: u32| (u64::from(size) * u64::from(long) / u64::from(short)) as u32;
     let (resized_width, resized_height) =

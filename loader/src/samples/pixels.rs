@@ -4,22 +4,22 @@ use image::RgbImage;
 use jpeg::{Area, Request};
 
 use crate::budget;
-use crate::formats::{ImageFile, Refusal, decode_jpeg, to_rgb};
+use crate::decode_error::DecodeError;
+use crate::formats::{ImageFile, decode_jpeg, to_rgb};
 use crate::samples::crop::{self, CropRegion, View};
 use crate::samples::scaler::Scaler;
 use crate::settings::Decoding;
 
-/// Decodes an image of any of the [`crate::formats`] to 8-bit RGB, whatever the file name says. Greyscale becomes RGB,
+/// Decodes an image of any [`Format`](crate::images::Format) to 8-bit RGB, whatever the file name says. Greyscale becomes RGB,
 /// transparency is dropped, EXIF orientation is not applied: the result of `PIL.Image.open(..).convert("RGB")`.
 ///
 /// # Errors
-/// Why this is not a complete image within the [`crate::budget`], as part of a sentence.
-pub fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    let decoded = if bytes.starts_with(&jpeg::START) { decode_jpeg(bytes) } else { decode_other(bytes) };
-    decoded.map_err(|refusal| refusal.to_string())
+/// This is not a complete image within the [limits](crate::images).
+pub fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    if bytes.starts_with(&jpeg::START) { decode_jpeg(bytes) } else { decode_other(bytes) }
 }
 
-fn decode_other(bytes: &[u8]) -> Result<RgbImage, Refusal> {
+fn decode_other(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     ImageFile::open(bytes).and_then(ImageFile::decode).and_then(to_rgb)
 }
 
@@ -28,7 +28,7 @@ fn decode_other(bytes: &[u8]) -> Result<RgbImage, Refusal> {
 ///
 /// # Errors
 /// As [`Scaler::resize`].
-pub fn centre_crop(image: &RgbImage, size: u32) -> Result<RgbImage, String> {
+pub fn centre_crop(image: &RgbImage, size: u32) -> Result<RgbImage, DecodeError> {
     let view = View { region: crop::centre(size, image.width(), image.height()), flip: false };
     let mut row = RgbImage::new(size, size);
     Scaler::default().resize(image, view, size, &mut row)?;
@@ -48,7 +48,7 @@ pub struct Preprocessor {
 
 impl Default for Preprocessor {
     fn default() -> Self {
-        let decoder = jpeg::Decoder::new(budget::JPEG);
+        let decoder = jpeg::Decoder::new(budget::JPEG_LIMITS);
         Self { decoder, scaler: Scaler::default(), buffer: Vec::new(), file: Vec::new() }
     }
 }
@@ -76,9 +76,9 @@ impl Preprocessor {
         size: u32,
         choose: impl FnOnce(u32, u32) -> View,
         row: &mut [u8],
-    ) -> Result<(), String> {
+    ) -> Result<(), DecodeError> {
         if !bytes.starts_with(&jpeg::START) {
-            let image = decode_other(bytes).map_err(|refusal| refusal.to_string())?;
+            let image = decode_other(bytes)?;
             let view = choose(image.width(), image.height());
             return self.scaler.resize(&image, view, size, row);
         }
@@ -96,12 +96,12 @@ impl Preprocessor {
             let area = Some(seen(chosen.region, size, sides));
             Request { eighths, area, coarse: decoding == Decoding::Fast }
         };
-        let decoded =
-            self.decoder.decode(bytes, buffer, request).map_err(|error| Refusal::from(error).to_string())?;
-        let view = view.ok_or("no view was chosen")?;
+        let decoded = self.decoder.decode(bytes, buffer, request)?;
+        let none = || DecodeError::Damaged("no pixels were decoded".to_owned());
+        let view = view.ok_or_else(none)?;
         let Area { left, top, width, height } = decoded.area;
         let view = View { region: view.region.seen_from(left, top), ..view };
-        let image = RgbImage::from_raw(width, height, decoded.pixels).ok_or("no pixels were decoded")?;
+        let image = RgbImage::from_raw(width, height, decoded.pixels).ok_or_else(none)?;
         let resized = match decoding {
             Decoding::Exact => self.scaler.resize(&image, view, size, row),
             Decoding::Fast => self.scaler.resize_fast(&image, view, size, row),

@@ -8,6 +8,7 @@ use fast_image_resize::pixels::U8x3;
 use fast_image_resize::{CropBoxError, FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
+use crate::decode_error::DecodeError;
 use crate::samples::crop::{CropRegion, View};
 
 /// Radius of the bicubic filter in pixels, when it does not shrink the image.
@@ -32,16 +33,16 @@ impl Scaler {
     ///
     /// # Errors
     /// The region is outside the image, or `row` has the wrong length.
-    pub fn resize_fast(
+    pub(crate) fn resize_fast(
         &mut self,
         image: &RgbImage,
         view: View,
         size: u32,
         row: &mut [u8],
-    ) -> Result<(), String> {
-        let text = |e: &dyn std::fmt::Display| e.to_string();
+    ) -> Result<(), DecodeError> {
+        let failed = |e: &dyn std::fmt::Display| DecodeError::Resize(e.to_string());
         let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
-            .map_err(|e| text(&e))?;
+            .map_err(|e| failed(&e))?;
         let (left, top, width, height) = match view.region {
             CropRegion::CropThenResize { left, top, width, height } => {
                 (f64::from(left), f64::from(top), f64::from(width), f64::from(height))
@@ -57,8 +58,8 @@ impl Scaler {
             .resize_alg(ResizeAlg::Convolution(FilterType::Hamming))
             .use_alpha(false)
             .crop(left, top, width, height);
-        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| text(&e))?;
-        self.resizer.resize_typed(&source, &mut target, &options).map_err(|e| text(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| failed(&e))?;
+        self.resizer.resize_typed(&source, &mut target, &options).map_err(|e| failed(&e))?;
         flip(view, size, row);
         Ok(())
     }
@@ -70,10 +71,16 @@ impl Scaler {
     ///
     /// # Errors
     /// The region is outside the image, or `row` has the wrong length.
-    pub fn resize(&mut self, image: &RgbImage, view: View, size: u32, row: &mut [u8]) -> Result<(), String> {
-        let text = |e: &dyn std::fmt::Display| e.to_string();
+    pub fn resize(
+        &mut self,
+        image: &RgbImage,
+        view: View,
+        size: u32,
+        row: &mut [u8],
+    ) -> Result<(), DecodeError> {
+        let failed = |e: &dyn std::fmt::Display| DecodeError::Resize(e.to_string());
         let source = TypedImageRef::<U8x3>::from_buffer(image.width(), image.height(), image.as_raw())
-            .map_err(|e| text(&e))?;
+            .map_err(|e| failed(&e))?;
         // The pixels that the filter may read, and the region relative to their first pixel.
         let (seen, region) = match view.region {
             CropRegion::CropThenResize { left, top, width, height } => {
@@ -92,15 +99,15 @@ impl Scaler {
         let bicubic =
             ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::CatmullRom)).use_alpha(false);
         let cut = TypedCroppedImage::from_ref(&source, seen.0, seen.1, seen.2, seen.3)
-            .map_err(|e: CropBoxError| text(&e))?;
+            .map_err(|e: CropBoxError| failed(&e))?;
         self.across.resize((size * seen.3 * 3) as usize, 0);
         let mut across =
-            TypedImage::<U8x3>::from_buffer(size, seen.3, &mut self.across).map_err(|e| text(&e))?;
+            TypedImage::<U8x3>::from_buffer(size, seen.3, &mut self.across).map_err(|e| failed(&e))?;
         let options = bicubic.crop(region.0, 0.0, region.2, f64::from(seen.3));
-        self.resizer.resize_typed(&cut, &mut across, &options).map_err(|e| text(&e))?;
-        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&cut, &mut across, &options).map_err(|e| failed(&e))?;
+        let mut target = TypedImage::<U8x3>::from_buffer(size, size, row).map_err(|e| failed(&e))?;
         let options = bicubic.crop(0.0, region.1, f64::from(size), region.3);
-        self.resizer.resize_typed(&across, &mut target, &options).map_err(|e| text(&e))?;
+        self.resizer.resize_typed(&across, &mut target, &options).map_err(|e| failed(&e))?;
         flip(view, size, row);
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! An opened set of shards: what the threads share.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use concepts::sidecar::Metadata;
 
 use crate::Error;
-use crate::order::Mixture;
+use crate::order::{Mixture, Place, Position, SampleId};
 use crate::settings::{Options, Settings};
 use crate::shards::{Store, for_each_shard, sidecar};
 
@@ -61,6 +62,22 @@ impl Set {
         let in_use = (streams.end - streams.start).saturating_mul(shards_of_a_window).min(shards as u64);
         store.limit(in_use as usize);
         Ok(Self { settings, order, streams, store, sidecars, starts, in_use })
+    }
+
+    /// The samples that may come into each row of a batch, in the order in which they are tried.
+    pub(crate) fn samples_of(&self, at: Position) -> Vec<impl Iterator<Item = SampleId> + use<>> {
+        let mut epochs = vec![None; self.order.sets().len()];
+        let row = |Place { set, epoch, stream, position }| {
+            let epoch = epochs[set].get_or_insert_with(|| Arc::new(self.order.sets()[set].epoch(epoch)));
+            let (epoch, first) = (Arc::clone(epoch), self.order.first_shard(set));
+            let mut tried = 0;
+            std::iter::from_fn(move || {
+                let SampleId { shard, sample } = epoch.replacements(stream, position).nth(tried)?;
+                tried += 1;
+                Some(SampleId { shard: shard + first, sample })
+            })
+        };
+        self.order.rows(at, self.streams.clone()).map(row).collect()
     }
 
     /// Number of rows in this rank's part of a batch.

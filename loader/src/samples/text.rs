@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use concepts::bpe::Tokenizer;
+use concepts::Tokenizer;
 use concepts::sidecar::Sidecar;
 use concepts::{Bank, Matching};
 use storage::Location;
@@ -22,7 +22,7 @@ pub(crate) struct Text {
     pub(crate) caption: String,
     /// Token ids of CLIP's vocabulary, padded to the context length.
     pub(crate) tokens: Vec<u32>,
-    /// Mentions whose concept is in the vocabulary, from left to right; their `sample` is 0.
+    /// Mentions whose concept is in the vocabulary, from left to right.
     pub(crate) mentions: Vec<BatchMention>,
     /// Mentions whose concept is in the vocabulary but that a limit excluded (see [`Labels`]), or of which the limit on tokens
     /// cut a part off.
@@ -104,7 +104,7 @@ impl Text {
             if positions.is_empty() || length > labels.longest || mentions.len() == labels.most {
                 left_out += 1;
             } else {
-                mentions.push(BatchMention { sample: 0, label, positions, span });
+                mentions.push(BatchMention { label, positions, span });
             }
         }
         Ok(Self { caption, tokens: tokens.ids, mentions, left_out, is_other: false })

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, select_biased};
 
-use crate::Error;
+use crate::decode_error::DecodeError;
+use crate::error::{Error, SampleError};
 use crate::order::{Epoch, SampleId};
 use crate::samples::batch::{Counters, Skipped};
 use crate::samples::buffers::RowBuffer;
@@ -17,8 +18,7 @@ use crate::samples::pixels::Preprocessor;
 use crate::samples::set::Set;
 use crate::samples::text::{Labels, Name, TOKENIZER, Text};
 use crate::settings::Settings;
-use crate::shards::index::Caption;
-use crate::shards::{CaptionSource, Shard, from_json, panic_message};
+use crate::shards::{Caption, CaptionSource, Shard, from_json, panic_message};
 
 /// Number of broken samples in a row after which the run stops, because the whole dataset is probably damaged.
 const MAX_BROKEN: usize = 100;
@@ -138,7 +138,7 @@ fn guarded<T>(set: &Set, at: &Cell<SampleId>, work: impl FnOnce() -> Result<T, E
 /// Why a sample is not in the batch.
 enum Fault {
     /// The sample is broken: another one replaces it.
-    Broken(String),
+    Broken(SampleError),
     /// The run ends with this error.
     Stop(Error),
 }
@@ -179,8 +179,10 @@ fn make(
         }
     }
     let tries = broken.len();
-    let Skipped { shard, key, cause } = broken.pop().unwrap_or_default();
-    Err(Error::Broken { shard, key, tries, cause })
+    Err(match broken.pop() {
+        Some(Skipped { shard, key, cause }) => Error::Broken { shard, key, tries, cause },
+        None => Error::TooFewSamples { samples: 0, batch_size: set.settings.options.batch_size },
+    })
 }
 
 /// Reads and decodes one sample into the job's row.
@@ -205,7 +207,7 @@ fn sample(
         let placed = place(set, &bytes, id, job, preprocessor);
         counters.decode += started.elapsed();
         preprocessor.keep_file(bytes);
-        placed.map_err(Fault::Broken)?;
+        placed.map_err(|error| Fault::Broken(error.into()))?;
     }
 
     match caption {
@@ -213,7 +215,7 @@ fn sample(
             let text = text(set, shard, id.sample, &caption)?;
             // Also where a null became an empty file: neither makes a pair.
             if text.caption.is_empty() {
-                return Err(Fault::Broken("its caption is empty".to_owned()));
+                return Err(Fault::Broken(SampleError::EmptyCaption));
             }
             Ok(text)
         }
@@ -250,7 +252,7 @@ fn place(
     id: SampleId,
     job: &mut Job,
     preprocessor: &mut Preprocessor,
-) -> Result<(), String> {
+) -> Result<(), DecodeError> {
     let Settings { seed, options, .. } = &set.settings;
     let image = options.image();
     let drawn = (*seed, job.number_of_epoch, id);
@@ -262,14 +264,13 @@ fn place(
     }));
     placed.unwrap_or_else(|_| {
         *preprocessor = Preprocessor::default();
-        Err("the image decoder panicked".to_owned())
+        Err(DecodeError::Panicked)
     })
 }
 
 /// The image's encoded bytes.
 fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counters) -> Result<Vec<u8>, Fault> {
-    let (offset, length) =
-        shard.index.image(sample).ok_or_else(|| Fault::Broken("it has no image".to_owned()))?;
+    let (offset, length) = shard.index.image(sample).ok_or(Fault::Broken(SampleError::NoImage))?;
     counters.bytes += length;
     shard.archive.read_into(offset, length, &mut buffer)?;
     Ok(buffer)
@@ -291,17 +292,15 @@ fn caption(
         }
         None => {
             let cause = if shard.index.has_captions() {
-                "its caption in the table is null".to_owned()
+                SampleError::NullCaption
             } else {
-                format!("it has no caption (no {})", options.captions.extension())
+                SampleError::NoCaption { extension: options.captions.extension() }
             };
             return Err(Fault::Broken(cause));
         }
     };
     match &options.captions {
-        CaptionSource::Text => {
-            String::from_utf8(bytes).map_err(|_| Fault::Broken("its caption is not UTF-8".to_owned()))
-        }
+        CaptionSource::Text => String::from_utf8(bytes).map_err(|_| Fault::Broken(SampleError::NotUtf8)),
         CaptionSource::Json { key, choice } => {
             from_json(&bytes, key, *choice, (*seed, epoch, id)).map_err(Fault::Broken)
         }

@@ -1,5 +1,6 @@
 //! Chooses one of a sample's captions: a function of the seed, the epoch and the sample only.
 
+use crate::error::SampleError;
 use crate::order::SampleId;
 use crate::order::permutation::Draws;
 
@@ -8,6 +9,7 @@ const CAPTION: u64 = 4;
 
 /// Where captions come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
 #[serde(rename_all = "lowercase")]
 pub enum CaptionSource {
     /// The sample's `.txt` member, as a whole, as is usual with WebDataset. If the shard has a table with image
@@ -40,7 +42,7 @@ impl CaptionSource {
     /// Extension of the member that contains the captions.
     pub(crate) fn extension(&self) -> &'static str {
         match self {
-            Self::Text => crate::shards::tar::CAPTION_EXTENSION,
+            Self::Text => crate::shards::CAPTION_EXTENSION,
             Self::Json { .. } => "json",
         }
     }
@@ -55,18 +57,19 @@ pub(crate) fn from_json(
     key: &str,
     choice: CaptionChoice,
     (seed, epoch, sample): (u64, u64, SampleId),
-) -> Result<String, String> {
+) -> Result<String, SampleError> {
+    let none = SampleError::Json;
     let value: serde_json::Value =
-        crate::json::parse(bytes).map_err(|e| format!("its JSON cannot be read: {e}"))?;
+        crate::json::parse(bytes).map_err(|e| none(format!("its JSON cannot be read: {e}")))?;
     let texts = match value.get(key) {
         Some(serde_json::Value::String(text)) => return Ok(text.clone()),
         Some(serde_json::Value::Array(texts)) => texts,
-        Some(_) => return Err(format!("`{key}` in its JSON is neither a text nor a list of texts")),
-        None => return Err(format!("its JSON has no field `{key}`")),
+        Some(_) => return Err(none(format!("`{key}` in its JSON is neither a text nor a list of texts"))),
+        None => return Err(none(format!("its JSON has no field `{key}`"))),
     };
     let texts: Option<Vec<&str>> = texts.iter().map(serde_json::Value::as_str).collect();
-    let texts =
-        texts.ok_or_else(|| format!("`{key}` in its JSON is a list with an element that is not a text"))?;
+    let texts = texts
+        .ok_or_else(|| none(format!("`{key}` in its JSON is a list with an element that is not a text")))?;
     let chosen = match choice {
         CaptionChoice::First => 0,
         CaptionChoice::Random if texts.is_empty() => 0,
@@ -75,7 +78,8 @@ pub(crate) fn from_json(
             Draws::new(&parts).below(texts.len() as u64)
         }
     };
-    let text = texts.get(chosen as usize).ok_or_else(|| format!("`{key}` in its JSON is an empty list"))?;
+    let text =
+        texts.get(chosen as usize).ok_or_else(|| none(format!("`{key}` in its JSON is an empty list")))?;
     Ok((*text).to_owned())
 }
 
@@ -97,7 +101,7 @@ mod tests {
             (r#"{"d": "one"}"#, "has no field `c`"),
             ("not JSON", "cannot be read"),
         ] {
-            assert!(first(json).unwrap_err().contains(part), "{json}");
+            assert!(first(json).unwrap_err().to_string().contains(part), "{json}");
         }
     }
 

@@ -58,10 +58,7 @@ fn next_to(shard: &Location, suffix: &str) -> Location {
 /// # Errors
 /// A path does not exist, a folder has no complete shard, a pattern matches nothing, a shard is listed twice, or a
 /// brace is not closed.
-pub fn list<'a, L>(inputs: &'a [L]) -> Result<Vec<Location>, Error>
-where
-    Location: From<&'a L>,
-{
+pub fn list<L: Into<Location>>(inputs: impl IntoIterator<Item = L>) -> Result<Vec<Location>, Error> {
     let mut shards = Vec::new();
     for input in inputs {
         for location in names(&input.into())? {
@@ -98,10 +95,7 @@ where
 /// The incomplete shards in the folders among `inputs`, which [`list`] leaves out. A shard is incomplete if it has no
 /// `_stats.json` but another shard of its folder has one. If no shard of a folder has one, the shards come from another
 /// tool and count as complete.
-pub fn incomplete<'a, L>(inputs: &'a [L]) -> Result<Vec<Location>, Error>
-where
-    Location: From<&'a L>,
-{
+pub fn incomplete<L: Into<Location>>(inputs: impl IntoIterator<Item = L>) -> Result<Vec<Location>, Error> {
     let mut shards = Vec::new();
     for input in inputs {
         for folder in names(&input.into())?.iter().filter(|location| is_folder(location)) {
@@ -298,6 +292,6 @@ mod tests {
         let missing = list(&[folder.path().join("00007.tar")]).unwrap_err().to_string();
         assert!(missing.ends_with("00007.tar does not exist"), "{missing}");
         assert!(list(&[folder.path().join("notes.txt")]).is_err());
-        assert!(list::<Location>(&[]).is_err());
+        assert!(list::<&Location>(&[]).is_err());
     }
 }

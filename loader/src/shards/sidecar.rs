@@ -41,11 +41,8 @@ fn missing(shard: &Location, error: storage::Error) -> Error {
 /// # Errors
 /// Some of them count offsets in captions that another version of the rules has normalised
 /// ([`concepts::CANONICAL_VERSION`]); or a sidecar does not exist or cannot be read.
-pub fn footers<'a, L>(shards: &'a [L]) -> Result<Vec<Metadata>, Error>
-where
-    Location: From<&'a L>,
-{
-    let shards: Vec<Location> = shards.iter().map(Location::from).collect();
+pub fn footers<L: Into<Location>>(shards: impl IntoIterator<Item = L>) -> Result<Vec<Metadata>, Error> {
+    let shards: Vec<Location> = shards.into_iter().map(Into::into).collect();
     let footers =
         for_each_shard(&shards, READERS, "read its sidecar's footer", |shard| metadata(&shards[shard]))?;
     let outdated = |(_, footer): &(&Location, &Metadata)| !footer.is_current();

@@ -6,8 +6,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch};
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use bytes::Bytes;
-use concepts::tables::limits::Budget;
-use concepts::tables::{Table, Texts};
+use concepts::tables::{Budget, Table, TableError, Texts};
 use storage::{Location, is_missing};
 
 use crate::Error;
@@ -101,10 +100,11 @@ impl Row {
 }
 
 /// Adds the rows of a batch whose samples are in the tar.
-fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>, budget: &mut Budget) -> Result<(), String> {
-    let column = |name: &str, kind: &DataType| -> Result<ArrayRef, String> {
-        let column = batch.column_by_name(name).ok_or_else(|| format!("no column {name}"))?;
-        cast(column, kind).map_err(|e| format!("column {name}: {e}"))
+fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>, budget: &mut Budget) -> Result<(), TableError> {
+    let column = |name: &str, kind: &DataType| -> Result<ArrayRef, TableError> {
+        let none = || TableError::Content(format!("no column {name}"));
+        let column = batch.column_by_name(name).ok_or_else(none)?;
+        cast(column, kind).map_err(|e| TableError::Content(format!("column {name}: {e}")))
     };
     let (text, number) = (DataType::Utf8View, DataType::UInt64);
     let (keys, statuses, captions) =
@@ -118,7 +118,8 @@ fn add_rows(batch: &RecordBatch, rows: &mut Vec<Row>, budget: &mut Budget) -> Re
     for row in (0..batch.num_rows()).filter(|&row| statuses.is_valid(row) && statuses.value(row) == "success")
     {
         if keys.is_null(row) || offsets.is_null(row) || lengths.is_null(row) {
-            return Err(format!("a successful sample without key, offset or length (row {row})"));
+            let problem = format!("a successful sample without key, offset or length (row {row})");
+            return Err(TableError::Content(problem));
         }
         let mut kept = |text: &str| budget.keep(text).map(|()| text.to_owned());
         rows.push(Row {

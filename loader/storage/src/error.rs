@@ -1,7 +1,6 @@
 //! The errors of this crate.
 
 use std::io;
-use std::path::Path;
 
 use crate::Location;
 
@@ -10,7 +9,7 @@ use crate::Location;
 #[non_exhaustive]
 pub enum Error {
     /// A file or folder cannot be read or written.
-    #[error("{}", disk::files::io_message(Path::new(&path.to_string()), doing, source))]
+    #[error("{}", disk::files::io_message(path, doing, source))]
     Io {
         /// The file or folder.
         path: Location,
@@ -71,8 +70,7 @@ impl Error {
     /// For `map_err`: an operation on `path` failed; `doing` is its verb. An error of this crate inside an I/O error, as a
     /// [`Reader`](crate::Reader) returns it, stays as it is.
     pub(crate) fn io(path: impl Into<Location>, doing: &'static str) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |error| error.downcast().unwrap_or_else(|source| Self::Io { path, doing, source })
+        move |error| error.downcast().unwrap_or_else(|source| Self::Io { path: path.into(), doing, source })
     }
 
     pub(crate) fn truncated(path: &Location, problem: impl Into<String>) -> Self {

@@ -72,11 +72,8 @@ const LOOKERS: usize = 16;
 
 /// Which of these files exist. Remote ones are looked for in the lists of their folders, so that not every file is a
 /// request; where a server has no lists, one by one.
-pub fn existing<'a, L>(files: &'a [L]) -> Result<Vec<bool>, Error>
-where
-    Location: From<&'a L>,
-{
-    let files: Vec<Location> = files.iter().map(Location::from).collect();
+pub fn existing<L: Into<Location>>(files: impl IntoIterator<Item = L>) -> Result<Vec<bool>, Error> {
+    let files: Vec<Location> = files.into_iter().map(Into::into).collect();
     let folder_of = |file: &Location| file.parent().unwrap_or_else(|| file.clone());
     let mut lists: HashMap<Location, Option<HashSet<Location>>> = HashMap::new();
     for file in files.iter().filter(|file| file.is_remote()) {

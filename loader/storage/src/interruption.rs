@@ -2,11 +2,17 @@
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// Work that ended before it was complete, because the program was asked to stop. The text says what was not done, or how to
-/// resume.
+/// Work that ended before it was complete, because the program was asked to stop.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted: {0}")]
-pub struct Interrupted(pub String);
+pub struct Interrupted(String);
+
+impl Interrupted {
+    /// `left` says what was not done, or how to resume.
+    pub fn new(left: impl Into<String>) -> Self {
+        Self(left.into())
+    }
+}
 
 /// The signal that asked the program to stop; 0 for none. One flag for the process, as signals are sent to processes.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -27,7 +28,7 @@ static PROCESS: LazyLock<Process> = LazyLock::new(Process::default);
 
 #[derive(Default)]
 pub(crate) struct Process {
-    runtime: OnceLock<Result<Runtime, String>>,
+    runtime: OnceLock<io::Result<Runtime>>,
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
     commits: Mutex<HashMap<String, String>>,
     hosts: Mutex<HashMap<String, Host>>,
@@ -62,16 +63,15 @@ pub(crate) fn process() -> &'static Process {
 
 impl Process {
     /// The threads that wait for servers.
-    pub(crate) fn runtime(&self) -> Result<&Runtime, String> {
+    pub(crate) fn runtime(&self) -> Result<&Runtime, &io::Error> {
         let start = || {
             tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(NETWORK_THREADS)
                 .thread_name("loader-network")
                 .enable_all()
                 .build()
-                .map_err(|e| e.to_string())
         };
-        self.runtime.get_or_init(start).as_ref().map_err(Clone::clone)
+        self.runtime.get_or_init(start).as_ref()
     }
 
     /// Stores by the beginning of their addresses, with their connections.

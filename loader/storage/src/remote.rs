@@ -274,12 +274,13 @@ impl Remote {
         loop {
             let (sender, receiver) = crossbeam::channel::bounded(1);
             let request = request(Arc::clone(&self.store), self.key.clone());
-            process().runtime().map_err(|e| Error::io(self.location(), doing)(io::Error::other(e)))?.spawn(
-                async move {
+            process()
+                .runtime()
+                .map_err(|e| Error::io(self.location(), doing)(io::Error::other(e.to_string())))?
+                .spawn(async move {
                     // The receiver waits below.
                     let _ = sender.send(request.await);
-                },
-            );
+                });
             let result = loop {
                 match receiver.recv_timeout(POLL_INTERVAL) {
                     Ok(result) => break result,

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use image::{ImageFormat, Rgb, RgbImage};
 use loader::shards;
-use loader::shards::tar::Archive;
-use loader::{Batch, CropKind, Options, Settings};
+use loader::shards::Archive;
+use loader::{Batch, CropKind, Settings};
 use parquet::arrow::ArrowWriter;
 use storage::Location;
 
@@ -88,16 +88,17 @@ pub(crate) fn sidecar_path(shard: &Path) -> PathBuf {
     shards::sidecar_path(&shard.into()).as_name()
 }
 
-pub(crate) fn settings<S: Into<Location>>(shards: Vec<S>, batch_size: usize) -> Settings {
-    with(Settings::new(shards, batch_size), |options| {
-        (options.size, options.crop, options.threads) = (4, CropKind::Centre, 2);
-    })
+/// Settings with some other values.
+pub(crate) fn with(mut settings: Settings, change: impl FnOnce(&mut Settings)) -> Settings {
+    change(&mut settings);
+    settings
 }
 
-/// The settings with other options.
-pub(crate) fn with(mut settings: Settings, change: impl FnOnce(&mut Options)) -> Settings {
-    change(&mut settings.options);
-    settings
+pub(crate) fn settings<S: Into<Location>>(shards: Vec<S>, batch_size: usize) -> Settings {
+    with(Settings::new(shards, batch_size), |s| {
+        s.options.threads = 2;
+        (s.options.size, s.options.crop) = (4, CropKind::Centre);
+    })
 }
 
 /// (shard, sample) of a row, decoded from its pixels.
@@ -109,7 +110,8 @@ pub(crate) fn identity(batch: &Batch, row: usize) -> (usize, usize) {
 
 /// Everything in a batch except its times.
 pub(crate) fn content(batch: &Batch) -> impl PartialEq + std::fmt::Debug + use<> {
-    let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters } = batch.clone();
+    let Batch { position, size, images, keys, samples, captions, tokens, mentions, counters, .. } =
+        batch.clone();
     (position, size, images, keys, samples, captions, tokens, mentions, counters.skipped, counters.bytes)
 }
 

@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(failure_code(&read().context("option --out is missing")), 1);
         assert_eq!(UsageError::from_error(read().context("--out a")).to_string(), "--out a: disk");
 
-        let stopped = || Interrupted("nothing was written".to_owned());
+        let stopped = || Interrupted::new("nothing was written");
         // SIGTERM, as no signal was received.
         assert_eq!(failure_code(&stopped().into()), 143);
         assert_eq!(failure_code(&anyhow::Error::new(stopped()).context("a report")), 143);

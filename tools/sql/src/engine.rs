@@ -160,7 +160,7 @@ impl Engine {
                 Err(RecvTimeoutError::Disconnected) => bail!("the query engine stopped unexpectedly"),
             }
             if program::interrupted() {
-                bail!(Interrupted("the query is not finished".to_owned()));
+                bail!(Interrupted::new("the query is not finished"));
             }
             if started.elapsed() > LINE_EVERY * lines {
                 eprintln!("querying: {} s", started.elapsed().as_secs());

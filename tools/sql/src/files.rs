@@ -1,6 +1,7 @@
 //! A table of Parquet files, with an additional column `shard` where each file belongs to a shard. Its columns are those of
 //! all files, by name.
 
+use std::fmt::Display;
 use std::fs::{self, File};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -9,8 +10,7 @@ use anyhow::{Context, Result, anyhow};
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use concepts::tables::limits::Checked;
-use concepts::tables::{guarded, load};
+use concepts::tables::{Checked, guarded, load};
 use datafusion::catalog::Session;
 use datafusion::common::ScalarValue;
 use datafusion::datasource::listing::PartitionedFile;
@@ -195,12 +195,16 @@ fn footer_of(path: &Path, file: &File) -> Result<ArrowReaderMetadata> {
 fn refuse_damaged(path: &Path) -> Result<()> {
     let file = open(path)?;
     let metadata = Arc::clone(footer_of(path, &file)?.metadata());
+    let failed = |problem: &dyn Display| unreadable(path, problem);
     guarded(|| ArrowReaderMetadata::try_new(Arc::clone(&metadata), ArrowReaderOptions::new()))
-        .and_then(|_| guarded(|| Checked::of_others(file).check_pages(&metadata)))
-        .map_err(|problem| unreadable(path, &problem))
+        .map_err(|panic| failed(&panic))?
+        .map_err(|error| failed(&error))?;
+    guarded(|| Checked::of_others(file).check_pages(&metadata))
+        .map_err(|panic| failed(&panic))?
+        .map_err(|error| failed(&error))
 }
 
-fn unreadable(path: &Path, problem: &str) -> anyhow::Error {
+fn unreadable(path: &Path, problem: &dyn Display) -> anyhow::Error {
     anyhow!("{} is not a readable Parquet file ({problem}); write it again", path.display())
 }
 

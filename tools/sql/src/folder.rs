@@ -136,7 +136,7 @@ fn check_sidecar(path: &Location, shard: &Shard) -> Result<()> {
     let metadata = shards::metadata(path)?;
     let bytes = storage::length(&shard.path)?;
     // Shards of other tools have no statistics file: counting their samples would need reading them, so it is skipped.
-    let samples = loader::shards::index::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
+    let samples = loader::shards::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
     Ok(metadata.refuse_unless_for(&path.as_name(), &shard.path.as_name(), bytes, samples)?)
 }
 

@@ -17,7 +17,7 @@ mod shards;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 use clap::{CommandFactory, Parser, ValueHint};
 use concepts::tables::guarded;
 use program::{Outcome, location};
@@ -85,15 +85,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     program::run(|| {
         // The engine reads tables by itself, and its libraries panic on some damaged ones.
-        let mut done = None;
-        let ran = guarded(|| {
-            done = Some(run(&arguments));
-            Ok::<_, String>(())
-        });
         let problem =
             |problem| anyhow!("a table cannot be read: {problem}; `ingest verify` names the damaged one");
-        ran.map_err(problem)?;
-        done.unwrap_or_else(|| bail!("the query did not end"))
+        guarded(|| run(&arguments)).map_err(problem)?
     })
 }
 

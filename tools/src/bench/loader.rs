@@ -6,14 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::ValueHint;
+use loader::images::{CropRegion, JPEG_LIMITS, Preprocessor, Scaler, View, decode};
 use loader::jpeg::{Area, Request};
-use loader::order::SampleId;
-use loader::samples::crop::{CropRegion, View};
-use loader::samples::pixels::{Preprocessor, decode};
-use loader::samples::scaler::Scaler;
-use loader::shards::index::Index;
-use loader::shards::tar::Archive;
-use loader::{Decoding, Loader, Options, Position, Settings, budget, jpeg, shards};
+use loader::shards::{Archive, Index};
+use loader::{DecodeError, Decoding, Loader, Position, SampleId, Settings, jpeg, shards};
 use program::{Interrupted, Outcome, UsageError, interrupted, location, print_json};
 use serde_json::json;
 use storage::Location;
@@ -67,14 +63,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
     // Together, so that a shard given twice is noticed.
     let shards = shards::list(&arguments.shards)?;
     let mut settings = Settings::new(shards, arguments.batch_size);
-    settings.options = Options {
-        size: arguments.size,
-        scale: [arguments.scale, 1.0],
-        flip: 0.5,
-        threads: arguments.threads,
-        ..settings.options
-    };
-    let crop = settings.options.image();
+    let options = &mut settings.options;
+    (options.size, options.scale, options.flip) = (arguments.size, [arguments.scale, 1.0], 0.5);
+    options.threads = arguments.threads;
+    let crop = options.image();
     if !jpeg::vectorised() {
         eprintln!(
             "note: the JPEG decoder was built without vector instructions; install nasm and build again"
@@ -109,8 +101,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<Outcome> {
             let view = View::choose(&crop, (0, 0, id), width, height);
             Request { eighths: 1, area: Some(eighth(view.region, width, height)), coarse: true }
         };
-        let decoded = worker.decoder.decode(image, buffer, request).map_err(|error| error.to_string())?;
-        worker.buffer = decoded.pixels;
+        worker.buffer = worker.decoder.decode(image, buffer, request)?.pixels;
         Ok(())
     };
     rows.push((
@@ -142,7 +133,7 @@ fn batches(settings: &Settings, passes: u64) -> anyhow::Result<f64> {
         for batch in loader.batches(Position { epoch, step: 0 }).take(loader.steps_per_epoch() as usize) {
             std::hint::black_box(batch?);
             if interrupted() {
-                bail!(Interrupted("the measurement is not finished".to_owned()));
+                bail!(Interrupted::new("the measurement is not finished"));
             }
         }
         best = best.min(started.elapsed());
@@ -165,12 +156,9 @@ fn reading(settings: &Settings, passes: u64) -> anyhow::Result<(f64, Images)> {
         })
         .collect::<Result<_, loader::Error>>()?;
     let loader = Loader::open(settings.clone())?;
-    let order = &loader.order().sets()[0];
-    let ids: Vec<SampleId> = {
-        let epoch = order.epoch(0);
-        let rows = (0..order.steps_per_epoch()).flat_map(|step| epoch.rows(step, 0..order.streams()));
-        rows.map(|(stream, position)| epoch.sample(stream, position)).collect()
-    };
+    let steps = (0..loader.steps_per_epoch()).map(|step| Position { epoch: 0, step });
+    let ids: Vec<SampleId> =
+        steps.flat_map(|at| loader.samples_of(at)).filter_map(|mut of_row| of_row.next()).collect();
     let place = |id: &SampleId| opened[id.shard as usize].1.image(id.sample);
     let mut best = f64::MAX;
     let mut buffer = Vec::new();
@@ -207,7 +195,7 @@ impl Worker {
         Self {
             preprocessor: Preprocessor::default(),
             scaler: Scaler::default(),
-            decoder: jpeg::Decoder::new(budget::JPEG),
+            decoder: jpeg::Decoder::new(JPEG_LIMITS),
             buffer: Vec::new(),
         }
     }
@@ -234,7 +222,7 @@ fn in_loop(
     settings: &Settings,
     images: &[(SampleId, Vec<u8>)],
     passes: u64,
-    work: impl Fn(&mut Worker, &[u8], SampleId, &mut [u8]) -> Result<(), String> + Sync,
+    work: impl Fn(&mut Worker, &[u8], SampleId, &mut [u8]) -> Result<(), DecodeError> + Sync,
 ) -> anyhow::Result<f64> {
     let mut best = Duration::MAX;
     for _ in 0..passes {
@@ -277,9 +265,7 @@ fn psnr(settings: &Settings, images: &[(SampleId, Vec<u8>)]) -> anyhow::Result<f
         for decoding in [Decoding::Exact, Decoding::Fast] {
             let mut row = vec![0; (crop.size() as usize).pow(2) * 3];
             let choose = |width, height| View::choose(&crop, (0, 0, *id), width, height);
-            preprocessor
-                .preprocess(image, decoding, crop.size(), choose, &mut row)
-                .map_err(anyhow::Error::msg)?;
+            preprocessor.preprocess(image, decoding, crop.size(), choose, &mut row)?;
             rows.push(row);
         }
         let squares: f64 = rows[0].iter().zip(&rows[1]).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum();

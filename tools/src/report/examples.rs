@@ -9,8 +9,7 @@ use concepts::canonical;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, GenericImageView};
-use loader::shards::index::{Caption, Index};
-use loader::shards::tar::Archive;
+use loader::shards::{Archive, Caption, Index};
 use program::{Interrupted, Progress};
 use storage::Location;
 
@@ -68,7 +67,7 @@ pub(crate) fn collect(concepts: &[&str], shards: &[Location], likely: &[&str]) -
     let mut progress = Progress::new("collecting images", "shards", visits.len() as u64);
     for (shard, wanted) in visits {
         if program::interrupted() {
-            bail!(Interrupted("nothing was written".to_owned()));
+            bail!(Interrupted::new("nothing was written"));
         }
         if !gathering.is_done() {
             gathering.visit(shard, &shards[shard], wanted)?;
@@ -185,7 +184,7 @@ fn hash(bytes: &[u8]) -> u64 {
 
 /// A small square JPEG of the image's centre; none when the image cannot be decoded.
 fn thumbnail(bytes: &[u8]) -> Option<Vec<u8>> {
-    let image = without_padding(&DynamicImage::ImageRgb8(loader::samples::pixels::decode(bytes).ok()?));
+    let image = without_padding(&DynamicImage::ImageRgb8(loader::images::decode(bytes).ok()?));
     let (width, height) = image.dimensions();
     let side = width.min(height);
     let square = image.crop_imm((width - side) / 2, (height - side) / 2, side, side);

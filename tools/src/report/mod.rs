@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut progress = Progress::new("reading", "shards", shards.len() as u64);
     for path in &shards {
         if program::interrupted() {
-            bail!(Interrupted(format!("{} was not written", arguments.out)));
+            bail!(Interrupted::new(format!("{} was not written", arguments.out)));
         }
         let sidecar = sidecar_of(path)?;
         compare_captions(path, &sidecar.metadata)?;

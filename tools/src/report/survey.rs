@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
 use arrow_array::types::Int64Type;
 use arrow_array::{Array, ArrayRef, RecordBatch};
@@ -11,8 +11,8 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use concepts::sidecar::Metadata;
 use concepts::tables::{Table, Texts};
-use loader::shards::tar::{Archive, Member};
-use loader::{formats, shards};
+use loader::shards::{Archive, Member};
+use loader::{images, shards};
 use parquet::file::reader::ChunkReader;
 use storage::Location;
 
@@ -114,7 +114,7 @@ impl Survey {
     fn add_columns(&mut self, table: impl ChunkReader + 'static) -> Result<()> {
         const COLUMNS: [&str; 7] =
             ["status", "error_message", "caption", "width", "height", "original_width", "original_height"];
-        let table = Table::open(table, Texts::Views).map_err(|problem| anyhow!(problem))?;
+        let table = Table::open(table, Texts::Views)?;
         if !table.has("status") {
             bail!("it has no column \"status\", so it is not the table of a shard");
         }
@@ -123,8 +123,8 @@ impl Survey {
                 self.columns.push((field.name().clone(), field.data_type().clone()));
             }
         }
-        for batch in table.batches(Some(&COLUMNS), BATCH).map_err(|problem| anyhow!(problem))? {
-            self.add_rows(&batch.map_err(|problem| anyhow!(problem))?)?;
+        for batch in table.batches(Some(&COLUMNS), BATCH)? {
+            self.add_rows(&batch?)?;
         }
         Ok(())
     }
@@ -214,7 +214,7 @@ fn size((widths, heights): &(Option<ArrayRef>, Option<ArrayRef>), row: usize) ->
 pub(crate) fn dimensions(archive: &Archive, member: &Member) -> Option<(u32, u32)> {
     let of = |length| {
         let bytes = archive.read(member.offset, length).ok()?;
-        formats::size(&bytes).ok()
+        images::size(&bytes).ok()
     };
     // A large colour profile or preview may come before the header: then the whole file is read.
     of(member.length.min(HEADER)).or_else(|| of(member.length))

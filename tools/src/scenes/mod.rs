@@ -154,7 +154,7 @@ fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Pi
             captions[rendered.number] = rendered.captions;
             progress.advance(1, String::new);
             if program::interrupted() {
-                bail!(Interrupted(format!("{} was not written", arguments.out)));
+                bail!(Interrupted::new(format!("{} was not written", arguments.out)));
             }
         }
         Ok(())

@@ -4,7 +4,7 @@
 use anyhow::{Context, Error, Result, anyhow, bail};
 use bytes::Bytes;
 use concepts::sidecar::{ConceptReader, Metadata, PARTS, Parts, Sidecar};
-use loader::shards::{self, index, tar};
+use loader::shards::{self, Archive};
 use storage::{Location, is_missing};
 
 use crate::input;
@@ -131,9 +131,9 @@ fn untagged(shard: &Location, sidecar: &Location) -> Error {
 
 fn refuse_unless_for(shard: &Location, sidecar: &Location, metadata: &Metadata) -> Result<()> {
     let bytes = storage::length(shard)?;
-    let samples = match index::count_from_stats(shard)? {
+    let samples = match shards::count_from_stats(shard)? {
         Some(samples) => samples,
-        None => tar::Archive::open(shard)?.samples()?.len() as u32,
+        None => Archive::open(shard)?.samples()?.len() as u32,
     };
     Ok(metadata.refuse_unless_for(&sidecar.as_name(), &shard.as_name(), bytes, samples)?)
 }

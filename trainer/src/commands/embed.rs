@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use loader::samples::pixels::centre_crop;
+use loader::images::centre_crop;
 use program::UsageError;
 use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
@@ -122,7 +122,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
             }
         };
         let context = text.shape.context;
-        let tokenizer = concepts::bpe::Tokenizer::clip();
+        let tokenizer = concepts::Tokenizer::clip();
         let ids: Vec<i64> = captions
             .iter()
             .flat_map(|caption| tokenizer.encode(&concepts::canonical(caption), context as usize).ids)

@@ -58,7 +58,7 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     let (mut done, mut failed) = (Vec::new(), Vec::new());
     for (path, overlay) in pictures.iter().zip(&overlays) {
         if interrupted() {
-            anyhow::bail!(storage::Interrupted(format!(
+            anyhow::bail!(storage::Interrupted::new(format!(
                 "{} of {} images are done",
                 done.len(),
                 pictures.len()

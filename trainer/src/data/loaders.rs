@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use concepts::Bank;
 use image::RgbImage;
-use loader::{CropKind, Loader, Options, Share};
+use loader::{CropKind, Loader, Share};
 use storage::Location;
 
 use crate::distributed::Group;
@@ -27,18 +27,14 @@ pub fn loader(
             sets.push(Share { shards, weight });
         }
     }
-    let to_load = loader::Settings {
-        shards,
-        sets,
-        options: data.loading.clone(),
-        seed: settings.seed,
-        images: data.features.is_none(),
-        captions: true,
-        context: settings.text.context as usize,
-        bank: bank.map(|bank| (bank, settings.bank.matching)),
-        rank: group.rank(),
-        world_size: group.world(),
-    };
+    let mut to_load = loader::Settings::new(shards, data.loading.batch_size);
+    to_load.sets = sets;
+    to_load.options = data.loading.clone();
+    to_load.seed = settings.seed;
+    to_load.images = data.features.is_none();
+    to_load.context = settings.text.context as usize;
+    to_load.bank = bank.map(|bank| (bank, settings.bank.matching));
+    (to_load.rank, to_load.world_size) = (group.rank(), group.world());
     Ok(Loader::open(to_load)?)
 }
 
@@ -54,8 +50,9 @@ pub fn warnings(loader: &Loader) -> Vec<String> {
 pub fn image_loader(shards: Vec<Location>, size: u32, threads: usize) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, 1);
     to_load.captions = false;
-    let in_order = Options { streams: 1, window: 1, prefetch: 128, ..to_load.options };
-    to_load.options = Options { size, crop: CropKind::Centre, threads, ..in_order };
+    let options = &mut to_load.options;
+    (options.size, options.crop, options.threads) = (size, CropKind::Centre, threads);
+    (options.streams, options.window, options.prefetch) = (1, 1, 128);
     Ok(Loader::open(to_load)?)
 }
 
@@ -69,14 +66,15 @@ pub fn pretraining_loader(
 ) -> Result<Loader> {
     let mut to_load = loader::Settings::new(shards, batch_size);
     (to_load.seed, to_load.captions) = (seed, false);
-    to_load.options =
-        Options { size, crop: CropKind::Centre, flip: 0.5, threads, prefetch: 8, ..to_load.options };
+    let options = &mut to_load.options;
+    (options.size, options.crop, options.flip) = (size, CropKind::Centre, 0.5);
+    (options.threads, options.prefetch) = (threads, 8);
     Ok(Loader::open(to_load)?)
 }
 
 /// Decodes one image, with the size limits of the loader. As in training, its EXIF orientation is not applied.
 pub fn read_image(path: &Path) -> Result<RgbImage> {
     let bytes = storage::read(path)?;
-    loader::samples::pixels::decode(&bytes)
-        .map_err(|why| Error::Invalid { path: path.to_owned(), problem: why })
+    loader::images::decode(&bytes)
+        .map_err(|error| Error::Invalid { path: path.to_owned(), problem: error.to_string() })
 }

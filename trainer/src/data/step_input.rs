@@ -47,7 +47,7 @@ pub fn step_input<'a>(
     let mentions = batch
         .mentions
         .iter()
-        .map(|m| Mention { row: m.sample, label: m.label, positions: m.positions.clone() })
+        .map(|(row, m)| Mention { row: row as u32, label: m.label, positions: m.positions })
         .collect();
     let captions = CaptionTokens::new(&batch.tokens, settings.text.context as usize, device);
     Ok(StepInput { images, captions, mentions })

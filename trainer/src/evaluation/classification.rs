@@ -46,10 +46,7 @@ pub fn evaluate(
     let mut progress = observer.progress("classifying", "images", set.known_length());
     for images in set.batches(size, batch, threads) {
         if observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted(format!(
-                "the evaluation on {} is not finished",
-                set.name
-            ))));
+            return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.name)));
         }
         let images = images?;
         let scores = unit(&model.vision.features(&images.pixels).class).matmul(&vectors.transpose(0, 1));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use disk::foreign_files::is_apple_double;
-use loader::formats::EXTENSIONS;
+use loader::images::EXTENSIONS;
 
 use super::masks::{Conversion, Table, without_background};
 use super::published_datasets::{Background, Layout, PUBLISHED, Published};
@@ -190,7 +190,7 @@ fn list(root: &Path, layout: &Layout) -> Result<(Pairs, Vec<PathBuf>)> {
         .into_iter()
         .map(|(folder, key, image)| [image, root.join(layout.mask.replace('*', &folder).replace("{}", &key))])
         .collect();
-    let found = storage::existing(&wanted.concat())?;
+    let found = storage::existing(wanted.concat())?;
     for (files, found) in wanted.into_iter().zip(found.chunks(2)) {
         let absent: Vec<PathBuf> =
             files.iter().zip(found).filter(|(_, exists)| !**exists).map(|(path, _)| path.clone()).collect();

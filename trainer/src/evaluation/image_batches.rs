@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
-use loader::samples::pixels::{centre_crop, decode};
-use loader::shards::tar::{Archive, Sample};
+use loader::DecodeError;
+use loader::images::{centre_crop, decode};
+use loader::shards::{Archive, Sample};
 use tch::Tensor;
 
 use super::image_datasets::{ImageDataset, Label, Source, invalid};
@@ -86,7 +87,7 @@ impl Work<'_> {
 fn read_sample(archive: &Archive, sample: &Sample, captions: bool) -> Result<(Bytes<'static>, Label)> {
     let lacks =
         |what: &str| invalid(&archive.location().as_name(), format!("sample {} has no {what}", sample.key));
-    let read = |member: &loader::shards::tar::Member| archive.read(member.offset, member.length);
+    let read = |member: &loader::shards::Member| archive.read(member.offset, member.length);
     let text = |extension: &str| -> Result<String> {
         let member = sample.member(extension).ok_or_else(|| lacks(&format!(".{extension}")))?;
         Ok(String::from_utf8_lossy(&read(member)?).into_owned())
@@ -162,7 +163,7 @@ impl Batches<'_> {
 /// Decodes images and writes their centre crops to rows of `size` x `size` x 3 bytes.
 fn cut(images: &[(String, Vec<u8>)], rows: &mut [u8], size: u32) -> Result<()> {
     for ((place, bytes), row) in images.iter().zip(rows.chunks_mut(size as usize * size as usize * 3)) {
-        let wrong = |why: String| invalid(Path::new(place), why);
+        let wrong = |error: DecodeError| invalid(Path::new(place), error.to_string());
         row.copy_from_slice(&decode(bytes).and_then(|image| centre_crop(&image, size)).map_err(wrong)?);
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use disk::foreign_files::is_hidden_entry;
-use loader::formats::EXTENSIONS;
+use loader::images::EXTENSIONS;
 
 use crate::error::{Error, Result};
 

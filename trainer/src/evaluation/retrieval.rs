@@ -59,10 +59,7 @@ pub fn evaluate(
     let mut progress = observer.progress("embedding", "images", set.known_length());
     for some in set.batches(size, batch, threads) {
         if observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted(format!(
-                "the evaluation on {} is not finished",
-                set.name
-            ))));
+            return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.name)));
         }
         let some = some?;
         images.push(unit(&model.vision.features(&some.pixels).class));

@@ -102,10 +102,7 @@ pub fn evaluate(
         let mut waiting = VecDeque::new();
         while let Some(samples) = next_group(&read, &mut waiting, segmenter, decision.batch)? {
             if observer.interrupted() {
-                return Err(Error::Interrupted(storage::Interrupted(format!(
-                    "the evaluation on {} is not finished",
-                    set.title
-                ))));
+                return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.title)));
             }
             let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
             let scores = segmenter.scores_of(&images, decision.batch);

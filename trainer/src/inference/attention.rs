@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use concepts::sidecar::Sidecar;
 use image::RgbImage;
-use loader::samples::pixels;
-use loader::shards::index::{Caption, Index};
-use loader::shards::tar::Archive;
+use loader::images;
+use loader::shards::{Archive, Caption, Index};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -76,7 +75,7 @@ impl TaggedShard {
         }
         let (offset, length) =
             self.index.image(number).ok_or_else(|| invalid(format!("sample {key} has no image")))?;
-        let picture = pixels::decode(&self.archive.read(offset, length)?)
+        let picture = images::decode(&self.archive.read(offset, length)?)
             .map_err(|problem| invalid(format!("sample {key}: {problem}")))?;
         let mentions = self
             .sidecar
@@ -133,8 +132,9 @@ impl Pooling {
     /// The centre crop of the sample, and the attention of each mention: softmax over the patches of (similarity to the mean token of
     /// the mention / temperature of the run). Mentions in the truncated part of a caption are left out.
     pub fn attention(&self, sample: &Sample) -> Result<(RgbImage, Vec<Attention>)> {
-        let crop = pixels::centre_crop(&sample.picture, self.size).map_err(Error::Failed)?;
-        let tokenizer = concepts::bpe::Tokenizer::clip();
+        let crop = images::centre_crop(&sample.picture, self.size)
+            .map_err(|error| Error::Failed(error.to_string()))?;
+        let tokenizer = concepts::Tokenizer::clip();
         let context = self.text.shape.context as usize;
         let tokens = tokenizer.encode(&sample.caption, context);
         let (names, mentions): (Vec<&String>, Vec<Mention>) = sample

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::LazyLock;
 
-use concepts::bpe::Tokenizer;
+use concepts::Tokenizer;
 use serde::Serialize;
 use tch::{Kind, Tensor};
 

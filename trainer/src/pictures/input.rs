@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use disk::foreign_files::{is_hidden_entry, read_regular};
 use image::RgbImage;
-use loader::formats::{EXTENSIONS, ImageFile, to_rgb, upright};
+use loader::images::{EXTENSIONS, ImageFile, to_rgb, upright};
 
 use crate::error::{Error, Result, reading};
 
@@ -50,7 +50,7 @@ impl Limits {
     }
 }
 
-/// Decodes an image of any of the [`loader::formats`] and applies its EXIF orientation.
+/// Decodes an image of any [`Format`](loader::images::Format) and applies its EXIF orientation.
 ///
 /// # Errors
 /// Why this cannot be decoded, as the rest of a sentence. Sizes are checked in the header, before decoding.

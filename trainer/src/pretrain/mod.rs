@@ -155,7 +155,7 @@ fn learn(
     let mut agreement = 0.0;
     for step in 0..settings.steps {
         if observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted("no weights file is written".to_owned())));
+            return Err(Error::interrupted("no weights file is written"));
         }
         let clean = images.next()?;
         let targets = words.targets(&clean);

@@ -28,7 +28,7 @@ pub(super) fn save(run: &Path, step: u64, position: Position, loader: &Loader) -
     let mentions: Vec<_> = batch
         .mentions
         .iter()
-        .map(|m| json!({ "row": m.sample, "label": m.label, "tokens": [m.positions.start, m.positions.end] }))
+        .map(|(row, m)| json!({ "row": row, "label": m.label, "tokens": [m.positions.start, m.positions.end] }))
         .collect();
     let samples = json!({
         "step": step,

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use loader::{Batch, BatchMention};
+use loader::{Batch, BatchMention, Mentions};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
@@ -191,34 +191,25 @@ fn synthetic(rows: usize, context: usize, captions: Captions, random: &mut ChaCh
     const START: i64 = 49_406;
     const END: i64 = 49_407;
     let words = captions.tokens.clamp(4, context) - 2;
-    let (mut tokens, mut mentions) = (Vec::with_capacity(rows * context), Vec::new());
+    let (mut tokens, mut mentions) = (Vec::with_capacity(rows * context), Mentions::default());
     for row in 0..rows {
         tokens.push(START);
         tokens.extend((0..words).map(|_| random.random_range(1000..40_000_i64)));
         tokens.push(END);
         tokens.resize((row + 1) * context, 0);
-        for _ in 0..captions.mentions {
+        mentions.push_row((0..captions.mentions).map(|_| {
             let first = random.random_range(1..words as u32);
             let label = random.random_range(0..captions.concepts.max(1));
-            mentions.push(BatchMention {
-                sample: row as u32,
-                label,
-                positions: first..first + 2,
-                span: 0..0,
-            });
-        }
+            BatchMention { label, positions: first..first + 2, span: 0..0 }
+        }));
     }
-    Batch {
-        position: loader::Position::default(),
-        size: rows,
-        images: loader::Images::default(),
-        keys: vec![String::new(); rows],
-        samples: (0..rows as u64).collect(),
-        captions: Vec::new(),
-        tokens,
-        mentions,
-        counters: loader::Counters::default(),
-    }
+    let mut batch = Batch::default();
+    batch.size = rows;
+    batch.keys = vec![String::new(); rows];
+    batch.samples = (0..rows as u64).collect();
+    batch.tokens = tokens;
+    batch.mentions = mentions;
+    batch
 }
 
 fn wait(device: Device) {

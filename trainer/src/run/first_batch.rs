@@ -24,8 +24,7 @@ pub(super) fn draw(batch: &Batch, loader: &Loader, out: &Path) -> Result<()> {
             let picture = pixels.and_then(|pixels| RgbImage::from_raw(side, side, pixels));
             let marks = batch
                 .mentions
-                .iter()
-                .filter(|mention| mention.sample as usize == row)
+                .of_row(row)
                 .map(|mention| {
                     let name =
                         settings.bank.as_ref().and_then(|(bank, _)| bank.names().get(mention.label as usize));

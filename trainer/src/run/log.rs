@@ -139,9 +139,8 @@ impl<'a> Log<'a> {
     pub(super) fn record(&mut self, output: StepOutput, logit_scale: &Tensor, group: &Group) -> Result<()> {
         let StepOutput { step, report, lr, batch, operations } = output;
         if report.concept.is_some() {
-            let mut mentioned: Vec<u32> = batch.mentions.iter().map(|m| m.sample).collect();
-            mentioned.dedup();
-            self.captions_without_mention += (batch.size - mentioned.len()) as u64;
+            let offsets = batch.mentions.offsets.windows(2);
+            self.captions_without_mention += offsets.filter(|of_row| of_row[0] == of_row[1]).count() as u64;
         }
         self.mentions += batch.mentions.len() as u64;
         self.mentions_left_out += u64::from(batch.counters.mentions_left_out);
@@ -390,17 +389,9 @@ mod tests {
             concept_accuracy: Some(Tensor::from(accuracy.unwrap_or(0.0))),
             concepts: if accuracy.is_some() { 3 } else { 0 },
         };
-        let batch = loader::Batch {
-            position: Position::default(),
-            size: 1,
-            images: loader::Images::default(),
-            keys: vec![String::new()],
-            samples: vec![0],
-            captions: Vec::new(),
-            tokens: Vec::new(),
-            mentions: Vec::new(),
-            counters: loader::Counters::default(),
-        };
+        let mut batch = loader::Batch::default();
+        batch.size = 1;
+        batch.mentions.push_row([]);
         StepOutput { step, report, lr: 0.1, batch, operations: 0.0 }
     }
 

@@ -157,9 +157,7 @@ impl Run<'_> {
     /// Evaluates a checkpoint and records its scores, unless the run is being stopped.
     fn score(&self, folder: &Path, set: &SegmentationDataset, wanted: bool) -> Result<SegmentationScores> {
         if !wanted || self.observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted(
-                "the checkpoint is not evaluated".to_owned(),
-            )));
+            return Err(Error::interrupted("the checkpoint is not evaluated"));
         }
         let scores = periodic::score(&Checkpoint::open(folder)?, set, self.learner.device, &self.observer)?;
         checkpoint::record_scores(folder, &scores, scores.miou)?;

@@ -5,8 +5,7 @@ use std::ffi::c_char;
 use std::slice;
 use std::sync::Arc;
 
-use loader::ImageBuffer;
-use loader::samples::buffers::RowBuffer;
+use loader::{ImageBuffer, RowBuffer};
 use tch::{Device, Kind, Tensor};
 use torch_sys::C_tensor;
 

@@ -243,7 +243,7 @@ impl Transfer<'_> {
         loop {
             if self.observer.interrupted() {
                 let stopped = format!("{} at byte {have}; run the same command again to resume", self.url);
-                return Err(Error::Interrupted(storage::Interrupted(stopped)).into());
+                return Err(Error::interrupted(stopped).into());
             }
             let chunk = match response.chunk().await {
                 Ok(Some(chunk)) => chunk,

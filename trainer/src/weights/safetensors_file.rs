@@ -1,5 +1,7 @@
 //! The header of a safetensors file. Needs no libtorch, so that the fuzz targets can compile it by itself.
 
+use std::fmt::Display;
+
 use concepts::tables::guarded;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
@@ -12,8 +14,10 @@ const MAX_SIDES: usize = 64;
 /// The library compares the header with the file: every byte of the data belongs to one tensor, whose shape and kind need that many.
 pub(super) fn views(file: &[u8]) -> Result<Vec<(String, TensorView<'_>)>, String> {
     // The end that a header claims may overflow, which is a panic in builds that check for it.
-    let views = guarded(|| SafeTensors::deserialize(file).map(|found| found.tensors()))
-        .map_err(|problem| problem.lines().next().unwrap_or_default().to_owned())?;
+    let first_line =
+        |problem: &dyn Display| problem.to_string().lines().next().unwrap_or_default().to_owned();
+    let views = guarded(|| SafeTensors::deserialize(file).map(|found| found.tensors()));
+    let views = views.map_err(|panic| first_line(&panic))?.map_err(|error| first_line(&error))?;
     for (name, view) in &views {
         // An empty tensor may have sides of any length.
         let long = view.shape().iter().any(|&side| i64::try_from(side).is_err());

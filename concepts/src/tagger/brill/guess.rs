@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::Error;
 use crate::tagger::{Form, ModelReader, ModelWriter, Tag};
 
 /// Maximum length of an ending, bytes.
@@ -37,7 +38,7 @@ impl Guesser {
         }
     }
 
-    pub(crate) fn read(model: &mut ModelReader<'_>) -> Result<Self, String> {
+    pub(crate) fn read(model: &mut ModelReader<'_>) -> Result<Self, Error> {
         let count = model.count(6)?;
         let mut tags = HashMap::with_capacity(count);
         for _ in 0..count {

@@ -55,13 +55,11 @@ fn a_mixture_of_one_dataset_is_the_order_of_that_dataset() {
     for shares in [vec![], vec![share(3, 0.2)]] {
         let mixture = Mixture::new(counts.clone(), &shares, 9, 8, 5, 16).unwrap();
         assert_eq!(mixture.steps_per_epoch(), order.steps_per_epoch());
-        assert_eq!(mixture.streams_of(1, 4).unwrap(), order.streams_of(1, 4).unwrap());
+        assert_eq!(mixture.streams_of(1, 4).unwrap(), 2..4);
         for (epoch, step) in [(0, 0), (0, 3), (5, 2)] {
-            let rows: Vec<_> = order.epoch(epoch).rows(step, 0..8).collect();
-            let mixed: Vec<_> =
-                batch(&mixture, epoch, step).iter().map(|row| (row.stream, row.position)).collect();
-            assert_eq!(mixed, rows);
-            assert!(batch(&mixture, epoch, step).iter().all(|row| row.epoch == epoch && row.set == 0));
+            // Two rows of each of the eight streams.
+            let row = |row: u64| Place { set: 0, epoch, stream: row / 2, position: 2 * step + row % 2 };
+            assert!(batch(&mixture, epoch, step).into_iter().eq((0..16).map(row)));
         }
     }
 }
@@ -113,7 +111,7 @@ proptest! {
         for ((set, epoch), samples) in &seen {
             if seen.contains_key(&(*set, epoch + 1)) {
                 let order = &mixture.sets()[*set];
-                let of_a_batch = order.rows_per_stream() * order.streams();
+                let of_a_batch = order.plan.batch_size;
                 prop_assert!(order.samples() - (samples.len() as u64) < of_a_batch);
             }
         }

@@ -1,10 +1,5 @@
-//! Finds the samples of a tar in one pass over its headers, and groups members into samples as WebDataset does.
-//!
-//! A sample is a series of neighbouring members with the same key. A member's key is its path up to the **first** dot
-//! of the base name; the rest after the dot, in lower case, is its extension: `a/b.seg.PNG` has the key `a/b` and the
-//! extension `seg.png`. These members are ignored: those that are not regular files, those without a dot after the
-//! first character of the base name, and those whose name or first folder starts and ends with two underscores. The
-//! same extension twice in a sample is an error, as in WebDataset.
+//! Finds the samples of a tar in one pass over its headers, and groups members into samples as WebDataset does
+//! ([`crate::shards`]).
 
 mod captions;
 mod compression;

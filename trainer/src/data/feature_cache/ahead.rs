@@ -104,7 +104,6 @@ fn read_next(
 
 /// The rows of a batch that mention a concept, in ascending order: those whose patches are pooled.
 pub(crate) fn rows_with_mentions(batch: &Batch) -> Vec<u32> {
-    let mut rows: Vec<u32> = batch.mentions.iter().map(|mention| mention.sample).collect();
-    rows.dedup();
-    rows
+    let offsets = batch.mentions.offsets.windows(2).zip(0..);
+    offsets.filter(|(range, _)| range[0] < range[1]).map(|(_, row)| row).collect()
 }

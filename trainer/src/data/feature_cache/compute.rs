@@ -93,10 +93,7 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
             break;
         }
         if observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted(format!(
-                "{} is not written",
-                out.display()
-            ))));
+            return Err(Error::interrupted(format!("{} is not written", out.display())));
         }
     }
     writer.finish(&loader.opened())?;

@@ -1,9 +1,7 @@
 //! The files of the images of shards, and their checks.
 
 use loader::Loader;
-use loader::shards::identity::image_check;
-use loader::shards::index::Index;
-use loader::shards::tar::Archive;
+use loader::shards::{Archive, Index, image_check};
 
 use crate::error::{Error, Result};
 

@@ -4,8 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use loader::samples::buffers::RowBuffer;
-use loader::{Expected, Identity, ImageBuffer, Loader};
+use loader::{Expected, Identity, ImageBuffer, Loader, RowBuffer};
 use tch::{Device, Kind};
 
 use super::header::{CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size};

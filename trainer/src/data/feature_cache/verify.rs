@@ -4,9 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
-use loader::shards::identity::image_check;
-use loader::shards::index::Index;
-use loader::shards::tar::Archive;
+use loader::shards::{Archive, Index, image_check};
 use serde::Serialize;
 
 use super::header::{CHECK_BYTES, CHECKS, CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size, checked};
@@ -90,9 +88,7 @@ pub fn verify(folder: &Path, shards: &[Location], observer: &dyn Observer) -> Re
             progress.advance(1, &String::new);
         }
         if observer.interrupted() {
-            return Err(Error::Interrupted(storage::Interrupted(
-                "not all features were compared".to_owned(),
-            )));
+            return Err(Error::interrupted("not all features were compared"));
         }
     }
     progress.finish(&folder.display().to_string());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use concepts::checksums::{Checksums, sha256};
 use loader::Identity;
-use loader::shards::identity::image_check;
+use loader::shards::image_check;
 use tch::{Device, Kind, Tensor};
 
 use super::header::{CHECK_BYTES, CHECKS, CHECKSUMS, CacheHeader, HEADER, TOKENS};

@@ -4,9 +4,10 @@ use std::io;
 
 use image::ImageError;
 
-/// Why a file is not decoded.
+/// Why an image file is not decoded. The text is part of a sentence, such as "cannot decode FILE: ..".
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+#[non_exhaustive]
+pub enum DecodeError {
     /// There is nothing.
     #[error("0 bytes")]
     Empty,
@@ -43,9 +44,15 @@ pub enum Refusal {
     /// The system has no memory left.
     #[error("not enough memory to decode it")]
     Memory,
+    /// A region of the image was asked for that it does not have, or a row of another size; the text says which.
+    #[error("{0}")]
+    Resize(String),
+    /// The decoder panicked.
+    #[error("the image decoder panicked")]
+    Panicked,
 }
 
-impl Refusal {
+impl DecodeError {
     /// The kind of failure, without details, so that failures can be counted by their cause.
     pub fn kind(&self) -> String {
         match self {
@@ -67,7 +74,7 @@ impl Refusal {
     }
 }
 
-impl From<jpeg::Error> for Refusal {
+impl From<jpeg::Error> for DecodeError {
     fn from(error: jpeg::Error) -> Self {
         use jpeg::Error;
         match error {
