@@ -141,6 +141,31 @@ fn the_table_of_a_shard() {
 }
 
 #[test]
+fn the_table_of_a_shard_whose_failures_are_retried() {
+    let folder = tempfile::tempdir().unwrap();
+    let (list, set) = (folder.path().join("list.csv"), folder.path().join("set"));
+    // An image of one pixel, and half an image.
+    let whole = "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7";
+    fs::write(
+        &list,
+        format!("url,caption\n\"data:image/gif;base64,{whole}\",a\n\"data:image/gif,GIF89a\",b\n"),
+    )
+    .unwrap();
+    summary("ingest", &["download", text(&list), "--out", text(&set), "--resize-mode", "no"]);
+    let row = [
+        ("key", Column::Text("000000000")),
+        ("status", Column::Text("failed_to_download")),
+        ("error_message", Column::Text("timed out")),
+        ("url", Column::Text("data:image/gif,GIF89a")),
+        ("caption", Column::Text("a ball on the grass")),
+    ];
+    write(&set.join("00000.parquet"), &row, None);
+    fs::remove_file(set.join("00000.sha256")).unwrap();
+    let told = bounded("ingest", &["retry", text(&set)]);
+    assert!(told.contains("00000.parquet"), "{told}");
+}
+
+#[test]
 fn the_sidecar_of_a_shard() {
     let folder = tempfile::tempdir().unwrap();
     let place = folder.path();
