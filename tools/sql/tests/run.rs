@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, DictionaryArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
+};
 use parquet::arrow::ArrowWriter;
 use serde_json::{Value, json};
 use tests::store::Store;
@@ -66,6 +68,43 @@ fn tag(table: &Path, images: &Path, set: &Path, shard_size: &str) {
     summary("ingest", &[&arguments[..], &["--resize-mode", "center_crop", "--image-size", "32"]].concat());
     summary("ingest", &["tag", text(set)]);
     summary("tools", &["stats", text(set), "--out", text(&set.join("statistics"))]);
+}
+
+/// A table of half a megabyte that has 20 million rows, all the same.
+fn equal_rows(path: &Path) {
+    const AT_ONCE: usize = 1_000_000;
+    let column = |value: &str| -> ArrayRef {
+        let values = Arc::new(StringArray::from(vec![value]));
+        Arc::new(DictionaryArray::new(Int32Array::from(vec![0; AT_ONCE]), values))
+    };
+    let row = [("key", "000000000"), ("status", "success"), ("caption", "a ball on the grass")];
+    let batch = RecordBatch::try_from_iter(row.map(|(name, value)| (name, column(value)))).unwrap();
+    let mut writer = ArrowWriter::try_new(fs::File::create(path).unwrap(), batch.schema(), None).unwrap();
+    for _ in 0..20 {
+        writer.write(&batch).unwrap();
+    }
+    writer.close().unwrap();
+}
+
+#[test]
+fn millions_of_equal_rows_are_counted_with_little_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = small_set(folder.path());
+    equal_rows(&set.join("00000.parquet"));
+    fs::remove_file(set.join("00000.sha256")).unwrap();
+    let query =
+        "SELECT count(*) AS rows, count(DISTINCT caption) AS captions FROM samples WHERE status = 'success'";
+    // kB of address space; the rows would take more.
+    let limited = "ulimit -v 8000000; exec \"$@\"";
+    let output = Command::new("bash")
+        .args(["-c", limited, "bash", text(&program("tools")), "sql", query, text(&set), "--format", "json"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {told}", output.status);
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // In the other shards, three images can be read.
+    assert_eq!(answer, json!({"rows": 20_000_003, "captions": 4}));
 }
 
 /// The folder of a Python package of DuckDB; `None`, after printing the reason, where it cannot be installed.
