@@ -84,10 +84,14 @@ fn bounded(name: &str, arguments: &[&str]) -> String {
 
 /// Runs a program that makes something of every row, until a while after `begun` exists.
 fn begins(name: &str, arguments: &[&str], begun: &Path) {
-    let child = limited(name, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = limited(name, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let started = Instant::now();
     while !begun.exists() {
         assert!(started.elapsed() < LONG, "{name} {arguments:?} has not begun {}", begun.display());
+        if child.try_wait().unwrap().is_some() {
+            let told = errors(name, &child.wait_with_output().unwrap(), &[0, 1, 2, 3]);
+            panic!("{name} {arguments:?} has ended without {}: {told}", begun.display());
+        }
         thread::sleep(Duration::from_millis(20));
     }
     thread::sleep(AWHILE);
@@ -211,7 +215,8 @@ fn the_list_of_a_download() {
     let images = place.join("images");
     fs::create_dir(&images).unwrap();
     let begun = out.join("ingest.json");
-    begins("ingest", &["shard", text(&list), "--images", text(&images), "--out", text(&out)], &begun);
+    let shard = ["shard", text(&list), "--file-col", "url", "--images", text(&images), "--out", text(&out)];
+    begins("ingest", &shard, &begun);
     fs::remove_dir_all(&out).unwrap();
     begins("ingest", &["download", text(&list), "--out", text(&out)], &begun);
 }
