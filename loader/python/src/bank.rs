@@ -5,6 +5,7 @@ use std::sync::Arc;
 use concepts::sidecar::MentionRow;
 use concepts::{Matching, canonical};
 use pyo3::prelude::*;
+use pyo3::types::PyType;
 use storage::Location;
 
 use crate::error::python;
@@ -52,9 +53,9 @@ impl Bank {
         format!("Bank({} names, matching={:?})", self.bank.len(), self.matching.to_string())
     }
 
-    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<(Py<PyAny>, (Vec<String>, String))> {
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> (Bound<'py, PyType>, (Vec<String>, String)) {
         let this = slf.get();
-        Ok((slf.get_type().into_any().unbind(), (this.names(), this.matching())))
+        (slf.get_type(), (this.names(), this.matching()))
     }
 
     /// The label of a phrase, its concept and the lemma of its head; `None` if no name matches.

@@ -134,8 +134,14 @@ type Opened = Arc<(Archive, Vec<Sample>)>;
 /// The shards that are open.
 struct Store<'a> {
     loader: &'a ::loader::Loader,
-    /// With the number of the last use, and that number.
-    open: Mutex<(HashMap<u32, (u64, Opened)>, u64)>,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// By their numbers, with the time of their last use, which is a count of uses.
+    shards: HashMap<u32, (u64, Opened)>,
+    clock: u64,
 }
 
 impl Store<'_> {
@@ -174,7 +180,7 @@ impl Store<'_> {
     fn shard(&self, number: u32) -> Result<Opened, Problem> {
         // Held while a shard is opened, so that it is opened once.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let (shards, clock) = &mut *open;
+        let Open { shards, clock } = &mut *open;
         *clock += 1;
         if let Some((used, shard)) = shards.get_mut(&number) {
             *used = *clock;

@@ -205,11 +205,11 @@ impl How {
             canonical_into(raw, &mut canonical);
             let count = Count::new(&canonical, self.offsets);
             self.extractor.visit(&canonical, |mention| {
-                let label = self.bank.as_ref().map(|(bank, matching)| {
+                let label = self.bank.as_ref().and_then(|(bank, matching)| {
                     let phrase = &mention.phrase;
                     bank.find(*matching, &row_of(&mention, &canonical[phrase.start..phrase.end]))
                 });
-                result.push(&canonical, &mention, &count, label);
+                result.push(&canonical, &mention, &count, label.as_ref());
             });
             result.text.append_value(&canonical);
             result.mentions.append(true);
@@ -288,7 +288,7 @@ impl Rows {
         text: &str,
         mention: &MentionView<'_>,
         count: &Count<'_>,
-        label: Option<Option<(u32, Range<u32>)>>,
+        label: Option<&(u32, Range<u32>)>,
     ) {
         let row = self.mentions.values();
         for (column, value) in
@@ -308,10 +308,9 @@ impl Rows {
             number(column, Some(count.at(byte)));
         }
         if self.labels {
-            let label = label.flatten();
-            number(8, label.as_ref().map(|(label, _)| *label as i32));
-            number(9, label.as_ref().map(|(_, span)| count.at(span.start as usize)));
-            number(10, label.as_ref().map(|(_, span)| count.at(span.end as usize)));
+            number(8, label.map(|(label, _)| *label as i32));
+            number(9, label.map(|(_, span)| count.at(span.start as usize)));
+            number(10, label.map(|(_, span)| count.at(span.end as usize)));
         }
         row.append(true);
     }

@@ -248,3 +248,14 @@ def test_nothing_leaks(folder):
         """,
         folder,
     )
+
+
+def test_imports_neither_torch_nor_pyarrow():
+    done = run(
+        """
+        import sys, simzss_data
+        simzss_data.tag(["a dog"]).to_pylist()
+        assert not {"torch", "pyarrow", "numpy"} & set(sys.modules)
+        """
+    )
+    assert done.returncode == 0, done.stderr
