@@ -6,8 +6,8 @@
 //! - the Arrow schema that a file may embed (`ARROW:schema`) is not read: the types follow from Parquet's own schema;
 //! - a panic of the library becomes an error ([`guarded`]).
 //!
-//! A reader that keeps rows counts them with a [`Budget`], because a dictionary can repeat a long text in every row, and rows that
-//! are all the same take next to nothing in the file.
+//! A reader that keeps rows counts them with a [`Budget`], because a dictionary can repeat a long text in every row, and
+//! rows that are all the same take next to nothing in the file.
 
 mod error;
 mod limits;

@@ -43,8 +43,9 @@
 //! # }
 //! ```
 //!
-//! A sample that cannot be read is replaced by the next one of its part of the data and reported in the batch's [`Counters`]; only
-//! an [`Error`] ends the iteration. Iterators work on threads of their own, which end when they are dropped.
+//! A sample that cannot be read is replaced by the next one of its part of the data and reported in the batch's
+//! [`Counters`]; only an [`Error`] ends the iteration. Iterators work on threads of their own, which end when they are
+//! dropped.
 //!
 //! | to | see |
 //! |---|---|
@@ -75,8 +76,8 @@ mod settings;
 ///
 /// An image from the web may be made to fill the memory or to keep a thread busy for hours, with a file of a few bytes. So an
 /// image has at most 65,535 pixels per side and 512 MiB as RGB (Pillow refuses the same), decoding it takes at most 1 GiB,
-/// and a JPEG has at most 100 scans, which visit a billion samples together. Work is counted in samples (a pixel has up to four), not
-/// in seconds, so that every machine accepts and refuses the same files.
+/// and a JPEG has at most 100 scans, which visit a billion samples together. Work is counted in samples (a pixel has up to
+/// four), not in seconds, so that every machine accepts and refuses the same files.
 ///
 /// ```
 /// use loader::images;

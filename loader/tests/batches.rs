@@ -460,7 +460,10 @@ proptest! {
             let mut joined = vec![(Vec::new(), Vec::new(), Vec::new()); count];
             let mut next = from;
             for rank in 0..world_size {
-                let settings = with(base.clone(), |s| { s.rank = rank; s.world_size = world_size; s.threads = threads; s.prefetch = prefetch; });
+                let settings = with(base.clone(), |s| {
+                    (s.rank, s.world_size) = (rank, world_size);
+                    (s.threads, s.prefetch) = (threads, prefetch);
+                });
                 let mut iterator = Loader::open(settings).unwrap().batches(from);
                 for (images, keys, tokens) in &mut joined {
                     let batch = iterator.next().unwrap().unwrap();

@@ -13,14 +13,14 @@ pub trait RowBuffer: AsMut<[u8]> + Any + Send {}
 
 impl<T: AsMut<[u8]> + Any + Send> RowBuffer for T {}
 
-/// Memory for the images of one batch, for [`Loader::batches_in`](crate::Loader::batches_in): implement it to have images decoded
-/// straight into memory of your own, such as pinned memory or a tensor of another language.
+/// Memory for the images of one batch, for [`Loader::batches_in`](crate::Loader::batches_in): implement it to have images
+/// decoded straight into memory of your own, such as pinned memory or a tensor of another language.
 ///
-/// The threads of the loader write the rows of a batch at the same time. So a buffer gives out its memory as one [`RowBuffer`]
-/// per row and takes them back, in the same order, when all of them are written. The batch then has the buffer as
-/// [`Batch::images`](crate::Batch::images); [`Images::buffer`] returns it as the type that it has. When the images are dropped, the
-/// buffer returns to the pool of its iterator and is filled again. A run needs as many buffers as there are batches at the same
-/// time: `prefetch` + 1, and those that the consumer keeps.
+/// The threads of the loader write the rows of a batch at the same time. So a buffer gives out its memory as one
+/// [`RowBuffer`] per row and takes them back, in the same order, when all of them are written. The batch then has the
+/// buffer as [`Batch::images`](crate::Batch::images); [`Images::buffer`] returns it as the type that it has. When the
+/// images are dropped, the buffer returns to the pool of its iterator and is filled again. A run needs as many buffers as
+/// there are batches at the same time: `prefetch` + 1, and those that the consumer keeps.
 ///
 /// Memory that is known by its address:
 ///

@@ -1,14 +1,15 @@
 //! The files of a dataset: shards and the files next to them.
 //!
-//! [`list`] finds the shards. [`Archive`] reads a shard at any place, and [`Index`] has the key, the place of the image and the caption
-//! of each of its samples; [`captions`] and [`visit`] read a shard once from its start to its end. [`sidecar`] opens the mentions.
+//! [`list`] finds the shards. [`Archive`] reads a shard at any place, and [`Index`] has the key, the place of the image and
+//! the caption of each of its samples; [`captions`] and [`visit`] read a shard once from its start to its end. [`sidecar`]
+//! opens the mentions.
 //!
 //! # Samples
-//! A sample is a series of neighbouring members of the tar with the same key, as in WebDataset. A member's key is its path up to
-//! the **first** dot of the base name; the rest after the dot, in lower case, is its extension: `a/b.seg.PNG` has the key `a/b` and
-//! the extension `seg.png`. These members are ignored: those that are not regular files, those without a dot after the first
-//! character of the base name, and those whose name or first folder starts and ends with two underscores. The same extension
-//! twice in a sample is an error, as in WebDataset.
+//! A sample is a series of neighbouring members of the tar with the same key, as in WebDataset. A member's key is its path
+//! up to the **first** dot of the base name; the rest after the dot, in lower case, is its extension: `a/b.seg.PNG` has the
+//! key `a/b` and the extension `seg.png`. These members are ignored: those that are not regular files, those without a dot
+//! after the first character of the base name, and those whose name or first folder starts and ends with two underscores.
+//! The same extension twice in a sample is an error, as in WebDataset.
 //!
 //! ```
 //! use loader::shards::{self, Archive, Caption, Index};
