@@ -1,12 +1,20 @@
 """`tag`: Arrow in and out, with the libraries that people have."""
 
+import hashlib
 import pickle
+import shutil
 
+import duckdb
 import numpy as np
+import polars as pl
 import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
 import pytest
 import simzss_data
 from simzss_data import Bank, tag
+
+from conftest import COUNTS, caption
 
 CAPTIONS = ["Two tiny Rubber Ducks near snow", None, "", "A CAFÉ &amp;  a stop-sign", "run"]
 
@@ -121,7 +129,6 @@ def test_columns_and_pieces():
 
 
 def test_duckdb():
-    duckdb = pytest.importorskip("duckdb")
     con = duckdb.connect()
     mention = "STRUCT(phrase VARCHAR, concept VARCHAR, head VARCHAR, \"start\" INTEGER, \"end\" INTEGER, " \
         "concept_start INTEGER, concept_end INTEGER, tags VARCHAR)"
@@ -140,7 +147,6 @@ def test_duckdb():
 
 
 def test_polars():
-    pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"caption": CAPTIONS * 1000})
     expected = tag(CAPTIONS).to_pylist()
     result = pl.Series(tag(frame["caption"]))
@@ -166,8 +172,6 @@ def test_batches_as_spark_gives_them():
                 [batch.column("id").take(rows), tagged.flatten().field("concept")], ["id", "concept"]
             )
 
-    import pyarrow.compute  # noqa: F401
-
     table = pa.table({"id": range(10), "caption": CAPTIONS * 2})
     result = pa.Table.from_batches(mentions(table.to_batches(max_chunksize=4)))
     assert result.to_pydict()["id"] == [0, 0, 3, 3, 5, 5, 8, 8]
@@ -181,8 +185,6 @@ def test_sidecars_are_written_and_read(folder):
     assert table.num_rows == sum(sidecar["mentions"] for sidecar in written)
     assert table.column_names[:5] == ["shard", "key", "sample", "phrase", "concept"]
     assert table.to_pylist() == simzss_data.read_mentions(shards).to_pylist()
-    import pyarrow.parquet as pq
-
     for sidecar in written:
         file = pq.read_table(sidecar["path"])
         of_shard = table.filter(pa.compute.equal(table["shard"].cast("string"), str(sidecar["path"]).replace(".concepts.parquet", ".tar")))
@@ -190,7 +192,6 @@ def test_sidecars_are_written_and_read(folder):
         plain = [pa.table({name: part[name].cast("string") if pa.types.is_dictionary(part[name].type) else part[name]
                            for name in names}) for part in (file, of_shard)]
         assert plain[0].to_pylist() == plain[1].to_pylist()
-    duckdb = pytest.importorskip("duckdb")
     mentions = simzss_data.read_mentions(folder)
     assert duckdb.sql("SELECT count(*) FROM mentions").fetchall() == [(table.num_rows,)]
     with pytest.raises(FileNotFoundError):
@@ -211,3 +212,41 @@ def test_statistics(folder):
     assert [(-row["mentions"], row["concept"]) for row in rows] == expected
     pairs = pa.table(statistics.pairs)
     assert pairs.num_rows == statistics.totals["pairs"] and set(pairs.column_names) == {"a", "b", "samples", "pmi"}
+
+
+def test_mentions_of_another_tagger(folder, tmp_path):
+    shard = shutil.copy(folder / "00001.tar", tmp_path)
+    simzss_data.write_sidecar(shard)
+    expected = simzss_data.read_mentions(shard).to_pylist()
+    captions = [caption(1, sample) for sample in range(COUNTS[1])]
+    for kind in (lambda rows: rows, lambda rows: pa.array(rows), lambda rows: pl.Series(rows["mentions"])):
+        for offsets in ("characters", "bytes"):
+            mentions = kind(tag(captions, offsets=offsets))
+            simzss_data.write_sidecar(shard, mentions, tagger="mine", offsets=offsets)
+            assert simzss_data.read_mentions(shard).to_pylist() == expected
+    digest = hashlib.sha256((tmp_path / "00001.concepts.parquet").read_bytes()).hexdigest()
+    assert digest in (tmp_path / "00001.sha256").read_text()
+
+    rows = [[{"start": 0, "end": 2, "concept": "brown leather"}]] * COUNTS[1]
+    simzss_data.write_sidecar(shard, pa.array(rows), tagger="mine")
+    row = simzss_data.read_mentions(shard).to_pylist()[0]
+    assert (row["head"], row["concept"], row["tags"], row["phrase_end"], row["concept_end"]) == ("leather", "brown leather", "", 2, 2)
+    before = simzss_data.read_mentions(shard).to_pylist()
+
+    with pytest.raises(ValueError, match="has 9 samples, but mentions are given for 10"):
+        simzss_data.write_sidecar(shard, pa.array([*rows, []]), tagger="mine")
+    with pytest.raises(ValueError, match="1-008: no mentions"):
+        simzss_data.write_sidecar(shard, pa.array(rows[:-1]), tagger="mine")
+    for start, end in [(5, 2), (-1, 2), (0, 999), (3, 3)]:
+        with pytest.raises(ValueError, match="1-000: .* is no part of its normalised caption"):
+            wrong = [[{"start": start, "end": end, "concept": "x"}], *rows[1:]]
+            simzss_data.write_sidecar(shard, pa.array(wrong), tagger="mine")
+    with pytest.raises(ValueError, match="no column concept"):
+        simzss_data.write_sidecar(shard, pa.array([[{"start": 0, "end": 2}]] * COUNTS[1]), tagger="mine")
+    with pytest.raises(ValueError, match="name of the tagger"):
+        simzss_data.write_sidecar(shard, pa.array(rows))
+    with pytest.raises(TypeError, match="list of structs"):
+        simzss_data.write_sidecar(shard, pa.array(captions), tagger="mine")
+    with pytest.raises(TypeError, match="no Arrow data"):
+        simzss_data.write_sidecar(shard, rows, tagger="mine")
+    assert simzss_data.read_mentions(shard).to_pylist() == before, "a sidecar appears completely or not at all"

@@ -239,8 +239,19 @@ def list_shards(shards: _Paths) -> list[str]:
 def read_mentions(shards: _Paths) -> Table:
     """The mentions of shards, from their sidecars: a table that is read while it is used. Offsets count in bytes."""
 
-def write_sidecar(shard: _Path, *, tagger: Literal["perceptron", "brill", "nlprule"] = "perceptron") -> Written:
-    """Tags the captions of a shard on a local disk, and writes its sidecar next to it."""
+def write_sidecar(
+    shard: _Path,
+    mentions: _ArrowArray | _ArrowStream | None = None,
+    *,
+    tagger: str | None = None,
+    offsets: Literal["characters", "bytes"] = "characters",
+) -> Written:
+    """Tags the captions of a shard on a local disk, and writes its sidecar next to it.
+
+    Mentions of a tagger of your own: an Arrow array with a list of structs for each sample of the tar, in its order, as
+    `tag(..)["mentions"]` has them. `start`, `end` and `concept` are needed; `head` (default: the last word of the concept),
+    `concept_start`, `concept_end` (default: the phrase) and `tags` are not. `tagger` is then a name of your choice.
+    """
 
 def statistics(shards: _Paths) -> Statistics:
     """The statistics of a folder that `tools stats` wrote, or of shards, counted from their sidecars."""

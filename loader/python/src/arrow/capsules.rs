@@ -58,6 +58,9 @@ pub(crate) fn chunks(object: &Bound<'_, PyAny>) -> PyResult<Vec<ArrayRef>> {
         let (schema, array) = unsafe { (FFI_ArrowSchema::from_raw(schema), FFI_ArrowArray::from_raw(array)) };
         return Ok(vec![import(array, &type_of(&schema)?)?]);
     }
+    if !object.hasattr("__arrow_c_stream__")? {
+        return Err(PyTypeError::new_err("this is no Arrow data"));
+    }
     let capsule: Bound<'_, PyCapsule> = object.call_method0("__arrow_c_stream__")?.extract()?;
     // SAFETY: as above.
     let stream = unsafe { FFI_ArrowArrayStream::from_raw(pointer(&capsule, STREAM)?) };
