@@ -1,8 +1,10 @@
 """With PyTorch: tensors, DataLoader, distributed processes."""
 
+import re
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +128,56 @@ def test_ranks_of_torch_distributed(folder, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", script, folder]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def torchrun(processes, port, *arguments):
+    """What rank 0 and the other ranks print, one dict from the position of a step to its keys in the order of ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", port]
+    done = subprocess.run(list(map(str, [*command, *arguments])), capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    steps = {}
+    for line in sorted(line for line in done.stdout.splitlines() if line.startswith("rank")):
+        position, keys = re.fullmatch(r"rank \d+: (\(.*?\)) (.*) loss .*", line).groups()
+        steps.setdefault(position, []).extend(keys.split())
+    return steps
+
+
+def test_the_example_resumes_with_another_number_of_processes(folder, tmp_path):
+    script, checkpoint = EXAMPLES / "train_ddp.py", tmp_path / "checkpoint.pt"
+    whole = torchrun(1, 29621, script, folder, "--epochs", 2)
+    assert len(whole) == 12
+    found = torchrun(2, 29622, script, folder, "--epochs", 2, "--checkpoint", checkpoint, "--stop-after", 8)
+    assert len(found) == 8
+    found |= torchrun(1, 29623, script, folder, "--epochs", 2, "--checkpoint", checkpoint)
+    assert found == whole
+
+
+def test_open_clip_trains_on_shards(folder, monkeypatch):
+    """An epoch of open_clip's own trainer, with a tiny model."""
+    open_clip = pytest.importorskip("open_clip", reason="open_clip_torch is not installed")
+    train = pytest.importorskip("open_clip_train.train", reason="open_clip_torch is not installed")
+    params = pytest.importorskip("open_clip_train.params")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import open_clip_data
+
+    args = params.parse_args(["--batch-size", "4", "--precision", "fp32", "--epochs", "1", "--log-every-n-steps", "1"])
+    args.device, args.rank, args.local_rank, args.world_size, args.distributed = "cpu", 0, 0, 1, False
+    args.distill, args.wandb, args.tensorboard, args.horovod, args.save_logs = False, False, False, False, False
+    model = open_clip.model.CLIP(
+        embed_dim=16,
+        vision_cfg={"image_size": 32, "layers": 1, "width": 32, "patch_size": 16, "head_width": 16},
+        text_cfg={"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+        output_dict=True,
+    )
+    data = {"train": open_clip_data.get_data(folder, 4, 32)}
+    assert data["train"].dataloader.num_batches == 12
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    before = [parameter.clone() for parameter in model.parameters()]
+    train.train_one_epoch(
+        model, data, open_clip.ClipLoss(), 0, optimizer, None, lambda step: None, None, args
+    )
+    assert any((a != b).any() for a, b in zip(before, model.parameters()))
+    assert data["train"].dataloader.shards.position == (1, 0)
