@@ -6,16 +6,20 @@
 import atexit as _atexit
 
 from ._simzss_data import Array, Bank, Error, Table, stop_waiting as _stop_waiting, tag, write_sidecar
-from ._tables import Statistics, list_shards, read_mentions, statistics
+from ._tables import list_shards, read_mentions, statistics
+from .types import Batch, Mentions, Position, Statistics, Written
 
 __all__ = [
     "Array",
     "Bank",
+    "Batch",
     "Error",
+    "Mentions",
     "Position",
     "Shards",
     "Statistics",
     "Table",
+    "Written",
     "list_shards",
     "read_mentions",
     "statistics",
@@ -29,10 +33,10 @@ _atexit.register(_stop_waiting)
 
 def __getattr__(name):
     # `Shards` is a PyTorch dataset where there is PyTorch, which takes seconds to import: only those who use it wait.
-    if name in ("Shards", "Position"):
-        from . import _shards
+    if name == "Shards":
+        from ._shards import Shards
 
-        return getattr(_shards, name)
+        return Shards
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

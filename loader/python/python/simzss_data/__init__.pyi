@@ -1,16 +1,20 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypedDict, final
+from typing import Any, Literal, Protocol, TypeAlias, final
+
+from .types import Batch as Batch, Mentions as Mentions, Position as Position, Statistics as Statistics, Written as Written
 
 __all__ = [
     "Array",
     "Bank",
+    "Batch",
     "Error",
+    "Mentions",
     "Position",
     "Shards",
     "Statistics",
     "Table",
+    "Written",
     "list_shards",
     "read_mentions",
     "statistics",
@@ -29,46 +33,6 @@ class _ArrowStream(Protocol):
 
 class Error(Exception):
     """Data that is damaged, or does not belong together."""
-
-class Position(NamedTuple):
-    """The place of a batch in a run."""
-
-    epoch: int
-    step: int
-
-class Mentions(TypedDict):
-    """The mentions of a batch as columns, ordered by row and then from left to right. Arrays or tensors of int32."""
-
-    offsets: Any
-    """The mentions of row r are those from offsets[r] to before offsets[r + 1]."""
-    label: Any
-    """The label of the concept in the bank."""
-    token_start: Any
-    """The position of the mention's first token in its row of `text`."""
-    token_end: Any
-    """The position after its last token."""
-    start: Any
-    """The first character of the mention's words in the caption."""
-    end: Any
-    """The position after the last character."""
-
-class Batch(TypedDict, total=False):
-    """One rank's part of a batch, B rows. Arrays of NumPy or tensors of PyTorch."""
-
-    image: Any
-    """uint8 [B, 3, H, W], in memory as [B, H, W, 3]; [B, H, W, 3] with layout="channels_last"."""
-    text: Any
-    """The tokens of CLIP's vocabulary, int64 [B, context]."""
-    caption: list[str]
-    """The captions as CLIP's tokenizer normalises them."""
-    key: list[str]
-    sample: Any
-    """The numbers of the samples over all shards, int64 [B]."""
-    mentions: Mentions
-    """The mentions whose concept is in the bank; none without a bank."""
-    position: Position
-    skipped: list[tuple[str, str, str]]
-    """The broken samples that were replaced by others: shard, key, and what is wrong."""
 
 class Shards:
     """Batches of images and captions from WebDataset shards: a torch.utils.data.IterableDataset, if there is PyTorch.
@@ -188,7 +152,7 @@ class Array:
     def __arrow_c_schema__(self) -> object: ...
     def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
     def __len__(self) -> int: ...
-    def __getitem__(self, name: str) -> Array:
+    def __getitem__(self, name: str, /) -> Array:
         """A column of an array of structs."""
 
     def to_pylist(self) -> list[Any]: ...
@@ -202,21 +166,6 @@ class Table:
     @property
     def column_names(self) -> list[str]: ...
     def to_pylist(self) -> list[dict[str, Any]]: ...
-
-class Statistics(NamedTuple):
-    """How often concepts are mentioned, and which are mentioned together."""
-
-    totals: dict[str, int]
-    concepts: Table
-    pairs: Table
-
-class Written(TypedDict):
-    """A sidecar that was written."""
-
-    path: Path
-    samples: int
-    mentions: int
-    captions_without_mention: int
 
 def tag(
     captions: Iterable[str | None] | _ArrowArray | _ArrowStream,

@@ -3,29 +3,22 @@
 import hashlib
 import os
 import sys
-from typing import NamedTuple
 
 from . import _arrays
 from ._distributed import rank_and_world_size
 from ._inputs import inputs
 from ._simzss_data import Bank, Batches, Loader, Samples
+from .types import Position
 
 try:
     from torch.utils.data import IterableDataset as _Base
-except ModuleNotFoundError as error:
-    if error.name is None or error.name.split(".")[0] != "torch":
+except ModuleNotFoundError as _error:
+    if _error.name is None or _error.name.split(".")[0] != "torch":
         raise
     _Base = object
 
 #: What a state must agree in with the dataset that it is loaded into: what the order of the samples depends on.
 _ORDER = ("seed", "batch_size", "streams", "window", "samples", "shards")
-
-
-class Position(NamedTuple):
-    """The place of a batch in a run."""
-
-    epoch: int
-    step: int
 
 
 class Shards(_Base):

@@ -1,18 +1,8 @@
 """What is in sidecars."""
 
-from typing import NamedTuple
-
 from . import _simzss_data as _rust
 from ._inputs import inputs
-from ._simzss_data import Table
-
-
-class Statistics(NamedTuple):
-    """How often concepts are mentioned, and which are mentioned together."""
-
-    totals: dict[str, int]
-    concepts: Table
-    pairs: Table
+from .types import Statistics
 
 
 def list_shards(shards):
