@@ -33,6 +33,8 @@ for key, names in features(["test", "--no-run"], []).items():
     everything.setdefault(key, set()).update(names)
 selections = [("cargo build", features(["build"], [])), ("cargo test", features(["test", "--no-run"], []))]
 selections += [(f"./check of {name}", features(["test", "--no-run"], ["-p", name])) for name in PACKAGES]
+python = ["-p", "simzss-data-python", "--features", "features"]
+selections.append(("./check --python", features(["build"], python)))
 missing = 0
 for label, found in selections:
     for (name, version, host), names in sorted(found.items()):

@@ -8,12 +8,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates whose modules are looked at.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "loader/disk",
     "loader/storage",
     "concepts",
     "loader/jpeg",
     "loader",
+    "loader/python",
     "ingest",
     "trainer",
     "tools/program",

@@ -1,0 +1,83 @@
+"""A tiny dataset that the tests make themselves."""
+
+import contextlib
+import io
+import runpy
+import struct
+import subprocess
+import sys
+import tarfile
+import textwrap
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SIDE = 16
+COUNTS = [13, 9, 20, 6]
+CAPTIONS = [
+    "A photo of two Dogs near  snow",
+    "The brown leather couch of a café",
+    "Two tiny rubber ducks &amp; a soccer ball",
+    "A tennis racket on the green grass",
+    "🦜 A parrot eats a red apple",
+]
+
+
+def png(pixels):
+    """A PNG file of pixels [H, W, 3]."""
+    height, width, _ = pixels.shape
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def pixels(shard, sample):
+    return np.random.default_rng([shard, sample]).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def caption(shard, sample):
+    return CAPTIONS[(shard + sample) % len(CAPTIONS)]
+
+
+def write_shard(path, shard, count):
+    with tarfile.open(path, "w") as tar:
+        for sample in range(count):
+            members = {
+                "png": png(pixels(shard, sample)),
+                "txt": caption(shard, sample).encode(),
+                "json": b'{"shard": %d}' % shard,
+            }
+            for extension, data in members.items():
+                member = tarfile.TarInfo(f"{shard}-{sample:03}.{extension}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shards")
+    for shard, count in enumerate(COUNTS):
+        write_shard(folder / f"{shard:05}.tar", shard, count)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def order():
+    """The order of samples, from the implementation that the Rust tests compare with, too."""
+    script = Path(__file__).parents[2] / "tests" / "fixtures" / "order.py"
+    with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(script)])
+        return runpy.run_path(str(script))["epoch_batches"]
+
+
+def run(code, *arguments, timeout=60):
+    """Runs code in a Python of its own, which must end in time; returns the process."""
+    code = textwrap.dedent(code)
+    command = [sys.executable, "-X", "faulthandler", "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
