@@ -79,7 +79,7 @@ impl Batches {
             raised,
             process: Process::this(),
             context: settings.context,
-            side: settings.image.size() as usize,
+            side: settings.options.size as usize,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ::loader::{CaptionChoice, CaptionSource, Crop, Decoding, ImageSettings, Settings, shards};
+use ::loader::{CaptionChoice, CaptionSource, CropKind, Decoding, Settings, shards};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -26,7 +26,6 @@ struct Options {
     image_size: u32,
     crop: String,
     scale: (f32, f32),
-    ratio: (f32, f32),
     flip: f32,
     decoding: String,
     captions: bool,
@@ -58,28 +57,28 @@ impl Options {
     fn settings(&self, bank: Option<&Bank>) -> PyResult<Settings> {
         let mut settings = Settings::new(Vec::<Location>::new(), self.batch_size);
         settings.seed = self.seed;
-        settings.streams = self.streams;
-        settings.window = self.window;
-        let Self { image_size: size, scale, ratio, .. } = *self;
-        let random = Crop::RandomResized { size, scale, ratio };
-        let crop = choose("crop", &self.crop, &[("random", random), ("centre", Crop::Centre { size })])?;
-        settings.image = ImageSettings::new(crop, self.flip);
+        settings.options.streams = self.streams;
+        settings.options.window = self.window;
+        settings.options.size = self.image_size;
+        let crops = [("random", CropKind::Random), ("centre", CropKind::Centre)];
+        settings.options.crop = choose("crop", &self.crop, &crops)?;
+        (settings.options.scale, settings.options.flip) = (self.scale.into(), self.flip);
         let decoding = [("exact", Decoding::Exact), ("fast", Decoding::Fast)];
-        settings.decoding = choose("decoding", &self.decoding, &decoding)?;
+        settings.options.decoding = choose("decoding", &self.decoding, &decoding)?;
         settings.images = self.images;
         settings.captions = self.captions;
         let choices = [("first", CaptionChoice::First), ("random", CaptionChoice::Random)];
         let choice = choose("caption_choice", &self.caption_choice, &choices)?;
         if let Some(key) = self.caption_key.clone() {
-            settings.caption_source = CaptionSource::Json { key, choice };
+            settings.options.captions = CaptionSource::Json { key, choice };
         }
         settings.context = self.context;
         settings.bank = bank.map(|bank| (std::sync::Arc::clone(&bank.bank), bank.matching));
-        settings.max_mentions = self.max_mentions;
-        settings.max_mention_tokens = self.max_mention_tokens;
-        settings.threads = self.threads.unwrap_or(settings.threads);
-        settings.prefetch = self.prefetch;
-        settings.cache = self.cache.clone().map(|folder| Cache { folder, limit: self.cache_size });
+        settings.options.max_mentions = self.max_mentions;
+        settings.options.max_mention_tokens = self.max_mention_tokens;
+        settings.options.threads = self.threads.unwrap_or_default();
+        settings.options.prefetch = self.prefetch;
+        settings.options.cache = self.cache.clone().map(|folder| Cache { folder, limit: self.cache_size });
         settings.rank = self.rank;
         settings.world_size = self.world_size;
         Ok(settings)
@@ -129,7 +128,7 @@ impl Loader {
             if let [(shards, _)] = &sets[..] {
                 settings.shards.clone_from(shards);
             } else {
-                let mixed = Settings::mixed(sets, settings.batch_size);
+                let mixed = Settings::mixed(sets, settings.options.batch_size);
                 (settings.shards, settings.sets) = (mixed.shards, mixed.sets);
             }
             ::loader::Loader::open(settings)

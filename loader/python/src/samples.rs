@@ -148,7 +148,7 @@ impl Store<'_> {
     fn read(&self, rows: &[SampleId]) -> Step {
         let settings = self.loader.settings();
         let remote = settings.shards.iter().any(storage::Location::is_remote);
-        let threads = if remote { READERS } else { settings.threads };
+        let threads = if remote { READERS } else { settings.options.thread_count() };
         let piece = rows.len().div_ceil(threads).max(1);
         let pieces: Vec<Step> = thread::scope(|scope| {
             let work = |rows: &'_ [SampleId]| rows.iter().map(|&row| self.sample(row)).collect::<Step>();
@@ -188,7 +188,7 @@ impl Store<'_> {
         }
         let settings = self.loader.settings();
         let location = &settings.shards[number as usize];
-        let archive = match &settings.cache {
+        let archive = match &settings.options.cache {
             Some(cache) => Archive::open_cached(location, cache)?,
             None => Archive::open(location)?,
         };

@@ -54,7 +54,6 @@ class Shards:
         image_size: int = 224,
         crop: Literal["random", "centre"] = "random",
         scale: tuple[float, float] = (0.9, 1.0),
-        ratio: tuple[float, float] = ...,
         flip: float = 0.0,
         decoding: Literal["exact", "fast"] = "exact",
         captions: bool = True,
