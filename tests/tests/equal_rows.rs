@@ -159,13 +159,13 @@ fn the_table_of_a_shard_whose_failures_are_retried() {
     let row = [
         ("key", Column::Text("000000000")),
         ("status", Column::Text("failed_to_download")),
-        ("error_message", Column::Text("timed out")),
+        ("error_message", Column::Text("Image decoding error: damaged")),
         ("url", Column::Text("data:image/gif,GIF89a")),
         ("caption", Column::Text("a ball on the grass")),
     ];
     write(&set.join("00000.parquet"), &row, None);
     fs::remove_file(set.join("00000.sha256")).unwrap();
-    let told = bounded("ingest", &["retry", text(&set)]);
+    let told = bounded("ingest", &["retry", text(&set), "--causes", "damaged"]);
     assert!(told.contains("00000.parquet"), "{told}");
 }
 
