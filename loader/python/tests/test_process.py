@@ -13,7 +13,7 @@ from conftest import SIDE, run
 
 HEAD = f"""
 import os, sys, time
-from simzss_data import Shards
+from simzss_data import Shards, tag
 def shards(**settings):
     return Shards(sys.argv[1], 4, **{{"image_size": {SIDE}, "threads": 2, "output": "numpy", **settings}})
 """
@@ -144,7 +144,7 @@ def test_an_exception_in_the_consumer(folder):
 
 @pytest.mark.parametrize("how", ["pass", "sys.exit(0)", "keep = globals()", "del dataset", "import gc; gc.collect()"])
 def test_the_interpreter_ends_in_the_middle(folder, how):
-    for _ in range(10):
+    for _ in range(5):
         done = passes(
             f"""
             dataset = shards()
@@ -160,8 +160,8 @@ def test_the_interpreter_ends_in_the_middle(folder, how):
 
 
 def test_the_interpreter_ends_while_threads_wait(stuck, folder):
-    """Daemon threads: one waits for a shard that does not come, one goes through batches all the time."""
-    for _ in range(10):
+    """Daemon threads: one waits for a shard that does not come, the others work all the time."""
+    for _ in range(5):
         done = passes(
             """
             import threading
@@ -172,14 +172,17 @@ def test_the_interpreter_ends_while_threads_wait(stuck, folder):
                 while True:
                     for batch in dataset:
                         pass
-            for target in (wait, work, work):
+            def tags():
+                while True:
+                    tag(["Two dogs and a cat"] * 3_000)
+            for target in (wait, work, work, tags):
                 threading.Thread(target=target, daemon=True).start()
             time.sleep(0.3)
             """,
             folder,
             stuck,
         )
-        assert "Fatal" not in done.stderr and "panicked" not in done.stderr, done.stderr
+        assert done.stderr == ""
 
 
 def test_threads_take_turns(folder):
