@@ -20,22 +20,24 @@ use pyo3::types::PyString;
 use crate::arrow::{Array, chunks, offers_arrow};
 use crate::bank::Bank;
 use crate::error::python;
-use crate::waiting;
+use crate::waiting::{self, Process};
 
 /// Captions that a thread takes at a time.
 const PIECE: usize = 512;
 
 /// The extractors in use; loading one takes longer than tagging thousands of captions.
-static EXTRACTORS: Mutex<Vec<(TaggerKind, Arc<Extractor>)>> = Mutex::new(Vec::new());
+static EXTRACTORS: Mutex<Vec<(TaggerKind, Process, Arc<Extractor>)>> = Mutex::new(Vec::new());
 
 pub(crate) fn extractor(tagger: &str) -> PyResult<Arc<Extractor>> {
     let kind: TaggerKind = tagger.parse().map_err(python)?;
     let mut loaded = EXTRACTORS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, extractor)) = loaded.iter().find(|(of, _)| *of == kind) {
+    // This one has threads of its own, which a fork lacks.
+    let usable = |process: Process| kind != TaggerKind::Nlprule || process.is_here();
+    if let Some((_, _, extractor)) = loaded.iter().find(|(of, process, _)| *of == kind && usable(*process)) {
         return Ok(Arc::clone(extractor));
     }
     let extractor = Arc::new(Extractor::new(kind).map_err(python)?);
-    loaded.push((kind, Arc::clone(&extractor)));
+    loaded.push((kind, Process::this(), Arc::clone(&extractor)));
     Ok(extractor)
 }
 

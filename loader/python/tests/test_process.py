@@ -57,6 +57,29 @@ def test_a_fork_is_told_and_can_start_anew(folder):
     )
 
 
+def test_every_tagger_works_in_a_fork(folder):
+    passes(
+        """
+        taggers = ["perceptron", "brill", "nlprule"]
+        def tagged():
+            for tagger in taggers:
+                assert tag(["two dogs near a red car"] * 600, tagger=tagger)["mentions"].to_pylist()[599]
+        try:
+            tag(["a dog"], tagger="nlprule")
+        except ValueError as error:
+            print("without nlprule:", error)
+            taggers.remove("nlprule")
+        tagged()
+        child = os.fork()
+        if child == 0:
+            tagged()
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        """,
+        folder,
+    )
+
+
 def test_multiprocessing_with_fork_and_spawn(folder, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
