@@ -13,7 +13,7 @@ use arrow_schema::{DataType, Field, Fields};
 use arrow_select::concat::concat;
 use concepts::sidecar::MentionRow;
 use concepts::{Extractor, MentionView, TaggerKind, canonical_into};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -31,9 +31,14 @@ static EXTRACTORS: Mutex<Vec<(TaggerKind, Process, Arc<Extractor>)>> = Mutex::ne
 pub(crate) fn extractor(tagger: &str) -> PyResult<Arc<Extractor>> {
     let kind: TaggerKind = tagger.parse().map_err(python)?;
     let mut loaded = EXTRACTORS.lock().unwrap_or_else(PoisonError::into_inner);
-    // This one has threads of its own, which a fork lacks.
-    let usable = |process: Process| kind != TaggerKind::Nlprule || process.is_here();
-    if let Some((_, _, extractor)) = loaded.iter().find(|(of, process, _)| *of == kind && usable(*process)) {
+    if let Some((_, process, extractor)) = loaded.iter().find(|(of, ..)| *of == kind) {
+        // It has threads of its own, and cannot even be loaded again in a fork.
+        if kind == TaggerKind::Nlprule && !process.is_here() {
+            return Err(PyRuntimeError::new_err(
+                "the tagger nlprule was used before this process was forked, so this fork cannot use it; take another tagger, or \
+                 start processes with the method \"spawn\"",
+            ));
+        }
         return Ok(Arc::clone(extractor));
     }
     let extractor = Arc::new(Extractor::new(kind).map_err(python)?);

@@ -126,8 +126,8 @@ impl Process {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(
-            "{what} belongs to process {}, of which this process is a fork without its threads; start a new iteration here, or \
-             start processes with the method \"spawn\"",
+            "{what} belongs to process {}, of which this process is a fork without its threads; begin anew here, or start \
+             processes with the method \"spawn\"",
             self.0
         )))
     }
