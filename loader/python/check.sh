@@ -19,11 +19,14 @@ install() {
     wanted=$("$python" -c 'import sys; print(sys.executable, sys.version)'; echo "${packages[*]}")
     [ "$(cat "$environment/made-for" 2>/dev/null)" = "$wanted" ] && return
     rm -rf "$environment"
-    local options=()
-    [ -z "${TRAINER_PYTHON:-}" ] || options=(--system-site-packages)
-    "$python" -m venv ${options[@]+"${options[@]}"} "$environment" &&
-        "$bin/python" -m pip install --disable-pip-version-check --quiet --only-binary=:all: "${packages[@]}" &&
-        echo "$wanted" >"$environment/made-for"
+    "$python" -m venv "$environment" &&
+        "$bin/python" -m pip install --disable-pip-version-check --quiet --only-binary=:all: "${packages[@]}" || return
+    if [ -n "${TRAINER_PYTHON:-}" ]; then
+        # After its own packages, those of that Python.
+        "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")' \
+            >"$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/others.pth" || return
+    fi
+    echo "$wanted" >"$environment/made-for"
 }
 
 if ! install >"$environment.log" 2>&1; then

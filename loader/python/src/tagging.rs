@@ -13,29 +13,36 @@ use arrow_schema::{DataType, Field, Fields};
 use arrow_select::concat::concat;
 use concepts::sidecar::MentionRow;
 use concepts::{Extractor, MentionView, TaggerKind, canonical_into};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use crate::arrow::{Array, chunks, offers_arrow};
 use crate::bank::Bank;
 use crate::error::python;
-use crate::waiting;
+use crate::waiting::{self, Process};
 
 /// Captions that a thread takes at a time.
 const PIECE: usize = 512;
 
 /// The extractors in use; loading one takes longer than tagging thousands of captions.
-static EXTRACTORS: Mutex<Vec<(TaggerKind, Arc<Extractor>)>> = Mutex::new(Vec::new());
+static EXTRACTORS: Mutex<Vec<(TaggerKind, Process, Arc<Extractor>)>> = Mutex::new(Vec::new());
 
 pub(crate) fn extractor(tagger: &str) -> PyResult<Arc<Extractor>> {
     let kind: TaggerKind = tagger.parse().map_err(python)?;
     let mut loaded = EXTRACTORS.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, extractor)) = loaded.iter().find(|(of, _)| *of == kind) {
+    if let Some((_, process, extractor)) = loaded.iter().find(|(of, ..)| *of == kind) {
+        // It has threads of its own, and cannot even be loaded again in a fork.
+        if kind == TaggerKind::Nlprule && !process.is_here() {
+            return Err(PyRuntimeError::new_err(
+                "the tagger nlprule was used before this process was forked, so this fork cannot use it; take another tagger, or \
+                 start processes with the method \"spawn\"",
+            ));
+        }
         return Ok(Arc::clone(extractor));
     }
     let extractor = Arc::new(Extractor::new(kind).map_err(python)?);
-    loaded.push((kind, Arc::clone(&extractor)));
+    loaded.push((kind, Process::this(), Arc::clone(&extractor)));
     Ok(extractor)
 }
 

@@ -2,13 +2,13 @@
 //! forks of the process.
 
 use std::panic::resume_unwind;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PySystemExit};
 use pyo3::prelude::*;
 use storage::Location;
 
@@ -18,8 +18,8 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long the end of the interpreter waits for threads that wait here.
 const LAST_WAIT: Duration = Duration::from_secs(10);
 
-/// Whether the interpreter is about to end.
-static ENDING: AtomicBool = AtomicBool::new(false);
+/// The thread that ends the interpreter, once it is about to end.
+static ENDING: OnceLock<ThreadId> = OnceLock::new();
 
 /// Number of threads that wait, and do not have the interpreter's lock meanwhile.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
@@ -43,19 +43,20 @@ impl Drop for Waiting {
     }
 }
 
+/// When the interpreter is ending, ends threads that are left as Python does it: without a message.
 fn not_ending() -> PyResult<()> {
-    if ENDING.load(Ordering::SeqCst) {
-        return Err(PyRuntimeError::new_err(
-            "the interpreter is ending, so there is nothing more to wait for",
-        ));
+    const REASON: &str = "the interpreter is ending, so there is nothing more to wait for";
+    match ENDING.get() {
+        None => Ok(()),
+        Some(thread) if *thread == thread::current().id() => Err(PyRuntimeError::new_err(REASON)),
+        Some(_) => Err(PySystemExit::new_err(REASON)),
     }
-    Ok(())
 }
 
 /// Ends all waiting, now and later; the package calls it when the interpreter ends.
 #[pyfunction]
 pub(crate) fn stop_waiting(py: Python<'_>) {
-    ENDING.store(true, Ordering::SeqCst);
+    let _ = ENDING.set(thread::current().id());
     py.detach(|| {
         let until = Instant::now() + LAST_WAIT;
         while WAITING.load(Ordering::SeqCst) > 0 && Instant::now() < until {
@@ -125,8 +126,8 @@ impl Process {
             return Ok(());
         }
         Err(PyRuntimeError::new_err(format!(
-            "{what} belongs to process {}, of which this process is a fork without its threads; start a new iteration here, or \
-             start processes with the method \"spawn\"",
+            "{what} belongs to process {}, of which this process is a fork without its threads; begin anew here, or start \
+             processes with the method \"spawn\"",
             self.0
         )))
     }

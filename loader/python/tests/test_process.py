@@ -13,7 +13,7 @@ from conftest import SIDE, run
 
 HEAD = f"""
 import os, sys, time
-from simzss_data import Shards
+from simzss_data import Shards, tag
 def shards(**settings):
     return Shards(sys.argv[1], 4, **{{"image_size": {SIDE}, "threads": 2, "output": "numpy", **settings}})
 """
@@ -52,6 +52,35 @@ def test_a_fork_is_told_and_can_start_anew(folder):
             sys.exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert len(list(batches)) == 11
+        """,
+        folder,
+    )
+
+
+def test_taggers_in_a_fork(folder):
+    """nlprule has threads that a fork lacks; the others have none."""
+    passes(
+        """
+        def tagged(tagger):
+            return tag(["two dogs near a red car"] * 600, tagger=tagger)["mentions"].to_pylist()[599]
+        assert tagged("perceptron") and tagged("brill")
+        try:
+            has_nlprule = bool(tagged("nlprule"))
+        except ValueError as error:
+            assert "nlprule-data.sh" in str(error)
+            has_nlprule = False
+        child = os.fork()
+        if child == 0:
+            assert tagged("perceptron") and tagged("brill")
+            if has_nlprule:
+                try:
+                    tagged("nlprule")
+                except RuntimeError as error:
+                    assert "fork" in str(error)
+                else:
+                    os._exit(3)
+            sys.exit(0)
+        assert os.waitpid(child, 0)[1] == 0
         """,
         folder,
     )
@@ -144,7 +173,7 @@ def test_an_exception_in_the_consumer(folder):
 
 @pytest.mark.parametrize("how", ["pass", "sys.exit(0)", "keep = globals()", "del dataset", "import gc; gc.collect()"])
 def test_the_interpreter_ends_in_the_middle(folder, how):
-    for _ in range(10):
+    for _ in range(5):
         done = passes(
             f"""
             dataset = shards()
@@ -160,8 +189,8 @@ def test_the_interpreter_ends_in_the_middle(folder, how):
 
 
 def test_the_interpreter_ends_while_threads_wait(stuck, folder):
-    """Daemon threads: one waits for a shard that does not come, one goes through batches all the time."""
-    for _ in range(10):
+    """Daemon threads: one waits for a shard that does not come, the others work all the time."""
+    for _ in range(5):
         done = passes(
             """
             import threading
@@ -172,14 +201,17 @@ def test_the_interpreter_ends_while_threads_wait(stuck, folder):
                 while True:
                     for batch in dataset:
                         pass
-            for target in (wait, work, work):
+            def tags():
+                while True:
+                    tag(["Two dogs and a cat"] * 3_000)
+            for target in (wait, work, work, tags):
                 threading.Thread(target=target, daemon=True).start()
             time.sleep(0.3)
             """,
             folder,
             stuck,
         )
-        assert "Fatal" not in done.stderr and "panicked" not in done.stderr, done.stderr
+        assert done.stderr == ""
 
 
 def test_threads_take_turns(folder):
