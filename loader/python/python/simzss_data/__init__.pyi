@@ -62,7 +62,7 @@ class Shards:
         context: int = 77,
         bank: Bank | Sequence[str] | _Path | None = None,
         max_mentions: int = 32,
-        max_mention_tokens: int = 16,
+        max_mention_tokens: int = 15,
         threads: int | None = None,
         prefetch: int = 2,
         cache: _Path | None = None,
@@ -81,7 +81,7 @@ class Shards:
         weights: of several datasets; `shards` then is a sequence of them.
         streams: number of parts of the dataset that are read in parallel.
         window: number of samples of a stream that are shuffled among each other.
-        crop: "random" as torchvision's RandomResizedCrop with `scale` and `ratio`, or "centre".
+        crop: "random" as torchvision's RandomResizedCrop with `scale`, or "centre".
         decoding: Pillow's pixels ("exact"), or faster with small differences.
         caption_key: the field of a sample's .json with its caption, or with a list of which `caption_choice` takes one.
             Default: the .txt.
