@@ -125,16 +125,17 @@ pub struct FeatureBuffer {
 
 /// Reads parts of a file, each from its place, on several threads.
 fn read_pieces(file: &File, pieces: &mut [(u64, Box<dyn RowBuffer>)], threads: usize) -> std::io::Result<()> {
-    let of_a_thread = pieces.len().div_ceil(threads.max(1)).max(1);
+    // In turns: class tokens, which are short, come before patches.
+    let threads = threads.clamp(1, pieces.len().max(1));
+    let mut shares: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
+    for (number, piece) in pieces.iter_mut().enumerate() {
+        shares[number % threads].push(piece);
+    }
     std::thread::scope(|scope| {
-        let reading: Vec<_> = pieces
-            .chunks_mut(of_a_thread)
-            .map(|chunk| {
-                scope.spawn(move || {
-                    chunk.iter_mut().try_for_each(|(at, piece)| file.read_exact_at((**piece).as_mut(), *at))
-                })
-            })
-            .collect();
+        let read = |share: Vec<&mut (u64, Box<dyn RowBuffer>)>| {
+            share.into_iter().try_for_each(|(at, piece)| file.read_exact_at((**piece).as_mut(), *at))
+        };
+        let reading: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || read(share))).collect();
         let failed = || std::io::Error::other("a thread that reads features has failed");
         reading.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(failed())))
     })

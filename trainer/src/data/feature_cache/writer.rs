@@ -51,13 +51,11 @@ impl CacheWriter {
         let mut bytes = vec![0; tokens.numel() * 2];
         tokens.f_copy_data_u8(&mut bytes, tokens.numel())?;
         let row = self.header.row_bytes();
-        let rows: Vec<(u64, &[u8])> =
-            samples.iter().map(|&n| n as u64).zip(bytes.chunks_exact(row as usize)).collect();
-        let written = write_rows(&self.file, row, &rows).map_err(writing(&self.temporary))?;
-        for ((&(sample, _), &image), check) in rows.iter().zip(images).zip(written) {
-            let at = (CHECK_BYTES * sample) as usize;
+        for ((&sample, &image), bytes) in samples.iter().zip(images).zip(bytes.chunks_exact(row as usize)) {
+            self.file.write_all_at(bytes, sample as u64 * row).map_err(writing(&self.temporary))?;
+            let at = (CHECK_BYTES * sample as u64) as usize;
             self.checks[at..at + 8].copy_from_slice(&image.to_le_bytes());
-            self.checks[at + 8..at + 16].copy_from_slice(&check.to_le_bytes());
+            self.checks[at + 8..at + 16].copy_from_slice(&image_check(bytes).to_le_bytes());
             self.written += 1;
         }
         Ok(())
@@ -87,28 +85,6 @@ impl CacheWriter {
         fs::rename(&self.temporary, &self.out).map_err(writing(&self.out))?;
         disk::files::sync_parent(&self.out).map_err(writing(&self.out))
     }
-}
-
-/// Writes rows of features to their places on several threads; returns their checks.
-fn write_rows(file: &File, row: u64, rows: &[(u64, &[u8])]) -> std::io::Result<Vec<u64>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let write = |rows: &[(u64, &[u8])]| -> std::io::Result<Vec<u64>> {
-        let write = |&(sample, bytes): &(u64, &[u8])| {
-            file.write_all_at(bytes, sample * row)?;
-            Ok(image_check(bytes))
-        };
-        rows.iter().map(write).collect()
-    };
-    std::thread::scope(|scope| {
-        let chunks = rows.chunks(rows.len().div_ceil(threads).max(1));
-        let writing: Vec<_> = chunks.map(|chunk| scope.spawn(move || write(chunk))).collect();
-        let failed = || std::io::Error::other("a thread that writes features has failed");
-        let mut checks = Vec::with_capacity(rows.len());
-        for thread in writing {
-            checks.extend(thread.join().unwrap_or_else(|_| Err(failed()))?);
-        }
-        Ok(checks)
-    })
 }
 
 impl Drop for CacheWriter {
