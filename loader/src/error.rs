@@ -84,6 +84,15 @@ pub enum Error {
         of: usize,
     },
 
+    /// A selection cannot be read, or is not one of these shards.
+    #[error("cannot use the selection {path}: {problem}")]
+    Selection {
+        /// Path of the selection.
+        path: Location,
+        /// What is wrong with it, and what to do.
+        problem: String,
+    },
+
     /// The dataset has fewer samples than one batch.
     #[error(
         "the shards hold {samples} samples, fewer than one batch of {batch_size}; give more shards or a smaller batch"

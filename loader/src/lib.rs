@@ -53,6 +53,7 @@
 //! | share batches between processes | [`Settings::rank`]; their number may be another one when a run is resumed |
 //! | load mentions with the labels of a vocabulary | [`Settings::bank`], [`Mentions`] |
 //! | have images decoded into memory of your own | [`Loader::batches_in`], [`ImageBuffer`] |
+//! | load a selection of the samples, with weights | [`Options::selection`], [`shards::selection`] |
 //! | wait for a batch without being blocked | [`Batches::next_timeout`] |
 //! | read single samples | [`shards`] |
 //! | decode and crop images as the loader does | [`images`] |

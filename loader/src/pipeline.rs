@@ -98,12 +98,18 @@ impl Loader {
         &self.0.settings
     }
 
-    /// Number of samples in all shards.
+    /// Number of samples in an epoch: of all shards, or of the selection.
     pub fn samples(&self) -> u64 {
         self.0.order.samples()
     }
 
-    /// Number of samples of each shard, in the order of the settings.
+    /// A check of the selection's file ([`shards::selection`](crate::shards::selection)), on which the order of the samples depends;
+    /// `None` without one.
+    pub fn selection(&self) -> Option<u64> {
+        self.0.selection
+    }
+
+    /// Number of samples of each shard, selected or not, in the order of the settings.
     pub fn shard_samples(&self) -> &[u32] {
         self.0.order.counts()
     }

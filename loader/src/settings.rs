@@ -101,6 +101,9 @@ pub struct Options {
     /// Keep remote shards on a local disk: `{ folder = "DIR", limit = BYTES }`. If not set, only the bytes of the needed
     /// samples are fetched.
     pub cache: Option<Cache>,
+    /// Train on a selection of the samples only: a Parquet file as `tools select` writes it (`shard`, `sample`, `weight`), or its
+    /// address. A weight says how often a sample comes in each epoch.
+    pub selection: Option<Location>,
     /// Samples per step, over all processes.
     pub batch_size: usize,
     /// Side of the square training images, in pixels; must be a multiple of the patch size.
@@ -133,6 +136,7 @@ impl Default for Options {
             captions: CaptionSource::default(),
             decoding: Decoding::default(),
             cache: None,
+            selection: None,
             batch_size: 512,
             size: 224,
             crop: CropKind::Random,

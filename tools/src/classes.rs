@@ -96,6 +96,11 @@ fn is_file_name(value: &str) -> bool {
 }
 
 impl Classes {
+    /// Of a file with one class per line. A mention counts for the longest class word at its head.
+    pub(crate) fn of_file(file: &Location) -> Result<Self> {
+        Self::from_file(file, Matching::Longest)
+    }
+
     fn from_file(file: &Location, matching: Matching) -> Result<Self> {
         let bytes = storage::read(file)?;
         let Ok(text) = std::str::from_utf8(without_byte_order_mark(&bytes)) else {

@@ -1,4 +1,4 @@
-//! Render synthetic scenes; count, query, report and list the samples and concepts of shards; measure the loader.
+//! Render synthetic scenes; count, select, query, report and list the samples and concepts of shards; measure the loader.
 
 // Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln, println)]
@@ -6,10 +6,14 @@ extern crate program;
 
 mod bench;
 mod classes;
+mod duplicates;
+mod each;
 mod folder;
 mod input;
+mod order;
 mod report;
 mod scenes;
+mod select;
 mod show;
 mod sql;
 mod stats;
@@ -33,6 +37,9 @@ enum Command {
     Scenes(scenes::Arguments),
     Stats(stats::StatsArguments),
     Merge(stats::MergeArguments),
+    Select(select::Arguments),
+    Duplicates(duplicates::Arguments),
+    Order(order::Arguments),
     Report(report::Arguments),
     Show(show::Arguments),
     Sql(sql::Arguments),
@@ -50,6 +57,9 @@ fn main() -> ExitCode {
         Command::Scenes(arguments) => scenes::run(arguments),
         Command::Stats(arguments) => stats::stats(arguments),
         Command::Merge(arguments) => stats::merge(arguments),
+        Command::Duplicates(arguments) => duplicates::run(arguments),
+        Command::Select(arguments) => select::run(arguments),
+        Command::Order(arguments) => order::run(arguments),
         Command::Report(arguments) => report::run(arguments),
         Command::Show(arguments) => show::run(arguments),
         Command::Sql(arguments) => sql::run(arguments),

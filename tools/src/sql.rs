@@ -3,7 +3,7 @@
 //! The SQL engine takes longer to compile than everything else here together, so it is a program of its own.
 
 use std::ffi::OsString;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,18 +26,27 @@ pub(crate) struct Arguments {
 
 /// Becomes `tools-sql`: returns only when it cannot be started.
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
-    let program = next_to_this().unwrap_or_else(|| PROGRAM.into());
-    let error = Command::new(&program).args(&arguments.arguments).exec();
-    if error.kind() == ErrorKind::NotFound {
-        return Err(anyhow!(
-            "`tools sql` needs the program {PROGRAM}, which is neither next to `tools` nor on PATH; build it with \
-             `cargo build --release -p simzss-tools-sql` (it compiles DataFusion, which takes a while)"
-        ));
-    }
-    Err(Error::new(error).context(format!("cannot start {}", program.display())))
+    let mut command = program();
+    let error = command.args(&arguments.arguments).exec();
+    Err(not_started(error, &command))
 }
 
-/// The engine that was built or installed together with this program.
+/// Starts `tools-sql`: the one that was built or installed together with this program, or else the one on PATH.
+pub(crate) fn program() -> Command {
+    Command::new(next_to_this().unwrap_or_else(|| PROGRAM.into()))
+}
+
+/// Why it could not be started.
+pub(crate) fn not_started(error: io::Error, command: &Command) -> Error {
+    if error.kind() == ErrorKind::NotFound {
+        return anyhow!(
+            "`tools sql` needs the program {PROGRAM}, which is neither next to `tools` nor on PATH; build it with \
+             `cargo build --release -p simzss-tools-sql` (it compiles DataFusion, which takes a while)"
+        );
+    }
+    Error::new(error).context(format!("cannot start {}", command.get_program().display()))
+}
+
 fn next_to_this() -> Option<PathBuf> {
     let program = std::env::current_exe().ok()?.with_file_name(PROGRAM);
     program.is_file().then_some(program)

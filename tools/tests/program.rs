@@ -7,6 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
 use concepts::sidecar::{self, Cut, Metadata, Parts, Table, Writer};
 use concepts::{Mention, TaggerDescription};
 
@@ -104,6 +106,54 @@ fn a_scene_depends_only_on_seed_and_index() {
     for name in ["images/000004.jpg", "images/000005.jpg", "masks/000004.png", "masks/000005.png"] {
         assert!(fs::read(all.join(name)).unwrap() == fs::read(tail.join(name)).unwrap(), "{name}");
     }
+}
+
+/// Duplicates have the image and mask of an earlier scene, in another file; captions that are mismatched are those of another scene.
+#[test]
+fn scenes_can_be_duplicates_or_have_captions_of_others() {
+    let place = tempfile::tempdir().unwrap();
+    let out = place.path().join("set");
+    let arguments = [
+        "scenes",
+        "--count",
+        "80",
+        "--size",
+        "64",
+        "--duplicates",
+        "0.3",
+        "--mismatched",
+        "0.2",
+        "--zipf",
+        "1",
+    ];
+    let told = summary(&[&arguments[..], &["--seed", "4", "--json", "--out", text(&out)]].concat());
+    let table = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
+        fs::File::open(out.join("captions.parquet")).unwrap(),
+    );
+    let batch = table.unwrap().build().unwrap().next().unwrap().unwrap();
+    let originals = batch.column_by_name("duplicate_of").unwrap().as_string::<i32>().clone();
+    let mismatched = batch.column_by_name("mismatched").unwrap().as_boolean().clone();
+    assert_eq!((originals.len(), mismatched.len()), (80, 80));
+    let (duplicates, others) = (originals.len() - originals.null_count(), mismatched.true_count());
+    assert_eq!((&told["duplicates"], &told["mismatched"]), (&duplicates.into(), &others.into()));
+    assert!((12..36).contains(&duplicates) && (6..28).contains(&others), "{duplicates}, {others}");
+    for (number, original) in originals.iter().enumerate() {
+        let Some(original) = original else { continue };
+        assert!(original.parse::<usize>().unwrap() < number && originals.is_null(original.parse().unwrap()));
+        assert!(!mismatched.value(number));
+        let file = |stem: &str, kind: &str| fs::read(out.join(kind.replace('*', stem))).unwrap();
+        let stem = format!("{number:06}");
+        assert_eq!(file(&stem, "masks/*.png"), file(original, "masks/*.png"));
+        let [one, other] = [file(&stem, "images/*.jpg"), file(original, "images/*.jpg")];
+        assert!(one.len() < other.len(), "stored at a lower quality");
+        let [one, other] =
+            [one, other].map(|jpeg| image::load_from_memory(&jpeg).unwrap().to_rgb8().into_raw());
+        let difference: u32 = one.iter().zip(&other).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+        assert!(difference < 12 * one.len() as u32, "{difference}");
+    }
+    let (code, error) =
+        failure(&["scenes", "--count", "2", "--duplicates", "0.6", "--mismatched", "0.6", "--out", "x"]);
+    assert!(code == 2 && error.contains("together they are at most 1"), "{error}");
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod duplicates;
 mod kills;
 mod program;
 mod report;
+mod select;
 mod sql;

@@ -38,6 +38,8 @@ enum Command {
     /// Evaluate a model: segmentation, classification, retrieval.
     #[command(subcommand)]
     Eval(commands::Eval),
+    /// Measure how well the captions of shards agree with their images, for selecting samples.
+    Score(commands::ScoreArgs),
     /// Segment images into classes that you name: overlay with legend, mask, scores.
     Segment(commands::SegmentArgs),
     /// Draw heat maps of the similarity between images and phrases.
@@ -88,6 +90,7 @@ fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Cache(args) => commands::cache(args)?,
         Command::Bench(args) => commands::bench(&args)?,
         Command::Eval(eval) => eval.run(cli.json)?,
+        Command::Score(args) => commands::score(&args)?,
         Command::Segment(args) => commands::segment(&args)?,
         Command::Similarity(args) => commands::similarity(&args)?,
         Command::Pca(args) => commands::pca(&args)?,

@@ -165,12 +165,12 @@ impl Sidecar {
     }
 
     /// The distinct concepts, in the order of their first mention.
-    pub(crate) fn concept_names(&self) -> impl Iterator<Item = &str> {
+    pub fn concept_names(&self) -> impl Iterator<Item = &str> {
         self.concepts.iter().map(|&id| self.strings.get(id))
     }
 
     /// The concepts of a sample's mentions, as indices into [`Sidecar::concept_names`].
-    pub(crate) fn concept_ids(&self, sample: u32) -> impl Iterator<Item = u32> {
+    pub fn concept_ids(&self, sample: u32) -> impl Iterator<Item = u32> {
         self.rows_of(sample).iter().map(|row| row.concept)
     }
 

@@ -38,6 +38,7 @@ struct Options {
     prefetch: usize,
     cache: Option<PathBuf>,
     cache_size: u64,
+    selection: Option<PathBuf>,
     rank: usize,
     world_size: usize,
 }
@@ -79,6 +80,7 @@ impl Options {
         settings.options.threads = self.threads.unwrap_or_default();
         settings.options.prefetch = self.prefetch;
         settings.options.cache = self.cache.clone().map(|folder| Cache { folder, limit: self.cache_size });
+        settings.options.selection = self.selection.clone().map(Location::from);
         settings.rank = self.rank;
         settings.world_size = self.world_size;
         Ok(settings)
@@ -120,7 +122,9 @@ impl Loader {
             .into_iter()
             .map(|(inputs, weight)| (inputs.into_iter().map(Location::from).collect(), weight))
             .collect();
-        waiting::check_remote(inputs.iter().flat_map(|(inputs, _)| inputs))?;
+        waiting::check_remote(
+            inputs.iter().flat_map(|(inputs, _)| inputs).chain(&settings.options.selection),
+        )?;
         let loader = waiting::run(py, move || {
             let sets: Result<Vec<_>, ::loader::Error> =
                 inputs.into_iter().map(|(inputs, weight)| Ok((shards::list(inputs)?, weight))).collect();
@@ -156,6 +160,11 @@ impl Loader {
 
     fn warning(&self) -> PyResult<Option<String>> {
         Ok(self.get()?.warning())
+    }
+
+    /// A check of the selection's file.
+    fn selection(&self) -> PyResult<Option<String>> {
+        Ok(self.get()?.selection().map(|check| format!("{check:016x}")))
     }
 
     /// The shards: where each is, and its number of samples.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Order, Position, greatest_common_divisor};
+use super::{Order, Position, Selected, greatest_common_divisor};
 use crate::Error;
 use crate::order::permutation::key;
 
@@ -47,14 +47,15 @@ pub(crate) struct Place {
 }
 
 impl Mixture {
-    /// `counts`: number of samples of each shard, in the order listed. `shares`: the datasets that the shards belong
-    /// to; if empty, all shards are one dataset. For the other arguments see [`Order::new`].
+    /// `counts`: number of samples of each shard, in the order listed. `selected`: what a selection has of each. `shares`: the
+    /// datasets that the shards belong to; if empty, all shards are one dataset. For the other arguments see [`Order::new`].
     ///
     /// # Errors
     /// A number is 0; a weight is not positive and finite, or is too small for one stream; the shares have more or
     /// fewer shards than there are; a dataset has fewer samples than its rows of one batch.
     pub(crate) fn new(
         counts: Vec<u32>,
+        selected: Option<Vec<Selected>>,
         shares: &[Share],
         seed: u64,
         streams: usize,
@@ -82,13 +83,14 @@ impl Mixture {
         }
         if batch_size == 0 || streams == 0 {
             // Order::new reports which of them is 0.
-            Order::new(counts.clone(), seed, streams, window, batch_size)?;
+            Order::new(counts.clone(), None, seed, streams, window, batch_size)?;
         }
         let total = greatest_common_divisor(streams as u64, batch_size as u64);
         let rows_per_stream = batch_size as u64 / total;
         let weights: Vec<f64> = shares.iter().map(|share| share.weight).collect();
         let parts = apportion(total, &weights);
         let (mut sets, mut first_shards, mut first) = (Vec::new(), Vec::new(), 0);
+        let mut selected = selected.map(Vec::into_iter);
         for (set, (share, &part)) in shares.iter().zip(&parts).enumerate() {
             if part == 0 {
                 return refuse(format!(
@@ -99,16 +101,17 @@ impl Mixture {
             }
             let rows = (part * rows_per_stream) as usize;
             let own = counts[first..first + share.shards].to_vec();
-            let samples: u64 = own.iter().map(|&n| u64::from(n)).sum();
-            if shares.len() > 1 && samples < rows as u64 {
-                return refuse(format!(
+            let its = selected.as_mut().map(|selected| selected.by_ref().take(share.shards).collect());
+            let seed = if set == 0 { seed } else { key(&[seed, SET, set as u64]) };
+            let order = Order::new(own, its, seed, part as usize, window, rows).map_err(|error| match error {
+                Error::TooFewSamples { samples, .. } if shares.len() > 1 => Error::Settings(format!(
                     "dataset {} has {samples} samples, fewer than its {rows} rows of a batch of {batch_size}; give it \
                      more shards or a smaller weight",
                     set + 1
-                ));
-            }
-            let seed = if set == 0 { seed } else { key(&[seed, SET, set as u64]) };
-            sets.push(Order::new(own, seed, part as usize, window, rows)?);
+                )),
+                error => error,
+            })?;
+            sets.push(order);
             first_shards.push(first as u32);
             first += share.shards;
         }
@@ -139,7 +142,7 @@ impl Mixture {
         &self.counts
     }
 
-    /// Number of samples in all shards.
+    /// Number of samples in an epoch: of all shards, or of the selection.
     pub(crate) fn samples(&self) -> u64 {
         self.sets.iter().map(Order::samples).sum()
     }

@@ -15,6 +15,23 @@
 //! 5. Rank `r` of `R` (which divides `S`) owns streams `r S / R .. (r+1) S / R`, that is, rows
 //!    `r B / R .. (r+1) B / R`.
 //!
+//! # Selections
+//! A selection gives samples weights; those that it does not name have the weight 0. Only steps 1 and 2 change. The integer
+//! part of a weight says how often the sample comes in every epoch, its fraction how likely it comes once more:
+//! - The list is made of *parts*. Part `i < S'` (of `S'` shards) has the samples of shard `i` with a weight of at least 1. After these,
+//!   for each shard, there is one part with its samples of weight at least 2, one for 3, and so on, and then one with its drawn samples,
+//!   if any of its weights has a fraction. In a part of whole copies, samples with a larger integer part come first, and otherwise
+//!   all are in tar order. The parts, instead of the shards, are permuted by the key (seed, e, `SHARDS`).
+//! - Fractions are rounded to multiples of 2^-32. Laid end to end, in the order of shards and of samples, they form a line of length
+//!   `F` (in units of 2^-32). Let `n` be `F / 2^32`, rounded, and `r` a draw below `F` from the key (seed, e, `SELECTION`). Point
+//!   `k = 0, .., n - 1` is at `floor((k F + r) / n)`, and a sample is drawn as often as points fall on its fraction.
+//!
+//! `N` is then the sum of the weights, rounded, in every epoch. A sample with an integer weight comes exactly that often; any
+//! other comes as often as one of the two integers around its expectation, which is its weight (or, if `F` is no multiple of
+//! 2^32, its integer part plus its fraction times `n 2^32 / F`). The crop and the caption of a further copy are drawn with the
+//! seed (seed, `COPY`, c): `c` is the number of the copy, from 2, and 0 for a drawn one. A selection of all samples, each with the weight
+//! 1, changes nothing.
+//!
 //! # Several datasets
 //! Given are datasets `k = 0, 1, ..` with weights `w_k`. Dataset `k` gets `S_k` of the `S` streams: `S w_k / sum w`,
 //! rounded to integers by the largest remainder method (equal remainders: the first dataset first), and with them
@@ -31,7 +48,7 @@
 //!
 //! # Invariants
 //! - The global batches do not depend on `R`, on threads or on where a run was resumed.
-//! - No sample comes twice in an epoch. Fewer than `B` samples are left out, and which ones changes with the epoch.
+//! - Without a selection, no sample comes twice in an epoch. Fewer than `B` samples are left out, and which ones changes with the epoch.
 //! - Any position is reached in constant time after the shard list of the epoch (one entry per shard) is permuted.
 //! - A rank reads about `N / R` neighbouring samples of the list, in windows of `W`.
 //!
@@ -45,17 +62,23 @@
 
 mod mixture;
 pub(crate) mod permutation;
+mod selection;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 pub use self::mixture::Share;
 pub(crate) use self::mixture::{Mixture, Place};
 use self::permutation::{Permutation, key};
+pub(crate) use self::selection::Selected;
+use self::selection::{Drawing, Selection};
 use crate::Error;
 
 /// Separates the keys of shard permutations from those of windows.
 const SHARDS: u64 = 1;
 const WINDOW: u64 = 2;
+/// Separates the draws for further copies of a sample from those for the first.
+const COPY: u64 = 7;
 
 /// The position of a run: the batch that comes next.
 #[derive(
@@ -92,10 +115,26 @@ pub struct SampleId {
     pub sample: u32,
 }
 
+/// A sample at one of its places in an epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Visit {
+    pub(crate) id: SampleId,
+    /// Which copy of it: 1, unless a selection repeats it.
+    pub(crate) copy: u32,
+}
+
+impl Visit {
+    /// The seed of what is drawn for the sample, so that copies of it get different crops.
+    pub(crate) fn seed(self, seed: u64) -> u64 {
+        if self.copy == 1 { seed } else { key(&[seed, COPY, self.copy.into()]) }
+    }
+}
+
 /// The order of all epochs of one dataset.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     counts: Vec<u32>,
+    selection: Option<Arc<Selection>>,
     plan: Plan,
 }
 
@@ -110,13 +149,15 @@ struct Plan {
 }
 
 impl Order {
-    /// `counts`: number of samples of each shard, in the order listed. `streams` is reduced to its greatest common
-    /// divisor with `batch_size`, the number of samples in a global batch.
+    /// `counts`: number of samples of each shard, in the order listed. `selected`: what a selection has of each; `None` for
+    /// all samples. `streams` is reduced to its greatest common divisor with `batch_size`, the number of samples in a global
+    /// batch.
     ///
     /// # Errors
     /// A number is 0, or there are fewer samples than one batch.
     pub(crate) fn new(
         counts: Vec<u32>,
+        selected: Option<Vec<Selected>>,
         seed: u64,
         streams: usize,
         window: usize,
@@ -128,7 +169,11 @@ impl Order {
                 return Err(Error::Settings(format!("the {name} must be at least 1")));
             }
         }
-        let samples = counts.iter().map(|&n| u64::from(n)).sum();
+        let selection = selected.map(|selected| Arc::new(Selection::new(selected)));
+        let samples = match &selection {
+            None => counts.iter().map(|&n| u64::from(n)).sum(),
+            Some(selection) => selection.samples(),
+        };
         if samples < batch_size as u64 {
             return Err(Error::TooFewSamples { samples, batch_size });
         }
@@ -139,10 +184,10 @@ impl Order {
             batch_size: batch_size as u64,
             seed,
         };
-        Ok(Self { counts, plan })
+        Ok(Self { counts, selection, plan })
     }
 
-    /// Number of samples in all shards.
+    /// Number of samples in an epoch: of all shards, or of the selection.
     pub(crate) fn samples(&self) -> u64 {
         self.plan.samples
     }
@@ -154,15 +199,21 @@ impl Order {
 
     /// The order of one epoch. Takes time and memory proportional to the number of shards, not of samples.
     pub(crate) fn epoch(&self, epoch: u64) -> Epoch {
-        let shards = Permutation::new(key(&[self.plan.seed, epoch, SHARDS]), self.counts.len() as u64);
-        let mut listed = Vec::with_capacity(self.counts.len());
+        let seed = self.plan.seed;
+        let selected = self.selection.as_ref().map(|it| (Arc::clone(it), it.draw(seed, epoch)));
+        let parts = self.selection.as_ref().map_or(self.counts.len(), |selection| selection.parts().len());
+        let permutation = Permutation::new(key(&[seed, epoch, SHARDS]), parts as u64);
+        let mut listed = Vec::with_capacity(parts);
         let mut start = 0;
-        for i in 0..self.counts.len() as u64 {
-            let shard = shards.apply(i) as u32;
-            listed.push((start, shard));
-            start += u64::from(self.counts[shard as usize]);
+        for i in 0..parts as u64 {
+            let part = permutation.apply(i) as usize;
+            listed.push((start, part as u32));
+            start += match &selected {
+                None => u64::from(self.counts[part]),
+                Some((selection, drawing)) => selection.count(drawing, selection.parts()[part]),
+            };
         }
-        Epoch { plan: self.plan, epoch, listed }
+        Epoch { plan: self.plan, epoch, selected, listed }
     }
 }
 
@@ -171,7 +222,8 @@ impl Order {
 pub(crate) struct Epoch {
     plan: Plan,
     epoch: u64,
-    /// The shards in their permuted order, each with the list position of its first sample.
+    selected: Option<(Arc<Selection>, Drawing)>,
+    /// The shards (with a selection, its parts) in their permuted order, each with the list position of its first sample.
     listed: Vec<(u64, u32)>,
 }
 
@@ -183,7 +235,7 @@ impl Epoch {
     }
 
     /// The sample at `position` of a stream. Positions beyond its last sample start again at its first.
-    pub(crate) fn sample(&self, stream: u64, position: u64) -> SampleId {
+    pub(crate) fn sample(&self, stream: u64, position: u64) -> Visit {
         let Plan { samples, streams, window, seed, .. } = self.plan;
         let bounds = cut(samples, streams, stream);
         let length = bounds.end - bounds.start;
@@ -197,8 +249,8 @@ impl Epoch {
     }
 
     /// The sample at `position` of a stream and then, in order, those that replace it if it is broken: every sample of the
-    /// dataset once.
-    pub(crate) fn replacements(&self, stream: u64, position: u64) -> impl Iterator<Item = SampleId> + '_ {
+    /// epoch's list once.
+    pub(crate) fn replacements(&self, stream: u64, position: u64) -> impl Iterator<Item = Visit> + '_ {
         let streams = self.plan.streams;
         (stream..stream + streams).map(move |stream| stream % streams).flat_map(move |stream| {
             (position..position + self.stream_len(stream)).map(move |position| self.sample(stream, position))
@@ -206,11 +258,19 @@ impl Epoch {
     }
 
     /// The sample at a position of the list.
-    fn listed(&self, position: u64) -> SampleId {
-        // Several shards have the same start if all but the last of them are empty: take the last.
+    fn listed(&self, position: u64) -> Visit {
+        // Several parts have the same start if all but the last of them are empty: take the last.
         let after = self.listed.partition_point(|&(start, _)| start <= position);
-        let (start, shard) = self.listed[after - 1];
-        SampleId { shard, sample: (position - start) as u32 }
+        let (start, part) = self.listed[after - 1];
+        let index = position - start;
+        match &self.selected {
+            None => Visit { id: SampleId { shard: part, sample: index as u32 }, copy: 1 },
+            Some((selection, drawing)) => {
+                let (shard, copy) = selection.parts()[part as usize];
+                let sample = selection.sample(drawing, (shard, copy), index);
+                Visit { id: SampleId { shard, sample }, copy }
+            }
+        }
     }
 }
 

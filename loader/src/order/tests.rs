@@ -8,7 +8,7 @@ use super::*;
 fn global_batch(order: &Order, epoch: &Epoch, step: u64) -> Vec<SampleId> {
     let rows = order.plan.batch_size / order.plan.streams;
     let of_stream =
-        |stream| (step * rows..(step + 1) * rows).map(move |position| epoch.sample(stream, position));
+        |stream| (step * rows..(step + 1) * rows).map(move |position| epoch.sample(stream, position).id);
     (0..order.plan.streams).flat_map(of_stream).collect()
 }
 
@@ -22,7 +22,7 @@ fn agrees_with_the_independent_implementation() {
         let counts: Vec<u32> = serde_json::from_value(case["counts"].clone()).unwrap();
         let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
         let [streams, window, batch] = ["streams", "window", "batch"].map(|name| number(name) as usize);
-        let order = Order::new(counts, number("seed"), streams, window, batch).unwrap();
+        let order = Order::new(counts, None, number("seed"), streams, window, batch).unwrap();
         let epoch = order.epoch(number("epoch"));
         assert_eq!(order.steps_per_epoch(), expected.len() as u64);
         for (step, expected) in expected.into_iter().enumerate() {
@@ -33,7 +33,60 @@ fn agrees_with_the_independent_implementation() {
     }
 }
 
+/// The same for selections.
+#[test]
+fn selections_agree_with_the_independent_implementation() {
+    let cases: serde_json::Value =
+        serde_json::from_str(include_str!("../../tests/fixtures/selections.json")).unwrap();
+    for case in cases.as_array().unwrap() {
+        let number = |name: &str| case[name].as_u64().unwrap();
+        let weights: Vec<Vec<f32>> = serde_json::from_value(case["weights"].clone()).unwrap();
+        let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
+        let [streams, window, batch] = ["streams", "window", "batch"].map(|name| number(name) as usize);
+        let order =
+            Order::new(counts(&weights), Some(selected(&weights)), number("seed"), streams, window, batch)
+                .unwrap();
+        let epoch = order.epoch(number("epoch"));
+        assert_eq!(order.steps_per_epoch(), expected.len() as u64);
+        for (step, expected) in expected.into_iter().enumerate() {
+            let batch: Vec<_> =
+                global_batch(&order, &epoch, step as u64).iter().map(|id| (id.shard, id.sample)).collect();
+            assert_eq!(batch, expected, "step {step} of {case}");
+        }
+    }
+}
+
+fn counts(weights: &[Vec<f32>]) -> Vec<u32> {
+    weights.iter().map(|weights| weights.len() as u32).collect()
+}
+
+fn selected(weights: &[Vec<f32>]) -> Vec<Selected> {
+    let of = |weights: &Vec<f32>| Selected::new((0..weights.len() as u32).collect(), weights);
+    weights.iter().map(of).collect()
+}
+
 proptest! {
+    #[test]
+    fn a_selection_of_all_samples_changes_nothing(
+        counts in prop::collection::vec(0_u32..60, 1..12), seed: u64, streams in 1_usize..80, batch_size in 1_usize..70,
+    ) {
+        let samples: u64 = counts.iter().map(|&n| u64::from(n)).sum();
+        prop_assume!(samples >= batch_size as u64);
+        let ones: Vec<Vec<f32>> = counts.iter().map(|&n| vec![1.0; n as usize]).collect();
+        let selected = selected(&ones);
+        let without_weights = counts.iter().map(|&n| Selected::new((0..n).collect(), &[])).collect();
+        let [all, selected, without_weights] = [None, Some(selected), Some(without_weights)]
+            .map(|selected| Order::new(counts.clone(), selected, seed, streams, 16, batch_size).unwrap());
+        for epoch in 0..2 {
+            let of = |order: &Order| {
+                let epoch = order.epoch(epoch);
+                (0..order.steps_per_epoch()).map(|step| global_batch(order, &epoch, step)).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(of(&all), of(&selected));
+            prop_assert_eq!(of(&all), of(&without_weights));
+        }
+    }
+
     #[test]
     fn every_sample_at_most_once_and_fewer_than_a_batch_left_out(
         counts in prop::collection::vec(0_u32..60, 1..12),
@@ -41,7 +94,7 @@ proptest! {
     ) {
         let samples: u64 = counts.iter().map(|&n| u64::from(n)).sum();
         prop_assume!(samples >= batch_size as u64);
-        let order = Order::new(counts.clone(), seed, streams, window, batch_size).unwrap();
+        let order = Order::new(counts.clone(), None, seed, streams, window, batch_size).unwrap();
         let epoch = order.epoch(epoch);
         let mut seen = HashSet::new();
         for step in 0..order.steps_per_epoch() {
@@ -55,7 +108,7 @@ proptest! {
         prop_assert!(samples - (seen.len() as u64) < batch_size as u64);
         // The streams cover the whole dataset, including the samples that the batches leave out.
         for stream in 0..order.plan.streams {
-            seen.extend((0..epoch.stream_len(stream)).map(|position| epoch.sample(stream, position)));
+            seen.extend((0..epoch.stream_len(stream)).map(|position| epoch.sample(stream, position).id));
         }
         prop_assert_eq!(seen.len() as u64, samples);
     }
@@ -66,7 +119,7 @@ proptest! {
     ) {
         let streams = 1_usize << power;
         let batch_size = streams * per_stream;
-        let mixture = Mixture::new(vec![100, 57, 200, 31], &[], seed, streams, 32, batch_size).unwrap();
+        let mixture = Mixture::new(vec![100, 57, 200, 31], None, &[], seed, streams, 32, batch_size).unwrap();
         let order = &mixture.sets()[0];
         let at = Position { epoch: seed % 7, step: step_choice % order.steps_per_epoch() };
         let epoch = order.epoch(at.epoch);
@@ -76,7 +129,7 @@ proptest! {
             let rows: Vec<Vec<_>> = ranks.into_iter().map(|streams| mixture.rows(at, streams).collect()).collect();
             prop_assert!(rows.iter().all(|rows| rows.len() == batch_size / world));
             let joined: Vec<_> =
-                rows.concat().into_iter().map(|row| epoch.sample(row.stream, row.position)).collect();
+                rows.concat().into_iter().map(|row| epoch.sample(row.stream, row.position).id).collect();
             prop_assert_eq!(joined, global_batch(order, &epoch, at.step));
         }
     }
@@ -94,7 +147,7 @@ proptest! {
 #[test]
 fn epochs_and_seeds_differ_and_shards_move() {
     let batches = |seed, epoch| {
-        let order = Order::new(vec![50; 8], seed, 4, 64, 40).unwrap();
+        let order = Order::new(vec![50; 8], None, seed, 4, 64, 40).unwrap();
         let epoch = order.epoch(epoch);
         (0..order.steps_per_epoch()).flat_map(|step| global_batch(&order, &epoch, step)).collect::<Vec<_>>()
     };
@@ -107,7 +160,7 @@ fn epochs_and_seeds_differ_and_shards_move() {
 /// With one shard, the samples left out must differ between epochs.
 #[test]
 fn samples_left_out_differ_between_epochs() {
-    let order = Order::new(vec![390], 0, 64, 4096, 32).unwrap();
+    let order = Order::new(vec![390], None, 0, 64, 4096, 32).unwrap();
     let mut seen = HashSet::new();
     for epoch in 0..4 {
         let epoch = order.epoch(epoch);
@@ -118,7 +171,7 @@ fn samples_left_out_differ_between_epochs() {
 
 #[test]
 fn streams_shrink_to_a_divisor_of_the_batch() {
-    let order = |streams, batch| Mixture::new(vec![1000], &[], 0, streams, 10, batch);
+    let order = |streams, batch| Mixture::new(vec![1000], None, &[], 0, streams, 10, batch);
     assert_eq!(order(64, 32).unwrap().streams(), 32);
     assert_eq!(order(64, 100).unwrap().streams(), 4);
     assert_eq!(order(64, 256).unwrap().rows_per_stream(), 4);
@@ -132,7 +185,7 @@ fn streams_shrink_to_a_divisor_of_the_batch() {
 /// 400 million samples in 40,000 shards: any position is reached at once, without a list of the samples.
 #[test]
 fn a_large_dataset_can_be_entered_anywhere() {
-    let order = Order::new(vec![10_000; 40_000], 3, 64, 4096, 4096).unwrap();
+    let order = Order::new(vec![10_000; 40_000], None, 3, 64, 4096, 4096).unwrap();
     let epoch = order.epoch(7);
     let batch = global_batch(&order, &epoch, 10_000_000 / 4096);
     assert_eq!(batch.len(), 4096);

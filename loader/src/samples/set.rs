@@ -8,7 +8,7 @@ use concepts::sidecar::Metadata;
 use crate::Error;
 use crate::order::{Mixture, Place, Position, SampleId};
 use crate::settings::{Options, Settings};
-use crate::shards::{Store, for_each_shard, sidecar};
+use crate::shards::{Store, for_each_shard, selection, sidecar};
 
 /// The shards of one or several datasets, their order, and how they are loaded.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Set {
     pub(crate) starts: Vec<u64>,
     /// Number of shards that are in use at the same time.
     pub(crate) in_use: u64,
+    /// The check of the selection, if there is one.
+    pub(crate) selection: Option<u64>,
 }
 
 impl Set {
@@ -54,14 +56,25 @@ impl Set {
                 Some(start)
             })
             .collect();
-        let order = Mixture::new(counts, &settings.sets, settings.seed, streams, window, batch_size)?;
+        let mut check = None;
+        let selected = match &settings.options.selection {
+            None => None,
+            Some(file) => {
+                let selection = selection::read(file, store.shards(), &counts)?;
+                store.expect(selection.expected)?;
+                check = Some(selection.check);
+                Some(selection.shards)
+            }
+        };
+        let order =
+            Mixture::new(counts, selected, &settings.sets, settings.seed, streams, window, batch_size)?;
         let streams = order.streams_of(settings.rank, settings.world_size)?;
         // Every stream has the shards of its window open, plus one at each end.
         let samples_of_a_shard = (order.samples() / shards as u64).max(1);
         let shards_of_a_window = (window as u64).div_ceil(samples_of_a_shard) + 2;
         let in_use = (streams.end - streams.start).saturating_mul(shards_of_a_window).min(shards as u64);
         store.limit(in_use as usize);
-        Ok(Self { settings, order, streams, store, sidecars, starts, in_use })
+        Ok(Self { settings, order, streams, store, sidecars, starts, in_use, selection: check })
     }
 
     /// The samples that may come into each row of a batch, in the order in which they are tried.
@@ -72,7 +85,7 @@ impl Set {
             let (epoch, first) = (Arc::clone(epoch), self.order.first_shard(set));
             let mut tried = 0;
             std::iter::from_fn(move || {
-                let SampleId { shard, sample } = epoch.replacements(stream, position).nth(tried)?;
+                let SampleId { shard, sample } = epoch.replacements(stream, position).nth(tried)?.id;
                 tried += 1;
                 Some(SampleId { shard: shard + first, sample })
             })

@@ -10,7 +10,7 @@ use crossbeam::channel::{Receiver, Sender, select_biased};
 
 use crate::decode_error::DecodeError;
 use crate::error::{Error, SampleError};
-use crate::order::{Epoch, SampleId};
+use crate::order::{Epoch, SampleId, Visit};
 use crate::samples::batch::{Counters, Skipped};
 use crate::samples::buffers::RowBuffer;
 use crate::samples::crop::View;
@@ -42,13 +42,13 @@ pub(crate) struct Job {
 
 impl Job {
     /// The sample of the row, unless that is broken.
-    fn sample(&self) -> SampleId {
+    fn sample(&self) -> Visit {
         self.within_all(self.epoch.sample(self.stream, self.position))
     }
 
     /// A sample of the job's dataset, with the number of its shard in the list of all shards.
-    fn within_all(&self, SampleId { shard, sample }: SampleId) -> SampleId {
-        SampleId { shard: shard + self.first_shard, sample }
+    fn within_all(&self, Visit { id: SampleId { shard, sample }, copy }: Visit) -> Visit {
+        Visit { id: SampleId { shard: shard + self.first_shard, sample }, copy }
     }
 }
 
@@ -83,11 +83,11 @@ pub(crate) fn read_jobs(set: &Set, queue: &Receiver<Job>, read: &Sender<Job>, st
         if stop.load(Ordering::Relaxed) {
             return;
         }
-        let id = job.sample();
+        let visit = job.sample();
         let mut counters = Counters::default();
-        let stored = guarded(set, &Cell::new(id), || {
-            let shard = set.store.get(id.shard)?;
-            Ok(stored(set, &shard, (id, job.number_of_epoch), Vec::new(), &mut counters))
+        let stored = guarded(set, &Cell::new(visit.id), || {
+            let shard = set.store.get(visit.id.shard)?;
+            Ok(stored(set, &shard, (visit, job.number_of_epoch), Vec::new(), &mut counters))
         });
         let stored = stored.unwrap_or_else(|error| Err(Fault::Stop(error)));
         job.fetched = Some(Fetched { stored, counters });
@@ -109,7 +109,7 @@ pub(crate) fn decode_jobs(set: &Set, queue: &Receiver<Job>, finished: &Sender<Ma
             },
         };
         let mut counters = Counters::default();
-        let at = Cell::new(job.sample());
+        let at = Cell::new(job.sample().id);
         let result = guarded(set, &at, || make(set, &mut job, &mut preprocessor, &mut counters, &at));
         let made = Made { batch: job.batch, row: job.row, pixels: job.pixels, counters, result };
         if finished.send(made).is_err() {
@@ -160,12 +160,13 @@ fn make(
 ) -> Result<Row, Error> {
     let epoch = Arc::clone(&job.epoch);
     let mut broken = Vec::new();
-    for id in epoch.replacements(job.stream, job.position).take(MAX_BROKEN) {
-        let id = job.within_all(id);
+    for visit in epoch.replacements(job.stream, job.position).take(MAX_BROKEN) {
+        let visit = job.within_all(visit);
+        let id = visit.id;
         at.set(id);
         let shard = set.store.get(id.shard)?;
         let key = shard.index.key(id.sample);
-        match sample(set, &shard, id, job, preprocessor, counters) {
+        match sample(set, &shard, visit, job, preprocessor, counters) {
             Ok(text) => {
                 counters.skipped = broken;
                 let number = set.starts[id.shard as usize] + u64::from(id.sample);
@@ -189,7 +190,7 @@ fn make(
 fn sample(
     set: &Set,
     shard: &Shard,
-    id: SampleId,
+    visit: Visit,
     job: &mut Job,
     preprocessor: &mut Preprocessor,
     counters: &mut Counters,
@@ -199,12 +200,12 @@ fn sample(
             counters.add(fetched.counters);
             fetched.stored?
         }
-        None => stored(set, shard, (id, job.number_of_epoch), preprocessor.take_file(), counters)?,
+        None => stored(set, shard, (visit, job.number_of_epoch), preprocessor.take_file(), counters)?,
     };
 
     if let Some(bytes) = image {
         let started = Instant::now();
-        let placed = place(set, &bytes, id, job, preprocessor);
+        let placed = place(set, &bytes, visit, job, preprocessor);
         counters.decode += started.elapsed();
         preprocessor.keep_file(bytes);
         placed.map_err(|error| Fault::Broken(error.into()))?;
@@ -212,7 +213,7 @@ fn sample(
 
     match caption {
         Some(caption) => {
-            let text = text(set, shard, id.sample, &caption)?;
+            let text = text(set, shard, visit.id.sample, &caption)?;
             // Also where a null became an empty file: neither makes a pair.
             if text.caption.is_empty() {
                 return Err(Fault::Broken(SampleError::EmptyCaption));
@@ -227,11 +228,12 @@ fn sample(
 fn stored(
     set: &Set,
     shard: &Shard,
-    (id, epoch): (SampleId, u64),
+    (visit, epoch): (Visit, u64),
     buffer: Vec<u8>,
     counters: &mut Counters,
 ) -> Stored {
     let Shard { archive, index, .. } = shard;
+    let id = visit.id;
     if id.sample as usize >= index.len() {
         return Err(
             Error::archive(archive.location(), "it has fewer samples than when they were counted").into()
@@ -240,7 +242,7 @@ fn stored(
     let started = Instant::now();
     let image = if set.settings.images { Some(image(shard, id.sample, buffer, counters)?) } else { None };
     let caption =
-        if set.settings.captions { Some(caption(set, shard, (id, epoch), counters)?) } else { None };
+        if set.settings.captions { Some(caption(set, shard, (visit, epoch), counters)?) } else { None };
     counters.read += started.elapsed();
     Ok((image, caption))
 }
@@ -249,13 +251,13 @@ fn stored(
 fn place(
     set: &Set,
     bytes: &[u8],
-    id: SampleId,
+    visit: Visit,
     job: &mut Job,
     preprocessor: &mut Preprocessor,
 ) -> Result<(), DecodeError> {
     let Settings { seed, options, .. } = &set.settings;
     let image = options.image();
-    let drawn = (*seed, job.number_of_epoch, id);
+    let drawn = (visit.seed(*seed), job.number_of_epoch, visit.id);
     let pixels = (*job.pixels).as_mut();
     // A decoder that panics on a malicious file must not end the run.
     let placed = catch_unwind(AssertUnwindSafe(|| {
@@ -280,10 +282,11 @@ fn image(shard: &Shard, sample: u32, mut buffer: Vec<u8>, counters: &mut Counter
 fn caption(
     set: &Set,
     shard: &Shard,
-    (id, epoch): (SampleId, u64),
+    (visit, epoch): (Visit, u64),
     counters: &mut Counters,
 ) -> Result<String, Fault> {
     let Settings { seed, options, .. } = &set.settings;
+    let id = visit.id;
     let bytes = match shard.index.caption(id.sample) {
         Some(Caption::Text(text)) => return Ok(text.to_owned()),
         Some(Caption::At(offset, length)) => {
@@ -302,7 +305,7 @@ fn caption(
     match &options.captions {
         CaptionSource::Text => String::from_utf8(bytes).map_err(|_| Fault::Broken(SampleError::NotUtf8)),
         CaptionSource::Json { key, choice } => {
-            from_json(&bytes, key, *choice, (*seed, epoch, id)).map_err(Fault::Broken)
+            from_json(&bytes, key, *choice, (visit.seed(*seed), epoch, id)).map_err(Fault::Broken)
         }
     }
 }

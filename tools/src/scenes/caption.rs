@@ -335,7 +335,7 @@ fn common_ground<'a>(mut objects: impl Iterator<Item = &'a SceneObject>) -> Opti
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::draw::{draw, stream};
+    use super::super::draw::{Frequencies, draw, stream};
     use super::*;
 
     /// Enough scenes for every pattern to occur many times.
@@ -343,7 +343,7 @@ mod tests {
 
     fn captions(each: impl Fn(&Scene, &Caption)) {
         for index in 0..SCENES {
-            let scene = draw(5, index, 56);
+            let scene = draw(5, index, 56, &Frequencies::default());
             let mut rng = stream(5, index, 1);
             for _ in 0..8 {
                 each(&scene, &write(&scene, &mut rng));

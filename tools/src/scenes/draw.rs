@@ -125,12 +125,42 @@ impl Light {
     }
 }
 
-/// Scene `index` of the dataset with this seed, `size` pixels wide and high. The result depends on nothing else, and
-/// the same scene is drawn at every size.
-pub(crate) fn draw(seed: u64, index: u64, size: usize) -> Scene {
+/// How often the classes of objects come.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Frequencies {
+    /// For each, its chance and those of the classes before it, in sum; empty: all are as likely.
+    sums: Vec<f64>,
+}
+
+impl Frequencies {
+    /// By Zipf's law: the class of rank `r`, in the order of [`CLASSES`], comes in proportion to `r^-exponent`.
+    pub(crate) fn zipf(exponent: f64) -> Self {
+        let weights = (1..=CLASSES.len() - GROUNDS).map(|rank| (rank as f64).powf(-exponent));
+        let sums: Vec<f64> = weights
+            .scan(0.0, |sum, weight| {
+                *sum += weight;
+                Some(*sum)
+            })
+            .collect();
+        let total = sums.last().copied().unwrap_or(1.0);
+        Self { sums: sums.into_iter().map(|sum| sum / total).collect() }
+    }
+
+    fn class(&self, rng: &mut ChaCha8Rng) -> usize {
+        if self.sums.is_empty() {
+            return rng.random_range(GROUNDS..CLASSES.len());
+        }
+        let at: f64 = rng.random();
+        GROUNDS + self.sums.partition_point(|&sum| sum <= at).min(self.sums.len() - 1)
+    }
+}
+
+/// Scene `index` of the dataset with this seed, `size` pixels wide and high. The result depends on nothing else than these and
+/// the frequencies, and the same scene is drawn at every size.
+pub(crate) fn draw(seed: u64, index: u64, size: usize, frequencies: &Frequencies) -> Scene {
     let mut rng = stream(seed, index, 0);
     loop {
-        let scene = attempt(&mut rng, size);
+        let scene = attempt(&mut rng, size, frequencies);
         // Objects may hide each other; at least two must be visible.
         if scene.objects.len() >= 2 && !scene.grounds.is_empty() {
             return scene;
@@ -145,7 +175,7 @@ pub(crate) fn stream(seed: u64, index: u64, purpose: u64) -> ChaCha8Rng {
     rng
 }
 
-fn attempt(rng: &mut ChaCha8Rng, size: usize) -> Scene {
+fn attempt(rng: &mut ChaCha8Rng, size: usize, frequencies: &Frequencies) -> Scene {
     let light = Light::new(rng);
     let mut kinds: Vec<usize> = (0..GROUNDS).collect();
     kinds.shuffle(rng);
@@ -153,7 +183,8 @@ fn attempt(rng: &mut ChaCha8Rng, size: usize) -> Scene {
     let border = border(rng, &mut kinds);
     let grounds = [Ground::new(kinds[0], rng), Ground::new(kinds[1], rng)];
     let second = |x: f32, y: f32| two && border.side(x, y) > 0.0;
-    let placed = place(rng, &light, |x, y| kinds[usize::from(second(x * REFERENCE, y * REFERENCE))]);
+    let placed =
+        place(rng, &light, frequencies, |x, y| kinds[usize::from(second(x * REFERENCE, y * REFERENCE))]);
     let noise_seed: u64 = rng.random();
 
     // The samples: their colours and owners (0 and 1 are the grounds, then the objects follow).
@@ -235,14 +266,19 @@ struct Placement {
 }
 
 /// Two to five objects, as far from each other as space allows, in drawing order (the nearest to the viewer last).
-fn place(rng: &mut ChaCha8Rng, light: &Light, ground_at: impl Fn(f32, f32) -> usize) -> Vec<Placement> {
+fn place(
+    rng: &mut ChaCha8Rng,
+    light: &Light,
+    frequencies: &Frequencies,
+    ground_at: impl Fn(f32, f32) -> usize,
+) -> Vec<Placement> {
     let count = rng.random_range(2..=5);
     let mut objects: Vec<SceneObject> = Vec::with_capacity(count);
     while objects.len() < count {
         // Some classes occur two or three times, so that captions can use plurals.
         let class = match objects.last() {
             Some(last) if rng.random_bool(0.18) => last.class,
-            _ => rng.random_range(GROUNDS..CLASSES.len()),
+            _ => frequencies.class(rng),
         };
         let radius: f32 = rng.random_range(0.115..0.225);
         let margin = 0.75 * radius;
@@ -480,16 +516,16 @@ mod tests {
 
     #[test]
     fn a_scene_is_a_function_of_seed_and_index() {
-        let one = draw(3, 7, 48);
-        assert_eq!(one.pixels, draw(3, 7, 48).pixels);
-        assert_ne!(one.pixels, draw(3, 8, 48).pixels);
-        assert_ne!(one.pixels, draw(4, 7, 48).pixels);
+        let one = draw(3, 7, 48, &Frequencies::default());
+        assert_eq!(one.pixels, draw(3, 7, 48, &Frequencies::default()).pixels);
+        assert_ne!(one.pixels, draw(3, 8, 48, &Frequencies::default()).pixels);
+        assert_ne!(one.pixels, draw(4, 7, 48, &Frequencies::default()).pixels);
     }
 
     #[test]
     fn the_mask_shows_what_the_scene_lists() {
         for index in 0..150 {
-            let scene = draw(11, index, 64);
+            let scene = draw(11, index, 64, &Frequencies::default());
             assert!((2..=5).contains(&scene.objects.len()), "{index}");
             assert!((1..=2).contains(&scene.grounds.len()), "{index}");
             let share = |class: usize| {
@@ -513,7 +549,8 @@ mod tests {
         // The pixel centres of an image three times as large are the samples of the smaller image.
         let (mut same, mut all) = (0, 0);
         for index in 0..20 {
-            let (coarse, fine) = (draw(2, index, 40), draw(2, index, 120));
+            let (coarse, fine) =
+                (draw(2, index, 40, &Frequencies::default()), draw(2, index, 120, &Frequencies::default()));
             for y in 0..40 {
                 for x in 0..40 {
                     let block = (0..9).map(|i| fine.mask[(3 * y + i / 3) * 120 + 3 * x + i % 3]);
@@ -540,7 +577,7 @@ mod tests {
             let class = CLASSES.iter().position(|class| class.name == name).unwrap() as u8;
             let mut seen = 0;
             for index in 0..120 {
-                let scene = draw(1, index, 48);
+                let scene = draw(1, index, 48, &Frequencies::default());
                 let mut sum = [0_u64; 3];
                 let mut count = 0;
                 for (&c, pixel) in scene.mask.iter().zip(scene.pixels.chunks(3)) {
@@ -555,6 +592,25 @@ mod tests {
                 }
             }
             assert!(seen > 5, "{name} occurred {seen} times");
+        }
+    }
+
+    #[test]
+    fn classes_come_by_zipfs_law() {
+        let frequencies = Frequencies::zipf(1.0);
+        let mut rng = ChaCha8Rng::seed_from_u64(0);
+        let mut counts = [0.0_f64; CLASSES.len()];
+        for _ in 0..100_000 {
+            counts[frequencies.class(&mut rng)] += 1.0;
+        }
+        assert!(counts[..GROUNDS].iter().all(|&count| count == 0.0));
+        // 1 / (1 + 1/2 + .. + 1/12) = 0.3222
+        for (rank, &count) in (1..).zip(&counts[GROUNDS..]) {
+            let expected = 32_225.0 / f64::from(rank);
+            assert!(
+                (count - expected).abs() < 5.0 * expected.sqrt(),
+                "rank {rank}: {count}, expected {expected}"
+            );
         }
     }
 }

@@ -4,7 +4,7 @@ use anyhow::Result;
 use image::ExtendedColorType;
 
 use super::classes::CLASSES;
-use super::{caption, draw, font, png};
+use super::{Arguments, font, png, scene};
 
 /// Maximum number of scenes on a sheet.
 const MAX_SCENES: u64 = 24;
@@ -20,9 +20,9 @@ const PAPER: [u8; 3] = [250, 249, 246];
 const TEXT: [u8; 3] = [52, 50, 48];
 
 /// Draws the first scenes of a dataset; returns a PNG.
-pub(super) fn draw(seed: u64, first_index: u64, count: u64, size: u32) -> Result<Vec<u8>> {
-    let size = size.max(MIN_SIZE) as usize;
-    let count = count.min(MAX_SCENES) as usize;
+pub(super) fn draw(arguments: &Arguments) -> Result<Vec<u8>> {
+    let size = arguments.size.max(MIN_SIZE) as usize;
+    let count = arguments.count.min(MAX_SCENES) as usize;
     let columns = COLUMNS.min(count);
     let (tile_width, tile_height) = (2 * size + MARGIN, size + 6 + CAPTION_LINES * font::LINE + MARGIN);
     let legend_height = MARGIN + font::LINE * CLASSES.len().div_ceil(legend_columns(columns * tile_width));
@@ -31,9 +31,7 @@ pub(super) fn draw(seed: u64, first_index: u64, count: u64, size: u32) -> Result
         count.div_ceil(columns) * tile_height + legend_height + MARGIN,
     );
     for number in 0..count {
-        let index = first_index + number as u64;
-        let scene = draw::draw(seed, index, size);
-        let caption = caption::write(&scene, &mut draw::stream(seed, index, 1));
+        let (scene, captions) = scene(arguments, number as u64, size);
         let (left, top) = (MARGIN + number % columns * tile_width, MARGIN + number / columns * tile_height);
         for y in 0..size {
             for x in 0..size {
@@ -42,7 +40,8 @@ pub(super) fn draw(seed: u64, first_index: u64, count: u64, size: u32) -> Result
                 page.set(left + size + x, top + y, CLASSES[usize::from(scene.mask[at])].colour);
             }
         }
-        let lines = font::wrap(&caption.text, 2 * size, CAPTION_LINES);
+        let caption = captions.first().map_or("", |caption| caption.text.as_str());
+        let lines = font::wrap(caption, 2 * size, CAPTION_LINES);
         for (number, line) in lines.iter().enumerate() {
             page.text(left, top + size + 6 + number * font::LINE, line);
         }

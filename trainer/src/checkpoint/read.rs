@@ -88,6 +88,11 @@ impl Checkpoint {
         Ok(path)
     }
 
+    /// SHA-256 of the weights that were trained, hexadecimal.
+    pub fn model_sha256(&self) -> Result<String> {
+        crate::weights::sha256(&self.file(MODEL)?)
+    }
+
     /// Whether the vision tower was trained too and is therefore in the checkpoint.
     pub fn trains_vision(&self) -> bool {
         self.state.settings.objective.name == Objective::Clip

@@ -24,6 +24,8 @@ impl Checkpoint {
             }
             same.data.shards.clone_from(&neutral.data.shards);
             same.data.loading.cache.clone_from(&neutral.data.loading.cache);
+            // What counts is what it contains (`run_shards`).
+            same.data.loading.selection.clone_from(&neutral.data.loading.selection);
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
             (same.log_every, same.tensorboard) = (neutral.log_every, neutral.tensorboard);
             (same.peak_tflops, same.timeout) = (neutral.peak_tflops, neutral.timeout);

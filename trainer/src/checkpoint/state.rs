@@ -28,6 +28,9 @@ pub struct State {
     /// The shards of the run, in order; empty in checkpoints of version 2.
     #[serde(default)]
     pub shards: Vec<RunShard>,
+    /// The check of the selection, hexadecimal; absent if the run has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<String>,
     /// The settings of the run.
     pub settings: Settings,
 }
@@ -43,6 +46,7 @@ impl State {
             vision: vision.to_owned(),
             bank,
             shards: Vec::new(),
+            selection: None,
             settings: settings.clone(),
         }
     }

@@ -38,6 +38,28 @@ pub fn shards(loader: &Loader) -> Vec<RunShard> {
         .collect()
 }
 
+/// The check of the loader's selection, as a checkpoint has it.
+pub fn selection(loader: &Loader) -> Option<String> {
+    loader.selection().map(|check| format!("{check:016x}"))
+}
+
+/// An error if the run in which `saved` was noted had another selection than the loader has.
+pub fn compare_selection(saved: Option<&str>, loader: &Loader) -> Result<()> {
+    let now = selection(loader);
+    let problem = match (saved, now.as_deref()) {
+        (saved, now) if saved == now => return Ok(()),
+        (None, _) => "is set, but the run was started without a selection; resume the run without it",
+        (Some(_), None) => "is not set, but the run was started with a selection; resume the run with it",
+        (Some(_), Some(_)) => {
+            "is not the selection that the run was started with; resume the run with that one"
+        }
+    };
+    Err(Error::Setting {
+        name: "data.selection".to_owned(),
+        problem: format!("{problem}, or start a new run"),
+    })
+}
+
 /// An error if the run in which `saved` was noted had other data than the loader has. Makes the loader compare what only its
 /// use of the shards will tell. `now` are the loader's shards; they take over what was noted.
 pub fn compare(

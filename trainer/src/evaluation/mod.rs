@@ -3,8 +3,9 @@
 //! Segmentation, in the order of the steps: [`published_datasets`] and [`datasets`] (folder layouts), [`masks`] (label
 //! conversions), [`segmentation`] (the loop), [`confusion`] (metrics); [`periodic`] is the evaluation of checkpoints during
 //! training. [`classification`] and [`retrieval`] share [`image_datasets`], [`image_batches`] and [`ranking`]. [`table`] writes
-//! tables together with the [`published_results`]. (Scores become labels in [`inference`](crate::inference).)
+//! tables together with the [`published_results`]. [`agreement`] scores captions instead of models. (Scores become labels in [`inference`](crate::inference).)
 
+pub mod agreement;
 pub mod classification;
 pub mod confusion;
 pub mod datasets;

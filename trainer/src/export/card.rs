@@ -294,6 +294,8 @@ fn public(settings: &crate::settings::Settings) -> crate::settings::Settings {
     out.vision.weights = name(&out.vision.weights);
     out.data.shards = out.data.shards.iter().map(|path| name(path)).collect();
     out.data.features = out.data.features.as_deref().map(name);
+    let file = |selection: &storage::Location| storage::Location::from(&*selection.file_name());
+    out.data.loading.selection = out.data.loading.selection.as_ref().map(file);
     out.bank.names = out.bank.names.as_deref().map(name);
     out
 }

@@ -83,6 +83,7 @@ impl<'a> Run<'a> {
                 let problem = "is not the vision tower with which this run was started".to_owned();
                 return Err(Error::Weights { path: settings.vision.weights.clone(), problem });
             }
+            run_shards::compare_selection(checkpoint.state.selection.as_deref(), &run.loader)?;
             run_shards::compare(&checkpoint.state.shards, &mut run.shards, &run.loader, &observer)?;
             run.learner.restore(checkpoint)?;
             let (epoch, step) = checkpoint.state.position;

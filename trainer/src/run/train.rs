@@ -132,6 +132,7 @@ impl Run<'_> {
         let position = (self.position.epoch, self.position.step);
         let mut state = State::new(settings, step, position, &self.vision_hash, self.bank);
         state.shards.clone_from(&self.shards);
+        state.selection = run_shards::selection(&self.loader);
         let folder =
             checkpoint::save(&settings.out, &state, &self.learner.parameters(), &self.learner.optimizer)?;
         self.copy(checkpoint::copy, &folder);

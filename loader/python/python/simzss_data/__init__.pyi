@@ -67,6 +67,7 @@ class Shards:
         prefetch: int = 2,
         cache: _Path | None = None,
         cache_size: int = ...,
+        selection: _Path | None = None,
         rank: int | None = None,
         world_size: int | None = None,
         layout: Literal["channels_first", "channels_last"] = "channels_first",
@@ -90,6 +91,7 @@ class Shards:
         threads: that read and decode. Default: one per processor.
         prefetch: number of batches that are prepared ahead.
         cache: a folder for copies of remote and of compressed shards, of at most `cache_size` bytes.
+        selection: a Parquet file with the samples to load (`shard`, `sample`, `weight`), as `tools select` writes it.
         rank, world_size: default: those of torch.distributed if it is initialised, else RANK and WORLD_SIZE of the environment.
         output: tensors of "torch" (the default, if it is installed), or arrays of "numpy".
         pin_memory: decode into pinned memory. Default: if PyTorch has a GPU.

@@ -18,7 +18,7 @@ except ModuleNotFoundError as _error:
     _Base = object
 
 #: What a state must agree in with the dataset that it is loaded into: what the order of the samples depends on.
-_ORDER = ("seed", "batch_size", "streams", "window", "samples", "shards")
+_ORDER = ("seed", "batch_size", "streams", "window", "samples", "shards", "selection")
 
 
 class Shards(_Base):
@@ -54,6 +54,7 @@ class Shards(_Base):
         prefetch=2,
         cache=None,
         cache_size=1 << 40,
+        selection=None,
         rank=None,
         world_size=None,
         layout="channels_first",
@@ -90,6 +91,7 @@ class Shards(_Base):
             "prefetch": prefetch,
             "cache": None if cache is None else os.fspath(cache),
             "cache_size": cache_size,
+            "selection": None if selection is None else os.fspath(selection),
         }
         self._rank, self._world_size = rank, world_size
         self._layout, self._output, self._pin_memory = layout, output, pin_memory
@@ -109,7 +111,7 @@ class Shards(_Base):
 
     @property
     def samples_per_epoch(self):
-        """Number of samples in all shards."""
+        """Number of samples in an epoch: in all shards, or in the selection."""
         return self._open().samples()
 
     @property
@@ -203,6 +205,7 @@ class Shards(_Base):
             **{name: self._options[name] for name in ("seed", "batch_size", "streams", "window")},
             "samples": loader.samples(),
             "shards": digest.hexdigest(),
+            "selection": loader.selection(),
         }
 
     def _check_state(self):

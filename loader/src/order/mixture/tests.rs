@@ -33,13 +33,14 @@ fn agrees_with_the_independent_implementation() {
         let shares: Vec<Share> = shares.into_iter().map(|(shards, weight)| share(shards, weight)).collect();
         let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
         let [streams, window, batch_size] = ["streams", "window", "batch"].map(|name| number(name) as usize);
-        let mixture = Mixture::new(counts, &shares, number("seed"), streams, window, batch_size).unwrap();
+        let mixture =
+            Mixture::new(counts, None, &shares, number("seed"), streams, window, batch_size).unwrap();
         for (number, expected) in (number("first")..).zip(expected) {
             let steps = mixture.steps_per_epoch();
             let rows: Vec<_> = batch(&mixture, number / steps, number % steps)
                 .into_iter()
                 .map(|row| {
-                    let id = mixture.sets()[row.set].epoch(row.epoch).sample(row.stream, row.position);
+                    let id = mixture.sets()[row.set].epoch(row.epoch).sample(row.stream, row.position).id;
                     (id.shard + mixture.first_shard(row.set), id.sample)
                 })
                 .collect();
@@ -51,9 +52,9 @@ fn agrees_with_the_independent_implementation() {
 #[test]
 fn a_mixture_of_one_dataset_is_the_order_of_that_dataset() {
     let counts = vec![40, 7, 30];
-    let order = Order::new(counts.clone(), 9, 8, 5, 16).unwrap();
+    let order = Order::new(counts.clone(), None, 9, 8, 5, 16).unwrap();
     for shares in [vec![], vec![share(3, 0.2)]] {
-        let mixture = Mixture::new(counts.clone(), &shares, 9, 8, 5, 16).unwrap();
+        let mixture = Mixture::new(counts.clone(), None, &shares, 9, 8, 5, 16).unwrap();
         assert_eq!(mixture.steps_per_epoch(), order.steps_per_epoch());
         assert_eq!(mixture.streams_of(1, 4).unwrap(), 2..4);
         for (epoch, step) in [(0, 0), (0, 3), (5, 2)] {
@@ -67,7 +68,7 @@ fn a_mixture_of_one_dataset_is_the_order_of_that_dataset() {
 #[test]
 fn invalid_mixtures_are_rejected() {
     let refused = |shares: &[Share], part: &str| {
-        let error = Mixture::new(vec![100, 10], shares, 0, 64, 10, 64).unwrap_err().to_string();
+        let error = Mixture::new(vec![100, 10], None, shares, 0, 64, 10, 64).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     };
     refused(&[share(1, 1.0)], "1 shards together, but 2");
@@ -87,7 +88,7 @@ proptest! {
         let size = streams * rows;
         let counts: Vec<u32> = sets.iter().flat_map(|(counts, _)| counts.clone()).collect();
         let shares: Vec<Share> = sets.iter().map(|(counts, weight)| share(counts.len(), *weight)).collect();
-        let Ok(mixture) = Mixture::new(counts, &shares, seed, streams as usize, window, size as usize) else {
+        let Ok(mixture) = Mixture::new(counts, None, &shares, seed, streams as usize, window, size as usize) else {
             // A dataset smaller than its rows of a batch; the test above covers the other errors.
             return Ok(());
         };
@@ -103,7 +104,7 @@ proptest! {
                 prop_assert!((own - exact).abs() < (size / streams) as f64 + 1e-6, "{} rows, {} wanted", own, exact);
             }
             for row in rows {
-                let sample = mixture.sets()[row.set].epoch(row.epoch).sample(row.stream, row.position);
+                let sample = mixture.sets()[row.set].epoch(row.epoch).sample(row.stream, row.position).id;
                 prop_assert!(seen.entry((row.set, row.epoch)).or_default().insert(sample), "twice in an epoch");
             }
         }
@@ -122,7 +123,7 @@ proptest! {
         weight in 0.1_f64..0.9, power in 0_u32..5, epoch in 0_u64..9, step in 0_u64..9, seed: u64,
     ) {
         let shares = [share(2, weight), share(1, 1.0 - weight)];
-        let mixture = Mixture::new(vec![300, 100, 200], &shares, seed, 32, 16, 64).unwrap();
+        let mixture = Mixture::new(vec![300, 100, 200], None, &shares, seed, 32, 16, 64).unwrap();
         let world = 1 << power;
         let ranks = (0..world).map(|rank| mixture.streams_of(rank, world).unwrap());
         let at = Position { epoch, step };
