@@ -9,5 +9,6 @@ mod interface;
 mod mentions;
 mod photos;
 mod remote;
+mod signals;
 mod stores;
 mod tars;

@@ -41,7 +41,7 @@ pub fn sums_path(shard: &Location) -> Location {
 }
 
 /// A file next to a shard: the shard's stem and a suffix.
-fn next_to(shard: &Location, suffix: &str) -> Location {
+pub(super) fn next_to(shard: &Location, suffix: &str) -> Location {
     let name = shard.file_name();
     shard.with_file_name(format!("{}{suffix}", stem(shard).unwrap_or(&name)))
 }
