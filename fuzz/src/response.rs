@@ -8,7 +8,8 @@ use bytes::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use ingest::download::response::{Answer, read};
-use ingest::download::{Allowed, DIRECTIVES, Failure, Settings};
+use ingest::download::{Allowed, Failure, OPT_OUTS, Settings};
+use ingest::request::Request;
 use reqwest::{Body, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio::runtime::{Builder, Runtime};
@@ -35,14 +36,21 @@ pub fn run(bytes: &[u8]) {
         max_retry_after: Duration::ZERO,
         max_redirects: 0,
         user_agent_token: Some("fuzzer".to_owned()),
-        opt_outs: DIRECTIVES.map(str::to_owned).to_vec(),
+        opt_outs: OPT_OUTS.map(str::to_owned).to_vec(),
+        robots_txt: false,
         allow_private: Allowed::default(),
         ca_certificates: None,
         proxy: None,
     };
     let url = Url::parse("http://a.example/b/c.jpg?d=e").expect("a URL");
     let received = AtomicU64::new(0);
-    let Some(answer) = RUNTIME.block_on(answer(bytes, &url, &settings, &received)) else { return };
+    let mut request = Request::default();
+    let answer = RUNTIME.block_on(answer(bytes, &url, &settings, &received, &mut request));
+    let Some(answer) = answer else { return };
+    let texts = [&request.final_url, &request.etag, &request.last_modified, &request.opt_outs];
+    assert!(texts.into_iter().flatten().all(|text| text.len() <= 3 * 1024));
+    let redirected = matches!(answer, Ok(Answer::Redirect(_)));
+    assert_eq!(request.final_url.as_deref(), (!redirected).then_some(url.as_str()));
     match answer {
         Ok(Answer::Complete(body)) => {
             assert!(!body.is_empty() && body.len() as u64 <= MAX_BYTES);
@@ -67,6 +75,7 @@ async fn answer(
     url: &Url,
     settings: &Settings,
     received: &AtomicU64,
+    taught: &mut Request,
 ) -> Option<Result<Answer, Failure>> {
     let (ours, mut theirs) = duplex(1 << 16);
     // The parser of reqwest's client, with the client's settings.
@@ -90,7 +99,7 @@ async fn answer(
     let exchange = async move {
         let response = client.send_request(request).await.ok()?;
         let response = Response::from(response.map(Body::wrap));
-        Some(read(response, url, settings, received).await)
+        Some(read(response, url, settings, received, taught).await)
     };
     tokio::pin!(exchange);
     tokio::select! {

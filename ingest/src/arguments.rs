@@ -27,8 +27,9 @@ Examples:
 
 Files per shard:
   00000.tar         images (.jpg), captions (.txt) and metadata (.json), in the order of the input
-  00000.parquet     one row per URL: status, error_message, sizes, hash, position in the tar
-  00000.sha256      checksums of these two, for `ingest verify` and `sha256sum -c`
+  00000.parquet     one row per URL: status, error_message, sizes, hash, what the request taught
+  00000.hash.parquet  one row per sample: perceptual hash of the image, language of the caption
+  00000.sha256      checksums of these three, for `ingest verify` and `sha256sum -c`
   00000_stats.json  counts, written last: it marks the shard as complete
 
 Run the same command again to resume an interrupted run. `ingest retry` repeats failed downloads.
@@ -59,9 +60,19 @@ their positions in the normalised caption (damaged characters repaired, HTML ent
 space collapsed, lower case, as CLIP's tokenizer does). All captions are compared with what the
 sidecar was made from: sidecars that are up to date are kept, the others are replaced.";
 
+const HASH: &str = "\
+Examples:
+  ingest hash /data/cc3m
+  ingest hash 's3://bucket/shards/{00000..00331}.tar' --index 0 --count 4
+
+The file 00000.hash.parquet has one row per sample: phash_trimmed, the 64-bit hash that imagehash.phash
+of Python gives for the image without its white border; language, the most likely language of the
+caption (ISO 639-3), and language_confidence. `ingest download` and `ingest shard` write the file with
+each shard; there the column is phash, of the original image.";
+
 const VERIFY: &str = "\
 Compares the checksums in NNNNN.sha256, decodes every image, reads every .json, and compares each
-sample with the table and the sidecar. Shards without checksums, such as those of other tools, can
+sample with the table, the sidecar and the signals. Shards without checksums, such as those of other tools, can
 have damage that shows nowhere: a flipped bit in a JPEG may only change its pixels.
 Exit codes: 0 nothing is damaged, 1 something is damaged, 2 wrong use.";
 
@@ -84,9 +95,12 @@ pub(crate) enum Command {
     /// Find the concepts in captions and write them to sidecar files (NNNNN.concepts.parquet).
     #[command(after_help = TAG)]
     Tag(Tag),
+    /// Compute perceptual hashes of images and languages of captions of shards that others made (NNNNN.hash.parquet).
+    #[command(after_help = HASH)]
+    Hash(Hash),
     /// Download the failed samples of complete shards again.
     Retry(Box<Retry>),
-    /// Check shards, tables, statistics and sidecars, and list what is damaged.
+    /// Check shards, tables, statistics, sidecars and signals, and list what is damaged.
     #[command(after_help = VERIFY)]
     Verify(Verify),
 }
@@ -135,6 +149,26 @@ pub(crate) struct Shard {
     /// Maximum size of an image file, in bytes; larger files count as failed.
     #[arg(long, default_value_t = 50_000_000, value_name = "BYTES")]
     pub(crate) max_bytes: u64,
+}
+
+#[derive(Args)]
+pub(crate) struct Hash {
+    /// Shards to hash: a folder, a .tar, .tar.zst or .tar.gz file, or a name with a brace list such as {00000..00009}.tar. Any
+    /// WebDataset shard works.
+    #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
+    pub(crate) shards: Location,
+    /// Make all files again, also those that are up to date and those that `ingest download` and `ingest shard` made of the
+    /// original images.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Threads [default: all cores]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) part: PartArguments,
+    /// Print the counts as one JSON object, as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Args)]

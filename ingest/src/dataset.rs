@@ -14,7 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use disk::files::TEMPORARY;
 use disk::foreign_files::is_apple_double;
-use loader::shards::SUFFIXES;
+use loader::shards::{SUFFIXES, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storage::Location;
@@ -26,6 +26,9 @@ use crate::image;
 
 /// Name of the manifest in a folder of shards.
 pub const MANIFEST: &str = "ingest.json";
+
+/// The command that made a dataset whose images come from the web, in its manifest.
+pub(crate) const DOWNLOAD: &str = "download";
 
 /// Version of the manifest's layout and of the numbering of keys and shards.
 const VERSION: u32 = 1;
@@ -50,6 +53,8 @@ pub struct Dataset {
     pub compress: bool,
     /// Which shards this process makes.
     pub part: Part,
+    /// Whether the images are downloaded, so that the tables say what requests taught.
+    pub requests: bool,
     /// How images are processed.
     pub image: image::Settings,
 }
@@ -98,7 +103,9 @@ impl Dataset {
     /// looks complete if this is interrupted.
     pub fn discard(&self) -> Result<(), Error> {
         for shard in self.finished_shards()?.into_iter().filter(|&shard| self.part.owns(shard)) {
-            for path in [self.stats(shard), self.tar(shard), self.table(shard), self.sums(shard)] {
+            let tar = self.tar(shard);
+            let signals = signals::path(&tar, signals::HASH);
+            for path in [self.stats(shard), tar, signals, self.table(shard), self.sums(shard)] {
                 storage::remove(&path)?;
             }
         }
@@ -126,10 +133,11 @@ impl Dataset {
                 format!("not a folder that `ingest download` or `ingest shard` made: it has no {MANIFEST}");
             Error::input(folder, problem)
         })?;
-        let Manifest { shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
+        let Manifest { input, shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
             .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
         let folder = folder.to_owned();
-        let dataset = Self { folder, shard_size, compress: compressed, part, image };
+        let requests = input.get("command").is_some_and(|command| command == DOWNLOAD);
+        let dataset = Self { folder, shard_size, compress: compressed, part, requests, image };
         publish::recover(&dataset.folder)?;
         Ok(dataset)
     }
@@ -250,6 +258,7 @@ mod tests {
             shard_size,
             compress: false,
             part: Part::ALL,
+            requests: false,
             image: image::Settings::default(),
         }
     }

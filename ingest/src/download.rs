@@ -14,6 +14,7 @@ mod optout;
 mod resolver;
 pub mod response;
 mod retry;
+mod robots;
 mod settings;
 
 use std::sync::Arc;
@@ -28,12 +29,13 @@ pub use self::address::is_public;
 pub use self::failure::Failure;
 use self::fetch::{Attempt, Fetched, Fetcher};
 use self::hosts::{Aside, Host};
-pub use self::optout::DIRECTIVES;
+pub use self::optout::OPT_OUTS;
 pub use self::settings::{Allowed, Settings};
-use crate::dataset::{Dataset, Part};
+use crate::dataset::{DOWNLOAD, Dataset, Part};
 use crate::error::Error;
 use crate::pipeline::{self, POLL_INTERVAL, Plan, Resources, Source, Task, Totals, Work, Workers};
 use crate::problem::Problem;
+use crate::request::Request;
 use crate::rows::Input;
 
 /// Started rows per request in flight, in total and per host: rows that wait for another attempt must not block the others.
@@ -108,7 +110,7 @@ impl Downloader {
     /// Downloads the rows of `input` into the shards of `dataset`.
     pub fn download(&self, input: &Input, dataset: &Dataset, resources: &Resources) -> Result<Totals, Error> {
         let inspected = input.inspect()?;
-        dataset.claim(&json!({ "command": "download", "from": inspected.description }))?;
+        dataset.claim(&json!({ "command": DOWNLOAD, "from": inspected.description }))?;
         let total = inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0);
         let watch = resources.watch(self.network.fetcher.network())?;
         let plan = Plan {
@@ -192,35 +194,36 @@ impl Rows {
 
     /// Downloads an image, with retries after transient failures.
     async fn fetch(self: Arc<Self>, row: Started, workers: &Workers) {
-        let Started { task, mut attempt, mut urls, host, permits } = row;
+        let Started { mut task, mut attempt, mut urls, host, permits } = row;
         let source = loop {
             if urls.is_empty() {
                 urls.extend(parsed(&task.row.url));
             }
-            let failure = match self.fetcher.attempt(std::mem::take(&mut urls), &host).await {
-                Attempt::Complete(Fetched { bytes, permit }) => {
-                    break Source::Bytes(bytes, permit.map(|permit| Box::new(permit) as _));
-                }
-                Attempt::Aside(other, urls) => {
-                    drop(permits);
-                    return self.set_aside(&other, task, (attempt, urls), workers);
-                }
-                Attempt::Failed(failure, other) => {
-                    match self.fetcher.retry(&task.row.url, attempt, &failure) {
-                        None => failure,
-                        // The host is paused for this time.
-                        Some(_) if matches!(failure, Failure::Http { retry_after: Some(_), .. }) => {
-                            drop(permits);
-                            return self.set_aside(&other, task, (attempt + 1, Vec::new()), workers);
-                        }
-                        Some(wait) => {
-                            tokio::time::sleep(wait).await;
-                            attempt += 1;
-                            continue;
+            let failure =
+                match self.fetcher.attempt(std::mem::take(&mut urls), &host, &mut task.request).await {
+                    Attempt::Complete(Fetched { bytes, permit }) => {
+                        break Source::Bytes(bytes, permit.map(|permit| Box::new(permit) as _));
+                    }
+                    Attempt::Aside(other, urls) => {
+                        drop(permits);
+                        return self.set_aside(&other, task, (attempt, urls), workers);
+                    }
+                    Attempt::Failed(failure, other) => {
+                        match self.fetcher.retry(&task.row.url, attempt, &failure) {
+                            None => failure,
+                            // The host is paused for this time.
+                            Some(_) if matches!(failure, Failure::Http { retry_after: Some(_), .. }) => {
+                                drop(permits);
+                                return self.set_aside(&other, task, (attempt + 1, Vec::new()), workers);
+                            }
+                            Some(wait) => {
+                                tokio::time::sleep(wait).await;
+                                attempt += 1;
+                                continue;
+                            }
                         }
                     }
-                }
-            };
+                };
             break Source::Failed(Problem::download(failure.to_string()));
         };
         workers.submit(task, source);
@@ -235,7 +238,7 @@ impl Rows {
         (attempt, urls): (u32, Vec<Url>),
         workers: &Workers,
     ) {
-        let Task { shard, index, row, spool } = task;
+        let Task { shard, index, row, spool, .. } = task;
         let place = match spool.put_row(&row) {
             Ok(place) => place,
             Err(error) => return workers.fail(error),
@@ -255,7 +258,7 @@ impl Rows {
             let Some(Aside { spool, place, shard, index, attempt, urls }) = host.next_aside() else { return };
             match spool.row(place) {
                 Ok(row) => {
-                    let task = Task { shard, index, row, spool };
+                    let task = Task { shard, index, row, request: Request::default(), spool };
                     let host = Arc::clone(host);
                     self.start(Started { task, attempt, urls, host, permits: [of_host, permit] }, workers);
                 }

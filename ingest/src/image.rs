@@ -9,6 +9,7 @@ mod encode;
 mod exif;
 mod exif_block;
 mod hash;
+mod perceptual;
 mod pixels;
 mod resample;
 mod resize;
@@ -26,7 +27,7 @@ use crate::problem::{HASH_MISMATCH, Problem};
 use crate::rows::Row;
 
 /// An encoded image, ready for the tar.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodedImage {
     /// The file's bytes.
     pub bytes: Vec<u8>,
@@ -42,6 +43,8 @@ pub struct EncodedImage {
     pub exif: String,
     /// Hash of the original file, in hexadecimal; None if hashes are not computed.
     pub hash: Option<String>,
+    /// Perceptual hash of the upright original image, before it was resized; None if it is not known.
+    pub phash: Option<u64>,
 }
 
 /// How images are processed. Sizes are in pixels.
@@ -124,14 +127,20 @@ impl Settings {
         }
         let same_type = header.is(self.encoding);
         let exif = header.exif_json();
-        let min_size = plan.as_ref().and_then(resize::Plan::shrunk).filter(|_| !self.exact);
+        let least = |side: u32| side.max(perceptual::MIN_SIDE);
+        let shrunk = plan.as_ref().and_then(resize::Plan::shrunk);
+        let min_size = shrunk.filter(|_| !self.exact).map(|(width, height)| (least(width), least(height)));
         let decoded = header.decode(min_size)?;
         let keep =
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
+        // Of the reduced image where it is large enough: that takes less time, and gives the same hash but for 2 bits at most.
+        let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
+        let mut phash = (!reduced).then(|| perceptual::phash(&pixels));
         if let Some(plan) = &plan {
             pixels = plan.scale(pixels)?;
         }
+        let phash = *phash.get_or_insert_with(|| perceptual::phash(&pixels));
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {
             pixels = plan.frame(pixels)?;
@@ -139,7 +148,16 @@ impl Settings {
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };
         buffer_pool::recycle(pixels.data);
-        Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash })
+        Ok(EncodedImage {
+            bytes,
+            width,
+            height,
+            original_width,
+            original_height,
+            exif,
+            hash,
+            phash: Some(phash),
+        })
     }
 
     fn filter(&self, width: u32, height: u32) -> Result<(), Problem> {
@@ -166,17 +184,32 @@ impl Settings {
 /// # Errors
 /// Why it cannot be decoded. Images with more pixels than the default of [`Settings::max_pixels`] are not decoded.
 pub(crate) fn check(bytes: &[u8]) -> Result<(), String> {
-    let decode = || -> Result<(), String> {
-        let header = decode::Header::read(bytes, true).map_err(|problem| problem.cause)?;
+    decoded(bytes, true, |_| ())
+}
+
+/// What `each` makes of the pixels of an image.
+fn decoded<T>(bytes: &[u8], ignore_orientation: bool, each: impl FnOnce(&Pixels) -> T) -> Result<T, String> {
+    let decode = || -> Result<T, String> {
+        let header = decode::Header::read(bytes, ignore_orientation).map_err(|problem| problem.cause)?;
         let (width, height) = header.upright_size();
         if u64::from(width) * u64::from(height) > Settings::default().max_pixels {
             return Err(format!("{width} x {height} pixels are too many"));
         }
         let decoded = header.decode(None).map_err(|problem| problem.cause)?;
+        let made = each(&decoded.pixels);
         buffer_pool::recycle(decoded.pixels.data);
-        Ok(())
+        Ok(made)
     };
     guarded(decode).map_err(|error| error.to_string())?
+}
+
+/// The perceptual hash of an image of a shard, upright and without its white border.
+///
+/// # Errors
+/// As [`check`].
+pub(crate) fn trimmed_phash(bytes: &[u8]) -> Result<u64, String> {
+    let hash = |pixels: &Pixels| perceptual::phash(&perceptual::without_border(pixels));
+    decoded(bytes, false, hash)
 }
 
 #[cfg(test)]

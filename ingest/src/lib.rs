@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! rows -> download | local -> image -> shard (tar + table + stats)      run in parallel by `pipeline`
-//! shards -> tag -> sidecars          shards -> verify -> report of damaged files
+//! shards -> tag -> sidecars          shards -> hash -> signals          shards -> verify -> report of damaged files
 //! tables -> tag -> numbered sidecars
 //! ```
 
@@ -13,15 +13,18 @@ extern crate program;
 pub mod dataset;
 pub mod download;
 mod error;
+pub mod hash;
 pub mod image;
 pub mod local;
 pub mod messages;
 mod parallel;
 pub mod pipeline;
 pub mod problem;
+pub mod request;
 pub mod rows;
 pub mod sample;
 mod shard;
+mod signals;
 pub mod tag;
 pub mod verify;
 

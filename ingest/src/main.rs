@@ -18,10 +18,12 @@ use ingest::local::Folder;
 use ingest::messages::counted;
 use ingest::pipeline::Totals;
 use ingest::rows::{Format, Where};
-use ingest::{Error, Input, tag, verify};
+use ingest::{Error, Input, hash, tag, verify};
 use program::{Outcome, UsageError, print_json};
 
-use crate::arguments::{Arguments, Command, Download, Retry, RunArguments, Shard, Tag, Verify, threads};
+use crate::arguments::{
+    Arguments, Command, Download, Hash, Retry, RunArguments, Shard, Tag, Verify, threads,
+};
 
 fn main() -> ExitCode {
     if let Some(code) = pages::requested(Arguments::command) {
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
         Command::Download(arguments) => download(&arguments),
         Command::Shard(arguments) => shard(&arguments),
         Command::Tag(arguments) => tag(&arguments),
+        Command::Hash(arguments) => hash(&arguments),
         Command::Retry(arguments) => retry(&arguments),
         Command::Verify(arguments) => verify(&arguments),
     })
@@ -45,7 +48,7 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
     let make = || {
         let wanted = columns.wanted(Where::Web, url_col.as_ref())?;
         let input = Input::tables(input, columns.input_format, wanted)?;
-        let dataset = output.dataset(image.settings(columns)?)?;
+        let dataset = output.dataset(image.settings(columns)?, true)?;
         let downloader = Downloader::new(network.settings()?)?;
         let totals = downloader.download(&input, &dataset, &output.run.resources());
         // Without this, requests that are still in flight would delay the exit.
@@ -89,7 +92,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
                 (Input::Pairs { folder: input.clone(), captioned: !columns.no_captions }, input)
             }
         };
-        let dataset = output.dataset(image.settings(columns)?)?;
+        let dataset = output.dataset(image.settings(columns)?, false)?;
         let totals = Folder::open(folder, *max_bytes)?.shard(&input, &dataset, &output.run.resources())?;
         // Shards without an image must not look like a dataset, nor be complete when the cause is fixed.
         if totals.nothing_succeeded() && output.run.max_failures.is_none() {
@@ -242,6 +245,30 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     }
     if totals.unreadable_rows > 0 {
         eprintln!("{} unreadable: tagged as empty captions", counted(totals.unreadable_rows, "row"));
+    }
+    if arguments.json {
+        print_json(&totals.json(started.elapsed().as_secs_f64()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn hash(arguments: &Hash) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let Hash { shards, force, part, .. } = arguments;
+    let part = part.part().map_err(user_error)?;
+    let totals = hash::hash(shards, threads(arguments.threads), *force, |place| part.owns(place));
+    let totals = totals.map_err(user_error)?;
+    match (totals.hashed, totals.shards - totals.hashed) {
+        (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
+        (0, before) => eprintln!("nothing to do: {} already hashed", counted(before, "shard")),
+        (_, 0) => {}
+        (_, before) => eprintln!("already hashed before this run: {}", counted(before, "shard")),
+    }
+    if totals.incomplete > 0 {
+        eprintln!(
+            "left out {} (no _stats.json): finish them with the command that makes them, then hash again",
+            counted(totals.incomplete, "incomplete shard")
+        );
     }
     if arguments.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;

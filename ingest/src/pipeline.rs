@@ -32,10 +32,12 @@ use crate::error::Error;
 use crate::image;
 use crate::image::EncodedImage;
 use crate::problem::Problem;
+use crate::request::Request;
 use crate::rows::{Inputs, Row, Rows};
 use crate::sample::Sample;
 use crate::shard::ShardWriter;
 use crate::shard::spool::Spool;
+use crate::signals::Language;
 
 /// How often waiting threads check whether the run was stopped.
 pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -45,6 +47,8 @@ pub(crate) struct Task {
     pub(crate) shard: u32,
     pub(crate) index: u32,
     pub(crate) row: Row,
+    /// What requests for its image taught.
+    pub(crate) request: Request,
     /// The temporary file of the shard.
     pub(crate) spool: Arc<Spool>,
 }
@@ -146,8 +150,11 @@ impl Run {
                     outcome
                 }
             };
-            let Task { shard, index, row, .. } = task;
-            if events.send(Event::Done(Box::new(Sample { shard, index, row, outcome }))).is_err() {
+            let Task { shard, index, row, request, .. } = task;
+            let caption = row.caption.as_deref().filter(|_| outcome.is_ok());
+            let language = caption.and_then(Language::of);
+            let sample = Sample { shard, index, row, request, language, outcome };
+            if events.send(Event::Done(Box::new(sample))).is_err() {
                 return;
             }
         }

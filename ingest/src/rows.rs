@@ -65,7 +65,7 @@ impl Row {
 }
 
 /// A URL without user name and password.
-fn public_url(url: &str) -> Cow<'_, str> {
+pub(crate) fn public_url(url: &str) -> Cow<'_, str> {
     let Some((scheme, rest)) = url.split_once("://") else { return Cow::Borrowed(url) };
     if !scheme.trim_start().chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')) {
         return Cow::Borrowed(url);

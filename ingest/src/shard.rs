@@ -1,5 +1,6 @@
 //! Writes one shard. Samples arrive in any order and are spooled to a temporary file; when all have arrived, the tar, the
-//! table, their checksums and the statistics are written in the order of the input, so that the same images always give the same bytes.
+//! table, the signals, their checksums and the statistics are written in the order of the input, so that the same images always
+//! give the same bytes.
 
 pub(crate) mod records;
 pub(crate) mod spool;
@@ -9,7 +10,9 @@ mod tar;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use concepts::checksums::{Checksums, sha256};
+use loader::shards::signals::{self, HASH};
 use program::interrupted;
 use serde_json::{Map, Value};
 use storage::Location;
@@ -27,6 +30,7 @@ use crate::image::EncodedImage;
 use crate::problem::Status;
 use crate::rows::{Extra, Row};
 use crate::sample::Sample;
+use crate::signals::{Columns, Hashed};
 
 /// How long a shard that is complete is still written after the program was asked to stop.
 const STOP_AFTER: Duration = Duration::from_secs(2);
@@ -82,7 +86,7 @@ impl ShardWriter {
         if self.entries.len() <= index {
             self.entries.resize_with(index + 1, || None);
         }
-        self.entries[index] = Some(self.spool.put_sample(&sample.row.without_password(), &sample.outcome)?);
+        self.entries[index] = Some(self.spool.put_sample(sample)?);
         Ok(())
     }
 
@@ -100,11 +104,12 @@ impl ShardWriter {
         self.expected.is_some_and(|count| u64::from(count) == self.stats.count)
     }
 
-    /// Writes the tar, the table, their checksums and the statistics.
+    /// Writes the tar, the table, the signals, their checksums and the statistics.
     pub(crate) fn finish(mut self) -> Result<ShardStats, Error> {
         let names = Names {
             tar: self.dataset.tar(self.shard),
             table: self.dataset.table(self.shard),
+            signals: signals::path(&self.dataset.tar(self.shard), HASH),
             sums: self.dataset.sums(self.shard),
             stats: self.dataset.stats(self.shard),
         };
@@ -116,7 +121,10 @@ impl ShardWriter {
         let mut stopping = None;
         let mut tar =
             TarWriter::create(&tar_path, self.dataset.compress).map_err(Error::file("write", &tar_path))?;
-        let mut table = Table::new(&self.extra, self.captioned, self.dataset.image.hash);
+        let mut table =
+            Table::new(&self.extra, self.captioned, self.dataset.image.hash, self.dataset.requests);
+        // None as soon as the hash of an image is not known: `ingest retry` keeps images that were stored without.
+        let mut hashes = Some(Columns::new(Hashed::Original));
         let extension = self.dataset.image.encoding.extension();
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
             // The shard is complete: every index up to the expected count has been pushed once.
@@ -126,8 +134,12 @@ impl ShardWriter {
             }
             let key = self.dataset.key(self.shard, index as u32);
             let mut location = None;
-            let (row, outcome) = self.spool.sample(place)?;
+            let Sample { row, request, language, outcome, .. } = self.spool.sample(place)?;
             if let Ok(image) = &outcome {
+                hashes = hashes.filter(|_| image.phash.is_some());
+                if let Some(hashes) = &mut hashes {
+                    hashes.push(&key, image.phash, language);
+                }
                 let json = self.sample_json(&row, &key, image);
                 let mut add = || {
                     let start = tar.add(&format!("{key}.{extension}"), &image.bytes)?;
@@ -142,7 +154,8 @@ impl ShardWriter {
                 };
                 location = Some((add().map_err(Error::file("write", &tar_path))?, image.bytes.len() as u64));
             }
-            table.push(&Line { row: &row, key: &key, outcome: outcome.as_ref(), location });
+            let line = Line { row: &row, key: &key, request: &request, outcome: outcome.as_ref(), location };
+            table.push(&line);
         }
         let table = table.bytes().map_err(Error::parquet("write", &names.table))?;
         let stats = self.stats.timed(self.started.0, self.started.1.elapsed());
@@ -151,17 +164,29 @@ impl ShardWriter {
             .into_bytes();
         self.claim.confirm()?;
         let mut sums = Checksums::default();
-        sums.set(&names.tar.file_name(), tar.commit().map_err(Error::file("write", &tar_path))?);
+        let tar_sha256 = tar.commit().map_err(Error::file("write", &tar_path))?;
+        let tar_bytes = std::fs::metadata(&tar_path).map_err(Error::file("read", &tar_path))?.len();
+        let hashes = hashes.map(|hashes| -> Result<Bytes, Error> {
+            let signals = hashes.finish(&names.tar, tar_bytes, Some(tar_sha256.clone()))?;
+            Ok(signals.to_bytes(&names.signals)?)
+        });
+        let hashes = hashes.transpose()?;
+        sums.set(&names.tar.file_name(), tar_sha256);
         sums.set(&names.table.file_name(), sha256(&table));
-        let files = Files { table: table.into(), sums: sums.text().into(), stats: text.into() };
+        if let Some(hashes) = &hashes {
+            sums.set(&names.signals.file_name(), sha256(hashes));
+        }
+        let files =
+            Files { table: table.into(), signals: hashes, sums: sums.text().into(), stats: text.into() };
         match &self.dataset.folder {
-            Location::Local(folder) => publish::publish_local(folder, &names, files, replaces)?,
+            Location::Local(folder) => publish::publish_local(folder, &names, &files, replaces)?,
             Location::Remote(_) => publish::publish_remote(&names, &tar_path, &files, replaces)?,
         }
         Ok(stats)
     }
 
-    /// The `.json` file of a sample: its row of the table, in the order of img2dataset's fields.
+    /// The `.json` file of a sample: its row of the table, in the order of img2dataset's fields. Without what its request taught:
+    /// the time would make the tar another one in every run.
     fn sample_json(&self, row: &Row, key: &str, image: &EncodedImage) -> String {
         let mut fields = Map::new();
         for (column, value) in self.extra.iter().zip(&row.extra) {

@@ -8,7 +8,6 @@ mod tables;
 mod text;
 
 use std::borrow::Cow;
-use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -109,7 +108,7 @@ pub fn tag(
     force: bool,
     owns: impl Fn(u32) -> bool,
 ) -> Result<Totals, Error> {
-    recover(input)?;
+    publish::recover_all(input)?;
     let input = std::slice::from_ref(input);
     let shards = shards::list(input)?;
     let incomplete = shards::incomplete(input)?.len() as u64;
@@ -178,21 +177,6 @@ fn refuse_other_captions(path: &Location, metadata: &Metadata) -> Result<(), Err
         path.file_name()
     );
     Err(Error::input(shards::table_path(path), problem))
-}
-
-/// Completes or removes what killed processes left in the folders of the shards.
-fn recover(input: &Location) -> Result<(), Error> {
-    if input.is_local_folder() || (input.is_remote() && shards::stem(input).is_none()) {
-        return publish::recover(input);
-    }
-    let shards = shards::list(std::slice::from_ref(input))?;
-    let mut folders: Vec<&Path> = shards.iter().filter_map(|shard| shard.local()?.parent()).collect();
-    folders.dedup();
-    for folder in folders {
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        publish::recover(&folder.into())?;
-    }
-    Ok(())
 }
 
 /// Tags captions one after another, with reused buffers.

@@ -1,7 +1,8 @@
-//! `ingest verify`: checks that tars, tables, statistics and sidecars are undamaged and describe the same samples.
+//! `ingest verify`: checks that tars, tables, statistics, sidecars and signals are undamaged and describe the same samples.
 
 mod files;
 mod shard;
+mod signals;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +13,7 @@ use program::Progress;
 use serde_json::{Value, json};
 use storage::Location;
 
+use self::files::Listed;
 use self::shard::Found;
 use crate::dataset::MANIFEST;
 use crate::dataset::sums;
@@ -37,6 +39,8 @@ pub struct Report {
     pub samples: u64,
     /// Number of shards with a sidecar.
     pub sidecars: u64,
+    /// Number of files of signals next to them.
+    pub signals: u64,
     /// Number of images that were decoded.
     pub images: u64,
     /// Of these, images whose bytes have the hash in the table.
@@ -56,6 +60,7 @@ impl Report {
             "shards": self.shards,
             "samples": self.samples,
             "sidecars": self.sidecars,
+            "signals": self.signals,
             "images": self.images,
             "hashes": self.hashes,
             "checksums": self.checksums,
@@ -68,6 +73,7 @@ impl Report {
         self.shards += 1;
         self.samples += found.samples;
         self.sidecars += u64::from(found.sidecar.is_some());
+        self.signals += found.signals;
         self.images += found.images;
         self.hashes += found.hashes;
         self.checksums += found.checksums;
@@ -97,12 +103,12 @@ pub fn verify(folder: &Location, options: Options) -> Result<Report, Error> {
             path.display()
         ));
     }
-    report.problems.extend(listed.problems);
+    report.problems.extend(listed.problems.iter().cloned());
     let shards = if listed.tars == 0 { Vec::new() } else { loader::shards::list(input).unwrap_or_default() };
     if shards.is_empty() && report.problems.is_empty() {
         return Err(Error::input(folder, "no shards in this folder"));
     }
-    let found = verify_shards(&shards, options, listed.ours)?;
+    let found = verify_shards(&shards, options, &listed)?;
     let unchecked = found.iter().filter(|found| found.sidecar == Some(false)).count() as u64;
     let unsummed = found.iter().filter(|found| listed.ours && !found.summed).count() as u64;
     for found in found {
@@ -127,7 +133,7 @@ pub fn verify(folder: &Location, options: Options) -> Result<Report, Error> {
 }
 
 /// Checks shards on several threads; the results are in the order of the shards.
-fn verify_shards(shards: &[Location], options: Options, ours: bool) -> Result<Vec<Found>, Error> {
+fn verify_shards(shards: &[Location], options: Options, listed: &Listed) -> Result<Vec<Found>, Error> {
     let progress = Mutex::new((Progress::new("verifying", "shards", shards.len() as u64), 0));
     let (next, all) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     run_parallel(options.threads.min(shards.len()), |stop| {
@@ -135,7 +141,9 @@ fn verify_shards(shards: &[Location], options: Options, ours: bool) -> Result<Ve
             stop.check()?;
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(path) = shards.get(number) else { return Ok(()) };
-            let found = shard::verify(path, options, ours, stop)?;
+            let stem = loader::shards::stem(path).unwrap_or_default();
+            let producers = listed.producers.get(stem).map_or(&[][..], Vec::as_slice);
+            let found = shard::verify(path, options, listed.ours, producers, stop)?;
             let mut progress = progress.lock().unwrap_or_else(PoisonError::into_inner);
             progress.1 += found.problems.len() as u64;
             let problems = progress.1;

@@ -10,5 +10,6 @@ mod mentions;
 mod photos;
 mod remote;
 mod selection;
+mod signals;
 mod stores;
 mod tars;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use ingest::Error;
-use ingest::download::{self, Allowed, DIRECTIVES};
+use ingest::download::{self, Allowed, OPT_OUTS};
 
 #[derive(Args)]
 pub(crate) struct Network {
@@ -43,9 +43,14 @@ pub(crate) struct Network {
     /// Name of your crawler, added to the User-Agent header. X-Robots-Tag directives for this name are obeyed.
     #[arg(long, value_name = "NAME")]
     user_agent_token: Option<String>,
-    /// X-Robots-Tag directives to ignore, as a list: noai, noimageai, noindex, noimageindex, noml [default: obey all]
-    #[arg(long, value_delimiter = ',', value_name = "DIRECTIVES")]
+    /// Opt-outs to ignore, as a list: of X-Robots-Tag noai, noimageai, noindex, noimageindex and noml, of TDMRep tdm-reservation, of
+    /// Content-Usage (AIPREF) train-ai. The table has all that were seen, ignored or not [default: obey all]
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     ignore_opt_out: Vec<String>,
+    /// Read each host's robots.txt once, and do not ask for what it disallows for simzss-ingest, or for --user-agent-token. If it
+    /// cannot be read for now, nothing is asked of the host.
+    #[arg(long)]
+    robots_txt: bool,
     /// Allow addresses that are not public, such as localhost and private networks: all of them, or with a list only these
     /// hosts, as the URLs spell them (--allow-private=127.0.0.1,mirror.local). Other host names that resolve to private
     /// addresses stay blocked (DNS rebinding).
@@ -63,10 +68,10 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn settings(&self) -> Result<download::Settings, Error> {
-        if let Some(unknown) = self.ignore_opt_out.iter().find(|name| !DIRECTIVES.contains(&name.as_str())) {
-            let known = DIRECTIVES.join(", ");
+        if let Some(unknown) = self.ignore_opt_out.iter().find(|name| !OPT_OUTS.contains(&name.as_str())) {
+            let known = OPT_OUTS.join(", ");
             return Err(Error::Usage(format!(
-                "--ignore-opt-out {unknown}: unknown directive; known are {known}"
+                "--ignore-opt-out {unknown}: unknown opt-out; known are {known}"
             )));
         }
         let plain =
@@ -77,7 +82,7 @@ impl Network {
                 "--user-agent-token {token:?}: use letters, digits, \"-\", \"_\" and \".\" only"
             )));
         }
-        let obeyed = DIRECTIVES.iter().map(|&name| name.to_owned());
+        let obeyed = OPT_OUTS.iter().map(|&name| name.to_owned());
         Ok(download::Settings {
             in_flight: self.concurrency,
             per_host: self.per_host,
@@ -91,6 +96,7 @@ impl Network {
             max_redirects: self.max_redirects,
             user_agent_token: self.user_agent_token.clone(),
             opt_outs: obeyed.filter(|name| !self.ignore_opt_out.contains(name)).collect(),
+            robots_txt: self.robots_txt,
             allow_private: Allowed {
                 everything: self.allow_private.as_ref().is_some_and(Vec::is_empty),
                 hosts: self.allow_private.clone().unwrap_or_default(),

@@ -73,12 +73,14 @@ pub(crate) struct RunArguments {
 }
 
 impl Output {
-    pub(crate) fn dataset(&self, image: image::Settings) -> Result<Dataset, Error> {
+    /// `requests`: whether the images are downloaded.
+    pub(crate) fn dataset(&self, image: image::Settings, requests: bool) -> Result<Dataset, Error> {
         Ok(Dataset {
             folder: self.out.clone(),
             shard_size: self.shard_size,
             compress: self.compress,
             part: self.run.part.part()?,
+            requests,
             image,
         })
     }

@@ -1,4 +1,4 @@
-//! Gives the complete files of a shard their names, the statistics last. Four files cannot be renamed at once, so the files
+//! Gives the complete files of a shard their names, the statistics last. Several files cannot be renamed at once, so the files
 //! of a shard that replaces a finished one are first complete under other names, `.tmp-new-NNNNN.tar` and so on, the
 //! statistics last. From that moment on the shard is decided: whoever comes next completes the switch ([`recover`]).
 //! Before it, the earlier files are untouched. So a finished shard never becomes less, and statistics always describe the
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use disk::files::{TEMPORARY, clear_leftovers, sync_parent};
+use loader::shards;
 use program::interrupted;
 use storage::Location;
 
@@ -21,8 +22,8 @@ use crate::error::Error;
 const STATS: &str = "_stats.json";
 /// How often to look whether another process has completed its switch, in a folder and in an object store.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-/// Endings of the files that the statistics describe.
-const DESCRIBED: [&str; 4] = [".tar", ".tar.zst", ".parquet", ".sha256"];
+/// Endings of the files that the statistics describe; `.hash.parquet` before `.parquet`, with which it ends.
+const DESCRIBED: [&str; 5] = [".tar", ".tar.zst", ".hash.parquet", ".parquet", ".sha256"];
 
 /// The path of a shard's new file before the switch.
 pub(crate) fn new_path(path: &Location) -> Location {
@@ -43,7 +44,8 @@ pub(crate) fn final_name(name: &str) -> Option<&str> {
 pub(crate) struct Names {
     pub(crate) tar: Location,
     pub(crate) table: Location,
-    /// The checksums of the tar and the table. Those of a sidecar are not among them: it was made from an earlier shard.
+    pub(crate) signals: Location,
+    /// The checksums of the tar, the table and the signals. Those of a sidecar are not among them: it was made from an earlier shard.
     pub(crate) sums: Location,
     pub(crate) stats: Location,
 }
@@ -51,25 +53,37 @@ pub(crate) struct Names {
 /// What the files contain, besides the tar.
 pub(crate) struct Files {
     pub(crate) table: Bytes,
+    /// None if they are not known of every sample. Those of an earlier shard then stay, and are refused by who reads them.
+    pub(crate) signals: Option<Bytes>,
     pub(crate) sums: Bytes,
     pub(crate) stats: Bytes,
 }
 
-/// Publishes a shard in a folder of this machine, whose tar has its name already, or its other name if the shard replaces another.
-pub(crate) fn publish_local(folder: &Path, names: &Names, files: Files, replaces: bool) -> Result<(), Error> {
-    if !replaces {
-        storage::write(&names.table, files.table)?;
-        storage::write(&names.sums, files.sums)?;
-        storage::write(&names.stats, files.stats)?;
-        return Ok(());
+impl Files {
+    /// With their names, in the order in which they are written.
+    fn named<'a>(&'a self, names: &'a Names) -> Vec<(&'a Location, &'a Bytes)> {
+        let signals = self.signals.iter().map(|bytes| (&names.signals, bytes));
+        let others = [(&names.table, &self.table), (&names.sums, &self.sums), (&names.stats, &self.stats)];
+        signals.chain(others).collect()
     }
-    let staged = storage::write(new_path(&names.table), files.table)
-        .and_then(|()| storage::write(new_path(&names.sums), files.sums))
-        .and_then(|()| storage::write(new_path(&names.stats), files.stats));
+}
+
+/// Publishes a shard in a folder of this machine, whose tar has its name already, or its other name if the shard replaces another.
+pub(crate) fn publish_local(
+    folder: &Path,
+    names: &Names,
+    files: &Files,
+    replaces: bool,
+) -> Result<(), Error> {
+    let mut others = files.named(names).into_iter();
+    if !replaces {
+        return Ok(others.try_for_each(|(path, bytes)| storage::write(path, bytes.clone()))?);
+    }
+    let staged = others.try_for_each(|(path, bytes)| storage::write(new_path(path), bytes.clone()));
     if let Err(error) = staged {
         // The statistics first: even if writing them failed, they may be there, and would decide that the others are
         // complete.
-        for path in [&names.stats, &names.sums, &names.table, &names.tar] {
+        for path in [&names.stats, &names.sums, &names.table, &names.signals, &names.tar] {
             if storage::remove(new_path(path)).is_err() {
                 break;
             }
@@ -82,11 +96,11 @@ pub(crate) fn publish_local(folder: &Path, names: &Names, files: Files, replaces
 /// Uploads a shard to an object store, which cannot rename. Only a shard that replaces another is first uploaded under
 /// other names.
 pub(crate) fn publish_remote(names: &Names, tar: &Path, files: &Files, replaces: bool) -> Result<(), Error> {
-    let others = [(&names.table, &files.table), (&names.sums, &files.sums), (&names.stats, &files.stats)];
+    let others = files.named(names);
     if replaces {
         storage::upload(tar, new_path(&names.tar))?;
-        for (path, bytes) in others {
-            storage::write(new_path(path), bytes.clone())?;
+        for (path, bytes) in &others {
+            storage::write(new_path(path), (*bytes).clone())?;
         }
     }
     storage::remove(&names.stats)?;
@@ -96,7 +110,7 @@ pub(crate) fn publish_remote(names: &Names, tar: &Path, files: &Files, replaces:
     }
     if replaces {
         // The statistics first: without them, the others are leftovers.
-        for path in [&names.stats, &names.tar, &names.table, &names.sums] {
+        for path in [&names.stats, &names.tar, &names.signals, &names.table, &names.sums] {
             storage::remove(new_path(path))?;
         }
     }
@@ -110,8 +124,8 @@ pub(crate) fn recover(folder: &Location) -> Result<(), Error> {
     for file in storage::list(folder)? {
         let name = file.file_name();
         let Some(name) = final_name(&name) else { continue };
-        let endings = DESCRIBED.into_iter().chain([STATS]);
-        stems.extend(endings.filter_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
+        let mut endings = DESCRIBED.into_iter().chain([STATS]);
+        stems.extend(endings.find_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
     }
     let mut claims = Claims::new(folder);
     for stem in stems {
@@ -142,6 +156,21 @@ pub(crate) fn recover(folder: &Location) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+/// The same in the folders of shards: `input` is a folder, a file or a brace list.
+pub(crate) fn recover_all(input: &Location) -> Result<(), Error> {
+    if input.is_local_folder() || (input.is_remote() && shards::stem(input).is_none()) {
+        return recover(input);
+    }
+    let shards = shards::list(std::slice::from_ref(input))?;
+    let mut folders: Vec<&Path> = shards.iter().filter_map(|shard| shard.local()?.parent()).collect();
+    folders.dedup();
+    for folder in folders {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        recover(&folder.into())?;
+    }
+    Ok(())
 }
 
 /// Whether a temporary file may be removed if nobody writes it: not the new files of a shard, nor those of other programs.
@@ -230,7 +259,8 @@ fn switch_remote(folder: &Location, stem: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    const FILES: [&str; 4] = ["00000.tar", "00000.parquet", "00000.sha256", "00000_stats.json"];
+    const FILES: [&str; 5] =
+        ["00000.tar", "00000.hash.parquet", "00000.parquet", "00000.sha256", "00000_stats.json"];
 
     /// The steps of a switch, after each of which a process may have been killed.
     fn after(steps: usize, folder: &Path) {
@@ -240,20 +270,20 @@ mod tests {
         }
         let new = FILES.map(|name| (at(&new_name(name)), at(name)));
         let step = |number: usize| match number {
-            0..4 => fs::write(&new[number].0, "new").unwrap(),
-            4 => fs::remove_file(at("00000_stats.json")).unwrap(),
-            _ => fs::rename(&new[number - 5].0, &new[number - 5].1).unwrap(),
+            0..5 => fs::write(&new[number].0, "new").unwrap(),
+            5 => fs::remove_file(at("00000_stats.json")).unwrap(),
+            _ => fs::rename(&new[number - 6].0, &new[number - 6].1).unwrap(),
         };
         (0..steps).for_each(step);
     }
 
     #[test]
     fn a_shard_is_the_old_one_or_the_new_one_wherever_a_process_was_killed() {
-        for steps in 0..=9 {
+        for steps in 0..=11 {
             let folder = tempfile::tempdir().unwrap();
             after(steps, folder.path());
             recover(&folder.path().into()).unwrap();
-            let expected = if steps < 4 { "old" } else { "new" };
+            let expected = if steps < 5 { "old" } else { "new" };
             let mut names = Vec::new();
             for entry in fs::read_dir(folder.path()).unwrap() {
                 let path = entry.unwrap().path();
@@ -261,11 +291,9 @@ mod tests {
                 names.push(path.file_name().unwrap().to_owned());
             }
             names.sort();
-            assert_eq!(
-                names,
-                ["00000.parquet", "00000.sha256", "00000.tar", "00000_stats.json"],
-                "{steps} steps"
-            );
+            let mut all = FILES;
+            all.sort_unstable();
+            assert_eq!(names, all, "{steps} steps");
         }
     }
 
@@ -277,7 +305,7 @@ mod tests {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| recover(&folder.path().into()).unwrap());
             // The other waits for this process, which completes the shard.
-            after(4, folder.path());
+            after(5, folder.path());
             switch(folder.path(), "00000").unwrap();
             drop(claim);
             other.join().unwrap();

@@ -78,6 +78,18 @@ pub enum Failure {
     /// The owner does not want it used. (The text is img2dataset's.)
     #[error("Use of image disallowed by X-Robots-Tag directive")]
     OptedOut,
+    /// Its owner reserves the rights to text and data mining (TDMRep).
+    #[error("Use of image disallowed by tdm-reservation header")]
+    Reserved,
+    /// Its owner does not want AI to be trained with it (AIPREF).
+    #[error("Use of image disallowed by Content-Usage header")]
+    NotForTraining,
+    /// The host does not want it to be asked for.
+    #[error("URL disallowed by robots.txt")]
+    Disallowed,
+    /// The host's robots.txt cannot be read, which forbids everything (RFC 9309, 2.3.1.4).
+    #[error("robots.txt cannot be read")]
+    UnknownRules,
     /// Too many attempts at the host failed in a row (circuit open), so no request was sent.
     #[error("host skipped after repeated failures")]
     HostFailing,
@@ -131,6 +143,7 @@ impl Failure {
             Self::NoConnection,
             Self::Tls,
             Self::HostFailing,
+            Self::UnknownRules,
         ]
         .iter()
         .any(|failure| failure.to_string() == cause)

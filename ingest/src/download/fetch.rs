@@ -16,15 +16,20 @@ use super::failure::Failure;
 use super::hosts::{Host, Hosts};
 use super::resolver::Resolver;
 use super::response::{self, Answer};
+use super::robots::{MAX_BYTES, ROBOT, Robots, Rules};
 use super::settings::{Allowed, Settings};
 use crate::error::Error;
 use crate::pipeline::watch::Network;
+use crate::request::Request;
 
 /// Maximum wait between attempts (unless the host asks for more with `Retry-After`).
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
 /// How long an idle connection stays open. A list from the web leads to a thousand hosts per second, and each open
 /// connection costs a file descriptor and about 20 kB (more with TLS).
 const IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Redirects of a `robots.txt` that are followed (RFC 9309, 2.3.1.2).
+const ROBOTS_REDIRECTS: usize = 5;
 
 /// The downloaded bytes, and the in-flight permit they still hold. It is dropped when the image is processed, which bounds
 /// the number of responses in memory.
@@ -51,6 +56,8 @@ pub(crate) struct Fetcher {
     /// Checks the host names that a proxy will look up; `None` without a proxy.
     for_proxy: Option<Resolver>,
     hosts: Hosts,
+    /// `None` if they are not asked.
+    robots: Option<Robots>,
     in_flight: Arc<Semaphore>,
     jitter: std::hash::RandomState,
     network: Arc<Network>,
@@ -100,6 +107,7 @@ impl Fetcher {
             client,
             hosts: Hosts::new(settings.per_host, Arc::clone(&network)),
             in_flight: Arc::new(Semaphore::new(settings.in_flight)),
+            robots: settings.robots_txt.then(Robots::default),
             allowed,
             for_proxy,
             settings,
@@ -146,8 +154,14 @@ impl Fetcher {
     }
 
     /// One attempt, including redirects, from the last of these URLs on. `started` is the host for which the row has a
-    /// permit.
-    pub(super) async fn attempt(&self, mut urls: Vec<Url>, started: &Arc<Host>) -> Attempt {
+    /// permit. What its last response taught is put into `request`; nothing, if there is none.
+    pub(super) async fn attempt(
+        &self,
+        mut urls: Vec<Url>,
+        started: &Arc<Host>,
+        request: &mut Request,
+    ) -> Attempt {
+        *request = Request::default();
         let mut left = self.settings.deadline;
         // Permits for the hosts of redirects.
         let mut additional = Vec::new();
@@ -178,10 +192,21 @@ impl Fetcher {
             self.network.attempts.fetch_add(first.into(), Ordering::Relaxed);
             // The semaphore is never closed.
             let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
+            if let Some(robots) = &self.robots {
+                let failure = match robots.allow(url, self.rules(url)).await {
+                    Some(true) => None,
+                    Some(false) => Some(Failure::Disallowed),
+                    None => Some(Failure::UnknownRules),
+                };
+                if let Some(failure) = failure {
+                    request.opt_outs = (failure == Failure::Disallowed).then(|| "robots.txt".to_owned());
+                    return Attempt::Failed(failure, host);
+                }
+            }
             // The deadline starts here: waiting for a permit is not the host's fault.
             let begun = Instant::now();
             self.network.in_flight.fetch_add(1, Ordering::Relaxed);
-            let end = match timeout(left, self.exchange(url, host.is_shared())).await {
+            let end = match timeout(left, self.exchange(url, host.is_shared(), request)).await {
                 Ok(end) => end,
                 Err(_) => Err(Failure::Deadline),
             };
@@ -227,8 +252,45 @@ impl Fetcher {
         if is_public(address) || self.allowed.address(address) { Ok(()) } else { Err(Failure::NotPublic) }
     }
 
+    /// The rules of a URL's host in its `robots.txt`; `None` if they cannot be read for now. Every address passes the same checks
+    /// as those of images. The caller has a permit to send requests to the host.
+    async fn rules(&self, url: &Url) -> Option<Rules> {
+        let mut next = url.join("/robots.txt").ok()?;
+        let read = async {
+            for _ in 0..=ROBOTS_REDIRECTS {
+                self.check(&next).await.ok()?;
+                let response = timeout(self.settings.timeout * 2, self.client.get(next.clone()).send());
+                let mut response = response.await.ok()?.ok()?;
+                let status = response.status();
+                if let Some(target) = response::redirect(&response, &next) {
+                    next = target.ok()?;
+                } else if status.is_success() {
+                    let mut file = Vec::new();
+                    while let Some(chunk) =
+                        timeout(self.settings.timeout, response.chunk()).await.ok()?.ok()?
+                    {
+                        file.extend_from_slice(&chunk);
+                        if file.len() >= MAX_BYTES {
+                            break;
+                        }
+                    }
+                    let token = self.settings.user_agent_token.as_deref();
+                    let robots: Vec<&str> = token.into_iter().chain([ROBOT]).collect();
+                    return Some(Rules::parse(&file, &robots));
+                } else if status.is_client_error() && status.as_u16() != 429 {
+                    return Some(Rules::default());
+                } else {
+                    return None;
+                }
+            }
+            // Too many redirects: as if there were none.
+            Some(Rules::default())
+        };
+        timeout(self.settings.deadline, read).await.ok()?
+    }
+
     /// One request and its response. The connection is kept open only if other requests to the host are pending (`shared`).
-    async fn exchange(&self, url: &Url, shared: bool) -> Result<Answer, Failure> {
+    async fn exchange(&self, url: &Url, shared: bool, taught: &mut Request) -> Result<Answer, Failure> {
         let mut request = self.client.get(url.clone());
         if !shared {
             request = request.header(CONNECTION, "close");
@@ -238,6 +300,6 @@ impl Fetcher {
             Ok(response) => response.map_err(|error| Failure::of(&error))?,
             Err(_) => return Err(Failure::ResponseTimeout),
         };
-        response::read(response, url, &self.settings, &self.network.received).await
+        response::read(response, url, &self.settings, &self.network.received, taught).await
     }
 }

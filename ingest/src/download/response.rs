@@ -4,24 +4,31 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use loader::DecodeError;
 use loader::images::Format;
 use reqwest::header::{
-    CONTENT_ENCODING, DATE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER, TRANSFER_ENCODING,
+    CONTENT_ENCODING, DATE, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, LOCATION, RETRY_AFTER,
+    TRANSFER_ENCODING,
 };
 use reqwest::{Response, Version};
 use tokio::time::timeout;
 use url::Url;
 
 use super::failure::Failure;
-use super::optout::is_opted_out;
+use super::optout::{opt_outs, refusal};
 use super::settings::Settings;
+use crate::request::Request;
+use crate::rows::public_url;
 
 /// Maximum initial capacity of a response's buffer: more than most images need, so that a growing buffer is rarely copied.
 /// (The system provides the memory only when it is written to.)
 const INITIAL_BUFFER: u64 = 1 << 20;
+
+/// Longer URLs and header values are not kept in the table, bytes.
+const MAX_URL: usize = 8192;
+const MAX_VALUE: usize = 1024;
 
 /// A response that is no failure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +39,8 @@ pub enum Answer {
     Redirect(Url),
 }
 
-/// Reads the response to a request for `url`. The bytes of its body are added to `received` as they come.
+/// Reads the response to a request for `url`. The bytes of its body are added to `received` as they come. What the response says
+/// besides, also if it is a failure, replaces `request`; of a redirect nothing is kept.
 ///
 /// # Errors
 /// The status is neither success nor a redirect, the owner has opted out, or the body is empty, too large, too slow or broken.
@@ -41,21 +49,22 @@ pub async fn read(
     url: &Url,
     settings: &Settings,
     received: &AtomicU64,
+    request: &mut Request,
 ) -> Result<Answer, Failure> {
     let status = response.status();
-    if status.is_redirection() && status != reqwest::StatusCode::NOT_MODIFIED {
-        let target = response.headers().get(LOCATION).map(|target| location(target.as_bytes()));
-        let next = target.and_then(|target| url.join(&target).ok()).ok_or(Failure::BadRedirect)?;
-        let usable = matches!(next.scheme(), "http" | "https");
-        return if usable { Ok(Answer::Redirect(next)) } else { Err(Failure::BadRedirect) };
+    let found = opt_outs(response.headers(), settings.user_agent_token.as_deref());
+    *request = taught(response.headers(), url, &found);
+    if let Some(next) = redirect(&response, url) {
+        let next = next?;
+        *request = Request::default();
+        return Ok(Answer::Redirect(next));
     }
     if !status.is_success() {
         let retry_after = retry_after(response.headers());
         return Err(Failure::Http { status: status.as_u16(), retry_after });
     }
-    let robot = settings.user_agent_token.as_deref();
-    if is_opted_out(response.headers(), &settings.opt_outs, robot) {
-        return Err(Failure::OptedOut);
+    if let Some(refusal) = refusal(&found, &settings.opt_outs) {
+        return Err(refusal);
     }
     // The request did not allow compression, and compressed responses, which may decompress to gigabytes, are refused. But
     // many servers send this header with an image as it is (`aws-chunked`, `none`, `UTF-8`, even `gzip`).
@@ -65,6 +74,34 @@ pub async fn read(
         return Err(Failure::Encoded);
     }
     Ok(Answer::Complete(bytes))
+}
+
+/// The http or https address that a response to a request for `url` redirects to; `None` if it is no redirect.
+pub(super) fn redirect(response: &Response, url: &Url) -> Option<Result<Url, Failure>> {
+    let status = response.status();
+    if !status.is_redirection() || status == reqwest::StatusCode::NOT_MODIFIED {
+        return None;
+    }
+    let target = response.headers().get(LOCATION).map(|target| location(target.as_bytes()));
+    let next = target.and_then(|target| url.join(&target).ok());
+    let usable = next.filter(|next| matches!(next.scheme(), "http" | "https"));
+    Some(usable.ok_or(Failure::BadRedirect))
+}
+
+/// What a response says besides its body, now.
+fn taught(headers: &HeaderMap, url: &Url, opt_outs: &[&str]) -> Request {
+    let value = |name: HeaderName| {
+        let value = headers.get(name).filter(|value| value.len() <= MAX_VALUE)?;
+        Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Request {
+        final_url: Some(public_url(url.as_str()).into_owned()).filter(|url| url.len() <= MAX_URL),
+        fetched: i64::try_from(since.as_millis()).ok(),
+        etag: value(ETAG),
+        last_modified: value(LAST_MODIFIED),
+        opt_outs: (!opt_outs.is_empty()).then(|| opt_outs.join(", ")),
+    }
 }
 
 async fn body(mut response: Response, settings: &Settings, received: &AtomicU64) -> Result<Vec<u8>, Failure> {

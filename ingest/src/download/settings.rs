@@ -29,8 +29,10 @@ pub struct Settings {
     pub max_redirects: usize,
     /// Name of the crawler in the user agent, for which directives of `X-Robots-Tag` can be given.
     pub user_agent_token: Option<String>,
-    /// `X-Robots-Tag` directives that are obeyed, in lower case.
+    /// The opt-outs that are obeyed, of [`OPT_OUTS`](super::OPT_OUTS).
     pub opt_outs: Vec<String>,
+    /// Whether `robots.txt` is read and obeyed.
+    pub robots_txt: bool,
     /// Addresses that are allowed although they are not public.
     pub allow_private: Allowed,
     /// PEM file of CA certificates to trust in addition to the system's.

@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::messages::counted;
 use crate::pipeline::Totals;
 use crate::problem::Problem;
+use crate::request::Request;
 use crate::rows::{Row, Rows};
 use crate::sample::Sample;
 use crate::shard::ShardWriter;
@@ -249,9 +250,12 @@ impl<'a> Feeder<'a> {
             let index = count;
             count += 1;
             if let Some(problem) = row.problem.clone() {
-                self.send(Event::Done(Box::new(Sample { shard, index, row, outcome: Err(problem) })))?;
+                let (request, outcome) = (Request::default(), Err(problem));
+                let sample = Sample { shard, index, row, request, language: None, outcome };
+                self.send(Event::Done(Box::new(sample)))?;
             } else {
-                submit(Task { shard, index, row, spool: Arc::clone(&spool) })?;
+                let request = Request::default();
+                submit(Task { shard, index, row, request, spool: Arc::clone(&spool) })?;
             }
             next = if count < size { rows.next_row()? } else { None };
         }

@@ -38,7 +38,7 @@ pub struct Wanted {
 }
 
 /// Output columns, whose names additional columns must not have.
-pub const RESERVED: [&str; 15] = [
+pub const RESERVED: [&str; 20] = [
     "key",
     "caption",
     "url",
@@ -54,6 +54,11 @@ pub const RESERVED: [&str; 15] = [
     "sha512",
     "offset",
     "length",
+    "final_url",
+    "fetched",
+    "etag",
+    "last_modified",
+    "opt_outs",
 ];
 
 /// Positions of the columns in one file.

@@ -1,15 +1,16 @@
 //! Reads the table of a shard, written by ingest or by img2dataset (which has no offsets and lengths).
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::types::{Int32Type, Int64Type, TimestampMillisecondType};
 use arrow_array::{Array, ArrayRef, RecordBatch};
-use arrow_schema::DataType;
+use arrow_schema::{DataType, TimeUnit};
 use bytes::Bytes;
 use concepts::tables::{Budget, Table, TableError, Texts};
 use serde_json::Value;
 use storage::Location;
 
 use crate::error::Error;
+use crate::request::Request;
 
 /// One row of `NNNNN.parquet`.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +29,7 @@ pub(crate) struct Record {
     pub(crate) hash: Option<(&'static str, String)>,
     /// Offset and length of the image in the tar.
     pub(crate) location: Option<(u64, u64)>,
+    pub(crate) request: Request,
     /// Values of the additional columns, in the order of [`Records::extra`].
     pub(crate) extra: Vec<Value>,
 }
@@ -82,7 +84,8 @@ impl Record {
         let optional = [&self.error_message, &self.caption, &self.exif].into_iter().flatten();
         let hash = self.hash.iter().map(|(_, hash)| hash);
         let texts = [&self.key, &self.status, &self.url].into_iter().chain(optional).chain(hash);
-        texts.map(String::as_str).try_for_each(|text| budget.keep(text))?;
+        let request = self.request.texts().into_iter().flatten();
+        texts.map(String::as_str).chain(request).try_for_each(|text| budget.keep(text))?;
         self.extra.iter().try_for_each(|value| count(value, budget))
     }
 }
@@ -113,6 +116,8 @@ fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl 
     let sizes =
         ["width", "height", "original_width", "original_height"].map(|name| column(name, &DataType::Int32));
     let locations = ["offset", "length"].map(|name| column(name, &DataType::Int64));
+    let fetched = column("fetched", &DataType::Timestamp(TimeUnit::Millisecond, None));
+    let requests = ["final_url", "etag", "last_modified", "opt_outs"].map(texts);
     let [keys, statuses, messages, urls, captions, exifs] =
         ["key", "status", "error_message", "url", "caption", "exif"].map(texts);
     let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(|name| Some((name, texts(name)?)));
@@ -142,6 +147,16 @@ fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl 
                 hashes.is_valid(row).then(|| (*kind, hashes.value(row).to_owned()))
             }),
             location: location(&locations[0]).zip(location(&locations[1])),
+            request: Request {
+                final_url: text(&requests[0], row),
+                fetched: fetched.as_ref().and_then(|fetched| {
+                    let fetched = fetched.as_primitive::<TimestampMillisecondType>();
+                    fetched.is_valid(row).then(|| fetched.value(row))
+                }),
+                etag: text(&requests[1], row),
+                last_modified: text(&requests[2], row),
+                opt_outs: text(&requests[3], row),
+            },
             extra: carried
                 .iter()
                 .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))

@@ -12,7 +12,10 @@ use serde_json::{Map, Number, Value};
 use crate::error::Error;
 use crate::image::EncodedImage;
 use crate::problem::{Problem, Status};
+use crate::request::Request;
 use crate::rows::Row;
+use crate::sample::Sample;
+use crate::signals::Language;
 
 /// What becomes of a row: its image, or why there is none.
 type Outcome = Result<EncodedImage, Problem>;
@@ -50,17 +53,31 @@ impl Spool {
         self.decode(place, Decoder::row)
     }
 
-    /// Stores a finished sample.
-    pub(crate) fn put_sample(&self, row: &Row, outcome: &Outcome) -> Result<Place, Error> {
+    /// Stores a finished sample, without the password of its URL.
+    pub(crate) fn put_sample(&self, sample: &Sample) -> Result<Place, Error> {
+        let Sample { shard, index, row, request, language, outcome } = sample;
         let mut record = Encoder::default();
-        record.row(row);
+        record.number((*shard).into());
+        record.number((*index).into());
+        record.row(&row.without_password());
+        record.request(request);
+        record.language(*language);
         record.outcome(outcome);
         self.append(&record.0)
     }
 
     /// The sample of [`Spool::put_sample`].
-    pub(crate) fn sample(&self, place: Place) -> Result<(Row, Outcome), Error> {
-        self.decode(place, |record| Some((record.row()?, record.outcome()?)))
+    pub(crate) fn sample(&self, place: Place) -> Result<Sample, Error> {
+        self.decode(place, |record| {
+            Some(Sample {
+                shard: record.number()?.try_into().ok()?,
+                index: record.number()?.try_into().ok()?,
+                row: record.row()?,
+                request: record.request()?,
+                language: record.language()?,
+                outcome: record.outcome()?,
+            })
+        })
     }
 
     fn append(&self, record: &[u8]) -> Result<Place, Error> {
@@ -156,17 +173,36 @@ impl Encoder {
         }
     }
 
+    fn option(&mut self, number: Option<u64>) {
+        self.number(number.is_some().into());
+        number.into_iter().for_each(|number| self.number(number));
+    }
+
+    fn request(&mut self, request: &Request) {
+        let Request { final_url, fetched, etag, last_modified, opt_outs } = request;
+        self.option(fetched.map(|time| time as u64));
+        for text in [final_url, etag, last_modified, opt_outs] {
+            self.text(text.as_deref());
+        }
+    }
+
+    fn language(&mut self, language: Option<Language>) {
+        self.text(language.map(Language::code));
+        self.option(language.map(|language| language.confidence.to_bits().into()));
+    }
+
     fn outcome(&mut self, outcome: &Outcome) {
         self.number(outcome.is_ok().into());
         match outcome {
             Ok(image) => {
-                let EncodedImage { bytes, width, height, original_width, original_height, exif, hash } =
+                let EncodedImage { bytes, width, height, original_width, original_height, exif, hash, phash } =
                     image;
                 for side in [width, height, original_width, original_height] {
                     self.number((*side).into());
                 }
                 self.text(Some(exif));
                 self.text(hash.as_deref());
+                self.option(*phash);
                 self.bytes(bytes);
             }
             Err(problem) => self.problem(problem),
@@ -242,14 +278,36 @@ impl Decoder {
         Some(Row { url, caption, extra, hash, boxes, problem })
     }
 
+    #[expect(clippy::option_option, reason = "as above")]
+    fn option(&mut self) -> Option<Option<u64>> {
+        if self.number()? == 0 { Some(None) } else { self.number().map(Some) }
+    }
+
+    fn request(&mut self) -> Option<Request> {
+        let fetched = self.option()?.map(|time| time as i64);
+        let [final_url, etag, last_modified, opt_outs] =
+            [self.text()?, self.text()?, self.text()?, self.text()?];
+        Some(Request { final_url, fetched, etag, last_modified, opt_outs })
+    }
+
+    #[expect(clippy::option_option, reason = "as above")]
+    fn language(&mut self) -> Option<Option<Language>> {
+        match (self.text()?, self.option()?) {
+            (Some(code), Some(bits)) => {
+                Language::named(&code, f32::from_bits(bits.try_into().ok()?)).map(Some)
+            }
+            _ => Some(None),
+        }
+    }
+
     fn outcome(&mut self) -> Option<Outcome> {
         if self.number()? == 0 {
             return self.problem().map(Err);
         }
         let mut side = || u32::try_from(self.number()?).ok();
         let [width, height, original_width, original_height] = [side()?, side()?, side()?, side()?];
-        let (exif, hash, bytes) = (self.text()??, self.text()?, self.bytes()?);
-        Some(Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash }))
+        let (exif, hash, phash, bytes) = (self.text()??, self.text()?, self.option()?, self.bytes()?);
+        Some(Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash, phash }))
     }
 }
 
@@ -283,18 +341,41 @@ mod tests {
             original_height: 7,
             exif: "{}".into(),
             hash: Some("00ff".into()),
+            phash: Some(u64::MAX - 1),
+        };
+        let sample = |outcome| Sample {
+            shard: 7,
+            index: u32::MAX,
+            row: row.clone(),
+            request: Request {
+                final_url: Some("http://b/".into()),
+                fetched: Some(-1),
+                etag: None,
+                last_modified: Some(String::new()),
+                opt_outs: Some("noai".into()),
+            },
+            language: Language::named("eng", 0.25),
+            outcome,
+        };
+        let complete = sample(Ok(image.clone()));
+        let bare = Sample {
+            request: Request::default(),
+            language: None,
+            outcome: Ok(EncodedImage { hash: None, phash: None, ..image }),
+            ..complete.clone()
         };
         let waiting = spool.put_row(&row).unwrap();
         let empty = spool.put_row(&Row::default()).unwrap();
-        let done = spool.put_sample(&row, &Ok(image.clone())).unwrap();
-        let failed = spool.put_sample(&row, &Err(Problem::resize("too small"))).unwrap();
+        let problem = sample(Err(Problem::resize("too small")));
+        let places: Vec<_> =
+            [&complete, &bare, &problem].map(|sample| spool.put_sample(sample).unwrap()).into();
         assert_eq!(spool.row(waiting).unwrap(), row);
         assert_eq!(spool.row(empty).unwrap(), Row::default());
-        let (again, outcome) = spool.sample(done).unwrap();
-        assert_eq!((again, format!("{outcome:?}")), (row.clone(), format!("{:?}", Ok::<_, Problem>(image))));
+        for (place, sample) in places.into_iter().zip([&complete, &bare, &problem]) {
+            assert_eq!(spool.sample(place).unwrap(), *sample);
+        }
         let text = row.extra[2].to_string();
         assert_eq!(spool.row(waiting).unwrap().extra[2].to_string(), text, "fields keep their order");
-        assert_eq!(spool.sample(failed).unwrap().1.unwrap_err(), Problem::resize("too small"));
         assert!(spool.sample(waiting).is_err(), "a row is no sample");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

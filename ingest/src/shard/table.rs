@@ -1,9 +1,11 @@
 //! `NNNNN.parquet`: one row per sample, including failed ones, with the columns of img2dataset and the `offset` and `length`
-//! of the image's bytes in the (uncompressed) tar.
+//! of the image's bytes in the (uncompressed) tar; of downloads, what the requests taught.
 
 use std::sync::Arc;
 
-use arrow_array::builder::{BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder};
+use arrow_array::builder::{
+    BooleanBuilder, Float64Builder, Int32Builder, Int64Builder, StringBuilder, TimestampMillisecondBuilder,
+};
 use arrow_array::{ArrayRef, RecordBatch};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::Compression;
@@ -14,12 +16,14 @@ use serde_json::Value;
 use crate::image::EncodedImage;
 use crate::image::Hash;
 use crate::problem::{Problem, Status};
+use crate::request::Request;
 use crate::rows::{Extra, Kind, Row};
 
 /// One row to write.
 pub(crate) struct Line<'a> {
     pub(crate) row: &'a Row,
     pub(crate) key: &'a str,
+    pub(crate) request: &'a Request,
     pub(crate) outcome: Result<&'a EncodedImage, &'a Problem>,
     /// Offset and length in the tar.
     pub(crate) location: Option<(u64, u64)>,
@@ -79,10 +83,22 @@ pub(crate) struct Table {
     hash: Option<(&'static str, StringBuilder)>,
     offset: Int64Builder,
     length: Int64Builder,
+    requests: Option<Requests>,
+}
+
+/// The columns of what requests taught.
+struct Requests {
+    fetched: TimestampMillisecondBuilder,
+    texts: [StringBuilder; 4],
 }
 
 impl Table {
-    pub(crate) fn new(extra: &[Extra], captioned: bool, hash: Hash) -> Self {
+    /// `requests`: whether there are columns of what requests taught.
+    pub(crate) fn new(extra: &[Extra], captioned: bool, hash: Hash, requests: bool) -> Self {
+        let requests = requests.then(|| Requests {
+            fetched: TimestampMillisecondBuilder::new(),
+            texts: Default::default(),
+        });
         Self {
             carried: extra.iter().map(|extra| (extra.name.clone(), Carried::new(extra.kind))).collect(),
             caption: captioned.then(StringBuilder::new),
@@ -95,11 +111,12 @@ impl Table {
             hash: hash.column().map(|name| (name, StringBuilder::new())),
             offset: Int64Builder::new(),
             length: Int64Builder::new(),
+            requests,
         }
     }
 
     pub(crate) fn push(&mut self, line: &Line<'_>) {
-        let &Line { row, key, outcome, location } = line;
+        let &Line { row, key, request, outcome, location } = line;
         for ((_, column), value) in self.carried.iter_mut().zip(&row.extra) {
             column.push(value);
         }
@@ -122,6 +139,12 @@ impl Table {
         }
         self.offset.append_option(location.map(|(offset, _)| offset as i64));
         self.length.append_option(location.map(|(_, length)| length as i64));
+        if let Some(columns) = &mut self.requests {
+            columns.fetched.append_option(request.fetched);
+            for (column, text) in columns.texts.iter_mut().zip(request.texts()) {
+                column.append_option(text);
+            }
+        }
     }
 
     /// The parquet file.
@@ -147,6 +170,14 @@ impl Table {
         }
         add("offset", Arc::new(self.offset.finish()));
         add("length", Arc::new(self.length.finish()));
+        if let Some(Requests { mut fetched, texts }) = self.requests {
+            let [mut final_url, mut etag, mut last_modified, mut opt_outs] = texts;
+            add("final_url", Arc::new(final_url.finish()));
+            add("fetched", Arc::new(fetched.finish()));
+            add("etag", Arc::new(etag.finish()));
+            add("last_modified", Arc::new(last_modified.finish()));
+            add("opt_outs", Arc::new(opt_outs.finish()));
+        }
         // Always nullable, so that all shards of a dataset have the same schema.
         let batch = RecordBatch::try_from_iter_with_nullable(
             columns.into_iter().map(|(name, column)| (name, column, true)),

@@ -1,11 +1,12 @@
 //! The names of the files in a folder: temporary files, gaps in the numbers, files without their tar.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::Path;
 
 use disk::files::TEMPORARY;
 use loader::shards;
+use loader::shards::signals;
 use storage::Location;
 
 use super::MANIFEST;
@@ -17,11 +18,13 @@ pub(super) struct Listed {
     /// Whether the folder was made by `ingest`.
     pub(super) ours: bool,
     pub(super) leftovers: Vec<String>,
+    /// The producers of signals by the stem of their shard, as far as names tell.
+    pub(super) producers: HashMap<String, Vec<String>>,
     pub(super) problems: Vec<String>,
 }
 
 /// Endings of the files that belong to a tar.
-const WITH_TAR: [&str; 3] = ["_stats.json", ".concepts.parquet", ".sha256"];
+const WITH_TAR: [&str; 4] = ["_stats.json", ".concepts.parquet", ".hash.parquet", ".sha256"];
 
 /// Maximum number of missing shards that are named.
 const NAMED: usize = 20;
@@ -51,6 +54,16 @@ pub(super) fn list(folder: &Location) -> Result<Listed, Error> {
     orphans.sort();
     let mut problems: Vec<String> =
         orphans.iter().map(|name| format!("{}: its tar is missing", folder.join(name).display())).collect();
+    let mut producers: HashMap<String, Vec<String>> = HashMap::new();
+    for name in names.iter().filter(|name| !name.starts_with(TEMPORARY)) {
+        let Some((stem, _)) = name.strip_suffix(".parquet").and_then(|name| name.rsplit_once('.')) else {
+            continue;
+        };
+        if let Some(producer) = signals::producer(name, stem).filter(|_| stems.contains(stem)) {
+            producers.entry(stem.to_owned()).or_default().push(producer.to_owned());
+        }
+    }
+    producers.values_mut().for_each(|names| names.sort());
     let numbers: HashSet<u32> = stems
         .iter()
         .filter(|stem| stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit()))
@@ -69,7 +82,7 @@ pub(super) fn list(folder: &Location) -> Result<Listed, Error> {
             problems.push(format!("{}: {more} missing", folder.display()));
         }
     }
-    Ok(Listed { tars: stems.len(), ours, leftovers, problems })
+    Ok(Listed { tars: stems.len(), ours, leftovers, producers, problems })
 }
 
 /// Whether a process that writes this temporary file lives.

@@ -1,5 +1,5 @@
-//! Checks one shard: the checksums of its files, then its tar in one pass, each sample against the table and the sidecar, then
-//! its statistics.
+//! Checks one shard: the checksums of its files, then its tar in one pass, each sample against the table, the sidecar and the
+//! signals, then its statistics.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -11,6 +11,7 @@ use serde_json::Value;
 use storage::Location;
 
 use super::Options;
+use super::signals::OpenSignals;
 use crate::dataset::ShardStats;
 use crate::dataset::sums;
 use crate::error::Error;
@@ -33,6 +34,8 @@ pub(super) struct Found {
     pub(super) samples: u64,
     /// Whether it has a sidecar, and if so, whether that can tell if a caption has changed.
     pub(super) sidecar: Option<bool>,
+    /// Files of signals.
+    pub(super) signals: u64,
     pub(super) images: u64,
     pub(super) hashes: u64,
     /// Files whose checksum was compared.
@@ -44,8 +47,14 @@ pub(super) struct Found {
 }
 
 /// Checks one shard. Of several problems in the same table, sidecar or statistics only the first is reported. `ours`: the shard
-/// was made by `ingest`.
-pub(super) fn verify(path: &Location, options: Options, ours: bool, stop: &StopFlag) -> Result<Found, Error> {
+/// was made by `ingest`. `producers`: those of the signals next to it, as far as names tell.
+pub(super) fn verify(
+    path: &Location,
+    options: Options,
+    ours: bool,
+    producers: &[String],
+    stop: &StopFlag,
+) -> Result<Found, Error> {
     let mut found = Found::default();
     if let Err(problem) = compare_sums(path, options, &mut found) {
         found.problems.push(problem);
@@ -63,10 +72,12 @@ pub(super) fn verify(path: &Location, options: Options, ours: bool, stop: &StopF
     found.problems.extend(problem.take());
     let rows = table.as_ref().map(Table::of);
     let sidecar = open_sidecar(path, &mut found);
+    let signals = open_signals(path, producers, &mut found);
     let mut pass = Pass {
         path,
         table: rows.as_ref(),
         sidecar: sidecar.as_ref(),
+        signals,
         decode: !options.quick,
         found: &mut found,
         damaged: 0,
@@ -191,6 +202,19 @@ fn open_sidecar(path: &Location, found: &mut Found) -> Option<Sidecar> {
     }
 }
 
+/// The signals next to the shard that are not damaged.
+fn open_signals(path: &Location, producers: &[String], found: &mut Found) -> Vec<OpenSignals> {
+    let mut open = Vec::new();
+    for producer in producers {
+        match OpenSignals::of(path, producer) {
+            Ok(signals) => open.extend(signals),
+            Err(problem) => found.problems.push(problem),
+        }
+    }
+    found.signals = open.len() as u64;
+    open
+}
+
 /// The rows of a table that describe samples in the tar, by key.
 struct Table<'a> {
     rows: HashMap<&'a str, &'a Record>,
@@ -222,6 +246,7 @@ struct Pass<'a> {
     path: &'a Location,
     table: Option<&'a Table<'a>>,
     sidecar: Option<&'a Sidecar>,
+    signals: Vec<OpenSignals>,
     decode: bool,
     found: &'a mut Found,
     /// Damaged samples so far.
@@ -334,6 +359,9 @@ impl Pass<'_> {
             self.sidecar_problem =
                 other.map(|what| format!("{what}, starting with {}: run `ingest tag` again", sample.key));
         }
+        for signals in &mut self.signals {
+            signals.compare(position, &sample.key);
+        }
         self.keys.insert(sample.key);
     }
 
@@ -356,10 +384,13 @@ impl Pass<'_> {
         self.found
             .problems
             .extend(self.table_problem.map(|problem| format!("{}: {problem}", table.display())));
+        let length = storage::length(self.path).map_err(|error| error.to_string());
+        let ended =
+            self.signals.into_iter().filter_map(|signals| signals.end(self.path, &length, samples as u32));
+        self.found.problems.extend(ended);
         let Some(sidecar) = self.sidecar else { return };
         let sidecar_path = shards::sidecar_path(self.path);
-        let problem = storage::length(self.path)
-            .map_err(|error| error.to_string())
+        let problem = length
             .and_then(|bytes| {
                 sidecar
                     .refuse_unless_for(&self.path.as_name(), bytes, samples as u32)

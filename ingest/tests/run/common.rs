@@ -176,7 +176,8 @@ pub fn error_line(output: &Output) -> String {
     lines[0].to_owned()
 }
 
-/// The files of a folder with their contents, without the times in the statistics.
+/// The files of a folder with their contents, without what differs between runs: the times in the statistics and in the tables of
+/// downloads (`fetched`), and the checksums of these tables.
 pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -192,6 +193,20 @@ pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
             bytes = stats.to_string().into_bytes();
         }
         files.insert(name, bytes);
+    }
+    let tables: Vec<String> = files.keys().filter(|name| name.ends_with(".parquet")).cloned().collect();
+    for name in tables {
+        let Some(mut rows) = read_table(&folder.join(&name)) else { continue };
+        let times = rows.iter_mut().filter_map(|row| row.remove("fetched")).count();
+        if times == 0 {
+            continue;
+        }
+        files.insert(name.clone(), format!("{rows:#?}").into_bytes());
+        if let Some(sums) = files.get_mut(&name.replace(".parquet", ".sha256")) {
+            let text = String::from_utf8(sums.clone()).unwrap();
+            let others = text.lines().filter(|line| !line.ends_with(&format!("  {name}")));
+            *sums = others.map(|line| format!("{line}\n")).collect::<String>().into_bytes();
+        }
     }
     files
 }
@@ -214,15 +229,18 @@ pub fn members(tar: &Path) -> Vec<(String, Vec<u8>)> {
 
 /// The rows of a shard's table: values as text, by column.
 pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
+    read_table(path).unwrap_or_else(|| panic!("{} is no table", path.display()))
+}
+
+/// The same; `None` for a file that is no complete table.
+fn read_table(path: &Path) -> Option<Vec<BTreeMap<String, String>>> {
     use arrow_array::Array;
     let file = fs::File::open(path).unwrap();
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file)
-        .unwrap()
-        .build()
-        .unwrap();
+    let reader =
+        parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(file).ok()?.build().ok()?;
     let mut rows = Vec::new();
     for batch in reader {
-        let batch = batch.unwrap();
+        let batch = batch.ok()?;
         for row in 0..batch.num_rows() {
             let mut values = BTreeMap::new();
             for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
@@ -234,5 +252,5 @@ pub fn table(path: &Path) -> Vec<BTreeMap<String, String>> {
             rows.push(values);
         }
     }
-    rows
+    Some(rows)
 }

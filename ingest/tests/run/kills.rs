@@ -100,6 +100,10 @@ fn tag(set: &Path) -> Vec<String> {
     ["tag", set.to_str().unwrap(), "--threads", "2"].map(str::to_owned).to_vec()
 }
 
+fn hash(set: &Path) -> Vec<String> {
+    ["hash", set.to_str().unwrap(), "--threads", "2", "--force"].map(str::to_owned).to_vec()
+}
+
 fn successes(set: &Path) -> u64 {
     let stats = |path: &Path| serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap();
     let files = fs::read_dir(set).unwrap().map(|entry| entry.unwrap().path());
@@ -155,10 +159,14 @@ fn local_images_and_captions_are_packed_and_tagged_to_the_same_bytes_wherever_it
     copy(&packed, &tagged);
     complete(&tag(&tagged), "undisturbed");
     complete(&tables(&captions), "undisturbed");
+    let hashed = folder.path().join("hashed");
+    copy(&packed, &hashed);
+    complete(&hash(&hashed), "undisturbed");
     type Case<'a> = (&'a str, Option<&'a Path>, Arguments<'a>, &'a Path);
-    let cases: [Case<'_>; 3] = [
+    let cases: [Case<'_>; 4] = [
         ("shard", None, &shard, &packed),
         ("tag", Some(&packed), &tag, &tagged),
+        ("hash", Some(&packed), &hash, &hashed),
         ("tag --table", None, &tables, &captions),
     ];
     for (name, before, arguments, expected) in cases {

@@ -45,7 +45,7 @@ fn a_killed_run_resumes_to_the_same_bytes() {
     assert_eq!(code(&output), 0, "{}", errors(&output));
     assert_eq!(summary(&output)["successes"], ROWS * 9 / 10);
     let expected = contents(&whole);
-    assert_eq!(expected.len(), 8 * 4 + 1);
+    assert_eq!(expected.len(), 8 * 5 + 1);
 
     // Measure how long such a run takes, so that the kills are spread over all of it.
     let timed = folder.path().join("timed");

@@ -123,7 +123,7 @@ fn a_dataset_in_a_store_equals_the_dataset_on_disk() {
     // Statistics are written last, so that a partial shard is not complete.
     let bucket = store.bucket();
     let written: Vec<&String> = bucket.written.iter().filter(|key| key.contains("sets/one/00001")).collect();
-    let endings = [".tar", ".parquet", ".sha256", "_stats.json"];
+    let endings = [".tar", ".hash.parquet", ".parquet", ".sha256", "_stats.json"];
     assert_eq!(written, endings.map(|ending| format!("sets/one/00001{ending}")).iter().collect::<Vec<_>>());
     drop(bucket);
 

@@ -230,12 +230,14 @@ fn links_with_the_names_of_temporary_files_lead_nowhere() {
     let last = fs::read_to_string("/proc/sys/kernel/ns_last_pid").unwrap_or_default();
     let last: u32 = last.trim().parse().unwrap_or_else(|_| std::process::id());
     let mut names: Vec<String> = (1..200).map(|more| format!(".tmp-{}-ingest.json", last + more)).collect();
-    names.extend([".tar", ".parquet", "_stats.json"].map(|end| format!(".tmp-new-00000{end}")));
+    names.extend(
+        [".tar", ".hash.parquet", ".parquet", "_stats.json"].map(|end| format!(".tmp-new-00000{end}")),
+    );
     let out = folder.path().join("out");
     let output = run(&out, &names[..199]);
     assert_eq!(code(&output), 0, "{}", errors(&output));
     let out = folder.path().join("new");
-    let output = run(&out, &names[199..201]);
+    let output = run(&out, &names[199..202]);
     assert_eq!(code(&output), 0, "{}", errors(&output));
     verify(&out);
     assert!(fs::symlink_metadata(out.join("00000.tar")).unwrap().is_file());

@@ -2,7 +2,7 @@
 //!
 //! [`list`] finds the shards. [`Archive`] reads a shard at any place, and [`Index`] has the key, the place of the image and
 //! the caption of each of its samples; [`captions`] and [`visit`] read a shard once from its start to its end. [`sidecar`]
-//! opens the mentions; a [`selection`] says which samples are used.
+//! opens the mentions, [`signals`] what programs computed from each sample; a [`selection`] says which samples are used.
 //!
 //! # Samples
 //! A sample is a series of neighbouring members of the tar with the same key, as in WebDataset. A member's key is its path

@@ -204,6 +204,7 @@ fn data_type(column: &DataType) -> Option<&'static str> {
         DataType::Boolean => Some("sc:Boolean"),
         kind if kind.is_integer() => Some("sc:Integer"),
         kind if kind.is_floating() => Some("sc:Float"),
+        DataType::Timestamp(..) => Some("sc:DateTime"),
         _ => None,
     }
 }
@@ -221,6 +222,11 @@ fn description(column: &str) -> &'static str {
         "sha256" => "SHA-256 of the original file",
         "offset" => "Offset of the image in the uncompressed tar, bytes",
         "length" => "Length of the image file, bytes",
+        "final_url" => "URL that answered, after redirects",
+        "fetched" => "When it answered",
+        "etag" => "Its ETag header",
+        "last_modified" => "Its Last-Modified header",
+        "opt_outs" => "Signals by which the owner opts out",
         _ => "Column carried over from the input",
     }
 }
