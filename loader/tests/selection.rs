@@ -208,7 +208,9 @@ fn shards_are_told_apart_by_their_folders() {
 fn a_selection_knows_its_shards() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[3, 4], |_, _| None);
-    shards.iter().for_each(|shard| write_table(shard, 0));
+    for shard in &shards {
+        write_table(shard, 0);
+    }
     let file = folder.path().join("selection.parquet");
     let of = |shard: &Path| {
         let index = Index::load(&Archive::open(shard).unwrap()).unwrap();

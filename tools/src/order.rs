@@ -117,7 +117,9 @@ fn measured(loader: &Loader) -> Figures {
         let batch: Vec<SampleId> =
             loader.samples_of(at).into_iter().filter_map(|mut samples| samples.next()).collect();
         let mut of_shard: HashMap<u32, f64> = HashMap::new();
-        batch.iter().for_each(|id| *of_shard.entry(id.shard).or_default() += 1.0);
+        for id in &batch {
+            *of_shard.entry(id.shard).or_default() += 1.0;
+        }
         shards += of_shard.len();
         same += of_shard.values().map(|n| n * (n - 1.0) / 2.0).sum::<f64>();
         let rows = batch.len() as f64;

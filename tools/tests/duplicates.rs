@@ -37,8 +37,11 @@ fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tools")).arg("duplicates").args(arguments).output().unwrap()
 }
 
-/// The rows (shard, sample, shard and sample that it is like, distance), and the printed summary.
-fn found(shards: &Path, out: &Path, options: &[&str]) -> (Vec<(String, u32, String, u32, u32)>, Value) {
+/// Shard and sample, those that it is like, and the distance.
+type Row = (String, u32, String, u32, u32);
+
+/// The rows, and the printed summary.
+fn found(shards: &Path, out: &Path, options: &[&str]) -> (Vec<Row>, Value) {
     let _ = std::fs::remove_file(out);
     let output = run(&[&[text(shards), "--out", text(out), "--json"], options].concat());
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -136,7 +136,9 @@ fn all() -> impl Iterator<Item = (usize, usize)> {
 fn counts(selected: &BTreeSet<(usize, usize)>) -> BTreeMap<&'static str, usize> {
     let mut counts = BTreeMap::new();
     for &(shard, sample) in selected {
-        concepts_of(shard, sample).into_iter().for_each(|concept| *counts.entry(concept).or_default() += 1);
+        for concept in concepts_of(shard, sample) {
+            *counts.entry(concept).or_default() += 1;
+        }
     }
     counts
 }

@@ -122,7 +122,7 @@ impl SelectionFile {
     pub fn open(path: &Location) -> Result<Self, Error> {
         let bytes = storage::read(path)?;
         let check = image_check(&bytes);
-        let table = Table::open(bytes, Texts::Dictionaries).map_err(|e| refused(path, e))?;
+        let table = Table::open(bytes, Texts::Dictionaries).map_err(|e| refused(path, &e))?;
         let columns = table.schema().fields();
         let has = |name: &str, fits: fn(&DataType) -> bool| {
             columns.iter().any(|column| column.name() == name && fits(column.data_type()))
@@ -137,20 +137,20 @@ impl SelectionFile {
                  this file has {}",
                 found.join(", ")
             );
-            return Err(refused(path, problem));
+            return Err(refused(path, &problem));
         }
         let pairs = table.footer().key_value_metadata();
         let text = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY)?.value.as_deref());
         let metadata: Option<Metadata> = text
             .map(serde_json::from_str)
             .transpose()
-            .map_err(|e| refused(path, format!("its footer is damaged: {e}")))?;
+            .map_err(|e| refused(path, &format!("its footer is damaged: {e}")))?;
         if let Some(Metadata { version, .. }) = metadata
             && version != VERSION
         {
             return Err(refused(
                 path,
-                format!("it has version {version}, but this program reads version {VERSION}"),
+                &format!("it has version {version}, but this program reads version {VERSION}"),
             ));
         }
         Ok(Self { path: path.clone(), table, metadata, check })
@@ -177,15 +177,15 @@ impl SelectionFile {
     /// The file is damaged; a value is missing, or a weight is no number from 0 to [`MAX_WEIGHT`]; or that of `each`.
     pub fn visit(self, mut each: impl FnMut(Run<'_>) -> Result<(), String>) -> Result<(), Error> {
         let path = self.path;
-        for batch in self.table.batches(Some(&COLUMNS), ROWS).map_err(|e| refused(&path, e))? {
-            let batch = batch.map_err(|e| refused(&path, e))?;
-            visit_batch(&batch, &mut each).map_err(|problem| refused(&path, problem))?;
+        for batch in self.table.batches(Some(&COLUMNS), ROWS).map_err(|e| refused(&path, &e))? {
+            let batch = batch.map_err(|e| refused(&path, &e))?;
+            visit_batch(&batch, &mut each).map_err(|problem| refused(&path, &problem))?;
         }
         Ok(())
     }
 }
 
-fn refused(path: &Location, problem: impl ToString) -> Error {
+fn refused(path: &Location, problem: &dyn std::fmt::Display) -> Error {
     Error::Selection { path: path.clone(), problem: problem.to_string() }
 }
 
@@ -252,19 +252,19 @@ pub(crate) fn read(path: &Location, shards: &[Location], counts: &[u32]) -> Resu
         let problem = format!(
             "it has a column {other}, which a selection does not have: leave it out, so that it is certain what was meant"
         );
-        return Err(refused(path, problem));
+        return Err(refused(path, &problem));
     }
     let samples: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     if file.rows() > samples {
         let problem = format!("it has {} rows, but the shards have only {samples} samples", file.rows());
-        return Err(refused(path, problem));
+        return Err(refused(path, &problem));
     }
     let check = file.check;
     let names = Names::new(shards);
     let mut contents = vec![None; shards.len()];
     if let Some(metadata) = &file.metadata {
         contents =
-            known_shards(metadata, &names, shards, counts).map_err(|problem| refused(path, problem))?;
+            known_shards(metadata, &names, shards, counts).map_err(|problem| refused(path, &problem))?;
     }
     let mut rows: Vec<Rows> = Vec::new();
     rows.resize_with(shards.len(), Rows::default);
@@ -281,7 +281,7 @@ pub(crate) fn read(path: &Location, shards: &[Location], counts: &[u32]) -> Resu
         Ok(())
     })?;
     let selected = rows.into_iter().zip(shards).map(|(rows, shard)| {
-        rows.selected().map_err(|twice| refused(path, format!("it has sample {twice} of {shard} twice")))
+        rows.selected().map_err(|twice| refused(path, &format!("it has sample {twice} of {shard} twice")))
     });
     let selected = selected.collect::<Result<Vec<_>, _>>()?;
     let since = format!("the selection {path} was made; make the selection again");
@@ -428,7 +428,7 @@ pub fn write(
     metadata: &Metadata,
     rows: impl IntoIterator<Item = (u32, u32, f32)>,
 ) -> Result<(), Error> {
-    let failed = |e: &dyn std::fmt::Display| refused(path, format!("it cannot be written: {e}"));
+    let failed = |e: &dyn std::fmt::Display| refused(path, &format!("it cannot be written: {e}"));
     let json = serde_json::to_string(metadata).map_err(|e| failed(&e))?;
     let sample = ColumnPath::from("sample");
     let properties = WriterProperties::builder()

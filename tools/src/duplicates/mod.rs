@@ -3,7 +3,7 @@
 mod groups;
 mod near;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
@@ -100,59 +100,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         );
     }
     let distinct = distinct(&hashed.hashes);
-    let groups = Mutex::new(Groups::new(distinct.len()));
-    let number = |hash: u64| distinct.binary_search(&hash).unwrap_or_default();
-    let found = match &arguments.against {
-        None => {
-            near::pairs(&distinct, arguments.distance, threads, |a, b| {
-                groups.lock().unwrap_or_else(PoisonError::into_inner).join(number(a), number(b));
-            });
-            let mut groups = groups.into_inner().unwrap_or_else(PoisonError::into_inner);
-            // The first sample of each group stays.
-            let mut first = vec![None; distinct.len()];
-            let mut found = Vec::new();
-            for (&hash, &sample) in hashed.hashes.iter().zip(&hashed.places) {
-                let group = groups.of(number(hash));
-                match first[group] {
-                    None => first[group] = Some((hash, sample)),
-                    Some((of, like)) => {
-                        found.push(Found { sample, like, distance: (hash ^ of).count_ones() })
-                    }
-                }
-            }
-            found
-        }
-        Some(_) => {
-            // For each hash of the samples, the nearest of the other dataset.
-            let mut first = vec![None; distinct.len()];
-            for (&hash, &sample) in hashed.hashes.iter().zip(&hashed.places).skip(samples) {
-                first[number(hash)].get_or_insert(sample);
-            }
-            let nearest = Mutex::new(vec![None::<(u32, usize)>; distinct.len()]);
-            let note = |hash: usize, of: usize, distance: u32| {
-                let mut nearest = nearest.lock().unwrap_or_else(PoisonError::into_inner);
-                if nearest[hash].is_none_or(|known| (distance, of) < known) {
-                    nearest[hash] = Some((distance, of));
-                }
-            };
-            (0..distinct.len()).filter(|&hash| first[hash].is_some()).for_each(|hash| note(hash, hash, 0));
-            near::pairs(&distinct, arguments.distance, threads, |a, b| {
-                let (a, b, distance) = (number(a), number(b), (a ^ b).count_ones());
-                for (hash, of) in [(a, b), (b, a)] {
-                    if first[of].is_some() {
-                        note(hash, of, distance);
-                    }
-                }
-            });
-            let nearest = nearest.into_inner().unwrap_or_else(PoisonError::into_inner);
-            let own = hashed.hashes.iter().zip(&hashed.places).take(samples);
-            own.filter_map(|(&hash, &sample)| {
-                let (distance, of) = nearest[number(hash)]?;
-                Some(Found { sample, like: first[of]?, distance })
-            })
-            .collect()
-        }
-    };
+    let search = Search { hashed: &hashed, distinct: &distinct, distance: arguments.distance, threads };
+    let found = if arguments.against.is_some() { search.against(samples) } else { search.within() };
     let equal = found.iter().filter(|found| found.distance == 0).count();
     write(&arguments.out, &hashed, own_shards, &found)?;
     let of =
@@ -171,6 +120,76 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }))?;
     }
     Ok(Outcome::Done)
+}
+
+/// The search for near-duplicates.
+struct Search<'a> {
+    hashed: &'a Hashed,
+    /// The distinct hashes, sorted.
+    distinct: &'a [u64],
+    distance: u32,
+    threads: usize,
+}
+
+impl Search<'_> {
+    /// The place of a hash in `distinct`.
+    fn number(&self, hash: u64) -> usize {
+        self.distinct.binary_search(&hash).unwrap_or_default()
+    }
+
+    /// Hashes with the shard and sample of each, in the order of the samples.
+    fn samples(&self) -> impl Iterator<Item = (u64, (u32, u32))> + '_ {
+        self.hashed.hashes.iter().copied().zip(self.hashed.places.iter().copied())
+    }
+
+    /// All samples but the first of each group of connected near-duplicates.
+    fn within(&self) -> Vec<Found> {
+        let groups = Mutex::new(Groups::new(self.distinct.len()));
+        near::pairs(self.distinct, self.distance, self.threads, |a, b| {
+            lock(&groups).join(self.number(a), self.number(b));
+        });
+        let mut groups = groups.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut first = vec![None; self.distinct.len()];
+        let mut found = Vec::new();
+        for (hash, sample) in self.samples() {
+            let group = groups.of(self.number(hash));
+            match first[group] {
+                None => first[group] = Some((hash, sample)),
+                Some((of, like)) => found.push(Found { sample, like, distance: (hash ^ of).count_ones() }),
+            }
+        }
+        found
+    }
+
+    /// Those of the first `own` samples that are near-duplicates of one of the others, with the nearest of these.
+    fn against(&self, own: usize) -> Vec<Found> {
+        let mut first = vec![None; self.distinct.len()];
+        for (hash, sample) in self.samples().skip(own) {
+            first[self.number(hash)].get_or_insert(sample);
+        }
+        let equal = first.iter().enumerate().map(|(hash, sample)| sample.map(|_| (0, hash)));
+        let nearest: Mutex<Vec<Option<(u32, usize)>>> = Mutex::new(equal.collect());
+        near::pairs(self.distinct, self.distance, self.threads, |a, b| {
+            let (distance, a, b) = ((a ^ b).count_ones(), self.number(a), self.number(b));
+            for (hash, of) in [(a, b), (b, a)] {
+                if first[of].is_some() {
+                    let known = &mut lock(&nearest)[hash];
+                    *known = Some(known.map_or((distance, of), |known| known.min((distance, of))));
+                }
+            }
+        });
+        let nearest = nearest.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let found = self.samples().take(own).filter_map(|(hash, sample)| {
+            let (distance, of) = nearest[self.number(hash)]?;
+            Some(Found { sample, like: first[of]?, distance })
+        });
+        found.collect()
+    }
+}
+
+/// A panic of another thread has left no partial state: every change is one call.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads the hashes of all samples.

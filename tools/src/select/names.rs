@@ -39,7 +39,9 @@ impl<'a> Names<'a> {
             let mut of_sample = Vec::new();
             for sample in sidecar.samples_with_mentions() {
                 distinct(&mut of_sample, sidecar.concept_ids(sample));
-                of_sample.iter().for_each(|&concept| samples[concept as usize] += 1);
+                for &concept in &of_sample {
+                    samples[concept as usize] += 1;
+                }
             }
             Ok((concepts, samples))
         })?;
@@ -86,7 +88,9 @@ impl<'a> Names<'a> {
             let sidecar = sidecar_of(&dataset.shards[number].path)?;
             let mut samples = vec![0; list.names.len()];
             names.visit(&sidecar, |_, of_sample| {
-                of_sample.iter().for_each(|&name| samples[name as usize] += 1);
+                for &name in of_sample {
+                    samples[name as usize] += 1;
+                }
             })?;
             Ok(samples)
         })?;

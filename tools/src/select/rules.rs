@@ -105,7 +105,9 @@ pub(super) fn cap(dataset: &mut Dataset, names: &Names<'_>, most: NonZeroU32, se
             if its.iter().any(|&name| kept[name as usize] >= most.get()) {
                 fates[sample] = Fate::Thinned;
             } else {
-                its.iter().for_each(|&name| kept[name as usize] += 1);
+                for &name in its {
+                    kept[name as usize] += 1;
+                }
             }
         }
         Ok(())
@@ -136,7 +138,9 @@ pub(super) fn cover(
         for (its, fate) in visit(sidecar, fates.len()).into_iter().zip(&*fates) {
             thinned |= *fate == Fate::Thinned;
             if *fate == Fate::Kept {
-                its.into_iter().for_each(|class| kept[class] += 1);
+                for class in its {
+                    kept[class] += 1;
+                }
             }
         }
         Ok(())
@@ -148,7 +152,9 @@ pub(super) fn cover(
                 let its = &of_samples[sample];
                 if fates[sample] == Fate::Thinned && its.iter().any(|&class| kept[class] < least.get()) {
                     fates[sample] = Fate::Kept;
-                    its.iter().for_each(|&class| kept[class] += 1);
+                    for &class in its {
+                        kept[class] += 1;
+                    }
                 }
             }
             Ok(())
