@@ -76,7 +76,7 @@ fn toml_type(kind: &str) -> &'static str {
         "u64" | "u32" | "i64" | "usize" => "integer",
         "f64" | "f32" => "number",
         "bool" => "true or false",
-        "PathBuf" => "path",
+        "PathBuf" | "Location" => "path",
         "Vec<PathBuf>" => "list of paths",
         "Vec<f64>" => "list of numbers",
         "[f32; 2]" => "list of 2 numbers",
