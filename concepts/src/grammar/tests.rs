@@ -230,6 +230,7 @@ fn each_rule_of_the_grammar() {
         ("waiting/VBG outdoors/RB slow/JJ motion/NN", "waiting outdoors [slow motion]"),
         // colours: joined before a noun; adjectives after their noun and by themselves
         ("pink/NNP &/CC blue/NNP owls/NNS", "[pink & blue owls]"),
+        ("red/NNP &/CC white/JJ striped/VBN scarf/NN", "[red & white striped scarf]"),
         ("gold/NN and/CC silver/NN alloy/NN chains/NNS", "[gold and silver alloy chains]"),
         ("leather/NN gloves/NNS pair/NN navy/NN blue/NN (/-LRB-", "[leather gloves pair] navy blue ("),
         ("a/DT dress/NN in/IN mint/NN green/NN", "[a dress] in [mint green]"),

@@ -11,7 +11,9 @@ impl Place<'_> {
         let (first, second) = (self.own(), self.word(at + 2));
         let same_kind = is_basic(first) && is_basic(second) || is_material(first) && is_material(second);
         let stands_alone = self.tag_before() == Some(Tag::IN) || self.word_before() == "wearing";
-        if same_kind && !stands_alone && matches!(self.role(at + 3), Role::Noun | Role::Adjective) {
+        let describes =
+            matches!(self.role(at + 3), Role::Noun | Role::Adjective) || self.tag(at + 3) == Some(Tag::VBN);
+        if same_kind && !stands_alone && describes {
             self.tags[at] = Tag::JJ;
             self.tags[at + 2] = Tag::JJ;
         }
