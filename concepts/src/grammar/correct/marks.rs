@@ -1,6 +1,6 @@
 //! Marks inside phrases: hyphens, strokes, signs of multiplication and per cent.
 
-use super::{Place, Role, Tag};
+use super::{MAX_MODIFIERS, Place, Role, Tag};
 
 impl Place<'_> {
     /// Rules for single marks. Returns whether one applied.
@@ -49,14 +49,18 @@ impl Place<'_> {
             && self.is_attached()
     }
 
-    /// Whether a quotation mark directly after a figure is the sign for inches or feet.
+    /// Whether a quotation mark directly after a figure is the sign for inches or feet. Looks for an open one among the words
+    /// directly before, so that long texts take no longer.
     fn is_unit(&self) -> bool {
         let at = self.at;
-        let open = (0..at).filter(|&before| self.word(before) == self.own()).count() % 2 == 1;
         self.before() == Role::Number
             && self.words[at - 1].end == self.words[at].start
             && matches!(self.next(), Role::Noun | Role::Adjective | Role::Number | Role::Participle)
-            && !open
+            && (at.saturating_sub(MAX_MODIFIERS)..at)
+                .filter(|&before| self.word(before) == self.own() && self.tags[before] != Tag::CD)
+                .count()
+                % 2
+                == 0
     }
 
     /// Whether there are no spaces around a mark.
