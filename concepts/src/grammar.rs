@@ -13,7 +13,9 @@
 //! noun+     = noun (link noun)*              yamaha kodiak 700 eps
 //! link      = figure*                        "two" starts a new phrase
 //!           | past participle                snow covered mountain
-//!           | figure* (adjective | past participle)*   in titles only: iphone 3 tough cover
+//!           | noun-taking adjective        water resistant jacket
+//!           | trade mark                   flex™ refrigerator
+//!           | figure* (adverb* (adjective | past participle))*   in titles only: iphone 3 very tough cover
 //! ```
 //!
 //! The head is the last noun. Before the grammar runs, the tags of a few word sequences are corrected ([`correct`]:
@@ -21,6 +23,7 @@
 //! a [`Phrase`] that is part of a preposition ("in front of") or starts with a pronoun is dropped, and a verb that was
 //! tagged as a noun is cut off ("a pizza sits"; [`exceptions`]).
 
+mod colours;
 mod correct;
 mod exceptions;
 #[cfg(test)]
@@ -28,10 +31,10 @@ mod tests;
 
 use crate::tagger::Tag;
 use crate::words::Word;
-use exceptions::{is_preposition, is_pronoun, without_verb};
+use exceptions::{is_preposition, is_pronoun, without_colours, without_verb};
 
 /// Version of this grammar and of the rule for concepts; stored in every sidecar.
-pub(crate) const VERSION: u32 = 4;
+pub(crate) const VERSION: u32 = 5;
 
 /// A noun phrase: the words `start..end`; the head is word `end - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +102,8 @@ pub(crate) fn phrases(text: &str, words: &[Word], tags: &mut [Tag], phrases: &mu
         };
         let phrase = Phrase { start: at, end };
         if !is_preposition(text, words, tags, phrase) && !is_pronoun(text, words, tags, phrase) {
-            phrases.extend(without_verb(text, words, tags, phrase));
+            let phrase = without_verb(text, words, tags, phrase);
+            phrases.extend(phrase.and_then(|phrase| without_colours(text, words, tags, phrase)));
         }
         at = end;
     }
@@ -161,10 +165,12 @@ fn nouns_end(text: &str, words: &[Word], tags: &[Tag], start: usize) -> usize {
         }
         let mut next = end;
         // "at night two dogs": a number that is written out belongs to the noun after it.
-        while role_at(tags, next) == Role::Number && is_figure(words[next].of(text)) {
+        while role_at(tags, next) == Role::Number && is_figure(words[next].of(text))
+            || tags.get(next) == Some(&Tag::SYM) && matches!(words[next].of(text), "™" | "®")
+        {
             next += 1;
         }
-        if matches!(role_at(tags, next), Role::Adjective | Role::Participle) {
+        if matches!(role_at(tags, next), Role::Adjective | Role::Participle | Role::Adverb) {
             next = link_end(text, words, tags, end, next);
         }
         if next == end || role_at(tags, next) != Role::Noun {
@@ -178,7 +184,11 @@ fn nouns_end(text: &str, words: &[Word], tags: &[Tag], start: usize) -> usize {
 /// the nouns before. Sentences have a past participle there ("snow covered mountain"), and names an adjective ("strawberry
 /// shortcake large backpack").
 fn link_end(text: &str, words: &[Word], tags: &[Tag], end: usize, at: usize) -> usize {
-    let is_link = |at: usize| matches!(tags.get(at), Some(&(Tag::JJ | Tag::JJR | Tag::JJS | Tag::VBN)));
+    let is_adjective = |at: usize| matches!(tags.get(at), Some(&(Tag::JJ | Tag::JJR | Tag::JJS | Tag::VBN)));
+    let is_link = |at: usize| {
+        let adverb = || tags.get(at) == Some(&Tag::RB) && words[at].of(text).ends_with("ly");
+        is_adjective(at) || adverb() && is_adjective(at + 1)
+    };
     let name = || {
         let time = matches!(words[at].of(text), "last" | "next");
         matches!(tags[end - 1], Tag::NNP | Tag::NNPS) && tags[at] == Tag::JJ && !time
@@ -187,11 +197,18 @@ fn link_end(text: &str, words: &[Word], tags: &[Tag], end: usize, at: usize) -> 
         at
     } else if is_title(tags, at) {
         (at..at + MAX_MODIFIERS).find(|&at| !is_link(at)).unwrap_or(at)
-    } else if at == end && (tags[at] == Tag::VBN || name()) {
+    } else if at == end
+        && (tags[at] == Tag::VBN || name() || takes_noun(words[at - 1].of(text), words[at].of(text)))
+    {
         at + 1
     } else {
         at
     }
+}
+
+/// Whether a tag is that of a mark which separates the parts of a text.
+fn is_mark(tag: Tag) -> bool {
+    matches!(tag, Tag::OPEN | Tag::CLOSE | Tag::COLON | Tag::COMMA | Tag::STOP)
 }
 
 /// No title is longer. Otherwise a long text would be searched to its ends from every word.
@@ -205,9 +222,30 @@ fn is_title(tags: &[Tag], at: usize) -> bool {
         && !tags[start..end].iter().any(|tag| matches!(*tag, Tag::VBZ | Tag::VBP | Tag::VBD | Tag::MD))
 }
 
-/// Whether a number is written in digits or signs: "700", "x" in "8 x 10", "%".
+/// Whether an adjective is described by the noun before it: "a fungus resistant plant", "sugar free cake".
+fn takes_noun(noun: &str, adjective: &str) -> bool {
+    match adjective {
+        "resistant" | "proof" | "friendly" | "ready" | "rich" | "safe" | "tolerant" => true,
+        "free" => FREE_OF.contains(&noun),
+        _ => false,
+    }
+}
+
+/// What things are free of: "sugar free cake". Other nouns before "free" end their phrase: "sweater free shipping".
+const FREE_OF: &[&str] = &[
+    "acid", "alcohol", "bpa", "caffeine", "chemical", "cruelty", "dairy", "duty", "egg", "fat", "gluten",
+    "grain", "hassle", "lead", "leaf", "nut", "oil", "pain", "royalty", "rust", "smoke", "stress", "sugar",
+    "tax", "traffic", "wheat", "worry", "wrinkle",
+];
+
+/// Whether a number is written in digits or signs ("700", "x" in "8 x 10", "%") or in Roman numerals.
 fn is_figure(number: &str) -> bool {
-    number == "x" || !number.starts_with(|c: char| c.is_ascii_alphabetic())
+    number == "x" || !number.starts_with(|c: char| c.is_ascii_alphabetic()) || is_roman(number)
+}
+
+/// Whether a word is a Roman numeral that is not also another word or a letter.
+fn is_roman(word: &str) -> bool {
+    matches!(word, "ii" | "iii" | "iv" | "vi" | "vii" | "viii" | "ix" | "xi" | "xii" | "xiii")
 }
 
 fn role_at(tags: &[Tag], at: usize) -> Role {

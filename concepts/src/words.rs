@@ -29,10 +29,11 @@ const SUFFIXES: [&[u8]; 17] = [
 ];
 
 /// Abbreviations that keep their full stop before another word.
-const ABBREVIATIONS: [&[u8]; 36] = [
+const ABBREVIATIONS: [&[u8]; 41] = [
     b"mr", b"mrs", b"ms", b"dr", b"st", b"jr", b"sr", b"mt", b"ft", b"vs", b"lt", b"rev", b"gen", b"col",
     b"sgt", b"capt", b"gov", b"sen", b"prof", b"inc", b"ltd", b"co", b"corp", b"bros", b"jan", b"feb",
-    b"apr", b"aug", b"sept", b"sep", b"oct", b"nov", b"dec", b"ave", b"blvd", b"vol",
+    b"apr", b"aug", b"sept", b"sep", b"oct", b"nov", b"dec", b"ave", b"blvd", b"vol", b"cu", b"sq", b"oz",
+    b"lb", b"lbs",
 ];
 
 /// No abbreviation is longer.

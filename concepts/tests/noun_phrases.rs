@@ -46,6 +46,7 @@ fn each_construction_that_taggers_often_get_wrong() {
         ("name", 95.0),
         ("participle", 98.0),
         ("possessive", 98.0),
+        ("title", 94.0),
         ("verb-after-plural", 92.0),
         ("verb-after-to", 98.0),
     ] {

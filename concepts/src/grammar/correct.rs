@@ -25,6 +25,12 @@ pub(super) fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
             Tag::VBD | Tag::VBN => place.past_participle(),
             Tag::VB | Tag::VBP => place.verb(),
             Tag::RP => place.particle(),
+            // "can of cola", "jerry can"
+            Tag::MD if place.word(at + 1) == "of" || place.before() == Role::Noun && place.ends_text() => {
+                place.set(Tag::NN);
+            }
+            // "us rider stephen basset"
+            Tag::PRP if at == 0 && place.own() == "us" => place.set(Tag::NNP),
             // "lands on a womans hand"
             Tag::VBZ if place.next() == Role::Noun && place.follows_article() => place.set(Tag::NNS),
             // "shows her a phone"
@@ -107,6 +113,11 @@ impl<'a> Place<'a> {
         first
     }
 
+    /// Whether the text ends after this word, or a mark follows.
+    fn ends_text(&self) -> bool {
+        self.tag(self.at + 1).is_none_or(super::is_mark)
+    }
+
     /// Whether a noun phrase cannot continue after this word.
     fn ends_phrase(&self) -> bool {
         let (next, second) = (self.at + 1, self.role(self.at + 2));
@@ -129,4 +140,22 @@ impl<'a> Place<'a> {
 const PREPOSITIONS: &[&str] = &[
     "in", "with", "of", "on", "at", "from", "by", "for", "into", "onto", "near", "over", "under", "above",
     "below", "behind", "beside", "between", "against", "around", "across", "through", "along",
+];
+
+/// Adverbs of time and place that are tagged as nouns.
+const ADVERBS: &[&str] = &[
+    "today",
+    "tonight",
+    "tomorrow",
+    "yesterday",
+    "indoors",
+    "outdoors",
+    "offstage",
+    "onstage",
+    "overhead",
+    "downtown",
+    "downstairs",
+    "upstairs",
+    "online",
+    "nearby",
 ];

@@ -1,6 +1,7 @@
 //! Phrases of the grammar that are none, or that end with a verb.
 
-use super::{Phrase, Role, role, role_at};
+use super::colours::{is_basic, is_shade};
+use super::{Phrase, Role, is_mark, role, role_at};
 use crate::tagger::Tag;
 use crate::words::Word;
 
@@ -130,6 +131,41 @@ const NOUNS_IN_ING: &[&str] = &[
     "wedding",
 ];
 
+/// A phrase without the colours at its end that describe it, as in "leather glove - gray", "leather gloves gray" or "pump
+/// (black)"; `None` if nothing is left. After a determiner or a preposition a colour is a noun: "the light blue", "in black",
+/// and a name may end with one: "jack black".
+pub(super) fn without_colours(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> Option<Phrase> {
+    let word = |at: usize| words[at].of(text);
+    // The fruit is as frequent as its colour.
+    let colour = |at: usize| tags[at].is_noun() && is_basic(word(at)) && word(at) != "orange";
+    let (start, head) = (phrase.start, phrase.end - 1);
+    // "black/teal"
+    let joined = |at: usize, other: usize| {
+        words.get(at).is_some_and(|it| it.of(text) == "/")
+            && words.get(other).is_some_and(|it| is_basic(it.of(text)) || is_shade(it.of(text)))
+    };
+    let ends = tags.get(phrase.end).is_none_or(|&tag| is_mark(tag)) || joined(phrase.end, phrase.end + 1);
+    if start == head {
+        let opens = head > 0 && matches!(tags[head - 1], Tag::OPEN | Tag::COLON)
+            || head > 1 && joined(head - 1, head - 2);
+        return (!(ends && opens && (colour(head) || is_shade(word(head))))).then_some(phrase);
+    }
+    if !ends || !colour(head) {
+        return Some(phrase);
+    }
+    let mut end = head;
+    while end > start && (colour(end - 1) || word(end - 1) == "/" || is_shade(word(end - 1))) {
+        end -= 1;
+    }
+    match end - start {
+        0 if start > 0 && tags[start - 1] == Tag::IN => Some(phrase),
+        0 => None,
+        1 => Some(phrase),
+        _ if !tags[end - 1].is_noun() || role(tags[start]) == Role::Determiner => Some(phrase),
+        _ => Some(Phrase { start, end }),
+    }
+}
+
 /// A phrase without the verb at its end that was tagged as a noun; `None` if nothing is left.
 ///
 /// "A pizza sits": after a singular determiner and a noun, a word that looks like a plural is the verb. "A dozen bike
@@ -147,6 +183,7 @@ pub(super) fn without_verb(text: &str, words: &[Word], tags: &[Tag], phrase: Phr
                 && tags[phrase.start + 1] != Tag::CD
                 && word.ends_with('s')
                 && !INVARIANT.contains(&word)
+                && words[head - 1].of(text) != "stock"
         }
         Tag::NN => {
             word.len() >= 6

@@ -209,6 +209,75 @@ fn each_rule_of_the_grammar() {
         ("lewis/NNP holding/VBG trophy/NN", "[lewis] holding [trophy]"),
         ("a/DT man/NN feeding/VBG rover/NNP", "[a man] feeding [rover]"),
         ("there/EX is/VBZ no/DT racing/VBG like/IN it/PRP", "there is [no racing] like it"),
+        // names: trade marks, inches and feet, Roman numerals, amounts, companies
+        (
+            "4-door/CD flex/NNP ™/SYM refrigerator/NN in/IN steel/NN",
+            "[4-door flex ™ refrigerator] in [steel]",
+        ),
+        ("ge/NNP ®/SYM for/IN kids/NNS", "[ge] ® for [kids]"),
+        ("world/NNP war/NNP ii/NNP tank/NN in/IN part/NN iii/NNP ./.", "[world war ii tank] in [part] iii ."),
+        ("hooked/VBN to/TO an/DT iv/NN", "hooked to [an iv]"),
+        ("chicken/NN breast/NN 500g/NN", "[chicken breast 500g]"),
+        ("on/IN june/NNP 10th/NN", "on [june] 10th"),
+        ("canvas/NN print/NN #/# oxm237/NNP", "[canvas print] # oxm237"),
+        ("#/# chinese/JJ structure/NN", "# [chinese structure]"),
+        ("ana/NNP craftsmen/NNS ,/, inc./NN french/JJ cart/NN", "[ana craftsmen , inc. french cart]"),
+        // adjectives that a noun describes
+        ("the/DT fungus/NN resistant/JJ gene/NN", "[the fungus resistant gene]"),
+        ("a/DT sugar/NN free/JJ cake/NN", "[a sugar free cake]"),
+        ("the/DT sweater/NN free/JJ shipping/NN", "[the sweater] [free shipping]"),
+        ("ana/NNP magically/RB good/JJ magnet/NN", "[ana magically good magnet]"),
+        ("waiting/VBG outdoors/RB slow/JJ motion/NN", "waiting outdoors [slow motion]"),
+        // colours: joined before a noun; adjectives after their noun and by themselves
+        ("pink/NNP &/CC blue/NNP owls/NNS", "[pink & blue owls]"),
+        ("red/NNP &/CC white/JJ striped/VBN scarf/NN", "[red & white striped scarf]"),
+        ("gold/NN and/CC silver/NN alloy/NN chains/NNS", "[gold and silver alloy chains]"),
+        ("leather/NN gloves/NNS pair/NN navy/NN blue/NN (/-LRB-", "[leather gloves pair] navy blue ("),
+        ("a/DT dress/NN in/IN mint/NN green/NN", "[a dress] in [mint green]"),
+        ("jack/NNP black/NNP -/: poster/NN", "[jack black] - [poster]"),
+        ("shoes/NNS (/-LRB- black/NNP )/-RRB- by/IN jo/NNP", "[shoes] ( black ) by [jo]"),
+        ("shorts/NNS -/: black/NNP //SYM teal/NNP", "[shorts] - black / teal"),
+        ("jam/NN -/: orange/NN", "[jam] - [orange]"),
+        // two nouns that describe a third
+        ("a/DT salt/NN and/CC pepper/NN shaker/NN", "[a salt and pepper shaker]"),
+        ("a/DT salt/NN and/CC a/DT pepper/NN", "[a salt] and [a pepper]"),
+        ("walking/NN &/CC hiking/NN boot/NN socks/NNS", "[walking & hiking boot socks]"),
+        ("two/CD walls/NNS &/CC hiking/NN boots/NNS", "[two walls] & [hiking boots]"),
+        // nouns that look like other words
+        ("ana/NNP gloss/VBP pocket/NN leggings/NNS", "[ana gloss pocket leggings]"),
+        ("dogs/NNS gloss/VBP pocket/NN leggings/NNS", "[dogs] gloss [pocket leggings]"),
+        ("leather/NN and/CC suede/VB camera/NN strap/NN", "[leather] and [suede camera strap]"),
+        ("to/TO sit/VB and/CC eat/VB food/NN", "to sit and eat [food]"),
+        ("thumbnail/VB for/IN a/DT film/NN", "[thumbnail] for [a film]"),
+        ("cover/VB image/NN for/IN a/DT book/NN", "[cover image] for [a book]"),
+        ("us/PRP cyclist/NN in/IN rome/NNP", "[us cyclist] in [rome]"),
+        ("can/MD of/IN cola/NN ./.", "[can] of [cola] ."),
+        ("as/IN you/PRP can/MD ./.", "as you can ."),
+        ("a/DT garbage/NN can/MD ./.", "[a garbage can] ."),
+        ("bright/JJ led/VBD lamps/NNS by/IN jo/NNP", "[bright led lamps] by [jo]"),
+        ("men/NNS led/VBD horses/NNS by/IN jo/NNP", "[men] led [horses] by [jo]"),
+        ("bathroom/NN vanity/NN set/VBN by/IN jo/NNP", "[bathroom vanity set] by [jo]"),
+        ("a/DT bridge/NN set/VBN by/IN water/NN", "[a bridge] set by [water]"),
+        ("a/DT cat/NN on/IN a/DT railing/VBG", "[a cat] on [a railing]"),
+        ("still/RB frame/NN from/IN a/DT film/NN", "[still frame] from [a film]"),
+        ("new/JJ futuristic/JJ flying/VBG machines/NNS", "[new futuristic flying machines]"),
+        ("poster/NN futuristic/JJ flying/VBG machines/NNS", "[poster futuristic flying machines]"),
+        ("over/IN setting/VBG sun/NN", "over [setting sun]"),
+        ("over/IN making/VBG soup/NN", "over making [soup]"),
+        // verbs and prepositions that look like nouns
+        ("a/DT woman/NN who/WP dances/NNS ./.", "[a woman] who dances ."),
+        ("is/VBZ it/PRP birds/NNS ?/.", "is it [birds] ?"),
+        ("chief/NN breaks/NNS down/RB ./.", "[chief] breaks down ."),
+        ("keep/VB calm/NNP and/CC love/NN goats/NNS", "keep calm and love [goats]"),
+        ("this/DT picture/NN show/NN a/DT tablet/NN", "[this picture] show [a tablet]"),
+        ("star/NNP wars/NNS the/DT force/NN", "[star wars] [the force]"),
+        ("a/DT game/NN vs./NN packers/NNS", "[a game] vs. [packers]"),
+        ("ahead/RB of/IN the/DT vs/NNS series/NN", "ahead of [the vs series]"),
+        // spaced hyphens
+        ("my/PRP$ off/IN -/: road/NN wheels/NNS", "[my off - road wheels]"),
+        ("warm/JJ -/: up/NN ,/, leads/VBZ", "[warm - up] , leads"),
+        ("of/IN white/JJ royalty/NN free/JJ stock/NN photos/NNS", "of [white royalty free stock photos]"),
+        ("a/DT kitten/NN royalty/NN free/JJ stock/NN photos/NNS", "[a kitten royalty free stock photos]"),
     ] {
         assert_eq!(bracketed(tagged), expected, "{tagged}");
     }
@@ -243,4 +312,19 @@ fn a_title_is_not_searched_beyond_its_length() {
 #[test]
 fn a_long_run_of_modifiers_without_a_noun_ends() {
     assert_eq!(bracketed(&vec!["red/JJ"; 5000].join(" ")), vec!["red"; 5000].join(" "));
+}
+
+#[test]
+fn inches_and_feet_are_part_of_a_figure() {
+    for (text, tags, expected) in [
+        ("gared 3.5\" system", &[Tag::NNP, Tag::CD, Tag::CLOSE_QUOTE, Tag::NN][..], 1),
+        ("gared 3.5 \" system", &[Tag::NNP, Tag::CD, Tag::CLOSE_QUOTE, Tag::NN], 2),
+        ("\"top 5\" system", &[Tag::CLOSE_QUOTE, Tag::NN, Tag::CD, Tag::CLOSE_QUOTE, Tag::NN], 2),
+    ] {
+        let mut words = Vec::new();
+        crate::words::split(text, &mut words);
+        let mut found = Vec::new();
+        phrases(text, &words, &mut tags.to_vec(), &mut found);
+        assert_eq!(found.len(), expected, "{text}: {found:?}");
+    }
 }

@@ -1,8 +1,24 @@
 //! Names of colours: nouns in "a man in black", adjectives in "a black shirt".
 
 use super::{Place, Role, Tag};
+use crate::grammar::colours::{is_basic, is_material};
 
 impl Place<'_> {
+    /// Makes a colour and the one joined to it adjectives if they describe the noun after them: "pink & blue owls", "gold and
+    /// silver earrings". In "in silver and red socks" they may stand for two things.
+    pub(super) fn join_colours(&mut self) {
+        let at = self.at;
+        let (first, second) = (self.own(), self.word(at + 2));
+        let same_kind = is_basic(first) && is_basic(second) || is_material(first) && is_material(second);
+        let stands_alone = self.tag_before() == Some(Tag::IN) || self.word_before() == "wearing";
+        let describes =
+            matches!(self.role(at + 3), Role::Noun | Role::Adjective) || self.tag(at + 3) == Some(Tag::VBN);
+        if same_kind && !stands_alone && describes {
+            self.tags[at] = Tag::JJ;
+            self.tags[at + 2] = Tag::JJ;
+        }
+    }
+
     /// Makes colours nouns if they stand after a preposition or "wearing", and not before the noun that they describe: "in
     /// black", "wearing dark red and white", "wearing all red".
     pub(super) fn name_colours(&mut self) {
@@ -60,37 +76,4 @@ impl Place<'_> {
             self.tags[first - 1] = Tag::DT;
         }
     }
-}
-
-/// Whether a word is a basic colour term of English (Berlin and Kay 1969).
-pub(super) fn is_basic(word: &str) -> bool {
-    const COLOURS: &[&str] = &[
-        "black", "white", "red", "green", "yellow", "blue", "brown", "purple", "pink", "orange", "gray",
-        "grey",
-    ];
-    (3..=6).contains(&word.len()) && COLOURS.contains(&word)
-}
-
-/// Whether a word is the name of a thing, or another adjective, that also names its colour: "black and tan".
-pub(super) fn is_material(word: &str) -> bool {
-    matches!(
-        word,
-        "tan"
-            | "beige"
-            | "cream"
-            | "gold"
-            | "silver"
-            | "bronze"
-            | "copper"
-            | "ivory"
-            | "khaki"
-            | "lavender"
-            | "maroon"
-            | "navy"
-            | "rust"
-            | "salmon"
-            | "teal"
-            | "turquoise"
-            | "violet"
-    )
 }

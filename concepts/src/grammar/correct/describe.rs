@@ -1,12 +1,19 @@
 //! Words that describe a noun, and those that only look so: adjectives, adverbs and participles.
 
-use super::{PREPOSITIONS, Place, Role, Tag, colours, is_title, role};
+use super::{ADVERBS, PREPOSITIONS, Place, Role, Tag, is_title, role};
+use crate::grammar::colours;
 
 impl Place<'_> {
     /// An adjective or adverb.
     pub(super) fn adjective(&mut self) {
         let at = self.at;
-        if self.follows_article() {
+        if self.tags[at] == Tag::RB && self.next() == Role::Adjective && ADVERBS.contains(&self.own()) {
+            // "playing outdoors slow motion": it does not describe the adjective.
+            self.set(Tag::RP);
+        } else if at == 0 && self.own() == "still" && self.next() == Role::Noun {
+            // "still frame from"
+            self.set(Tag::JJ);
+        } else if self.follows_article() {
             if self.tags[at] == Tag::RB && self.next() == Role::Noun {
                 // "an outdoors concert"
                 self.set(Tag::JJ);
@@ -56,17 +63,32 @@ impl Place<'_> {
     pub(super) fn present_participle(&mut self) {
         let (before, next) = (self.before(), self.next());
         let word = self.word_before();
-        if before == Role::Noun {
+        if matches!(
+            self.own(),
+            "bedding" | "clothing" | "flooring" | "plumbing" | "railing" | "siding" | "wedding"
+        ) {
+            self.set(Tag::NN);
+        } else if before == Role::Noun {
             // "a basement living area"
             let purpose = PURPOSES.contains(&self.own()) && PLACES.contains(&self.word(self.at + 1));
             if purpose || next == Role::Noun && self.is_in_name() {
                 self.set(Tag::NN);
             }
+        } else if before == Role::Adjective
+            && next == Role::Noun
+            && self.is_after_noun()
+            && !TRANSITIVE.contains(&self.own())
+            && is_title(self.tags, self.at)
+        {
+            // "vintage futuristic flying machines"
+            self.set(Tag::JJ);
         } else if next == Role::Noun {
             // "smiling woman": the verb has no object. "With matching shoes", "a man in running shorts"; after most
             // prepositions it is a verb: "for catching fish", "engaged in playing games".
             let in_noun = || word == "in" && self.second_before() == Role::Noun;
-            if word == "with" || INTRANSITIVE.contains(&self.own()) || in_noun() {
+            let place = matches!(word, "against" | "behind" | "near" | "over" | "under")
+                && !TRANSITIVE.contains(&self.own());
+            if word == "with" || place || INTRANSITIVE.contains(&self.own()) || in_noun() {
                 self.set(Tag::JJ);
             }
         } else if (self.follows_article() || word == "no")
@@ -75,6 +97,11 @@ impl Place<'_> {
             // "the awning", "a parking", "no racing"
             self.set(Tag::NN);
         }
+    }
+
+    /// Whether a noun stands before the adjectives before this word.
+    fn is_after_noun(&self) -> bool {
+        self.role(self.first_adjective(self.at).wrapping_sub(1)) == Role::Noun
     }
 
     /// Whether a participle between nouns is part of a name: "bike touring route", "tomy track cleaning car".
@@ -219,6 +246,7 @@ const PARTS: &[&str] = &[
     "sleeved",
     "striped",
     "styled",
+    "terraced",
     "themed",
     "topped",
 ];

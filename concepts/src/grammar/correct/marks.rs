@@ -1,6 +1,6 @@
 //! Marks inside phrases: hyphens, strokes, signs of multiplication and per cent.
 
-use super::{Place, Role, Tag};
+use super::{MAX_MODIFIERS, Place, Role, Tag};
 
 impl Place<'_> {
     /// Rules for single marks. Returns whether one applied.
@@ -10,6 +10,8 @@ impl Place<'_> {
             // "8 x 10", "5 ft x 7 rug", "100 % cotton"
             "x" | "×" if self.next() == Role::Number => self.set(Tag::CD),
             "%" if self.before() == Role::Number => self.set(Tag::CD),
+            // `a 3.5" screen`: inches or feet after a figure, unless a quotation mark is open
+            "\"" | "\"\"" | "'" | "''" if self.is_unit() => self.set(Tag::CD),
             // "#sunset" is not a number.
             "#" if self.next() != Role::Number => self.set(Tag::SYM),
             // "a full - length mirror", as corpora write it whose punctuation is set off by spaces
@@ -47,6 +49,20 @@ impl Place<'_> {
             && self.is_attached()
     }
 
+    /// Whether a quotation mark directly after a figure is the sign for inches or feet. Looks for an open one among the words
+    /// directly before, so that long texts take no longer.
+    fn is_unit(&self) -> bool {
+        let at = self.at;
+        self.before() == Role::Number
+            && self.words[at - 1].end == self.words[at].start
+            && matches!(self.next(), Role::Noun | Role::Adjective | Role::Number | Role::Participle)
+            && (at.saturating_sub(MAX_MODIFIERS)..at)
+                .filter(|&before| self.word(before) == self.own() && self.tags[before] != Tag::CD)
+                .count()
+                % 2
+                == 0
+    }
+
     /// Whether there are no spaces around a mark.
     fn is_attached(&self) -> bool {
         let at = self.at;
@@ -59,7 +75,11 @@ impl Place<'_> {
         let at = self.at;
         let first = self.before();
         if !matches!(first, Role::Noun | Role::Adjective | Role::Adverb | Role::Number) {
-            return false;
+            // "my off - road wheels"
+            return matches!(self.tags[at - 1], Tag::IN | Tag::RP)
+                && self.second_before() == Role::Determiner
+                && self.next() == Role::Noun
+                && self.role(at + 2) == Role::Noun;
         }
         // "a pale pink heart - shaped flower": the part before the hyphen may be described itself, after a determiner.
         let start = self.first_adjective(at - 1).wrapping_sub(1);

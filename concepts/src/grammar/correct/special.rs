@@ -1,6 +1,6 @@
 //! Rules for single words.
 
-use super::{Place, Role, Tag};
+use super::{Place, Role, Tag, is_title};
 
 impl Place<'_> {
     /// Whether [`Place::special`] may be about this word, by its length and its first byte: saves most comparisons.
@@ -8,16 +8,16 @@ impl Place<'_> {
         let word = self.words[self.at];
         let first = self.text.as_bytes()[word.start as usize];
         let kind = match word.end - word.start {
-            1 => matches!(first, b'x' | b'w' | b'%' | b'#' | b'-' | b'/' | b':' | b';'),
-            2 => matches!(first, b'\'' | b'u' | 0xc3),
-            3 => matches!(first, b'a' | b'u'),
-            4 => matches!(first, b'b' | b'd' | b'e' | b'l' | b'p' | 0xe2),
+            1 => matches!(first, b'x' | b'w' | b'%' | b'#' | b'-' | b'/' | b':' | b';' | b'"' | b'\''),
+            2 => matches!(first, b'\'' | b'u' | b'v' | b'"' | 0xc3),
+            3 => matches!(first, b'a' | b'i' | b'l' | b's' | b'u' | b'v'),
+            4 => matches!(first, b'b' | b'c' | b'd' | b'e' | b'i' | b'l' | b'p' | 0xe2),
             5 => matches!(first, b'o' | b'l' | b'd'),
             6 => first == b'c',
             7 => first == b'a',
             _ => false,
         };
-        kind && self.at > 0
+        kind && (self.at > 0 || first == b'#')
     }
 
     /// Rules for single words; not for the first of the text. Returns whether one applied.
@@ -25,7 +25,22 @@ impl Place<'_> {
         let at = self.at;
         let (before, next) = (self.before(), self.next());
         match self.own() {
-            "x" | "×" | "%" | "#" | "-" | "/" | ":" | ";" => return self.mark(),
+            "x" | "×" | "%" | "#" | "-" | "/" | ":" | ";" | "\"" | "\"\"" | "'" | "''" => {
+                return self.mark();
+            }
+            // "bangladesh vs west indies"
+            "vs" | "vs." if before != Role::Determiner && self.word(at + 1) != "/" => self.set(Tag::IN),
+            // "led light"
+            "led" if LIGHTS.contains(&self.word(at + 1)) => self.set(Tag::NN),
+            // "a gift set by", "vanity set"
+            "set" if before == Role::Noun && self.ends_name() => self.set(Tag::NN),
+            // "keep calm and love goats"
+            "calm" if self.word(at - 1) == "keep" => {
+                self.set(Tag::JJ);
+                if self.word(at + 1) == "and" && at + 3 < self.tags.len() {
+                    self.tags[at + 2] = Tag::VB;
+                }
+            }
             // "with it's monitor": after a preposition or a verb, and before a noun or what describes it, "it's" means
             // "its".
             "'s" | "’s" if at >= 2 && self.word(at - 1) == "it" => {
@@ -62,6 +77,12 @@ impl Place<'_> {
                 self.tags[at - 1..=at].fill(Tag::PRP);
             }
             "cannot" => self.set(Tag::MD),
+            // "catskill craftsmen, inc."
+            "inc" | "inc." | "llc" | "ltd" | "ltd."
+                if self.tags[at - 1] == Tag::COMMA && self.second_before() == Role::Noun =>
+            {
+                self.tags[at - 1..=at].fill(Tag::NNP);
+            }
             // "w/ hat"
             "w" if self.word(at + 1) == "/" => self.set(Tag::IN),
             // "a donut like toy"
@@ -90,6 +111,18 @@ impl Place<'_> {
         true
     }
 
+    /// Whether a name ends here: at the end of the text or before a mark, in titles also before "by", "of", "with" or "for".
+    fn ends_name(&self) -> bool {
+        self.ends_text()
+            || is_title(self.tags, self.at)
+                && match self.word(self.at + 1) {
+                    "by" | "of" => true,
+                    // "a table set for dinner"
+                    "with" | "for" => !matches!(self.word_before(), "table" | "tables"),
+                    _ => false,
+                }
+    }
+
     /// Whether "up" ends the noun "close up" or "close - up", or another one that is written with a spaced hyphen.
     fn is_close_up(&self) -> bool {
         let hyphen = self.at >= 2 && self.word(self.at - 1) == "-";
@@ -99,7 +132,11 @@ impl Place<'_> {
         if self.word(close) == "close" {
             article || before == Role::Adjective || self.word(self.at + 1) == "of"
         } else {
-            hyphen && before == Role::Determiner
+            // "warm - up, leads the team"
+            let starts = close == 0
+                && self.role(0) != Role::Participle
+                && self.tag(self.at + 1).is_none_or(|tag| matches!(tag, Tag::COMMA | Tag::COLON));
+            hyphen && (before == Role::Determiner || starts)
         }
     }
 
@@ -113,3 +150,27 @@ impl Place<'_> {
         }
     }
 }
+
+/// What is lit by light-emitting diodes: "led light".
+const LIGHTS: &[&str] = &[
+    "bulb",
+    "bulbs",
+    "candle",
+    "candles",
+    "display",
+    "flashlight",
+    "headlight",
+    "headlights",
+    "lamp",
+    "lamps",
+    "light",
+    "lighting",
+    "lights",
+    "monitor",
+    "panel",
+    "screen",
+    "strip",
+    "strips",
+    "tube",
+    "tv",
+];
