@@ -28,6 +28,13 @@ class Clip(nn.Module):
         return F.normalize(image, dim=-1), F.normalize(self.text(text), dim=-1)
 
 
+def contrastive(image, text):
+    """CLIP's loss, within the rows of this process."""
+    logits = 10 * image @ text.T
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("shards")
@@ -56,10 +63,7 @@ def main():
     steps = 0
     while data.position.epoch < options.epochs:
         for batch in data:
-            image, text = model(batch["image"].to(device, non_blocking=True), batch["text"].to(device, non_blocking=True))
-            logits = 10 * image @ text.T
-            target = torch.arange(len(logits), device=device)
-            loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            loss = contrastive(*model(*(batch[name].to(device, non_blocking=True) for name in ("image", "text"))))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

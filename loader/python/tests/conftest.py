@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SIDE = 16
 COUNTS = [13, 9, 20, 6]
 CAPTIONS = [

@@ -4,7 +4,6 @@ import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +11,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
-from conftest import COUNTS, SIDE  # noqa: E402
+from conftest import COUNTS, EXAMPLES, SIDE  # noqa: E402
 from simzss_data import Shards  # noqa: E402
 
 SETTINGS = {"seed": 7, "streams": 4, "window": 5, "image_size": SIDE, "crop": "centre", "threads": 2}
@@ -128,9 +127,6 @@ def test_ranks_of_torch_distributed(folder, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611", script, folder]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def torchrun(processes, port, *arguments):
