@@ -67,7 +67,7 @@ def main():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            print(f"rank {dist.get_rank()}: {tuple(batch['position'])} {' '.join(batch['key'])} loss {loss.item():.3f}")
+            print(f"rank {dist.get_rank()}: {tuple(batch['position'])} {' '.join(batch['key'])} loss {loss.item():.3f}", flush=True)
             steps += 1
             if steps == options.stop_after:
                 break

@@ -1,34 +1,21 @@
 """The examples that train with accelerate and PyTorch Lightning: interrupted, and resumed on another number of processes."""
 
-import re
-import subprocess
 import sys
 
 import pytest
 
-from conftest import EXAMPLES
+from conftest import EXAMPLES, keys_of_steps
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 
-def keys(command):
-    """The keys of each step, in the order of the ranks, by its place."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-6_000:]
-    steps = {}
-    for line in sorted(line for line in done.stdout.splitlines() if line.startswith("rank")):
-        place, names = re.fullmatch(r"rank \d+: (\(.*?\)) (.*) loss .*", line).groups()
-        steps.setdefault(place, []).extend(names.split())
-    return steps
-
-
 def check(train, folder, saved):
     """`train` makes a command of the number of processes and the options."""
-    whole = keys(train(1, [folder]))
+    whole = keys_of_steps(train(1, [folder]))
     assert len(whole) == 12 and all(len(names) == 8 for names in whole.values())
-    found = keys(train(2, [folder, *saved, "--stop-after", 8]))
+    found = keys_of_steps(train(2, [folder, *saved, "--stop-after", 8]))
     assert len(found) == 8
-    found |= keys(train(1, [folder, *saved]))
+    found |= keys_of_steps(train(1, [folder, *saved]))
     assert found == whole
 
 
@@ -49,4 +36,4 @@ def test_lightning(folder, tmp_path):
     def train(processes, options):
         return [sys.executable, EXAMPLES / "train_lightning.py", *options, "--processes", processes]
 
-    check(train, folder, ["--checkpoint", tmp_path / "checkpoint.ckpt"])
+    check(train, folder, ["--checkpoints", tmp_path / "checkpoints"])
