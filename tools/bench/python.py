@@ -2,7 +2,7 @@
 """Measures the Python package beside other loaders, and its tagger in other programs; prints tables and one line of JSON.
 
     tools/bench/loader_peer.py shards FOLDER 8 PHOTOS..         # FOLDER/shards, and FOLDER/files for datago
-    tools/bench/python.py FOLDER CAPTIONS.txt [--passes 3] [--only NAME,..] [--tools target/release/tools] [--ingest ..]
+    tools/bench/python.py FOLDER CAPTIONS.txt [--passes 3] [--only "NAME;NAME"] [--tools target/release/tools] [--ingest ..]
 
 Run it with a Python that has what is to be measured; what it lacks is left out, with the reason. After `./check --engines`:
 
@@ -100,6 +100,7 @@ def tag_duckdb(table):
 def tag_spark(table):
     from pyspark.sql import SparkSession
 
+    os.environ["PYSPARK_PYTHON"] = sys.executable
     sys.path.insert(0, str(Path(__file__).parents[2] / "loader/python/examples"))
     import tag_spark as example
 
@@ -239,7 +240,7 @@ def main():
                 print(f"{number}  {name:<28}{rate:>12,.1f} /s {used / 1e6:>9,.0f} MB", flush=True)
     print(f"\n{'best':<31}{'rate':>12}   {'memory, MB':>10}   ours / theirs")
     for name, rate in rates.items():
-        ours = rates.get("Shards" if measured[name][1][1] == PEER or "bench" in measured[name][1] else "tag")
+        ours = rates.get("Shards" if str(options.folder) in " ".join(map(str, measured[name][1])) else "tag")
         print(f"{name:<31}{rate:>12,.1f}   {memories[name] / 1e6:>10,.0f}   {f'{ours / rate:.2f}' if ours else ''}")
     print(json.dumps({name: {"rate": round(rate, 1), "MB": round(memories[name] / 1e6)} for name, rate in rates.items()}))
 
