@@ -13,7 +13,8 @@ Run it with a Python that has what is to be measured; what it lacks is left out,
 Images: FOLDER/shards is loaded with random resized crops of 224 x 224 px, flipped with probability 0.5, in batches of 64 by 2
 threads or processes. Captions: CAPTIONS.txt, one per line, is repeated up to a million lines; spaCy gets the first 10,000. Each is on
 one core, but for those whose name says 2. Every measurement is a process of its own; they take turns. Figures are the best of the
-passes; memory is that of the process and its children (PSS), the most that was seen.
+passes; memory is that of the process and its children, the most that was seen: shared memory divided among them, and without
+mapped files, whose pages the system may take back.
 """
 
 import argparse
@@ -153,7 +154,7 @@ def memory(root):
             lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
         except OSError:
             continue
-        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith("Pss:"))
+        total += sum(int(line.split()[1]) << 10 for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:")))
     return total
 
 
