@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Makes release archives of ingest, tools and tools-sql for Linux, which run wherever glibc 2.28 or newer is (RHEL 8,
-# Debian 10, Ubuntu 18.10 and later). See docs/release.md.
+# Makes release archives of ingest, tools and tools-sql for Linux, or the wheels simzss-data and simzss-ingest, which run wherever
+# glibc 2.28 or newer is (RHEL 8, Debian 10, Ubuntu 18.10 and later). See docs/release.md.
 #
 #   tools/release.sh                       x86_64
 #   tools/release.sh x86_64 aarch64        both
 #   tools/release.sh --out DIR             somewhere else than target/release-archives
 #   tools/release.sh --only ingest,tools   without the other programs, to try it sooner
+#   tools/release.sh --wheels              the wheels instead of the archives
 #
-# Output: DIR/simzss-VERSION/ with simzss-VERSION-ARCH-unknown-linux-gnu.tar.gz and SHA256SUMS, whole or not at all.
+# Output: DIR/simzss-VERSION/ with simzss-VERSION-ARCH-unknown-linux-gnu.tar.gz and SHA256SUMS, or DIR/simzss-VERSION-wheels/ with
+# the wheels, whole or not at all.
 # Needs Linux, cargo, python3 with venv, GNU tar, nasm for x86_64 and, once, the Python index.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,7 +18,10 @@ GLIBC=2.28
 # The C compiler and linker that can link against an old glibc, and cargo's command for them.
 ZIG=ziglang==0.15.2
 ZIGBUILD=cargo-zigbuild==0.24.0
+# What builds wheels, and what looks at them.
+WHEELS="maturin==1.16.0 twine==7.0.0 abi3audit==0.0.26 auditwheel==6.8.2"
 programs=(ingest tools tools-sql)
+wheels=''
 
 fail() {
     echo "release: $*" >&2
@@ -31,7 +36,8 @@ while [ $# -gt 0 ]; do
         x86_64 | aarch64) architectures+=("$1"); shift ;;
         --out) [ $# -ge 2 ] || fail "--out takes a folder"; out=$2; shift 2 ;;
         --only) [ $# -ge 2 ] || fail "--only takes names of programs"; IFS=, read -ra programs <<<"$2"; shift 2 ;;
-        -h | --help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        --wheels) wheels=1; shift ;;
+        -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
         *) echo "release: unknown argument $1; see tools/release.sh --help" >&2; exit 2 ;;
     esac
 done
@@ -59,8 +65,8 @@ fi
 
 # The completions and manual pages are written by the programs themselves, so those of this machine come first.
 host=$(uname -m)
-case " ${architectures[*]} " in
-    *" $host "*) ;;
+case "$wheels ${architectures[*]} " in
+    1* | *" $host "*) ;;
     *) fail "this machine is $host and cannot run programs for ${architectures[*]}, which write their manual pages; add $host" ;;
 esac
 
@@ -73,12 +79,12 @@ exec 9>"$work/lock"
 flock --nonblock 9 || fail "another release is being made in $work"
 
 environment=$work/venv
-wanted="$ZIG $ZIGBUILD"
+wanted="$ZIG $ZIGBUILD $WHEELS"
 if [ "$(cat "$environment/made-for" 2>/dev/null)" != "$wanted" ]; then
     echo "release: installing $wanted"
     rm -rf "$environment"
     python3 -m venv "$environment"
-    # shellcheck disable=SC2086 # two packages
+    # shellcheck disable=SC2086 # several packages
     "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: $wanted
     echo "$wanted" >"$environment/made-for"
 fi
@@ -121,6 +127,23 @@ export CFLAGS="${CFLAGS:-} -ffile-prefix-map=$work=/build -ffile-prefix-map=$car
 export CARGO_PROFILE_RELEASE_STRIP=symbols
 export CARGO_ZIGBUILD_CACHE_DIR=$work/zigbuild ZIG_GLOBAL_CACHE_DIR=$work/zig ZIG_LOCAL_CACHE_DIR=$work/zig
 export PATH=$environment/bin:$PATH
+
+if [ -n "$wheels" ]; then
+    for architecture in "${architectures[@]}"; do
+        for package in simzss-data simzss-ingest; do
+            echo "release: building the wheel of $package for $architecture"
+            CARGO_TARGET_DIR=$work tools/wheel.sh "$package" "$new" --zig --target "$architecture-unknown-linux-gnu" \
+                --compatibility "manylinux_${GLIBC/./_}"
+        done
+    done
+    "$environment/bin/python" tools/audit_wheels.py "$new"/*.whl
+    (cd "$new" && sha256sum -- *.whl >SHA256SUMS)
+    final=$out/simzss-$version-wheels
+    rm -rf "$final"
+    mv "$new" "$final"
+    ls -l "$final"
+    exit
+fi
 
 pages=$work/pages
 for architecture in $(printf '%s\n' "$host" "${architectures[@]}" | awk '!seen[$0]++'); do

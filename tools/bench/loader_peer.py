@@ -1,8 +1,10 @@
-"""The programs that tools/bench/loader.sh compares with: webdataset, Pillow and torchvision in torch's DataLoader; datago.
+"""The programs that tools/bench/loader.sh and python.py compare with: webdataset in torch's DataLoader, datago, SPDL.
 
     loader_peer.py shards FOLDER TIMES PHOTOS..    writes FOLDER/shards/00000.tar .. 00007.tar, and links to the photos
                                                    as FOLDER/files/NUMBER.jpg
-    loader_peer.py read SHARDS                     reads the shards once and prints images per second
+    loader_peer.py read SHARDS [decode_jpeg]       reads the shards once, with Pillow or torchvision's decode_jpeg, and prints
+                                                   images per second
+    loader_peer.py spdl SHARDS                     reads the shards once with SPDL and prints images per second
     loader_peer.py datago FILES                    reads the files once with datago and prints images per second
 """
 
@@ -34,24 +36,31 @@ def write(folder, times, inputs):
                     tar.addfile(member, io.BytesIO(data))
 
 
-def read(shards):
+def read(shards, decoder):
     import torch
     import webdataset
     from torchvision import transforms
+    from torchvision.io import ImageReadMode, decode_jpeg
 
     torch.set_num_threads(1)
-    transform = transforms.Compose([
+    steps = [
         transforms.RandomResizedCrop(224, interpolation=transforms.InterpolationMode.BICUBIC),
         transforms.RandomHorizontalFlip(),
-        transforms.PILToTensor(),
-    ])
+    ]
+    if decoder == "decode_jpeg":
+        decode = []
+        steps.insert(0, lambda data: decode_jpeg(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.RGB))
+    else:
+        decode = [webdataset.decode("pilrgb")]
+        steps.append(transforms.PILToTensor())
+    transform = transforms.Compose(steps)
     urls = sorted(map(str, shards.glob("*.tar")))
     pipeline = webdataset.DataPipeline(
         webdataset.SimpleShardList(urls),
         webdataset.split_by_worker,
         webdataset.tarfile_to_samples(),
         webdataset.shuffle(1000),
-        webdataset.decode("pilrgb"),
+        *decode,
         webdataset.to_tuple("jpg", "txt"),
         webdataset.map_tuple(transform, lambda text: text),
         webdataset.batched(64, partial=False),
@@ -65,6 +74,52 @@ def read(shards):
         else:
             images += len(pixels)
     print(f"webdataset {images / (time.perf_counter() - started):.1f} images/s")
+
+
+def spdl(shards):
+    """Two threads decode; a third reads the tars."""
+    import math
+    import random
+
+    from spdl import io as media
+    from spdl.pipeline import PipelineBuilder
+
+    def samples():
+        for shard in sorted(shards.glob("*.tar")):
+            with tarfile.open(shard) as tar:
+                for member in tar:
+                    if member.name.endswith(".jpg"):
+                        yield tar.extractfile(member).read()
+
+    def decode(data):
+        packets = media.demux_image(data)
+        width, height = packets.codec.width, packets.codec.height
+        for _ in range(10):
+            area = width * height * random.uniform(0.08, 1)
+            ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                break
+        else:
+            w = h = min(width, height)
+        crop = f"crop={w}:{h}:{random.randint(0, width - w)}:{random.randint(0, height - h)}:exact=1"
+        flip = ",hflip" if random.random() < 0.5 else ""
+        return media.decode_packets(packets, filter_desc=f"{crop},scale=224:224:flags=bicubic{flip},format=rgb24")
+
+    def batch(frames):
+        return media.to_numpy(media.convert_frames(frames))
+
+    builder = PipelineBuilder().add_source(samples()).pipe(decode, concurrency=2).aggregate(64, drop_last=True).pipe(batch)
+    pipeline = builder.add_sink(3).build(num_threads=3)
+    images, started = 0, None
+    with pipeline.auto_stop():
+        for pixels in pipeline.get_iterator():
+            assert pixels.shape == (64, 224, 224, 3), pixels.shape
+            if started is None:
+                started = time.perf_counter()
+            else:
+                images += len(pixels)
+    print(f"SPDL {images / (time.perf_counter() - started):.1f} images/s")
 
 
 def datago(files):
@@ -104,5 +159,7 @@ if __name__ == "__main__":
         write(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
     elif sys.argv[1] == "datago":
         datago(Path(sys.argv[2]))
+    elif sys.argv[1] == "spdl":
+        spdl(Path(sys.argv[2]))
     else:
-        read(Path(sys.argv[2]))
+        read(Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "Pillow")

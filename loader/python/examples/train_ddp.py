@@ -28,6 +28,13 @@ class Clip(nn.Module):
         return F.normalize(image, dim=-1), F.normalize(self.text(text), dim=-1)
 
 
+def contrastive(image, text):
+    """CLIP's loss, within the rows of this process."""
+    logits = 10 * image @ text.T
+    target = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("shards")
@@ -56,14 +63,11 @@ def main():
     steps = 0
     while data.position.epoch < options.epochs:
         for batch in data:
-            image, text = model(batch["image"].to(device, non_blocking=True), batch["text"].to(device, non_blocking=True))
-            logits = 10 * image @ text.T
-            target = torch.arange(len(logits), device=device)
-            loss = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+            loss = contrastive(*model(*(batch[name].to(device, non_blocking=True) for name in ("image", "text"))))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            print(f"rank {dist.get_rank()}: {tuple(batch['position'])} {' '.join(batch['key'])} loss {loss.item():.3f}")
+            print(f"rank {dist.get_rank()}: {tuple(batch['position'])} {' '.join(batch['key'])} loss {loss.item():.3f}", flush=True)
             steps += 1
             if steps == options.stop_after:
                 break

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import runpy
 import struct
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+EXAMPLES = Path(__file__).parents[1] / "examples"
 SIDE = 16
 COUNTS = [13, 9, 20, 6]
 CAPTIONS = [
@@ -81,3 +83,14 @@ def run(code, *arguments, timeout=60):
     code = textwrap.dedent(code)
     command = [sys.executable, "-X", "faulthandler", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+
+
+def keys_of_steps(command):
+    """Runs a training of the examples; returns the keys of each step, in the order of the ranks, by its place."""
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-3_000:] + done.stderr[-6_000:]
+    steps = {}
+    # What several processes print may share a line.
+    for _, place, keys in sorted(re.findall(r"rank (\d+): (\(\d+, \d+\)) (.*?) loss \d+\.\d{3}", done.stdout)):
+        steps.setdefault(place, []).extend(keys.split())
+    return steps

@@ -1,4 +1,7 @@
-"""What happens to the threads: at forks, signals and the end of the interpreter. Each test is a process of its own."""
+"""What happens to the threads: at forks, signals and the end of the interpreter. Each test is a process of its own.
+
+With SIMZSS_SOAK=1 in the environment, interpreters end in the middle of a batch 200 times, and memory is watched for a thousand epochs.
+"""
 
 import os
 import signal
@@ -11,6 +14,7 @@ import pytest
 
 from conftest import SIDE, run
 
+SOAK = bool(os.environ.get("SIMZSS_SOAK"))
 HEAD = f"""
 import os, sys, time
 from simzss_data import Shards, tag
@@ -19,8 +23,8 @@ def shards(**settings):
 """
 
 
-def passes(code, *arguments):
-    done = run(HEAD + textwrap.dedent(code), *arguments)
+def passes(code, *arguments, timeout=60):
+    done = run(HEAD + textwrap.dedent(code), *arguments, timeout=timeout)
     assert done.returncode == 0, done.stderr
     return done
 
@@ -173,7 +177,7 @@ def test_an_exception_in_the_consumer(folder):
 
 @pytest.mark.parametrize("how", ["pass", "sys.exit(0)", "keep = globals()", "del dataset", "import gc; gc.collect()"])
 def test_the_interpreter_ends_in_the_middle(folder, how):
-    for _ in range(5):
+    for _ in range(40 if SOAK else 5):
         done = passes(
             f"""
             dataset = shards()
@@ -272,13 +276,15 @@ def test_nothing_leaks(folder):
                     break
         epochs(100)
         before = resident()
-        epochs(300)
+        epochs(int(sys.argv[2]))
         grown = resident() - before
         assert grown < 4 << 20, f"{grown} bytes more"
         assert len(os.listdir("/proc/self/task")) < 20
         assert len(os.listdir("/proc/self/fd")) < 60
         """,
         folder,
+        1000 if SOAK else 300,
+        timeout=600,
     )
 
 

@@ -1,10 +1,8 @@
 """With PyTorch: tensors, DataLoader, distributed processes."""
 
-import re
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
 
@@ -12,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from torch.utils.data import DataLoader, IterableDataset  # noqa: E402
 
-from conftest import COUNTS, SIDE  # noqa: E402
+from conftest import COUNTS, EXAMPLES, SIDE, keys_of_steps  # noqa: E402
 from simzss_data import Shards  # noqa: E402
 
 SETTINGS = {"seed": 7, "streams": 4, "window": 5, "image_size": SIDE, "crop": "centre", "threads": 2}
@@ -130,19 +128,9 @@ def test_ranks_of_torch_distributed(folder, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-
-
 def torchrun(processes, port, *arguments):
-    """What rank 0 and the other ranks print, one dict from the position of a step to its keys in the order of ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes, "--master-port", port]
-    done = subprocess.run(list(map(str, [*command, *arguments])), capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    steps = {}
-    for line in sorted(line for line in done.stdout.splitlines() if line.startswith("rank")):
-        position, keys = re.fullmatch(r"rank \d+: (\(.*?\)) (.*) loss .*", line).groups()
-        steps.setdefault(position, []).extend(keys.split())
-    return steps
+    return keys_of_steps([*command, *arguments])
 
 
 def test_the_example_resumes_with_another_number_of_processes(folder, tmp_path):
