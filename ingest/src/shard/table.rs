@@ -95,10 +95,8 @@ struct Requests {
 impl Table {
     /// `requests`: whether there are columns of what requests taught.
     pub(crate) fn new(extra: &[Extra], captioned: bool, hash: Hash, requests: bool) -> Self {
-        let requests = requests.then(|| Requests {
-            fetched: TimestampMillisecondBuilder::new(),
-            texts: Default::default(),
-        });
+        let requests = requests
+            .then(|| Requests { fetched: TimestampMillisecondBuilder::new(), texts: Default::default() });
         Self {
             carried: extra.iter().map(|extra| (extra.name.clone(), Carried::new(extra.kind))).collect(),
             caption: captioned.then(StringBuilder::new),
