@@ -134,13 +134,13 @@ impl Settings {
         let keep =
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
-        // Of the reduced image where it is large enough: that takes less time, and gives the same hash but for 2 bits at most.
+        // Of the reduced image where it is large enough: that takes less time, and gives the same hash but for a few bits.
         let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
         let mut phash = (!reduced).then(|| perceptual::phash(&pixels));
         if let Some(plan) = &plan {
             pixels = plan.scale(pixels)?;
         }
-        let phash = *phash.get_or_insert_with(|| perceptual::phash(&pixels));
+        let phash = *phash.get_or_insert_with(|| perceptual::quick_phash(&pixels));
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {
             pixels = plan.frame(pixels)?;

@@ -67,11 +67,11 @@ fn directives<'a>(value: &'a str, robot: Option<&'a str>) -> impl Iterator<Item 
 
 /// Whether `train-ai=n` is the last word of a header's dictionary on training.
 fn refuses_training(usage: &str) -> bool {
-    let preferences = usage.split(',').filter_map(|member| {
+    let mut preferences = usage.split(',').filter_map(|member| {
         let (name, value) = member.split(';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case(TRAIN_AI).then(|| value.trim())
     });
-    preferences.last().is_some_and(|value| value.eq_ignore_ascii_case("n"))
+    preferences.next_back().is_some_and(|value| value.eq_ignore_ascii_case("n"))
 }
 
 #[cfg(test)]

@@ -4,17 +4,22 @@
 //! their median, in rows, the first one in the most significant bit.
 
 use std::array::from_fn;
+use std::cell::RefCell;
 use std::f64::consts::PI;
 use std::sync::LazyLock;
 
+use fast_image_resize::{Filter, FilterType, ResizeAlg, ResizeOptions, Resizer};
+
 use super::pixels::Pixels;
+use super::resample::resample;
+use crate::problem::Problem;
 
 /// Side of the reduced image, and of the square of frequencies.
 const SIDE: usize = 32;
 const LOW: usize = 8;
 
 /// Smallest side of an image, reduced by another filter before, of which the hash is still that of the original.
-pub(super) const MIN_SIDE: u32 = 64;
+pub(super) const MIN_SIDE: u32 = 128;
 
 /// Bits after the point of Pillow's weights.
 const PRECISION: u32 = 22;
@@ -30,6 +35,12 @@ const NOISE: f64 = 1e-6;
 /// The hash of an upright image.
 pub(super) fn phash(pixels: &Pixels) -> u64 {
     bits(&frequencies(&reduced(pixels)))
+}
+
+/// The hash of an image that was reduced already, faster, with what else rounds otherwise.
+pub(super) fn quick_phash(pixels: &Pixels) -> u64 {
+    let small = quickly_reduced(pixels).unwrap_or_else(|_| reduced(pixels));
+    bits(&frequencies(&small))
 }
 
 /// The image without a border of one near-white colour, as padding leaves it. An image of nothing else stays as it is.
@@ -82,6 +93,51 @@ fn reduced(pixels: &Pixels) -> [[i16; SIDE]; SIDE] {
         }
     }
     small
+}
+
+thread_local! {
+    /// Reused, because it keeps its working memory.
+    static RESIZER: RefCell<Resizer> = RefCell::new(Resizer::new());
+}
+
+/// The same by another library, with the colours reduced before they become grey.
+fn quickly_reduced(pixels: &Pixels) -> Result<[[i16; SIDE]; SIDE], Problem> {
+    let failed = |_| Problem::resize("resizing failed");
+    let filter = Filter::new("lanczos", tabulated, 3.0).map_err(failed)?;
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Custom(filter)));
+    let channels = pixels.channels;
+    let mut target =
+        Pixels { width: SIDE as u32, height: SIDE as u32, channels, data: vec![0; SIDE * SIDE * channels] };
+    RESIZER.with_borrow_mut(|resizer| resample(resizer, pixels, &mut target, &options))?;
+    let mut small = [[0; SIDE]; SIDE];
+    let mut row = [0; SIDE];
+    for (y, values) in target.data.chunks_exact(SIDE * channels).enumerate() {
+        grey(values, channels, &mut row);
+        for (column, &value) in small.iter_mut().zip(&row) {
+            column[y] = value;
+        }
+    }
+    Ok(small)
+}
+
+/// Steps of the table in which the filter is looked up, per unit.
+const STEPS: usize = 1024;
+
+/// The Lanczos filter for distances from 0 to 3, and one value more.
+static TABLE: LazyLock<Vec<f64>> = LazyLock::new(|| {
+    let mut table = Vec::new();
+    lanczos(0.0, STEPS as f64, 3 * STEPS + 2, &mut table);
+    table
+});
+
+/// The Lanczos filter, by linear interpolation.
+fn tabulated(x: f64) -> f64 {
+    let place = x.abs() * STEPS as f64;
+    let (at, part) = (place as usize, place.fract());
+    match TABLE.get(at..at + 2) {
+        Some(&[low, high]) => low + part * (high - low),
+        _ => 0.0,
+    }
 }
 
 /// Pillow's grey values of a row: ITU-R BT.601 in 16 bits after the point.
@@ -285,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn photos_have_the_hashes_of_imagehash_and_two_bits_less_at_most_where_they_are_decoded_smaller() {
+    fn photos_have_the_hashes_of_imagehash_and_hardly_others_where_they_are_decoded_smaller() {
         let photos = photos();
         if photos.is_empty() {
             println!("skipped: no photos");
@@ -304,7 +360,9 @@ mod tests {
             let settings = Settings { mode, size, exact, ..Settings::default() };
             let counts = differences(&photos, &settings);
             println!("{mode:?} {size} exact {exact}: photos by bits that differ {counts:?}");
-            assert!(counts.len() <= 3, "{mode:?} {size} exact {exact}: {counts:?}");
+            let near: usize = counts.iter().take(3).sum();
+            assert!(100 * near >= 98 * photos.len(), "{mode:?} {size} exact {exact}: {counts:?}");
+            assert!(counts.len() <= 7, "{mode:?} {size} exact {exact}: {counts:?}");
         }
     }
 

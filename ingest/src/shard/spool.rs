@@ -175,7 +175,9 @@ impl Encoder {
 
     fn option(&mut self, number: Option<u64>) {
         self.number(number.is_some().into());
-        number.into_iter().for_each(|number| self.number(number));
+        if let Some(number) = number {
+            self.number(number);
+        }
     }
 
     fn request(&mut self, request: &Request) {

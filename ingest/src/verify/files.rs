@@ -63,7 +63,9 @@ pub(super) fn list(folder: &Location) -> Result<Listed, Error> {
             producers.entry(stem.to_owned()).or_default().push(producer.to_owned());
         }
     }
-    producers.values_mut().for_each(|names| names.sort());
+    for names in producers.values_mut() {
+        names.sort();
+    }
     let numbers: HashSet<u32> = stems
         .iter()
         .filter(|stem| stem.len() >= 5 && stem.bytes().all(|byte| byte.is_ascii_digit()))

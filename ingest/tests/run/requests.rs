@@ -50,7 +50,8 @@ fn the_table_says_who_answered_when_and_with_what() {
         let image = jpeg(40, 30, 1);
         match path {
             "/moved" => {
-                respond(stream, "302 Found", &["Location: /there?x=1#part", "ETag: \"of-redirect\""], b"")
+                let headers = ["Location: /there?x=1#part", "ETag: \"of-redirect\""];
+                respond(stream, "302 Found", &headers, b"");
             }
             "/there?x=1" => {
                 let headers = ["ETag: W/\"a b\"", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT"];
@@ -82,8 +83,8 @@ fn the_table_says_who_answered_when_and_with_what() {
     assert_eq!(row(1), plain("/long", "", ""));
     assert_eq!(row(2), plain("/gone", "\"gone\"", "noml"));
     assert_eq!(row(3), plain("/broken", "", ""));
-    for silent in 4..8 {
-        assert_eq!(row(silent), [""; 4], "{:?}", rows[silent]);
+    for (silent, all) in rows.iter().enumerate().skip(4) {
+        assert_eq!(row(silent), [""; 4], "{all:?}");
     }
     let times = fetched(folder.path());
     assert!(
