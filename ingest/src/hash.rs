@@ -1,5 +1,4 @@
-//! `ingest hash`: the perceptual hashes of the images of shards and the languages of their captions, for shards that others made
-//! ([`crate::signals`]).
+//! `ingest hash`: the perceptual hashes of the images of shards and the languages of their captions, for shards that others made.
 //!
 //! Each thread makes the signals of one shard at a time. They depend on the shard alone, so the number of threads does not change
 //! them.
