@@ -90,7 +90,7 @@ pub fn path(shard: &Location, producer: &str) -> Location {
     next_to(shard, &format!(".{producer}.parquet"))
 }
 
-/// The producer of the file of this name, if its name is that of signals of the shard with this [`stem`].
+/// The producer of the file of this name, if its name is that of signals of the shard with this [`stem`](super::stem).
 pub fn producer<'a>(file_name: &'a str, stem: &str) -> Option<&'a str> {
     let name = file_name.strip_prefix(stem)?.strip_prefix('.')?.strip_suffix(".parquet")?;
     is_producer(name).then_some(name)
