@@ -12,10 +12,6 @@ CREATE VIEW mentions AS
 SELECT split_part(parse_filename(filename), '.', 1) AS shard, * EXCLUDE (filename)
 FROM read_parquet('*.concepts.parquet', filename = true);
 
-CREATE VIEW hashes AS
-SELECT split_part(parse_filename(filename), '.', 1) AS shard, * EXCLUDE (filename)
-FROM read_parquet('*.hash.parquet', filename = true, union_by_name = true);
-
 CREATE VIEW concepts AS SELECT * FROM 'statistics/concepts.parquet';
 
 CREATE VIEW pairs AS SELECT * FROM 'statistics/pairs.parquet';

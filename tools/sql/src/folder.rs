@@ -8,7 +8,6 @@ use anyhow::{Context, Result, bail};
 use concepts::statistics::{CONCEPTS, PAIRS, TOTALS, Totals};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
-use loader::shards::signals::{self, HASH, Signals};
 use loader::shards::{incomplete, list, sidecar_path, stem, table_path};
 use program::UsageError;
 use storage::Location;
@@ -25,7 +24,7 @@ pub(crate) struct Folder {
 }
 
 /// All tables, in the order of messages.
-pub(crate) const TABLES: [&str; 6] = ["samples", "mentions", "hashes", "shards", "concepts", "pairs"];
+pub(crate) const TABLES: [&str; 5] = ["samples", "mentions", "shards", "concepts", "pairs"];
 
 const NO_SHARDS: &str = "no folder of shards was given";
 
@@ -65,12 +64,6 @@ impl Folder {
                 sidecar_path,
                 "sidecars (NNNNN.concepts.parquet; run `ingest tag` to create them)",
                 Some(check_sidecar),
-            )?,
-            "hashes" => self.per_shard(
-                "hashes",
-                |shard| signals::path(shard, HASH),
-                "perceptual hashes (NNNNN.hash.parquet; run `ingest hash` to create them)",
-                Some(check_hashes),
             )?,
             "shards" => self.shards()?,
             "concepts" => self.statistics_table("concepts", CONCEPTS)?,
@@ -145,13 +138,6 @@ fn check_sidecar(path: &Location, shard: &Shard) -> Result<()> {
     // Shards of other tools have no statistics file: counting their samples would need reading them, so it is skipped.
     let samples = loader::shards::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
     Ok(metadata.refuse_unless_for(&path.as_name(), &shard.path.as_name(), bytes, samples)?)
-}
-
-/// The same for a file of signals.
-fn check_hashes(path: &Location, shard: &Shard) -> Result<()> {
-    let metadata = Signals::metadata(path, &storage::read(path)?)?;
-    let samples = loader::shards::count_from_stats(&shard.path)?;
-    Ok(metadata.refuse_unless_for(path, &shard.path, storage::length(&shard.path)?, samples)?)
 }
 
 /// The complete shards of the inputs. Incomplete ones are skipped with a note.

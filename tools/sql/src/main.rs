@@ -56,12 +56,9 @@ const HELP: &str = "\
 Tables:
   samples   one row per attempted sample (NNNNN.parquet of complete shards): shard, key, url, caption,
             status, error_message, width, height, original_width, original_height, exif, sha256,
-            \"offset\", length, the columns carried over from the input, and of downloads final_url, fetched,
-            etag, last_modified, opt_outs
+            \"offset\", length, and the columns carried over from the input
   mentions  one row per concept mention (NNNNN.concepts.parquet, by `ingest tag`): shard, key, sample,
             phrase, concept, head, phrase_start, phrase_end, concept_start, concept_end, tags
-  hashes    one row per sample of the tars (NNNNN.hash.parquet, by `ingest`): shard, key, sample, phash or
-            phash_trimmed (perceptual hash), language (ISO 639-3), language_confidence
   shards    one row per shard: shard, count (attempted samples), successes, mentions,
             captions_without_mention, bytes (size of the tar)
   concepts  statistics (by `tools stats`), one row per concept: concept, mentions, samples, shards,

@@ -198,10 +198,6 @@ fn compare(duckdb: &Path, set: &Path) -> Vec<(&'static str, usize)> {
     queries.extend([
         ("samples", "SELECT * FROM samples ORDER BY key"),
         ("mentions", "SELECT * FROM mentions ORDER BY key, phrase_start"),
-        (
-            "hashes",
-            "SELECT shard, key, sample, phash, language, round(language_confidence, 3) AS confidence FROM hashes ORDER BY key",
-        ),
         ("shards", "SELECT * FROM shards ORDER BY shard"),
         ("concepts", "SELECT * FROM concepts ORDER BY concept"),
         ("pairs", "SELECT * FROM pairs ORDER BY a, b"),
