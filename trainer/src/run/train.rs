@@ -122,13 +122,15 @@ impl Run<'_> {
     ///
     /// A scheduler that stops a run gives it little time. So the checkpoint is safe, also at the place it is copied to,
     /// before the evaluation starts, and a run that is being stopped is not evaluated.
-    fn save(&self, group: &Group, log: &mut Log<'_>, score: bool) -> Result<Saved> {
+    fn save(&mut self, group: &Group, log: &mut Log<'_>, score: bool) -> Result<Saved> {
         let settings = self.learner.settings;
         let step = self.learner.step;
         if !group.is_first() {
             return Ok(Saved { step, folder: settings.out.clone(), not_scored: false });
         }
         log.check_losses().map_err(|error| self.with_batch_saved(error, group))?;
+        // Also the shards of the last step, which the other ranks have not heard of.
+        run_shards::note(&mut self.shards, &run_shards::encode(&self.loader.opened()));
         let position = (self.position.epoch, self.position.step);
         let mut state = State::new(settings, step, position, &self.vision_hash, self.bank);
         state.shards.clone_from(&self.shards);
