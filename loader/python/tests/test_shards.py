@@ -154,6 +154,34 @@ def test_a_state_of_another_order_is_refused(folder):
         dataset.load_state_dict({})
 
 
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_selection_with_weights(folder, tmp_path, world_size):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+
+    def write(name, rows):
+        shard, sample, weight = zip(*rows)
+        file = tmp_path / name
+        pq.write_table(pa.table({"shard": shard, "sample": sample, "weight": weight}), file)
+        return file
+
+    rows = [("00000.tar", 3, 2.0), ("00002", 7, 1.0), ("00002", 8, 1.0), ("00001", 0, 4.0)]
+    file = write("selection.parquet", rows)
+    ranks = [
+        shards(folder, 2, streams=2, selection=file, rank=rank, world_size=world_size) for rank in range(world_size)
+    ]
+    assert [len(rank) for rank in ranks] == [4] * world_size
+    keys = sorted(key for rank in ranks for batch in rank for key in batch["key"])
+    assert keys == sorted(["0-003"] * 2 + ["2-007", "2-008"] + ["1-000"] * 4)
+
+    state = ranks[0].state_dict()
+    other = shards(folder, 2, streams=2, selection=write("other.parquet", [*rows[:3], ("00001", 1, 4.0)]))
+    with pytest.raises(ValueError, match="selection was"):
+        other.load_state_dict(state)
+        len(other)
+    with pytest.raises(simzss_data.Error, match="not among the shards"):
+        len(shards(folder, 2, selection=write("wrong.parquet", [("7.tar", 0, 1.0)])))
+
+
 def test_ranks_of_the_environment(folder, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(ValueError, match="WORLD_SIZE=None"):
