@@ -2,11 +2,13 @@
 //!
 //! The dataset has 400 million samples in 40,000 shards. All shards are hard links to one file, so they take the space
 //! of one. A resumed run usually finds the shards' indices in the cache, because it has been there before; without a
-//! cache, the shards that the streams are in are scanned again.
+//! cache, the shards that the streams are in are scanned again. The last line is of a selection of 40 million samples.
 
 use std::fs::{self, File};
+use std::path::Path;
 use std::time::Instant;
 
+use loader::shards::selection::{self, Metadata, ShardOfSelection};
 use loader::{Cache, CropKind, Loader, Position, Settings, shards};
 
 const SHARDS: usize = 40_000;
@@ -17,15 +19,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     write_shards(folder.path())?;
 
     let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 30 };
-    for (what, cache) in [
-        ("without a cache", None),
-        ("filling the cache", Some(&cache)),
-        ("with the cache filled", Some(&cache)),
+    let selection = folder.path().join("selection.parquet");
+    write_selection(&selection)?;
+    for (what, cache, selection) in [
+        ("without a cache", None, None),
+        ("filling the cache", Some(&cache), None),
+        ("with the cache filled", Some(&cache), None),
+        ("a tenth of the samples, selected", Some(&cache), Some(&selection)),
     ] {
         let started = Instant::now();
         let mut settings = Settings::new(shards::list(&[folder.path().to_owned()])?, 1024);
         (settings.options.size, settings.options.crop) = (8, CropKind::Centre);
         settings.options.cache = cache.cloned();
+        settings.options.selection = selection.map(Into::into);
         let loader = Loader::open(settings)?;
         let opened = started.elapsed();
         let position = Position { epoch: 0, step: 10_000_000 / 1024 };
@@ -44,7 +50,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn write_shards(folder: &std::path::Path) -> std::io::Result<()> {
+/// Every tenth sample.
+fn write_selection(file: &Path) -> Result<(), loader::Error> {
+    let shards = (0..SHARDS).map(|shard| ShardOfSelection {
+        shard: format!("{shard:05}.tar"),
+        samples: SAMPLES as u32,
+        content: None,
+    });
+    let metadata = Metadata::new(shards.collect(), Vec::new());
+    let samples = |shard| (0..SAMPLES as u32).step_by(10).map(move |sample| (shard, sample, 1.0));
+    selection::write(&file.into(), &metadata, (0..SHARDS as u32).flat_map(samples))
+}
+
+fn write_shards(folder: &Path) -> std::io::Result<()> {
     let pixels = image::RgbImage::from_pixel(8, 8, image::Rgb([200, 100, 50]));
     let jpeg = loader::jpeg::encode(pixels.as_raw(), 8, 8, 75).map_err(std::io::Error::other)?;
     let first = folder.join("00000.tar");
