@@ -14,7 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use disk::files::TEMPORARY;
 use disk::foreign_files::is_apple_double;
-use loader::shards::{SUFFIXES, signals};
+use loader::shards::{self, SUFFIXES, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use storage::Location;
@@ -195,6 +195,19 @@ impl Dataset {
         let number = u64::from(shard) * 10u64.pow(digits) + u64::from(index);
         format!("{number:0width$}", width = digits as usize + 5)
     }
+}
+
+/// The complete shards in `input` (a folder, a file or a brace list) for whose position in the list `owns` is true, and the
+/// number of incomplete ones. First completes what killed processes have begun.
+pub(crate) fn own_shards(
+    input: &Location,
+    owns: impl Fn(u32) -> bool,
+) -> Result<(Vec<Location>, u64), Error> {
+    publish::recover_all(input)?;
+    let input = std::slice::from_ref(input);
+    let own = (0..).zip(shards::list(input)?).filter(|(position, _)| owns(*position));
+    let own = own.map(|(_, shard)| shard).collect();
+    Ok((own, shards::incomplete(input)?.len() as u64))
 }
 
 /// The contents of a file; None if it does not exist.

@@ -15,7 +15,7 @@ use program::Progress;
 use serde_json::{Value, json};
 use storage::Location;
 
-use crate::dataset::{publish, sums};
+use crate::dataset::{own_shards, sums};
 use crate::error::Error;
 use crate::image;
 use crate::messages::counted;
@@ -71,12 +71,7 @@ pub fn hash(
     force: bool,
     owns: impl Fn(u32) -> bool,
 ) -> Result<Totals, Error> {
-    publish::recover_all(input)?;
-    let input = std::slice::from_ref(input);
-    let shards = shards::list(input)?;
-    let incomplete = shards::incomplete(input)?.len() as u64;
-    let shards: Vec<Location> =
-        (0..).zip(shards).filter(|(position, _)| owns(*position)).map(|(_, path)| path).collect();
+    let (shards, incomplete) = own_shards(input, owns)?;
     let totals = Totals { shards: shards.len() as u64, incomplete, ..Totals::default() };
     let state = Mutex::new((totals, Progress::new("hashing", "samples", 0)));
     let next = AtomicUsize::new(0);

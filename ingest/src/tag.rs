@@ -23,9 +23,8 @@ use self::existing::{Existing, compare, existing_sidecar};
 pub(crate) use self::tables::SUMS;
 pub use self::tables::{Tables, tag_tables};
 pub use self::text::{open_text, tag_text};
-use crate::dataset::publish;
 use crate::dataset::staging::Staging;
-use crate::dataset::sums;
+use crate::dataset::{own_shards, sums};
 use crate::error::Error;
 use crate::messages::counted;
 use crate::parallel::{StopFlag, run_parallel};
@@ -108,12 +107,7 @@ pub fn tag(
     force: bool,
     owns: impl Fn(u32) -> bool,
 ) -> Result<Totals, Error> {
-    publish::recover_all(input)?;
-    let input = std::slice::from_ref(input);
-    let shards = shards::list(input)?;
-    let incomplete = shards::incomplete(input)?.len() as u64;
-    let shards: Vec<Location> =
-        (0..).zip(shards).filter(|(position, _)| owns(*position)).map(|(_, path)| path).collect();
+    let (shards, incomplete) = own_shards(input, owns)?;
     let progress = SharedProgress::new(Totals { incomplete, ..Totals::default() });
     let next = AtomicUsize::new(0);
     run_parallel(threads.min(shards.len()), |stop| {

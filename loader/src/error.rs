@@ -95,7 +95,8 @@ pub enum Error {
 
     /// The dataset has fewer samples than one batch.
     #[error(
-        "the shards hold {samples} samples, fewer than one batch of {batch_size}; give more shards or a smaller batch"
+        "the shards, or the selection of them, have {samples} samples, fewer than one batch of {batch_size}; give more samples or a \
+         smaller batch"
     )]
     TooFewSamples {
         /// Number of samples in all shards.

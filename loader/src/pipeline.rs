@@ -114,6 +114,11 @@ impl Loader {
         self.0.order.counts()
     }
 
+    /// Number of streams in use, over all ranks.
+    pub fn streams(&self) -> u64 {
+        self.0.order.streams()
+    }
+
     /// Number of global batches in an epoch.
     pub fn steps_per_epoch(&self) -> u64 {
         self.0.order.steps_per_epoch()

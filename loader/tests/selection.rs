@@ -179,7 +179,7 @@ fn a_file_that_does_not_fit_is_refused_before_anything_is_read() {
     // A selection of nothing.
     by_hand(&file, &[("00000.tar", 1, 0.0)]);
     let error = Loader::open(selecting(settings(shards.clone(), 1), &file)).unwrap_err().to_string();
-    assert!(error.contains("hold 0 samples"), "{error}");
+    assert!(error.contains("have 0 samples"), "{error}");
 }
 
 /// Two folders with shards of the same name.

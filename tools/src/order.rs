@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Figures {
     /// Number of streams in use, and samples in a window; 0 and 0 for a full shuffle.
-    streams: usize,
+    streams: u64,
     window: usize,
     /// Mean number of different shards in a batch.
     shards: f64,
@@ -108,7 +108,6 @@ fn full_shuffle(loader: &Loader) -> Figures {
 
 /// The same, measured on batches of the loader's order.
 fn measured(loader: &Loader) -> Figures {
-    let options = &loader.settings().options;
     let steps = loader.steps_per_epoch();
     let looked_at = steps.min(BATCHES);
     let (mut shards, mut same, mut pairs, mut neighbours) = (0_usize, 0.0, 0.0, 0_usize);
@@ -130,16 +129,11 @@ fn measured(loader: &Loader) -> Figures {
     }
     let looked_at = looked_at as f64;
     let all = loader.shard_samples().iter().map(|&samples| f64::from(samples) - 1.0).sum::<f64>().max(1.0);
-    let streams = greatest_common_divisor(options.streams, options.batch_size);
     Figures {
-        streams,
-        window: options.window,
+        streams: loader.streams(),
+        window: loader.settings().options.window,
         shards: shards as f64 / looked_at,
         same_shard: same / f64::max(pairs, 1.0),
         neighbours: neighbours as f64 / looked_at * steps as f64 / all,
     }
-}
-
-fn greatest_common_divisor(a: usize, b: usize) -> usize {
-    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }

@@ -1,6 +1,7 @@
 use std::collections::HashSet;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
 
@@ -12,17 +13,14 @@ fn global_batch(order: &Order, epoch: &Epoch, step: u64) -> Vec<SampleId> {
     (0..order.plan.streams).flat_map(of_stream).collect()
 }
 
-/// The expected batches come from a Python implementation of the specification (`tests/fixtures/order.py`).
-#[test]
-fn agrees_with_the_independent_implementation() {
-    let cases: serde_json::Value =
-        serde_json::from_str(include_str!("../../tests/fixtures/order.json")).unwrap();
-    for case in cases.as_array().unwrap() {
+/// Compares the batches of the order that `order` makes of (case, streams, window, batch size) with those of a Python implementation
+/// of the specification (`tests/fixtures/order.py`).
+fn assert_as_specified(cases: &str, order: impl Fn(&Value, [usize; 3]) -> Order) {
+    let cases: Vec<Value> = serde_json::from_str(cases).unwrap();
+    for case in cases {
         let number = |name: &str| case[name].as_u64().unwrap();
-        let counts: Vec<u32> = serde_json::from_value(case["counts"].clone()).unwrap();
         let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
-        let [streams, window, batch] = ["streams", "window", "batch"].map(|name| number(name) as usize);
-        let order = Order::new(counts, None, number("seed"), streams, window, batch).unwrap();
+        let order = order(&case, ["streams", "window", "batch"].map(|name| number(name) as usize));
         let epoch = order.epoch(number("epoch"));
         assert_eq!(order.steps_per_epoch(), expected.len() as u64);
         for (step, expected) in expected.into_iter().enumerate() {
@@ -33,27 +31,24 @@ fn agrees_with_the_independent_implementation() {
     }
 }
 
-/// The same for selections.
+#[test]
+fn agrees_with_the_independent_implementation() {
+    assert_as_specified(include_str!("../../tests/fixtures/order.json"), |case, [streams, window, batch]| {
+        let counts = serde_json::from_value(case["counts"].clone()).unwrap();
+        Order::new(counts, None, case["seed"].as_u64().unwrap(), streams, window, batch).unwrap()
+    });
+}
+
 #[test]
 fn selections_agree_with_the_independent_implementation() {
-    let cases: serde_json::Value =
-        serde_json::from_str(include_str!("../../tests/fixtures/selections.json")).unwrap();
-    for case in cases.as_array().unwrap() {
-        let number = |name: &str| case[name].as_u64().unwrap();
-        let weights: Vec<Vec<f32>> = serde_json::from_value(case["weights"].clone()).unwrap();
-        let expected: Vec<Vec<(u32, u32)>> = serde_json::from_value(case["batches"].clone()).unwrap();
-        let [streams, window, batch] = ["streams", "window", "batch"].map(|name| number(name) as usize);
-        let order =
-            Order::new(counts(&weights), Some(selected(&weights)), number("seed"), streams, window, batch)
-                .unwrap();
-        let epoch = order.epoch(number("epoch"));
-        assert_eq!(order.steps_per_epoch(), expected.len() as u64);
-        for (step, expected) in expected.into_iter().enumerate() {
-            let batch: Vec<_> =
-                global_batch(&order, &epoch, step as u64).iter().map(|id| (id.shard, id.sample)).collect();
-            assert_eq!(batch, expected, "step {step} of {case}");
-        }
-    }
+    assert_as_specified(
+        include_str!("../../tests/fixtures/selections.json"),
+        |case, [streams, window, batch]| {
+            let weights: Vec<Vec<f32>> = serde_json::from_value(case["weights"].clone()).unwrap();
+            let (seed, selected) = (case["seed"].as_u64().unwrap(), Some(selected(&weights)));
+            Order::new(counts(&weights), selected, seed, streams, window, batch).unwrap()
+        },
+    );
 }
 
 fn counts(weights: &[Vec<f32>]) -> Vec<u32> {

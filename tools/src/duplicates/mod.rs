@@ -12,7 +12,7 @@ use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use clap::ValueHint;
 use loader::shards::selection;
 use loader::shards::signals::{HASH, Signals};
-use program::{Outcome, location};
+use program::{Interrupted, Outcome, location};
 use serde_json::json;
 use storage::Location;
 
@@ -51,7 +51,7 @@ pub(crate) struct Arguments {
 /// The hashes of a dataset, in the order of its samples.
 struct Hashed {
     shards: Vec<Location>,
-    /// For each shard, which hash it has: of the image as it was, or without its border.
+    /// Which hash all its shards have: of the image as it was, or without its border.
     column: &'static str,
     hashes: Vec<u64>,
     /// Of each hash, the shard and the sample.
@@ -102,6 +102,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let distinct = distinct(&hashed.hashes);
     let search = Search { hashed: &hashed, distinct: &distinct, distance: arguments.distance, threads };
     let found = if arguments.against.is_some() { search.against(samples) } else { search.within() };
+    if program::interrupted() {
+        bail!(Interrupted::new(format!("{} was not written", arguments.out)));
+    }
     let equal = found.iter().filter(|found| found.distance == 0).count();
     write(&arguments.out, &hashed, own_shards, &found)?;
     let of =

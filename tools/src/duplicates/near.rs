@@ -14,7 +14,7 @@ const MEAN_GROUP: f64 = 64.0;
 const COMPARISONS: usize = 64;
 
 /// Calls `found` with pairs of `hashes` that differ in at most `distance` bits, on several threads; a pair may come several times.
-/// The hashes are distinct.
+/// The hashes are distinct. Ends early, without all pairs, when the program is interrupted.
 pub(super) fn pairs(hashes: &[u64], distance: u32, threads: usize, found: impl Fn(u64, u64) + Sync) {
     if distance == 0 {
         return;
@@ -27,7 +27,9 @@ pub(super) fn pairs(hashes: &[u64], distance: u32, threads: usize, found: impl F
         for _ in 0..threads.clamp(1, choices.len()) {
             scope.spawn(|| {
                 let mut moved = Vec::with_capacity(hashes.len());
-                while let Some(choice) = choices.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(choice) = choices.get(next.fetch_add(1, Ordering::Relaxed))
+                    && !program::interrupted()
+                {
                     chunks.agreeing(hashes, choice, distance, &mut moved, &found);
                 }
             });

@@ -335,7 +335,8 @@ fn common_ground<'a>(mut objects: impl Iterator<Item = &'a SceneObject>) -> Opti
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::draw::{Frequencies, draw, stream};
+    use super::super::draw::{draw, stream};
+    use super::super::frequencies::Frequencies;
     use super::*;
 
     /// Enough scenes for every pattern to occur many times.

@@ -10,6 +10,7 @@ mod caption;
 mod classes;
 mod draw;
 mod font;
+mod frequencies;
 mod grounds;
 mod objects;
 mod paint;
@@ -35,7 +36,8 @@ use storage::Location;
 
 use self::caption::Caption;
 use self::classes::CLASSES;
-use self::draw::{Frequencies, Scene};
+use self::draw::Scene;
+use self::frequencies::Frequencies;
 use crate::folder;
 
 /// File with the counts by class; it is written last.

@@ -8,6 +8,7 @@ use arrow_array::types::Float64Type;
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use loader::shards::signals::Signals;
+use program::Interrupted;
 use rand::Rng;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -175,6 +176,9 @@ fn in_random_order(
     let mut shards: Vec<usize> = (0..dataset.shards.len()).collect();
     shards.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     for number in shards {
+        if program::interrupted() {
+            bail!(Interrupted::new("nothing was written".to_owned()));
+        }
         let shard = &mut dataset.shards[number];
         let sidecar = sidecar_of(&shard.path)?;
         let mut samples: Vec<usize> = (0..shard.fates.len()).collect();
