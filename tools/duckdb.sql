@@ -10,7 +10,7 @@ FROM read_parquet('[0-9][0-9][0-9][0-9][0-9].parquet', filename = true);
 
 CREATE VIEW mentions AS
 SELECT split_part(parse_filename(filename), '.', 1) AS shard, * EXCLUDE (filename)
-FROM read_parquet('*.concepts.parquet', filename = true);
+FROM read_parquet('*.concepts.parquet', filename = true, union_by_name = true);
 
 CREATE VIEW concepts AS SELECT * FROM 'statistics/concepts.parquet';
 

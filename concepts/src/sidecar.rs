@@ -8,6 +8,7 @@
 //! | phrase, concept, head | utf8, dictionary | the noun phrase as in the canonical text; its concept; the lemma of its head noun |
 //! | phrase_start, phrase_end, concept_start, concept_end | uint32 | byte offsets into the canonical text, the end is exclusive |
 //! | tags | utf8 | Penn Treebank tags of the phrase's words, separated by spaces |
+//! | caption | uint32 | number of the caption in the sample, from 0; only if captions are from a field of the `.json` members |
 //!
 //! Canonical text is what [`canonical`](crate::canonical()) returns; a sidecar of another [version](CANONICAL_VERSION) is
 //! refused, because its offsets count in another text. The footer's key `concepts` holds one JSON object,
@@ -30,7 +31,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{CANONICAL_VERSION, Error};
 
-pub use captions::{CaptionChecks, Captions};
+pub use captions::{CaptionCheck, CaptionChecks, Captions};
 pub use concepts::ConceptReader;
 pub use parts::{PARTS, Parts, Table};
 pub use reader::Sidecar;
@@ -38,6 +39,9 @@ pub use writer::Writer;
 
 /// Version of the sidecar's columns and metadata.
 pub const VERSION: u32 = 2;
+
+/// Version of sidecars of the captions in a field of the `.json` members, of which a sample may have several.
+pub const FIELD_VERSION: u32 = 3;
 
 /// Sidecars of this version are read too. They have no [`Captions`], so they know their source only by name, size and count.
 pub const OLDEST_VERSION: u32 = 1;
@@ -49,7 +53,7 @@ const FOOTER_KEY: &str = "concepts";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Metadata {
-    /// [`VERSION`] of the columns and metadata.
+    /// [`VERSION`] of the columns and metadata, or [`FIELD_VERSION`] if there is a `field`.
     pub version: u32,
     /// Name of the tagger.
     pub tagger: String,
@@ -64,6 +68,10 @@ pub struct Metadata {
     pub shard: String,
     /// Size of the shard or table, bytes.
     pub shard_bytes: u64,
+    /// The field of the samples' `.json` members that the captions are from; `None` if they are the `.txt` members, or from a
+    /// table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
     /// Which rows of a table the captions are, if they come from a table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows: Option<RowsOfTable>,
@@ -72,7 +80,7 @@ pub struct Metadata {
     pub captions: Option<Captions>,
     /// Number of samples in the shard, including those without a caption or a mention.
     pub samples: u32,
-    /// Number of captions (including empty ones) in which no mention was found.
+    /// Number of samples in whose captions no mention was found, or that have no caption.
     pub captions_without_mention: u32,
     /// Number of rows of the sidecar.
     pub mentions: u64,
@@ -110,6 +118,7 @@ impl Metadata {
             canonical: CANONICAL_VERSION,
             shard: file_name(shard),
             shard_bytes,
+            field: None,
             rows: None,
             captions: None,
             samples: 0,
@@ -123,13 +132,18 @@ impl Metadata {
     #[must_use]
     pub fn uncounted(&self) -> Self {
         Self {
-            version: VERSION,
+            version: self.expected_version(),
             captions: None,
             samples: 0,
             captions_without_mention: 0,
             mentions: 0,
             ..self.clone()
         }
+    }
+
+    /// The version of sidecars of such captions that have checks.
+    fn expected_version(&self) -> u32 {
+        if self.field.is_some() { FIELD_VERSION } else { VERSION }
     }
 
     /// A number for what the mentions are of: the shard's name, the rows of a table, the tagger, and the captions. `None` if the
@@ -184,6 +198,18 @@ impl Metadata {
         Err(Error::Stale { path: path.to_owned(), what })
     }
 
+    /// Returns an error if the sidecar at `path` has the mentions of captions in another field of the `.json` members than
+    /// `field`, the one that captions are read from (`None`: the `.txt` members). Mentions of `.txt` members fit any field:
+    /// captions that are not the tagged one then have none.
+    pub fn refuse_unless_field(&self, path: &Path, field: Option<&str>) -> Result<(), Error> {
+        let Some(tagged) = self.field.as_deref().filter(|tagged| Some(*tagged) != field) else { return Ok(()) };
+        let read = field.map_or("the .txt members".to_owned(), |field| format!("the field {field:?}"));
+        let what = format!(
+            "was made from the captions in the field {tagged:?} of the .json members, but captions are read from {read}"
+        );
+        Err(Error::Stale { path: path.to_owned(), what })
+    }
+
     fn refuse_unless_current(&self, path: &Path) -> Result<(), Error> {
         if self.is_current() {
             return Ok(());
@@ -213,6 +239,8 @@ pub struct MentionRow<'a> {
     pub key: &'a str,
     /// Position of the sample in the tar, from 0.
     pub sample: u32,
+    /// Number of the caption in the sample, from 0.
+    pub caption: u32,
     /// The noun phrase, as in the canonical text.
     pub phrase: &'a str,
     /// The concept: the noun before the head, if there is one, and the lemma of the head.

@@ -5,8 +5,8 @@
 use std::fs;
 use std::path::Path;
 
-use concepts::sidecar::{CaptionChecks, Metadata, Sidecar, Writer, path_for};
-use concepts::{CANONICAL_VERSION, Error, Mention, TaggerDescription};
+use concepts::sidecar::{CaptionCheck, CaptionChecks, Metadata, Sidecar, Writer, path_for};
+use concepts::{CANONICAL_VERSION, Error, Extractor, Mention, TaggerDescription, TaggerKind};
 
 const TEXT: &str = "a man with two tennis rackets";
 
@@ -187,7 +187,7 @@ fn a_sidecar_knows_its_captions() {
     let captions = ["A man with two\u{a0}tennis rackets", "", "running"];
     let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("00003.tar"), 10_240)).unwrap();
     for (sample, caption) in (0..).zip(captions) {
-        writer.check(sample, caption.as_bytes());
+        writer.check(sample, CaptionCheck::of(caption.as_bytes()));
         let mentions = if sample == 0 { mentions() } else { Vec::new() };
         writer.push(sample, "key", TEXT, &mentions).unwrap();
     }
@@ -196,16 +196,17 @@ fn a_sidecar_knows_its_captions() {
     let written = writer.finish().unwrap();
     let sidecar = Sidecar::open(&path).unwrap();
     assert_eq!((sidecar.metadata.version, &sidecar.metadata), (2, &written));
+    let has = |sample, caption: &str| sidecar.has_captions(sample, CaptionCheck::of(caption.as_bytes()));
     for (sample, caption) in (0..).zip(captions) {
-        assert_eq!(sidecar.has_caption(sample, caption.as_bytes()), Some(true));
-        assert_eq!(sidecar.has_caption(sample, b"a man with two tennis rackets"), Some(false));
+        assert_eq!(has(sample, caption), Some(true));
+        assert_eq!(has(sample, "a man with two tennis rackets"), Some(false));
     }
-    assert_eq!((sidecar.has_caption(3, b""), sidecar.has_caption(4, b"")), (Some(true), None));
+    assert_eq!((has(3, ""), has(4, "")), (Some(true), None));
 
     let checks = |captions: &[&str]| {
         let mut checks = CaptionChecks::default();
         for caption in captions {
-            checks.push(caption.as_bytes());
+            checks.push(CaptionCheck::of(caption.as_bytes()));
         }
         checks
     };
@@ -231,6 +232,43 @@ fn a_sidecar_knows_its_captions() {
     let path = folder.path().join("first.concepts.parquet");
     write(&path);
     let first = Sidecar::open(&path).unwrap();
-    assert_eq!((first.metadata.version, first.has_caption(1, b"anything")), (1, None));
+    assert_eq!((first.metadata.version, first.has_captions(1, CaptionCheck::of(b"anything"))), (1, None));
     first.metadata.refuse_unless_captions(&path, &checks(&captions)).unwrap();
+}
+
+/// Several captions of a sample, from a field of its JSON: each mention knows its caption.
+#[test]
+fn mentions_know_which_of_several_captions_they_are_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    let mut metadata = Metadata::new(&tagger(), Path::new("00003.tar"), 10_240);
+    metadata.field = Some("captions".to_owned());
+    let extractor = Extractor::new(TaggerKind::Perceptron).unwrap();
+    let captions = [vec!["a red car", "running", "two dogs and a car"], vec![], vec!["a red car"]];
+    let mut writer = Writer::create(&path, metadata).unwrap();
+    for (sample, captions) in (0..).zip(&captions) {
+        writer.check(sample, CaptionCheck::of_all(captions));
+        writer.tag(sample, "key", captions, &extractor).unwrap();
+    }
+    let written = writer.finish().unwrap();
+    assert_eq!((written.version, written.samples, written.mentions), (3, 3, 4));
+    assert_eq!(written.captions_without_mention, 1);
+
+    let sidecar = Sidecar::open(&path).unwrap();
+    assert_eq!(sidecar.metadata, written);
+    let of = |sample| -> Vec<(u32, &str)> {
+        sidecar.mentions(sample).map(|mention| (mention.caption, mention.concept)).collect()
+    };
+    assert_eq!(of(0), [(0, "car"), (2, "dog"), (2, "car")]);
+    assert_eq!((of(1), of(2)), (vec![], vec![(0, "car")]));
+    assert_eq!(sidecar.has_captions(0, CaptionCheck::of_all(&captions[0])), Some(true));
+    assert_eq!(sidecar.has_captions(0, CaptionCheck::of_all(&captions[0][..2])), Some(false));
+    assert_eq!(sidecar.has_captions(2, CaptionCheck::of(b"a red car")), Some(false));
+
+    for (field, fits) in [(Some("captions"), true), (Some("caption"), false), (None, false)] {
+        assert_eq!(written.refuse_unless_field(&path, field).is_ok(), fits, "{field:?}");
+    }
+    // Mentions of the .txt members may be used with any field.
+    let of_text = Metadata::new(&tagger(), Path::new("00003.tar"), 10_240);
+    of_text.refuse_unless_field(&path, Some("captions")).unwrap();
 }

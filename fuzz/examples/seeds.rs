@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray};
-use concepts::sidecar::{Metadata, Writer};
+use concepts::sidecar::{CaptionCheck, Metadata, Writer};
 use concepts::{Extractor, TaggerKind, canonical};
 use image::{ImageFormat, Rgb, RgbImage};
 use parquet::arrow::ArrowWriter;
@@ -423,7 +423,7 @@ fn sidecar() {
         for (sample, caption) in (0..).zip(captions) {
             writer.tag(sample, &format!("{sample:09}"), &canonical(caption), &extractor).unwrap();
             if checked {
-                writer.check(sample, caption.as_bytes());
+                writer.check(sample, CaptionCheck::of(caption.as_bytes()));
             }
         }
         writer.finish().unwrap();

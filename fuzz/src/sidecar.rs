@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
-use concepts::sidecar::{ConceptReader, Sidecar};
+use concepts::sidecar::{CaptionCheck, ConceptReader, Sidecar};
 use concepts::statistics::Counts;
 
 /// Runs the target on an input.
@@ -26,9 +26,13 @@ pub fn run(bytes: &[u8]) {
     for sample in sidecar.samples_with_mentions() {
         assert!(sample < sidecar.metadata.samples && sidecar.key(sample).is_some());
         // A sidecar of the first version has no checks.
-        assert_eq!(sidecar.has_caption(sample, b"a dog").is_some(), sidecar.metadata.captions.is_some());
+        let answer = sidecar.has_captions(sample, CaptionCheck::of(b"a dog"));
+        assert_eq!(answer.is_some(), sidecar.metadata.captions.is_some());
+        let mut caption = 0;
         for mention in sidecar.mentions(sample) {
             mentions += 1;
+            assert!(mention.caption >= caption && (mention.caption == 0 || sidecar.metadata.field.is_some()));
+            caption = mention.caption;
             let (phrase, concept) = (mention.phrase_span, mention.concept_span);
             assert_eq!((phrase.end - phrase.start) as usize, mention.phrase.len());
             assert!(

@@ -186,21 +186,22 @@ fn conclude(
 fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let extractor = Extractor::new(arguments.tagger)?;
-    let Tag { shards, text, captions, .. } = arguments;
+    let Tag { shards, text, captions, tables: from, .. } = arguments;
     let threads = threads(arguments.threads);
-    let totals = match (text, (&captions.table, &captions.out), shards) {
+    let totals = match (text, (&from.table, &from.out), shards) {
         (Some(text), ..) => {
             let lines = tag::open_text(text).map_err(user_error)?;
             tag::tag_text(text, lines, std::io::stdout(), &extractor, threads)
         }
         (None, (Some(input), Some(out)), _) => {
             let part = arguments.part.part().map_err(user_error)?;
-            let tables = captions.tables(input, out, arguments.force).map_err(user_error)?;
+            let tables = from.tables(input, out, arguments.force).map_err(user_error)?;
             tag::tag_tables(&tables, &extractor, threads, |number| part.owns(number))
         }
         (None, _, Some(shards)) => {
             let part = arguments.part.part().map_err(user_error)?;
-            tag::tag(shards, &extractor, threads, arguments.force, |place| part.owns(place))
+            let (field, force) = (captions.field(), arguments.force);
+            tag::tag(shards, field, &extractor, threads, force, |place| part.owns(place))
         }
         _ => {
             let problem = "give a folder of shards, --table INPUT --out FOLDER, or --text FILE";
@@ -210,7 +211,7 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     let totals = totals.map_err(user_error)?;
     let before = totals.shards - totals.tagged;
     if text.is_none() {
-        let noun = if captions.table.is_some() { "sidecar" } else { "shard" };
+        let noun = if from.table.is_some() { "sidecar" } else { "shard" };
         match (totals.tagged, before) {
             (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
             (0, before) => eprintln!("nothing to do: {} already complete", counted(before, noun)),
@@ -245,6 +246,10 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     }
     if totals.unreadable_rows > 0 {
         eprintln!("{} unreadable: tagged as empty captions", counted(totals.unreadable_rows, "row"));
+    }
+    if let (Some(field), 1..) = (captions.field(), totals.without_field) {
+        let samples = counted(totals.without_field, "sample");
+        eprintln!("{samples} without a text or a list of texts in the field {field:?}: no captions were tagged");
     }
     if arguments.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use concepts::checksums::sha256_of;
 use concepts::sidecar::{CaptionChecks, Metadata, Writer};
 use concepts::{Extractor, canonical_into};
-use loader::shards;
+use loader::shards::{self, StoredCaptions};
 use program::Progress;
 use serde_json::{Value, json};
 use storage::Location;
@@ -42,16 +42,18 @@ pub struct Totals {
     pub renewed: u64,
     /// Shards that were skipped because they are incomplete.
     pub incomplete: u64,
-    /// Captions, including empty ones and those of shards that were already tagged.
+    /// Captions, including empty ones and those of shards that were already tagged; samples, if captions are from a field.
     pub captions: u64,
     /// Mentions in these captions.
     pub mentions: u64,
-    /// Captions without a mention, and so without a concept.
+    /// Captions without a mention, and so without a concept; samples, if captions are from a field.
     pub captions_without_mention: u64,
     /// Captions that are not UTF-8; invalid bytes were replaced by U+FFFD.
     pub captions_not_utf8: u64,
     /// Unreadable rows of tables; they were tagged as empty captions.
     pub unreadable_rows: u64,
+    /// Samples without a text or a list of texts in the field of captions.
+    pub without_field: u64,
     /// Sidecars of version 1 that were kept: they cannot tell whether all captions are those that were tagged.
     pub unchecked: u64,
 }
@@ -92,6 +94,7 @@ impl Totals {
             "captions_without_mention": self.captions_without_mention,
             "captions_not_utf8": self.captions_not_utf8,
             "unreadable_rows": self.unreadable_rows,
+            "without_field": self.without_field,
             "unchecked": self.unchecked,
             "seconds": seconds,
         })
@@ -99,9 +102,11 @@ impl Totals {
 }
 
 /// Writes the sidecars of the complete shards in `input` (a folder, a file or a brace list) for whose position in the list
-/// `owns` is true. Sidecars that match their shard, its captions and the extractor are kept, unless `force` is true.
+/// `owns` is true. Captions are the `.txt` members, or those in a `field` of the `.json` members. Sidecars that match their shard,
+/// its captions and the extractor are kept, unless `force` is true.
 pub fn tag(
     input: &Location,
+    field: Option<&str>,
     extractor: &Extractor,
     threads: usize,
     force: bool,
@@ -114,7 +119,7 @@ pub fn tag(
         let mut captions = Captions::new(extractor);
         while let Some(path) = shards.get(next.fetch_add(1, Ordering::Relaxed)) {
             stop.check()?;
-            tag_shard(path, &mut captions, force, stop, &progress)?;
+            tag_shard(path, field, &mut captions, force, stop, &progress)?;
         }
         Ok(())
     })?;
@@ -124,12 +129,15 @@ pub fn tag(
 /// Writes the sidecar of a shard, unless it has a current one.
 fn tag_shard(
     path: &Location,
+    field: Option<&str>,
     captions: &mut Captions<'_>,
     force: bool,
     stop: &StopFlag,
     progress: &SharedProgress,
 ) -> Result<(), Error> {
-    let metadata = Metadata::new(&captions.extractor.description(), &path.as_name(), storage::length(path)?);
+    let mut metadata =
+        Metadata::new(&captions.extractor.description(), &path.as_name(), storage::length(path)?);
+    metadata.field = field.map(str::to_owned);
     let (target, sums_path) = (shards::sidecar_path(path), shards::sums_path(path));
     let before = match existing_sidecar(&target, &metadata)? {
         Existing::Current(_) if force => Existing::Forced,
@@ -140,26 +148,40 @@ fn tag_shard(
         progress.already_tagged(metadata);
         return Ok(());
     }
-    sums::forget(&sums_path, &target)?;
     let staging = Staging::new(path)?;
     let staged = staging.path(&target);
     let mut writer = Writer::create(&staged, metadata)?;
-    loader::shards::captions(path, |key, caption| {
+    let (mut without_field, mut reason) = (0, None);
+    let samples = loader::shards::captions(path, field, |key, stored| {
         stop.check()?;
-        captions.tag(&mut writer, key, caption.unwrap_or_default())
+        if let StoredCaptions::Unreadable(problem) = stored {
+            without_field += 1;
+            reason.get_or_insert_with(|| format!("sample {key}: {problem}"));
+        }
+        captions.tag(&mut writer, key, stored)
     })?;
+    if let (Some(field), Some(reason)) = (field, reason.filter(|_| without_field == samples)) {
+        let problem = format!("no sample has captions in the field {field:?} of its .json member ({reason})");
+        return Err(Error::input(path, problem));
+    }
     let metadata = writer.finish()?;
     let file = std::fs::File::open(&staged).map_err(Error::file("read", &staged))?;
     let sha256 = sha256_of(file).map_err(Error::file("read", &staged))?;
+    sums::forget(&sums_path, &target)?;
     staging.deliver(&target)?;
     sums::add(&sums_path, &target, sha256)?;
     refuse_other_captions(path, &metadata)?;
     progress.tagged(&target, &metadata, &before, captions.take_not_utf8());
+    progress.update(0, |totals| totals.without_field += without_field);
     Ok(())
 }
 
-/// The loader reads captions from the table of a shard where it can, so they must be those in the tar, which were tagged.
+/// The loader reads captions from the table of a shard where it can, so they must be those in the tar, which were tagged. Those in
+/// a field are read from the tar.
 fn refuse_other_captions(path: &Location, metadata: &Metadata) -> Result<(), Error> {
+    if metadata.field.is_some() {
+        return Ok(());
+    }
     let same = |checks: CaptionChecks| {
         metadata.captions.as_ref().is_none_or(|captions| captions.sha256 == checks.sha256())
     };
@@ -176,22 +198,28 @@ fn refuse_other_captions(path: &Location, metadata: &Metadata) -> Result<(), Err
 /// Tags captions one after another, with reused buffers.
 struct Captions<'a> {
     extractor: &'a Extractor,
-    canonical: String,
+    /// Of one sample.
+    canonical: Vec<String>,
     not_utf8: u64,
 }
 
 impl<'a> Captions<'a> {
     fn new(extractor: &'a Extractor) -> Self {
-        Self { extractor, canonical: String::new(), not_utf8: 0 }
+        Self { extractor, canonical: Vec::new(), not_utf8: 0 }
     }
 
-    /// Normalises and tags a caption, and adds its mentions to the sidecar.
-    fn tag(&mut self, writer: &mut Writer, key: &str, bytes: &[u8]) -> Result<(), Error> {
-        let raw = String::from_utf8_lossy(bytes);
-        self.not_utf8 += u64::from(matches!(raw, Cow::Owned(_)));
-        canonical_into(&raw, &mut self.canonical);
-        writer.check(writer.samples(), bytes);
-        writer.tag(writer.samples(), key, &self.canonical, self.extractor)?;
+    /// Normalises and tags the captions of a sample, and adds their mentions to the sidecar.
+    fn tag(&mut self, writer: &mut Writer, key: &str, stored: StoredCaptions<'_>) -> Result<(), Error> {
+        let texts = stored.texts();
+        self.not_utf8 += texts.iter().filter(|text| matches!(text, Cow::Owned(_))).count() as u64;
+        if self.canonical.len() < texts.len() {
+            self.canonical.resize_with(texts.len(), String::new);
+        }
+        for (text, canonical) in texts.iter().zip(&mut self.canonical) {
+            canonical_into(text, canonical);
+        }
+        writer.check(writer.samples(), stored.check());
+        writer.tag(writer.samples(), key, &self.canonical[..texts.len()], self.extractor)?;
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::common::{
     content, damage, identity, key_of, settings, sidecar_path, stats_path, table_path, with, write_shards,
     write_table,
 };
-use concepts::sidecar::{Metadata, Writer};
+use concepts::sidecar::{CaptionCheck, Metadata, Writer};
 use concepts::{Bank, CANONICAL_VERSION, Matching, Mention, TaggerDescription};
 use loader::{Batch, BatchMention, Cache, Loader, Position, SampleError, Settings};
 
@@ -241,7 +241,7 @@ fn a_caption_that_was_not_tagged_is_refused_when_it_is_read() {
         let metadata = Metadata::new(&tagger, &shards[0], bytes);
         let mut writer = Writer::create(&sidecar_path(&shards[0]), metadata).unwrap();
         for sample in 0..8 {
-            writer.check(sample as u32, raw(sample).as_bytes());
+            writer.check(sample as u32, CaptionCheck::of(raw(sample).as_bytes()));
             let caption = CAPTION.replace('7', &sample.to_string());
             let mentions = if mentioned.contains(&sample) { mentions(&caption) } else { Vec::new() };
             writer.push(sample as u32, &key_of(0, sample), &caption, &mentions).unwrap();

@@ -4,10 +4,10 @@ use std::fs;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use concepts::sidecar::{Metadata, Writer};
-use concepts::{Bank, Matching, Mention, TaggerDescription};
+use concepts::sidecar::{CaptionCheck, Metadata, Writer};
+use concepts::{Bank, Extractor, Matching, Mention, TaggerDescription, TaggerKind};
 use image::{ImageFormat, RgbImage};
-use loader::{Loader, Position};
+use loader::{CaptionChoice, CaptionSource, Loader, Position};
 use serde_json::Value;
 
 use crate::common::{TarFile, settings, sidecar_path, with};
@@ -81,4 +81,70 @@ fn mentions_are_chosen_as_in_the_released_code() {
             .collect();
         assert_eq!(found, list(&case["kept"]), "{}", case["text"]);
     }
+}
+
+/// Samples with several captions in their JSON, all of them tagged: a row has the mentions of the caption that was drawn for it.
+#[test]
+fn each_of_several_captions_has_its_own_mentions() {
+    let folder = tempfile::tempdir().unwrap();
+    let shard = folder.path().join("00000.tar");
+    let extractor = Extractor::new(TaggerKind::Perceptron).unwrap();
+    let captions = |sample: usize| {
+        [format!("a dog and {sample} red cars"), "running".to_owned(), "A cat behind two dogs".to_owned()]
+    };
+    let mut png = Cursor::new(Vec::new());
+    RgbImage::new(4, 4).write_to(&mut png, ImageFormat::Png).unwrap();
+    let mut tar = TarFile::create(&shard);
+    for sample in 0..8 {
+        let json = serde_json::json!({ "captions": captions(sample), "url": "x" }).to_string();
+        tar.add(&format!("{sample}.png"), png.get_ref()).add(&format!("{sample}.json"), json.as_bytes());
+        tar.add(&format!("{sample}.txt"), b"alternative text");
+    }
+    tar.finish();
+    let description = extractor.description();
+    let mut metadata = Metadata::new(&description, &shard, fs::metadata(&shard).unwrap().len());
+    metadata.field = Some("captions".to_owned());
+    let mut writer = Writer::create(&sidecar_path(&shard), metadata).unwrap();
+    for sample in 0..8 {
+        let texts = captions(sample);
+        writer.check(sample as u32, CaptionCheck::of_all(&texts));
+        let canonical = texts.map(|text| concepts::canonical(&text));
+        writer.tag(sample as u32, &sample.to_string(), &canonical, &extractor).unwrap();
+    }
+    writer.finish().unwrap();
+
+    let names = ["dog", "car", "cat"];
+    let bank = Arc::new(Bank::from_names(names).unwrap());
+    let from = |key: &str, choice| {
+        with(settings(vec![shard.clone()], 4), |settings| {
+            settings.bank = Some((Arc::clone(&bank), Matching::Strict));
+            settings.options.captions = CaptionSource::Json { key: key.to_owned(), choice };
+        })
+    };
+    let mut seen = [0; 3];
+    let loader = Loader::open(from("captions", CaptionChoice::Random)).unwrap();
+    for batch in loader.batches(Position::default()).take(20) {
+        let batch = batch.unwrap();
+        for (row, caption) in batch.captions.iter().enumerate() {
+            let of_row = batch.mentions.iter().filter(|(at, _)| *at == row);
+            let found: Vec<&str> = of_row.map(|(_, mention)| names[mention.label as usize]).collect();
+            let (number, expected) = match caption.as_str() {
+                "running" => (1, &[][..]),
+                caption if caption.starts_with("a dog and") => (0, &["dog", "car"][..]),
+                _ => (2, &["cat", "dog"][..]),
+            };
+            seen[number] += 1;
+            assert_eq!(found, expected, "{caption}");
+        }
+    }
+    assert!(seen.iter().all(|&times| times > 5), "{seen:?}");
+
+    // The mentions are of no other captions.
+    let refused = |settings| Loader::open(settings).map(drop).unwrap_err().to_string();
+    let other = refused(from("titles", CaptionChoice::First));
+    assert!(other.contains("\"captions\"") && other.contains("\"titles\""), "{other}");
+    let text = refused(with(from("captions", CaptionChoice::First), |settings| {
+        settings.options.captions = CaptionSource::Text;
+    }));
+    assert!(text.contains("the .txt members"), "{text}");
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::common::{TarFile, damage};
 use loader::Error;
-use loader::shards::{self, Archive};
+use loader::shards::{self, Archive, StoredCaptions};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -56,7 +56,8 @@ type Captioned = (String, Option<Vec<u8>>);
 /// The keys and captions of all samples, read in one pass.
 fn captions(path: &Path) -> Result<Vec<Captioned>, Error> {
     let mut all = Vec::new();
-    let samples = shards::captions(path, |key, caption| -> Result<(), Error> {
+    let samples = shards::captions(path, None, |key, captions| -> Result<(), Error> {
+        let StoredCaptions::Text(caption) = captions else { panic!("not from a field") };
         all.push((key.to_owned(), caption.map(<[u8]>::to_vec)));
         Ok(())
     })?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use clap::ValueHint;
+use concepts::sidecar::CaptionCheck;
 use disk::foreign_files::visible;
 use loader::shards::{Archive, Member, Sample};
 use loader::{images, shards};
@@ -37,6 +38,7 @@ pub(crate) struct Arguments {
 /// memory several times.
 const CAPTION_BYTES: u64 = 1 << 16;
 const MENTIONS: usize = 1000;
+const CAPTIONS: usize = 100;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let path = &arguments.shard;
@@ -67,9 +69,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut shown = Vec::new();
     for (position, sample) in chosen {
         let raw = raw_caption(&archive, sample)?;
-        let tagged =
-            sidecar.as_ref().and_then(|it| it.has_caption(position, raw.as_deref().unwrap_or_default()));
-        if tagged == Some(false) {
+        let field = sidecar.as_ref().and_then(|it| it.metadata.field.as_deref());
+        let captions = field.map(|field| captions_in(&archive, sample, field)).transpose()?;
+        let check = captions.as_ref().map_or_else(
+            || CaptionCheck::of(raw.as_deref().unwrap_or_default()),
+            |captions| CaptionCheck::of_all(captions),
+        );
+        if sidecar.as_ref().and_then(|it| it.has_captions(position, check)) == Some(false) {
             let (key, folder) = (&sample.key, folder_of(path));
             bail!(
                 "the caption of sample {key} is not the one that was tagged; run `ingest tag {folder}` again"
@@ -77,11 +83,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
         let mentions = sidecar.as_ref().map(|sidecar| {
             let mention = |row: concepts::sidecar::MentionRow<'_>| {
-                json!({
+                let mut mention = json!({
                     "phrase": row.phrase, "concept": row.concept, "head": row.head, "tags": row.tags,
                     "phrase_span": [row.phrase_span.start, row.phrase_span.end],
                     "concept_span": [row.concept_span.start, row.concept_span.end],
-                })
+                });
+                if field.is_some() {
+                    mention["caption"] = row.caption.into();
+                }
+                mention
             };
             sidecar.mentions(position).take(MENTIONS).map(mention).collect::<Vec<_>>()
         });
@@ -92,11 +102,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             "caption": raw.map(|raw| shown_caption(&raw)),
             "mentions": mentions,
         });
+        if let Some(captions) = &captions {
+            let shown = captions.iter().take(CAPTIONS).map(|caption| shown_caption(caption.as_bytes()));
+            entry["captions"] = shown.collect();
+        }
         let of = |member: &Member| member.length;
         let bytes_left_out = sample.caption().map_or(0, of).saturating_sub(CAPTION_BYTES);
         let mentions = sidecar.as_ref().map_or(0, |sidecar| sidecar.mentions(position).count());
         for (name, left_out) in [
             ("caption_bytes_left_out", bytes_left_out),
+            ("captions_left_out", captions.map_or(0, |all| all.len().saturating_sub(CAPTIONS)) as u64),
             ("mentions_left_out", mentions.saturating_sub(MENTIONS) as u64),
         ] {
             if left_out > 0 {
@@ -142,6 +157,14 @@ fn raw_caption(archive: &Archive, sample: &Sample) -> Result<Option<Vec<u8>>> {
     archive.read(member.offset, member.length).map(Some).with_context(|| format!("sample {}", sample.key))
 }
 
+/// The captions in a field of the sample's JSON; none if they cannot be read, as for the tagger.
+fn captions_in(archive: &Archive, sample: &Sample, field: &str) -> Result<Vec<String>> {
+    let Some(member) = sample.member("json") else { return Ok(Vec::new()) };
+    let json = archive.read(member.offset, member.length);
+    let json = json.with_context(|| format!("sample {}", sample.key))?;
+    Ok(shards::field_captions(&json, field).unwrap_or_default())
+}
+
 /// The part of a caption that is shown.
 fn shown_caption(raw: &[u8]) -> String {
     String::from_utf8_lossy(&raw[..raw.len().min(CAPTION_BYTES as usize)]).into_owned()
@@ -171,15 +194,24 @@ fn describe(sample: &Value) -> String {
         _ => format!("{} that cannot be decoded, {} bytes", word(&image["type"]), image["bytes"]),
     };
     let mut text = format!("{}  ({size})\n", word(&sample["key"]));
-    text += &match sample["caption"].as_str() {
-        Some(caption) => format!("    {}\n", visible(&one_line(caption))),
-        None => "    (no caption)\n".to_owned(),
-    };
-    for mention in sample["mentions"].as_array().into_iter().flatten() {
-        text += &format!("      {:<24} {}\n", word(&mention["concept"]), word(&mention["phrase"]));
+    let only = [sample["caption"].clone()];
+    let captions = sample["captions"].as_array().map_or(&only[..], Vec::as_slice);
+    for (number, caption) in captions.iter().enumerate() {
+        text += &match caption.as_str() {
+            Some(caption) => format!("    {}\n", visible(&one_line(caption))),
+            None => "    (no caption)\n".to_owned(),
+        };
+        let mentions = sample["mentions"].as_array().into_iter().flatten();
+        for mention in mentions.filter(|it| it["caption"].as_u64().unwrap_or_default() == number as u64) {
+            text += &format!("      {:<24} {}\n", word(&mention["concept"]), word(&mention["phrase"]));
+        }
     }
     for (name, what) in
-        [("caption_bytes_left_out", "bytes of the caption"), ("mentions_left_out", "mentions")]
+        [
+        ("caption_bytes_left_out", "bytes of the caption"),
+        ("captions_left_out", "captions"),
+        ("mentions_left_out", "mentions"),
+    ]
     {
         if let Some(count) = sample[name].as_u64() {
             text += &format!("    ({count} more {what})\n");

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use concepts::sidecar::{self, Metadata, Writer};
+use concepts::sidecar::{self, CaptionCheck, Metadata, Writer};
 use concepts::{Mention, TaggerDescription};
 use loader::shards::selection::SelectionFile;
 use loader::{Location, Position};
@@ -69,7 +69,7 @@ fn write_dataset(folder: &Path) {
                 })
                 .collect();
             writer.push(sample as u32, &key(shard, sample), caption, &mentions).unwrap();
-            writer.check(sample as u32, caption.as_bytes());
+            writer.check(sample as u32, CaptionCheck::of(caption.as_bytes()));
         }
         writer.finish().unwrap();
     }
@@ -197,6 +197,30 @@ fn caps_hold_and_leave_out_no_more_than_they_must() {
     for at in all().filter(|at| !selected.contains(at)) {
         assert!(concepts_of(at.0, at.1).iter().any(is_full), "{at:?} was left out");
     }
+}
+
+/// Of 1,200 samples in shards of 400.
+#[test]
+fn a_number_of_samples_is_drawn_at_random() {
+    let place = Place::new();
+    let (selected, summary) = place.select("shards", &["--count", "300"]);
+    assert_eq!(selected.len(), 300);
+    assert_eq!(summary["rules"][1], serde_json::json!({"rule": "--count 300", "dropped": 900, "kept": 300}));
+    for shard in 0..SHARDS {
+        // 100 are expected, with a standard deviation of 7.
+        let of_shard = selected.iter().filter(|at| at.0 == shard).count();
+        assert!((68..132).contains(&of_shard), "{of_shard} of shard {shard}");
+    }
+    let (more, _) = place.select("shards", &["--count", "301"]);
+    assert!(more.len() == 301 && selected.is_subset(&more), "one more is added");
+    let (other, _) = place.select("shards", &["--count", "300", "--seed", "1"]);
+    assert!(other.intersection(&selected).count() < 150);
+    assert_eq!(place.select("shards", &["--count", "1200"]).0.len(), 1200);
+    assert_eq!(place.select("shards", &["--count", "9999999999"]).0.len(), 1200);
+    // Of what the rules before have left.
+    let (capped, _) = place.select("shards", &["--cap", "100"]);
+    let (some, _) = place.select("shards", &["--cap", "100", "--count", "50"]);
+    assert!(some.len() == 50 && some.is_subset(&capped));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! By which a sidecar knows the captions that it was made from: a check of each sample's caption, 8 bytes, and a hash of all
+//! By which a sidecar knows the captions that it was made from: a check of each sample's captions, 8 bytes, and a hash of all
 //! checks in the footer. The checks are stored between the last row group and the footer, where other readers of Parquet do not
 //! look, because a column could not have those of samples without a mention.
 
@@ -46,15 +46,33 @@ impl Captions {
     }
 }
 
+/// A check of the captions of one sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CaptionCheck([u8; BYTES]);
+
+impl CaptionCheck {
+    /// Of the only caption of a sample: XXH64, with the seed 0, of its bytes as they are stored, before any repair or
+    /// normalisation. A sample without a caption counts as one with an empty caption: neither is a training pair.
+    pub fn of(raw: &[u8]) -> Self {
+        Self(XxHash64::oneshot(0, raw).to_le_bytes())
+    }
+
+    /// Of the captions in a field of a sample's JSON: XXH64 of the checks of the single captions, one after another. Without a
+    /// caption it is that of an empty one.
+    pub fn of_all<T: AsRef<[u8]>>(captions: &[T]) -> Self {
+        let checks: Vec<u8> = captions.iter().flat_map(|caption| Self::of(caption.as_ref()).0).collect();
+        Self::of(&checks)
+    }
+}
+
 /// The checks of captions, in tar order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CaptionChecks(Vec<u8>);
 
 impl CaptionChecks {
-    /// Adds the check of the next sample: XXH64, with the seed 0, of the caption's bytes as they are stored, before any repair
-    /// or normalisation. A sample without a caption counts as one with an empty caption: neither is a training pair.
-    pub fn push(&mut self, raw: &[u8]) {
-        self.0.extend_from_slice(&check(raw));
+    /// Adds the check of the next sample.
+    pub fn push(&mut self, check: CaptionCheck) {
+        self.0.extend_from_slice(&check.0);
     }
 
     /// Number of samples.
@@ -78,7 +96,7 @@ impl CaptionChecks {
     /// Makes it that of `samples` samples, the new ones without a caption.
     pub(super) fn fill(&mut self, samples: u32) {
         while self.samples() < u64::from(samples) {
-            self.push(b"");
+            self.push(CaptionCheck::of(b""));
         }
     }
 
@@ -87,15 +105,11 @@ impl CaptionChecks {
         Captions { check: HASH.to_owned(), offset, sha256: self.sha256() }
     }
 
-    /// Whether the caption of a sample is the one that was checked; `None` if there is no such sample.
-    pub(super) fn matches(&self, sample: u32, raw: &[u8]) -> Option<bool> {
+    /// Whether the captions of a sample are those that were checked; `None` if there is no such sample.
+    pub(super) fn matches(&self, sample: u32, check: CaptionCheck) -> Option<bool> {
         let start = BYTES * sample as usize;
-        Some(*self.0.get(start..start + BYTES)? == check(raw))
+        Some(*self.0.get(start..start + BYTES)? == check.0)
     }
-}
-
-fn check(raw: &[u8]) -> [u8; BYTES] {
-    XxHash64::oneshot(0, raw).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -105,22 +119,40 @@ mod tests {
     /// XXH64 of the specification's own test program (xxhsum) for "", "a" and "abc" with the seed 0.
     #[test]
     fn a_check_is_xxh64() {
-        let of = |text: &str| u64::from_le_bytes(check(text.as_bytes()));
+        let of = |text: &str| u64::from_le_bytes(CaptionCheck::of(text.as_bytes()).0);
         assert_eq!(of(""), 0xef46_db37_51d8_e999);
         assert_eq!(of("a"), 0xd24e_c4f1_a98c_6e5b);
         assert_eq!(of("abc"), 0x44bc_2cf5_ad77_0999);
     }
 
+    /// The order of several captions counts, and where one ends.
+    #[test]
+    fn several_captions_have_one_check() {
+        let of = |captions: &[&str]| CaptionCheck::of_all(captions);
+        let all = [
+            of(&[]),
+            of(&[""]),
+            of(&["", ""]),
+            of(&["ab"]),
+            of(&["a", "b"]),
+            of(&["b", "a"]),
+            CaptionCheck::of(b"ab"),
+        ];
+        for (at, one) in all.iter().enumerate() {
+            assert_eq!(all.iter().filter(|other| *other == one).count(), 1, "number {at}");
+        }
+    }
+
     #[test]
     fn samples_without_a_caption_count() {
         let mut checks = CaptionChecks::default();
-        checks.push(b"a dog");
+        checks.push(CaptionCheck::of(b"a dog"));
         checks.fill(3);
         assert_eq!(checks.samples(), 3);
-        assert_eq!(checks.matches(0, b"a dog"), Some(true));
-        assert_eq!(checks.matches(0, b"a cat"), Some(false));
-        assert_eq!(checks.matches(2, b""), Some(true));
-        assert_eq!(checks.matches(3, b""), None);
+        assert_eq!(checks.matches(0, CaptionCheck::of(b"a dog")), Some(true));
+        assert_eq!(checks.matches(0, CaptionCheck::of(b"a cat")), Some(false));
+        assert_eq!(checks.matches(2, CaptionCheck::of(b"")), Some(true));
+        assert_eq!(checks.matches(3, CaptionCheck::of(b"")), None);
         let captions = checks.at(100);
         assert_eq!(captions.range(3, 124), Ok(100..124));
         assert!(captions.range(3, 123).is_err());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow_array::RecordBatch;
@@ -12,8 +13,8 @@ use arrow_cast::cast;
 use arrow_schema::DataType;
 use bytes::Bytes;
 
-use super::captions::{CaptionChecks, Captions};
-use super::{FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION, VERSION, writer};
+use super::captions::{CaptionCheck, CaptionChecks, Captions};
+use super::{FIELD_VERSION, FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION, writer};
 use crate::Error;
 use crate::tables::{Budget, Table, TableError, Texts, load_end};
 
@@ -25,6 +26,8 @@ pub struct Sidecar {
     path: PathBuf,
     strings: Strings,
     rows: Vec<Row>,
+    /// Of each row, the number of the caption in its sample; empty if samples have one caption each.
+    captions: Vec<u32>,
     /// The distinct concepts, as ids of `strings`, in the order of their first mention.
     concepts: Vec<u32>,
     /// The samples with mentions, in tar order.
@@ -70,6 +73,7 @@ impl Sidecar {
             samples: Vec::new(),
             starts: Vec::new(),
             rows: Vec::new(),
+            captions: Vec::new(),
             strings: Strings { budget: Budget::for_file(table.bytes()), ..Strings::default() },
             concepts: Vec::new(),
             path: path.to_owned(),
@@ -113,6 +117,10 @@ impl Sidecar {
             spans.push(numbers(batch, name)?.as_primitive::<UInt32Type>().values().clone());
         }
         self.strings.budget.keep_rows(batch.num_rows(), size_of::<Row>())?;
+        if self.metadata.field.is_some() {
+            self.strings.budget.keep_rows(batch.num_rows(), size_of::<u32>())?;
+            self.captions.extend_from_slice(numbers(batch, "caption")?.as_primitive::<UInt32Type>().values());
+        }
         for row in 0..batch.num_rows() {
             let sample = sample.value(row);
             if sample >= self.metadata.samples {
@@ -123,9 +131,13 @@ impl Sidecar {
             if self.samples.last().is_some_and(|&last| sample < last) {
                 return Err(TableError::content(format!("its rows are not in tar order at sample {sample}")));
             }
+            let at = self.rows.len();
             if self.samples.last() != Some(&sample) {
                 self.samples.push(sample);
-                self.starts.push(self.rows.len() as u32);
+                self.starts.push(at as u32);
+            } else if at > 0 && self.captions.get(at - 1) > self.captions.get(at) {
+                let problem = format!("its rows are not in the order of the captions at sample {sample}");
+                return Err(TableError::content(problem));
             }
             let [key, phrase, concept, head, tags] = [0, 1, 2, 3, 4].map(|column: usize| texts[column][row]);
             let spans = [0, 1, 2, 3].map(|column: usize| spans[column][row]);
@@ -145,11 +157,15 @@ impl Sidecar {
         Ok(())
     }
 
-    /// The mentions of the sample at this position in the tar, from left to right; empty if there is no such sample.
+    /// The mentions of the sample at this position in the tar, caption by caption and from left to right; empty if there is no
+    /// such sample.
     pub fn mentions(&self, sample: u32) -> impl Iterator<Item = MentionRow<'_>> {
-        self.rows_of(sample).iter().map(move |row| MentionRow {
+        let rows = self.range_of(sample);
+        let captions = self.captions.get(rows.clone()).unwrap_or_default();
+        self.rows[rows].iter().enumerate().map(move |(at, row)| MentionRow {
             key: self.strings.get(row.key),
             sample,
+            caption: captions.get(at).copied().unwrap_or_default(),
             phrase: self.strings.get(row.phrase),
             concept: self.strings.get(self.concepts[row.concept as usize]),
             head: self.strings.get(row.head),
@@ -175,8 +191,12 @@ impl Sidecar {
     }
 
     fn rows_of(&self, sample: u32) -> &[Row] {
-        let Ok(at) = self.samples.binary_search(&sample) else { return &[] };
-        &self.rows[self.starts[at] as usize..self.starts[at + 1] as usize]
+        &self.rows[self.range_of(sample)]
+    }
+
+    fn range_of(&self, sample: u32) -> Range<usize> {
+        let Ok(at) = self.samples.binary_search(&sample) else { return 0..0 };
+        self.starts[at] as usize..self.starts[at + 1] as usize
     }
 
     /// The samples with at least one mention, in tar order.
@@ -184,10 +204,10 @@ impl Sidecar {
         self.samples.iter().copied()
     }
 
-    /// Whether `raw` is the caption that was tagged. `None` if the sidecar cannot tell: it has version 1, or the shard has no
-    /// such sample.
-    pub fn has_caption(&self, sample: u32, raw: &[u8]) -> Option<bool> {
-        self.checks.as_ref()?.matches(sample, raw)
+    /// Whether a sample's captions are those that were tagged. `None` if the sidecar cannot tell: it has version 1, or the
+    /// shard has no such sample.
+    pub fn has_captions(&self, sample: u32, check: CaptionCheck) -> Option<bool> {
+        self.checks.as_ref()?.matches(sample, check)
     }
 
     /// Returns an error if this sidecar was not made from this shard, with this size and number of samples, or if its offsets
@@ -205,13 +225,15 @@ pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Res
         .ok_or_else(|| TableError::content(format!("its footer has no key {FOOTER_KEY:?}")))?;
     let json: serde_json::Value = serde_json::from_str(json).map_err(TableError::content)?;
     let version = json.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
-    if !(u64::from(OLDEST_VERSION)..=u64::from(VERSION)).contains(&version) {
+    if !(u64::from(OLDEST_VERSION)..=u64::from(FIELD_VERSION)).contains(&version) {
         return Err(TableError::content(format!(
-            "it has version {version}, but this program reads versions {OLDEST_VERSION} to {VERSION}"
+            "it has version {version}, but this program reads versions {OLDEST_VERSION} to {FIELD_VERSION}"
         )));
     }
     let metadata: Metadata = serde_json::from_value(json).map_err(TableError::content)?;
-    if metadata.captions.is_some() != (metadata.version > OLDEST_VERSION) {
+    if metadata.captions.is_some() != (metadata.version > OLDEST_VERSION)
+        || metadata.field.is_some() != (metadata.version == FIELD_VERSION)
+    {
         let problem = format!("its version {version} does not fit the fields of its footer");
         return Err(TableError::content(problem));
     }

@@ -13,8 +13,8 @@ use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
-use super::captions::CaptionChecks;
-use super::{FOOTER_KEY, Metadata, OLDEST_VERSION, VERSION};
+use super::captions::{CaptionCheck, CaptionChecks};
+use super::{FOOTER_KEY, Metadata, OLDEST_VERSION};
 use crate::{Error, Extractor, Mention, MentionView};
 use disk::files::AtomicFile;
 
@@ -65,7 +65,8 @@ impl Writer {
             .set_max_row_group_row_count(Some(ROW_GROUP))
             .set_sorting_columns(Some(vec![SAMPLE_ORDER]))
             .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned());
-        let schema = schema();
+        let several = metadata.field.is_some();
+        let schema = schema(several);
         // Numbers change little from row to row, so differences take fewer bits than the indices of a dictionary, and no value
         // has to be hashed.
         for number in schema.fields().iter().filter(|field| field.data_type().is_integer()) {
@@ -79,7 +80,8 @@ impl Writer {
         let metadata =
             Metadata { captions: None, samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
         let checks = CaptionChecks::default();
-        Ok(Self { path: path.to_owned(), metadata, parquet, columns: Columns::default(), checks })
+        let columns = Columns { caption: several.then(UInt32Builder::new), ..Columns::default() };
+        Ok(Self { path: path.to_owned(), metadata, parquet, columns, checks })
     }
 
     /// Adds the mentions of a sample. Call it once for every sample of the shard, in tar order, including samples
@@ -95,34 +97,38 @@ impl Writer {
     ) -> Result<(), Error> {
         self.begin(sample, key)?;
         for mention in mentions {
-            self.columns.push(sample, key, canonical, &MentionView::from(mention));
+            self.columns.push((sample, 0), key, canonical, &MentionView::from(mention));
         }
         self.end(mentions.len() as u64)
     }
 
-    /// As [`Writer::push`], with the mentions that `extractor` finds in `canonical`. Returns their number.
+    /// As [`Writer::push`], with the mentions that `extractor` finds in the canonical text of each caption of the sample: of
+    /// several only if the sidecar is that of a [`Metadata::field`]. Returns the number of mentions.
     pub fn tag(
         &mut self,
         sample: u32,
         key: &str,
-        canonical: &str,
+        canonicals: &[impl AsRef<str>],
         extractor: &Extractor,
     ) -> Result<u64, Error> {
         self.begin(sample, key)?;
         let mut mentions = 0;
-        extractor.visit(canonical, |mention| {
-            self.columns.push(sample, key, canonical, &mention);
-            mentions += 1;
-        });
+        for (caption, canonical) in (0..).zip(canonicals) {
+            let canonical = canonical.as_ref();
+            extractor.visit(canonical, |mention| {
+                self.columns.push((sample, caption), key, canonical, &mention);
+                mentions += 1;
+            });
+        }
         self.end(mentions)?;
         Ok(mentions)
     }
 
-    /// Adds the check of a sample's caption, whose bytes these are as stored. Call it for every sample with a caption, in tar
-    /// order; a sidecar without checks has [`OLDEST_VERSION`], and cannot tell when a caption changes.
-    pub fn check(&mut self, sample: u32, raw: &[u8]) {
+    /// Adds the check of a sample's captions as they are stored. Call it for every sample with a caption, in tar order; a
+    /// sidecar without checks has [`OLDEST_VERSION`], and cannot tell when a caption changes.
+    pub fn check(&mut self, sample: u32, check: CaptionCheck) {
         self.checks.fill(sample);
-        self.checks.push(raw);
+        self.checks.push(check);
     }
 
     /// Number of samples so far, which is the position of the next one.
@@ -149,7 +155,7 @@ impl Writer {
     pub fn finish(mut self) -> Result<Metadata, Error> {
         self.write_columns()?;
         self.metadata.version = OLDEST_VERSION;
-        if self.checks.samples() > 0 || self.metadata.samples == 0 {
+        if self.checks.samples() > 0 || self.metadata.samples == 0 || self.metadata.field.is_some() {
             self.write_checks()?;
         }
         let json = serde_json::to_string(&self.metadata).map_err(|e| Error::write(&self.path, e))?;
@@ -164,7 +170,7 @@ impl Writer {
         // What is buffered comes first.
         self.parquet.flush().map_err(|e| Error::write(&self.path, e))?;
         let offset = self.parquet.bytes_written() as u64;
-        self.metadata.version = VERSION;
+        self.metadata.version = self.metadata.expected_version();
         self.metadata.captions = Some(self.checks.at(offset));
         self.parquet.write_all(self.checks.bytes()).map_err(Error::io(&self.path, "write"))
     }
@@ -178,10 +184,10 @@ impl Writer {
     }
 }
 
-/// The table's columns, in order.
-pub(super) fn schema() -> SchemaRef {
+/// The table's columns, in order; with the number of the caption if samples may have several.
+fn schema(several: bool) -> SchemaRef {
     let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
-    Arc::new(Schema::new(vec![
+    let mut fields = vec![
         Field::new("key", DataType::Utf8, false),
         Field::new("sample", DataType::UInt32, false),
         Field::new("phrase", dictionary.clone(), false),
@@ -192,7 +198,9 @@ pub(super) fn schema() -> SchemaRef {
         Field::new("concept_start", DataType::UInt32, false),
         Field::new("concept_end", DataType::UInt32, false),
         Field::new("tags", DataType::Utf8, false),
-    ]))
+    ];
+    fields.extend(several.then(|| Field::new("caption", DataType::UInt32, false)));
+    Arc::new(Schema::new(fields))
 }
 
 /// Buffered rows. Dictionaries are left to the Parquet writer, which makes its own in any case.
@@ -206,10 +214,12 @@ struct Columns {
     head: StringBuilder,
     spans: [UInt32Builder; 4],
     tags: StringBuilder,
+    /// Number of the caption; present if samples may have several.
+    caption: Option<UInt32Builder>,
 }
 
 impl Columns {
-    fn push(&mut self, sample: u32, key: &str, canonical: &str, mention: &MentionView<'_>) {
+    fn push(&mut self, (sample, caption): (u32, u32), key: &str, canonical: &str, mention: &MentionView<'_>) {
         self.rows += 1;
         self.key.append_value(key);
         self.sample.append_value(sample);
@@ -223,6 +233,9 @@ impl Columns {
             column.append_value(byte as u32);
         }
         self.tags.append_value(mention.tags);
+        if let Some(column) = &mut self.caption {
+            column.append_value(caption);
+        }
     }
 
     fn take(&mut self) -> Result<RecordBatch, arrow_schema::ArrowError> {
@@ -240,6 +253,7 @@ impl Columns {
         ];
         columns.extend(self.spans.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
         columns.push(Arc::new(self.tags.finish()));
-        RecordBatch::try_new(schema(), columns)
+        columns.extend(self.caption.as_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
+        RecordBatch::try_new(schema(self.caption.is_some()), columns)
     }
 }

@@ -21,6 +21,10 @@ pub(crate) struct Tag {
     /// normalised caption.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["table", "index", "count"], value_parser = location(), value_hint = ValueHint::AnyPath)]
     pub(crate) text: Option<Location>,
+    /// Which captions of a shard are tagged: `txt`, or `json:FIELD`, a text or a list of texts in a field of the .json members,
+    /// such as several captions of an image or new ones. The mentions of each caption are kept apart.
+    #[arg(long, value_name = "SOURCE", default_value = "txt", conflicts_with_all = ["text", "table"])]
+    pub(crate) captions: CaptionSource,
     /// Part-of-speech tagger: perceptron, brill or nlprule (nlprule needs its data, see tools/nlprule-data.sh).
     #[arg(long, default_value_t)]
     pub(crate) tagger: TaggerKind,
@@ -36,12 +40,41 @@ pub(crate) struct Tag {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten, next_help_heading = "Tables of captions")]
-    pub(crate) captions: Captions,
+    pub(crate) tables: TableCaptions,
+}
+
+/// Where the captions of a shard are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CaptionSource {
+    Text,
+    Field(String),
+}
+
+impl CaptionSource {
+    /// The field of the `.json` members.
+    pub(crate) fn field(&self) -> Option<&str> {
+        match self {
+            Self::Text => None,
+            Self::Field(field) => Some(field),
+        }
+    }
+}
+
+impl std::str::FromStr for CaptionSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "txt" => Ok(Self::Text),
+            Some(("json", field)) if !field.is_empty() => Ok(Self::Field(field.to_owned())),
+            _ => Err("expected txt, or json:FIELD with the name of a field, such as json:captions".to_owned()),
+        }
+    }
 }
 
 /// Options for captions without images.
 #[derive(Args)]
-pub(crate) struct Captions {
+pub(crate) struct TableCaptions {
     /// Table of captions; no images are needed: parquet, csv, tsv, json (also COCO captions), jsonl, or txt with one caption
     /// per line (also .gz and .zst), or a folder of such files. Writes numbered sidecars and captions.json to --out.
     #[arg(long, value_name = "INPUT", requires = "out", value_parser = location(), value_hint = ValueHint::AnyPath)]
@@ -63,7 +96,7 @@ pub(crate) struct Captions {
     pub(crate) part_size: u32,
 }
 
-impl Captions {
+impl TableCaptions {
     /// The tables of `input` and the folder of their sidecars.
     pub(crate) fn tables(&self, input: &Location, out: &Location, force: bool) -> Result<Tables, Error> {
         let wanted = Wanted {

@@ -2,7 +2,7 @@
 
 use concepts::canonical_into;
 use concepts::sidecar::{Metadata, Sidecar};
-use loader::shards;
+use loader::shards::{self, StoredCaptions};
 use storage::Location;
 
 use crate::dataset::sums;
@@ -55,11 +55,12 @@ pub(super) fn compare(
     };
     let (mut sample, mut fits) = (0, agrees != Some(false));
     let mut text = String::new();
-    let checks = loader::shards::caption_checks(path, |key, caption| -> Result<(), Error> {
+    let field = found.field.as_deref();
+    let checks = loader::shards::caption_checks(path, field, |key, captions| -> Result<(), Error> {
         stop.check()?;
-        // An undamaged sidecar of version 2 needs no more than its checks.
+        // An undamaged sidecar with checks needs no more than these.
         if agrees != Some(true) || sidecar.metadata.captions.is_none() {
-            fits = fits && describes(&sidecar, sample, key, caption, &mut text);
+            fits = fits && describes(&sidecar, sample, key, captions, &mut text);
         }
         sample += 1;
         Ok(())
@@ -75,20 +76,26 @@ pub(super) fn compare(
     Ok(Existing::Current(found))
 }
 
-/// Whether the mentions of a sample have its key, and are in its caption. `text` is a buffer.
+/// Whether the mentions of a sample have its key, and are in its captions. `text` is a buffer.
 pub(crate) fn describes(
     sidecar: &Sidecar,
     sample: u32,
     key: &str,
-    caption: &[u8],
+    captions: StoredCaptions<'_>,
     text: &mut String,
 ) -> bool {
     let mut mentions = sidecar.mentions(sample).peekable();
     if mentions.peek().is_none() {
         return true;
     }
-    canonical_into(&String::from_utf8_lossy(caption), text);
+    let captions = captions.texts();
+    let mut normalised = None;
     mentions.all(|mention| {
+        let Some(caption) = captions.get(mention.caption as usize) else { return false };
+        if normalised != Some(mention.caption) {
+            canonical_into(caption, text);
+            normalised = Some(mention.caption);
+        }
         let span = mention.phrase_span;
         mention.key == key && text.get(span.start as usize..span.end as usize) == Some(mention.phrase)
     })

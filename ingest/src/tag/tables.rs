@@ -8,8 +8,8 @@ use std::sync::{Mutex, PoisonError};
 
 use concepts::Extractor;
 use concepts::checksums::Checksums;
-use concepts::sidecar::{CaptionChecks, Cut, Metadata, PARTS, Parts, Table, Writer};
-use loader::shards;
+use concepts::sidecar::{CaptionCheck, CaptionChecks, Cut, Metadata, PARTS, Parts, Table, Writer};
+use loader::shards::{self, StoredCaptions};
 use serde_json::Value;
 use storage::Location;
 
@@ -250,7 +250,7 @@ impl Input<'_> {
         let mut checks = CaptionChecks::default();
         loop {
             let whole = self.read(rows, checks.samples() as u32)?;
-            rows.drain(..).for_each(|row| checks.push(caption(row).0.as_bytes()));
+            rows.drain(..).for_each(|row| checks.push(CaptionCheck::of(caption(row).0.as_bytes())));
             if whole {
                 break;
             }
@@ -340,7 +340,7 @@ impl Part {
                 Some(Fault::Unreadable) => self.unreadable += 1,
                 None => {}
             }
-            captions.tag(&mut self.writer, &key, caption.as_bytes())?;
+            captions.tag(&mut self.writer, &key, StoredCaptions::Text(Some(caption.as_bytes())))?;
         }
         Ok(())
     }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use bytes::Bytes;
-use concepts::sidecar::{CaptionChecks, OLDEST_VERSION, Sidecar};
-use loader::shards;
-use loader::shards::{CAPTION_EXTENSION, IMAGE_EXTENSIONS, Visited};
+use concepts::sidecar::{OLDEST_VERSION, Sidecar};
+use loader::SampleError;
+use loader::shards::{self, CAPTION_EXTENSION, IMAGE_EXTENSIONS, StoredCaptions, Visited};
 use serde_json::Value;
 use storage::Location;
 
@@ -84,7 +84,6 @@ pub(super) fn verify(
         table_problem: None,
         sidecar_problem: None,
         keys: HashSet::new(),
-        checks: CaptionChecks::default(),
         text: String::new(),
         sample: None,
     };
@@ -239,6 +238,20 @@ struct Sample {
     image: Option<(usize, u64, u64)>,
     caption: Vec<u8>,
     has_caption: bool,
+    /// Those in the sidecar's field of the JSON, or why there are none.
+    field: Option<Result<Vec<String>, SampleError>>,
+}
+
+impl Sample {
+    /// The captions that a sidecar describes.
+    fn tagged(&self, field: Option<&str>) -> StoredCaptions<'_> {
+        match (field, &self.field) {
+            (None, _) => StoredCaptions::Text(Some(&self.caption)),
+            (Some(_), Some(Err(problem))) => StoredCaptions::Unreadable(problem),
+            (Some(_), Some(Ok(captions))) => StoredCaptions::Field(captions),
+            (Some(_), None) => StoredCaptions::Field(&[]),
+        }
+    }
 }
 
 /// The state of the pass over a tar.
@@ -254,7 +267,6 @@ struct Pass<'a> {
     table_problem: Option<String>,
     sidecar_problem: Option<String>,
     keys: HashSet<String>,
-    checks: CaptionChecks,
     /// A buffer.
     text: String,
     sample: Option<Sample>,
@@ -282,6 +294,8 @@ impl Pass<'_> {
             }
             None
         } else if member.extension == "json" {
+            let field = self.sidecar.and_then(|sidecar| sidecar.metadata.field.as_deref());
+            sample.field = field.map(|field| shards::field_captions(member.data, field));
             self.json(member).err()
         } else {
             None
@@ -339,9 +353,8 @@ impl Pass<'_> {
     /// Compares a sample, all of whose members have been read, with the table and the sidecar.
     fn end_sample(&mut self) {
         let Some(sample) = self.sample.take() else { return };
-        let position = self.checks.samples() as u32;
+        let position = self.found.samples as u32;
         self.found.samples += 1;
-        self.checks.push(&sample.caption);
         if sample.image.is_none() {
             self.damage(&format!("sample {} has no image", sample.key));
         }
@@ -349,9 +362,10 @@ impl Pass<'_> {
             self.table_problem = compare_row(table, &sample);
         }
         if let (Some(sidecar), None) = (self.sidecar, &self.sidecar_problem) {
-            let other = if sidecar.has_caption(position, &sample.caption) == Some(false) {
+            let captions = sample.tagged(sidecar.metadata.field.as_deref());
+            let other = if sidecar.has_captions(position, captions.check()) == Some(false) {
                 Some("was made from other captions than those in the tar")
-            } else if !describes(sidecar, position, &sample.key, &sample.caption, &mut self.text) {
+            } else if !describes(sidecar, position, &sample.key, captions, &mut self.text) {
                 Some("describes other samples than the tar")
             } else {
                 None

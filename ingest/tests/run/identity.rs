@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use concepts::sidecar::{Metadata, Sidecar, Writer};
+use concepts::sidecar::{CaptionCheck, Metadata, Sidecar, Writer};
 use concepts::{Extractor, TaggerKind, canonical};
 
 use crate::common::{code, contents, error_line, errors, ingest, jpeg, summary};
@@ -118,7 +118,7 @@ fn sidecars_of_version_1_are_kept_with_one_warning() {
         // As the last version wrote them: without checks.
         let mut writer = Writer::create(&concepts::sidecar::path_for(&tar), metadata).unwrap();
         for (sample, caption) in (0..).zip(captions) {
-            writer.tag(sample, &format!("{sample:04}"), &canonical(caption), &extractor).unwrap();
+            writer.tag(sample, &format!("{sample:04}"), &[canonical(caption)], &extractor).unwrap();
         }
         assert_eq!(writer.finish().unwrap().version, 1);
     }
@@ -134,7 +134,7 @@ fn sidecars_of_version_1_are_kept_with_one_warning() {
     assert_eq!((&summary(&output)["replaced"], &summary(&output)["unchecked"]), (&1.into(), &1.into()));
     assert_eq!(summary(&ingest(&["tag", path, "--json", "--force"]))["tagged"], 2);
     let sidecar = Sidecar::open(&folder.path().join("a.concepts.parquet")).unwrap();
-    assert_eq!(sidecar.has_caption(1, b"running fast"), Some(true));
+    assert_eq!(sidecar.has_captions(1, CaptionCheck::of(b"running fast")), Some(true));
     assert_eq!(errors(&ingest(&["tag", path])), "nothing to do: 2 shards already complete\n");
 }
 
@@ -251,4 +251,57 @@ fn images_are_compared_with_the_hashes_of_the_table() {
     assert_eq!(code(&output), 1);
     let told = errors(&output);
     assert!(told.contains("the image of sample 0001 does not have the hash in the table"), "{told}");
+}
+
+/// Two captions of an image in a field of its JSON. `ingest` writes the columns of its input there, too.
+#[test]
+fn captions_of_a_field_are_tagged_each_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let shard = folder.path().join("00000.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&shard).unwrap());
+    let fields = [r#""new": ["a red bus", "two dogs"]"#, r#""new": "a horse""#, r#""new": 3"#];
+    for (number, field) in fields.iter().enumerate() {
+        let json = format!("{{\"key\": \"{number}\", {field}}}").into_bytes();
+        for (extension, bytes) in [("jpg", jpeg(16, 16, 1)), ("json", json), ("txt", b"a cat".to_vec())] {
+            let mut header = tar::Header::new_ustar();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, format!("{number}.{extension}"), bytes.as_slice()).unwrap();
+        }
+    }
+    tar.finish().unwrap();
+    let tag = |captions: &str| ingest(&["tag", path, "--captions", captions, "--json"]);
+
+    let wrong = tag("json:newer");
+    assert_eq!(code(&wrong), 1);
+    let line = error_line(&wrong);
+    assert!(line.contains("no sample has captions in the field \"newer\"") && line.contains("sample 0"), "{line}");
+    assert_eq!(code(&tag("html")), 2);
+    assert!(!contents(folder.path()).iter().any(|(name, _)| name.contains("concepts")));
+
+    let output = tag("json:new");
+    let counts = summary(&output);
+    assert_eq!((&counts["captions"], &counts["mentions"]), (&3.into(), &3.into()), "{counts}");
+    assert_eq!(counts["without_field"], 1);
+    assert!(errors(&output).contains("1 sample without a text or a list of texts in the field \"new\""));
+    let sidecar = Sidecar::open(&folder.path().join("00000.concepts.parquet")).unwrap();
+    let of = |sample| -> Vec<(u32, String)> {
+        sidecar.mentions(sample).map(|mention| (mention.caption, mention.concept.to_owned())).collect()
+    };
+    assert_eq!((of(0), of(1)), (vec![(0, "bus".into()), (1, "dog".into())], vec![(0, "horse".into())]));
+    assert_eq!(of(2), []);
+    assert_eq!(code(&ingest(&["verify", path])), 0);
+    assert_eq!(summary(&tag("json:new"))["tagged"], 0);
+
+    // Another text of the same length, although it has the same mentions.
+    replace(&shard, "two dogs", "our dogs");
+    let verified = ingest(&["verify", path]);
+    assert_eq!(code(&verified), 1);
+    assert!(errors(&verified).contains("other captions"), "{}", errors(&verified));
+    assert_eq!(summary(&tag("json:new"))["replaced"], 1);
+    assert_eq!(code(&ingest(&["verify", path])), 0);
+    // The .txt members instead.
+    assert_eq!(summary(&tag("txt"))["replaced"], 1);
+    assert_eq!(summary(&tag("txt"))["tagged"], 0);
 }

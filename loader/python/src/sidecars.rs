@@ -56,6 +56,7 @@ fn schema() -> SchemaRef {
         number("concept_start"),
         number("concept_end"),
         Field::new("tags", DataType::Utf8, false),
+        number("caption"),
     ]))
 }
 
@@ -90,7 +91,7 @@ fn read(shard: &Location, schema: &SchemaRef) -> Result<RecordBatch, ArrowError>
     let name = shard.to_string();
     let mut names = [(); 3].map(|()| StringDictionaryBuilder::<Int32Type>::new());
     let mut texts = [(); 3].map(|()| StringBuilder::new());
-    let mut numbers = [(); 5].map(|()| UInt32Builder::new());
+    let mut numbers = [(); 6].map(|()| UInt32Builder::new());
     for sample in sidecar.samples_with_mentions() {
         for row in sidecar.mentions(sample) {
             for (column, value) in names.iter_mut().zip([&*name, row.concept, row.head]) {
@@ -100,7 +101,7 @@ fn read(shard: &Location, schema: &SchemaRef) -> Result<RecordBatch, ArrowError>
                 column.append_value(value);
             }
             let (phrase, concept) = (row.phrase_span, row.concept_span);
-            let values = [sample, phrase.start, phrase.end, concept.start, concept.end];
+            let values = [sample, phrase.start, phrase.end, concept.start, concept.end, row.caption];
             for (column, value) in numbers.iter_mut().zip(values) {
                 column.append_value(value);
             }
@@ -108,7 +109,7 @@ fn read(shard: &Location, schema: &SchemaRef) -> Result<RecordBatch, ArrowError>
     }
     let [shard, concept, head] = names.map(|mut column| Arc::new(column.finish()) as ArrayRef);
     let [key, phrase, tags] = texts.map(|mut column| Arc::new(column.finish()) as ArrayRef);
-    let [sample, phrase_start, phrase_end, concept_start, concept_end] =
+    let [sample, phrase_start, phrase_end, concept_start, concept_end, caption] =
         numbers.map(|mut column| Arc::new(column.finish()) as ArrayRef);
     let columns = vec![
         shard,
@@ -122,6 +123,7 @@ fn read(shard: &Location, schema: &SchemaRef) -> Result<RecordBatch, ArrowError>
         concept_start,
         concept_end,
         tags,
+        caption,
     ];
     RecordBatch::try_new(Arc::clone(schema), columns)
 }
@@ -178,13 +180,12 @@ fn write(shard: &Path, source: &Source) -> PyResult<(PathBuf, Metadata)> {
     let metadata = Metadata::new(&description, shard, bytes);
     let mut writer = Writer::create(&target, metadata).map_err(python)?;
     let mut text = String::new();
-    let samples = shards::captions(shard, |key, caption| -> Result<(), Failed> {
+    let samples = shards::captions(shard, None, |key, captions| -> Result<(), Failed> {
         let sample = writer.samples();
-        let raw = caption.unwrap_or_default();
-        canonical_into(&String::from_utf8_lossy(raw), &mut text);
+        canonical_into(captions.texts().first().map_or("", |text| text), &mut text);
         match source {
             Source::Tagger(extractor) => {
-                writer.tag(sample, key, &text, extractor)?;
+                writer.tag(sample, key, &[text.as_str()], extractor)?;
             }
             Source::Given(lists, _) => {
                 let mentions = lists.of(sample as usize, &text);
@@ -193,7 +194,7 @@ fn write(shard: &Path, source: &Source) -> PyResult<(PathBuf, Metadata)> {
                 writer.push(sample, key, &text, &mentions)?;
             }
         }
-        writer.check(sample, raw);
+        writer.check(sample, captions.check());
         Ok(())
     });
     let samples = samples.map_err(|failed| match failed {

@@ -33,7 +33,11 @@ impl Set {
     /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
     pub(crate) fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
-        let sidecars = if settings.bank.is_some() { sidecar::footers(&settings.shards)? } else { Vec::new() };
+        let sidecars = if settings.bank.is_some() {
+            sidecar::footers_for(&settings.shards, settings.options.captions.field())?
+        } else {
+            Vec::new()
+        };
         let store = Store::new(
             settings.shards.clone(),
             settings.bank.is_some(),

@@ -10,7 +10,7 @@ use storage::Location;
 
 use crate::Error;
 use crate::samples::batch::BatchMention;
-use crate::shards::sidecar_path;
+use crate::shards::{RawCaption, sidecar_path};
 
 /// CLIP's tokenizer, loaded once per process because loading takes a large part of a second.
 pub(crate) static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
@@ -43,9 +43,8 @@ pub(crate) struct Labels<'a> {
     /// Maximum length of a mention, tokens; longer ones are dropped. With [`Matching::Strict`] the whole noun phrase counts, as in
     /// the released SimZSS code.
     pub(crate) longest: usize,
-    /// Whether the sample has several captions. Mentions that belong to another of them are then ignored instead of
-    /// being an error.
-    pub(crate) several: bool,
+    /// Whether captions are from a field of the `.json` members, of which a sample may have several.
+    pub(crate) field: bool,
 }
 
 /// Identifies a sample in errors.
@@ -72,24 +71,29 @@ impl Text {
     /// # Errors
     /// The sidecar was made from another caption of the sample, or its rows have another key or another text.
     pub(crate) fn with_mentions(
-        raw: &str,
+        raw: &RawCaption,
         tokenizer: &Tokenizer,
         context: usize,
         sidecar: &Sidecar,
         labels: Labels<'_>,
         name: Name<'_>,
     ) -> Result<Self, Error> {
-        // Of several captions only one was tagged.
-        if !labels.several && sidecar.has_caption(name.sample, raw.as_bytes()) == Some(false) {
+        // Whether the mentions are of the `.txt` member while captions are from a field: of them only one may have been tagged, and
+        // mentions that do not fit are ignored instead of being an error.
+        let of_text = labels.field && sidecar.metadata.field.is_none();
+        if !of_text && sidecar.has_captions(name.sample, raw.check) == Some(false) {
             return Err(recaptioned(name));
         }
-        let caption = concepts::canonical(raw);
+        let caption = concepts::canonical(&raw.text);
         let tokens = tokenizer.encode(&caption, context);
         let mut mentions = Vec::new();
         let mut left_out = 0;
         for row in sidecar.mentions(name.sample) {
+            if sidecar.metadata.field.is_some() && row.caption != raw.number {
+                continue;
+            }
             let fits = text_at(&caption, &row.phrase_span) == Some(row.phrase);
-            if row.key == name.key && !fits && labels.several {
+            if row.key == name.key && !fits && of_text {
                 return Ok(Self { caption, tokens: tokens.ids, is_other: true, ..Self::default() });
             }
             if row.key != name.key || !fits {

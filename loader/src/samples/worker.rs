@@ -18,7 +18,7 @@ use crate::samples::pixels::Preprocessor;
 use crate::samples::set::Set;
 use crate::samples::text::{Labels, Name, TOKENIZER, Text};
 use crate::settings::Settings;
-use crate::shards::{Caption, CaptionSource, Shard, from_json, panic_message};
+use crate::shards::{Caption, CaptionSource, RawCaption, Shard, from_json, panic_message};
 
 /// Number of broken samples in a row after which the run stops, because the whole dataset is probably damaged.
 const MAX_BROKEN: usize = 100;
@@ -68,8 +68,8 @@ pub(crate) struct Row {
     pub(crate) text: Text,
 }
 
-/// The bytes of a sample's image and the text of its caption, or why they cannot be read.
-type Stored = Result<(Option<Vec<u8>>, Option<String>), Fault>;
+/// The bytes of a sample's image, and its caption, or why they cannot be read.
+type Stored = Result<(Option<Vec<u8>>, Option<RawCaption>), Fault>;
 
 /// A sample's image and caption, read ahead.
 pub(crate) struct Fetched {
@@ -284,11 +284,11 @@ fn caption(
     shard: &Shard,
     (visit, epoch): (Visit, u64),
     counters: &mut Counters,
-) -> Result<String, Fault> {
+) -> Result<RawCaption, Fault> {
     let Settings { seed, options, .. } = &set.settings;
     let id = visit.id;
     let bytes = match shard.index.caption(id.sample) {
-        Some(Caption::Text(text)) => return Ok(text.to_owned()),
+        Some(Caption::Text(text)) => return Ok(RawCaption::only(text.to_owned())),
         Some(Caption::At(offset, length)) => {
             counters.bytes += length;
             shard.archive.read(offset, length)?
@@ -303,24 +303,27 @@ fn caption(
         }
     };
     match &options.captions {
-        CaptionSource::Text => String::from_utf8(bytes).map_err(|_| Fault::Broken(SampleError::NotUtf8)),
+        CaptionSource::Text => match String::from_utf8(bytes) {
+            Ok(text) => Ok(RawCaption::only(text)),
+            Err(_) => Err(Fault::Broken(SampleError::NotUtf8)),
+        },
         CaptionSource::Json { key, choice } => {
             from_json(&bytes, key, *choice, (visit.seed(*seed), epoch, id)).map_err(Fault::Broken)
         }
     }
 }
 
-fn text(set: &Set, shard: &Shard, sample: u32, raw: &str) -> Result<Text, Error> {
+fn text(set: &Set, shard: &Shard, sample: u32, raw: &RawCaption) -> Result<Text, Error> {
     let Settings { bank, context, options, .. } = &set.settings;
     let (Some((bank, matching)), Some(sidecar)) = (bank, &shard.sidecar) else {
-        return Ok(Text::new(raw, &TOKENIZER, *context));
+        return Ok(Text::new(&raw.text, &TOKENIZER, *context));
     };
     let labels = Labels {
         bank,
         matching: *matching,
         most: options.max_mentions,
         longest: options.max_mention_tokens,
-        several: options.captions != CaptionSource::Text,
+        field: options.captions.field().is_some(),
     };
     let name = Name { shard: shard.archive.location(), sample, key: shard.index.key(sample) };
     Text::with_mentions(raw, &TOKENIZER, *context, sidecar, labels, name)

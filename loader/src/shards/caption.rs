@@ -1,4 +1,8 @@
-//! Chooses one of a sample's captions: a function of the seed, the epoch and the sample only.
+//! The captions of a sample as they are stored, and which of them is used: a function of the seed, the epoch and the sample only.
+
+use std::borrow::Cow;
+
+use concepts::sidecar::CaptionCheck;
 
 use crate::error::SampleError;
 use crate::order::SampleId;
@@ -46,9 +50,86 @@ impl CaptionSource {
             Self::Json { .. } => "json",
         }
     }
+
+    /// The field of the `.json` members that contains the captions; `None` if they are the `.txt` members.
+    pub fn field(&self) -> Option<&str> {
+        match self {
+            Self::Text => None,
+            Self::Json { key, .. } => Some(key),
+        }
+    }
 }
 
-/// Reads the caption from the bytes of a sample's `.json` member.
+/// All captions of a sample as they are stored.
+#[derive(Debug, Clone, Copy)]
+pub enum StoredCaptions<'a> {
+    /// The bytes of its `.txt` member; `None` without one.
+    Text(Option<&'a [u8]>),
+    /// The texts in a field of its `.json` member.
+    Field(&'a [String]),
+    /// There are none in the field, for this reason.
+    Unreadable(&'a SampleError),
+}
+
+impl<'a> StoredCaptions<'a> {
+    /// By which a sidecar knows them.
+    pub fn check(&self) -> CaptionCheck {
+        match self {
+            Self::Text(raw) => CaptionCheck::of(raw.unwrap_or_default()),
+            Self::Field(texts) => CaptionCheck::of_all(texts),
+            Self::Unreadable(_) => CaptionCheck::of_all::<&str>(&[]),
+        }
+    }
+
+    /// The texts; U+FFFD replaces what is not UTF-8. A sample without a `.txt` member has one empty text.
+    pub fn texts(&self) -> Vec<Cow<'a, str>> {
+        match self {
+            Self::Text(raw) => vec![String::from_utf8_lossy(raw.unwrap_or_default())],
+            Self::Field(texts) => texts.iter().map(|text| Cow::Borrowed(text.as_str())).collect(),
+            Self::Unreadable(_) => Vec::new(),
+        }
+    }
+}
+
+/// The captions in a field of a sample's `.json` member, whose bytes these are: a text, or a list of texts.
+///
+/// # Errors
+/// Why there are none, as part of a sentence.
+pub fn field_captions(json: &[u8], field: &str) -> Result<Vec<String>, SampleError> {
+    use serde_json::Value;
+    let none = SampleError::Json;
+    let mut value: Value =
+        crate::json::parse(json).map_err(|e| none(format!("its JSON cannot be read: {e}")))?;
+    let texts = match value.get_mut(field).map(Value::take) {
+        Some(Value::String(text)) => return Ok(vec![text]),
+        Some(Value::Array(texts)) => texts,
+        Some(_) => return Err(none(format!("`{field}` in its JSON is neither a text nor a list of texts"))),
+        None => return Err(none(format!("its JSON has no field `{field}`"))),
+    };
+    let text = |value| if let Value::String(text) = value { Some(text) } else { None };
+    let texts: Option<Vec<String>> = texts.into_iter().map(text).collect();
+    texts.ok_or_else(|| none(format!("`{field}` in its JSON is a list with an element that is not a text")))
+}
+
+/// The caption of a sample that is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawCaption {
+    pub(crate) text: String,
+    /// Its number among the captions of the sample.
+    pub(crate) number: u32,
+    /// By which a sidecar knows all captions of the sample.
+    pub(crate) check: CaptionCheck,
+}
+
+impl RawCaption {
+    /// The only caption of a sample.
+    pub(crate) fn only(text: String) -> Self {
+        let check = CaptionCheck::of(text.as_bytes());
+        Self { text, number: 0, check }
+    }
+}
+
+/// Chooses among the captions in a field of a sample's `.json` member, whose bytes these are.
 ///
 /// # Errors
 /// Why there is none, as part of a sentence.
@@ -57,19 +138,8 @@ pub(crate) fn from_json(
     key: &str,
     choice: CaptionChoice,
     (seed, epoch, sample): (u64, u64, SampleId),
-) -> Result<String, SampleError> {
-    let none = SampleError::Json;
-    let value: serde_json::Value =
-        crate::json::parse(bytes).map_err(|e| none(format!("its JSON cannot be read: {e}")))?;
-    let texts = match value.get(key) {
-        Some(serde_json::Value::String(text)) => return Ok(text.clone()),
-        Some(serde_json::Value::Array(texts)) => texts,
-        Some(_) => return Err(none(format!("`{key}` in its JSON is neither a text nor a list of texts"))),
-        None => return Err(none(format!("its JSON has no field `{key}`"))),
-    };
-    let texts: Option<Vec<&str>> = texts.iter().map(serde_json::Value::as_str).collect();
-    let texts = texts
-        .ok_or_else(|| none(format!("`{key}` in its JSON is a list with an element that is not a text")))?;
+) -> Result<RawCaption, SampleError> {
+    let mut texts = field_captions(bytes, key)?;
     let chosen = match choice {
         CaptionChoice::First => 0,
         CaptionChoice::Random if texts.is_empty() => 0,
@@ -78,9 +148,11 @@ pub(crate) fn from_json(
             Draws::new(&parts).below(texts.len() as u64)
         }
     };
-    let text =
-        texts.get(chosen as usize).ok_or_else(|| none(format!("`{key}` in its JSON is an empty list")))?;
-    Ok((*text).to_owned())
+    if texts.is_empty() {
+        return Err(SampleError::Json(format!("`{key}` in its JSON is an empty list")));
+    }
+    let check = CaptionCheck::of_all(&texts);
+    Ok(RawCaption { text: texts.swap_remove(chosen as usize), number: chosen as u32, check })
 }
 
 #[cfg(test)]
@@ -92,8 +164,8 @@ mod tests {
     #[test]
     fn captions_are_found_in_json() {
         let first = |json: &str| from_json(json.as_bytes(), "c", CaptionChoice::First, (0, 0, ID));
-        assert_eq!(first(r#"{"c": "one"}"#).unwrap(), "one");
-        assert_eq!(first(r#"{"c": ["one", "two"]}"#).unwrap(), "one");
+        assert_eq!(first(r#"{"c": "one"}"#).unwrap().text, "one");
+        assert_eq!(first(r#"{"c": ["one", "two"]}"#).unwrap().text, "one");
         for (json, part) in [
             (r#"{"c": []}"#, "an empty list"),
             (r#"{"c": 3}"#, "neither"),
@@ -110,7 +182,9 @@ mod tests {
         let json = br#"{"c": ["0", "1", "2", "3"]}"#;
         let at = |seed, epoch, sample| {
             let id = SampleId { shard: 0, sample };
-            from_json(json, "c", CaptionChoice::Random, (seed, epoch, id)).unwrap()
+            let caption = from_json(json, "c", CaptionChoice::Random, (seed, epoch, id)).unwrap();
+            assert_eq!(caption.text, caption.number.to_string());
+            caption.text
         };
         let row = |seed, epoch| (0..400).map(|sample| at(seed, epoch, sample)).collect::<Vec<_>>();
         assert_eq!(row(1, 2), row(1, 2));

@@ -9,8 +9,9 @@ use storage::{Cache, Location};
 use crate::Error;
 use crate::shards::identity::{Digest, Identity};
 use crate::shards::table::{self, if_there};
-use crate::shards::tar::{Archive, Member, Sample};
-use crate::shards::{CaptionSource, stats_path};
+use crate::shards::tar::{Archive, CAPTION_EXTENSION, Member, Sample};
+use crate::shards::caption::{StoredCaptions, field_captions};
+use crate::shards::stats_path;
 
 /// A range of bytes of the tar: offset, length.
 type ByteRange = (u64, u64);
@@ -58,16 +59,20 @@ impl Index {
     /// # Errors
     /// The tar or the table is damaged; the table or the `_stats.json` does not match the tar.
     pub fn load(archive: &Archive) -> Result<Self, Error> {
-        Self::load_for(archive, &CaptionSource::Text, None)
+        Self::load_for(archive, None)
     }
 
-    /// The same for captions from another member; the result of a pass over the headers is kept in the cache.
-    pub(crate) fn load_for(
+    /// The same for captions in a field of the `.json` members, if there is one.
+    pub fn load_for(archive: &Archive, field: Option<&str>) -> Result<Self, Error> {
+        Self::load_from(archive, if field.is_some() { "json" } else { CAPTION_EXTENSION }, None)
+    }
+
+    /// The same for captions in the members of this extension; the result of a pass over the headers is kept in the cache.
+    pub(crate) fn load_from(
         archive: &Archive,
-        captions: &CaptionSource,
+        extension: &str,
         cache: Option<&Cache>,
     ) -> Result<Self, Error> {
-        let extension = captions.extension();
         let without_end = Cell::new(false);
         let located = || -> Result<Vec<Located>, Error> {
             let (samples, has_end) = archive.samples_and_end()?;
@@ -75,7 +80,7 @@ impl Index {
             Ok(samples.iter().map(|sample| located(sample, extension)).collect())
         };
         // The table has positions of the images only.
-        let table = if *captions == CaptionSource::Text { Self::from_table(archive)? } else { None };
+        let table = if extension == CAPTION_EXTENSION { Self::from_table(archive)? } else { None };
         let mut index = match (table, cache) {
             (Some(index), _) => index,
             (None, None) => Self::from_places(&located()?),
@@ -134,6 +139,33 @@ impl Index {
             Captions::InTable(_, missing) if missing.binary_search(&sample).is_ok() => None,
             Captions::InTable(texts, _) => Some(Caption::Text(texts.get(sample as usize))),
         }
+    }
+
+    /// Calls `with` with all captions of a sample, of an index that was loaded for this field.
+    ///
+    /// # Errors
+    /// The shard cannot be read.
+    pub fn captions_of<T>(
+        &self,
+        archive: &Archive,
+        sample: u32,
+        field: Option<&str>,
+        with: impl FnOnce(StoredCaptions<'_>) -> T,
+    ) -> Result<T, Error> {
+        let stored;
+        let raw = match self.caption(sample) {
+            Some(Caption::Text(text)) => Some(text.as_bytes()),
+            Some(Caption::At(offset, length)) => {
+                stored = archive.read(offset, length)?;
+                Some(stored.as_slice())
+            }
+            None => None,
+        };
+        let Some(field) = field else { return Ok(with(StoredCaptions::Text(raw))) };
+        Ok(match field_captions(raw.unwrap_or_default(), field) {
+            Ok(texts) => with(StoredCaptions::Field(&texts)),
+            Err(problem) => with(StoredCaptions::Unreadable(&problem)),
+        })
     }
 
     /// Whether the captions are from the shard's table, and not in the tar.

@@ -51,7 +51,8 @@ mod names;
 mod table;
 mod tar;
 
-pub(crate) use self::caption::{CaptionSource, from_json};
+pub(crate) use self::caption::{CaptionSource, RawCaption, from_json};
+pub use self::caption::{StoredCaptions, field_captions};
 pub(crate) use self::each::{for_each_shard, panic_message};
 pub(crate) use self::identity::Identity;
 pub use self::identity::image_check;

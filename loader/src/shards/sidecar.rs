@@ -1,6 +1,6 @@
 //! Opens the sidecar of a shard, on disk or in an object store.
 
-use concepts::sidecar::{CaptionChecks, Metadata, OLDEST_VERSION, Sidecar};
+use concepts::sidecar::{CaptionCheck, CaptionChecks, Metadata, OLDEST_VERSION, Sidecar};
 use storage::{Location, Source, is_missing};
 
 use crate::Error;
@@ -25,6 +25,21 @@ pub fn open(shard: impl Into<Location>, samples: Option<u32>) -> Result<Sidecar,
     let samples = samples.unwrap_or(sidecar.metadata.samples);
     sidecar.refuse_unless_for(&shard.as_name(), bytes, samples).map_err(wrap)?;
     Ok(sidecar)
+}
+
+/// As [`footers`], for captions that are read from this field of the `.json` members, or from the `.txt` members.
+///
+/// # Errors
+/// Those of [`footers`]; or a sidecar has the mentions of captions in another field.
+pub(crate) fn footers_for(shards: &[Location], field: Option<&str>) -> Result<Vec<Metadata>, Error> {
+    let footers = footers(shards)?;
+    for (shard, footer) in shards.iter().zip(&footers) {
+        let path = sidecar_path(shard).as_name().into_owned();
+        footer
+            .refuse_unless_field(&path, field)
+            .map_err(|source| Error::Sidecar { shard: shard.clone(), source })?;
+    }
+    Ok(footers)
 }
 
 fn missing(shard: &Location, error: storage::Error) -> Error {
@@ -62,7 +77,8 @@ pub fn unchecked_warning(unchecked: usize, all: usize) -> Option<String> {
 }
 
 /// Compares all captions of a shard with what a sidecar of it, whose footer is `metadata`, was made from. They are read from
-/// where the loader would read them: from the shard's table if that has the positions of the images, otherwise from the tar.
+/// where the loader would read them: from the shard's table if that has the positions of the images and they are no field of the
+/// `.json` members, otherwise from the tar.
 /// A sidecar of version 1 cannot tell; nothing is then read.
 ///
 /// # Errors
@@ -71,9 +87,11 @@ pub fn compare_captions(shard: &Location, sidecar: &Location, metadata: &Metadat
     if metadata.captions.is_none() {
         return Ok(());
     }
-    let found = match table_captions(shard)? {
+    let field = metadata.field.as_deref();
+    let table = if field.is_none() { table_captions(shard)? } else { None };
+    let found = match table {
         Some(checks) => checks,
-        None => caption_checks(shard, |_, _| Ok::<_, Error>(()))?,
+        None => caption_checks(shard, field, |_, _| Ok::<_, Error>(()))?,
     };
     let wrap = |source| Error::Sidecar { shard: shard.clone(), source };
     metadata.refuse_unless_captions(&sidecar.as_name(), &found).map_err(wrap)
@@ -87,10 +105,10 @@ pub fn table_captions(shard: &Location) -> Result<Option<CaptionChecks>, Error> 
     let Some(index) = Index::from_its_table(shard)? else { return Ok(None) };
     let mut checks = CaptionChecks::default();
     for sample in 0..index.len() as u32 {
-        checks.push(match index.caption(sample) {
+        checks.push(CaptionCheck::of(match index.caption(sample) {
             Some(Caption::Text(text)) => text.as_bytes(),
             _ => b"",
-        });
+        }));
     }
     Ok(Some(checks))
 }

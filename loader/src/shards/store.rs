@@ -171,11 +171,11 @@ impl Store {
         let path = &self.shards[shard as usize];
         let (archive, index) = if let Some(cache) = &self.cache {
             let archive = Archive::open_cached(path, cache)?;
-            let index = Index::load_for(&archive, &self.captions, Some(cache))?;
+            let index = Index::load_from(&archive, self.captions.extension(), Some(cache))?;
             (archive, index)
         } else {
             let archive = Archive::open(path)?;
-            let index = Index::load_for(&archive, &self.captions, None)?;
+            let index = Index::load_from(&archive, self.captions.extension(), None)?;
             (archive, index)
         };
         let version = BuildHasherDefault::<DefaultHasher>::default().hash_one(archive.version());

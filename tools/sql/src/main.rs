@@ -58,7 +58,8 @@ Tables:
             status, error_message, width, height, original_width, original_height, exif, sha256,
             \"offset\", length, and the columns carried over from the input
   mentions  one row per concept mention (NNNNN.concepts.parquet, by `ingest tag`): shard, key, sample,
-            phrase, concept, head, phrase_start, phrase_end, concept_start, concept_end, tags
+            phrase, concept, head, phrase_start, phrase_end, concept_start, concept_end, tags, and caption
+            (its number) if samples have several
   shards    one row per shard: shard, count (attempted samples), successes, mentions,
             captions_without_mention, bytes (size of the tar)
   concepts  statistics (by `tools stats`), one row per concept: concept, mentions, samples, shards,

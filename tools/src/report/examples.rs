@@ -9,7 +9,7 @@ use concepts::canonical;
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::FilterType;
 use image::{DynamicImage, GenericImageView};
-use loader::shards::{Archive, Caption, Index};
+use loader::shards::{Archive, Index};
 use program::{Interrupted, Progress};
 use storage::Location;
 
@@ -108,15 +108,17 @@ impl Gathering<'_> {
     fn visit(&mut self, number: usize, path: &Location, take: usize) -> Result<()> {
         let sidecar = sidecar_of(path)?;
         let archive = Archive::open(path)?;
-        let index = Index::load(&archive)?;
-        // By concept: the samples that mention it, with the phrase of the first mention.
-        let mut candidates: BTreeMap<usize, Vec<(u32, std::ops::Range<usize>)>> = BTreeMap::new();
+        let field = sidecar.metadata.field.as_deref();
+        let index = Index::load_for(&archive, field)?;
+        // By concept: the samples that mention it, with the caption and the phrase of the first mention.
+        let mut candidates: BTreeMap<usize, Vec<(u32, Phrase)>> = BTreeMap::new();
         for sample in sidecar.samples_with_mentions() {
             for row in sidecar.mentions(sample) {
                 let Some(&place) = self.places.get(row.concept) else { continue };
                 let samples = candidates.entry(place).or_default();
                 if samples.last().is_none_or(|(last, _)| *last != sample) {
-                    samples.push((sample, row.phrase_span.start as usize..row.phrase_span.end as usize));
+                    let span = row.phrase_span.start as usize..row.phrase_span.end as usize;
+                    samples.push((sample, Phrase { caption: row.caption as usize, span }));
                 }
             }
         }
@@ -132,7 +134,7 @@ impl Gathering<'_> {
                 let (round, step) = (at / wanted, at % wanted);
                 let share = (step as f64 + round as f64 / TRIES as f64) / wanted as f64;
                 let (sample, phrase) = &samples[(share * samples.len() as f64) as usize];
-                self.try_sample(place, (number, *sample), phrase.clone(), &archive, &index)?;
+                self.try_sample(place, (number, *sample), phrase, (&archive, &index, field))?;
             }
         }
         Ok(())
@@ -142,9 +144,8 @@ impl Gathering<'_> {
         &mut self,
         place: usize,
         (shard, sample): (usize, u32),
-        phrase: std::ops::Range<usize>,
-        archive: &Archive,
-        index: &Index,
+        phrase: &Phrase,
+        (archive, index, field): (&Archive, &Index, Option<&str>),
     ) -> Result<()> {
         let Some((offset, length)) = index.image(sample) else { return Ok(()) };
         let image = if length > MAX_FILE_BYTES { None } else { Some(archive.read(offset, length)?) };
@@ -163,16 +164,20 @@ impl Gathering<'_> {
             return Ok(());
         }
         self.characters += uri.len();
-        let caption = match index.caption(sample) {
-            Some(Caption::Text(text)) => canonical(text),
-            Some(Caption::At(offset, length)) => {
-                canonical(&String::from_utf8_lossy(&archive.read(offset, length)?))
-            }
-            None => String::new(),
-        };
-        self.found.of[place].push(Example { uri, caption, phrase });
+        let caption = index.captions_of(archive, sample, field, |captions| {
+            canonical(captions.texts().get(phrase.caption).map_or("", |text| text))
+        })?;
+        self.found.of[place].push(Example { uri, caption, phrase: phrase.span.clone() });
         Ok(())
     }
+}
+
+/// A phrase of one of a sample's captions.
+struct Phrase {
+    /// Number of the caption.
+    caption: usize,
+    /// Bytes of its canonical text.
+    span: std::ops::Range<usize>,
 }
 
 fn hash(bytes: &[u8]) -> u64 {

@@ -6,7 +6,7 @@ mod names;
 mod rules;
 mod table;
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use anyhow::{Result, bail};
 use clap::ValueHint;
@@ -64,7 +64,10 @@ pub(crate) struct Arguments {
     /// already
     #[arg(long, value_name = "N")]
     cap: Option<NonZeroU32>,
-    /// Then take samples back that --balance or --cap have left out, until every class (see --classes) has at least N
+    /// Keep N of the samples that are left, drawn at random; all if there are fewer
+    #[arg(long = "count", value_name = "N")]
+    most: Option<NonZeroU64>,
+    /// Then take samples back that --balance, --cap or --count have left out, until every class (see --classes) has at least N
     #[arg(long, value_name = "N")]
     cover: Option<NonZeroU32>,
     #[command(flatten)]
@@ -131,6 +134,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
             rules::cap(&mut dataset, &names, most, arguments.seed)?;
             done.rule(&format!("--cap {most}"), &dataset);
         }
+    }
+    if let Some(most) = arguments.most {
+        rules::draw(&mut dataset, most, arguments.seed);
+        done.rule(&format!("--count {most}"), &dataset);
     }
     let mut lacking = Vec::new();
     if let (Some(least), Some(classes)) = (arguments.cover, &classes) {

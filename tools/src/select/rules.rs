@@ -1,6 +1,6 @@
 //! The rules that look at signals and concepts.
 
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroU64};
 
 use anyhow::{Context, Result, bail};
 use arrow_array::cast::AsArray;
@@ -113,6 +113,51 @@ pub(super) fn cap(dataset: &mut Dataset, names: &Names<'_>, most: NonZeroU32, se
         }
         Ok(())
     })
+}
+
+/// Keeps this many samples, drawn at random: those with the smallest random numbers. They are drawn twice, so that only a few have
+/// to be stored.
+pub(super) fn draw(dataset: &mut Dataset, most: NonZeroU64, seed: u64) {
+    /// The first bits of a number say in which of so many equal parts of all numbers it is.
+    const PARTS: u32 = 16;
+    let part_of = |number: u64| (number >> (u64::BITS - PARTS)) as usize;
+    let mut samples_in = vec![0_u64; 1 << PARTS];
+    each_kept(dataset, seed, |_, number, _| samples_in[part_of(number)] += 1);
+    // The part with which the samples become too many, and how many of it are kept.
+    let mut left = most.get();
+    let last = samples_in.iter().position(|&samples| match left.checked_sub(samples) {
+        Some(rest) => {
+            left = rest;
+            false
+        }
+        None => true,
+    });
+    let Some(last) = last else { return };
+    let mut of_last = Vec::new();
+    each_kept(dataset, seed, |place, number, fate| {
+        if part_of(number) > last {
+            *fate = Fate::Thinned;
+        } else if part_of(number) == last {
+            of_last.push((number, place));
+        }
+    });
+    of_last.sort_unstable();
+    for (_, (shard, sample)) in of_last.into_iter().skip(left as usize) {
+        dataset.shards[shard].fates[sample] = Fate::Thinned;
+    }
+}
+
+/// Calls `work` with the shard and the place of every sample that is kept so far, a random number, and its fate.
+fn each_kept(dataset: &mut Dataset, seed: u64, mut work: impl FnMut((usize, usize), u64, &mut Fate)) {
+    for (number, shard) in dataset.shards.iter_mut().enumerate() {
+        let mut random = shard.random(seed, "count");
+        for (sample, fate) in shard.fates.iter_mut().enumerate() {
+            let drawn = random.random();
+            if *fate == Fate::Kept {
+                work((number, sample), drawn, fate);
+            }
+        }
+    }
 }
 
 /// Takes samples back, in random order, as long as one of their classes has fewer than `least`. Returns the classes that still

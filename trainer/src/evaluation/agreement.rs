@@ -10,7 +10,7 @@ use concepts::sidecar::Sidecar;
 use concepts::{Bank, Matching};
 use loader::shards::signals::{Metadata, SCORE, Signals};
 use loader::shards::{Archive, Index, sidecar};
-use loader::{Batch, CropKind, Loader, Location, Position};
+use loader::{Batch, CaptionChoice, CaptionSource, CropKind, Loader, Location, Position};
 use serde_json::{Value, json};
 use tch::Tensor;
 
@@ -201,6 +201,9 @@ fn open(
     to_load.context = model.text.shape.context as usize;
     to_load.bank = tagged.map(|tagged| (Arc::clone(&tagged.bank), Matching::Strict));
     let options = &mut to_load.options;
+    if let Some(field) = tagged.and_then(|tagged| tagged.sidecar.metadata.field.clone()) {
+        options.captions = CaptionSource::Json { key: field, choice: CaptionChoice::First };
+    }
     (options.size, options.crop, options.threads) = (model.size as u32, CropKind::Centre, settings.threads);
     (options.streams, options.window, options.prefetch) = (1, 1, 2 * BATCH);
     (options.max_mentions, options.max_mention_tokens) = (usize::MAX, usize::MAX);

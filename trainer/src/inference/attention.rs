@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use concepts::sidecar::Sidecar;
 use image::RgbImage;
 use loader::images;
-use loader::shards::{Archive, Caption, Index};
+use loader::shards::{Archive, Index};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
@@ -30,7 +30,7 @@ pub struct TaggedShard {
 pub struct Sample {
     /// Its key.
     pub key: String,
-    /// Its normalized caption.
+    /// Its normalized caption; of several the first.
     pub caption: String,
     /// Its image.
     pub picture: RgbImage,
@@ -42,8 +42,9 @@ impl TaggedShard {
     /// Opens a shard that has a sidecar.
     pub fn open(path: &Path) -> Result<Self> {
         let archive = Archive::open(path)?;
-        let index = Index::load(&archive)?;
-        let sidecar = loader::shards::sidecar::open(path, Some(index.len() as u32))?;
+        let sidecar = loader::shards::sidecar::open(path, None)?;
+        let index = Index::load_for(&archive, sidecar.metadata.field.as_deref())?;
+        sidecar.refuse_unless_for(path, storage::length(path)?, index.len() as u32)?;
         Ok(Self { path: path.to_owned(), archive, index, sidecar })
     }
 
@@ -61,14 +62,12 @@ impl TaggedShard {
                 ))
             })?;
         let key = self.index.key(number).to_owned();
-        let raw = match self.index.caption(number) {
-            Some(Caption::Text(text)) => text.to_owned(),
-            Some(Caption::At(offset, length)) => {
-                String::from_utf8_lossy(&self.archive.read(offset, length)?).into_owned()
-            }
-            None => String::new(),
-        };
-        if self.sidecar.has_caption(number, raw.as_bytes()) == Some(false) {
+        let field = self.sidecar.metadata.field.as_deref();
+        let (check, raw) = self.index.captions_of(&self.archive, number, field, |captions| {
+            let first = captions.texts().into_iter().next();
+            (captions.check(), first.unwrap_or_default().into_owned())
+        })?;
+        if self.sidecar.has_captions(number, check) == Some(false) {
             return Err(invalid(format!(
                 "the caption of sample {key} is not the one that was tagged; run `ingest tag` again"
             )));
@@ -80,6 +79,7 @@ impl TaggedShard {
         let mentions = self
             .sidecar
             .mentions(number)
+            .filter(|row| row.caption == 0)
             .map(|row| (row.concept.to_owned(), row.concept_span.clone()))
             .collect();
         Ok(Sample { key, caption: concepts::canonical(&raw), picture, mentions })

@@ -5,25 +5,29 @@ use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
 use concepts::sidecar::CaptionChecks;
 use storage::{Location, Source};
 
+use crate::error::SampleError;
+use crate::shards::caption::{StoredCaptions, field_captions};
+
 use super::compression::Compression;
 use super::members::{FoundMember, members};
 use super::{CAPTION_EXTENSION, READ_AHEAD, reject_empty};
 use crate::Error;
 
-/// Larger `.txt` members are not read, bytes: in a compressed shard a few bytes could claim to be gigabytes.
+/// Larger `.txt` and `.json` members are not read, bytes: in a compressed shard a few bytes could claim to be gigabytes.
 const MAX_CAPTION_BYTES: u64 = 256 << 20;
 
-/// Calls `each` with the key and the caption (`None` if there is none) of every sample, in tar order, in one pass of
-/// large reads. Only one caption is in memory at a time, and a compressed shard is decompressed on the fly. Returns the
-/// number of samples.
+/// Calls `each` with the key and the captions of every sample, in tar order, in one pass of large reads: of a `field` of the
+/// `.json` members, or the `.txt` members. Only the captions of one sample are in memory at a time, and a compressed shard is
+/// decompressed on the fly. Returns the number of samples.
 ///
 /// # Errors
 /// As [`Archive::samples`](super::Archive::samples), and whatever `each` returns.
 pub fn captions<E: From<Error>>(
     shard: impl Into<Location>,
-    each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
+    field: Option<&str>,
+    each: impl FnMut(&str, StoredCaptions<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    captions_by(&shard.into(), READ_AHEAD, each)
+    captions_by(&shard.into(), field, READ_AHEAD, each)
 }
 
 /// Bytes per read of a local tar of which only headers and captions are wanted: those of a sample follow one another, and
@@ -37,15 +41,15 @@ const READ_LITTLE: usize = 8 << 10;
 /// As [`captions`].
 pub fn caption_checks<E: From<Error>>(
     shard: impl Into<Location>,
-    mut each: impl FnMut(&str, &[u8]) -> Result<(), E>,
+    field: Option<&str>,
+    mut each: impl FnMut(&str, StoredCaptions<'_>) -> Result<(), E>,
 ) -> Result<CaptionChecks, E> {
     let shard = shard.into();
     let ahead = if shard.is_remote() { READ_AHEAD } else { READ_LITTLE };
     let mut checks = CaptionChecks::default();
-    captions_by(&shard, ahead, |key, caption| {
-        let caption = caption.unwrap_or_default();
-        checks.push(caption);
-        each(key, caption)
+    captions_by(&shard, field, ahead, |key, captions| {
+        checks.push(captions.check());
+        each(key, captions)
     })?;
     Ok(checks)
 }
@@ -53,6 +57,27 @@ pub fn caption_checks<E: From<Error>>(
 /// With reads of `ahead` bytes.
 fn captions_by<E: From<Error>>(
     shard: &Location,
+    field: Option<&str>,
+    ahead: usize,
+    mut each: impl FnMut(&str, StoredCaptions<'_>) -> Result<(), E>,
+) -> Result<u64, E> {
+    members_by(shard, if field.is_some() { JSON } else { CAPTION_EXTENSION }, ahead, |key, member| {
+        let Some(field) = field else { return each(key, StoredCaptions::Text(member)) };
+        let none = SampleError::NoCaption { extension: JSON };
+        match member.ok_or(none).and_then(|json| field_captions(json, field)) {
+            Ok(texts) => each(key, StoredCaptions::Field(&texts)),
+            Err(problem) => each(key, StoredCaptions::Unreadable(&problem)),
+        }
+    })
+}
+
+/// Extension of the members with fields.
+const JSON: &str = "json";
+
+/// Calls `each` with the key of every sample, and with its member of this extension.
+fn members_by<E: From<Error>>(
+    shard: &Location,
+    extension: &str,
     ahead: usize,
     mut each: impl FnMut(&str, Option<&[u8]>) -> Result<(), E>,
 ) -> Result<u64, E> {
@@ -72,9 +97,9 @@ fn captions_by<E: From<Error>>(
             captioned = false;
             member.key.clone_into(&mut key);
         }
-        if member.extension == CAPTION_EXTENSION {
+        if member.extension == extension {
             if member.length > MAX_CAPTION_BYTES {
-                let problem = format!("{} has {} bytes, which is no caption", member.name, member.length);
+                let problem = format!("{} has {} bytes, which is too much for captions", member.name, member.length);
                 return Err(Error::archive(shard, problem).into());
             }
             captioned = true;
