@@ -363,3 +363,45 @@ fn the_order_is_compared_with_a_full_shuffle() {
     let rows = figures(&["--streams", "64"]);
     assert_eq!(rows[1]["streams"], 8);
 }
+
+/// 1,020 samples have a dog, 60 a cat.
+#[test]
+fn the_report_shows_what_a_selection_takes() {
+    let place = Place::new();
+    let (selected, _) = place.select("shards", &["--cap", "100"]);
+    let (shards, selection, page) = (place.at("shards"), place.at("selection.parquet"), place.at("report.html"));
+    let report = |selection: &Path| {
+        let arguments = ["report", text(&shards), "--out", text(&page), "--json", "--classes", "cat, dog, zebra"];
+        let more = ["--selection", text(selection)];
+        Command::new(env!("CARGO_BIN_EXE_tools")).args(arguments).args(more).output().unwrap()
+    };
+    let output = report(&selection);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let summary: Value = serde_json::from_str(printed.lines().last().unwrap()).unwrap();
+    assert_eq!(summary["selected"], selected.len());
+    let html = fs::read_to_string(&page).unwrap();
+    let section = html.split("<section").find(|part| part.contains("<h2 id=\"selection\">")).unwrap();
+    let (kept, left_out) = (selected.len(), 1200 - selected.len());
+    let numbers = |numbers: &[&str]| -> String {
+        numbers.iter().map(|number| format!("<td class=\"number\">{number}</td>")).collect()
+    };
+    let grouped = |number: usize| {
+        if number < 1000 { number.to_string() } else { format!("{},{:03}", number / 1000, number % 1000) }
+    };
+    let rule = format!("<code>--cap 100</code></th>{}", numbers(&[&grouped(left_out), &grouped(kept)]));
+    let dogs = format!("<bdi>dog</bdi></th>{}", numbers(&["1,020", "100", "9.8%"]));
+    for part in [rule.as_str(), &dogs, "3 → 3", "absent classes</dt><dd>1 → 1"] {
+        assert!(section.contains(part), "{part} is not in {section}");
+    }
+    assert!(!html.contains("zebra</bdi></th>"));
+
+    // A selection of other shards.
+    fs::remove_file(place.at("shards").join("00002.tar")).unwrap();
+    fs::remove_file(&page).unwrap();
+    let output = report(&selection);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("is of other shards: it is of the shard 00002.tar"), "{error}");
+    assert!(!page.exists());
+}

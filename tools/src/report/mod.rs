@@ -9,6 +9,7 @@ mod examples;
 mod page;
 mod pairs;
 mod section;
+mod selected;
 mod survey;
 mod text;
 
@@ -28,6 +29,7 @@ use crate::input;
 use crate::stats::{Coverage, compare_captions, sidecar_of};
 use examples::Examples;
 use pairs::Pairs;
+use selected::Selected;
 use survey::Survey;
 
 /// Name of the metadata file. Programs look for this name.
@@ -50,6 +52,10 @@ pub(crate) struct Arguments {
     /// Folder that `tools stats` wrote for these shards: saves counting concepts and pairs again
     #[arg(long, value_name = "DIR", value_parser = location(), value_hint = ValueHint::AnyPath)]
     statistics: Option<Location>,
+    /// Selection of these shards, as `tools select` writes it: also shows what its rules left out, and the concepts and classes
+    /// before and after
+    #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    selection: Option<Location>,
     #[command(flatten)]
     classes: ClassArguments,
     /// Name of the dataset, shown as the title [default: the folder's name]
@@ -76,6 +82,7 @@ struct Findings<'a> {
     counts: Counts,
     survey: Survey,
     coverage: Option<Coverage<'a>>,
+    selected: Option<Selected<'a>>,
     pairs: Pairs,
     examples: Examples,
     first_shard: String,
@@ -88,13 +95,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut coverage = classes.as_ref().map(Coverage::new);
     let counted = arguments.statistics.as_ref().map(input::statistics).transpose()?;
     let shards = input::shards(&arguments.shards)?;
+    let selection = arguments.selection.as_ref();
+    let mut selected =
+        selection.map(|file| Selected::open(file, &shards, classes.as_ref().map(Coverage::new))).transpose()?;
 
     let mut survey = Survey::new();
     let mut counts = Counts::new();
     let (mut mentions, mut without, mut unchecked) = (0, 0, 0);
     let mut source = Some(0_u128);
     let mut progress = Progress::new("reading", "shards", shards.len() as u64);
-    for path in &shards {
+    for (number, path) in shards.iter().enumerate() {
         if program::interrupted() {
             bail!(Interrupted::new(format!("{} was not written", arguments.out)));
         }
@@ -110,6 +120,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         }
         if let Some(coverage) = &mut coverage {
             coverage.add(&sidecar);
+        }
+        if let Some(selected) = &mut selected {
+            selected.add(number, path, &sidecar)?;
         }
         progress.advance(1, || format!("{mentions} mentions"));
     }
@@ -164,6 +177,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         counts,
         survey,
         coverage,
+        selected,
         pairs,
         examples,
         first_shard: file_name(shards.first()),
@@ -263,6 +277,7 @@ fn print_summary(
             "concepts": totals.concepts,
             "images": images,
             "images_skipped": skipped,
+            "selected": findings.selected.as_ref().map(|selected| selected.samples),
             "classes_absent": coverage.map(|coverage| coverage.absent().count()),
             "classes_rare": coverage.map(|coverage| coverage.rare().count()),
         }))?;

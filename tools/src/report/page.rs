@@ -22,7 +22,9 @@ pub(super) const ROWS: usize = 5_000;
 /// The HTML of the whole page.
 pub(super) fn html(findings: &Findings<'_>) -> Result<String> {
     let all = findings.counts.concepts();
+    let (counts, coverage) = (&findings.counts, findings.coverage.as_ref());
     let sections: Vec<Section> = [
+        findings.selected.as_ref().map(|selected| selected.section(counts, &all, coverage)),
         Some(concept_sections::frequency(findings, &all)),
         (!all.is_empty()).then(|| concept_sections::top(findings, &all)),
         findings.coverage.as_ref().map(concept_sections::classes),

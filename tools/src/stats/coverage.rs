@@ -44,8 +44,13 @@ impl<'a> Coverage<'a> {
     }
 
     pub(crate) fn add(&mut self, sidecar: &Sidecar) {
+        self.add_samples(sidecar, sidecar.samples_with_mentions(), u64::from(sidecar.metadata.samples));
+    }
+
+    /// Adds these samples of a sidecar; `number` of them, or more if others have no mention.
+    pub(crate) fn add_samples(&mut self, sidecar: &Sidecar, samples: impl Iterator<Item = u32>, number: u64) {
         let mut of_sample = Vec::new();
-        for sample in sidecar.samples_with_mentions() {
+        for sample in samples {
             of_sample.clear();
             for row in sidecar.mentions(sample) {
                 for &class in self.list.of(&row) {
@@ -59,7 +64,7 @@ impl<'a> Coverage<'a> {
                 self.classes[class].samples += 1;
             }
         }
-        self.samples += u64::from(sidecar.metadata.samples);
+        self.samples += number;
     }
 
     pub(super) fn merge(&mut self, more: &Self) {
