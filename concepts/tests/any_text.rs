@@ -34,6 +34,7 @@ fn check_mentions(extractor: &Extractor, bank: &Bank, text: &str) {
         let row = MentionRow {
             key: "",
             sample: 0,
+            caption: 0,
             phrase,
             concept: &mention.concept,
             head: &mention.head,

@@ -160,6 +160,7 @@ fn label(bank: &Bank, word: &str) -> Option<u32> {
     let row = MentionRow {
         key: "",
         sample: 0,
+        caption: 0,
         phrase: word,
         concept: word,
         head: word,

@@ -129,6 +129,7 @@ impl Parts {
             canonical: self.canonical,
             shard: table.name.clone(),
             shard_bytes: table.bytes,
+            field: None,
             rows: Some(RowsOfTable { first, cut: self.cut.clone() }),
             captions: None,
             samples: 0,

@@ -67,6 +67,7 @@ impl Bank {
         let row = MentionRow {
             key: "",
             sample: 0,
+            caption: 0,
             phrase: &phrase,
             concept: concept.unwrap_or(&phrase),
             head: head.unwrap_or(last),

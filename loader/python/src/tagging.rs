@@ -230,6 +230,7 @@ fn row_of<'a>(mention: &MentionView<'a>, phrase: &'a str) -> MentionRow<'a> {
     MentionRow {
         key: "",
         sample: 0,
+        caption: 0,
         phrase,
         concept: mention.concept,
         head: mention.head,

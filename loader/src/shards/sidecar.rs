@@ -34,7 +34,7 @@ pub fn open(shard: impl Into<Location>, samples: Option<u32>) -> Result<Sidecar,
 pub(crate) fn footers_for(shards: &[Location], field: Option<&str>) -> Result<Vec<Metadata>, Error> {
     let footers = footers(shards)?;
     for (shard, footer) in shards.iter().zip(&footers) {
-        let path = sidecar_path(shard).as_name().into_owned();
+        let path = sidecar_path(shard).as_name();
         footer
             .refuse_unless_field(&path, field)
             .map_err(|source| Error::Sidecar { shard: shard.clone(), source })?;
