@@ -115,7 +115,8 @@ impl Engine {
         let named = self.context.state().resolve_table_references(statement);
         let named = named.map_err(|error| self.explain(&error))?;
         if is_show(statement) || named.iter().any(|table| table.schema() == Some(CATALOGUE)) {
-            for name in TABLES {
+            let producers = folder.producers()?;
+            for name in TABLES.into_iter().chain(producers.iter().map(String::as_str)) {
                 if let Some(Ok(rows)) = folder.table(name)?.map(|table| table.rows) {
                     self.context.register_table(name, rows)?;
                 }
@@ -131,7 +132,9 @@ impl Engine {
                 if self.context.table_function(name).is_ok() {
                     continue;
                 }
-                let line = format!("there is no table {name}; the tables are {}", TABLES.join(", "));
+                let mut tables = TABLES.map(str::to_owned).to_vec();
+                tables.extend(folder.producers()?);
+                let line = format!("there is no table {name}; the tables are {}", tables.join(", "));
                 return Err(UsageError(line).into());
             };
             let rows = table.rows.map_err(|why| anyhow!("cannot read the table {name}: {why}"))?;

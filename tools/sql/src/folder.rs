@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use concepts::statistics::{CONCEPTS, PAIRS, TOTALS, Totals};
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
+use loader::shards::signals::{self, Signals, is_producer};
 use loader::shards::{incomplete, list, sidecar_path, stem, table_path};
 use program::UsageError;
 use storage::Location;
@@ -23,7 +24,7 @@ pub(crate) struct Folder {
     statistics: Result<Location, String>,
 }
 
-/// All tables, in the order of messages.
+/// All tables but those of signals, in the order of messages.
 pub(crate) const TABLES: [&str; 5] = ["samples", "mentions", "shards", "concepts", "pairs"];
 
 const NO_SHARDS: &str = "no folder of shards was given";
@@ -68,8 +69,25 @@ impl Folder {
             "shards" => self.shards()?,
             "concepts" => self.statistics_table("concepts", CONCEPTS)?,
             "pairs" => self.statistics_table("pairs", PAIRS)?,
+            producer if is_producer(producer) => {
+                let place = |shard: &Location| signals::path(shard, producer);
+                let what = format!("signals NNNNN.{producer}.parquet");
+                let table = self.per_shard(producer, place, &what, Some(check_signals))?;
+                return Ok(table.rows.is_ok().then_some(table));
+            }
             _ => return Ok(None),
         }))
+    }
+
+    /// The names of the tables of signals: the producers of those next to the first shard.
+    pub(crate) fn producers(&self) -> Result<Vec<String>> {
+        let Some(Shard { path, .. }) = self.shards.first() else { return Ok(Vec::new()) };
+        let (Some(folder), Some(stem)) = (path.parent(), stem(path)) else { return Ok(Vec::new()) };
+        let files = storage::list(&folder)?;
+        let producer = |file: &Location| signals::producer(&file.file_name(), stem).map(str::to_owned);
+        let mut producers: Vec<String> = files.iter().filter_map(producer).collect();
+        producers.sort_unstable();
+        Ok(producers)
     }
 
     fn shards(&self) -> Result<Table> {
@@ -86,7 +104,7 @@ impl Folder {
     fn per_shard(
         &self,
         name: &str,
-        place: fn(&Location) -> Location,
+        place: impl Fn(&Location) -> Location,
         what: &str,
         check: Option<files::Check>,
     ) -> Result<Table> {
@@ -138,6 +156,13 @@ fn check_sidecar(path: &Location, shard: &Shard) -> Result<()> {
     // Shards of other tools have no statistics file: counting their samples would need reading them, so it is skipped.
     let samples = loader::shards::count_from_stats(&shard.path)?.unwrap_or(metadata.samples);
     Ok(metadata.refuse_unless_for(&path.as_name(), &shard.path.as_name(), bytes, samples)?)
+}
+
+/// The same for a file of signals.
+fn check_signals(path: &Location, shard: &Shard) -> Result<()> {
+    let metadata = Signals::metadata(path, &storage::read(path)?)?;
+    let samples = loader::shards::count_from_stats(&shard.path)?;
+    Ok(metadata.refuse_unless_for(path, &shard.path, storage::length(&shard.path)?, samples)?)
 }
 
 /// The complete shards of the inputs. Incomplete ones are skipped with a note.

@@ -60,6 +60,10 @@ Tables:
   mentions  one row per concept mention (NNNNN.concepts.parquet, by `ingest tag`): shard, key, sample,
             phrase, concept, head, phrase_start, phrase_end, concept_start, concept_end, tags, and caption
             (its number) if samples have several
+  hash      one row per sample of the tars (NNNNN.hash.parquet, by `ingest`): shard, key, sample, phash or
+            phash_trimmed (perceptual hash), language (ISO 639-3), language_confidence
+  score     the same (NNNNN.score.parquet, by `trainer score`): shard, key, sample, similarity,
+            mention_similarity. Signals of other programs have the name of their file, too
   shards    one row per shard: shard, count (attempted samples), successes, mentions,
             captions_without_mention, bytes (size of the tar)
   concepts  statistics (by `tools stats`), one row per concept: concept, mentions, samples, shards,

@@ -10,8 +10,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, DictionaryArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
+    ArrayRef, AsArray, DictionaryArray, Float32Array, Int32Array, Int64Array, RecordBatch, StringArray,
 };
+use arrow::datatypes::UInt64Type;
+use loader::shards::signals::Signals;
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
@@ -375,6 +377,46 @@ fn queries_that_cannot_be_answered_are_errors() {
                   mentions e GROUP BY s.key";
     let line = refused("tools", &["sql", hungry, text(&set), "--memory", "16"], 1);
     assert!(line.contains("16 MB") && line.contains("--memory"), "{line}");
+}
+
+#[test]
+fn signals_are_tables_with_the_names_of_their_producers() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let mut expected = Vec::new();
+    for shard in ["00000", "00001", "00002"] {
+        let signals = Signals::open(set.join(format!("{shard}.tar")), "hash", None, None).unwrap();
+        let hashes = signals.columns().column_by_name("phash").unwrap();
+        for (sample, hash) in (0..).zip(hashes.as_primitive::<UInt64Type>()) {
+            expected.push(json!({"shard": shard, "sample": sample, "key": signals.key(sample), "phash": hash}));
+        }
+    }
+    assert_eq!(expected.len(), 6);
+    let query = "SELECT shard, sample, key, phash FROM hash ORDER BY shard, sample";
+    assert_eq!(ask_tools(&set, query), expected);
+    let joined = "SELECT count(*) AS n FROM hash JOIN samples USING (shard, key) WHERE status = 'success'";
+    assert_eq!(ask_tools(&set, joined), [json!({"n": 6})]);
+    let listed = ask_tools(&set, "SHOW TABLES");
+    let names: Vec<&Value> = listed.iter().map(|row| &row["table_name"]).collect();
+    assert!(names.contains(&&json!("hash")) && names.contains(&&json!("samples")), "{names:?}");
+    assert!(refused("tools", &["sql", "SELECT 1 FROM score", text(&set)], 2).contains("there is no table score"));
+    // Signals of another state of the shard.
+    fs::copy(set.join("00001.hash.parquet"), set.join("00002.hash.parquet")).unwrap();
+    let line = refused("tools", &["sql", query, text(&set)], 1);
+    assert!(line.contains("00002.hash.parquet") && line.contains("00001.tar"), "{line}");
+}
+
+/// What `tools select --where` asks.
+#[test]
+fn a_selection_is_made_by_a_query() {
+    let place = tempfile::tempdir().unwrap();
+    let set = small_set(place.path());
+    let selection = place.path().join("selection.parquet");
+    let query = "SELECT shard, sample FROM mentions JOIN hash USING (shard, sample) WHERE head = 'dog' AND phash IS NOT NULL";
+    let arguments = ["select", text(&set), "--out", text(&selection), "--where", query];
+    let rules = &summary("tools", &arguments)["rules"];
+    // Of the six samples in the tars, four mention a dog, one of them two.
+    assert_eq!(rules[1]["kept"], 4, "{rules}");
 }
 
 #[test]
