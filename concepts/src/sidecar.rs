@@ -202,7 +202,9 @@ impl Metadata {
     /// `field`, the one that captions are read from (`None`: the `.txt` members). Mentions of `.txt` members fit any field:
     /// captions that are not the tagged one then have none.
     pub fn refuse_unless_field(&self, path: &Path, field: Option<&str>) -> Result<(), Error> {
-        let Some(tagged) = self.field.as_deref().filter(|tagged| Some(*tagged) != field) else { return Ok(()) };
+        let Some(tagged) = self.field.as_deref().filter(|tagged| Some(*tagged) != field) else {
+            return Ok(());
+        };
         let read = field.map_or("the .txt members".to_owned(), |field| format!("the field {field:?}"));
         let what = format!(
             "was made from the captions in the field {tagged:?} of the .json members, but captions are read from {read}"

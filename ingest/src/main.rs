@@ -249,7 +249,9 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     }
     if let (Some(field), 1..) = (captions.field(), totals.without_field) {
         let samples = counted(totals.without_field, "sample");
-        eprintln!("{samples} without a text or a list of texts in the field {field:?}: no captions were tagged");
+        eprintln!(
+            "{samples} without a text or a list of texts in the field {field:?}: no captions were tagged"
+        );
     }
     if arguments.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;

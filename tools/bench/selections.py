@@ -3,10 +3,10 @@
 
     tools/bench/selections.py OUT [--seeds 5] [--scenes 20000] [--zipf 0.96] [--programs target/release]
 
-The scenes: classes of objects by Zipf's law with the exponent of COCO's concepts (val2017, maximum likelihood), 10 % near-duplicates of earlier scenes, 15 % captions of other scenes. Every selection
-but the first has half of them; all are trained with the same frozen tower, batch size, settings and number of steps, and evaluated
-on 400 held-out scenes in which all classes are equally frequent and no caption is wrong. Standard Python only. What OUT already
-holds is not made again.
+The scenes: classes of objects by Zipf's law with the exponent of COCO's concepts (val2017, maximum likelihood), 10 % near-duplicates
+of earlier scenes, 15 % captions of other scenes. Every selection but the first has half of them; all are trained with the same frozen
+tower, batch size, settings and number of steps, and evaluated on 400 held-out scenes in which all classes are equally frequent and no
+caption is wrong. Standard Python only. What OUT already holds is not made again.
 """
 
 import argparse
@@ -57,8 +57,8 @@ class Bench:
                      "--zipf", self.arguments.zipf, *faults)
         if not self.held_out.exists():
             self.run("tools", "scenes", "--out", self.held_out, "--count", HELD_OUT, "--seed", 2)
-        self.run("ingest", "shard", self.out / "scenes/captions.parquet", "--images", self.out / "scenes", "--out", self.shards,
-                 "--resize-mode", "no", "--skip-reencode", "--shard-size", 1000)
+        self.run("ingest", "shard", self.out / "scenes/captions.parquet", "--images", self.out / "scenes", "--file-col", "URL",
+                 "--out", self.shards, "--resize-mode", "no", "--skip-reencode", "--shard-size", 1000)
         self.run("ingest", "tag", self.shards)
 
     def make_tower(self):

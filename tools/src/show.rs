@@ -206,13 +206,11 @@ fn describe(sample: &Value) -> String {
             text += &format!("      {:<24} {}\n", word(&mention["concept"]), word(&mention["phrase"]));
         }
     }
-    for (name, what) in
-        [
+    for (name, what) in [
         ("caption_bytes_left_out", "bytes of the caption"),
         ("captions_left_out", "captions"),
         ("mentions_left_out", "mentions"),
-    ]
-    {
+    ] {
         if let Some(count) = sample[name].as_u64() {
             text += &format!("    ({count} more {what})\n");
         }

@@ -369,9 +369,11 @@ fn the_order_is_compared_with_a_full_shuffle() {
 fn the_report_shows_what_a_selection_takes() {
     let place = Place::new();
     let (selected, _) = place.select("shards", &["--cap", "100"]);
-    let (shards, selection, page) = (place.at("shards"), place.at("selection.parquet"), place.at("report.html"));
+    let (shards, selection, page) =
+        (place.at("shards"), place.at("selection.parquet"), place.at("report.html"));
     let report = |selection: &Path| {
-        let arguments = ["report", text(&shards), "--out", text(&page), "--json", "--classes", "cat, dog, zebra"];
+        let arguments =
+            ["report", text(&shards), "--out", text(&page), "--json", "--classes", "cat, dog, zebra"];
         let more = ["--selection", text(selection)];
         Command::new(env!("CARGO_BIN_EXE_tools")).args(arguments).args(more).output().unwrap()
     };

@@ -67,7 +67,9 @@ impl std::str::FromStr for CaptionSource {
         match text.split_once(':') {
             None if text == "txt" => Ok(Self::Text),
             Some(("json", field)) if !field.is_empty() => Ok(Self::Field(field.to_owned())),
-            _ => Err("expected txt, or json:FIELD with the name of a field, such as json:captions".to_owned()),
+            _ => {
+                Err("expected txt, or json:FIELD with the name of a field, such as json:captions".to_owned())
+            }
         }
     }
 }

@@ -276,7 +276,10 @@ fn captions_of_a_field_are_tagged_each_by_itself() {
     let wrong = tag("json:newer");
     assert_eq!(code(&wrong), 1);
     let line = error_line(&wrong);
-    assert!(line.contains("no sample has captions in the field \"newer\"") && line.contains("sample 0"), "{line}");
+    assert!(
+        line.contains("no sample has captions in the field \"newer\"") && line.contains("sample 0"),
+        "{line}"
+    );
     assert_eq!(code(&tag("html")), 2);
     assert!(!contents(folder.path()).iter().any(|(name, _)| name.contains("concepts")));
 

@@ -8,6 +8,12 @@ use crate::error::SampleError;
 use crate::order::SampleId;
 use crate::order::permutation::Draws;
 
+/// Extension of the member that is a caption.
+pub const CAPTION_EXTENSION: &str = "txt";
+
+/// Extension of the member with fields.
+pub(crate) const FIELDS_EXTENSION: &str = "json";
+
 /// Separates the draws of captions from the keys of the order and from the draws of the augmentation.
 const CAPTION: u64 = 4;
 
@@ -46,8 +52,8 @@ impl CaptionSource {
     /// Extension of the member that contains the captions.
     pub(crate) fn extension(&self) -> &'static str {
         match self {
-            Self::Text => crate::shards::CAPTION_EXTENSION,
-            Self::Json { .. } => "json",
+            Self::Text => CAPTION_EXTENSION,
+            Self::Json { .. } => FIELDS_EXTENSION,
         }
     }
 

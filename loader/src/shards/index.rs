@@ -7,11 +7,11 @@ use std::io::BufReader;
 use storage::{Cache, Location};
 
 use crate::Error;
+use crate::shards::caption::{CAPTION_EXTENSION, FIELDS_EXTENSION, StoredCaptions, field_captions};
 use crate::shards::identity::{Digest, Identity};
-use crate::shards::table::{self, if_there};
-use crate::shards::tar::{Archive, CAPTION_EXTENSION, Member, Sample};
-use crate::shards::caption::{StoredCaptions, field_captions};
 use crate::shards::stats_path;
+use crate::shards::table::{self, if_there};
+use crate::shards::tar::{Archive, Member, Sample};
 
 /// A range of bytes of the tar: offset, length.
 type ByteRange = (u64, u64);
@@ -64,7 +64,7 @@ impl Index {
 
     /// The same for captions in a field of the `.json` members, if there is one.
     pub fn load_for(archive: &Archive, field: Option<&str>) -> Result<Self, Error> {
-        Self::load_from(archive, if field.is_some() { "json" } else { CAPTION_EXTENSION }, None)
+        Self::load_from(archive, if field.is_some() { FIELDS_EXTENSION } else { CAPTION_EXTENSION }, None)
     }
 
     /// The same for captions in the members of this extension; the result of a pass over the headers is kept in the cache.

@@ -51,8 +51,8 @@ mod names;
 mod table;
 mod tar;
 
+pub use self::caption::{CAPTION_EXTENSION, StoredCaptions, field_captions};
 pub(crate) use self::caption::{CaptionSource, RawCaption, from_json};
-pub use self::caption::{StoredCaptions, field_captions};
 pub(crate) use self::each::{for_each_shard, panic_message};
 pub(crate) use self::identity::Identity;
 pub use self::identity::image_check;
@@ -60,6 +60,5 @@ pub use self::index::{Caption, Index, count_from_stats};
 pub use self::names::{SUFFIXES, incomplete, list, sidecar_path, stats_path, stem, sums_path, table_path};
 pub(crate) use self::store::{MAX_OPEN, Shard, Store};
 pub use self::tar::{
-    Archive, CAPTION_EXTENSION, IMAGE_EXTENSIONS, Member, Sample, Visited, caption_checks, captions,
-    most_decompressed, visit,
+    Archive, IMAGE_EXTENSIONS, Member, Sample, Visited, caption_checks, captions, most_decompressed, visit,
 };

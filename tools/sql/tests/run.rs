@@ -388,7 +388,8 @@ fn signals_are_tables_with_the_names_of_their_producers() {
         let signals = Signals::open(set.join(format!("{shard}.tar")), "hash", None, None).unwrap();
         let hashes = signals.columns().column_by_name("phash").unwrap();
         for (sample, hash) in (0..).zip(hashes.as_primitive::<UInt64Type>()) {
-            expected.push(json!({"shard": shard, "sample": sample, "key": signals.key(sample), "phash": hash}));
+            expected
+                .push(json!({"shard": shard, "sample": sample, "key": signals.key(sample), "phash": hash}));
         }
     }
     assert_eq!(expected.len(), 6);
@@ -399,7 +400,9 @@ fn signals_are_tables_with_the_names_of_their_producers() {
     let listed = ask_tools(&set, "SHOW TABLES");
     let names: Vec<&Value> = listed.iter().map(|row| &row["table_name"]).collect();
     assert!(names.contains(&&json!("hash")) && names.contains(&&json!("samples")), "{names:?}");
-    assert!(refused("tools", &["sql", "SELECT 1 FROM score", text(&set)], 2).contains("there is no table score"));
+    assert!(
+        refused("tools", &["sql", "SELECT 1 FROM score", text(&set)], 2).contains("there is no table score")
+    );
     // Signals of another state of the shard.
     fs::copy(set.join("00001.hash.parquet"), set.join("00002.hash.parquet")).unwrap();
     let line = refused("tools", &["sql", query, text(&set)], 1);

@@ -96,8 +96,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     let counted = arguments.statistics.as_ref().map(input::statistics).transpose()?;
     let shards = input::shards(&arguments.shards)?;
     let selection = arguments.selection.as_ref();
-    let mut selected =
-        selection.map(|file| Selected::open(file, &shards, classes.as_ref().map(Coverage::new))).transpose()?;
+    let mut selected = selection
+        .map(|file| Selected::open(file, &shards, classes.as_ref().map(Coverage::new)))
+        .transpose()?;
 
     let mut survey = Survey::new();
     let mut counts = Counts::new();

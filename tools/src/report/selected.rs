@@ -42,7 +42,9 @@ impl<'a> Selected<'a> {
         if let Some(Metadata { shards, rules: done, .. }) = &file.metadata {
             for shard in shards {
                 let number = names.number(&shard.shard);
-                let number = number.map_err(|problem| anyhow::anyhow!("the selection {path} is of other shards: {problem}"))?;
+                let number = number.map_err(|problem| {
+                    anyhow::anyhow!("the selection {path} is of other shards: {problem}")
+                })?;
                 expected[number] = Some(shard.samples);
             }
             rules.clone_from(done);
@@ -80,7 +82,8 @@ impl<'a> Selected<'a> {
     /// Counts the concepts of the selected samples of a shard.
     pub(super) fn add(&mut self, shard: usize, path: &Location, sidecar: &Sidecar) -> Result<()> {
         let samples = sidecar.metadata.samples;
-        let again = || format!("{} was made from another state of {path}; make the selection again", self.name);
+        let again =
+            || format!("{} was made from another state of {path}; make the selection again", self.name);
         if self.expected[shard].is_some_and(|expected| expected != samples) {
             bail!(again());
         }
@@ -109,7 +112,12 @@ impl<'a> Selected<'a> {
     }
 
     /// The section: the rules, and what is left of the concepts.
-    pub(super) fn section(&self, counts: &Counts, all: &Concepts<'_>, before: Option<&Coverage<'_>>) -> Section {
+    pub(super) fn section(
+        &self,
+        counts: &Counts,
+        all: &Concepts<'_>,
+        before: Option<&Coverage<'_>>,
+    ) -> Section {
         let totals = counts.totals();
         let mut body = format!(
             "<p>What the selection <code>{}</code> takes: {} of {} samples ({}).</p>",
@@ -127,7 +135,10 @@ impl<'a> Selected<'a> {
         }
         let from_to = |before: u64, after: u64| format!("{} → {}", grouped(before), grouped(after));
         lines.push(("distinct concepts", from_to(totals.concepts, self.of_concept.len() as u64)));
-        lines.push(("samples without a concept", from_to(totals.samples_without_mention, self.without_mention)));
+        lines.push((
+            "samples without a concept",
+            from_to(totals.samples_without_mention, self.without_mention),
+        ));
         let share = |of: u64, samples: u64| percent(of, samples);
         if let Some((name, of)) = all.first() {
             let after = self.of_concept.get(*name).copied().unwrap_or_default();
@@ -135,7 +146,8 @@ impl<'a> Selected<'a> {
             lines.push(("samples with the most frequent concept", format!("{} → {}", shares.0, shares.1)));
         }
         if let (Some(before), Some(after)) = (before, &self.coverage) {
-            let count = |coverage: &Coverage<'_>| (coverage.rare().count() as u64, coverage.absent().count() as u64);
+            let count =
+                |coverage: &Coverage<'_>| (coverage.rare().count() as u64, coverage.absent().count() as u64);
             let ((rare, absent), (rare_after, absent_after)) = (count(before), count(after));
             lines.push(("rare classes", from_to(rare, rare_after)));
             lines.push(("absent classes", from_to(absent, absent_after)));

@@ -6,11 +6,11 @@ use concepts::sidecar::CaptionChecks;
 use storage::{Location, Source};
 
 use crate::error::SampleError;
-use crate::shards::caption::{StoredCaptions, field_captions};
+use crate::shards::caption::{CAPTION_EXTENSION, FIELDS_EXTENSION, StoredCaptions, field_captions};
 
 use super::compression::Compression;
 use super::members::{FoundMember, members};
-use super::{CAPTION_EXTENSION, READ_AHEAD, reject_empty};
+use super::{READ_AHEAD, reject_empty};
 use crate::Error;
 
 /// Larger `.txt` and `.json` members are not read, bytes: in a compressed shard a few bytes could claim to be gigabytes.
@@ -61,18 +61,20 @@ fn captions_by<E: From<Error>>(
     ahead: usize,
     mut each: impl FnMut(&str, StoredCaptions<'_>) -> Result<(), E>,
 ) -> Result<u64, E> {
-    members_by(shard, if field.is_some() { JSON } else { CAPTION_EXTENSION }, ahead, |key, member| {
-        let Some(field) = field else { return each(key, StoredCaptions::Text(member)) };
-        let none = SampleError::NoCaption { extension: JSON };
-        match member.ok_or(none).and_then(|json| field_captions(json, field)) {
-            Ok(texts) => each(key, StoredCaptions::Field(&texts)),
-            Err(problem) => each(key, StoredCaptions::Unreadable(&problem)),
-        }
-    })
+    members_by(
+        shard,
+        if field.is_some() { FIELDS_EXTENSION } else { CAPTION_EXTENSION },
+        ahead,
+        |key, member| {
+            let Some(field) = field else { return each(key, StoredCaptions::Text(member)) };
+            let none = SampleError::NoCaption { extension: FIELDS_EXTENSION };
+            match member.ok_or(none).and_then(|json| field_captions(json, field)) {
+                Ok(texts) => each(key, StoredCaptions::Field(&texts)),
+                Err(problem) => each(key, StoredCaptions::Unreadable(&problem)),
+            }
+        },
+    )
 }
-
-/// Extension of the members with fields.
-const JSON: &str = "json";
 
 /// Calls `each` with the key of every sample, and with its member of this extension.
 fn members_by<E: From<Error>>(
@@ -99,7 +101,8 @@ fn members_by<E: From<Error>>(
         }
         if member.extension == extension {
             if member.length > MAX_CAPTION_BYTES {
-                let problem = format!("{} has {} bytes, which is too much for captions", member.name, member.length);
+                let problem =
+                    format!("{} has {} bytes, which is too much for captions", member.name, member.length);
                 return Err(Error::archive(shard, problem).into());
             }
             captioned = true;

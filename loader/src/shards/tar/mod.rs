@@ -18,15 +18,13 @@ pub use self::compression::most_decompressed;
 use self::members::members;
 pub use self::visit::{Visited, visit};
 use crate::Error;
+use crate::shards::caption::CAPTION_EXTENSION;
 
 /// Bytes per block of a tar. A header takes one block; data are padded to whole blocks.
 pub(crate) const BLOCK: u64 = 512;
 
 /// Extensions of image members; if a sample has several, the first of this list is used.
 pub const IMAGE_EXTENSIONS: [&str; 8] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff"];
-
-/// Extension of the caption member.
-pub const CAPTION_EXTENSION: &str = "txt";
 
 /// One sample of a tar.
 #[derive(Debug, Clone, PartialEq, Eq)]
