@@ -2,7 +2,7 @@
 //!
 //! The dataset has 400 million samples in 40,000 shards. All shards are hard links to one file, so they take the space
 //! of one. A resumed run usually finds the shards' indices in the cache, because it has been there before; without a
-//! cache, the shards that the streams are in are scanned again. The last line is of a selection of 40 million samples.
+//! cache, the shards that the streams are in are scanned again. The last lines are of selections of 40 million and of all samples.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -19,13 +19,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     write_shards(folder.path())?;
 
     let cache = Cache { folder: folder.path().join("cache"), limit: 1 << 30 };
-    let selection = folder.path().join("selection.parquet");
-    write_selection(&selection)?;
+    let (tenth, all) = (folder.path().join("tenth.parquet"), folder.path().join("all.parquet"));
+    for (file, every) in [(&tenth, 10), (&all, 1)] {
+        let started = Instant::now();
+        write_selection(file, every)?;
+        let (bytes, seconds) = (fs::metadata(file)?.len(), started.elapsed());
+        println!("a selection of every sample in {every}: {bytes} bytes, written in {seconds:.2?}");
+    }
     for (what, cache, selection) in [
         ("without a cache", None, None),
         ("filling the cache", Some(&cache), None),
         ("with the cache filled", Some(&cache), None),
-        ("a tenth of the samples, selected", Some(&cache), Some(&selection)),
+        ("a tenth of the samples, selected", Some(&cache), Some(&tenth)),
+        ("all samples, selected", Some(&cache), Some(&all)),
     ] {
         let started = Instant::now();
         let mut settings = Settings::new(shards::list(&[folder.path().to_owned()])?, 1024);
@@ -43,22 +49,22 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             position.step * 1024,
             batch.size
         );
+        let status = fs::read_to_string("/proc/self/status")?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
+        println!("peak memory so far: {}", peak.trim());
     }
-    let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
-    println!("peak memory: {}", peak.trim());
     Ok(())
 }
 
-/// Every tenth sample.
-fn write_selection(file: &Path) -> Result<(), loader::Error> {
+/// Every sample whose position is divisible by `every`.
+fn write_selection(file: &Path, every: usize) -> Result<(), loader::Error> {
     let shards = (0..SHARDS).map(|shard| ShardOfSelection {
         shard: format!("{shard:05}.tar"),
         samples: SAMPLES as u32,
         content: None,
     });
     let metadata = Metadata::new(shards.collect(), Vec::new());
-    let samples = |shard| (0..SAMPLES as u32).step_by(10).map(move |sample| (shard, sample, 1.0));
+    let samples = |shard| (0..SAMPLES as u32).step_by(every).map(move |sample| (shard, sample, 1.0));
     selection::write(&file.into(), &metadata, (0..SHARDS as u32).flat_map(samples))
 }
 

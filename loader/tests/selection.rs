@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-use loader::shards::selection::{self, Metadata, Rule, ShardOfSelection};
+use loader::shards::selection::{self, Metadata, Rule, SelectionFile, ShardOfSelection};
 use loader::shards::{Archive, Index};
 use loader::{CropKind, Loader, Position, Settings};
 use parquet::arrow::ArrowWriter;
@@ -224,7 +224,7 @@ fn a_selection_knows_its_shards() {
     let metadata = Metadata::new(shards.iter().map(|shard| of(shard)).collect(), rules);
     selection::write(&Location::from(&file), &metadata, [(1, 3, 1.0), (0, 2, 1.0), (1, 0, 1.0)]).unwrap();
     let mut read = Vec::new();
-    let open = selection::SelectionFile::open(&Location::from(&file)).unwrap();
+    let open = SelectionFile::open(&Location::from(&file), 100).unwrap();
     assert_eq!((open.rows(), open.metadata.as_ref()), (3, Some(&metadata)));
     open.visit(|run| {
         read.push((run.shard.to_owned(), run.samples.to_vec(), run.weights.to_vec()));
@@ -250,4 +250,34 @@ fn a_selection_knows_its_shards() {
     write_table(&shards[0], 0);
     let error = first(open(&shards).unwrap()).unwrap_err().to_string();
     assert!(error.contains("has other samples than when the selection"), "{error}");
+}
+
+/// Such a file has hundreds of rows per byte.
+#[test]
+fn a_selection_of_all_samples_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Location::from(folder.path().join("selection.parquet"));
+    const SAMPLES: u32 = 1_000_000;
+    let shard =
+        |number: u32| ShardOfSelection { shard: format!("{number:05}.tar"), samples: SAMPLES, content: None };
+    let metadata = Metadata::new(vec![shard(0), shard(1)], Vec::new());
+    let rows = (0..2).flat_map(|shard| (0..SAMPLES).map(move |sample| (shard, sample, 1.0)));
+    selection::write(&file, &metadata, rows).unwrap();
+    assert!(storage::length(&file).unwrap() < 100_000);
+    let mut next = [0; 2];
+    let open = |samples| SelectionFile::open(&file, samples);
+    open(2_000_000)
+        .unwrap()
+        .visit(|run| {
+            let next = &mut next[usize::from(run.shard == "00001.tar")];
+            for &sample in run.samples {
+                assert_eq!(sample, *next);
+                *next += 1;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(next, [SAMPLES; 2]);
+    let error = open(1_999_999).unwrap_err().to_string();
+    assert!(error.contains("it has 2000000 rows, but the shards have only 1999999 samples"), "{error}");
 }

@@ -109,7 +109,7 @@ impl Place {
 
     fn read(&self, name: &str) -> BTreeSet<(usize, usize)> {
         let mut selected = BTreeSet::new();
-        let file = SelectionFile::open(&Location::from(self.at(name))).unwrap();
+        let file = SelectionFile::open(&Location::from(self.at(name)), 1200).unwrap();
         file.visit(|run| {
             let shard: usize = run.shard.strip_suffix(".tar").unwrap().parse().unwrap();
             assert!(run.weights.is_empty());

@@ -31,6 +31,8 @@ use super::thrift::{Found, walk};
 /// Rows per byte of a file. A column in which every row has the same value takes next to nothing, but each table of ours has
 /// a key in every row.
 pub(super) const ROWS_PER_BYTE: u64 = 64;
+/// The same of a table that has no such column.
+pub(super) const REPETITIVE_ROWS_PER_BYTE: u64 = 4096;
 /// Rows of any file.
 pub(super) const ROWS: u64 = 1 << 16;
 /// Uncompressed bytes per compressed byte of a page.
@@ -159,15 +161,20 @@ fn check_depth(children: &[i64]) -> Result<(), TableError> {
 }
 
 /// Maximum number of rows of a file, and of values in a column.
-fn most_rows(length: u64) -> u64 {
-    length.saturating_mul(ROWS_PER_BYTE).saturating_add(ROWS)
+fn most_rows(length: u64, per_byte: u64) -> u64 {
+    length.saturating_mul(per_byte).saturating_add(ROWS)
 }
 
 /// Checks the footer of a file of `length` bytes.
-pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<(), TableError> {
+pub(super) fn check_footer(
+    metadata: &ParquetMetaData,
+    length: u64,
+    rows_per_byte: u64,
+) -> Result<(), TableError> {
+    let most_rows = most_rows(length, rows_per_byte);
     let rows = u64::try_from(metadata.file_metadata().num_rows())
         .map_err(|_| TableError::damaged("its number of rows is negative"))?;
-    if rows > most_rows(length) {
+    if rows > most_rows {
         return Err(TableError::too_large(format!(
             "it claims {rows} rows, which a file of {length} bytes cannot have"
         )));
@@ -188,7 +195,7 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
                 )));
             }
             let values = u64::try_from(column.num_values()).unwrap_or(u64::MAX);
-            if values > most_rows(length) {
+            if values > most_rows {
                 return Err(TableError::too_large(format!(
                     "a column claims {values} values, which a file of {length} bytes cannot have"
                 )));
@@ -197,7 +204,7 @@ pub(super) fn check_footer(metadata: &ParquetMetaData, length: u64) -> Result<()
         }
     }
     let columns = metadata.file_metadata().schema_descr().num_columns() as u64;
-    if all > most_rows(length).saturating_add(columns.saturating_mul(ROWS)) {
+    if all > most_rows.saturating_add(columns.saturating_mul(ROWS)) {
         return Err(TableError::too_large(format!(
             "its columns claim {all} values, which a file of {length} bytes cannot have"
         )));

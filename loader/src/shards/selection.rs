@@ -115,14 +115,16 @@ pub struct SelectionFile {
 }
 
 impl SelectionFile {
-    /// Reads the file, and checks its columns `shard`, `sample` and `weight`; others are not read.
+    /// Reads a selection of shards with so many samples, and checks its columns `shard`, `sample` and `weight`; others are not
+    /// read.
     ///
     /// # Errors
-    /// It cannot be read, or is not a selection.
-    pub fn open(path: &Location) -> Result<Self, Error> {
+    /// It cannot be read, is not a selection, or has more rows than there are samples.
+    pub fn open(path: &Location, samples: u64) -> Result<Self, Error> {
         let bytes = storage::read(path)?;
         let check = image_check(&bytes);
-        let table = Table::open(bytes, Texts::Dictionaries).map_err(|e| refused(path, &e))?;
+        // One of all samples takes next to nothing, and its rows are limited below.
+        let table = Table::open_repetitive(bytes, Texts::Dictionaries).map_err(|e| refused(path, &e))?;
         let columns = table.schema().fields();
         let has = |name: &str, fits: fn(&DataType) -> bool| {
             columns.iter().any(|column| column.name() == name && fits(column.data_type()))
@@ -153,7 +155,13 @@ impl SelectionFile {
                 &format!("it has version {version}, but this program reads version {VERSION}"),
             ));
         }
-        Ok(Self { path: path.clone(), table, metadata, check })
+        let file = Self { path: path.clone(), table, metadata, check };
+        let rows = file.rows();
+        if rows > samples {
+            let problem = format!("it has {rows} rows, but the shards have only {samples} samples");
+            return Err(refused(path, &problem));
+        }
+        Ok(file)
     }
 
     /// Columns that a selection does not have; it may be another table, with a meaning of its own.
@@ -247,16 +255,12 @@ pub(crate) struct OfShards {
 /// # Errors
 /// It cannot be read, or is one of other shards; it has a sample twice, or none.
 pub(crate) fn read(path: &Location, shards: &[Location], counts: &[u32]) -> Result<OfShards, Error> {
-    let file = SelectionFile::open(path)?;
+    let samples = counts.iter().map(|&count| u64::from(count)).sum();
+    let file = SelectionFile::open(path, samples)?;
     if let Some(other) = file.other_column() {
         let problem = format!(
             "it has a column {other}, which a selection does not have: leave it out, so that it is certain what was meant"
         );
-        return Err(refused(path, &problem));
-    }
-    let samples: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    if file.rows() > samples {
-        let problem = format!("it has {} rows, but the shards have only {samples} samples", file.rows());
         return Err(refused(path, &problem));
     }
     let check = file.check;

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use concepts::sidecar::Sidecar;
 use concepts::statistics::Counts;
-use loader::shards::selection::{Metadata, Names, Rule, SelectionFile};
+use loader::shards::selection::{Metadata, Names, Rule, SelectionFile, ShardOfSelection};
+use loader::shards::sidecar;
 use storage::Location;
 
 use super::chart;
@@ -16,10 +17,8 @@ use crate::stats::Coverage;
 /// What a selection has of the shards of a report.
 #[derive(Debug)]
 pub(super) struct Selected<'a> {
-    name: String,
     rules: Vec<Rule>,
-    /// Number of samples of each shard when the selection was made, if it is known.
-    expected: Vec<Option<u32>>,
+    name: String,
     /// Of each shard, the selected samples in ascending order.
     chosen: Vec<Vec<u32>>,
     /// Sum of all weights, and whether any is not 1.
@@ -35,25 +34,34 @@ pub(super) struct Selected<'a> {
 impl<'a> Selected<'a> {
     /// Reads a selection of these shards. Its rows count once each, whatever their weight, except those with the weight 0.
     pub(super) fn open(path: &Location, shards: &[Location], coverage: Option<Coverage<'a>>) -> Result<Self> {
-        let file = SelectionFile::open(path)?;
+        let counts: Vec<u32> =
+            sidecar::footers(shards.to_vec())?.iter().map(|footer| footer.samples).collect();
+        let file = SelectionFile::open(path, counts.iter().map(|&count| u64::from(count)).sum())?;
         let names = Names::new(shards);
-        let mut expected = vec![None; shards.len()];
         let mut rules = Vec::new();
         if let Some(Metadata { shards, rules: done, .. }) = &file.metadata {
-            for shard in shards {
-                let number = names.number(&shard.shard);
-                let number = number.map_err(|problem| {
-                    anyhow::anyhow!("the selection {path} is of other shards: {problem}")
-                })?;
-                expected[number] = Some(shard.samples);
+            for ShardOfSelection { shard, samples, .. } in shards {
+                let number = names
+                    .number(shard)
+                    .map_err(|problem| anyhow!("the selection {path} is of other shards: {problem}"))?;
+                if counts[number] != *samples {
+                    bail!("the selection {path} was made when {shard} had {samples} samples; make it again");
+                }
             }
             rules.clone_from(done);
         }
         let mut chosen: Vec<Vec<u32>> = vec![Vec::new(); shards.len()];
         let (mut weight, mut weighted) = (0.0, false);
         file.visit(|run| {
-            let of_shard = &mut chosen[names.number(run.shard)?];
+            let number = names.number(run.shard)?;
+            let of_shard = &mut chosen[number];
             for (at, &sample) in run.samples.iter().enumerate() {
+                if sample >= counts[number] {
+                    return Err(format!(
+                        "it has sample {sample} of {}, which has {} samples",
+                        run.shard, counts[number]
+                    ));
+                }
                 let times = run.weights.get(at).copied().unwrap_or(1.0);
                 weighted |= times != 1.0;
                 weight += f64::from(times);
@@ -68,7 +76,6 @@ impl<'a> Selected<'a> {
         Ok(Self {
             name: path.file_name().into_owned(),
             rules,
-            expected,
             chosen,
             weight,
             weighted,
@@ -81,15 +88,9 @@ impl<'a> Selected<'a> {
 
     /// Counts the concepts of the selected samples of a shard.
     pub(super) fn add(&mut self, shard: usize, path: &Location, sidecar: &Sidecar) -> Result<()> {
-        let samples = sidecar.metadata.samples;
-        let again =
-            || format!("{} was made from another state of {path}; make the selection again", self.name);
-        if self.expected[shard].is_some_and(|expected| expected != samples) {
-            bail!(again());
-        }
         let chosen = &self.chosen[shard];
-        if chosen.last().is_some_and(|&last| last >= samples) || chosen.array_windows().any(|[a, b]| a == b) {
-            bail!(again());
+        if chosen.array_windows().any(|[a, b]| a == b) {
+            bail!("the selection {} has a sample of {path} twice", self.name);
         }
         let names: Vec<&str> = sidecar.concept_names().collect();
         let mut counts = vec![0_u64; names.len()];

@@ -112,8 +112,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
         dataset.keep_only(&rows, "the query of --where")?;
         done.rule("--where", &dataset);
     }
+    let samples = dataset.shards.iter().map(|shard| shard.fates.len() as u64).sum();
     for file in &arguments.without {
-        dataset.drop_all(&table::read(file)?, &file.to_string())?;
+        dataset.drop_all(&table::read(file, samples)?, &file.to_string())?;
         done.rule(&format!("--without {file}"), &dataset);
     }
     if let (Some(best), Some(by)) = (arguments.best, &arguments.by) {

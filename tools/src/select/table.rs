@@ -18,10 +18,10 @@ pub(super) struct Rows {
     pub(super) by_key: BTreeMap<String, Vec<String>>,
 }
 
-/// Reads a selection, whose weights do not count.
-pub(super) fn read(file: &Location) -> Result<Rows> {
+/// Reads a selection, whose weights do not count, of shards with so many samples.
+pub(super) fn read(file: &Location, samples: u64) -> Result<Rows> {
     let mut rows = Rows::default();
-    SelectionFile::open(file)?.visit(|run| {
+    SelectionFile::open(file, samples)?.visit(|run| {
         rows.by_sample.entry(run.shard.to_owned()).or_default().extend_from_slice(run.samples);
         Ok(())
     })?;
