@@ -57,6 +57,17 @@ impl CaptionChecks {
         self.0.extend_from_slice(&check(raw));
     }
 
+    /// Adds a check that is known.
+    pub(super) fn copy(&mut self, check: [u8; BYTES]) {
+        self.0.extend_from_slice(&check);
+    }
+
+    /// The check of a sample; `None` if there is no such sample.
+    pub(super) fn get(&self, sample: u32) -> Option<[u8; BYTES]> {
+        let start = BYTES * sample as usize;
+        self.0.get(start..start + BYTES)?.try_into().ok()
+    }
+
     /// Number of samples.
     pub fn samples(&self) -> u64 {
         (self.0.len() / BYTES) as u64
@@ -89,8 +100,7 @@ impl CaptionChecks {
 
     /// Whether the caption of a sample is the one that was checked; `None` if there is no such sample.
     pub(super) fn matches(&self, sample: u32, raw: &[u8]) -> Option<bool> {
-        let start = BYTES * sample as usize;
-        Some(*self.0.get(start..start + BYTES)? == check(raw))
+        Some(self.get(sample)? == check(raw))
     }
 }
 
