@@ -297,9 +297,6 @@ fn reshard(arguments: &Reshard) -> anyhow::Result<Outcome> {
         threads: threads(arguments.threads),
     };
     let totals = reshard::reshard(&arguments.shards, &options).map_err(user_error)?;
-    for line in &totals.left_out {
-        eprintln!("{line}");
-    }
     match (totals.written, totals.shards - totals.written) {
         (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
         (0, before) => eprintln!("nothing to do: {} already complete", counted(before, "shard")),

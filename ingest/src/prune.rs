@@ -191,7 +191,7 @@ fn read(shard: &Location, producers: &[String], removed: &[u32]) -> Result<Shard
         Carried { mentions: storage::exists(shards::sidecar_path(shard))?, producers: producers.to_vec() };
     let rows = tables::read(&table_path, None)?;
     let successes = tables::successes(&table_path, &rows)?;
-    let stays = |key: &str| !successes.get(key).is_some_and(|row| removed.binary_search(row).is_ok());
+    let stays = |key: &str| successes.get(key).is_none_or(|row| removed.binary_search(row).is_err());
     let samples = Samples::read(shard, |_, key| stays(key), &rows.schema(), &carried)?;
     let left = successes.keys().filter(|key| stays(key)).count();
     if samples.len() != left {
@@ -302,15 +302,12 @@ fn without_values(rows: &RecordBatch, removed: &[u32]) -> Result<RecordBatch, Ar
             kept.or_else(|| Some(sha256(text?.value(row).as_bytes())))
         };
         let column: ArrayRef = Arc::new((0..rows.num_rows()).map(of_row).collect::<StringArray>());
-        match fields.iter().position(|field| field.name() == name) {
-            Some(place) => {
-                columns[place] = column;
-                fields[place] = Arc::new(Field::new(name, DataType::Utf8, true));
-            }
-            None => {
-                columns.push(column);
-                fields.push(Arc::new(Field::new(name, DataType::Utf8, true)));
-            }
+        let field = Arc::new(Field::new(name, DataType::Utf8, true));
+        if let Some(place) = fields.iter().position(|field| field.name() == name) {
+            (columns[place], fields[place]) = (column, field);
+        } else {
+            columns.push(column);
+            fields.push(field);
         }
     }
     RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)

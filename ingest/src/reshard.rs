@@ -3,7 +3,7 @@
 
 mod plan;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -134,6 +134,10 @@ pub fn reshard(input: &Location, options: &Options) -> Result<Totals, Error> {
         image: image::Settings::default(),
     };
     dataset.claim_with(&manifest(options, &shards, &indexed, &taken, &carried))?;
+    drop(indexed);
+    for line in &left_out {
+        eprintln!("{line}");
+    }
     let new = (0..plan.new_shards() as u32).filter(|&new| options.part.owns(new));
     let totals =
         Totals { shards: new.count() as u64, samples: plan.samples(), left_out, ..Totals::default() };
@@ -196,12 +200,31 @@ fn refuse_equal_keys(
         }
     }
     all.sort_unstable();
-    let Some([(_, one), (_, other)]) = all.array_windows().find(|[a, b]| a.0 == b.0) else { return Ok(()) };
-    let (one, other) = (&shards[*one as usize], &shards[*other as usize]);
-    let problem = format!(
-        "a sample has the same key as one of {other}, and samples keep their keys: reshard only one of the two shards at a time"
-    );
-    Err(Error::input(one, problem))
+    for [(_, one), (_, other)] in all.array_windows().filter(|[a, b]| a.0 == b.0) {
+        let (one, other) = (&shards[*one as usize], &shards[*other as usize]);
+        if let Some(key) = shared_key(one, other)? {
+            let problem = format!(
+                "sample {key} has the same key as one of {other}, and samples keep their keys: reshard the two shards one by one"
+            );
+            return Err(Error::input(one, problem));
+        }
+    }
+    Ok(())
+}
+
+/// A key that two shards have, or one shard twice. Different keys may have the same hash.
+fn shared_key(one: &Location, other: &Location) -> Result<Option<String>, Error> {
+    let mut seen = HashSet::new();
+    let (mut shared, shards) = (None, if one == other { vec![one] } else { vec![one, other] });
+    for shard in shards {
+        let index = Index::load(&Archive::open(shard)?)?;
+        for sample in 0..index.len() as u32 {
+            if !seen.insert(index.key(sample).to_owned()) {
+                shared.get_or_insert_with(|| index.key(sample).to_owned());
+            }
+        }
+    }
+    Ok(shared)
 }
 
 /// The columns of the new tables: those of all tables, and those of shards without one.
@@ -228,7 +251,9 @@ fn manifest(
         content.update(format!("{} {places} {images:?} {captions:?}\n", shard.file_name()));
         if let Some(taken) = taken {
             chosen.update((taken.len() as u64).to_le_bytes());
-            taken.iter().for_each(|sample| chosen.update(sample.to_le_bytes()));
+            for sample in taken {
+                chosen.update(sample.to_le_bytes());
+            }
         }
     }
     let digits = |hash: Sha256| hexadecimal(&hash.finalize()[..8]);
@@ -336,14 +361,14 @@ impl Maker<'_> {
                     if self.dataset.finished(new)?.is_none() {
                         let read = {
                             let _one = reading.lock().unwrap_or_else(PoisonError::into_inner);
-                            match read.get() {
-                                Some(read) => read,
-                                None => {
-                                    let made = self.read(block)?;
-                                    read.get_or_init(|| made)
-                                }
+                            if read.get().is_none() {
+                                let made = self.read(block)?;
+                                read.get_or_init(|| made);
                             }
+                            read.get()
                         };
+                        // It was just read.
+                        let Some(read) = read else { continue };
                         self.make(new, read, &claim, stop)?;
                     }
                 }

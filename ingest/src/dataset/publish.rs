@@ -185,7 +185,7 @@ pub(crate) fn recover_all(input: &Location) -> Result<(), Error> {
 
 /// Whether a temporary file may be removed if nobody writes it: not the new files of a shard, nor those of other programs.
 fn is_ours(name: &str) -> bool {
-    let endings = [".tar", ".tar.zst", ".parquet", ".sha256", ".json", ".spool"];
+    let endings = [".tar", ".tar.zst", ".tar.gz", ".tgz", ".parquet", ".sha256", ".json", ".spool"];
     Claims::is_claim(name) || (final_name(name).is_none() && endings.iter().any(|end| name.ends_with(end)))
 }
 

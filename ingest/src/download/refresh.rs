@@ -211,8 +211,7 @@ impl Asking {
             let Some(url) = urls.last() else { break Failure::BadUrl };
             let host = fetcher.host(url);
             // The semaphores are never closed. First that of the host: a row that waits for it must not take the place of another.
-            let _of_host = host.wait().await;
-            let _started = self.started.acquire().await;
+            let permits = (host.wait().await, self.started.acquire().await);
             let known = Some(&record.request);
             match fetcher.attempt(std::mem::take(&mut urls), &host, &mut request, known).await {
                 Attempt::Complete(Fetched { bytes, permit: _permit }) => {
@@ -222,7 +221,7 @@ impl Asking {
                 Attempt::Failed(failure, _) => match fetcher.retry(&record.url, attempt, &failure) {
                     None => break failure,
                     Some(wait) => {
-                        drop((_started, _of_host));
+                        drop(permits);
                         tokio::time::sleep(wait).await;
                         attempt += 1;
                     }

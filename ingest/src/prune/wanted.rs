@@ -52,7 +52,7 @@ impl Keys {
         } else if let Err(error) = keys.add_rows(path, true, statuses) {
             match error {
                 Error::Column { wanted, .. } if wanted.contains("shard") => {
-                    keys.add_rows(path, false, statuses)?
+                    keys.add_rows(path, false, statuses)?;
                 }
                 error => return Err(error),
             }

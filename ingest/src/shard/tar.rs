@@ -18,7 +18,7 @@ const BLOCK: u64 = 512;
 enum Sink {
     Plain(Hashing<AtomicFile>),
     Compressed(Box<zstd::Encoder<'static, Hashing<AtomicFile>>>),
-    Gzip(GzEncoder<Hashing<AtomicFile>>),
+    Gzip(Box<GzEncoder<Hashing<AtomicFile>>>),
 }
 
 impl Write for Sink {
@@ -55,7 +55,7 @@ impl TarWriter {
                 encoder.include_checksum(true)?;
                 Sink::Compressed(Box::new(encoder))
             }
-            Some("gz" | "tgz") => Sink::Gzip(GzEncoder::new(file, flate2::Compression::default())),
+            Some("gz" | "tgz") => Sink::Gzip(Box::new(GzEncoder::new(file, flate2::Compression::default()))),
             _ => Sink::Plain(file),
         };
         Ok(Self { sink, position: 0 })

@@ -77,7 +77,7 @@ fn samples(set: &Path) -> BTreeMap<String, Vec<String>> {
     names.sort();
     for path in names {
         let name = path.file_name().unwrap().to_str().unwrap();
-        if name.ends_with(".tar") {
+        if path.extension().is_some_and(|extension| extension == "tar") {
             for (name, bytes) in members(&path) {
                 found
                     .entry(name.split('.').next().unwrap().to_owned())
@@ -105,7 +105,9 @@ fn samples(set: &Path) -> BTreeMap<String, Vec<String>> {
             }
         }
     }
-    found.values_mut().for_each(|all| all.sort());
+    for all in found.values_mut() {
+        all.sort();
+    }
     found
 }
 
@@ -150,6 +152,17 @@ fn selected_samples_go_into_new_shards_with_all_that_belongs_to_them() {
     let names: Vec<&str> = sums.lines().map(|line| line.split_once("  ").unwrap().1).collect();
     let expected = ["concepts.parquet", "hash.parquet", "parquet", "sharp.parquet", "tar"];
     assert_eq!(names, expected.map(|name| format!("00000.{name}")));
+    // Captions are those that were tagged, and the loader reads the shards.
+    let shards = loader::shards::list([out.as_path()]).unwrap();
+    for shard in &shards {
+        let about = loader::shards::sidecar::metadata(shard.clone()).unwrap();
+        loader::shards::sidecar::compare_captions(shard, &loader::shards::sidecar_path(shard), &about)
+            .unwrap();
+    }
+    let loader = loader::Loader::open(loader::Settings::new(shards, 5)).unwrap();
+    let batch = loader.batches(loader::Position::default()).next().unwrap().unwrap();
+    let found: BTreeSet<&String> = batch.keys.iter().collect();
+    assert_eq!(found, after.keys().collect());
     // Nothing is done twice, a sidecar is current, and other threads and another folder give the same bytes, statistics included.
     let output = reshard(&set, &out, &with);
     assert_eq!(errors(&output), "nothing to do: 2 shards already complete\n");
