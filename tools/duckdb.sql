@@ -6,7 +6,8 @@
 
 CREATE VIEW samples AS
 SELECT split_part(parse_filename(filename), '.', 1) AS shard, * EXCLUDE (filename)
-FROM read_parquet('[0-9][0-9][0-9][0-9][0-9].parquet', filename = true);
+-- Shards of which samples were removed have columns that others lack.
+FROM read_parquet('[0-9][0-9][0-9][0-9][0-9].parquet', filename = true, union_by_name = true);
 
 CREATE VIEW mentions AS
 SELECT split_part(parse_filename(filename), '.', 1) AS shard, * EXCLUDE (filename)

@@ -179,6 +179,40 @@ fn paths_of_sidecars() {
     }
 }
 
+#[test]
+fn samples_are_copied_into_another_sidecar() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("00003.concepts.parquet");
+    let mut writer = Writer::create(&path, Metadata::new(&tagger(), Path::new("00003.tar"), 10_240)).unwrap();
+    for (sample, caption) in (0..).zip(["one", "two", "three"]) {
+        writer.check(sample, CaptionCheck::of(caption.as_bytes()));
+        let mentions = if sample == 1 { Vec::new() } else { mentions() };
+        writer.push(sample, &format!("key{sample}"), TEXT, &mentions).unwrap();
+    }
+    writer.finish().unwrap();
+    let from = Sidecar::open(&path).unwrap();
+    // The last sample, then the one without mentions.
+    let mut metadata = from.metadata.clone();
+    (metadata.shard, metadata.shard_bytes) = ("00000.tar".to_owned(), 512);
+    let mut writer = Writer::in_memory(Path::new("00000.concepts.parquet"), metadata).unwrap();
+    for (sample, before) in [(0, 2), (1, 1)] {
+        writer.copy(sample, &format!("key{before}"), from.mentions(before)).unwrap();
+        writer.check(sample, from.check(before).unwrap());
+    }
+    assert_eq!(from.check(3), None);
+    let bytes = writer.into_bytes().unwrap();
+    let copied = Sidecar::from_bytes(Path::new("00000.concepts.parquet"), bytes.into()).unwrap();
+    copied.refuse_unless_for(Path::new("00000.tar"), 512, 2).unwrap();
+    let Metadata { captions_without_mention, mentions, .. } = copied.metadata;
+    assert_eq!((captions_without_mention, mentions), (1, 2));
+    let has = |sample, caption: &[u8]| copied.has_captions(sample, CaptionCheck::of(caption));
+    assert_eq!((has(0, b"three"), has(1, b"two")), (Some(true), Some(true)));
+    for (row, expected) in copied.mentions(0).zip(from.mentions(2)) {
+        assert_eq!(row, concepts::sidecar::MentionRow { sample: 0, ..expected });
+    }
+    assert_eq!((copied.key(0), copied.key(1)), (Some("key2"), None));
+}
+
 /// "two\u{a0}dogs" and "two dogs" are the same canonical text, but not the same caption.
 #[test]
 fn a_sidecar_knows_its_captions() {

@@ -1,6 +1,7 @@
 //! The command line: the commands here, the options that several of them share in the modules below.
 
 mod columns;
+mod curation;
 mod images;
 mod network;
 mod output;
@@ -11,8 +12,9 @@ use program::location;
 use storage::Location;
 
 pub(crate) use self::columns::Columns;
+pub(crate) use self::curation::{Prune, Refresh, Reshard};
 pub(crate) use self::images::ImageOptions;
-pub(crate) use self::network::Network;
+pub(crate) use self::network::{Denied, Network};
 pub(crate) use self::output::{Output, PartArguments, RunArguments, threads};
 pub(crate) use self::tagging::Tag;
 
@@ -70,6 +72,33 @@ of Python gives for the image without its white border; language, the most likel
 caption (ISO 639-3), and language_confidence. `ingest download` and `ingest shard` write the file with
 each shard; there the column is phash, of the original image.";
 
+const RESHARD: &str = "\
+Examples:
+  ingest reshard shards --selection selection.parquet --out selected
+  ingest reshard '/data/cc3m/{00000..00331}.tar' --out s3://bucket/mixed --shuffle --samples-per-shard 5000
+
+Samples keep their keys and bytes. What every shard has goes along: rows of tables, mentions, signals; new checksums and
+counts are written. Sidecars or signals that only some shards have are left out, which is said. Failed and removed rows are
+not taken along. The same command gives the same bytes; run it again to resume.";
+
+const PRUNE: &str = "\
+Examples:
+  ingest prune shards --urls takedowns.txt
+  ingest prune shards --keys refreshed.parquet --status gone,opted_out
+
+Shards with such samples are written again without them: tar, table, sidecar, signals, checksums and counts, all at once.
+The row of a removed sample stays in the table with the status `removed`, its key, and the hashes of its image, URL and
+caption; `ingest retry` and `ingest refresh` do not ask for it. Selections, statistics, feature caches and runs that were
+made from the shards before are not changed: make them again.";
+
+const REFRESH: &str = "\
+Example:
+  ingest refresh shards --out refreshed.parquet
+  ingest prune shards --keys refreshed.parquet --status gone,opted_out
+
+Requests are conditional where the table has an ETag or a Last-Modified, so that unchanged images are not sent again.
+Otherwise the hash of the image is compared with the table's.";
+
 const VERIFY: &str = "\
 Compares the checksums in NNNNN.sha256, decodes every image, reads every .json, and compares each
 sample with the table, the sidecar and the signals. Shards without checksums, such as those of other tools, can
@@ -100,6 +129,15 @@ pub(crate) enum Command {
     Hash(Hash),
     /// Download the failed samples of complete shards again.
     Retry(Box<Retry>),
+    /// Write selected samples of shards into new shards, with all that belongs to them.
+    #[command(after_help = RESHARD)]
+    Reshard(Reshard),
+    /// Remove samples from shards (take-downs), so that nothing of them is left.
+    #[command(after_help = PRUNE)]
+    Prune(Prune),
+    /// Ask for every downloaded image again: unchanged, changed, gone or opted out, as a table.
+    #[command(after_help = REFRESH)]
+    Refresh(Box<Refresh>),
     /// Check shards, tables, statistics, sidecars and signals, and list what is damaged.
     #[command(after_help = VERIFY)]
     Verify(Verify),
@@ -120,6 +158,8 @@ pub(crate) struct Download {
     pub(crate) output: Output,
     #[command(flatten, next_help_heading = "Images")]
     pub(crate) image: ImageOptions,
+    #[command(flatten)]
+    pub(crate) denied: Denied,
     #[command(flatten, next_help_heading = "Network")]
     pub(crate) network: Network,
 }
@@ -181,6 +221,8 @@ pub(crate) struct Retry {
     /// 429, 500, 502-504 and 520-524]
     #[arg(long, value_delimiter = ',')]
     pub(crate) causes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) denied: Denied,
     #[command(flatten, next_help_heading = "Run")]
     pub(crate) run: RunArguments,
     #[command(flatten, next_help_heading = "Network")]

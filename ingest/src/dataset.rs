@@ -30,8 +30,11 @@ pub const MANIFEST: &str = "ingest.json";
 /// The command that made a dataset whose images come from the web, in its manifest.
 pub(crate) const DOWNLOAD: &str = "download";
 
+/// The command that made a dataset from shards, in its manifest.
+pub(crate) const RESHARD: &str = "reshard";
+
 /// Version of the manifest's layout and of the numbering of keys and shards.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
 struct Manifest {
@@ -66,16 +69,21 @@ impl Dataset {
     /// # Errors
     /// [`Error::OtherDataset`] if the folder holds shards of another input, other settings or another program.
     pub fn claim(&self, made_from: &Value) -> Result<(), Error> {
+        let manifest = serde_json::to_value(self.manifest(made_from))
+            .map_err(|error| Error::input(self.folder.join(MANIFEST), error.to_string()))?;
+        self.claim_with(&manifest)
+    }
+
+    /// The same with this manifest.
+    pub(crate) fn claim_with(&self, manifest: &Value) -> Result<(), Error> {
         let folder = &self.folder;
         storage::create_folder(folder)?;
         let path = folder.join(MANIFEST);
-        let manifest = serde_json::to_value(self.manifest(made_from))
-            .map_err(|error| Error::input(&path, error.to_string()))?;
         loop {
             if let Some(bytes) = found(&path)? {
                 let before: Value = serde_json::from_slice(&bytes)
                     .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
-                return match difference("", &before, &manifest) {
+                return match difference("", &before, manifest) {
                     Some(difference) => Err(Error::OtherDataset { folder: folder.clone(), difference }),
                     None => publish::recover(folder),
                 };
@@ -133,7 +141,14 @@ impl Dataset {
                 format!("not a folder that `ingest download` or `ingest shard` made: it has no {MANIFEST}");
             Error::input(folder, problem)
         })?;
-        let Manifest { input, shard_size, compressed, image, .. } = serde_json::from_slice(&bytes)
+        let manifest: Value = serde_json::from_slice(&bytes)
+            .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
+        if manifest["input"]["command"] == RESHARD {
+            let problem =
+                "made by `ingest reshard`, which takes no failed samples along: there is nothing to retry";
+            return Err(Error::input(folder, problem));
+        }
+        let Manifest { input, shard_size, compressed, image, .. } = serde_json::from_value(manifest)
             .map_err(|error| Error::input(&path, format!("not a manifest of ingest: {error}")))?;
         let folder = folder.to_owned();
         let requests = input.get("command").is_some_and(|command| command == DOWNLOAD);

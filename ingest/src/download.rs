@@ -11,6 +11,7 @@ mod failure;
 mod fetch;
 mod hosts;
 mod optout;
+pub mod refresh;
 mod resolver;
 pub mod response;
 mod retry;
@@ -32,9 +33,10 @@ use self::hosts::{Aside, Host};
 pub use self::optout::OPT_OUTS;
 pub use self::settings::{Allowed, Settings};
 use crate::dataset::{DOWNLOAD, Dataset, Part};
+use crate::deny::Deny;
 use crate::error::Error;
 use crate::pipeline::{self, POLL_INTERVAL, Plan, Resources, Source, Task, Totals, Work, Workers};
-use crate::problem::Problem;
+use crate::problem::{DENIED, Problem};
 use crate::request::Request;
 use crate::rows::Input;
 
@@ -107,8 +109,14 @@ impl Downloader {
         Ok(Self { runtime, network })
     }
 
-    /// Downloads the rows of `input` into the shards of `dataset`.
-    pub fn download(&self, input: &Input, dataset: &Dataset, resources: &Resources) -> Result<Totals, Error> {
+    /// Downloads the rows of `input` into the shards of `dataset`, but nothing of `deny`.
+    pub fn download(
+        &self,
+        input: &Input,
+        dataset: &Dataset,
+        deny: Option<&Deny>,
+        resources: &Resources,
+    ) -> Result<Totals, Error> {
         let inspected = input.inspect()?;
         dataset.claim(&json!({ "command": DOWNLOAD, "from": inspected.description }))?;
         let total = inspected.rows.filter(|_| dataset.part == Part::ALL).unwrap_or(0);
@@ -119,10 +127,12 @@ impl Downloader {
             threads: resources.threads,
             queue: None,
             watch,
+            deny,
             idle: &|| self.network.is_idle(),
         };
         let work = Work::Inputs(&|| input.open());
-        let totals = pipeline::run(dataset, &plan, work, &mut |task, workers| self.submit(task, workers))?;
+        let totals =
+            pipeline::run(dataset, &plan, work, &mut |task, workers| self.submit(task, deny, workers))?;
         totals.require_rows(&input.path(), dataset)
     }
 
@@ -146,7 +156,11 @@ impl Downloader {
     }
 
     /// Starts a row or sets it aside; blocks while too many rows are started.
-    fn submit(&self, task: Task, workers: &Workers) -> Result<(), Error> {
+    fn submit(&self, task: Task, deny: Option<&Deny>, workers: &Workers) -> Result<(), Error> {
+        if deny.is_some_and(|deny| deny.has_url(&task.row.url)) {
+            workers.submit(task, Source::Failed(Problem::removed(DENIED)));
+            return Ok(());
+        }
         if let Some(bytes) = data_url::decode(&task.row.url, self.network.fetcher.max_bytes()) {
             let source = match bytes {
                 Ok(bytes) => Source::Bytes(bytes, Some(Box::new(self.start_row(workers)?))),
@@ -200,7 +214,7 @@ impl Rows {
                 urls.extend(parsed(&task.row.url));
             }
             let failure =
-                match self.fetcher.attempt(std::mem::take(&mut urls), &host, &mut task.request).await {
+                match self.fetcher.attempt(std::mem::take(&mut urls), &host, &mut task.request, None).await {
                     Attempt::Complete(Fetched { bytes, permit }) => {
                         break Source::Bytes(bytes, permit.map(|permit| Box::new(permit) as _));
                     }

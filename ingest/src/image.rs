@@ -78,6 +78,19 @@ pub struct Settings {
     pub hash: Hash,
     /// Additional column with the boxes to blur.
     pub blur: Option<String>,
+    /// Whether the perceptual hash and the language of the caption are computed, and `NNNNN.hash.parquet` is written.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub perceptual_hash: bool,
+}
+
+// Manifests of earlier versions do not have the setting.
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 impl Default for Settings {
@@ -97,6 +110,7 @@ impl Default for Settings {
             max_pixels: 100_000_000,
             hash: Hash::Sha256,
             blur: None,
+            perceptual_hash: true,
         }
     }
 }
@@ -136,11 +150,13 @@ impl Settings {
         let mut pixels = decoded.pixels;
         // Of the reduced image where it is large enough: that takes less time, and gives the same hash but for a few bits.
         let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
-        let mut phash = (!reduced).then(|| perceptual::phash(&pixels));
+        let mut phash = (self.perceptual_hash && !reduced).then(|| perceptual::phash(&pixels));
         if let Some(plan) = &plan {
             pixels = plan.scale(pixels)?;
         }
-        let phash = *phash.get_or_insert_with(|| perceptual::quick_phash(&pixels));
+        if self.perceptual_hash {
+            phash.get_or_insert_with(|| perceptual::quick_phash(&pixels));
+        }
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {
             pixels = plan.frame(pixels)?;
@@ -148,16 +164,7 @@ impl Settings {
         let (width, height) = (pixels.width, pixels.height);
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };
         buffer_pool::recycle(pixels.data);
-        Ok(EncodedImage {
-            bytes,
-            width,
-            height,
-            original_width,
-            original_height,
-            exif,
-            hash,
-            phash: Some(phash),
-        })
+        Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash, phash })
     }
 
     fn filter(&self, width: u32, height: u32) -> Result<(), Problem> {

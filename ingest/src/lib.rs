@@ -4,6 +4,8 @@
 //! rows -> download | local -> image -> shard (tar + table + stats)      run in parallel by `pipeline`
 //! shards -> tag -> sidecars          shards -> hash -> signals          shards -> verify -> report of damaged files
 //! tables -> tag -> numbered sidecars
+//! shards -> reshard -> other shards  shards -> prune -> the same without some samples
+//! shards -> refresh (in `download`) -> table of what has become of the images
 //! ```
 
 // Without panics; see `tools/program/src/lines.rs`.
@@ -11,16 +13,21 @@
 extern crate program;
 
 pub mod dataset;
+pub mod deny;
 pub mod download;
 mod error;
 pub mod hash;
 pub mod image;
+mod lists;
 pub mod local;
 pub mod messages;
 mod parallel;
 pub mod pipeline;
 pub mod problem;
+pub mod prune;
 pub mod request;
+pub mod reshard;
+mod rewrite;
 pub mod rows;
 pub mod sample;
 mod shard;

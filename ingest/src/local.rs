@@ -49,6 +49,7 @@ impl Folder {
             threads: resources.threads,
             queue: Some(QUEUE * resources.threads),
             watch: resources.watch(Arc::default())?,
+            deny: None,
             idle: &|| false,
         };
         let totals = pipeline::run(dataset, &plan, Work::Inputs(&|| input.open()), &mut |task, workers| {

@@ -13,16 +13,18 @@ use std::time::Instant;
 use clap::{CommandFactory, Parser};
 use concepts::Extractor;
 use ingest::dataset::Dataset;
+use ingest::deny::Deny;
 use ingest::download::Downloader;
 use ingest::local::Folder;
 use ingest::messages::counted;
 use ingest::pipeline::Totals;
 use ingest::rows::{Format, Where};
-use ingest::{Error, Input, hash, tag, verify};
+use ingest::{Error, Input, hash, prune, reshard, tag, verify};
 use program::{Outcome, UsageError, print_json};
 
 use crate::arguments::{
-    Arguments, Command, Download, Hash, Retry, RunArguments, Shard, Tag, Verify, threads,
+    Arguments, Command, Download, Hash, Prune, Refresh, Reshard, Retry, RunArguments, Shard, Tag, Verify,
+    threads,
 };
 
 fn main() -> ExitCode {
@@ -38,19 +40,22 @@ fn main() -> ExitCode {
         Command::Tag(arguments) => tag(&arguments),
         Command::Hash(arguments) => hash(&arguments),
         Command::Retry(arguments) => retry(&arguments),
+        Command::Reshard(arguments) => reshard(&arguments),
+        Command::Prune(arguments) => prune(&arguments),
+        Command::Refresh(arguments) => refresh(&arguments),
         Command::Verify(arguments) => verify(&arguments),
     })
 }
 
 fn download(arguments: &Download) -> anyhow::Result<Outcome> {
-    let Download { input, columns, url_col, output, image, network } = arguments;
+    let Download { input, columns, url_col, output, image, denied, network } = arguments;
     let started = Instant::now();
     let make = || {
         let wanted = columns.wanted(Where::Web, url_col.as_ref())?;
         let input = Input::tables(input, columns.input_format, wanted)?;
         let dataset = output.dataset(image.settings(columns)?, true)?;
         let downloader = Downloader::new(network.settings()?)?;
-        let totals = downloader.download(&input, &dataset, &output.run.resources());
+        let totals = downloader.download(&input, &dataset, denied.read()?.as_ref(), &output.run.resources());
         // Without this, requests that are still in flight would delay the exit.
         downloader.stop();
         totals
@@ -112,7 +117,8 @@ fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
         let run = &arguments.run;
         let dataset = Dataset::load(folder, run.part.part()?)?;
         let downloader = Downloader::new(arguments.network.settings()?)?;
-        let totals = downloader.retry(&dataset, &arguments.causes, &run.resources());
+        let deny = arguments.denied.read()?;
+        let totals = downloader.retry(&dataset, &arguments.causes, deny.as_ref(), &run.resources());
         downloader.stop();
         totals
     };
@@ -156,6 +162,9 @@ fn conclude(
     }
     for (cause, count) in totals.causes().take(10) {
         eprintln!("{count:>10}  {cause}");
+    }
+    if totals.stats.removed > 0 {
+        eprintln!("{:>10}  removed, or on the list of --deny", totals.stats.removed);
     }
     if totals.shards == 0 {
         eprintln!("nothing to do: {idle}");
@@ -279,6 +288,72 @@ fn hash(arguments: &Hash) -> anyhow::Result<Outcome> {
     }
     if arguments.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn reshard(arguments: &Reshard) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let options = reshard::Options {
+        selection: arguments.selection.clone(),
+        out: arguments.out.clone(),
+        size: arguments.samples_per_shard,
+        shuffle: arguments.shuffle.then_some(arguments.seed),
+        compress: arguments.compress,
+        part: arguments.part.part().map_err(user_error)?,
+        threads: threads(arguments.threads),
+    };
+    let totals = reshard::reshard(&arguments.shards, &options).map_err(user_error)?;
+    match (totals.written, totals.shards - totals.written) {
+        (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
+        (0, before) => eprintln!("nothing to do: {} already complete", counted(before, "shard")),
+        (_, 0) => {}
+        (_, before) => eprintln!("made by earlier runs or other processes: {}", counted(before, "shard")),
+    }
+    if arguments.json {
+        print_json(&totals.json(started.elapsed().as_secs_f64()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn prune(arguments: &Prune) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let wanted = match (&arguments.keys, &arguments.urls) {
+        (Some(keys), _) => prune::Keys::read(keys, &arguments.status).map(prune::Wanted::Keys),
+        (None, Some(urls)) => Deny::read(urls).map(prune::Wanted::Listed),
+        (None, None) => Err(Error::Usage("give --keys or --urls".to_owned())),
+    };
+    let wanted = wanted.map_err(user_error)?;
+    let totals = prune::prune(&arguments.shards, &wanted, threads(arguments.threads)).map_err(user_error)?;
+    let before = match totals.before {
+        0 => String::new(),
+        before => format!("; {} removed before", counted(before, "row")),
+    };
+    eprintln!(
+        "removed {} ({}) from {} of {}{before}",
+        counted(totals.removed, "row"),
+        counted(totals.samples, "sample"),
+        totals.rewritten,
+        counted(totals.shards, "shard")
+    );
+    if arguments.json {
+        print_json(&totals.json(started.elapsed().as_secs_f64()))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn refresh(arguments: &Refresh) -> anyhow::Result<Outcome> {
+    let started = Instant::now();
+    let ask = || {
+        let part = arguments.part.part()?;
+        let downloader = Downloader::new(arguments.network.settings()?)?;
+        let counts = downloader.refresh(&arguments.shards, &arguments.out, |place| part.owns(place));
+        downloader.stop();
+        counts
+    };
+    let counts = ask().map_err(user_error)?;
+    if arguments.json {
+        print_json(&counts.json(started.elapsed().as_secs_f64()))?;
     }
     Ok(Outcome::Done)
 }

@@ -28,10 +28,11 @@ pub use self::totals::Totals;
 use self::watch::{Network, Watch};
 use crate::dataset::Dataset;
 use crate::dataset::ShardStats;
+use crate::deny::Deny;
 use crate::error::Error;
 use crate::image;
 use crate::image::EncodedImage;
-use crate::problem::Problem;
+use crate::problem::{DENIED, Problem, Status};
 use crate::request::Request;
 use crate::rows::{Inputs, Row, Rows};
 use crate::sample::Sample;
@@ -128,9 +129,15 @@ impl Run {
         }
     }
 
-    fn work(&self, jobs: &Receiver<Submitted>, events: &Sender<Event>, settings: &image::Settings) {
+    fn work(
+        &self,
+        jobs: &Receiver<Submitted>,
+        events: &Sender<Event>,
+        settings: &image::Settings,
+        deny: Option<&Deny>,
+    ) {
         while let Some(job) = self.next(jobs) {
-            let Job { task, source } = match job {
+            let Job { mut task, source } = match job {
                 Ok(job) => job,
                 Err(error) => {
                     // If the writer has ended, its own error is the cause.
@@ -145,14 +152,27 @@ impl Run {
                     read(&path, limit).and_then(|bytes| settings.process(&bytes, &task.row))
                 }
                 Source::Bytes(bytes, permit) => {
-                    let outcome = settings.process(&bytes, &task.row);
+                    let final_url = task.request.final_url.as_deref();
+                    let is_denied = |deny: &Deny| {
+                        final_url.is_some_and(|url| deny.has_url(url)) || deny.has_image(&bytes)
+                    };
+                    let outcome = if deny.is_some_and(is_denied) {
+                        Err(Problem::removed(DENIED))
+                    } else {
+                        settings.process(&bytes, &task.row)
+                    };
                     drop((bytes, permit));
                     outcome
                 }
             };
+            if outcome.as_ref().is_err_and(|problem| problem.status == Status::Removed)
+                && task.row.removed.is_none()
+            {
+                (task.row, task.request) = (task.row.without_texts(), Request::default());
+            }
             let Task { shard, index, row, request, .. } = task;
             let caption = row.caption.as_deref().filter(|_| outcome.is_ok());
-            let language = caption.and_then(Language::of);
+            let language = caption.filter(|_| settings.perceptual_hash).and_then(Language::of);
             let sample = Sample { shard, index, row, request, language, outcome };
             if events.send(Event::Done(Box::new(sample))).is_err() {
                 return;
@@ -257,6 +277,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) queue: Option<usize>,
     /// The counters.
     pub(crate) watch: Arc<Watch>,
+    /// What must not be taken.
+    pub(crate) deny: Option<&'a Deny>,
     /// Whether all started rows wait for something, so that looking further ahead in the inputs is worthwhile.
     pub(crate) idle: &'a dyn Fn() -> bool,
 }
@@ -278,7 +300,8 @@ pub(crate) fn run(
     thread::scope(|scope| {
         for _ in 0..plan.threads {
             let (run, jobs, events, image) = (&run, jobs.clone(), events_in.clone(), &dataset.image);
-            scope.spawn(move || run.work(&jobs, &events, image));
+            let deny = plan.deny;
+            scope.spawn(move || run.work(&jobs, &events, image, deny));
         }
         drop(jobs);
         let writer = scope.spawn(|| {

@@ -1,6 +1,6 @@
 //! Why a sample is not in its shard.
 
-/// The status of a sample: those of img2dataset, and `failed_to_read`.
+/// The status of a sample: those of img2dataset, `failed_to_read` and `removed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Status {
     /// The image is in the tar.
@@ -11,6 +11,8 @@ pub enum Status {
     FailedToDownload,
     /// The image cannot be decoded, resized or encoded, or a filter rejected it.
     FailedToResize,
+    /// It was taken out of the shard, or was never taken, because it is not to be used. Nothing asks for it again.
+    Removed,
 }
 
 impl Status {
@@ -21,15 +23,22 @@ impl Status {
             Self::FailedToRead => "failed_to_read",
             Self::FailedToDownload => "failed_to_download",
             Self::FailedToResize => "failed_to_resize",
+            Self::Removed => "removed",
         }
     }
 
     /// The status with this name; an unknown name counts as a failed download, as in img2dataset.
     pub fn of_name(name: &str) -> Self {
-        let all = [Self::Success, Self::FailedToRead, Self::FailedToResize];
+        let all = [Self::Success, Self::FailedToRead, Self::FailedToResize, Self::Removed];
         all.into_iter().find(|status| status.name() == name).unwrap_or(Self::FailedToDownload)
     }
 }
+
+/// Cause of a row without a sample: it was removed from its shard.
+pub(crate) const REMOVED: &str = "removed";
+
+/// The same: it was on the list of a download.
+pub(crate) const DENIED: &str = "on the list of --deny";
 
 /// Cause of failure: the image file has another hash than its row says.
 pub(crate) const HASH_MISMATCH: &str = "hash mismatch";
@@ -58,6 +67,11 @@ impl Problem {
     /// The image could not be downloaded.
     pub fn download(cause: impl Into<String>) -> Self {
         Self { status: Status::FailedToDownload, cause: cause.into() }
+    }
+
+    /// The sample is not to be used.
+    pub(crate) fn removed(cause: impl Into<String>) -> Self {
+        Self { status: Status::Removed, cause: cause.into() }
     }
 
     /// The image cannot be decoded, resized or encoded, or was rejected.

@@ -22,6 +22,7 @@ use std::borrow::Cow;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 
+use concepts::checksums::sha256;
 use disk::foreign_files::without_byte_order_mark;
 use serde_json::Value;
 use storage::Location;
@@ -51,9 +52,30 @@ pub struct Row {
     pub boxes: Vec<Region>,
     /// Why the row cannot be used.
     pub problem: Option<Problem>,
+    /// Of a sample that is not to be used: what is left of it.
+    pub removed: Option<Removed>,
+}
+
+/// What is kept of the texts of a removed sample, so that it can be recognised: the SHA-256 of each, hexadecimal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Of the URL in UTF-8.
+    pub url_sha256: Option<String>,
+    /// Of the caption in UTF-8, if there was one.
+    pub caption_sha256: Option<String>,
 }
 
 impl Row {
+    /// What is stored of the row of a sample that is not to be used: no text, only hashes.
+    pub(crate) fn without_texts(&self) -> Self {
+        let removed = Removed {
+            url_sha256: Some(sha256(public_url(&self.url).as_bytes())),
+            caption_sha256: self.caption.as_ref().map(|caption| sha256(caption.as_bytes())),
+        };
+        let extra = vec![Value::Null; self.extra.len()];
+        Self { extra, hash: self.hash.clone(), removed: Some(removed), ..Self::default() }
+    }
+
     /// The row as it is stored: a user name and password in the URL are needed to download the image, but not by those to whom
     /// the dataset is given.
     pub(crate) fn without_password(&self) -> Cow<'_, Self> {

@@ -4,8 +4,8 @@
 
 pub(crate) mod records;
 pub(crate) mod spool;
-mod table;
-mod tar;
+pub(crate) mod table;
+pub(crate) mod tar;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +15,6 @@ use concepts::checksums::{Checksums, sha256};
 use loader::shards::signals::{self, HASH};
 use program::interrupted;
 use serde_json::{Map, Value};
-use storage::Location;
 
 use self::spool::{Place, Spool};
 use self::table::{Line, Table};
@@ -23,7 +22,7 @@ use self::tar::TarWriter;
 use crate::dataset::Dataset;
 use crate::dataset::ShardStats;
 use crate::dataset::claim::Claim;
-use crate::dataset::publish::{self, Files, Names};
+use crate::dataset::publish::{self, Files};
 use crate::dataset::staging::Staging;
 use crate::error::Error;
 use crate::image::EncodedImage;
@@ -106,25 +105,16 @@ impl ShardWriter {
 
     /// Writes the tar, the table, the signals, their checksums and the statistics.
     pub(crate) fn finish(mut self) -> Result<ShardStats, Error> {
-        let names = Names {
-            tar: self.dataset.tar(self.shard),
-            table: self.dataset.table(self.shard),
-            signals: signals::path(&self.dataset.tar(self.shard), HASH),
-            sums: self.dataset.sums(self.shard),
-            stats: self.dataset.stats(self.shard),
-        };
+        let (tar_name, table_name) = (self.dataset.tar(self.shard), self.dataset.table(self.shard));
+        let (signals_name, stats_name) = (signals::path(&tar_name, HASH), self.dataset.stats(self.shard));
         let replaces = self.dataset.finished(self.shard)?.is_some();
-        let tar_path = match &names.tar {
-            tar @ Location::Local(_) if replaces => self.staging.path(&publish::new_path(tar)),
-            tar => self.staging.path(tar),
-        };
+        let tar_path = self.staging.path(&publish::place_of_tar(&tar_name, replaces));
         let mut stopping = None;
-        let mut tar =
-            TarWriter::create(&tar_path, self.dataset.compress).map_err(Error::file("write", &tar_path))?;
+        let mut tar = TarWriter::create(&tar_path).map_err(Error::file("write", &tar_path))?;
         let mut table =
             Table::new(&self.extra, self.captioned, self.dataset.image.hash, self.dataset.requests);
         // None as soon as the hash of an image is not known: `ingest retry` keeps images that were stored without.
-        let mut hashes = Some(Columns::new(Hashed::Original));
+        let mut hashes = self.dataset.image.perceptual_hash.then(|| Columns::new(Hashed::Original));
         let extension = self.dataset.image.encoding.extension();
         for (index, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
             // The shard is complete: every index up to the expected count has been pushed once.
@@ -157,31 +147,29 @@ impl ShardWriter {
             let line = Line { row: &row, key: &key, request: &request, outcome: outcome.as_ref(), location };
             table.push(&line);
         }
-        let table = table.bytes().map_err(Error::parquet("write", &names.table))?;
+        let table = table.bytes().map_err(Error::parquet("write", &table_name))?;
         let stats = self.stats.timed(self.started.0, self.started.1.elapsed());
         let text = serde_json::to_string_pretty(&stats)
-            .map_err(|error| Error::input(&names.stats, error.to_string()))?
+            .map_err(|error| Error::input(&stats_name, error.to_string()))?
             .into_bytes();
         self.claim.confirm()?;
         let mut sums = Checksums::default();
         let tar_sha256 = tar.commit().map_err(Error::file("write", &tar_path))?;
         let tar_bytes = std::fs::metadata(&tar_path).map_err(Error::file("read", &tar_path))?.len();
         let hashes = hashes.map(|hashes| -> Result<Bytes, Error> {
-            let signals = hashes.finish(&names.tar, tar_bytes, Some(tar_sha256.clone()))?;
-            Ok(signals.to_bytes(&names.signals)?)
+            let signals = hashes.finish(&tar_name, tar_bytes, Some(tar_sha256.clone()))?;
+            Ok(signals.to_bytes(&signals_name)?)
         });
-        let hashes = hashes.transpose()?;
-        sums.set(&names.tar.file_name(), tar_sha256);
-        sums.set(&names.table.file_name(), sha256(&table));
-        if let Some(hashes) = &hashes {
-            sums.set(&names.signals.file_name(), sha256(hashes));
+        let mut described = Vec::new();
+        described.extend(hashes.transpose()?.map(|hashes| (signals_name, hashes)));
+        described.push((table_name, table.into()));
+        sums.set(&tar_name.file_name(), tar_sha256);
+        for (path, bytes) in &described {
+            sums.set(&path.file_name(), sha256(bytes));
         }
-        let files =
-            Files { table: table.into(), signals: hashes, sums: sums.text().into(), stats: text.into() };
-        match &self.dataset.folder {
-            Location::Local(folder) => publish::publish_local(folder, &names, &files, replaces)?,
-            Location::Remote(_) => publish::publish_remote(&names, &tar_path, &files, replaces)?,
-        }
+        described.push((self.dataset.sums(self.shard), sums.text().into()));
+        let files = Files { tar: tar_name, described, stats: (stats_name, text.into()) };
+        publish::publish(&self.dataset.folder, &files, &tar_path, replaces)?;
         Ok(stats)
     }
 

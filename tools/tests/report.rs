@@ -151,6 +151,8 @@ pub(crate) fn hostile_set(folder: &Path) {
             ("0003", "failed_to_resize", Some("too small"), "tiny", None),
             success("0002", "so it goes", (48, 64)),
             ("0005", "failed_to_download", Some(CAUSE), "gone", None),
+            // Neither a sample nor an attempt that failed.
+            ("0006", "removed", Some("removed"), "", None),
         ],
     );
     write_shard(

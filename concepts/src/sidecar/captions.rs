@@ -75,6 +75,12 @@ impl CaptionChecks {
         self.0.extend_from_slice(&check.0);
     }
 
+    /// The check of a sample; `None` if there is no such sample.
+    pub(super) fn get(&self, sample: u32) -> Option<CaptionCheck> {
+        let start = BYTES * sample as usize;
+        self.0.get(start..start + BYTES)?.try_into().ok().map(CaptionCheck)
+    }
+
     /// Number of samples.
     pub fn samples(&self) -> u64 {
         (self.0.len() / BYTES) as u64
@@ -107,8 +113,7 @@ impl CaptionChecks {
 
     /// Whether the captions of a sample are those that were checked; `None` if there is no such sample.
     pub(super) fn matches(&self, sample: u32, check: CaptionCheck) -> Option<bool> {
-        let start = BYTES * sample as usize;
-        Some(*self.0.get(start..start + BYTES)? == check.0)
+        Some(self.get(sample)? == check)
     }
 }
 

@@ -210,6 +210,12 @@ impl Sidecar {
         self.checks.as_ref()?.matches(sample, check)
     }
 
+    /// The check of a sample's captions; `None` if the sidecar has none: it has version 1, or the shard has no
+    /// such sample.
+    pub fn check(&self, sample: u32) -> Option<CaptionCheck> {
+        self.checks.as_ref()?.get(sample)
+    }
+
     /// Returns an error if this sidecar was not made from this shard, with this size and number of samples, or if its offsets
     /// count in canonical text of another version.
     pub fn refuse_unless_for(&self, shard: &Path, shard_bytes: u64, samples: u32) -> Result<(), Error> {

@@ -1,5 +1,6 @@
 //! Writes a sidecar. Rows are buffered for a few pages only, so memory hardly grows with the shard: by 8 bytes per sample.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::captions::{CaptionCheck, CaptionChecks};
-use super::{FOOTER_KEY, Metadata, OLDEST_VERSION};
+use super::{FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION};
 use crate::{Error, Extractor, Mention, MentionView};
 use disk::files::AtomicFile;
 
@@ -30,20 +31,20 @@ const SAMPLE_ORDER: SortingColumn = SortingColumn { column_idx: 1, descending: f
 /// Zstandard level: higher levels are slower and hardly make the files smaller.
 const ZSTD_LEVEL: i32 = 3;
 
-/// Writes one sidecar. The file appears under its name only when [`Writer::finish`] is called.
-pub struct Writer {
+/// Writes one sidecar: a file, which appears under its name only when [`Writer::finish`] is called, or its bytes.
+pub struct Writer<W: Write + Send = AtomicFile> {
     /// For errors.
     path: PathBuf,
     /// With the counts so far.
     metadata: Metadata,
-    parquet: ArrowWriter<AtomicFile>,
+    parquet: ArrowWriter<W>,
     /// The rows that `parquet` does not have yet.
     columns: Columns,
     /// Of the captions so far; written between the last row and the footer.
     checks: CaptionChecks,
 }
 
-impl std::fmt::Debug for Writer {
+impl<W: Write + Send> std::fmt::Debug for Writer<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer")
             .field("path", &self.path)
@@ -56,6 +57,32 @@ impl Writer {
     /// Starts the sidecar at `path`, in an existing folder. The counts in `metadata` are ignored; the writer counts.
     pub fn create(path: &Path, metadata: Metadata) -> Result<Self, Error> {
         let file = AtomicFile::create(path).map_err(Error::io(path, "write"))?;
+        Self::to(file, path, metadata)
+    }
+
+    /// Writes the remaining rows and the footer, and renames the file into place. Returns the metadata with the counts.
+    pub fn finish(self) -> Result<Metadata, Error> {
+        let path = self.path.clone();
+        let (file, metadata) = self.complete()?;
+        file.commit().map_err(Error::io(&path, "write"))?;
+        Ok(metadata)
+    }
+}
+
+impl Writer<Vec<u8>> {
+    /// Starts a sidecar in memory, whose name in errors is `path`.
+    pub fn in_memory(path: &Path, metadata: Metadata) -> Result<Self, Error> {
+        Self::to(Vec::new(), path, metadata)
+    }
+
+    /// The bytes of the complete sidecar.
+    pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
+        Ok(self.complete()?.0)
+    }
+}
+
+impl<W: Write + Send> Writer<W> {
+    fn to(file: W, path: &Path, metadata: Metadata) -> Result<Self, Error> {
         let mut properties = WriterProperties::builder()
             // Minimum and maximum values help to find samples; for phrases, in the order of captions, they would not.
             .set_statistics_enabled(EnabledStatistics::None)
@@ -124,6 +151,22 @@ impl Writer {
         Ok(mentions)
     }
 
+    /// As [`Writer::push`], with the mentions in another sidecar, whose positions do not count.
+    pub fn copy<'a>(
+        &mut self,
+        sample: u32,
+        key: &str,
+        mentions: impl IntoIterator<Item = MentionRow<'a>>,
+    ) -> Result<(), Error> {
+        self.begin(sample, key)?;
+        let mut count = 0;
+        for mention in mentions {
+            self.columns.push_row(&MentionRow { key, sample, ..mention });
+            count += 1;
+        }
+        self.end(count)
+    }
+
     /// Adds the check of a sample's captions as they are stored. Call it for every sample with a caption, in tar order; a
     /// sidecar without checks has [`OLDEST_VERSION`], and cannot tell when a caption changes.
     pub fn check(&mut self, sample: u32, check: CaptionCheck) {
@@ -151,8 +194,8 @@ impl Writer {
         if self.columns.rows >= ROWS { self.write_columns() } else { Ok(()) }
     }
 
-    /// Writes the remaining rows and the footer, and renames the file into place. Returns the metadata with the counts.
-    pub fn finish(mut self) -> Result<Metadata, Error> {
+    /// Writes the remaining rows and the footer. Returns the metadata with the counts.
+    fn complete(mut self) -> Result<(W, Metadata), Error> {
         self.write_columns()?;
         self.metadata.version = OLDEST_VERSION;
         if self.checks.samples() > 0 || self.metadata.samples == 0 || self.metadata.field.is_some() {
@@ -161,8 +204,7 @@ impl Writer {
         let json = serde_json::to_string(&self.metadata).map_err(|e| Error::write(&self.path, e))?;
         self.parquet.append_key_value_metadata(KeyValue::new(FOOTER_KEY.to_owned(), json));
         let file = self.parquet.into_inner().map_err(|e| Error::write(&self.path, e))?;
-        file.commit().map_err(Error::io(&self.path, "write"))?;
-        Ok(self.metadata)
+        Ok((file, self.metadata))
     }
 
     fn write_checks(&mut self) -> Result<(), Error> {
@@ -219,22 +261,43 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(&mut self, (sample, caption): (u32, u32), key: &str, canonical: &str, mention: &MentionView<'_>) {
+    fn push(
+        &mut self,
+        (sample, caption): (u32, u32),
+        key: &str,
+        canonical: &str,
+        mention: &MentionView<'_>,
+    ) {
+        let span = |span: &std::ops::Range<usize>| span.start as u32..span.end as u32;
+        self.push_row(&MentionRow {
+            key,
+            sample,
+            caption,
+            phrase: canonical.get(mention.phrase.clone()).unwrap_or_default(),
+            concept: mention.concept,
+            head: mention.head,
+            phrase_span: span(&mention.phrase),
+            concept_span: span(&mention.concept_span),
+            tags: mention.tags,
+        });
+    }
+
+    fn push_row(&mut self, row: &MentionRow<'_>) {
         self.rows += 1;
-        self.key.append_value(key);
-        self.sample.append_value(sample);
-        self.phrase.append_value(canonical.get(mention.phrase.clone()).unwrap_or_default());
-        self.concept.append_value(mention.concept);
-        self.head.append_value(mention.head);
-        let (phrase, concept) = (&mention.phrase, &mention.concept_span);
+        self.key.append_value(row.key);
+        self.sample.append_value(row.sample);
+        self.phrase.append_value(row.phrase);
+        self.concept.append_value(row.concept);
+        self.head.append_value(row.head);
+        let (phrase, concept) = (&row.phrase_span, &row.concept_span);
         for (column, byte) in
             self.spans.iter_mut().zip([phrase.start, phrase.end, concept.start, concept.end])
         {
-            column.append_value(byte as u32);
+            column.append_value(byte);
         }
-        self.tags.append_value(mention.tags);
+        self.tags.append_value(row.tags);
         if let Some(column) = &mut self.caption {
-            column.append_value(caption);
+            column.append_value(row.caption);
         }
     }
 

@@ -58,6 +58,10 @@ pub(crate) struct ImageOptions {
     /// Hash of the original file, stored in the tables and .json files.
     #[arg(long, value_enum, default_value_t = Hash::Sha256)]
     compute_hash: Hash,
+    /// Write no NNNNN.hash.parquet: neither perceptual hashes of the images nor languages of the captions. The hashes take up to
+    /// half of the time of the cores when images are stored as they are; `ingest hash` can make them later.
+    #[arg(long)]
+    no_perceptual_hash: bool,
 }
 
 impl ImageOptions {
@@ -93,6 +97,7 @@ impl ImageOptions {
             max_pixels: self.max_pixels,
             hash: self.compute_hash,
             blur: columns.blur_bbox_col.clone(),
+            perceptual_hash: !self.no_perceptual_hash,
         })
     }
 }

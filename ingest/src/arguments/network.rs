@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueHint};
 use ingest::Error;
+use ingest::deny::Deny;
 use ingest::download::{self, Allowed, OPT_OUTS};
+use program::location;
+use storage::Location;
 
 #[derive(Args)]
 pub(crate) struct Network {
@@ -64,6 +67,21 @@ pub(crate) struct Network {
     /// HTTP_PROXY and similar environment variables are ignored.
     #[arg(long, value_name = "URL")]
     proxy: Option<String>,
+}
+
+#[derive(Args)]
+pub(crate) struct Denied {
+    /// List of what must not be taken: a URL, or the SHA-256 of a URL or of an image file, per line; or a table (parquet, csv,
+    /// tsv, json, jsonl) with the columns url, url_sha256 or sha256. Rows of such URLs, and of URLs that lead to such a URL or
+    /// image, get the status `removed` and are stored without URL and caption.
+    #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    deny: Option<Location>,
+}
+
+impl Denied {
+    pub(crate) fn read(&self) -> Result<Option<Deny>, Error> {
+        self.deny.as_ref().map(Deny::read).transpose()
+    }
 }
 
 impl Network {

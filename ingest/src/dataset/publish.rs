@@ -22,8 +22,8 @@ use crate::error::Error;
 const STATS: &str = "_stats.json";
 /// How often to look whether another process has completed its switch, in a folder and in an object store.
 const LOOK_EVERY: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-/// Endings of the files that the statistics describe; `.hash.parquet` before `.parquet`, with which it ends.
-const DESCRIBED: [&str; 5] = [".tar", ".tar.zst", ".hash.parquet", ".parquet", ".sha256"];
+/// Endings of the files that the statistics describe: the tar, the checksums, and the table, the sidecar and the signals.
+const DESCRIBED: [&str; 6] = [".tar", ".tar.zst", ".tar.gz", ".tgz", ".parquet", ".sha256"];
 
 /// The path of a shard's new file before the switch.
 pub(crate) fn new_path(path: &Location) -> Location {
@@ -40,42 +40,52 @@ pub(crate) fn final_name(name: &str) -> Option<&str> {
     name.strip_prefix(TEMPORARY)?.strip_prefix("new-")
 }
 
-/// The files of one shard.
-pub(crate) struct Names {
-    pub(crate) tar: Location,
-    pub(crate) table: Location,
-    pub(crate) signals: Location,
-    /// The checksums of the tar, the table and the signals. Those of a sidecar are not among them: it was made from an earlier shard.
-    pub(crate) sums: Location,
-    pub(crate) stats: Location,
+/// The name of the shard to which the file of this name belongs: what comes before the first dot, so that no name of a shard that
+/// is replaced may have one. None if it is no file of a shard.
+fn stem_of(name: &str) -> Option<&str> {
+    let described = || DESCRIBED.iter().any(|ending| name.ends_with(ending));
+    name.strip_suffix(STATS).or_else(|| name.split('.').next().filter(|_| described()))
 }
 
-/// What the files contain, besides the tar.
+/// The files of one shard, which are complete.
 pub(crate) struct Files {
-    pub(crate) table: Bytes,
-    /// None if they are not known of every sample. Those of an earlier shard then stay, and are refused by who reads them.
-    pub(crate) signals: Option<Bytes>,
-    pub(crate) sums: Bytes,
-    pub(crate) stats: Bytes,
+    /// The final place of the tar, which is written already.
+    pub(crate) tar: Location,
+    /// The others in the order in which they are written: signals, sidecar, table, checksums. What an earlier shard has besides them
+    /// stays, and is refused by who reads it, because it was made from that shard.
+    pub(crate) described: Vec<(Location, Bytes)>,
+    pub(crate) stats: (Location, Bytes),
 }
 
 impl Files {
-    /// With their names, in the order in which they are written.
-    fn named<'a>(&'a self, names: &'a Names) -> Vec<(&'a Location, &'a Bytes)> {
-        let signals = self.signals.iter().map(|bytes| (&names.signals, bytes));
-        let others = [(&names.table, &self.table), (&names.sums, &self.sums), (&names.stats, &self.stats)];
-        signals.chain(others).collect()
+    /// All but the tar, in the order in which they are written.
+    fn others(&self) -> impl Iterator<Item = &(Location, Bytes)> {
+        self.described.iter().chain([&self.stats])
+    }
+
+    /// The names of the files that the statistics describe.
+    fn described_names(&self) -> Vec<String> {
+        let all = [&self.tar].into_iter().chain(self.described.iter().map(|(path, _)| path));
+        all.map(|path| path.file_name().into_owned()).collect()
     }
 }
 
-/// Publishes a shard in a folder of this machine, whose tar has its name already, or its other name if the shard replaces another.
-pub(crate) fn publish_local(
-    folder: &Path,
-    names: &Names,
-    files: &Files,
-    replaces: bool,
-) -> Result<(), Error> {
-    let mut others = files.named(names).into_iter();
+/// Where to write the tar of a shard in a folder of this machine that is then published.
+pub(crate) fn place_of_tar(tar: &Location, replaces: bool) -> Location {
+    if replaces && !tar.is_remote() { new_path(tar) } else { tar.clone() }
+}
+
+/// Publishes a shard, whose tar is the file `made`: in a folder of this machine at [`place_of_tar`], otherwise anywhere.
+/// `replaces`: whether there is a complete shard of the same name.
+pub(crate) fn publish(folder: &Location, files: &Files, made: &Path, replaces: bool) -> Result<(), Error> {
+    match folder {
+        Location::Local(folder) => publish_local(folder, files, replaces),
+        Location::Remote(_) => publish_remote(files, made, replaces),
+    }
+}
+
+fn publish_local(folder: &Path, files: &Files, replaces: bool) -> Result<(), Error> {
+    let mut others = files.others();
     if !replaces {
         return Ok(others.try_for_each(|(path, bytes)| storage::write(path, bytes.clone()))?);
     }
@@ -83,34 +93,36 @@ pub(crate) fn publish_local(
     if let Err(error) = staged {
         // The statistics first: even if writing them failed, they may be there, and would decide that the others are
         // complete.
-        for path in [&names.stats, &names.sums, &names.table, &names.signals, &names.tar] {
+        let described = files.described.iter().rev().map(|(path, _)| path);
+        for path in [&files.stats.0].into_iter().chain(described).chain([&files.tar]) {
             if storage::remove(new_path(path)).is_err() {
                 break;
             }
         }
         return Err(error.into());
     }
-    switch(folder, &stem_of(&names.stats))
+    let stats = files.stats.0.file_name();
+    switch(folder, stem_of(&stats).unwrap_or_default(), &files.described_names())
 }
 
 /// Uploads a shard to an object store, which cannot rename. Only a shard that replaces another is first uploaded under
 /// other names.
-pub(crate) fn publish_remote(names: &Names, tar: &Path, files: &Files, replaces: bool) -> Result<(), Error> {
-    let others = files.named(names);
+fn publish_remote(files: &Files, tar: &Path, replaces: bool) -> Result<(), Error> {
     if replaces {
-        storage::upload(tar, new_path(&names.tar))?;
-        for (path, bytes) in &others {
-            storage::write(new_path(path), (*bytes).clone())?;
+        storage::upload(tar, new_path(&files.tar))?;
+        for (path, bytes) in files.others() {
+            storage::write(new_path(path), bytes.clone())?;
         }
     }
-    storage::remove(&names.stats)?;
-    storage::upload(tar, &names.tar)?;
-    for (path, bytes) in others {
+    storage::remove(&files.stats.0)?;
+    storage::upload(tar, &files.tar)?;
+    for (path, bytes) in files.others() {
         storage::write(path, bytes.clone())?;
     }
     if replaces {
         // The statistics first: without them, the others are leftovers.
-        for path in [&names.stats, &names.tar, &names.signals, &names.table, &names.sums] {
+        let described = files.described.iter().map(|(path, _)| path);
+        for path in [&files.stats.0, &files.tar].into_iter().chain(described) {
             storage::remove(new_path(path))?;
         }
     }
@@ -123,24 +135,22 @@ pub(crate) fn recover(folder: &Location) -> Result<(), Error> {
     let mut stems = BTreeSet::new();
     for file in storage::list(folder)? {
         let name = file.file_name();
-        let Some(name) = final_name(&name) else { continue };
-        let mut endings = DESCRIBED.into_iter().chain([STATS]);
-        stems.extend(endings.find_map(|ending| name.strip_suffix(ending)).map(str::to_owned));
+        stems.extend(final_name(&name).and_then(stem_of).map(str::to_owned));
     }
     let mut claims = Claims::new(folder);
     for stem in stems {
         loop {
             if let Some(_claim) = claims.take(&stem)? {
                 if !recover_shard(folder, &stem)? {
-                    for ending in DESCRIBED {
-                        storage::remove(new_path(&folder.join(format!("{stem}{ending}"))))?;
+                    for name in new_files(folder, &stem)? {
+                        storage::remove(new_path(&folder.join(name)))?;
                     }
                 }
                 break;
             }
             // Another process has written new files: it completes them soon, or it was killed. Until then the shard would
             // be missing in this run.
-            if !has_new_files(folder, &stem)? {
+            if new_files(folder, &stem)?.is_empty() && !has_begun(folder, &stem)? {
                 break;
             }
             if interrupted() {
@@ -175,7 +185,7 @@ pub(crate) fn recover_all(input: &Location) -> Result<(), Error> {
 
 /// Whether a temporary file may be removed if nobody writes it: not the new files of a shard, nor those of other programs.
 fn is_ours(name: &str) -> bool {
-    let endings = [".tar", ".tar.zst", ".parquet", ".sha256", ".json", ".spool"];
+    let endings = [".tar", ".tar.zst", ".tar.gz", ".tgz", ".parquet", ".sha256", ".json", ".spool"];
     Claims::is_claim(name) || (final_name(name).is_none() && endings.iter().any(|end| name.ends_with(end)))
 }
 
@@ -184,9 +194,10 @@ pub(crate) fn recover_shard(folder: &Location, stem: &str) -> Result<bool, Error
     if !has_begun(folder, stem)? {
         return Ok(false);
     }
+    let names = new_files(folder, stem)?;
     match folder {
-        Location::Local(path) => switch(path, stem)?,
-        Location::Remote(_) => switch_remote(folder, stem)?,
+        Location::Local(path) => switch(path, stem, &names)?,
+        Location::Remote(_) => switch_remote(folder, stem, &names)?,
     }
     Ok(true)
 }
@@ -196,32 +207,29 @@ fn has_begun(folder: &Location, stem: &str) -> Result<bool, Error> {
     Ok(storage::exists(new_path(&folder.join(format!("{stem}{STATS}"))))?)
 }
 
-fn has_new_files(folder: &Location, stem: &str) -> Result<bool, Error> {
-    for ending in DESCRIBED.into_iter().chain([STATS]) {
-        if storage::exists(new_path(&folder.join(format!("{stem}{ending}"))))? {
-            return Ok(true);
-        }
+/// The final names of a shard's new files that the statistics describe.
+fn new_files(folder: &Location, stem: &str) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for file in storage::list(folder)? {
+        let name = file.file_name();
+        let name = final_name(&name).filter(|name| stem_of(name) == Some(stem) && !name.ends_with(STATS));
+        names.extend(name.map(str::to_owned));
     }
-    Ok(false)
+    names.sort();
+    Ok(names)
 }
 
-fn stem_of(stats: &Location) -> String {
-    let name = stats.file_name();
-    name.strip_suffix(STATS).unwrap_or(&name).to_owned()
-}
-
-/// Renames the new files. It can be interrupted anywhere and started again.
-fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
+/// Renames the new files, of which some may have their names already. It can be interrupted anywhere and started again.
+fn switch(folder: &Path, stem: &str, described: &[String]) -> Result<(), Error> {
     let stats = folder.join(format!("{stem}{STATS}"));
     // The order is that on the disk too, even if the power fails: each step is synced before the next one.
     if stats.exists() {
         storage::remove(stats.as_path())?;
         sync_parent(&stats).map_err(Error::file("write", folder))?;
     }
-    for ending in DESCRIBED {
-        let name = format!("{stem}{ending}");
-        let path = folder.join(&name);
-        match fs::rename(folder.join(new_name(&name)), &path) {
+    for name in described {
+        let path = folder.join(name);
+        match fs::rename(folder.join(new_name(name)), &path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 return Err(Error::file("write", &path)(error));
             }
@@ -235,18 +243,16 @@ fn switch(folder: &Path, stem: &str) -> Result<(), Error> {
 }
 
 /// The same in an object store, by copies through this machine.
-fn switch_remote(folder: &Location, stem: &str) -> Result<(), Error> {
+fn switch_remote(folder: &Location, stem: &str, described: &[String]) -> Result<(), Error> {
     let stats = folder.join(format!("{stem}{STATS}"));
     let bytes = storage::read(new_path(&stats))?;
     storage::remove(&stats)?;
     let mut copied = vec![stats.clone()];
-    for ending in DESCRIBED {
-        let path = folder.join(format!("{stem}{ending}"));
-        if storage::exists(new_path(&path))? {
-            let staging = Staging::new(folder)?;
-            storage::upload(&staging.fetch(&new_path(&path))?, &path)?;
-            copied.push(path);
-        }
+    for name in described {
+        let path = folder.join(name);
+        let staging = Staging::new(folder)?;
+        storage::upload(&staging.fetch(&new_path(&path))?, &path)?;
+        copied.push(path);
     }
     storage::write(&stats, bytes)?;
     for path in copied {
@@ -259,8 +265,14 @@ fn switch_remote(folder: &Location, stem: &str) -> Result<(), Error> {
 mod tests {
     use super::*;
 
-    const FILES: [&str; 5] =
-        ["00000.tar", "00000.hash.parquet", "00000.parquet", "00000.sha256", "00000_stats.json"];
+    const FILES: [&str; 6] = [
+        "00000.concepts.parquet",
+        "00000.hash.parquet",
+        "00000.parquet",
+        "00000.sha256",
+        "00000.tar",
+        "00000_stats.json",
+    ];
 
     /// The steps of a switch, after each of which a process may have been killed.
     fn after(steps: usize, folder: &Path) {
@@ -270,20 +282,20 @@ mod tests {
         }
         let new = FILES.map(|name| (at(&new_name(name)), at(name)));
         let step = |number: usize| match number {
-            0..5 => fs::write(&new[number].0, "new").unwrap(),
-            5 => fs::remove_file(at("00000_stats.json")).unwrap(),
-            _ => fs::rename(&new[number - 6].0, &new[number - 6].1).unwrap(),
+            0..6 => fs::write(&new[number].0, "new").unwrap(),
+            6 => fs::remove_file(at("00000_stats.json")).unwrap(),
+            _ => fs::rename(&new[number - 7].0, &new[number - 7].1).unwrap(),
         };
         (0..steps).for_each(step);
     }
 
     #[test]
     fn a_shard_is_the_old_one_or_the_new_one_wherever_a_process_was_killed() {
-        for steps in 0..=11 {
+        for steps in 0..=13 {
             let folder = tempfile::tempdir().unwrap();
             after(steps, folder.path());
             recover(&folder.path().into()).unwrap();
-            let expected = if steps < 5 { "old" } else { "new" };
+            let expected = if steps < 6 { "old" } else { "new" };
             let mut names = Vec::new();
             for entry in fs::read_dir(folder.path()).unwrap() {
                 let path = entry.unwrap().path();
@@ -291,10 +303,17 @@ mod tests {
                 names.push(path.file_name().unwrap().to_owned());
             }
             names.sort();
-            let mut all = FILES;
-            all.sort_unstable();
-            assert_eq!(names, all, "{steps} steps");
+            assert_eq!(names, FILES, "{steps} steps");
         }
+    }
+
+    #[test]
+    fn files_belong_to_the_shard_of_their_name() {
+        for name in FILES.into_iter().chain(["00000.tar.zst", "00000.tgz", "00000.my-own.parquet"]) {
+            assert_eq!(stem_of(name), Some("00000"), "{name}");
+        }
+        assert_eq!(stem_of("a_stats_stats.json"), Some("a_stats"));
+        assert_eq!((stem_of("ingest.json"), stem_of("00000.txt")), (None, None));
     }
 
     #[test]
@@ -305,8 +324,9 @@ mod tests {
         std::thread::scope(|scope| {
             let other = scope.spawn(|| recover(&folder.path().into()).unwrap());
             // The other waits for this process, which completes the shard.
-            after(5, folder.path());
-            switch(folder.path(), "00000").unwrap();
+            after(6, folder.path());
+            let described: Vec<String> = FILES[..5].iter().map(|&name| name.to_owned()).collect();
+            switch(folder.path(), "00000", &described).unwrap();
             drop(claim);
             other.join().unwrap();
         });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::problem::Status;
 use crate::sample::Sample;
 
-/// Counts of one shard. `count` is the sum of the four fields that follow it.
+/// Counts of one shard. `count` is the sum of the five fields that follow it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardStats {
     /// Attempted samples.
@@ -22,6 +22,9 @@ pub struct ShardStats {
     pub failed_to_download: u64,
     /// Images that could not be decoded, resized or encoded, or that a filter rejected.
     pub failed_to_resize: u64,
+    /// Samples that were removed, or denied (img2dataset has no such status).
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub removed: u64,
     /// In seconds.
     pub duration: f64,
     /// In seconds since 1970.
@@ -30,6 +33,11 @@ pub struct ShardStats {
     pub end_time: f64,
     /// Samples by cause of failure, and "success".
     pub status_dict: BTreeMap<String, u64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl ShardStats {
@@ -44,6 +52,7 @@ impl ShardStats {
                 match problem.status {
                     Status::FailedToRead => self.failed_to_read += 1,
                     Status::FailedToResize => self.failed_to_resize += 1,
+                    Status::Removed => self.removed += 1,
                     _ => self.failed_to_download += 1,
                 }
                 &problem.cause
@@ -71,6 +80,7 @@ impl ShardStats {
         self.failed_to_read += other.failed_to_read;
         self.failed_to_download += other.failed_to_download;
         self.failed_to_resize += other.failed_to_resize;
+        self.removed += other.removed;
         for (cause, count) in &other.status_dict {
             *self.status_dict.entry(cause.clone()).or_default() += count;
         }

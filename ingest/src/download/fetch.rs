@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use reqwest::header::CONNECTION;
+use reqwest::header::{CONNECTION, HeaderValue, IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use reqwest::{Certificate, Client, Proxy};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -21,6 +21,7 @@ use super::settings::{Allowed, Settings};
 use crate::error::Error;
 use crate::pipeline::watch::Network;
 use crate::request::Request;
+use crate::rows::public_url;
 
 /// Maximum wait between attempts (unless the host asks for more with `Retry-After`).
 const MAX_BACKOFF: Duration = Duration::from_mins(1);
@@ -116,6 +117,11 @@ impl Fetcher {
         })
     }
 
+    /// The opt-outs that are obeyed.
+    pub(super) fn opt_outs(&self) -> &[String] {
+        &self.settings.opt_outs
+    }
+
     /// Maximum size of an image file, bytes.
     pub(super) fn max_bytes(&self) -> u64 {
         self.settings.max_bytes
@@ -154,12 +160,15 @@ impl Fetcher {
     }
 
     /// One attempt, including redirects, from the last of these URLs on. `started` is the host for which the row has a
-    /// permit. What its last response taught is put into `request`; nothing, if there is none.
+    /// permit. What its last response taught is put into `request`; nothing, if there is none. `known`, if given, is what the last
+    /// request for the image taught: then the image is only asked for if it has changed, and [`Failure::Http`] with the status 304 says
+    /// that it has not.
     pub(super) async fn attempt(
         &self,
         mut urls: Vec<Url>,
         started: &Arc<Host>,
         request: &mut Request,
+        known: Option<&Request>,
     ) -> Attempt {
         *request = Request::default();
         let mut left = self.settings.deadline;
@@ -206,7 +215,7 @@ impl Fetcher {
             // The deadline starts here: waiting for a permit is not the host's fault.
             let begun = Instant::now();
             self.network.in_flight.fetch_add(1, Ordering::Relaxed);
-            let end = match timeout(left, self.exchange(url, host.is_shared(), request)).await {
+            let end = match timeout(left, self.exchange(url, host.is_shared(), request, known)).await {
                 Ok(end) => end,
                 Err(_) => Err(Failure::Deadline),
             };
@@ -290,8 +299,24 @@ impl Fetcher {
     }
 
     /// One request and its response. The connection is kept open only if other requests to the host are pending (`shared`).
-    async fn exchange(&self, url: &Url, shared: bool, taught: &mut Request) -> Result<Answer, Failure> {
+    async fn exchange(
+        &self,
+        url: &Url,
+        shared: bool,
+        taught: &mut Request,
+        known: Option<&Request>,
+    ) -> Result<Answer, Failure> {
         let mut request = self.client.get(url.clone());
+        // What another URL said of its image says nothing of this one's.
+        let is_final = |known: &&Request| known.final_url.as_deref() == Some(&*public_url(url.as_str()));
+        if let Some(Request { etag, last_modified, .. }) = known.filter(is_final) {
+            for (name, value) in [(IF_NONE_MATCH, etag), (IF_MODIFIED_SINCE, last_modified)] {
+                // Servers send what is no valid header again, too.
+                let value = value.as_ref().and_then(|value| HeaderValue::from_str(value).ok());
+                request =
+                    value.into_iter().fold(request, |request, value| request.header(name.clone(), value));
+            }
+        }
         if !shared {
             request = request.header(CONNECTION, "close");
         }

@@ -14,22 +14,25 @@ use super::{Downloader, Failure};
 use crate::dataset::Dataset;
 use crate::dataset::staging::Staging;
 use crate::dataset::sums;
+use crate::deny::Deny;
 use crate::error::Error;
 use crate::image::EncodedImage;
 use crate::pipeline::Totals;
 use crate::pipeline::{self, Plan, Resources, Source, Work};
-use crate::problem::{Problem, Status};
+use crate::problem::{DENIED, Problem, REMOVED, Status};
 use crate::request::Request;
 use crate::rows::{self, Extra, Row, Rows};
 use crate::shard::records::{self, Record};
 use crate::signals::Hashed;
 
 impl Downloader {
-    /// Retries the failures whose cause contains one of `causes`; if `causes` is empty, all temporary failures.
+    /// Retries the failures whose cause contains one of `causes`; if `causes` is empty, all temporary failures. Nothing of `deny`
+    /// is taken.
     pub fn retry(
         &self,
         dataset: &Dataset,
         causes: &[String],
+        deny: Option<&Deny>,
         resources: &Resources,
     ) -> Result<Totals, Error> {
         let mut unchanged = Totals::default();
@@ -58,6 +61,7 @@ impl Downloader {
             threads: resources.threads,
             queue: None,
             watch,
+            deny,
             idle: &|| self.network.is_idle(),
         };
         let work = Work::Again(&shards, &mut open);
@@ -76,7 +80,7 @@ impl Downloader {
                     task.request = request;
                     workers.submit(task, Source::Failed(problem));
                 }
-                None => self.submit(task, workers)?,
+                None => self.submit(task, deny, workers)?,
             }
             Ok(())
         })?;
@@ -87,6 +91,9 @@ impl Downloader {
 
 /// Whether a failure with this cause is retried.
 fn is_wanted(cause: &str, causes: &[String]) -> bool {
+    if [REMOVED, DENIED].contains(&cause) {
+        return false;
+    }
     if causes.is_empty() {
         Failure::is_worth_retrying(cause)
     } else {
@@ -128,6 +135,7 @@ impl CompleteShard {
             // Boxes that cannot be parsed made the sample fail when the shard was made, and it stays failed.
             boxes: boxes.and_then(|index| rows::regions(&record.extra[index])).unwrap_or_default(),
             problem: None,
+            removed: record.removed.clone(),
         };
         let rows: Vec<Row> = table.rows.iter().map(row).collect();
         let rows = CompleteRows { extra, captioned: table.captioned, rows: rows.into_iter() };
@@ -156,7 +164,9 @@ impl CompleteShard {
         let cause = record.error_message.clone().unwrap_or_default();
         let status = Status::of_name(&record.status);
         let problem = Problem { status, cause };
-        Ok((!is_wanted(&problem.cause, causes)).then_some((request, Err(problem))))
+        // Removed samples are never asked for, whatever their cause is called.
+        let stays = status == Status::Removed || !is_wanted(&problem.cause, causes);
+        Ok(stays.then_some((request, Err(problem))))
     }
 }
 

@@ -244,7 +244,7 @@ impl<'a> Feeder<'a> {
             if self.run.stopped() {
                 return Err(Error::interrupted());
             }
-            if row.problem.is_none() && row.url.is_empty() {
+            if row.problem.is_none() && row.url.is_empty() && row.removed.is_none() {
                 row.problem = Some(Problem::read("no URL or file name"));
             }
             let index = count;

@@ -5,7 +5,7 @@ use storage::Location;
 
 use crate::dataset::{Dataset, Part, ShardStats};
 use crate::error::Error;
-use crate::problem::{HASH_MISMATCH, Status};
+use crate::problem::{DENIED, HASH_MISMATCH, REMOVED, Status};
 use crate::sample::Sample;
 
 /// Number of compared hashes after which the warning is printed while the run continues.
@@ -86,14 +86,14 @@ impl Totals {
         Ok(self)
     }
 
-    /// Samples that are not in a tar.
+    /// Samples that failed. Removed ones did not.
     pub fn failures(&self) -> u64 {
-        self.stats.count - self.stats.successes
+        self.stats.count.saturating_sub(self.stats.successes + self.stats.removed)
     }
 
-    /// Whether there were samples and all of them failed.
+    /// Whether there were samples to make and all of them failed.
     pub fn nothing_succeeded(&self) -> bool {
-        self.stats.count > 0 && self.stats.successes == 0
+        self.failures() > 0 && self.stats.successes == 0
     }
 
     /// For the progress line: fraction of successes, bytes, the most frequent cause of failure.
@@ -113,7 +113,7 @@ impl Totals {
             .status_dict
             .iter()
             .map(|(cause, &count)| (cause.as_str(), count))
-            .filter(|(cause, _)| *cause != Status::Success.name())
+            .filter(|(cause, _)| ![Status::Success.name(), REMOVED, DENIED].contains(cause))
             .collect();
         causes.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
         causes.into_iter()
@@ -132,6 +132,7 @@ impl Totals {
             "failed_to_read": self.stats.failed_to_read,
             "failed_to_download": self.stats.failed_to_download,
             "failed_to_resize": self.stats.failed_to_resize,
+            "removed": self.stats.removed,
             "causes": causes,
             "bytes_written": self.bytes,
             "seconds": seconds,

@@ -106,6 +106,7 @@ impl Watch {
             ("failed_to_read", totals.stats.failed_to_read),
             ("failed_to_download", totals.stats.failed_to_download),
             ("failed_to_resize", totals.stats.failed_to_resize),
+            ("removed", totals.stats.removed),
         ] {
             page.value(&[("status", status)], count as f64);
         }

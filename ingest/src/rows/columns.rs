@@ -38,7 +38,7 @@ pub struct Wanted {
 }
 
 /// Output columns, whose names additional columns must not have.
-pub const RESERVED: [&str; 20] = [
+pub const RESERVED: [&str; 22] = [
     "key",
     "caption",
     "url",
@@ -59,6 +59,8 @@ pub const RESERVED: [&str; 20] = [
     "etag",
     "last_modified",
     "opt_outs",
+    "url_sha256",
+    "caption_sha256",
 ];
 
 /// Positions of the columns in one file.

@@ -10,7 +10,9 @@ use serde_json::Value;
 use storage::Location;
 
 use crate::error::Error;
+use crate::problem::Status;
 use crate::request::Request;
+use crate::rows::Removed;
 
 /// One row of `NNNNN.parquet`.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +32,8 @@ pub(crate) struct Record {
     /// Offset and length of the image in the tar.
     pub(crate) location: Option<(u64, u64)>,
     pub(crate) request: Request,
+    /// What is left of a removed sample.
+    pub(crate) removed: Option<Removed>,
     /// Values of the additional columns, in the order of [`Records::extra`].
     pub(crate) extra: Vec<Value>,
 }
@@ -85,7 +89,9 @@ impl Record {
         let hash = self.hash.iter().map(|(_, hash)| hash);
         let texts = [&self.key, &self.status, &self.url].into_iter().chain(optional).chain(hash);
         let request = self.request.texts().into_iter().flatten();
-        texts.map(String::as_str).chain(request).try_for_each(|text| budget.keep(text))?;
+        let removed = self.removed.iter().flat_map(|removed| [&removed.url_sha256, &removed.caption_sha256]);
+        let removed = removed.flatten().map(String::as_str);
+        texts.map(String::as_str).chain(request).chain(removed).try_for_each(|text| budget.keep(text))?;
         self.extra.iter().try_for_each(|value| count(value, budget))
     }
 }
@@ -118,6 +124,7 @@ fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl 
     let locations = ["offset", "length"].map(|name| column(name, &DataType::Int64));
     let fetched = column("fetched", &DataType::Timestamp(TimeUnit::Millisecond, None));
     let requests = ["final_url", "etag", "last_modified", "opt_outs"].map(texts);
+    let removed = ["url_sha256", "caption_sha256"].map(texts);
     let [keys, statuses, messages, urls, captions, exifs] =
         ["key", "status", "error_message", "url", "caption", "exif"].map(texts);
     let hashes = ["md5", "sha256", "sha512"].into_iter().find_map(|name| Some((name, texts(name)?)));
@@ -133,6 +140,7 @@ fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl 
         };
         let four = || Some([size(&sizes[0])?, size(&sizes[1])?, size(&sizes[2])?, size(&sizes[3])?]);
         let status = text(&statuses, row).unwrap_or_default();
+        let is_removed = status == Status::Removed.name();
         Record {
             key: text(&keys, row).unwrap_or_default(),
             success: status == "success",
@@ -157,6 +165,10 @@ fn records<'a>(batch: &'a RecordBatch, extra: &'a [(String, DataType)]) -> impl 
                 last_modified: text(&requests[2], row),
                 opt_outs: text(&requests[3], row),
             },
+            removed: is_removed.then(|| Removed {
+                url_sha256: text(&removed[0], row),
+                caption_sha256: text(&removed[1], row),
+            }),
             extra: carried
                 .iter()
                 .map(|column| column.map_or(Value::Null, |column| crate::rows::plain_value(column, row)))

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::image::EncodedImage;
 use crate::problem::{Problem, Status};
 use crate::request::Request;
-use crate::rows::Row;
+use crate::rows::{Removed, Row};
 use crate::sample::Sample;
 use crate::signals::Language;
 
@@ -157,7 +157,7 @@ impl Encoder {
     }
 
     fn row(&mut self, row: &Row) {
-        let Row { url, caption, extra, hash, boxes, problem } = row;
+        let Row { url, caption, extra, hash, boxes, problem, removed } = row;
         self.bytes(url.as_bytes());
         self.text(caption.as_deref());
         self.text(hash.as_deref());
@@ -170,6 +170,11 @@ impl Encoder {
         self.number(problem.is_some().into());
         if let Some(problem) = problem {
             self.problem(problem);
+        }
+        self.number(removed.is_some().into());
+        if let Some(Removed { url_sha256, caption_sha256 }) = removed {
+            self.text(url_sha256.as_deref());
+            self.text(caption_sha256.as_deref());
         }
     }
 
@@ -277,7 +282,12 @@ impl Decoder {
         let mut side = || Some(f64::from_bits(self.number()?));
         let boxes = (0..length).map(|_| Some([side()?, side()?, side()?, side()?])).collect::<Option<_>>()?;
         let problem = if self.number()? == 0 { None } else { Some(self.problem()?) };
-        Some(Row { url, caption, extra, hash, boxes, problem })
+        let removed = if self.number()? == 0 {
+            None
+        } else {
+            Some(Removed { url_sha256: self.text()?, caption_sha256: self.text()? })
+        };
+        Some(Row { url, caption, extra, hash, boxes, problem, removed })
     }
 
     #[expect(clippy::option_option, reason = "as above")]
@@ -334,6 +344,7 @@ mod tests {
             hash: None,
             boxes: vec![[0.1, 0.2, 0.3, 1.0 / 3.0], [0.0; 4]],
             problem: Some(Problem::read("caption is not UTF-8")),
+            removed: Some(Removed { url_sha256: Some("ab".into()), caption_sha256: None }),
         };
         let image = EncodedImage {
             bytes: vec![1, 2, 3],

@@ -84,6 +84,9 @@ pub(crate) struct Table {
     offset: Int64Builder,
     length: Int64Builder,
     requests: Option<Requests>,
+    /// SHA-256 of the URLs and captions of removed samples; the columns are there only if there is one.
+    removed: [StringBuilder; 2],
+    has_removed: bool,
 }
 
 /// The columns of what requests taught.
@@ -110,6 +113,8 @@ impl Table {
             offset: Int64Builder::new(),
             length: Int64Builder::new(),
             requests,
+            removed: Default::default(),
+            has_removed: false,
         }
     }
 
@@ -121,7 +126,7 @@ impl Table {
         if let Some(column) = &mut self.caption {
             column.append_option(row.caption.as_deref());
         }
-        self.url.append_value(&row.url);
+        self.url.append_option(row.removed.is_none().then_some(&row.url));
         self.key.append_value(key);
         self.status.append_value(outcome.map_or_else(|problem| problem.status, |_| Status::Success).name());
         self.error_message.append_option(outcome.err().map(|problem| problem.cause.as_str()));
@@ -137,6 +142,12 @@ impl Table {
         }
         self.offset.append_option(location.map(|(offset, _)| offset as i64));
         self.length.append_option(location.map(|(_, length)| length as i64));
+        let removed = row.removed.as_ref();
+        self.has_removed |= removed.is_some();
+        let texts = removed.map(|removed| [&removed.url_sha256, &removed.caption_sha256]);
+        for (at, column) in self.removed.iter_mut().enumerate() {
+            column.append_option(texts.and_then(|texts| texts[at].as_deref()));
+        }
         if let Some(columns) = &mut self.requests {
             columns.fetched.append_option(request.fetched);
             for (column, text) in columns.texts.iter_mut().zip(request.texts()) {
@@ -176,16 +187,26 @@ impl Table {
             add("last_modified", Arc::new(last_modified.finish()));
             add("opt_outs", Arc::new(opt_outs.finish()));
         }
+        if self.has_removed {
+            let [mut url, mut caption] = self.removed;
+            add("url_sha256", Arc::new(url.finish()));
+            add("caption_sha256", Arc::new(caption.finish()));
+        }
         // Always nullable, so that all shards of a dataset have the same schema.
         let batch = RecordBatch::try_from_iter_with_nullable(
             columns.into_iter().map(|(name, column)| (name, column, true)),
         )?;
-        let properties = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .set_created_by(concat!("ingest ", env!("CARGO_PKG_VERSION")).to_owned())
-            .build();
-        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties))?;
-        writer.write(&batch)?;
-        writer.into_inner()
+        parquet(&batch)
     }
+}
+
+/// The Parquet file of a table's rows.
+pub(crate) fn parquet(rows: &RecordBatch) -> Result<Vec<u8>> {
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_created_by(concat!("ingest ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?;
+    writer.write(rows)?;
+    writer.into_inner()
 }

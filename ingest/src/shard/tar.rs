@@ -1,11 +1,13 @@
 //! Writes a tar whose bytes depend on its members alone: USTAR headers, time 0, a fixed owner, mode 0444. The file, compressed
-//! or not, appears under its name only when it is complete.
+//! or not as its name says, appears under its name only when it is complete.
 
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::Path;
 
 use concepts::checksums::Hashing;
 use disk::files::AtomicFile;
+use flate2::write::GzEncoder;
 use tar::{EntryType, Header};
 
 /// Compression level of zstd. Images are compressed already, so a higher level would gain nothing.
@@ -16,6 +18,7 @@ const BLOCK: u64 = 512;
 enum Sink {
     Plain(Hashing<AtomicFile>),
     Compressed(Box<zstd::Encoder<'static, Hashing<AtomicFile>>>),
+    Gzip(Box<GzEncoder<Hashing<AtomicFile>>>),
 }
 
 impl Write for Sink {
@@ -23,6 +26,7 @@ impl Write for Sink {
         match self {
             Self::Plain(file) => file.write(bytes),
             Self::Compressed(file) => file.write(bytes),
+            Self::Gzip(file) => file.write(bytes),
         }
     }
 
@@ -30,6 +34,7 @@ impl Write for Sink {
         match self {
             Self::Plain(file) => file.flush(),
             Self::Compressed(file) => file.flush(),
+            Self::Gzip(file) => file.flush(),
         }
     }
 }
@@ -41,14 +46,17 @@ pub(crate) struct TarWriter {
 }
 
 impl TarWriter {
-    pub(crate) fn create(path: &Path, compress: bool) -> io::Result<Self> {
+    /// Compressed if the name ends in `.tar.zst`, `.tar.gz` or `.tgz`.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let file = Hashing::new(AtomicFile::create(path)?);
-        let sink = if compress {
-            let mut encoder = zstd::Encoder::new(file, LEVEL)?;
-            encoder.include_checksum(true)?;
-            Sink::Compressed(Box::new(encoder))
-        } else {
-            Sink::Plain(file)
+        let sink = match path.extension().and_then(OsStr::to_str) {
+            Some("zst") => {
+                let mut encoder = zstd::Encoder::new(file, LEVEL)?;
+                encoder.include_checksum(true)?;
+                Sink::Compressed(Box::new(encoder))
+            }
+            Some("gz" | "tgz") => Sink::Gzip(Box::new(GzEncoder::new(file, flate2::Compression::default()))),
+            _ => Sink::Plain(file),
         };
         Ok(Self { sink, position: 0 })
     }
@@ -85,6 +93,7 @@ impl TarWriter {
         let file = match self.sink {
             Sink::Plain(file) => file,
             Sink::Compressed(encoder) => encoder.finish()?,
+            Sink::Gzip(encoder) => encoder.finish()?,
         };
         let (file, sha256) = file.finish();
         file.commit()?;

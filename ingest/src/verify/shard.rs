@@ -449,7 +449,7 @@ fn verify_stats(stats: &ShardStats, table: &Records, ours: bool) -> Result<(), S
         return Ok(());
     }
     let mut causes: BTreeMap<&str, u64> = BTreeMap::new();
-    let mut by_status = [0; 3];
+    let mut by_status = [0; 4];
     for record in &table.rows {
         let cause = record.error_message.as_deref().filter(|_| !record.success);
         *causes.entry(cause.unwrap_or(Status::Success.name())).or_default() += 1;
@@ -458,11 +458,13 @@ fn verify_stats(stats: &ShardStats, table: &Records, ours: bool) -> Result<(), S
             Status::FailedToRead => by_status[0] += 1,
             Status::FailedToDownload => by_status[1] += 1,
             Status::FailedToResize => by_status[2] += 1,
+            Status::Removed => by_status[3] += 1,
         }
     }
     let declared = stats.status_dict.iter().map(|(cause, count)| (cause.as_str(), *count)).collect();
     let same = stats.count == rows
-        && by_status == [stats.failed_to_read, stats.failed_to_download, stats.failed_to_resize]
+        && by_status
+            == [stats.failed_to_read, stats.failed_to_download, stats.failed_to_resize, stats.removed]
         && causes == declared;
     if same { Ok(()) } else { Err("its counts are not those of the table".to_owned()) }
 }

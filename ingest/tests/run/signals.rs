@@ -176,6 +176,39 @@ fn a_retry_keeps_hashes_and_a_shard_without_them_stays_without() {
 }
 
 #[test]
+fn without_perceptual_hashes_there_is_no_file_and_the_tar_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images");
+    fs::create_dir(&images).unwrap();
+    for number in 0..3 {
+        let file = |extension: &str| images.join(format!("{number}.{extension}"));
+        fs::write(file("png"), encoded(&picture(300, 200, number), ImageFormat::Png)).unwrap();
+        fs::write(file("txt"), CAPTIONS[number as usize]).unwrap();
+    }
+    let make = |name: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let arguments =
+            ["shard", images.to_str().unwrap(), "--out", out.to_str().unwrap(), "--image-size", "140"];
+        let output = ingest(&[&arguments[..], more].concat());
+        (out, output)
+    };
+    let (with, _) = make("with", &[]);
+    let (without, output) = make("without", &["--no-perceptual-hash"]);
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let name = "00000.hash.parquet";
+    assert!(with.join(name).exists() && !without.join(name).exists());
+    let tar = |set: &Path| fs::read(set.join("00000.tar")).unwrap();
+    assert!(tar(&with) == tar(&without));
+    let check = |set: &Path| code(&ingest(&["verify", set.to_str().unwrap()]));
+    assert_eq!(check(&without), 0);
+    // Another setting is another dataset, and the file can be made later.
+    let (_, output) = make("without", &[]);
+    assert!(error_line(&output).contains("image.perceptual_hash"), "{}", errors(&output));
+    assert_eq!(summary(&ingest(&["hash", without.to_str().unwrap(), "--json"]))["hashed"], 1);
+    assert_eq!((check(&without), hashes(&without.join("00000.tar"), "phash_trimmed").len()), (0, 3));
+}
+
+#[test]
 fn shards_of_others_are_hashed_without_their_border_and_once() {
     let folder = tempfile::tempdir().unwrap();
     let whole = [picture(120, 70, 1), picture(60, 110, 2), picture(80, 80, 3)];

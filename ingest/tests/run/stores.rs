@@ -167,6 +167,43 @@ fn a_compressed_dataset_in_a_store_is_retried_and_tagged_there() {
 }
 
 #[test]
+fn shards_in_a_store_are_made_into_others_and_pruned_there() {
+    let (server, list) = list();
+    let store = Store::start();
+    let folder = tempfile::tempdir().unwrap();
+    let [input, urls] = ["a.csv", "urls.txt"].map(|name| folder.path().join(name));
+    fs::write(&input, &list).unwrap();
+    fs::write(&urls, [server.url("/3"), server.url("/down"), server.url("/19")].join("\n")).unwrap();
+    let [set, new] = ["set", "new"].map(|name| folder.path().join(name));
+    let (here, urls) = (set.to_str().unwrap(), urls.to_str().unwrap());
+    let arguments = [&["download", input.to_str().unwrap(), "--out", here], &OPTIONS[..]].concat();
+    assert_eq!(summary(&store.ingest(&arguments))["successes"], 19);
+    assert_eq!(code(&store.ingest(&["tag", here])), 0);
+    for entry in fs::read_dir(&set).unwrap() {
+        let path = entry.unwrap().path();
+        store.put(&format!("set/{}", path.file_name().unwrap().to_str().unwrap()), &fs::read(&path).unwrap());
+    }
+    for (set, new) in [(here, new.to_str().unwrap()), ("s3://b/set", "s3://b/new")] {
+        let arguments = ["reshard", set, "--out", new, "--samples-per-shard", "6", "--shuffle", "--json"];
+        let output = store.ingest(&arguments);
+        assert_eq!(summary(&output)["shards_written"], 4, "{}", errors(&output));
+        let output = store.ingest(&["prune", set, "--urls", urls, "--json"]);
+        assert_eq!(
+            [&summary(&output)["removed"], &summary(&output)["samples_removed"]],
+            [3, 2],
+            "{}",
+            errors(&output)
+        );
+    }
+    assert_eq!(store.folder("new"), contents(&new));
+    assert_eq!(store.folder("set"), contents(&set));
+    for set in ["s3://b/set", "s3://b/new"] {
+        let verified = store.ingest(&["verify", set, "--json"]);
+        assert_eq!(code(&verified), 0, "{}", errors(&verified));
+    }
+}
+
+#[test]
 fn large_shards_are_uploaded_in_parts_to_both_kinds_of_store() {
     let server =
         Server::start(|path, _, stream| respond(stream, "200 OK", &[], &jpeg(60, 50, path.len() as u32)));

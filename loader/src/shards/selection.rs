@@ -255,6 +255,54 @@ pub(crate) struct OfShards {
 /// # Errors
 /// It cannot be read, or is one of other shards; it has a sample twice, or none.
 pub(crate) fn read(path: &Location, shards: &[Location], counts: &[u32]) -> Result<OfShards, Error> {
+    let (rows, contents, check) = read_rows(path, shards, counts)?;
+    let selected = rows.into_iter().map(|rows| Selected::new(rows.samples, &rows.weights)).collect();
+    let since = format!("the selection {path} was made; make the selection again");
+    Ok(OfShards { shards: selected, expected: Expected { shards: contents, captions: true, since }, check })
+}
+
+/// The positions of the selected samples of each of `shards`, in tar order, where samples can only be taken or not: without those of
+/// weight 0. The shards have these numbers of samples, and are what distinguishes them from others.
+///
+/// # Errors
+/// As when a loader opens it, or a weight is neither 0 nor 1.
+pub fn taken(
+    path: &Location,
+    shards: &[Location],
+    counts: &[u32],
+    contents: &[Identity],
+) -> Result<Vec<Vec<u32>>, Error> {
+    let (rows, expected, _) = read_rows(path, shards, counts)?;
+    let mut taken = Vec::new();
+    for (shard, rows) in rows.into_iter().enumerate() {
+        let changed = expected[shard].and_then(|expected| expected.difference(&contents[shard], true));
+        if let Some(what) = changed {
+            let problem =
+                format!("has {what} than when the selection {path} was made; make the selection again");
+            return Err(Error::Changed { path: shards[shard].clone(), problem });
+        }
+        let Rows { mut samples, weights } = rows;
+        if let Some(weight) = weights.iter().find(|weight| ![0.0, 1.0].contains(*weight)) {
+            let problem = format!(
+                "a sample of {} has the weight {weight}, but here a sample is taken once or not at all: give all the weight 1 \
+                 or leave the column out, or let the loader read the selection",
+                shards[shard]
+            );
+            return Err(refused(path, &problem));
+        }
+        if !weights.is_empty() {
+            let mut weights = weights.iter();
+            samples.retain(|_| weights.next() == Some(&1.0));
+        }
+        taken.push(samples);
+    }
+    Ok(taken)
+}
+
+/// The rows of each of `shards` in tar order, the contents that the selection expects of it, and the check of the selection.
+type RowsOfShards = (Vec<Rows>, Vec<Option<Identity>>, u64);
+
+fn read_rows(path: &Location, shards: &[Location], counts: &[u32]) -> Result<RowsOfShards, Error> {
     let samples = counts.iter().map(|&count| u64::from(count)).sum();
     let file = SelectionFile::open(path, samples)?;
     if let Some(other) = file.other_column() {
@@ -284,12 +332,10 @@ pub(crate) fn read(path: &Location, shards: &[Location], counts: &[u32]) -> Resu
         rows[shard].push(run);
         Ok(())
     })?;
-    let selected = rows.into_iter().zip(shards).map(|(rows, shard)| {
-        rows.selected().map_err(|twice| refused(path, &format!("it has sample {twice} of {shard} twice")))
+    let sorted = rows.into_iter().zip(shards).map(|(rows, shard)| {
+        rows.sorted().map_err(|twice| refused(path, &format!("it has sample {twice} of {shard} twice")))
     });
-    let selected = selected.collect::<Result<Vec<_>, _>>()?;
-    let since = format!("the selection {path} was made; make the selection again");
-    Ok(OfShards { shards: selected, expected: Expected { shards: contents, captions: true, since }, check })
+    Ok((sorted.collect::<Result<Vec<_>, _>>()?, contents, check))
 }
 
 /// The contents that a selection expects of the shards.
@@ -342,7 +388,7 @@ impl Rows {
     }
 
     /// In tar order; the error is a sample that comes twice.
-    fn selected(mut self) -> Result<Selected, u32> {
+    fn sorted(mut self) -> Result<Self, u32> {
         if !self.samples.is_sorted() {
             if self.weights.is_empty() {
                 self.samples.sort_unstable();
@@ -354,7 +400,7 @@ impl Rows {
         }
         match self.samples.array_windows().find(|[a, b]| a == b) {
             Some(&[twice, _]) => Err(twice),
-            None => Ok(Selected::new(self.samples, &self.weights)),
+            None => Ok(self),
         }
     }
 }

@@ -139,8 +139,12 @@ impl Survey {
         let stored = (sides("width")?, sides("height")?);
         let original = (sides("original_width")?, sides("original_height")?);
         for row in 0..batch.num_rows() {
-            self.attempts += 1;
             let status = text(statuses.as_ref(), row).unwrap_or_default();
+            // Neither a sample nor a failure: it was taken out.
+            if status == "removed" {
+                continue;
+            }
+            self.attempts += 1;
             if status != "success" {
                 self.add_failure(text(messages.as_ref(), row).filter(|it| !it.is_empty()).unwrap_or(status));
                 continue;

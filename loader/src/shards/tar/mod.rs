@@ -46,7 +46,25 @@ pub struct Member {
     pub length: u64,
 }
 
+/// A member of a sample with its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberData {
+    /// Its whole name in the tar.
+    pub name: String,
+    /// Key of its sample.
+    pub key: String,
+    /// The part of its name after the key's dot, in lower case.
+    pub extension: String,
+    /// Its bytes.
+    pub data: Vec<u8>,
+}
+
 impl Sample {
+    /// Where its last member ends in the tar, with its padding, bytes.
+    pub fn end(&self) -> u64 {
+        self.members.last().map_or(0, |member| (member.offset + member.length).next_multiple_of(BLOCK))
+    }
+
     /// The member with this extension.
     pub fn member(&self, extension: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.extension == extension)
@@ -135,6 +153,27 @@ impl Archive {
     /// members, which nothing else in a tar shows; but some programs never write the mark.
     pub fn samples_and_end(&self) -> Result<(Vec<Sample>, bool), Error> {
         samples(self.0.reader(READ_AHEAD as u64), self.len(), self.location())
+    }
+
+    /// The members of samples between two places of the tar, bytes, both of which are the start or the end of a member with its
+    /// header and its padding.
+    ///
+    /// # Errors
+    /// As [`Archive::samples`].
+    pub fn members(&self, from: u64, to: u64) -> Result<Vec<MemberData>, Error> {
+        let bytes = self.0.read(from, to.saturating_sub(from))?;
+        let mut archive = ::tar::Archive::new(&bytes[..]);
+        let mut found = Vec::new();
+        let length = Some(bytes.len() as u64);
+        members(archive.entries(), length, self.location(), |member| -> Result<(), Error> {
+            let (name, key, extension) =
+                (member.name.to_owned(), member.key.to_owned(), member.extension.to_owned());
+            let mut data = Vec::new();
+            member.data.read_to_end(&mut data).map_err(Error::read(self.location()))?;
+            found.push(MemberData { name, key, extension, data });
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// Reads `length` bytes at `offset`.
