@@ -261,13 +261,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn push(
-        &mut self,
-        (sample, caption): (u32, u32),
-        key: &str,
-        canonical: &str,
-        mention: &MentionView<'_>,
-    ) {
+    fn push(&mut self, (sample, caption): (u32, u32), key: &str, canonical: &str, mention: &MentionView<'_>) {
         let span = |span: &std::ops::Range<usize>| span.start as u32..span.end as u32;
         self.push_row(&MentionRow {
             key,

@@ -60,6 +60,6 @@ pub use self::index::{Caption, Index, count_from_stats};
 pub use self::names::{SUFFIXES, incomplete, list, sidecar_path, stats_path, stem, sums_path, table_path};
 pub(crate) use self::store::{MAX_OPEN, Shard, Store};
 pub use self::tar::{
-    Archive, IMAGE_EXTENSIONS, Member, MemberData, Sample, Visited, caption_checks, captions, most_decompressed,
-    visit,
+    Archive, IMAGE_EXTENSIONS, Member, MemberData, Sample, Visited, caption_checks, captions,
+    most_decompressed, visit,
 };
