@@ -1,5 +1,5 @@
 //! `ingest reshard`: selected samples of shards to new shards, with everything that belongs to them. What a new shard contains is a
-//! function of the input alone ([`plan`]), so that a run can be resumed, and shared by several processes.
+//! function of the input alone (`plan.rs`), so that a run can be resumed, and shared by several processes.
 
 mod plan;
 
