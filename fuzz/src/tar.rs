@@ -1,6 +1,6 @@
 //! Any bytes as a shard.
 
-use loader::shards::{Archive, captions};
+use loader::shards::{Archive, StoredCaptions, captions};
 
 use crate::scratch;
 
@@ -11,7 +11,8 @@ pub fn run(bytes: &[u8]) {
     // Opening decompresses the file.
     let Ok(archive) = Archive::open(path) else { return };
     let mut found = Vec::new();
-    let walked = captions(path, |key, caption| -> Result<(), loader::Error> {
+    let walked = captions(path, None, |key, captions| -> Result<(), loader::Error> {
+        let StoredCaptions::Text(caption) = captions else { panic!("they are from no field") };
         found.push((key.to_owned(), caption.map(<[u8]>::to_vec)));
         Ok(())
     });

@@ -148,14 +148,12 @@ impl Settings {
         let keep =
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
-        // Of the reduced image where it is large enough: that takes less time, and gives the same hash but for a few bits.
+        // The faster hash where the image will be reduced anyway: it may have been decoded at a reduced size.
         let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
-        let mut phash = (self.perceptual_hash && !reduced).then(|| perceptual::phash(&pixels));
+        let hashed = if reduced { perceptual::quick_phash } else { perceptual::phash };
+        let phash = self.perceptual_hash.then(|| hashed(&pixels));
         if let Some(plan) = &plan {
             pixels = plan.scale(pixels)?;
-        }
-        if self.perceptual_hash {
-            phash.get_or_insert_with(|| perceptual::quick_phash(&pixels));
         }
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {

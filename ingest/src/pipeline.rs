@@ -311,7 +311,7 @@ pub(crate) fn run(
             run.stop.store(written.is_err(), Ordering::Relaxed);
             written
         });
-        let mut feeder = Feeder::new(dataset, &run, events_in, finished, plan.idle);
+        let mut feeder = Feeder::new(dataset, &run, events_in, finished, plan.idle, plan.deny);
         let fed = feeder.feed(work, &mut |task| submit(task, &workers));
         drop(workers);
         if fed.is_err() {

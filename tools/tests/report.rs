@@ -491,6 +491,7 @@ print(json.dumps({
                 ["0003", "failed_to_resize", "0003"],
                 ["0002", "success", "0002"],
                 ["0005", "failed_to_download", "0005"],
+                ["0006", "removed", "0006"],
             ],
             "mentions": [
                 [0, "crate"], [0, "pine tree"], [1, "crate"],

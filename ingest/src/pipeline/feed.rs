@@ -11,10 +11,11 @@ use crate::dataset::Dataset;
 use crate::dataset::ShardStats;
 use crate::dataset::claim::{Claim, Claims};
 use crate::dataset::publish;
+use crate::deny::Deny;
 use crate::error::Error;
 use crate::messages::counted;
 use crate::pipeline::Totals;
-use crate::problem::Problem;
+use crate::problem::{DENIED, Problem};
 use crate::request::Request;
 use crate::rows::{Row, Rows};
 use crate::sample::Sample;
@@ -41,6 +42,8 @@ pub(super) struct Feeder<'a> {
     closed: Receiver<()>,
     /// See [`Plan::idle`](super::Plan::idle).
     idle: &'a dyn Fn() -> bool,
+    /// What must not be taken.
+    deny: Option<&'a Deny>,
     /// Counts of the shards that this run did not make.
     finished: Totals,
     claims: Claims,
@@ -57,6 +60,7 @@ impl<'a> Feeder<'a> {
         events: Sender<Event>,
         closed: Receiver<()>,
         idle: &'a dyn Fn() -> bool,
+        deny: Option<&'a Deny>,
     ) -> Self {
         Self {
             dataset,
@@ -65,6 +69,7 @@ impl<'a> Feeder<'a> {
             open: 0,
             closed,
             idle,
+            deny,
             finished: Totals::default(),
             claims: Claims::new(&dataset.folder),
             others: BTreeMap::new(),
@@ -249,7 +254,10 @@ impl<'a> Feeder<'a> {
             }
             let index = count;
             count += 1;
-            if let Some(problem) = row.problem.clone() {
+            if let Some(mut problem) = row.problem.clone() {
+                if self.deny.is_some_and(|deny| deny.has_url(&row.url)) {
+                    (row, problem) = (row.without_texts(), Problem::removed(DENIED));
+                }
                 let (request, outcome) = (Request::default(), Err(problem));
                 let sample = Sample { shard, index, row, request, language: None, outcome };
                 self.send(Event::Done(Box::new(sample)))?;

@@ -258,6 +258,25 @@ fn a_list_keeps_urls_and_images_out_of_a_download() {
 }
 
 #[test]
+fn a_row_that_cannot_be_read_keeps_no_text_if_its_url_is_denied() {
+    let folder = tempfile::tempdir().unwrap();
+    let [list, deny, out] = ["list.csv", "deny.txt", "out"].map(|name| folder.path().join(name));
+    fs::write(&list, b"url,caption\nhttp://a.example/1.jpg,caf\xe9\nhttp://a.example/2.jpg,caf\xe9\n")
+        .unwrap();
+    fs::write(&deny, "http://a.example/1.jpg\n").unwrap();
+    let mut arguments = vec!["download", list.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    arguments.extend(["--deny", deny.to_str().unwrap(), "--max-failures", "100%", "--json"]);
+    let counts = summary(&ingest(&arguments));
+    assert_eq!([&counts["removed"], &counts["failed_to_read"]], [1, 1], "{counts}");
+    let rows = table(&out.join("00000.parquet"));
+    let of =
+        |row: usize| (rows[row]["status"].as_str(), rows[row].get("url"), rows[row].contains_key("caption"));
+    assert_eq!(of(0), ("removed", None, false));
+    assert_eq!(of(1), ("failed_to_read", Some(&"http://a.example/2.jpg".to_owned()), true));
+    verify(&out);
+}
+
+#[test]
 fn keys_that_are_not_there_are_refused_before_anything_is_written() {
     let set = Set::make(&[]);
     let before = contents(&set.path);
