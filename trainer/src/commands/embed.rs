@@ -12,7 +12,7 @@ use trainer::checkpoint::Checkpoint;
 use trainer::data::{frozen_tower, read_image};
 use trainer::device::{self, Precision};
 use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, ImageEncoder, PositionResize, TextTower, heads};
+use trainer::towers::{CaptionTokens, ImageEncoder, PositionResize, RopePeriods, TextTower, heads};
 use trainer::weights::{self, Weights};
 
 use super::choices;
@@ -35,6 +35,9 @@ pub(crate) struct EmbedArgs {
     /// the file has].
     #[arg(long, value_parser = choices::position_resize(), requires = "vision", conflicts_with = "checkpoint")]
     position: Option<PositionResize>,
+    /// With --vision: periods of rotary positions (DINOv3) [default: file].
+    #[arg(long, value_parser = choices::rope_periods(), requires = "vision", conflicts_with = "checkpoint")]
+    rope_periods: Option<RopePeriods>,
     /// Instead of a checkpoint: weights file of a text tower, PyTorch or safetensors.
     #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
     text_tower: Option<PathBuf>,
@@ -158,9 +161,15 @@ fn vision_settings(
     }
     let Some(path) = &args.vision else { return Ok(None) };
     let (weights, denoiser) = (path.clone(), args.denoiser.clone());
-    let mut settings =
-        VisionSettings { weights, denoiser, position: args.position, ..VisionSettings::default() };
-    eprintln!("{}", frozen_tower::settle_position(&mut settings, "--position")?);
+    let rope_periods = args.rope_periods.unwrap_or_default();
+    let mut settings = VisionSettings {
+        weights,
+        denoiser,
+        position: args.position,
+        rope_periods,
+        ..VisionSettings::default()
+    };
+    eprintln!("{}", frozen_tower::settle(&mut settings, "--")?);
     Ok(Some(settings))
 }
 

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::method::objective::Objective;
 use crate::observer::Observer;
 use crate::settings::Settings;
-use crate::towers::{ClipVisionTower, ImageEncoder, operations};
+use crate::towers::{ClipVisionTower, ImageEncoder, Normalization, operations};
 
 /// Where the embeddings of the images of a batch come from.
 #[derive(Debug)]
@@ -48,7 +48,8 @@ impl VisionSource {
     pub fn to_train(settings: &Settings, device: Device) -> Self {
         let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.loading.size));
         let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
-        let vision = ImageEncoder::new(tower.trainable(), settings.vision.normalization(), kind, device);
+        let normalization = settings.vision.normalization(Normalization::IMAGENET);
+        let vision = ImageEncoder::new(tower.trainable(), normalization, kind, device);
         Self::Trained(Box::new(vision), size)
     }
 

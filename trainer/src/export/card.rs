@@ -226,11 +226,17 @@ fn body(
         "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
         state.step, settings.data.loading.batch_size, settings.data.loading.size
     )?;
-    if let Some(position) = settings.vision.position.filter(|_| !checkpoint.trains_vision()) {
-        writeln!(
+    match settings.vision.position {
+        _ if checkpoint.trains_vision() => {}
+        Some(position) => writeln!(
             out,
             "The position embedding of the vision tower is resized to other image sizes as in `{position}`.\n"
-        )?;
+        )?,
+        None => writeln!(
+            out,
+            "The positions of the vision tower are rotary, with the periods `{}`.\n",
+            settings.vision.rope_periods
+        )?,
     }
     let lr = settings.optimizer.describe_lr(settings.data.loading.batch_size);
     writeln!(out, "Maximum learning rate: {lr}.\n")?;

@@ -1,13 +1,14 @@
 """Load both towers with timm and open_clip. Requirements: pip install open_clip_torch timm safetensors"""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import open_clip
 import torch
 from open_clip.transformer import TextTransformer
 from safetensors.torch import load_file
-from timm.models import VisionTransformer
+from timm.models import Eva, VisionTransformer
 
 folder = Path(__file__).parent
 config = json.loads((folder / "config.json").read_text())
@@ -35,7 +36,11 @@ class Vision(VisionTransformer):
         return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)], 1)
 
 
-vision = Vision(**config["vision"]).eval()
+if config.get("rope_periods"):  # DINOv3
+    vision = Eva(**config["vision"], norm_layer=partial(torch.nn.LayerNorm, eps=1e-5)).eval()
+    vision.rope.periods.copy_(torch.tensor(config["rope_periods"]))
+else:
+    vision = Vision(**config["vision"]).eval()
 vision.load_state_dict(load_file(folder / "vision.safetensors"))
 text = TextTransformer(**config["text"]).eval()
 text.load_state_dict(load_file(folder / "text.safetensors"))

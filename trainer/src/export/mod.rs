@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
+use crate::data::frozen_tower;
 use crate::device::{self, to_vec};
 use crate::error::{Error, Result};
 use crate::inference::class_list::ClassList;
@@ -24,8 +25,9 @@ pub const LOAD: &str = include_str!("load.py");
 pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let device = device::open("cpu")?;
     let settings = &checkpoint.state.settings;
-    let path = checkpoint.vision_path()?;
-    let vision = VisionTower::read(&path, settings.vision.position, Kind::Float, device)?;
+    let mut vision_settings = settings.vision.clone();
+    vision_settings.weights = checkpoint.vision_path()?;
+    let vision = frozen_tower::open(&vision_settings, Kind::Float, device)?.tower;
     let text = checkpoint.text(vision.width, device)?;
     let about = json!({
         "objective": settings.objective.name.to_string(),
@@ -54,27 +56,14 @@ pub fn towers(
             "the tower has a denoiser, which timm does not support: its features would differ there";
         return Err(Error::Weights { path: settings.weights.clone(), problem: problem.to_owned() });
     }
-    let named: Vec<(String, Tensor)> =
-        weights::families::to_timm(vision.named().into_iter().collect()).into_iter().collect();
-    let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
-    let registers = size_of("reg_token").map_or(0, |size| size[1]);
-    let depth =
-        (0..named.len()).take_while(|i| size_of(&format!("blocks.{i}.norm1.weight")).is_some()).count();
-    let layer_scale = size_of("blocks.0.ls1.gamma").map(|_| 1e-5);
+    let in_timm = weights::families::to_timm(vision.named().into_iter().collect());
+    let named: Vec<(String, Tensor)> = in_timm
+        .map_err(|problem| Error::Weights { path: settings.weights.clone(), problem })?
+        .into_iter()
+        .collect();
+    let normalization = settings.normalization(vision.family.normalization);
     let config = json!({
-        // Arguments of timm.models.VisionTransformer.
-        "vision": {
-            "img_size": vision.grid * vision.patch,
-            "patch_size": vision.patch,
-            "embed_dim": vision.width,
-            "depth": depth,
-            "num_heads": vision.heads,
-            "init_values": layer_scale,
-            "reg_tokens": registers,
-            "no_embed_class": registers > 0,
-            "num_classes": 0,
-            "dynamic_img_size": true,
-        },
+        "vision": arguments(vision, &named),
         // Arguments of open_clip.transformer.TextTransformer.
         "text": {
             "context_length": text.shape.context,
@@ -85,9 +74,10 @@ pub fn towers(
             "output_dim": vision.width,
         },
         "logit_scale": text.logit_scale().log().double_value(&[]),
-        "mean": settings.mean,
-        "std": settings.std,
-        "position": vision.position_resize,
+        "mean": normalization.mean,
+        "std": normalization.std,
+        "position": vision.position_resize(),
+        "rope_periods": vision.periods().map(to_vec),
         "trained": about,
     });
     let text_named: Vec<(String, Tensor)> =
@@ -101,6 +91,50 @@ pub fn towers(
     // Last: it says what the others are.
     storage::replace(&files[2], config.into_bytes())?;
     Ok(files.to_vec())
+}
+
+/// The arguments of the class in timm that builds the tower, of which the tensors are `named`: `timm.models.VisionTransformer` or,
+/// for rotary positions, `timm.models.Eva`.
+fn arguments(vision: &VisionTower, named: &[(String, Tensor)]) -> Value {
+    let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
+    let registers = size_of("reg_token").map_or(0, |size| size[1]);
+    let has = |name: &str| size_of(name).is_some();
+    let scaled = has("blocks.0.ls1.gamma") || has("blocks.0.gamma_1");
+    let layer_scale = scaled.then_some(1e-5);
+    let mut arguments = json!({
+        "img_size": vision.grid().unwrap_or(16) * vision.patch,
+        "patch_size": vision.patch,
+        "embed_dim": vision.width,
+        "depth": vision.depth(),
+        "num_heads": vision.heads,
+        "init_values": layer_scale,
+        "num_classes": 0,
+        "dynamic_img_size": true,
+    });
+    let more = if vision.family.rotary {
+        let hidden = size_of("blocks.0.mlp.fc2.weight").map_or(0, |size| size[1]);
+        let gated = has("blocks.0.mlp.fc1_g.weight");
+        json!({
+            "num_reg_tokens": registers,
+            "qkv_bias": has("blocks.0.attn.q_bias"),
+            // timm rounds width * ratio down.
+            "mlp_ratio": (hidden as f64 + 0.5) / vision.width as f64,
+            "swiglu_mlp": gated,
+            "swiglu_align_to": if gated { 1 } else { 0 },
+            "use_rot_pos_emb": true,
+            "use_abs_pos_emb": false,
+            "rope_type": "dinov3",
+            "rope_temperature": 100,
+            "rope_rotate_half": true,
+            "use_fc_norm": false,
+        })
+    } else {
+        json!({ "reg_tokens": registers, "no_embed_class": registers > 0 })
+    };
+    if let (Some(all), Value::Object(more)) = (arguments.as_object_mut(), more) {
+        all.extend(more);
+    }
+    arguments
 }
 
 /// Writes class embeddings, to use the model without its text tower: `weight`, float32 [names, d_v] of unit length; `class`, int64

@@ -14,12 +14,6 @@ use crate::towers::{
 };
 use crate::weights::Weights;
 
-/// Image normalization of OpenAI's CLIP.
-const CLIP: Normalization = Normalization {
-    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
-};
-
 /// What the tensors of a CLIP do not say.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ClipSettings {
@@ -92,7 +86,8 @@ impl Model {
         let (vision, width) = if checkpoint.trains_vision() {
             let tower = checkpoint.trained_vision(kind, device)?;
             let width = tower.output();
-            (Vision::Clip(Box::new(ImageEncoder::new(tower, settings.normalization(), kind, device))), width)
+            let normalization = settings.normalization(Normalization::IMAGENET);
+            (Vision::Clip(Box::new(ImageEncoder::new(tower, normalization, kind, device))), width)
         } else {
             settings.weights = checkpoint.vision_path()?;
             let vision = frozen_tower::open(&settings, kind, device)?;
@@ -128,7 +123,7 @@ impl Model {
         Ok(Self {
             text,
             size: tower.grid * tower.patch,
-            vision: Vision::Clip(Box::new(ImageEncoder::new(tower, CLIP, kind, device))),
+            vision: Vision::Clip(Box::new(ImageEncoder::new(tower, Normalization::CLIP, kind, device))),
             kind,
             vectors: ClassVectors::Caption,
             description: "clip".to_owned(),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use super::learner::{Learner, learn, operations_of};
-use super::setup::{Run, with_position};
+use super::setup::{Run, settled};
 use crate::data::{self, DeviceBatch, DeviceImages, VisionSource};
 use crate::device;
 use crate::distributed::{FirstRank, Group};
@@ -78,7 +78,8 @@ pub fn measure_synthetic(
     } else {
         let tower = VisionTower::random(vision, device).computing_in(kind);
         tower.check_size("--size", size)?;
-        let frozen = ImageEncoder::new(tower, settings.vision.normalization(), kind, device);
+        let normalization = settings.vision.normalization(tower.family.normalization);
+        let frozen = ImageEncoder::new(tower, normalization, kind, device);
         (VisionSource::Frozen(frozen, size), vision.width)
     };
     let mut learner = Learner::new(settings, source, width, device);
@@ -126,7 +127,7 @@ pub fn measure_run(
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
-    let settings = &with_position(settings, &Silent)?;
+    let settings = &settled(settings, &Silent)?;
     let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
     let mut prefetcher = run.prefetcher()?;
     let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);

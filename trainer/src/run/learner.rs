@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::method::objective::{self, StepInput, StepReport};
 use crate::method::optimizer::Optimizer;
 use crate::settings::Settings;
-use crate::towers::{ImageEncoder, TextTower, operations};
+use crate::towers::{ImageEncoder, Normalization, TextTower, operations};
 
 /// The result of a step.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ impl<'a> Learner<'a> {
             let size = *size;
             let kind = self.settings.precision.kind(self.device);
             let tower = checkpoint.trained_vision(kind, self.device)?.trainable();
-            let vision = ImageEncoder::new(tower, self.settings.vision.normalization(), kind, self.device);
+            let normalization = self.settings.vision.normalization(Normalization::IMAGENET);
+            let vision = ImageEncoder::new(tower, normalization, kind, self.device);
             self.source = VisionSource::Trained(Box::new(vision), size);
         }
         self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());

@@ -19,7 +19,7 @@ use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
-use crate::towers::{ClipShape, Normalization, PositionResize, TextShape};
+use crate::towers::{ClipShape, Normalization, PositionResize, RopePeriods, TextShape};
 
 pub use data::DataSettings;
 
@@ -164,11 +164,11 @@ impl Default for BankSettings {
 }
 
 /// The frozen vision tower.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionSettings {
     /// Required unless `objective.name = "clip"`. Weights file, PyTorch (.pth, .pt, .bin) or safetensors, with the state-dict
-    /// keys of DINOv2, timm, Hugging Face or the SimZSS release. Width, depth and patch size follow from the tensors.
+    /// keys of DINOv2, DINOv3, timm, Hugging Face or the SimZSS release. Width, depth and patch size follow from the tensors.
     pub weights: PathBuf,
     /// Weights file of a DVT denoiser (from DVT or the SimZSS release), which is applied to the patch features. Leave it out
     /// if the file of `weights` already contains a denoiser.
@@ -176,29 +176,21 @@ pub struct VisionSettings {
     /// How the position embedding is resized to another image size: as in `dinov2`, `timm` or `huggingface`. If not set, as in
     /// the library whose state-dict keys `weights` has: timm's for files of timm and SimZSS, DINOv2's for its own.
     pub position: Option<PositionResize>,
-    /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. The default is ImageNet's, as
-    /// in DINOv2.
-    pub mean: [f64; 3],
-    /// Standard deviation per channel, by which the image is divided after that.
-    pub std: [f64; 3],
-}
-
-impl Default for VisionSettings {
-    fn default() -> Self {
-        Self {
-            weights: PathBuf::new(),
-            denoiser: None,
-            position: None,
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-        }
-    }
+    /// For towers with rotary positions (DINOv3): `file` (the periods in the weights file, which DINOv3 rounds to bfloat16; `exact`
+    /// if it holds none, as files of timm and Hugging Face) or `exact` (computed in float32, as timm and Hugging Face do).
+    pub rope_periods: RopePeriods,
+    /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. If not set, the one with which the family
+    /// of the tower was trained: ImageNet's [0.485, 0.456, 0.406] for DINOv2, DINOv3 and `clip`, 0 for TIPSv2.
+    pub mean: Option<[f64; 3]>,
+    /// Standard deviation per channel, by which the image is divided after that. If not set, ImageNet's [0.229, 0.224, 0.225] or, for
+    /// TIPSv2, 1.
+    pub std: Option<[f64; 3]>,
 }
 
 impl VisionSettings {
-    /// `mean` and `std`.
-    pub fn normalization(&self) -> Normalization {
-        Normalization { mean: self.mean, std: self.std }
+    /// `mean` and `std`, or those of the tower where they are not set.
+    pub fn normalization(&self, of_tower: Normalization) -> Normalization {
+        Normalization { mean: self.mean.unwrap_or(of_tower.mean), std: self.std.unwrap_or(of_tower.std) }
     }
 }
 

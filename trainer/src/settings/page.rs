@@ -84,7 +84,7 @@ fn toml_type(kind: &str) -> &'static str {
         "CaptionSource" => "string or table",
         "Cache" => "table",
         "String" | "Precision" | "CropKind" | "Decoding" | "concepts::Matching" | "PositionResize"
-        | "Objective" | "Target" | "Query" | "Tokens" | "Scope" | "Rounding" => "string",
+        | "RopePeriods" | "Objective" | "Target" | "Query" | "Tokens" | "Scope" | "Rounding" => "string",
         other => panic!("settings_page: say what {other} is in TOML"),
     }
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Activation, Block, Init, Norm, OPEN_CLIP, normal};
+use super::block::{Activation, Block, Init};
+use super::block_keys::OPEN_CLIP;
 use super::captions::CaptionTokens;
+use super::layers::{Norm, normal};
 use crate::error::Result;
 use crate::weights::Weights;
 
