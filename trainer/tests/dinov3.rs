@@ -12,7 +12,9 @@ use trainer::device::to_vec;
 use trainer::export;
 use trainer::settings::VisionSettings;
 use trainer::towers::convert::convert;
-use trainer::towers::{Normalization, PositionResize, RopePeriods, TextShape, TextTower, VisionTower};
+use trainer::towers::{
+    Embedding, Normalization, PositionResize, RopePeriods, TextShape, TextTower, VisionHead, VisionTower,
+};
 use trainer::weights::{self, Family};
 
 use crate::wave::{fill, tensors, wave};
@@ -277,23 +279,33 @@ fn an_export_is_loaded_by_timm() {
     for case in cases() {
         let vision = read(&written(&case, folder.path()));
         let shape = TextShape { width: 64, depth: 1, heads: 1, context: 16 };
-        let text = TextTower::random(shape, vision.width, Device::Cpu);
+        let text = TextTower::random(shape, 2 * vision.width, Device::Cpu);
+        // What is trained behind it is exported, too.
+        let head = VisionHead::random(2, Embedding::ClassMean, vision.width, Device::Cpu);
+        let _ = tch::no_grad(|| fill(&head.named()));
         let out = folder.path().join("export");
-        export::towers(&vision, &text, &VisionSettings::default(), &json!({}), &out).unwrap();
+        export::towers(&vision, &head, &text, &VisionSettings::default(), &json!({}), &out).unwrap();
         let script = r"
 import json, torch
 exec(open('load.py').read().replace('Path(__file__).parent', 'Path(\'.\')'))
 pixels = torch.sin(torch.arange(3 * 64 * 96, dtype=torch.float64)).float().view(1, 3, 64, 96)
 with torch.no_grad():
-    print(json.dumps(vision.forward_features(pixels)[0, vision.num_prefix_tokens:].flatten().tolist()))";
+    features = vision.forward_features(pixels)[0, vision.num_prefix_tokens:]
+    embedding, patches = image_features(pixels)
+print(json.dumps([x.flatten().tolist() for x in (features, embedding, patches)]))";
         let output =
             std::process::Command::new(&python).args(["-c", script]).current_dir(&out).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let theirs: Value = serde_json::from_slice(&output.stdout).unwrap();
         let pixels = Tensor::arange(3 * 64 * 96, (Kind::Double, Device::Cpu)).sin().to_kind(Kind::Float);
-        let ours = tch::no_grad(|| vision.forward(&pixels.view([1, 3, 64, 96])).patches);
-        let off = apart(&ours.reshape([-1]), &theirs);
-        assert!(off < TOLERANCE, "{}: off by {off:e}", case["name"]);
+        let frozen = tch::no_grad(|| vision.forward(&pixels.view([1, 3, 64, 96])));
+        let seen = head.features(&frozen);
+        for (ours, theirs) in
+            [&frozen.patches, &seen.class, &seen.patches].into_iter().zip(theirs.as_array().unwrap())
+        {
+            let off = apart(&ours.reshape([-1]), theirs);
+            assert!(off < 1e-4, "{}: off by {off:e}", case["name"]);
+        }
     }
 }
 

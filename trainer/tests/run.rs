@@ -13,6 +13,7 @@ mod losses;
 mod step;
 mod towers;
 mod training;
+mod vision_head;
 mod wave;
 mod weights;
 

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use loader::Loader;
 use tch::{Device, Tensor};
 
-use super::feature_cache::{CacheHeader, FeatureCache};
+use super::feature_cache::{CacheHeader, FeatureCache, PatchesOf};
 use super::frozen_tower;
 use crate::error::Result;
 use crate::method::objective::Objective;
 use crate::observer::Observer;
 use crate::settings::Settings;
-use crate::towers::{ClipVisionTower, ImageEncoder, Normalization, operations};
+use crate::towers::{ClipVisionTower, Embedding, ImageEncoder, Normalization, operations};
 
 /// Where the embeddings of the images of a batch come from.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub enum VisionSource {
     Cache {
         /// Where.
         cache: Arc<FeatureCache>,
-        /// Whether the objective needs patches.
-        with_patches: bool,
+        /// The samples whose patches are needed.
+        patches: PatchesOf,
     },
     /// CLIP's vision tower, which is trained, for images of this size.
     Trained(Box<ImageEncoder<ClipVisionTower>>, i64),
@@ -70,8 +70,15 @@ impl VisionSource {
                     CacheHeader::new(&settings.vision, &vision.tower, settings.data.loading.size, loader)?;
                 let cache = FeatureCache::open(folder, &expected)?;
                 cache.expect_its_images(loader, observer)?;
-                let with_patches = settings.objective.name == Objective::Simzss;
-                Self::Cache { cache: Arc::new(cache), with_patches }
+                let embedded = settings.vision.embedding == Embedding::ClassMean;
+                let patches = if embedded || settings.vision.head.blocks > 0 {
+                    PatchesOf::All
+                } else if settings.objective.name == Objective::Simzss {
+                    PatchesOf::Mentions
+                } else {
+                    PatchesOf::None
+                };
+                Self::Cache { cache: Arc::new(cache), patches }
             }
         };
         Ok((source, width))

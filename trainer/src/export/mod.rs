@@ -10,12 +10,11 @@ use serde_json::{Value, json};
 use tch::{Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
-use crate::data::frozen_tower;
 use crate::device::{self, to_vec};
 use crate::error::{Error, Result};
 use crate::inference::class_list::ClassList;
 use crate::settings::VisionSettings;
-use crate::towers::{TextTower, VisionTower};
+use crate::towers::{TextTower, VisionHead, VisionTower};
 use crate::weights;
 
 /// The Python script that loads an export with timm and open_clip.
@@ -25,26 +24,25 @@ pub const LOAD: &str = include_str!("load.py");
 pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let device = device::open("cpu")?;
     let settings = &checkpoint.state.settings;
-    let mut vision_settings = settings.vision.clone();
-    vision_settings.weights = checkpoint.vision_path()?;
-    let vision = frozen_tower::open(&vision_settings, Kind::Float, device)?.tower;
-    let text = checkpoint.text(vision.width, device)?;
+    let vision = checkpoint.frozen_vision(Kind::Float, device)?;
+    let text = checkpoint.text(vision.width(), device)?;
     let about = json!({
         "objective": settings.objective.name.to_string(),
         "size": settings.data.loading.size,
         "step": checkpoint.state.step,
         "program": checkpoint.state.program,
     });
-    towers(&vision, &text, &settings.vision, &about, out)
+    towers(&vision.encoder.tower, &vision.head, &text, &settings.vision, &about, out)
 }
 
-/// Writes `vision.safetensors` with the state-dict keys of timm, `text.safetensors` with those of open_clip, `config.json` with the
+/// Writes `vision.safetensors` with the state-dict keys of timm, `head.safetensors` if blocks were trained behind it, `text.safetensors` with those of open_clip, `config.json` with the
 /// constructor arguments of both, and `load.py`, which loads them.
 ///
 /// For towers with registers, timm has no position embedding for the class token. As in timm's own conversion of DINOv2, it is
 /// added to the class token.
 pub fn towers(
     vision: &VisionTower,
+    head: &VisionHead,
     text: &TextTower,
     settings: &VisionSettings,
     about: &Value,
@@ -71,9 +69,13 @@ pub fn towers(
             "width": text.shape.width,
             "heads": text.shape.heads,
             "layers": text.shape.depth,
-            "output_dim": vision.width,
+            "output_dim": text.output(),
         },
+        // The blocks that were trained behind the vision tower, and how an image is embedded.
+        "head": { "blocks": head.depth(), "width": vision.width },
+        "embedding": head.embedding,
         "logit_scale": text.logit_scale().log().double_value(&[]),
+        "logit_bias": text.logit_bias().map(|bias| bias.double_value(&[])),
         "mean": normalization.mean,
         "std": normalization.std,
         "position": vision.position_resize(),
@@ -81,16 +83,21 @@ pub fn towers(
         "trained": about,
     });
     let text_named: Vec<(String, Tensor)> =
-        text.named().into_iter().filter(|(name, _)| name != "logit_scale").collect();
-    let files =
-        ["vision.safetensors", "text.safetensors", "config.json", "load.py"].map(|name| out.join(name));
+        text.named().into_iter().filter(|(name, _)| !name.starts_with("logit_")).collect();
+    let names = ["vision.safetensors", "text.safetensors", "config.json", "load.py", "head.safetensors"];
+    let mut files = names.map(|name| out.join(name)).to_vec();
     weights::write(&files[0], &named)?;
     weights::write(&files[1], &text_named)?;
+    if head.is_trained() {
+        weights::write(&files[4], &head.named())?;
+    } else {
+        files.pop();
+    }
     let config = format!("{config:#}\n");
     storage::replace(&files[3], LOAD.as_bytes())?;
     // Last: it says what the others are.
     storage::replace(&files[2], config.into_bytes())?;
-    Ok(files.to_vec())
+    Ok(files)
 }
 
 /// The arguments of the class in timm that builds the tower, of which the tensors are `named`: `timm.models.VisionTransformer` or,

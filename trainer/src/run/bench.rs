@@ -95,10 +95,11 @@ pub fn measure_synthetic(
         let batch = DeviceBatch { batch, images: DeviceImages::Pixels(pixels.shallow_clone()) };
         wait(device);
         let started = Instant::now();
-        let input = data::step_input(&batch, &learner.source, settings, device)?;
+        let input =
+            data::step_input(&batch, &learner.source, &learner.head, learner.kept(&group), settings, device)?;
         wait(device);
         let vision = started.elapsed();
-        operations = operations_of(&learner.text, &learner.source, &input);
+        operations = operations_of(&learner.text, &learner.head, &learner.source, &input);
         learn(settings, &learner.text, &mut learner.optimizer, step as u64, &input, &group)?;
         wait(device);
         Ok((started.elapsed().as_secs_f64() * 1e3, vision.as_secs_f64() * 1e3))

@@ -19,7 +19,9 @@ use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
-use crate::towers::{ClipShape, Normalization, PositionResize, RopePeriods, TextShape};
+use crate::towers::{
+    ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods, TextShape,
+};
 
 pub use data::DataSettings;
 
@@ -185,6 +187,11 @@ pub struct VisionSettings {
     /// Standard deviation per channel, by which the image is divided after that. If not set, ImageNet's [0.229, 0.224, 0.225] or, for
     /// TIPSv2, 1.
     pub std: Option<[f64; 3]>,
+    /// Embedding of an image: `class` (its class token, as in the paper) or `class+mean` (class token and mean of the patch tokens, as
+    /// in dino.txt; text embeddings are then twice as wide as tokens, and their second half is compared with patches).
+    pub embedding: Embedding,
+    /// The trained blocks behind the frozen vision tower.
+    pub head: HeadSettings,
 }
 
 impl VisionSettings {
@@ -240,6 +247,22 @@ impl Settings {
         }
         if clip && (self.clip.patch < 1 || i64::from(data.loading.size) % self.clip.patch != 0) {
             return refuse("clip.patch", "must divide data.size");
+        }
+        if !(0..=MOST_BLOCKS).contains(&self.vision.head.blocks) {
+            return refuse("vision.head.blocks", &format!("must be 0 to {MOST_BLOCKS}"));
+        }
+        if !(0.0..1.0).contains(&self.vision.head.drop_path) {
+            return refuse("vision.head.drop_path", "must be at least 0 and less than 1");
+        }
+        if clip && (self.vision.head.blocks > 0 || self.vision.embedding != Embedding::Class) {
+            let name = if self.vision.head.blocks > 0 { "vision.head.blocks" } else { "vision.embedding" };
+            return refuse(
+                name,
+                "is for a frozen vision tower, but objective clip trains its own; leave it out",
+            );
+        }
+        if self.objective.logit_scale.is_some_and(|scale| !(1.0..=100.0).contains(&scale)) {
+            return refuse("objective.logit_scale", "must be 1 to 100");
         }
         if !clip && self.vision.weights.as_os_str().is_empty() {
             return refuse(

@@ -63,6 +63,25 @@ impl Block {
         }
     }
 
+    /// With a gated MLP whose hidden width is `hidden`, and without biases of queries, keys and values.
+    pub(super) fn random_gated(
+        width: i64,
+        heads: i64,
+        eps: f64,
+        hidden: i64,
+        init: &Init,
+        device: Device,
+    ) -> Self {
+        let qkv = Linear { bias: None, ..Linear::random(3 * width, width, init.qkv, device) };
+        Self {
+            activation: Activation::SwiGlu,
+            qkv,
+            fc1: Linear::random(2 * hidden, width, init.fc1, device),
+            fc2: Linear::random(width, hidden, init.fc2, device),
+            ..Self::random(width, heads, eps, init, device)
+        }
+    }
+
     pub(super) fn read(
         weights: &mut Weights,
         prefix: &str,
@@ -102,6 +121,15 @@ impl Block {
         self.with_mlp(&(x + scaled(attended, self.scale1.as_ref())))
     }
 
+    /// The same, for inputs of which each half of the block is multiplied with a factor, `[B]`: stochastic depth.
+    pub(super) fn forward_kept(&self, x: &Tensor, kept: Option<&[Tensor; 2]>) -> Tensor {
+        let Some(kept) = kept else { return self.forward(x, false) };
+        let [attention, mlp] = kept.each_ref().map(|factors| factors.view([-1, 1, 1]).to_kind(x.kind()));
+        let attended = self.attention(&self.norm1.forward(x), false, None);
+        let x = x + scaled(attended, self.scale1.as_ref()) * attention;
+        &x + self.mlp(&x) * mlp
+    }
+
     /// The block with every token attending only to itself: the attention is then just its projected values.
     pub(super) fn forward_values(&self, x: &Tensor) -> Tensor {
         let width = x.size()[2];
@@ -110,6 +138,11 @@ impl Block {
     }
 
     fn with_mlp(&self, x: &Tensor) -> Tensor {
+        x + self.mlp(x)
+    }
+
+    /// The second half of the block, before it is added.
+    fn mlp(&self, x: &Tensor) -> Tensor {
         let x_normed = self.norm2.forward(x);
         let hidden = match self.activation {
             Activation::Gelu => self.fc1.forward_gelu(&x_normed),
@@ -123,7 +156,7 @@ impl Block {
                 halves[0].silu() * &halves[1]
             }
         };
-        x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
+        scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
     }
 
     /// The same block for inference in lower precision: the weights are rounded once, and LayerScale is folded into the layers

@@ -47,6 +47,9 @@ pub(super) const DINOV3: Names = Names {
     ..DINOV2
 };
 
+/// The keys of a trained head: those of DINOv3, but gate and value are one layer, because a parameter cannot be a part of another.
+pub(super) const HEAD: Names = Names { gated: Some(Gated::Packed(["mlp.w12", "mlp.w3"])), ..DINOV3 };
+
 /// The keys of open_clip.
 pub(super) const OPEN_CLIP: Names = Names {
     norm1: "ln_1",

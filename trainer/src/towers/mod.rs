@@ -1,7 +1,7 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
 //! (`text`, whose captions are in `captions`) share one transformer block (`block`; its `layers` and state-dict keys, `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in
 //! `family`; patches get their positions by `position` (learned) or `rotary`. [`ImageEncoder`] is a vision tower together with the
-//! normalization of its images; [`convert`] rewrites the weights of towers for other libraries, and [`operations`] counts what they
+//! normalization of its images, [`FrozenVision`] that together with the blocks that are trained behind it (`head`); [`convert`] rewrites the weights of towers for other libraries, and [`operations`] counts what they
 //! cost.
 
 mod block;
@@ -11,6 +11,8 @@ mod clip;
 pub mod convert;
 mod denoiser;
 mod family;
+mod frozen_vision;
+mod head;
 pub mod heads;
 mod image_encoder;
 mod layers;
@@ -25,6 +27,9 @@ pub use block::Activation;
 pub use captions::CaptionTokens;
 pub use clip::{ClipShape, ClipVisionTower, Dense};
 pub use family::TowerFamily;
+pub use frozen_vision::FrozenVision;
+pub(crate) use head::PREFIX as HEAD_PREFIX;
+pub use head::{Embedding, HeadSettings, MOST_BLOCKS, VisionHead, kept};
 pub use image_encoder::{ImageEncoder, pixels};
 pub use normalization::Normalization;
 pub use position::PositionResize;
