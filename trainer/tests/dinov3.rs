@@ -19,6 +19,9 @@ use trainer::weights::{self, Family};
 
 use crate::wave::{fill, tensors, wave};
 
+/// Tensors by name.
+type Tensors = Vec<(String, Tensor)>;
+
 /// Both sides compute in float32.
 const TOLERANCE: f64 = 2e-5;
 
@@ -30,7 +33,7 @@ fn cases() -> Vec<Value> {
 
 /// The tensors of a file with the keys and shapes of a case: filled by the formula, LayerScale about 1, and the buffers of DINOv3's
 /// own code.
-fn named(case: &Value) -> Vec<(String, Tensor)> {
+fn named(case: &Value) -> Tensors {
     let mut named = tensors(case);
     fill(&named);
     for (name, tensor) in &named {
@@ -200,13 +203,13 @@ fn state_dict_keys_are_converted_there_and_back() {
 fn files_that_do_not_fit_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tower.safetensors");
-    let refused = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+    let refused = |change: &dyn Fn(&mut Tensors)| {
         let mut named = named(&case("DINOv3"));
         change(&mut named);
         weights::write(&path, &named).unwrap();
         VisionTower::read(&path, None, Kind::Float, Device::Cpu).unwrap_err().to_string()
     };
-    let set = |named: &mut Vec<(String, Tensor)>, name: &str, tensor: Tensor| {
+    let set = |named: &mut Tensors, name: &str, tensor: Tensor| {
         named.retain(|(other, _)| other != name);
         named.push((name.to_owned(), tensor));
     };
@@ -282,7 +285,7 @@ fn an_export_is_loaded_by_timm() {
         let text = TextTower::random(shape, 2 * vision.width, Device::Cpu);
         // What is trained behind it is exported, too.
         let head = VisionHead::random(2, Embedding::ClassMean, vision.width, Device::Cpu);
-        let _ = tch::no_grad(|| fill(&head.named()));
+        tch::no_grad(|| fill(&head.named()));
         let out = folder.path().join("export");
         export::towers(&vision, &head, &text, &VisionSettings::default(), &json!({}), &out).unwrap();
         let script = r"

@@ -211,7 +211,10 @@ fn narrow_model() -> Model {
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 16 }, 64, Device::Cpu);
     fill(&text.named());
     Model {
-        vision: Vision::Frozen(FrozenVision { encoder: vision, head: VisionHead::none(Embedding::Class) }),
+        vision: Vision::Frozen(Box::new(FrozenVision {
+            encoder: vision,
+            head: VisionHead::none(Embedding::Class),
+        })),
         text,
         kind: Kind::Float,
         vectors: ClassVectors::Caption,

@@ -254,3 +254,22 @@ fn settings_that_cannot_be_are_refused_by_name() {
     let VisionSettings { head, embedding, .. } = read(&[]).unwrap().vision;
     assert_eq!((head.blocks, embedding), (0, Embedding::Class));
 }
+
+#[test]
+fn presets_beyond_the_paper_are_what_they_say() {
+    let read = |name: &str| {
+        let preset = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("presets/{name}.toml"));
+        let more = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
+        Settings::read(&[preset], &more.map(str::to_owned)).unwrap()
+    };
+    let [dinotxt, head, siglit] = ["dinotxt", "head", "siglit"].map(read);
+    for (settings, objective) in [(&dinotxt, Objective::Lit), (&head, Objective::Simzss)] {
+        assert_eq!(settings.objective.name, objective);
+        assert_eq!((settings.vision.head.blocks, settings.vision.embedding), (2, Embedding::ClassMean));
+    }
+    // 2,000 steps of warm-up.
+    let warm_up = dinotxt.optimizer.warmup * dinotxt.steps as f64;
+    assert!((warm_up - 2000.0).abs() < 1e-9);
+    assert_eq!(siglit.objective.initial_logits(), (10.0, Some(-2.71)));
+    assert_eq!(siglit.vision.head.blocks, 0);
+}

@@ -37,9 +37,12 @@ pub fn step_input<'a>(
             let pieces: Vec<VisionFeatures> = (0..rows)
                 .step_by(piece as usize)
                 .map(|start| vision.features(&pixels.narrow(0, start, piece.min(rows - start))))
-                .map(|features| match head.is_trained() {
-                    true => features,
-                    false => seen(&head.features(&features), with_patches, kind),
+                .map(|features| {
+                    if head.is_trained() {
+                        features
+                    } else {
+                        seen(&head.features(&features), with_patches, kind)
+                    }
                 })
                 .collect();
             let all = join(&pieces);

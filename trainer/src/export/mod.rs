@@ -127,7 +127,7 @@ fn arguments(vision: &VisionTower, named: &[(String, Tensor)]) -> Value {
             // timm rounds width * ratio down.
             "mlp_ratio": (hidden as f64 + 0.5) / vision.width as f64,
             "swiglu_mlp": gated,
-            "swiglu_align_to": if gated { 1 } else { 0 },
+            "swiglu_align_to": u8::from(gated),
             "use_rot_pos_emb": true,
             "use_abs_pos_emb": false,
             "rope_type": "dinov3",

@@ -29,8 +29,8 @@ pub struct ClipSettings {
 #[derive(Debug)]
 pub enum Vision {
     /// The frozen tower of LiT and SimZSS, and what was trained behind it.
-    Frozen(FrozenVision),
-    /// The tower of a CLIP; boxed, because it is used less often.
+    Frozen(Box<FrozenVision>),
+    /// The tower of a CLIP.
     Clip(Box<ImageEncoder<ClipVisionTower>>),
 }
 
@@ -90,7 +90,7 @@ impl Model {
         } else {
             let vision = checkpoint.frozen_vision(kind, device)?;
             let width = vision.width();
-            (Vision::Frozen(vision), width)
+            (Vision::Frozen(Box::new(vision)), width)
         };
         Ok(Self {
             text: checkpoint.text(width, device)?,

@@ -216,19 +216,18 @@ impl VisionTower {
         let kind = self.patch_weight.kind();
         let (side, size) = (self.patch, pixels.size());
         let (batch, height, width) = (size[0], size[2] / side, size[3] / side);
-        let mut patches = self.embed(&pixels.to_kind(kind), [batch, height, width]);
-        let mut class = self.class.to_kind(kind);
-        let mut rotation = None;
-        match &self.positions {
+        let patches = self.embed(&pixels.to_kind(kind), [batch, height, width]);
+        let class = self.class.to_kind(kind);
+        let (patches, class, rotation) = match &self.positions {
             Positions::Learned(learned) => {
                 let position = learned.fitted(height, width, self.registers.is_some()).to_kind(kind);
-                patches = patches + position.narrow(1, 1, height * width);
-                class = class + position.narrow(1, 0, 1);
+                (patches + position.narrow(1, 1, height * width), class + position.narrow(1, 0, 1), None)
             }
             Positions::Rotary(periods) => {
-                rotation = Some(Rotation::new(periods, height, width, self.extra_tokens()));
+                let rotation = Rotation::new(periods, height, width, self.extra_tokens());
+                (patches, class, Some(rotation))
             }
-        }
+        };
         let class = class.expand([batch, 1, -1], false);
         let mut extra = 1;
         let mut sequence = vec![class];
