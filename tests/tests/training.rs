@@ -132,6 +132,64 @@ fn a_resumed_run_has_the_weights_of_an_uninterrupted_one() {
     }
 }
 
+/// What is trained behind the frozen tower: resumed byte for byte, on cached features, and used by the commands for a model.
+#[test]
+fn a_run_with_a_head_is_resumed_and_used() {
+    let place = Place::new();
+    let head = |blocks: &str| {
+        let mut options = Vec::new();
+        for setting in ["vision.embedding=class+mean", "objective.caption=sigmoid", blocks] {
+            options.extend(["--set".to_owned(), setting.to_owned()]);
+        }
+        options
+    };
+    let with = |blocks: &str, more: &[&str]| -> Vec<String> {
+        head(blocks).into_iter().chain(more.iter().map(|&word| word.to_owned())).collect()
+    };
+    let train = |out: &str, blocks: &str, more: &[&str]| {
+        let options = with(blocks, more);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        place.train(out, &options).output().unwrap()
+    };
+    let two = "vision.head.blocks=2";
+    let features = place.at("features");
+    let arguments =
+        ["cache", "--shards", text(&place.shards), "--vision", text(&place.tower), "--size", "112"];
+    summary("trainer", &[&arguments[..], &["--out", text(&features)]].concat());
+    let cached = format!("data.features={}", features.display());
+    done(&train("whole", two, &["--set", &cached]));
+    done(&train("run", two, &["--set", &cached, "--set", "checkpoint.every=5"]));
+    fs::remove_dir_all(place.at("run/step-00000008")).unwrap();
+    fs::write(place.at("run/latest"), "step-00000005").unwrap();
+    let refused = train("run", "vision.head.blocks=1", &["--set", &cached, "--resume"]);
+    assert!(told(&refused).contains("`vision.head.blocks` is 1, but the run in"), "{}", told(&refused));
+    done(&train("run", two, &["--set", &cached, "--resume"]));
+    assert!(place.weights("run") == place.weights("whole"));
+    // In micro-batches, without a cache: the same but for rounding.
+    let pieces = done(&train("pieces", two, &["--set", "micro_batch=3"]));
+    let [first, other] = [&place.at("whole"), &place.at("pieces")].map(|run| losses(run));
+    assert_eq!((first.len(), other.len()), (4, 4));
+    for (a, b) in first.iter().zip(&other) {
+        assert!((a - b).abs() < 0.02 * a.abs(), "{first:?} {other:?}");
+    }
+    assert_eq!(pieces["steps"], 8);
+
+    let run = place.at("run");
+    let (export, card, vectors) = (place.at("export"), place.at("card.md"), place.at("vectors.safetensors"));
+    let told = summary("trainer", &["export", "--checkpoint", text(&run), "--out", text(&export)]);
+    assert_eq!(told["files"].as_array().unwrap().len(), 5);
+    let config: Value = serde_json::from_slice(&fs::read(export.join("config.json")).unwrap()).unwrap();
+    assert_eq!((&config["embedding"], &config["head"]["blocks"]), (&"class+mean".into(), &2.into()));
+    assert_eq!(config["text"]["output_dim"], 256);
+    summary("trainer", &["card", "--checkpoint", text(&run), "--name", "x", "--out", text(&card)]);
+    assert!(fs::read_to_string(card).unwrap().contains("2 transformer blocks were trained on its tokens"));
+    let told = summary(
+        "trainer",
+        &["classes", "--classes", "ball, grass", "--checkpoint", text(&run), "--out", text(&vectors)],
+    );
+    assert_eq!(told["width"], 128, "of patches");
+}
+
 /// Names, inode numbers and bytes of everything in a run folder, without the log.
 fn files(run: &Path) -> Vec<(PathBuf, u64, Vec<u8>)> {
     let mut all = Vec::new();

@@ -24,7 +24,7 @@ use trainer::method::losses::Target;
 use trainer::method::objective::{
     Objective, ObjectiveSettings, Query, Scope, StepInput, StepReport, Tokens, gradients,
 };
-use trainer::towers::TextTower;
+use trainer::towers::{TextTower, VisionHead};
 
 /// The variants, and the sum of all of them.
 fn variants() -> Vec<(&'static str, ObjectiveSettings)> {
@@ -90,7 +90,8 @@ fn main() {
     let (source, width) = VisionSource::open(&settings, &loader, Device::Cpu, &Silent).unwrap();
     let mut feed = Prefetcher::new(&loader, Position { epoch: 0, step: 0 }, &source, Device::Cpu).unwrap();
     let batch = feed.next_batch().unwrap();
-    let input = data::step_input(&batch, &source, &settings, Device::Cpu).unwrap();
+    let head = VisionHead::none(settings.vision.embedding);
+    let input = data::step_input(&batch, &source, &head, None, &settings, Device::Cpu).unwrap();
     let several = input.mentions.iter().filter(|m| m.positions.len() > 1).count();
     eprintln!("rank {}: {} mentions, {several} of several tokens", group.rank(), input.mentions.len());
 

@@ -304,8 +304,8 @@ fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
     settings.text = TextShape { width: 64, depth: 1, heads: 1, context: 77 };
     settings.clip = ClipShape { width: 64, depth: 2, patch: 8, output: 64 };
     // Those that `--clip` uses.
-    settings.vision.mean = [0.481_454_66, 0.457_827_5, 0.408_210_73];
-    settings.vision.std = [0.268_629_54, 0.261_302_58, 0.275_777_11];
+    settings.vision.mean = Some([0.481_454_66, 0.457_827_5, 0.408_210_73]);
+    settings.vision.std = Some([0.268_629_54, 0.261_302_58, 0.275_777_11]);
     let mut named = TextTower::random(settings.text, 64, Device::Cpu).named();
     fs::create_dir_all(run).unwrap();
     if objective == Objective::Clip {

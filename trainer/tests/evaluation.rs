@@ -18,7 +18,7 @@ use trainer::evaluation::masks::{self, Conversion, without_background};
 use trainer::evaluation::published_datasets::Background;
 use trainer::evaluation::segmentation::{DecisionSettings, evaluate};
 use trainer::evaluation::{SegmentationDataset, published_datasets, retrieval};
-use trainer::inference::class_vectors::{ClassVectors, class_vectors};
+use trainer::inference::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use trainer::inference::classes;
 use trainer::inference::labels::{Rule, bytes, decide, upsample};
 use trainer::inference::model::{ClipSettings, Model, Vision};
@@ -28,7 +28,8 @@ use trainer::inference::segmenter::Segmenter;
 use trainer::inference::window::{Resize, Window};
 use trainer::settings::VisionSettings;
 use trainer::towers::{
-    Activation, Dense, PositionResize, TextShape, TextTower, VisionShape, VisionTower, unit,
+    Activation, Dense, Embedding, FrozenVision, PositionResize, TextShape, TextTower, VisionHead,
+    VisionShape, VisionTower, unit,
 };
 use trainer::weights;
 
@@ -210,7 +211,10 @@ fn narrow_model() -> Model {
     let text = TextTower::random(TextShape { width: 64, depth: 1, heads: 1, context: 16 }, 64, Device::Cpu);
     fill(&text.named());
     Model {
-        vision: Vision::Frozen(vision),
+        vision: Vision::Frozen(Box::new(FrozenVision {
+            encoder: vision,
+            head: VisionHead::none(Embedding::Class),
+        })),
         text,
         kind: Kind::Float,
         vectors: ClassVectors::Caption,
@@ -376,7 +380,9 @@ fn class_weights_are_open_clips() {
         case["names"].as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect();
     let templates = trainer::inference::templates::read("imagenet").unwrap();
     assert_eq!(templates.len(), 80);
-    let found = class_vectors(&tower, &names, &templates, ClassVectors::Caption, Kind::Float).unwrap();
+    let found =
+        class_vectors(&tower, &names, &templates, ClassVectors::Caption, ComparedWith::Images, Kind::Float)
+            .unwrap();
     close("class weights", &found, &case["weights"], 1e-5);
 }
 

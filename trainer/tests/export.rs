@@ -11,10 +11,12 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::device::to_vec;
 use trainer::inference::class_list::ClassList;
-use trainer::inference::class_vectors::{ClassVectors, class_vectors};
+use trainer::inference::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use trainer::inference::templates;
 use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, PositionResize, TextShape, TextTower, VisionShape, VisionTower};
+use trainer::towers::{
+    CaptionTokens, Embedding, PositionResize, TextShape, TextTower, VisionHead, VisionShape, VisionTower,
+};
 use trainer::{export, weights};
 
 fn python() -> Option<String> {
@@ -68,7 +70,15 @@ fn timm_and_open_clip_compute_the_same() {
     {
         let folder = tempfile::tempdir().unwrap();
         let vision = vision(folder.path(), registers, position);
-        export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
+        export::towers(
+            &vision,
+            &VisionHead::none(Embedding::Class),
+            &text,
+            &VisionSettings::default(),
+            &json!({}),
+            folder.path(),
+        )
+        .unwrap();
         // At the image size of the tower, and at another shape.
         for (height, width) in [(48, 48), (64, 96)] {
             let script = format!(
@@ -118,7 +128,15 @@ fn the_configuration_says_how_the_position_embedding_is_resized() {
         let folder = tempfile::tempdir().unwrap();
         let vision = vision(folder.path(), 0, position);
         // The tower counts, whatever the settings leave open.
-        export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
+        export::towers(
+            &vision,
+            &VisionHead::none(Embedding::Class),
+            &text,
+            &VisionSettings::default(),
+            &json!({}),
+            folder.path(),
+        )
+        .unwrap();
         let config = std::fs::read(folder.path().join("config.json")).unwrap();
         let config: Value = serde_json::from_slice(&config).unwrap();
         assert_eq!(config["position"], position.to_string());
@@ -133,10 +151,26 @@ fn class_vectors_are_those_of_open_clips_zero_shot_classifier() {
     let shape = TextShape { width: 64, depth: 2, heads: 2, context: 77 };
     let text = TextTower::random(shape, 128, Device::Cpu);
     let vision = vision(folder.path(), 0, PositionResize::Timm);
-    export::towers(&vision, &text, &VisionSettings::default(), &json!({}), folder.path()).unwrap();
+    export::towers(
+        &vision,
+        &VisionHead::none(Embedding::Class),
+        &text,
+        &VisionSettings::default(),
+        &json!({}),
+        folder.path(),
+    )
+    .unwrap();
     let list = ClassList::parse("cat|kitten, traffic cone").unwrap();
     let templates = templates::read("imagenet").unwrap();
-    let vectors = class_vectors(&text, &list.words, &templates, ClassVectors::Caption, Kind::Float).unwrap();
+    let vectors = class_vectors(
+        &text,
+        &list.words,
+        &templates,
+        ClassVectors::Caption,
+        ComparedWith::Images,
+        Kind::Float,
+    )
+    .unwrap();
     let file = folder.path().join("classes.safetensors");
     export::classes(&list, &vectors, &json!({"templates": "imagenet"}), &file).unwrap();
     let script = format!(

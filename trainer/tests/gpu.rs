@@ -15,8 +15,9 @@ use trainer::device;
 use trainer::distributed::Group;
 use trainer::method::objective::{Images, ObjectiveSettings, StepInput, gradients};
 use trainer::method::pooling::Mention;
-use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, ImageEncoder, TextShape, TextTower, VisionShape, VisionTower};
+use trainer::towers::{
+    CaptionTokens, ImageEncoder, Normalization, TextShape, TextTower, VisionShape, VisionTower,
+};
 
 fn gpu() -> Option<Device> {
     let device = device::open("auto").unwrap();
@@ -41,7 +42,7 @@ fn seeded<T>(seed: i64, draw: impl FnOnce() -> T) -> T {
 fn vision(kind: Kind, device: Device) -> ImageEncoder {
     let shape = VisionShape { width: 384, depth: 12, patch: 14, grid: 16 };
     let tower = seeded(1, || VisionTower::random(shape, device));
-    ImageEncoder::new(tower.computing_in(kind), VisionSettings::default().normalization(), kind, device)
+    ImageEncoder::new(tower.computing_in(kind), Normalization::IMAGENET, kind, device)
 }
 
 /// The largest absolute difference, and the relative L2 error, of `found` compared with `expected`.

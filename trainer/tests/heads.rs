@@ -143,7 +143,7 @@ fn a_frozen_tower_of_vit_hs_width_has_16_heads() {
     let case = &cases()["timm_tower"];
     write(case, &path);
     let tower = VisionTower::read(&path, None, Kind::Float, Device::Cpu).unwrap();
-    assert_eq!((tower.heads, tower.position_resize), (16, PositionResize::Timm));
+    assert_eq!((tower.heads, tower.position_resize()), (16, Some(PositionResize::Timm)));
     let (height, width) = (case["height"].as_i64().unwrap(), case["width"].as_i64().unwrap());
     let pixels = draws(2 * 3 * height * width, 99).view([2, 3, height, width]).to_kind(Kind::Float);
     let features = tch::no_grad(|| tower.forward(&pixels));

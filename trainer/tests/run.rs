@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cached;
+mod dinov3;
 mod download;
 mod eval_command;
 mod evaluation;
@@ -12,6 +13,7 @@ mod losses;
 mod step;
 mod towers;
 mod training;
+mod vision_head;
 mod wave;
 mod weights;
 

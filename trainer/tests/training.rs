@@ -15,12 +15,15 @@ use trainer::Error;
 use trainer::data::seen;
 use trainer::distributed::{Group, Launch};
 use trainer::method::losses::Target;
-use trainer::method::objective::{Images, Objective, ObjectiveSettings, Query, StepInput, gradients};
+use trainer::method::objective::{
+    CaptionLoss, Images, Objective, ObjectiveSettings, Query, StepInput, gradients,
+};
 use trainer::method::optimizer::{Optimizer, OptimizerSettings};
 use trainer::method::pooling::Mention;
 use trainer::settings::Settings;
 use trainer::towers::{
-    CaptionTokens, ClipShape, ClipVisionTower, PositionResize, TextShape, TextTower, VisionShape, VisionTower,
+    CaptionTokens, ClipShape, ClipVisionTower, Embedding, PositionResize, TextShape, TextTower, VisionHead,
+    VisionShape, VisionTower,
 };
 
 const SIZE: i64 = 32;
@@ -250,6 +253,68 @@ fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
     eprintln!("clip: losses differ by at most {worst:.1e} of their value, weights by {weights:.1e}");
 }
 
+/// The cases of `tests/fixtures/training/frontier.py`: a head behind the frozen tower, and the sigmoid loss.
+const FRONTIER: [&str; 3] = ["head", "sigmoid", "head and sigmoid"];
+
+/// Ten steps of such a case are PyTorch's.
+fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
+    let all = cases();
+    let frontier = read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training/frontier.json"));
+    let case = &frontier[name];
+    let (blocks, sigmoid) = (case["blocks"].as_i64().unwrap(), case["sigmoid"] == true);
+    let embedding = if case["mean"] == true { Embedding::ClassMean } else { Embedding::Class };
+    let settings = ObjectiveSettings {
+        caption: if sigmoid { CaptionLoss::Sigmoid } else { CaptionLoss::Infonce },
+        logit_bias: -2.71,
+        concept_weight: all["concept_weight"].as_f64().unwrap(),
+        ..ObjectiveSettings::default()
+    };
+    let shape = TextShape { width: 32, depth: 2, heads: 2, context: context(&all) as i64 };
+    let (scale, bias) = settings.initial_logits();
+    let text = TextTower::random(shape, embedding.width(OUTPUT), device()).with_patches(OUTPUT);
+    let text = text.with_logits(scale, bias);
+    fill(&text.named().into_iter().filter(|(name, _)| !name.starts_with("logit_")).collect::<Vec<_>>());
+    let head = VisionHead::random(blocks, embedding, OUTPUT, device());
+    fill(&head.named());
+    let vision = vision(Kind::Float);
+    let named = || text.named().into_iter().chain(head.named()).collect::<Vec<_>>();
+    let optimizer_settings = OptimizerSettings { lr: all["lr"].as_f64(), ..OptimizerSettings::default() };
+    let mut optimizer = Optimizer::new(&optimizer_settings, named());
+    let mut worst = 0.0_f64;
+    for (step, expected) in case["losses"].as_array().unwrap().iter().enumerate() {
+        let (pixels, captions, mentions) = rows(&all, step, group);
+        let frozen = tch::no_grad(|| vision.forward(&pixels));
+        let images = if head.is_trained() {
+            Images::Headed(&head, frozen, None)
+        } else {
+            Images::Seen(seen(&head.features(&frozen), true, Kind::Float))
+        };
+        let input = StepInput { images, captions, mentions };
+        let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
+        let concept = report.concept.unwrap();
+        let parts = Tensor::stack(&[&report.loss, &report.contrastive, &concept], 0).to_kind(Kind::Double);
+        group.sum(std::slice::from_ref(&parts)).unwrap();
+        for part in 0..3 {
+            let (found, expected) = (parts.double_value(&[part]), expected[part as usize].as_f64().unwrap());
+            let apart = (found - expected).abs() / expected.max(1.0);
+            assert!(apart < 1e-4, "{name}, step {step}, part {part}: {found}, not {expected}");
+            worst = worst.max(apart);
+        }
+        optimizer.step(optimizer_settings.lr_at(0, step as u64, 10)).unwrap();
+        text.clamp_logit_scale();
+    }
+    let weights = compare_weights(name, case, &named(), 1e-4);
+    eprintln!("{name}: losses differ by at most {worst:.1e}, weights by {weights:.1e}");
+}
+
+#[test]
+fn ten_steps_with_a_head_and_of_the_sigmoid_loss_are_pytorchs() {
+    for name in FRONTIER {
+        ten_steps_of_frontier(name, &Group::alone(), 0);
+        ten_steps_of_frontier(name, &Group::alone(), 4);
+    }
+}
+
 #[test]
 fn ten_steps_of_clip_are_open_clips() {
     ten_steps_of_clip(&Group::alone(), 0);
@@ -380,6 +445,10 @@ fn as_rank(role: &str, group: &Group) {
                 ten_steps(name, group, 0);
             }
             ten_steps("paper", group, 1);
+            for name in FRONTIER {
+                ten_steps_of_frontier(name, group, 0);
+            }
+            ten_steps_of_frontier("head", group, 1);
             ten_steps_of_clip(group, 0);
         }
         "released" => {

@@ -7,11 +7,12 @@ use tch::{Device, Kind};
 use super::checksums::refuse_damaged;
 use super::layout::{CHECKSUMS, LATEST, MODEL, OPTIMIZER, STATE, VISION_CHECKSUM, vision_path};
 use super::state::{OLDEST_VERSION, State, VERSION};
+use crate::data::frozen_tower;
 use crate::error::{Error, Result};
 use crate::method::objective::Objective;
 use crate::method::optimizer::Optimizer;
 use crate::towers::heads::HEAD_WIDTH;
-use crate::towers::{Activation, ClipVisionTower, TextTower};
+use crate::towers::{Activation, ClipVisionTower, FrozenVision, HEAD_PREFIX, TextTower, VisionHead};
 use crate::weights::Weights;
 
 /// Prefix of the state-dict keys of a trained vision tower, as in open_clip.
@@ -98,11 +99,40 @@ impl Checkpoint {
         self.state.settings.objective.name == Objective::Clip
     }
 
-    /// The text tower, for a vision tower of this width.
+    /// The text tower, for a vision tower whose tokens have this width.
     pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
         let mut weights = Weights::read(&self.file(MODEL)?, device)?;
         let _ = weights.take_below(VISUAL);
-        TextTower::from_weights(weights, self.state.settings.text.heads, vision_width, Activation::default())
+        let _ = weights.take_below(HEAD_PREFIX);
+        let settings = &self.state.settings;
+        let output = settings.vision.embedding.width(vision_width);
+        let text = TextTower::from_weights(weights, settings.text.heads, output, Activation::default())?;
+        Ok(text.with_patches(vision_width))
+    }
+
+    /// What was trained behind a frozen vision tower whose tokens have this width.
+    pub fn head(&self, vision_width: i64, device: Device) -> Result<VisionHead> {
+        let settings = &self.state.settings.vision;
+        if settings.head.blocks == 0 {
+            return Ok(VisionHead::none(settings.embedding));
+        }
+        let mut weights =
+            Weights::read(&self.file(MODEL)?, device)?.take_below(HEAD_PREFIX).under(HEAD_PREFIX);
+        let head = VisionHead::take(&mut weights, settings.head.blocks, settings.embedding, vision_width)?;
+        weights.finish(&[])?;
+        Ok(head)
+    }
+
+    /// The frozen vision tower, computing in `kind`, with what was trained behind it.
+    ///
+    /// # Errors
+    /// For a run of `clip`, too, which has none.
+    pub fn frozen_vision(&self, kind: Kind, device: Device) -> Result<FrozenVision> {
+        let mut settings = self.state.settings.vision.clone();
+        settings.weights = self.vision_path()?;
+        let encoder = frozen_tower::open(&settings, kind, device)?;
+        let head = self.head(encoder.tower.width, device)?;
+        Ok(FrozenVision { encoder, head })
     }
 
     /// The vision tower that `clip` trained, which computes in `kind`.

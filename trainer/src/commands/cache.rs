@@ -7,7 +7,7 @@ use serde_json::Value;
 use trainer::data::feature_cache::{self, CacheSettings};
 use trainer::device::Precision;
 use trainer::settings::VisionSettings;
-use trainer::towers::PositionResize;
+use trainer::towers::{PositionResize, RopePeriods};
 
 use super::choices;
 use super::console::Console;
@@ -29,6 +29,9 @@ pub(crate) struct CacheArgs {
     /// library whose state-dict keys the file has].
     #[arg(long, value_parser = choices::position_resize())]
     position: Option<PositionResize>,
+    /// Periods of rotary positions (DINOv3), the same as `vision.rope_periods` in training [default: file].
+    #[arg(long, value_parser = choices::rope_periods())]
+    rope_periods: Option<RopePeriods>,
     /// Side of the centre crop in pixels, the same as `data.size` in training.
     #[arg(long, default_value_t = 224)]
     size: u32,
@@ -49,6 +52,7 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<Value> {
         vision: VisionSettings {
             weights: args.vision.unwrap_or_default(),
             position: args.position,
+            rope_periods: args.rope_periods.unwrap_or_default(),
             ..VisionSettings::default()
         },
         size: args.size,

@@ -6,7 +6,7 @@ use trainer::evaluation::published_datasets::Background;
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::classes::ClassNames;
 use trainer::inference::window::Resize;
-use trainer::towers::{Dense, PositionResize};
+use trainer::towers::{Dense, PositionResize, RopePeriods};
 use trainer::weights::Family;
 
 /// The value of an option, its name, and its help.
@@ -51,6 +51,12 @@ choices!(position_resize: PositionResize {
         registers";
 });
 
+choices!(rope_periods: RopePeriods {
+    File = "file": "Those that the weights file holds, rounded to bfloat16 as in DINOv3's training; exact ones if it holds none, as \
+        files of timm and Hugging Face";
+    Exact = "exact": "Computed in float32";
+});
+
 choices!(dense: Dense {
     Tokens = "tokens": "The patch tokens of the last block, projected like the class token: \"CLIP\" in the tables of the \
         papers";
@@ -83,8 +89,10 @@ choices!(resize: Resize {
 
 choices!(family: Family {
     Dinov2 = "dinov2": "DINOv2: a vision tower. A DVT denoiser is stored with the prefix `denoiser.`";
-    Timm = "timm": "timm: `VisionTransformer`";
-    Huggingface = "huggingface": "Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel` or `CLIPModel`";
+    Dinov3 = "dinov3": "DINOv3 and EUPE: a vision tower with rotary positions";
+    Timm = "timm": "timm: `VisionTransformer`, or `Eva` for DINOv3 and EUPE";
+    Huggingface = "huggingface": "Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel` or \
+        `CLIPModel`";
     OpenClip = "open_clip": "open_clip and OpenAI: a CLIP, or only its text tower";
     Simzss = "simzss": "The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have \
         the keys of its vision part";

@@ -12,7 +12,10 @@ use trainer::checkpoint::Checkpoint;
 use trainer::data::{frozen_tower, read_image};
 use trainer::device::{self, Precision};
 use trainer::settings::VisionSettings;
-use trainer::towers::{CaptionTokens, ImageEncoder, PositionResize, TextTower, heads};
+use trainer::towers::{
+    CaptionTokens, Embedding, FrozenVision, ImageEncoder, PositionResize, RopePeriods, TextTower, VisionHead,
+    heads,
+};
 use trainer::weights::{self, Weights};
 
 use super::choices;
@@ -35,6 +38,9 @@ pub(crate) struct EmbedArgs {
     /// the file has].
     #[arg(long, value_parser = choices::position_resize(), requires = "vision", conflicts_with = "checkpoint")]
     position: Option<PositionResize>,
+    /// With --vision: periods of rotary positions (DINOv3) [default: file].
+    #[arg(long, value_parser = choices::rope_periods(), requires = "vision", conflicts_with = "checkpoint")]
+    rope_periods: Option<RopePeriods>,
     /// Instead of a checkpoint: weights file of a text tower, PyTorch or safetensors.
     #[arg(long, conflicts_with = "checkpoint", value_name = "FILE")]
     text_tower: Option<PathBuf>,
@@ -58,7 +64,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, conflicts_with = "text", value_name = "FILE")]
     text_file: Option<PathBuf>,
     /// File to write (safetensors): `class` [images, width] and `patches` [images, patches, width]; `ids` (token ids) [captions,
-    /// context] and `captions` [captions, width]. The embeddings are not L2-normalized.
+    /// context] and `captions` [captions, width]. The embeddings are not L2-normalized. Those of a checkpoint with a trained head come
+    /// from behind it; with `vision.embedding = "class+mean"`, `class` and `captions` are twice as wide as patches.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
@@ -89,32 +96,37 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
     let mut named = Vec::new();
     // The width of the projection of a checkpoint's text tower is that of its vision tower, so the vision tower is opened in any
     // case.
-    let settings = vision_settings(args, checkpoint.as_ref())?;
-    let vision = match (has_images || checkpoint.is_some(), settings) {
-        (false, _) => None,
-        (true, Some(settings)) => {
-            Some(frozen_tower::open(&settings, Precision::Float32.kind(device), device)?)
+    let kind = Precision::Float32.kind(device);
+    let vision = match (&checkpoint, vision_settings(args)?) {
+        (Some(checkpoint), _) => Some(checkpoint.frozen_vision(kind, device)?),
+        (None, _) if !has_images => None,
+        (None, Some(settings)) => {
+            let encoder = frozen_tower::open(&settings, kind, device)?;
+            Some(FrozenVision { encoder, head: VisionHead::none(Embedding::Class) })
         }
-        (true, None) => {
+        (None, None) => {
             let problem = "missing --checkpoint or --vision, the tower for the images";
             return Err(UsageError(problem.to_owned()).into());
         }
     };
     if let Some(vision) = vision.as_ref().filter(|_| has_images) {
         if let Some(size) = args.size {
-            vision.tower.check_size("--size", size.into())?;
+            vision.encoder.tower.check_size("--size", size.into())?;
         }
-        let pixels = pixels(args, vision, device)?;
+        let pixels = pixels(args, &vision.encoder, device)?;
         for &side in &pixels.size()[2..] {
-            vision.tower.check_size(if args.pixels.is_some() { "--pixels" } else { "--image" }, side)?;
+            vision
+                .encoder
+                .tower
+                .check_size(if args.pixels.is_some() { "--pixels" } else { "--image" }, side)?;
         }
-        let features = tch::no_grad(|| vision.tower.forward(&pixels));
+        let features = vision.head.features(&tch::no_grad(|| vision.encoder.tower.forward(&pixels)));
         named.push(("class".to_owned(), features.class));
         named.push(("patches".to_owned(), features.patches));
     }
     if !captions.is_empty() {
         let text = match (&checkpoint, &vision, &args.text_tower) {
-            (Some(checkpoint), Some(vision), _) => checkpoint.text(vision.tower.width, device)?,
+            (Some(checkpoint), Some(vision), _) => checkpoint.text(vision.width(), device)?,
             (_, _, Some(path)) => text_tower(path, args.heads, device)?,
             _ => {
                 let problem = "missing --checkpoint or --text-tower, the tower for the captions";
@@ -148,19 +160,18 @@ fn captions(args: &EmbedArgs) -> anyhow::Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-fn vision_settings(
-    args: &EmbedArgs,
-    checkpoint: Option<&Checkpoint>,
-) -> anyhow::Result<Option<VisionSettings>> {
-    if let Some(checkpoint) = checkpoint {
-        let trained = checkpoint.state.settings.vision.clone();
-        return Ok(Some(VisionSettings { weights: checkpoint.vision_path()?, ..trained }));
-    }
+fn vision_settings(args: &EmbedArgs) -> anyhow::Result<Option<VisionSettings>> {
     let Some(path) = &args.vision else { return Ok(None) };
     let (weights, denoiser) = (path.clone(), args.denoiser.clone());
-    let mut settings =
-        VisionSettings { weights, denoiser, position: args.position, ..VisionSettings::default() };
-    eprintln!("{}", frozen_tower::settle_position(&mut settings, "--position")?);
+    let rope_periods = args.rope_periods.unwrap_or_default();
+    let mut settings = VisionSettings {
+        weights,
+        denoiser,
+        position: args.position,
+        rope_periods,
+        ..VisionSettings::default()
+    };
+    eprintln!("{}", frozen_tower::settle(&mut settings, "--")?);
     Ok(Some(settings))
 }
 

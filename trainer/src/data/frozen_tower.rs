@@ -4,11 +4,11 @@ use std::path::Path;
 
 use tch::{Device, Kind};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::settings::VisionSettings;
 use crate::towers::convert::convert;
-use crate::towers::{ImageEncoder, VisionTower};
-use crate::weights::{self, Family};
+use crate::towers::{ImageEncoder, ROPE_PERIODS, RopePeriods, TowerFamily, VisionTower};
+use crate::weights::{self, Family, Weights};
 
 /// Reads the tower in `settings`, which computes in `kind` on `device`.
 pub fn open(settings: &VisionSettings, kind: Kind, device: Device) -> Result<ImageEncoder> {
@@ -17,23 +17,59 @@ pub fn open(settings: &VisionSettings, kind: Kind, device: Device) -> Result<Ima
     if let Some(path) = settings.denoiser.as_ref().filter(|_| !tower.is_denoised()) {
         tower = tower.with_denoiser(path, device)?;
     }
-    Ok(ImageEncoder::new(tower, settings.normalization(), kind, device))
+    if settings.rope_periods == RopePeriods::Exact {
+        tower = tower.with_exact_periods();
+    }
+    let normalization = settings.normalization(tower.family.normalization);
+    Ok(ImageEncoder::new(tower, normalization, kind, device))
 }
 
-/// Sets `position`, unless it is set, to that of the library whose state-dict keys the file of `weights` has. Returns a line that
-/// says which it is; `option` is the option or setting that chooses it.
-pub fn settle_position(settings: &mut VisionSettings, option: &str) -> Result<String> {
+/// Sets what the settings leave to the tower, so that they say what it is: `position`, from the library whose state-dict keys the file
+/// of `weights` has, and `mean` and `std`, from the family of the tower. Returns a line that says how patches get their positions;
+/// `prefix` is what the options or settings have before their names, `--` or `vision.`.
+///
+/// # Errors
+/// If `position` is set although the tower has no position embedding.
+pub fn settle(settings: &mut VisionSettings, prefix: &str) -> Result<String> {
+    let file = settings.weights.display();
+    let (family, weights) = Weights::read(&settings.weights, Device::Cpu)?.into_vision()?;
+    let tower = TowerFamily::of(&weights);
+    let normalization = settings.normalization(tower.normalization);
+    settings.mean = Some(normalization.mean);
+    settings.std = Some(normalization.std);
+    if tower.rotary {
+        if let Some(position) = settings.position {
+            return Err(Error::Setting {
+                name: format!("{prefix}position"),
+                problem: format!(
+                    "is {position}, but the tower in {file} has rotary positions, which are not resized; leave it out"
+                ),
+            });
+        }
+        let option = format!("{prefix}rope{}periods", if prefix == "--" { "-" } else { "_" });
+        return Ok(match (settings.rope_periods, weights.has(ROPE_PERIODS)) {
+            (RopePeriods::File, true) => {
+                format!(
+                    "{file}: rotary positions with the periods of the file ({option} = exact computes them in float32)"
+                )
+            }
+            (RopePeriods::File, false) => {
+                format!("{file}: rotary positions with exact periods (because the file holds none)")
+            }
+            (RopePeriods::Exact, _) => format!("{file}: rotary positions with exact periods (by {option})"),
+        });
+    }
+    let option = format!("{prefix}position");
     let (position, reason) = if let Some(position) = settings.position {
         (position, format!("by {option}"))
     } else {
-        let family = weights::family(&settings.weights)?;
         let reason =
             format!("because the file has the state-dict keys of {family}; {option} chooses another");
         (family.into(), reason)
     };
+    let line = format!("{file}: position embedding resized as in {position} ({reason})");
     settings.position = Some(position);
-    let file = settings.weights.display();
-    Ok(format!("{file}: position embedding resized as in {position} ({reason})"))
+    Ok(line)
 }
 
 /// Identifies the tower: SHA-256 of its file, and of its denoiser's file if that is a separate one.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use loader::{Batch, Batches, ImageBuffer, Loader, Position};
 use tch::{Device, Kind, Tensor};
 
-use super::feature_cache::{FeatureBuffer, FeatureReader};
+use super::feature_cache::{FeatureBuffer, FeatureReader, PatchesOf};
 use super::vision_source::VisionSource;
 use crate::error::{Error, Result};
 use crate::torch::{PinnedBuffer, ShimError, StagingBuffer};
@@ -25,7 +25,7 @@ pub struct DeviceBatch {
 pub enum DeviceImages {
     /// [B, H, W, 3] uint8.
     Pixels(Tensor),
-    /// From a cache, in bfloat16: class tokens [B, d_v], and the patches of the rows with mentions, [R, N, d_v], if they are needed.
+    /// From a cache, in bfloat16: class tokens [B, d_v], and the patches of the rows that need them, [R, N, d_v].
     Features(VisionFeatures),
 }
 
@@ -81,9 +81,10 @@ impl Prefetcher {
                 let shapes = vec![(vec![rows, *size, *size, 3], Kind::Uint8)];
                 (Source::Pixels(Box::new(batches), *size), PIXELS_AHEAD, shapes)
             }
-            VisionSource::Cache { cache, with_patches } => {
-                let reader = FeatureReader::start(cache, loader, from, *with_patches, device)?;
-                let shapes = cache.shapes(rows, *with_patches).map(|shape| (shape, Kind::BFloat16));
+            VisionSource::Cache { cache, patches } => {
+                let reader = FeatureReader::start(cache, loader, from, *patches, device)?;
+                let shapes =
+                    cache.shapes(rows, *patches != PatchesOf::None).map(|shape| (shape, Kind::BFloat16));
                 (Source::Features(reader), FEATURES_AHEAD, shapes.collect())
             }
         };

@@ -2,23 +2,25 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::feature_cache::rows_with_mentions;
+use super::feature_cache::{PatchesOf, rows_with_mentions};
 use super::prefetcher::{DeviceBatch, DeviceImages, no_batch};
 use super::vision_source::VisionSource;
 use crate::error::Result;
 use crate::method::objective::{Images, Objective, StepInput};
 use crate::method::pooling::Mention;
 use crate::settings::Settings;
-use crate::towers::{CaptionTokens, VisionFeatures, unit};
+use crate::towers::{CaptionTokens, VisionFeatures, VisionHead, unit};
 
 /// Images per forward pass of the frozen tower if `micro_batch` is not set: enough to fill a GPU. It keeps no activations for
 /// a backward pass, so splitting the batch costs nothing.
 const SEEN_AT_ONCE: i64 = 1024;
 
-/// The input of a step from a batch; the frozen tower processes the images in pieces.
+/// The input of a step from a batch; the frozen tower processes the images in pieces. `kept`: the stochastic depth of the head.
 pub fn step_input<'a>(
     device_batch: &DeviceBatch,
     source: &'a VisionSource,
+    head: &'a VisionHead,
+    kept: Option<Tensor>,
     settings: &Settings,
     device: Device,
 ) -> Result<StepInput<'a>> {
@@ -35,9 +37,24 @@ pub fn step_input<'a>(
             let pieces: Vec<VisionFeatures> = (0..rows)
                 .step_by(piece as usize)
                 .map(|start| vision.features(&pixels.narrow(0, start, piece.min(rows - start))))
-                .map(|features| seen(&features, with_patches, kind))
+                .map(|features| {
+                    if head.is_trained() {
+                        features
+                    } else {
+                        seen(&head.features(&features), with_patches, kind)
+                    }
+                })
                 .collect();
-            Images::Seen(join(&pieces))
+            let all = join(&pieces);
+            if head.is_trained() { Images::Headed(head, all, kept) } else { Images::Seen(all) }
+        }
+        (VisionSource::Cache { .. }, DeviceImages::Features(features)) if head.is_trained() => {
+            let tokens = |tensor: &Tensor| tensor.to_kind(kind);
+            let all = VisionFeatures { class: tokens(&features.class), patches: tokens(&features.patches) };
+            Images::Headed(head, all, kept)
+        }
+        (VisionSource::Cache { patches: PatchesOf::All, .. }, DeviceImages::Features(features)) => {
+            Images::Seen(seen(&head.features(features), with_patches, kind))
         }
         (VisionSource::Cache { .. }, DeviceImages::Features(features)) => {
             Images::SeenInPart(seen(features, with_patches, kind), rows_with_mentions(batch))

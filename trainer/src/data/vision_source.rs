@@ -5,13 +5,13 @@ use std::sync::Arc;
 use loader::Loader;
 use tch::{Device, Tensor};
 
-use super::feature_cache::{CacheHeader, FeatureCache};
+use super::feature_cache::{CacheHeader, FeatureCache, PatchesOf};
 use super::frozen_tower;
 use crate::error::Result;
 use crate::method::objective::Objective;
 use crate::observer::Observer;
 use crate::settings::Settings;
-use crate::towers::{ClipVisionTower, ImageEncoder, operations};
+use crate::towers::{ClipVisionTower, Embedding, ImageEncoder, Normalization, operations};
 
 /// Where the embeddings of the images of a batch come from.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub enum VisionSource {
     Cache {
         /// Where.
         cache: Arc<FeatureCache>,
-        /// Whether the objective needs patches.
-        with_patches: bool,
+        /// The samples whose patches are needed.
+        patches: PatchesOf,
     },
     /// CLIP's vision tower, which is trained, for images of this size.
     Trained(Box<ImageEncoder<ClipVisionTower>>, i64),
@@ -48,7 +48,8 @@ impl VisionSource {
     pub fn to_train(settings: &Settings, device: Device) -> Self {
         let (kind, size) = (settings.precision.kind(device), i64::from(settings.data.loading.size));
         let tower = ClipVisionTower::random(settings.clip, size / settings.clip.patch, kind, device);
-        let vision = ImageEncoder::new(tower.trainable(), settings.vision.normalization(), kind, device);
+        let normalization = settings.vision.normalization(Normalization::IMAGENET);
+        let vision = ImageEncoder::new(tower.trainable(), normalization, kind, device);
         Self::Trained(Box::new(vision), size)
     }
 
@@ -69,8 +70,15 @@ impl VisionSource {
                     CacheHeader::new(&settings.vision, &vision.tower, settings.data.loading.size, loader)?;
                 let cache = FeatureCache::open(folder, &expected)?;
                 cache.expect_its_images(loader, observer)?;
-                let with_patches = settings.objective.name == Objective::Simzss;
-                Self::Cache { cache: Arc::new(cache), with_patches }
+                let embedded = settings.vision.embedding == Embedding::ClassMean;
+                let patches = if embedded || settings.vision.head.blocks > 0 {
+                    PatchesOf::All
+                } else if settings.objective.name == Objective::Simzss {
+                    PatchesOf::Mentions
+                } else {
+                    PatchesOf::None
+                };
+                Self::Cache { cache: Arc::new(cache), patches }
             }
         };
         Ok((source, width))

@@ -237,8 +237,9 @@ fn score_batch(
             return (similarity, Vec::new());
         }
         let mentions = Mentions::new(&mentions, tokens.size()[1], device);
-        let queries =
-            unit(&embed_mentions(objective.tokens, &mentions, &tokens, |rows| model.text.project(rows)));
+        let queries = unit(&embed_mentions(objective.tokens, &mentions, &tokens, |rows| {
+            model.text.project_to_patches(rows)
+        }));
         let patches = unit(&features.patches).to_kind(model.kind);
         let pooled = mentions.pool(&patches, &queries, objective.pooling_temperature);
         (similarity, dot(&queries, &pooled.to_kind(queries.kind())))

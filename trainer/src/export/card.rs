@@ -9,7 +9,8 @@ use serde_json::Value;
 use crate::checkpoint::Checkpoint;
 use crate::data;
 use crate::error::{Error, Result};
-use crate::method::objective::Objective;
+use crate::method::objective::{CaptionLoss, Objective};
+use crate::towers::Embedding;
 
 /// The parts of a card that do not come from the run.
 #[derive(Debug, Clone, Default)]
@@ -226,11 +227,35 @@ fn body(
         "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
         state.step, settings.data.loading.batch_size, settings.data.loading.size
     )?;
-    if let Some(position) = settings.vision.position.filter(|_| !checkpoint.trains_vision()) {
-        writeln!(
+    match settings.vision.position {
+        _ if checkpoint.trains_vision() => {}
+        Some(position) => writeln!(
             out,
             "The position embedding of the vision tower is resized to other image sizes as in `{position}`.\n"
+        )?,
+        None => writeln!(
+            out,
+            "The positions of the vision tower are rotary, with the periods `{}`.\n",
+            settings.vision.rope_periods
+        )?,
+    }
+    let vision = &settings.vision;
+    if vision.head.blocks > 0 {
+        writeln!(
+            out,
+            "Behind the frozen vision tower, {} transformer blocks were trained on its tokens (the vision head of dino.txt).\n",
+            vision.head.blocks
         )?;
+    }
+    if vision.embedding == Embedding::ClassMean {
+        writeln!(
+            out,
+            "An image is embedded as its class token and the mean of its patches; the second half of a text's embedding is compared \
+             with patches.\n"
+        )?;
+    }
+    if settings.objective.caption == CaptionLoss::Sigmoid {
+        writeln!(out, "The loss of images and captions is a sigmoid for each pair (SigLIP).\n")?;
     }
     let lr = settings.optimizer.describe_lr(settings.data.loading.batch_size);
     writeln!(out, "Maximum learning rate: {lr}.\n")?;

@@ -14,7 +14,7 @@ use crate::device::{self, to_vec};
 use crate::error::{Error, Result};
 use crate::inference::class_list::ClassList;
 use crate::settings::VisionSettings;
-use crate::towers::{TextTower, VisionTower};
+use crate::towers::{TextTower, VisionHead, VisionTower};
 use crate::weights;
 
 /// The Python script that loads an export with timm and open_clip.
@@ -24,25 +24,25 @@ pub const LOAD: &str = include_str!("load.py");
 pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let device = device::open("cpu")?;
     let settings = &checkpoint.state.settings;
-    let path = checkpoint.vision_path()?;
-    let vision = VisionTower::read(&path, settings.vision.position, Kind::Float, device)?;
-    let text = checkpoint.text(vision.width, device)?;
+    let vision = checkpoint.frozen_vision(Kind::Float, device)?;
+    let text = checkpoint.text(vision.width(), device)?;
     let about = json!({
         "objective": settings.objective.name.to_string(),
         "size": settings.data.loading.size,
         "step": checkpoint.state.step,
         "program": checkpoint.state.program,
     });
-    towers(&vision, &text, &settings.vision, &about, out)
+    towers(&vision.encoder.tower, &vision.head, &text, &settings.vision, &about, out)
 }
 
-/// Writes `vision.safetensors` with the state-dict keys of timm, `text.safetensors` with those of open_clip, `config.json` with the
+/// Writes `vision.safetensors` with the state-dict keys of timm, `head.safetensors` if blocks were trained behind it, `text.safetensors` with those of open_clip, `config.json` with the
 /// constructor arguments of both, and `load.py`, which loads them.
 ///
 /// For towers with registers, timm has no position embedding for the class token. As in timm's own conversion of DINOv2, it is
 /// added to the class token.
 pub fn towers(
     vision: &VisionTower,
+    head: &VisionHead,
     text: &TextTower,
     settings: &VisionSettings,
     about: &Value,
@@ -54,27 +54,14 @@ pub fn towers(
             "the tower has a denoiser, which timm does not support: its features would differ there";
         return Err(Error::Weights { path: settings.weights.clone(), problem: problem.to_owned() });
     }
-    let named: Vec<(String, Tensor)> =
-        weights::families::to_timm(vision.named().into_iter().collect()).into_iter().collect();
-    let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
-    let registers = size_of("reg_token").map_or(0, |size| size[1]);
-    let depth =
-        (0..named.len()).take_while(|i| size_of(&format!("blocks.{i}.norm1.weight")).is_some()).count();
-    let layer_scale = size_of("blocks.0.ls1.gamma").map(|_| 1e-5);
+    let in_timm = weights::families::to_timm(vision.named().into_iter().collect());
+    let named: Vec<(String, Tensor)> = in_timm
+        .map_err(|problem| Error::Weights { path: settings.weights.clone(), problem })?
+        .into_iter()
+        .collect();
+    let normalization = settings.normalization(vision.family.normalization);
     let config = json!({
-        // Arguments of timm.models.VisionTransformer.
-        "vision": {
-            "img_size": vision.grid * vision.patch,
-            "patch_size": vision.patch,
-            "embed_dim": vision.width,
-            "depth": depth,
-            "num_heads": vision.heads,
-            "init_values": layer_scale,
-            "reg_tokens": registers,
-            "no_embed_class": registers > 0,
-            "num_classes": 0,
-            "dynamic_img_size": true,
-        },
+        "vision": arguments(vision, &named),
         // Arguments of open_clip.transformer.TextTransformer.
         "text": {
             "context_length": text.shape.context,
@@ -82,25 +69,79 @@ pub fn towers(
             "width": text.shape.width,
             "heads": text.shape.heads,
             "layers": text.shape.depth,
-            "output_dim": vision.width,
+            "output_dim": text.output(),
         },
+        // The blocks that were trained behind the vision tower, and how an image is embedded.
+        "head": { "blocks": head.depth(), "width": vision.width },
+        "embedding": head.embedding,
         "logit_scale": text.logit_scale().log().double_value(&[]),
-        "mean": settings.mean,
-        "std": settings.std,
-        "position": vision.position_resize,
+        "logit_bias": text.logit_bias().map(|bias| bias.double_value(&[])),
+        "mean": normalization.mean,
+        "std": normalization.std,
+        "position": vision.position_resize(),
+        "rope_periods": vision.periods().map(to_vec),
         "trained": about,
     });
     let text_named: Vec<(String, Tensor)> =
-        text.named().into_iter().filter(|(name, _)| name != "logit_scale").collect();
-    let files =
-        ["vision.safetensors", "text.safetensors", "config.json", "load.py"].map(|name| out.join(name));
+        text.named().into_iter().filter(|(name, _)| !name.starts_with("logit_")).collect();
+    let names = ["vision.safetensors", "text.safetensors", "config.json", "load.py", "head.safetensors"];
+    let mut files = names.map(|name| out.join(name)).to_vec();
     weights::write(&files[0], &named)?;
     weights::write(&files[1], &text_named)?;
+    if head.is_trained() {
+        weights::write(&files[4], &head.named())?;
+    } else {
+        files.pop();
+    }
     let config = format!("{config:#}\n");
     storage::replace(&files[3], LOAD.as_bytes())?;
     // Last: it says what the others are.
     storage::replace(&files[2], config.into_bytes())?;
-    Ok(files.to_vec())
+    Ok(files)
+}
+
+/// The arguments of the class in timm that builds the tower, of which the tensors are `named`: `timm.models.VisionTransformer` or,
+/// for rotary positions, `timm.models.Eva`.
+fn arguments(vision: &VisionTower, named: &[(String, Tensor)]) -> Value {
+    let size_of = |name: &str| named.iter().find(|(n, _)| n == name).map(|(_, tensor)| tensor.size());
+    let registers = size_of("reg_token").map_or(0, |size| size[1]);
+    let has = |name: &str| size_of(name).is_some();
+    let scaled = has("blocks.0.ls1.gamma") || has("blocks.0.gamma_1");
+    let layer_scale = scaled.then_some(1e-5);
+    let mut arguments = json!({
+        "img_size": vision.grid().unwrap_or(16) * vision.patch,
+        "patch_size": vision.patch,
+        "embed_dim": vision.width,
+        "depth": vision.depth(),
+        "num_heads": vision.heads,
+        "init_values": layer_scale,
+        "num_classes": 0,
+        "dynamic_img_size": true,
+    });
+    let more = if vision.family.rotary {
+        let hidden = size_of("blocks.0.mlp.fc2.weight").map_or(0, |size| size[1]);
+        let gated = has("blocks.0.mlp.fc1_g.weight");
+        json!({
+            "num_reg_tokens": registers,
+            "qkv_bias": has("blocks.0.attn.q_bias"),
+            // timm rounds width * ratio down.
+            "mlp_ratio": (hidden as f64 + 0.5) / vision.width as f64,
+            "swiglu_mlp": gated,
+            "swiglu_align_to": u8::from(gated),
+            "use_rot_pos_emb": true,
+            "use_abs_pos_emb": false,
+            "rope_type": "dinov3",
+            "rope_temperature": 100,
+            "rope_rotate_half": true,
+            "use_fc_norm": false,
+        })
+    } else {
+        json!({ "reg_tokens": registers, "no_embed_class": registers > 0 })
+    };
+    if let (Some(all), Value::Object(more)) = (arguments.as_object_mut(), more) {
+        all.extend(more);
+    }
+    arguments
 }
 
 /// Writes class embeddings, to use the model without its text tower: `weight`, float32 [names, d_v] of unit length; `class`, int64

@@ -9,12 +9,11 @@ use loader::shards::{Archive, Index};
 use tch::{Device, Kind, Tensor};
 
 use crate::checkpoint::Checkpoint;
-use crate::data::frozen_tower;
 use crate::device::{self, Precision};
 use crate::error::{Error, Result};
 use crate::method::objective::{Tokens, embed_mentions};
 use crate::method::pooling::{Mention, Mentions};
-use crate::towers::{self, CaptionTokens, ImageEncoder, TextTower, unit};
+use crate::towers::{self, CaptionTokens, FrozenVision, TextTower, unit};
 
 /// A tagged shard, from which single samples are read.
 #[derive(Debug)]
@@ -106,7 +105,7 @@ impl Attention {
 /// Both towers, as they are used in training.
 #[derive(Debug)]
 pub struct Pooling {
-    vision: ImageEncoder,
+    vision: FrozenVision,
     text: TextTower,
     kind: Kind,
     device: Device,
@@ -121,10 +120,8 @@ impl Pooling {
         let device = device::open(device)?;
         let kind = Precision::Auto.kind(device);
         let settings = &checkpoint.state.settings;
-        let mut vision_settings = settings.vision.clone();
-        vision_settings.weights = checkpoint.vision_path()?;
-        let vision = frozen_tower::open(&vision_settings, kind, device)?;
-        let text = checkpoint.text(vision.tower.width, device)?;
+        let vision = checkpoint.frozen_vision(kind, device)?;
+        let text = checkpoint.text(vision.width(), device)?;
         let (temperature, tokens) = (settings.objective.pooling_temperature, settings.objective.tokens);
         Ok(Self { vision, text, kind, device, size: settings.data.loading.size, temperature, tokens })
     }
@@ -151,7 +148,7 @@ impl Pooling {
             let captions = CaptionTokens::new(&ids, context, self.device);
             let embedded = self.text.tokens(&captions, self.kind);
             let mentions = Mentions::new(&mentions, embedded.size()[1], self.device);
-            let project = |rows: &Tensor| self.text.project(rows);
+            let project = |rows: &Tensor| self.text.project_to_patches(rows);
             let queries = unit(&embed_mentions(self.tokens, &mentions, &embedded, project));
             let size = i64::from(self.size);
             let pixels = towers::pixels(crop.as_raw(), size);
@@ -159,7 +156,7 @@ impl Pooling {
             let weights = (queries.matmul(&patches.transpose(0, 1)) / self.temperature)
                 .softmax(-1, Kind::Float)
                 .to_device(Device::Cpu);
-            let side = size / self.vision.tower.patch;
+            let side = size / self.vision.patch();
             let of = |(i, name): (usize, &String)| Attention {
                 concept: name.clone(),
                 weights: weights.get(i as i64).view([side, side]),

@@ -25,6 +25,15 @@ pub enum ClassVectors {
     Concept,
 }
 
+/// What class embeddings are compared with. They differ where the embedding of an image contains the mean of its patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ComparedWith {
+    /// The embeddings of whole images.
+    Images,
+    /// Patches.
+    Patches,
+}
+
 impl ClassVectors {
     /// The embedding that the objective trains to match image regions best: `concept` for simzss, `caption` for the others.
     pub fn of(objective: Objective) -> Self {
@@ -35,12 +44,13 @@ impl ClassVectors {
     }
 }
 
-/// Class embeddings, [C, d_v]: for each name the mean over the templates of its L2-normalized embeddings, L2-normalized again.
+/// Class embeddings, [C, d]: for each name the mean over the templates of its L2-normalized embeddings, L2-normalized again.
 pub fn class_vectors(
     text: &TextTower,
     names: &[String],
     templates: &[String],
     by: ClassVectors,
+    with: ComparedWith,
     kind: Kind,
 ) -> Result<Tensor> {
     if names.iter().any(|name| name.trim().is_empty()) {
@@ -52,7 +62,7 @@ pub fn class_vectors(
     let captions: Vec<(String, Range<u32>)> =
         names.iter().flat_map(|name| templates.iter().map(move |template| worded(template, name))).collect();
     let embedded: Vec<Tensor> =
-        tch::no_grad(|| captions.chunks(TEXT_BATCH).map(|some| embed(text, some, by, kind)).collect());
+        tch::no_grad(|| captions.chunks(TEXT_BATCH).map(|some| embed(text, some, by, with, kind)).collect());
     let all = Tensor::cat(&embedded, 0).view([names.len() as i64, templates.len() as i64, -1]);
     Ok(unit(&all.mean_dim([1i64].as_slice(), false, Kind::Float)))
 }
@@ -62,7 +72,8 @@ pub fn caption_vectors(text: &TextTower, captions: &[String], kind: Kind) -> Ten
     let captions: Vec<(String, Range<u32>)> =
         captions.iter().map(|caption| (concepts::canonical(caption), 0..0)).collect();
     let embedded: Vec<Tensor> = tch::no_grad(|| {
-        captions.chunks(TEXT_BATCH).map(|some| embed(text, some, ClassVectors::Caption, kind)).collect()
+        let embed = |some| embed(text, some, ClassVectors::Caption, ComparedWith::Images, kind);
+        captions.chunks(TEXT_BATCH).map(embed).collect()
     });
     Tensor::cat(&embedded, 0)
 }
@@ -77,7 +88,13 @@ fn worded(template: &str, name: &str) -> (String, Range<u32>) {
 }
 
 /// L2-normalized embeddings of captions, or of the names in them, [n, d_v].
-fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, kind: Kind) -> Tensor {
+fn embed(
+    text: &TextTower,
+    captions: &[(String, Range<u32>)],
+    by: ClassVectors,
+    with: ComparedWith,
+    kind: Kind,
+) -> Tensor {
     // Creating a tokenizer takes longer than embedding a name.
     static TOKENIZER: LazyLock<Tokenizer> = LazyLock::new(Tokenizer::clip);
     let context = text.shape.context as usize;
@@ -90,13 +107,17 @@ fn embed(text: &TextTower, captions: &[(String, Range<u32>)], by: ClassVectors, 
     }
     let captions = CaptionTokens::new(&ids, context, device);
     let tokens = text.tokens(&captions, kind);
-    match by {
-        ClassVectors::Caption => unit(&text.captions(&tokens, &captions.end)),
+    let embedded = match by {
+        ClassVectors::Caption => text.captions(&tokens, &captions.end),
         ClassVectors::Concept => {
             let mentions = Mentions::new(&mentions, tokens.size()[1], device);
-            unit(&text.project(&mentions.mean_tokens(&tokens)))
+            text.project(&mentions.mean_tokens(&tokens))
         }
-    }
+    };
+    unit(&match with {
+        ComparedWith::Images => embedded,
+        ComparedWith::Patches => text.patch_part(&embedded),
+    })
 }
 
 #[cfg(test)]

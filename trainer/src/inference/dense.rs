@@ -6,10 +6,9 @@ use tch::{Kind, Tensor};
 use super::segmenter::SegmentSettings;
 use super::window::offsets;
 use crate::checkpoint::Checkpoint;
-use crate::data::frozen_tower;
 use crate::device::{self, to_vec};
 use crate::error::Result;
-use crate::towers::{ImageEncoder, unit};
+use crate::towers::{FrozenVision, unit};
 
 /// Windows per forward pass.
 const WINDOW_BATCH: usize = 16;
@@ -17,7 +16,7 @@ const WINDOW_BATCH: usize = 16;
 /// The frozen tower of a checkpoint, for images of any size.
 #[derive(Debug)]
 pub struct DenseVision {
-    vision: ImageEncoder,
+    vision: FrozenVision,
     /// Short side of the resized image and side of the window, in pixels.
     size: i64,
     /// Step of the window, in patches.
@@ -29,19 +28,17 @@ impl DenseVision {
     pub fn open(checkpoint: &Checkpoint, settings: &SegmentSettings) -> Result<Self> {
         let device = device::open(&settings.device)?;
         let trained = &checkpoint.state.settings;
-        let mut vision_settings = trained.vision.clone();
-        vision_settings.weights = checkpoint.vision_path()?;
-        let vision = frozen_tower::open(&vision_settings, settings.precision.kind(device), device)?;
+        let vision = checkpoint.frozen_vision(settings.precision.kind(device), device)?;
         let size = i64::from(if settings.size == 0 { trained.data.loading.size } else { settings.size });
-        vision.tower.check_size("--size", size)?;
+        vision.encoder.tower.check_size("--size", size)?;
         let stride = if settings.stride == 0 { size / 2 } else { i64::from(settings.stride) };
-        let stride = (stride / vision.tower.patch).max(1);
+        let stride = (stride / vision.patch()).max(1);
         Ok(Self { vision, size, stride })
     }
 
     /// Token width d_v.
     pub fn width(&self) -> i64 {
-        self.vision.tower.width
+        self.vision.width()
     }
 
     /// L2-normalized patch features of an image, [rows, columns, d_v], float32 on the CPU.
@@ -52,7 +49,7 @@ impl DenseVision {
     /// [`crate::inference::segmenter::Segmenter`] computes too, except that it upsamples before it averages.
     pub fn features(&self, picture: &RgbImage) -> Tensor {
         tch::no_grad(|| {
-            let patch = self.vision.tower.patch;
+            let patch = self.vision.patch();
             let pixels = self.resized(picture);
             let (rows, columns) = (pixels.size()[1] / patch, pixels.size()[2] / patch);
             let window = self.size / patch;
@@ -85,7 +82,7 @@ impl DenseVision {
     fn resized(&self, picture: &RgbImage) -> Tensor {
         let (width, height) = (i64::from(picture.width()), i64::from(picture.height()));
         let pixels = Tensor::from_slice(picture.as_raw()).view([1, height, width, 3]);
-        let patch = self.vision.tower.patch;
+        let patch = self.vision.patch();
         let scale = self.size as f64 / height.min(width) as f64;
         let whole = |side: i64| {
             let patches = (side as f64 * scale / patch as f64).round() as i64;

@@ -6,19 +6,13 @@ use tch::{Device, Kind, Tensor};
 
 use super::class_vectors::ClassVectors;
 use crate::checkpoint::Checkpoint;
-use crate::data::frozen_tower;
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::towers::{
-    Activation, ClipVisionTower, Dense, ImageEncoder, Normalization, TextTower, VisionFeatures, heads,
+    Activation, ClipVisionTower, Dense, FrozenVision, ImageEncoder, Normalization, TextTower, VisionFeatures,
+    heads,
 };
 use crate::weights::Weights;
-
-/// Image normalization of OpenAI's CLIP.
-const CLIP: Normalization = Normalization {
-    mean: [0.481_454_66, 0.457_827_5, 0.408_210_73],
-    std: [0.268_629_54, 0.261_302_58, 0.275_777_11],
-};
 
 /// What the tensors of a CLIP do not say.
 #[derive(Debug, Clone, Copy, Default)]
@@ -34,9 +28,9 @@ pub struct ClipSettings {
 /// A vision tower with the normalization of its images.
 #[derive(Debug)]
 pub enum Vision {
-    /// The frozen tower of LiT and SimZSS.
-    Frozen(ImageEncoder),
-    /// The tower of a CLIP; boxed, because it is used less often.
+    /// The frozen tower of LiT and SimZSS, and what was trained behind it.
+    Frozen(Box<FrozenVision>),
+    /// The tower of a CLIP.
     Clip(Box<ImageEncoder<ClipVisionTower>>),
 }
 
@@ -52,7 +46,7 @@ impl Vision {
     /// Side of a patch in pixels.
     pub fn patch(&self) -> i64 {
         match self {
-            Self::Frozen(vision) => vision.tower.patch,
+            Self::Frozen(vision) => vision.patch(),
             Self::Clip(vision) => vision.tower.patch,
         }
     }
@@ -60,7 +54,7 @@ impl Vision {
     /// The pixel value, 0..255, that normalization maps to 0, `[3]`.
     pub fn mean_pixel(&self) -> Tensor {
         match self {
-            Self::Frozen(vision) => vision.mean_pixel(),
+            Self::Frozen(vision) => vision.encoder.mean_pixel(),
             Self::Clip(vision) => vision.mean_pixel(),
         }
     }
@@ -88,16 +82,15 @@ impl Model {
     pub fn open(checkpoint: &Checkpoint, precision: Precision, device: Device) -> Result<Self> {
         let kind = precision.kind(device);
         let trained = &checkpoint.state.settings;
-        let mut settings = trained.vision.clone();
         let (vision, width) = if checkpoint.trains_vision() {
             let tower = checkpoint.trained_vision(kind, device)?;
             let width = tower.output();
-            (Vision::Clip(Box::new(ImageEncoder::new(tower, settings.normalization(), kind, device))), width)
+            let normalization = trained.vision.normalization(Normalization::IMAGENET);
+            (Vision::Clip(Box::new(ImageEncoder::new(tower, normalization, kind, device))), width)
         } else {
-            settings.weights = checkpoint.vision_path()?;
-            let vision = frozen_tower::open(&settings, kind, device)?;
-            let width = vision.tower.width;
-            (Vision::Frozen(vision), width)
+            let vision = checkpoint.frozen_vision(kind, device)?;
+            let width = vision.width();
+            (Vision::Frozen(Box::new(vision)), width)
         };
         Ok(Self {
             text: checkpoint.text(width, device)?,
@@ -128,7 +121,7 @@ impl Model {
         Ok(Self {
             text,
             size: tower.grid * tower.patch,
-            vision: Vision::Clip(Box::new(ImageEncoder::new(tower, CLIP, kind, device))),
+            vision: Vision::Clip(Box::new(ImageEncoder::new(tower, Normalization::CLIP, kind, device))),
             kind,
             vectors: ClassVectors::Caption,
             description: "clip".to_owned(),

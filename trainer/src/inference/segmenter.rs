@@ -5,7 +5,7 @@ use std::ops::Range;
 use image::RgbImage;
 use tch::Tensor;
 
-use super::class_vectors::{ClassVectors, class_vectors};
+use super::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use super::model::Model;
 use super::pamr::Pamr;
 use super::templates;
@@ -80,7 +80,7 @@ impl Segmenter {
             return refuse("has a class without a name".to_owned());
         }
         let words: Vec<String> = classes.iter().flatten().cloned().collect();
-        let vectors = class_vectors(&model.text, &words, templates, by, model.kind)?;
+        let vectors = class_vectors(&model.text, &words, templates, by, ComparedWith::Patches, model.kind)?;
         let mut from = 0;
         let classes = classes
             .iter()

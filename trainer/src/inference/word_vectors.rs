@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
-use super::class_vectors::{ClassVectors, class_vectors};
+use super::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use super::segmenter::SegmentSettings;
 use super::templates;
 use crate::checkpoint::Checkpoint;
@@ -61,7 +61,8 @@ impl WordVectors {
 
     fn embed(&mut self, new: &[String]) -> Result<()> {
         if !new.is_empty() {
-            let vectors = class_vectors(&self.text, new, &self.templates, self.by, self.kind)?;
+            let vectors =
+                class_vectors(&self.text, new, &self.templates, self.by, ComparedWith::Patches, self.kind)?;
             let vectors = vectors.to_device(Device::Cpu);
             // Copies: a row that shares the memory of the others would keep all of it.
             let rows = new.iter().enumerate().map(|(i, word)| (word.clone(), vectors.get(i as i64).copy()));

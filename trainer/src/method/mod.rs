@@ -1,7 +1,8 @@
-//! The method of the paper: its losses ([`losses`]), concept pooling ([`pooling`]), one forward and backward pass over a batch
+//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`]), concept pooling ([`pooling`]), one forward and backward pass over a batch
 //! ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]). Nothing here reads or writes files.
 
 pub mod losses;
 pub mod objective;
 pub mod optimizer;
 pub mod pooling;
+pub mod sigmoid;

@@ -8,10 +8,11 @@ use tch::{Kind, Tensor};
 
 use super::losses::{self, Concepts, Target};
 use super::pooling::{Mention, Mentions};
+use super::sigmoid;
 use crate::device::send;
 use crate::distributed::Group;
 use crate::error::Result;
-use crate::towers::{CaptionTokens, ClipVisionTower, TextTower, VisionFeatures, unit};
+use crate::towers::{CaptionTokens, ClipVisionTower, TextTower, VisionFeatures, VisionHead, unit};
 
 /// The losses of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
@@ -70,6 +71,17 @@ pub enum Scope {
     Rank,
 }
 
+/// The loss of images and captions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptionLoss {
+    /// Symmetric InfoNCE, as in the paper, LiT and CLIP.
+    #[default]
+    Infonce,
+    /// A sigmoid for each pair of the batch, as in SigLIP.
+    Sigmoid,
+}
+
 /// Settings of the losses. The defaults are those of the paper.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
@@ -77,6 +89,14 @@ pub struct ObjectiveSettings {
     /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only) or `clip` (contrastive loss only, and the vision
     /// tower is trained too).
     pub name: Objective,
+    /// Loss of images and captions: `infonce` (symmetric InfoNCE, as in the paper) or `sigmoid` (a sigmoid for each pair of the batch,
+    /// as in SigLIP).
+    pub caption: CaptionLoss,
+    /// Initial scale of the image-caption logits, which is learned. If not set, 1 / 0.07 for `infonce` and 10 for `sigmoid`.
+    pub logit_scale: Option<f64>,
+    /// Initial bias of these logits for `sigmoid`, which is learned too. SigLIP starts with -10; big_vision's recipe for a frozen vision
+    /// tower with -2.71.
+    pub logit_bias: f64,
     /// Temperature of the softmax over patches in concept pooling (tau in the paper).
     pub pooling_temperature: f64,
     /// Fixed scale of the logits in the concept loss (alpha in the paper): 1 / 0.07.
@@ -103,6 +123,9 @@ impl Default for ObjectiveSettings {
     fn default() -> Self {
         Self {
             name: Objective::Simzss,
+            caption: CaptionLoss::default(),
+            logit_scale: None,
+            logit_bias: -10.0,
             pooling_temperature: 0.1,
             concept_scale: 1.0 / 0.07,
             concept_weight: 0.05,
@@ -114,6 +137,16 @@ impl Default for ObjectiveSettings {
     }
 }
 
+impl ObjectiveSettings {
+    /// The initial scale of the image-caption logits, and their bias if the loss has one.
+    pub fn initial_logits(&self) -> (f64, Option<f64>) {
+        match self.caption {
+            CaptionLoss::Infonce => (self.logit_scale.unwrap_or(1.0 / 0.07), None),
+            CaptionLoss::Sigmoid => (self.logit_scale.unwrap_or(10.0), Some(self.logit_bias)),
+        }
+    }
+}
+
 /// The images of a batch.
 #[derive(Debug)]
 pub enum Images<'a> {
@@ -121,6 +154,9 @@ pub enum Images<'a> {
     Seen(VisionFeatures),
     /// The same, but only the images of these rows of the batch, in ascending order, have patches. Those with mentions need them.
     SeenInPart(VisionFeatures, Vec<u32>),
+    /// Tokens of a frozen tower, class and patches of all images, and the head that is trained on them; with stochastic depth, what
+    /// [`crate::towers::kept`] gives for the images.
+    Headed(&'a VisionHead, VisionFeatures, Option<Tensor>),
     /// Normalised pixels, [B, 3, H, W], and the tower that is trained on them.
     ToTrain(&'a ClipVisionTower, Tensor),
 }
@@ -154,12 +190,14 @@ pub struct StepReport {
 
 /// The result of phase 1 for (a part of) a batch: captions and images of unit length.
 struct Embeddings {
-    /// [B, d_v].
+    /// [B, d].
     captions: Tensor,
-    /// [B, d_v]; needs a gradient only if the vision tower is trained.
+    /// [B, d]; needs a gradient only if the vision tower or its head is trained.
     images: Tensor,
     /// Of the mentions, [b, d_v], as [`embed_mentions`] returns them; `None` without the concept loss.
     concepts: Option<Tensor>,
+    /// The patches of the images with mentions behind a head, of unit length, [R, N, d_v]; `None` without a head or the concept loss.
+    patches: Option<Tensor>,
 }
 
 /// Gradients of the losses with respect to a rank's own embeddings.
@@ -167,6 +205,7 @@ struct Gradients {
     captions: Tensor,
     images: Option<Tensor>,
     concepts: Option<Tensor>,
+    patches: Option<Tensor>,
 }
 
 /// Computes the losses of one global batch. Their gradients, the same on every rank, are then in the parameters of the towers.
@@ -201,10 +240,11 @@ pub fn gradients(
     let (report, gradients) = losses(text, settings, input, &own, group)?;
 
     // Phase 3: d loss / d weights = sum over rows of (d loss / d row) · (d row / d weights).
-    let mut mention_start = 0;
+    let (mut mention_start, mut patch_start) = (0, 0);
     for &start in &starts {
         let part = whole.take().unwrap_or_else(|| embed(start));
-        let mentions = part.concepts.as_ref().map_or(0, |texts| texts.size()[0]);
+        let [mentions, with_patches] =
+            [&part.concepts, &part.patches].map(|rows| rows.as_ref().map_or(0, |rows| rows.size()[0]));
         let surrogate = |made: &Tensor, gradient: &Tensor, first: i64| {
             (made * gradient.narrow(0, first, made.size()[0])).sum(Kind::Float)
         };
@@ -215,13 +255,19 @@ pub fn gradients(
         if let (Some(made), Some(gradient)) = (&part.concepts, &gradients.concepts) {
             sum += surrogate(made, gradient, mention_start);
         }
+        if let (Some(made), Some(gradient)) = (&part.patches, &gradients.patches) {
+            sum += surrogate(made, gradient, patch_start);
+        }
         sum.backward();
         mention_start += mentions;
+        patch_start += with_patches;
     }
 
     let mut parameters = text.named();
-    if let Images::ToTrain(tower, _) = &input.images {
-        parameters.extend(tower.named());
+    match &input.images {
+        Images::ToTrain(tower, _) => parameters.extend(tower.named()),
+        Images::Headed(head, ..) => parameters.extend(head.named()),
+        Images::Seen(_) | Images::SeenInPart(..) => {}
     }
     let of_weights: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).collect();
     group.sum(&of_weights)?;
@@ -243,16 +289,37 @@ fn embed(
     let concepts = (settings.name == Objective::Simzss).then(|| {
         let mentions = rows(&input.mentions, start, count);
         if mentions.is_empty() {
-            return Tensor::zeros([0, embedded.size()[1]], (embedded.kind(), embedded.device()));
+            return Tensor::zeros([0, text.patches()], (embedded.kind(), embedded.device()));
         }
         let mentions = Mentions::new(&mentions, tokens.size()[1], tokens.device());
-        embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project(rows))
+        embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project_to_patches(rows))
     });
+    let mut patches = None;
     let images = match &input.images {
         Images::Seen(seen) | Images::SeenInPart(seen, _) => seen.class.narrow(0, start, count),
         Images::ToTrain(tower, pixels) => unit(&tower.class(&pixels.narrow(0, start, count))),
+        Images::Headed(head, frozen, kept) => {
+            let some = VisionFeatures {
+                class: frozen.class.narrow(0, start, count),
+                patches: frozen.patches.narrow(0, start, count),
+            };
+            let kept = kept.as_ref().map(|kept| kept.narrow(1, start, count));
+            let seen = head.tokens(&some, kept.as_ref());
+            if settings.name == Objective::Simzss {
+                let with_mentions: Vec<i64> =
+                    rows_with_mentions(&rows(&input.mentions, start, count)).map(i64::from).collect();
+                let with_mentions = send(&Tensor::from_slice(&with_mentions), seen.patches.device());
+                patches = Some(unit(&seen.patches.index_select(0, &with_mentions)).to_kind(kind));
+            }
+            unit(&head.embed(&seen))
+        }
     };
-    Embeddings { captions: embedded, images, concepts }
+    Embeddings { captions: embedded, images, concepts, patches }
+}
+
+/// The rows that have mentions, in ascending order; mentions are sorted by row.
+fn rows_with_mentions(mentions: &[Mention]) -> impl Iterator<Item = u32> + '_ {
+    mentions.chunk_by(|a, b| a.row == b.row).filter_map(|of_row| of_row.first()).map(|mention| mention.row)
 }
 
 /// The mentions of the rows `start .. start + count`; their row numbers are relative to `start`.
@@ -267,7 +334,9 @@ fn rows(mentions: &[Mention], start: i64, count: i64) -> Vec<Mention> {
 fn join(parts: &[Embeddings]) -> Embeddings {
     let cat = |tensors: Vec<&Tensor>| Tensor::cat(&tensors, 0).detach();
     let concepts: Option<Vec<&Tensor>> = parts.iter().map(|part| part.concepts.as_ref()).collect();
+    let patches: Option<Vec<&Tensor>> = parts.iter().map(|part| part.patches.as_ref()).collect();
     Embeddings {
+        patches: patches.map(cat),
         captions: cat(parts.iter().map(|part| &part.captions).collect()),
         images: cat(parts.iter().map(|part| &part.images).collect()),
         concepts: concepts.map(cat),
@@ -288,16 +357,23 @@ fn losses(
         Ok(group.gather(rows)?.set_requires_grad(trained))
     };
     let captions = leaf(&own.captions, true)?;
-    let images = leaf(&own.images, matches!(input.images, Images::ToTrain(..)))?;
+    let images = leaf(&own.images, matches!(input.images, Images::ToTrain(..) | Images::Headed(..)))?;
     let own_rows = rank * batch..(rank + 1) * batch;
-    let contrastive = losses::contrastive(&images, &captions, &text.logit_scale(), own_rows);
+    let contrastive = match text.logit_bias() {
+        None => losses::contrastive(&images, &captions, &text.logit_scale(), own_rows),
+        // It leaves nothing to propagate back.
+        Some(bias) => sigmoid::backward(&images, &captions, || text.logit_scale(), bias, own_rows),
+    };
     let mut loss = contrastive.shallow_clone();
+    let patch_leaf = own.patches.as_ref().map(|patches| patches.shallow_clone().set_requires_grad(true));
 
     // Ranks have different numbers of mentions: for the exchange, rows are padded to the largest number.
     let mut concept = None;
     let mut concept_leaf = None;
     let mut count = 0;
-    if let (Some(texts), Some((patches, mentions))) = (&own.concepts, patches_and_mentions(input)) {
+    if let (Some(texts), Some((patches, mentions))) =
+        (&own.concepts, patches_and_mentions(input, patch_leaf.as_ref()))
+    {
         let labels: Vec<i64> = input.mentions.iter().map(|m| i64::from(m.label)).collect();
         let labels = group.gather_numbers(&labels)?;
         let most = labels.iter().map(Vec::len).max().unwrap_or(0) as i64;
@@ -313,7 +389,9 @@ fn losses(
             concept_leaf = Some(gathered);
         }
     }
-    loss.backward();
+    if loss.requires_grad() {
+        loss.backward();
+    }
 
     let back = |leaf: &Tensor| -> Result<Tensor> {
         let gradient = leaf.grad();
@@ -323,6 +401,11 @@ fn losses(
         captions: back(&captions)?,
         images: images.requires_grad().then(|| back(&images)).transpose()?,
         concepts: concept_leaf.as_ref().map(back).transpose()?,
+        // Only this rank has them.
+        patches: patch_leaf.map(|leaf| {
+            let gradient = leaf.grad();
+            if gradient.defined() { gradient } else { leaf.detach().zeros_like() }
+        }),
     };
     let wants_concepts = settings.name == Objective::Simzss;
     let zero = || contrastive.detach().zeros_like();
@@ -336,14 +419,22 @@ fn losses(
     Ok((report, gradients))
 }
 
-/// The patches of a batch, and its mentions with the rows of their images in the patches; `None` without patches.
-fn patches_and_mentions<'a>(input: &'a StepInput<'_>) -> Option<(&'a Tensor, Cow<'a, [Mention]>)> {
+/// The patches of a batch, those behind a head in `headed`, and its mentions with the rows of their images in the patches; `None`
+/// without patches.
+fn patches_and_mentions<'a>(
+    input: &'a StepInput<'_>,
+    headed: Option<&'a Tensor>,
+) -> Option<(&'a Tensor, Cow<'a, [Mention]>)> {
+    let moved = |rows: &[u32]| -> Cow<'a, [Mention]> {
+        let at = |row: u32| rows.partition_point(|&with_patches| with_patches < row) as u32;
+        input.mentions.iter().map(|m| Mention { row: at(m.row), ..m.clone() }).collect()
+    };
     match &input.images {
         Images::Seen(seen) => Some((&seen.patches, Cow::Borrowed(&input.mentions[..]))),
-        Images::SeenInPart(seen, rows) => {
-            let at = |row: u32| rows.partition_point(|&with_patches| with_patches < row) as u32;
-            let moved = input.mentions.iter().map(|m| Mention { row: at(m.row), ..m.clone() });
-            Some((&seen.patches, moved.collect()))
+        Images::SeenInPart(seen, rows) => Some((&seen.patches, moved(rows))),
+        Images::Headed(..) => {
+            let rows: Vec<u32> = rows_with_mentions(&input.mentions).collect();
+            headed.map(|patches| (patches, moved(&rows)))
         }
         Images::ToTrain(..) => None,
     }

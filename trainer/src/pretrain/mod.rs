@@ -18,8 +18,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::method::optimizer::{Optimizer, OptimizerSettings};
 use crate::observer::Observer;
-use crate::settings::VisionSettings;
-use crate::towers::{ImageEncoder, VisionShape, VisionTower, pixels, unit};
+use crate::towers::{ImageEncoder, Normalization, VisionShape, VisionTower, pixels, unit};
 use crate::weights;
 use words::Words;
 
@@ -87,7 +86,7 @@ pub fn pretrain(settings: &PretrainSettings, out: &Path, observer: &dyn Observer
     tower.check_size("--size", i64::from(settings.size))?;
     let shards = loader::shards::list(&settings.shards)?;
     let loader = data::pretraining_loader(shards, BATCH, settings.size, settings.seed, settings.threads)?;
-    let vision = ImageEncoder::new(tower, VisionSettings::default().normalization(), Kind::Float, device);
+    let vision = ImageEncoder::new(tower, Normalization::IMAGENET, Kind::Float, device);
     let mut images = Images::new(&loader, i64::from(settings.size));
 
     let agreement = if settings.steps > 0 {

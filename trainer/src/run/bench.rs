@@ -11,7 +11,7 @@ use serde::Serialize;
 use tch::{Cuda, Device, Kind, Tensor};
 
 use super::learner::{Learner, learn, operations_of};
-use super::setup::{Run, with_position};
+use super::setup::{Run, settled};
 use crate::data::{self, DeviceBatch, DeviceImages, VisionSource};
 use crate::device;
 use crate::distributed::{FirstRank, Group};
@@ -78,7 +78,8 @@ pub fn measure_synthetic(
     } else {
         let tower = VisionTower::random(vision, device).computing_in(kind);
         tower.check_size("--size", size)?;
-        let frozen = ImageEncoder::new(tower, settings.vision.normalization(), kind, device);
+        let normalization = settings.vision.normalization(tower.family.normalization);
+        let frozen = ImageEncoder::new(tower, normalization, kind, device);
         (VisionSource::Frozen(frozen, size), vision.width)
     };
     let mut learner = Learner::new(settings, source, width, device);
@@ -94,10 +95,11 @@ pub fn measure_synthetic(
         let batch = DeviceBatch { batch, images: DeviceImages::Pixels(pixels.shallow_clone()) };
         wait(device);
         let started = Instant::now();
-        let input = data::step_input(&batch, &learner.source, settings, device)?;
+        let input =
+            data::step_input(&batch, &learner.source, &learner.head, learner.kept(&group), settings, device)?;
         wait(device);
         let vision = started.elapsed();
-        operations = operations_of(&learner.text, &learner.source, &input);
+        operations = operations_of(&learner.text, &learner.head, &learner.source, &input);
         learn(settings, &learner.text, &mut learner.optimizer, step as u64, &input, &group)?;
         wait(device);
         Ok((started.elapsed().as_secs_f64() * 1e3, vision.as_secs_f64() * 1e3))
@@ -126,7 +128,7 @@ pub fn measure_run(
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
-    let settings = &with_position(settings, &Silent)?;
+    let settings = &settled(settings, &Silent)?;
     let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
     let mut prefetcher = run.prefetcher()?;
     let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);

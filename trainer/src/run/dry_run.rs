@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use super::first_batch;
-use super::setup::{Run, with_position};
+use super::setup::{Run, settled};
 use crate::device;
 use crate::distributed::{FirstRank, Group};
 use crate::error::Result;
@@ -42,7 +42,7 @@ pub fn dry_run(settings: &Settings, picture: &Path, observer: &dyn Observer) -> 
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
-    let settings = &with_position(settings, observer)?;
+    let settings = &settled(settings, observer)?;
     let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
     let mut prefetcher = run.prefetcher()?;
     let first = run.step(&mut prefetcher, &group)?;

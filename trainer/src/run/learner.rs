@@ -6,10 +6,10 @@ use crate::checkpoint::Checkpoint;
 use crate::data::{self, DeviceBatch, VisionSource};
 use crate::distributed::Group;
 use crate::error::Result;
-use crate::method::objective::{self, StepInput, StepReport};
+use crate::method::objective::{self, Images, StepInput, StepReport};
 use crate::method::optimizer::Optimizer;
 use crate::settings::Settings;
-use crate::towers::{ImageEncoder, TextTower, operations};
+use crate::towers::{self, ImageEncoder, Normalization, TextTower, VisionHead, operations};
 
 /// The result of a step.
 #[derive(Debug)]
@@ -36,6 +36,8 @@ pub(super) struct Learner<'a> {
     /// The vision side.
     pub(super) source: VisionSource,
     pub(super) text: TextTower,
+    /// What is trained behind the frozen tower.
+    pub(super) head: VisionHead,
     /// AdamW over all trained parameters.
     pub(super) optimizer: Optimizer,
     /// Number of steps taken.
@@ -43,23 +45,33 @@ pub(super) struct Learner<'a> {
 }
 
 impl<'a> Learner<'a> {
-    /// With a new text tower for a vision tower of width d_v = `width`. Uses libtorch's random generator.
+    /// With a new text tower and head for a vision tower of width d_v = `width`. Uses libtorch's random generator.
     pub(super) fn new(settings: &'a Settings, source: VisionSource, width: i64, device: Device) -> Self {
-        let text = TextTower::random(settings.text, width, device);
+        let vision = &settings.vision;
+        let text =
+            TextTower::random(settings.text, vision.embedding.width(width), device).with_patches(width);
+        let (scale, bias) = settings.objective.initial_logits();
+        // The tower has CLIP's scale already, to the last bit.
+        let other = bias.is_some() || settings.objective.logit_scale.is_some();
+        let text = if other { text.with_logits(scale, bias) } else { text };
+        let head = VisionHead::random(vision.head.blocks, vision.embedding, width, device);
         let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
-        let mut learner = Self { settings, device, source, text, optimizer, step: 0 };
+        let mut learner = Self { settings, device, source, text, head, optimizer, step: 0 };
         learner.optimizer = Optimizer::new(&settings.optimizer, learner.parameters());
         learner
     }
 
     /// Resumes from a checkpoint of the same settings.
     pub(super) fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        self.text = checkpoint.text(self.text.output(), self.device)?;
+        let width = self.text.patches();
+        self.text = checkpoint.text(width, self.device)?;
+        self.head = checkpoint.head(width, self.device)?;
         if let VisionSource::Trained(_, size) = &self.source {
             let size = *size;
             let kind = self.settings.precision.kind(self.device);
             let tower = checkpoint.trained_vision(kind, self.device)?.trainable();
-            let vision = ImageEncoder::new(tower, self.settings.vision.normalization(), kind, self.device);
+            let normalization = self.settings.vision.normalization(Normalization::IMAGENET);
+            let vision = ImageEncoder::new(tower, normalization, kind, self.device);
             self.source = VisionSource::Trained(Box::new(vision), size);
         }
         self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());
@@ -68,11 +80,20 @@ impl<'a> Learner<'a> {
         Ok(())
     }
 
-    /// All trained parameters, with their state-dict keys in open_clip.
+    /// All trained parameters, with their state-dict keys in open_clip; those of the head start with `head.`.
     pub(super) fn parameters(&self) -> Vec<(String, Tensor)> {
         let mut named = self.text.named();
+        named.extend(self.head.named());
         named.extend(self.source.trained());
         named
+    }
+
+    /// The stochastic depth of the next step, for this rank's images.
+    pub(super) fn kept(&self, group: &Group) -> Option<Tensor> {
+        let batch = self.settings.data.loading.batch_size;
+        let rows = batch / group.world();
+        let own = group.rank() * rows..(group.rank() + 1) * rows;
+        towers::kept(&self.settings.vision.head, batch, own, self.settings.seed, self.step, self.device)
     }
 
     /// exp of the learned scale of the image-caption logits, a scalar on the device.
@@ -82,8 +103,9 @@ impl<'a> Learner<'a> {
 
     /// One optimizer step on a batch.
     pub(super) fn step(&mut self, batch: DeviceBatch, group: &Group) -> Result<StepOutput> {
-        let input = data::step_input(&batch, &self.source, self.settings, self.device)?;
-        let operations = operations_of(&self.text, &self.source, &input);
+        let kept = self.kept(group);
+        let input = data::step_input(&batch, &self.source, &self.head, kept, self.settings, self.device)?;
+        let operations = operations_of(&self.text, &self.head, &self.source, &input);
         let (report, lr) = learn(self.settings, &self.text, &mut self.optimizer, self.step, &input, group)?;
         self.step += 1;
         Ok(StepOutput { step: self.step, report, lr, batch: batch.batch, operations })
@@ -108,10 +130,23 @@ pub(super) fn learn(
 }
 
 /// Floating-point operations of a step on a batch.
-pub(super) fn operations_of(text: &TextTower, source: &VisionSource, input: &StepInput<'_>) -> f64 {
+pub(super) fn operations_of(
+    text: &TextTower,
+    head: &VisionHead,
+    source: &VisionSource,
+    input: &StepInput<'_>,
+) -> f64 {
     let shape = text.shape;
     let lengths = input.captions.lengths();
     let captions: f64 =
         lengths.iter().map(|&length| operations::transformer(length, shape.width, shape.depth)).sum();
-    operations::TRAINING * captions + lengths.len() as f64 * source.operations()
+    let headed = match &input.images {
+        Images::Headed(_, frozen, _) => {
+            let size = frozen.patches.size();
+            operations::transformer(1 + size[1], size[2], head.depth())
+        }
+        _ => 0.0,
+    };
+    operations::TRAINING * captions
+        + lengths.len() as f64 * (source.operations() + operations::TRAINING * headed)
 }

@@ -16,12 +16,17 @@ use crate::evaluation::{SegmentationDataset, periodic};
 use crate::method::objective::Objective;
 use crate::observer::Observer;
 use crate::settings::Settings;
+use crate::towers::Normalization;
 
-/// The settings with `vision.position` set, so that the run folder says how position embeddings are resized; a line says so too.
-pub(super) fn with_position(settings: &Settings, observer: &dyn Observer) -> Result<Settings> {
+/// The settings with what they leave to the vision tower, so that the run folder says how position embeddings are resized and images
+/// normalized; a line says so too.
+pub(super) fn settled(settings: &Settings, observer: &dyn Observer) -> Result<Settings> {
     let mut settings = settings.clone();
-    if settings.objective.name != Objective::Clip {
-        observer.message(&frozen_tower::settle_position(&mut settings.vision, "vision.position")?);
+    if settings.objective.name == Objective::Clip {
+        let Normalization { mean, std } = settings.vision.normalization(Normalization::IMAGENET);
+        (settings.vision.mean, settings.vision.std) = (Some(mean), Some(std));
+    } else {
+        observer.message(&frozen_tower::settle(&mut settings.vision, "vision.")?);
     }
     Ok(settings)
 }

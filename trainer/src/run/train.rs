@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::anomaly;
 use super::fair_share::FairShare;
 use super::log::Log;
-use super::setup::{Run, with_position};
+use super::setup::{Run, settled};
 use super::summary::Summary;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::data::run_shards;
@@ -33,7 +33,7 @@ pub fn train(settings: &Settings, resume: bool, observer: &dyn Observer) -> Resu
         None => Group::alone(),
     };
     let observer = FirstRank::new(observer, &group);
-    let trained = with_position(settings, &observer)
+    let trained = settled(settings, &observer)
         .and_then(|settings| Run::open(&settings, &group, device, resume, observer)?.train(&group));
     if let Err(error) = &trained {
         group.announce_failure(error);

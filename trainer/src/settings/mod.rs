@@ -19,7 +19,9 @@ use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
-use crate::towers::{ClipShape, Normalization, PositionResize, TextShape};
+use crate::towers::{
+    ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods, TextShape,
+};
 
 pub use data::DataSettings;
 
@@ -164,11 +166,11 @@ impl Default for BankSettings {
 }
 
 /// The frozen vision tower.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Default)]
 #[serde(default, deny_unknown_fields)]
 pub struct VisionSettings {
     /// Required unless `objective.name = "clip"`. Weights file, PyTorch (.pth, .pt, .bin) or safetensors, with the state-dict
-    /// keys of DINOv2, timm, Hugging Face or the SimZSS release. Width, depth and patch size follow from the tensors.
+    /// keys of DINOv2, DINOv3, timm, Hugging Face or the SimZSS release. Width, depth and patch size follow from the tensors.
     pub weights: PathBuf,
     /// Weights file of a DVT denoiser (from DVT or the SimZSS release), which is applied to the patch features. Leave it out
     /// if the file of `weights` already contains a denoiser.
@@ -176,29 +178,26 @@ pub struct VisionSettings {
     /// How the position embedding is resized to another image size: as in `dinov2`, `timm` or `huggingface`. If not set, as in
     /// the library whose state-dict keys `weights` has: timm's for files of timm and SimZSS, DINOv2's for its own.
     pub position: Option<PositionResize>,
-    /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. The default is ImageNet's, as
-    /// in DINOv2.
-    pub mean: [f64; 3],
-    /// Standard deviation per channel, by which the image is divided after that.
-    pub std: [f64; 3],
-}
-
-impl Default for VisionSettings {
-    fn default() -> Self {
-        Self {
-            weights: PathBuf::new(),
-            denoiser: None,
-            position: None,
-            mean: [0.485, 0.456, 0.406],
-            std: [0.229, 0.224, 0.225],
-        }
-    }
+    /// For towers with rotary positions (DINOv3): `file` (the periods in the weights file, which DINOv3 rounds to bfloat16; `exact`
+    /// if it holds none, as files of timm and Hugging Face) or `exact` (computed in float32, as timm and Hugging Face do).
+    pub rope_periods: RopePeriods,
+    /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. If not set, the one with which the family
+    /// of the tower was trained: ImageNet's [0.485, 0.456, 0.406] for DINOv2, DINOv3 and `clip`, 0 for TIPSv2.
+    pub mean: Option<[f64; 3]>,
+    /// Standard deviation per channel, by which the image is divided after that. If not set, ImageNet's [0.229, 0.224, 0.225] or, for
+    /// TIPSv2, 1.
+    pub std: Option<[f64; 3]>,
+    /// Embedding of an image: `class` (its class token, as in the paper) or `class+mean` (class token and mean of the patch tokens, as
+    /// in dino.txt; text embeddings are then twice as wide as tokens, and their second half is compared with patches).
+    pub embedding: Embedding,
+    /// The trained blocks behind the frozen vision tower.
+    pub head: HeadSettings,
 }
 
 impl VisionSettings {
-    /// `mean` and `std`.
-    pub fn normalization(&self) -> Normalization {
-        Normalization { mean: self.mean, std: self.std }
+    /// `mean` and `std`, or those of the tower where they are not set.
+    pub fn normalization(&self, of_tower: Normalization) -> Normalization {
+        Normalization { mean: self.mean.unwrap_or(of_tower.mean), std: self.std.unwrap_or(of_tower.std) }
     }
 }
 
@@ -248,6 +247,22 @@ impl Settings {
         }
         if clip && (self.clip.patch < 1 || i64::from(data.loading.size) % self.clip.patch != 0) {
             return refuse("clip.patch", "must divide data.size");
+        }
+        if !(0..=MOST_BLOCKS).contains(&self.vision.head.blocks) {
+            return refuse("vision.head.blocks", &format!("must be 0 to {MOST_BLOCKS}"));
+        }
+        if !(0.0..1.0).contains(&self.vision.head.drop_path) {
+            return refuse("vision.head.drop_path", "must be at least 0 and less than 1");
+        }
+        if clip && (self.vision.head.blocks > 0 || self.vision.embedding != Embedding::Class) {
+            let name = if self.vision.head.blocks > 0 { "vision.head.blocks" } else { "vision.embedding" };
+            return refuse(
+                name,
+                "is for a frozen vision tower, but objective clip trains its own; leave it out",
+            );
+        }
+        if self.objective.logit_scale.is_some_and(|scale| !(1.0..=100.0).contains(&scale)) {
+            return refuse("objective.logit_scale", "must be 1 to 100");
         }
         if !clip && self.vision.weights.as_os_str().is_empty() {
             return refuse(

@@ -10,13 +10,14 @@ use serde_json::Value;
 use super::Settings;
 
 /// The structs of the sections, and where they are defined.
-const STRUCTS: [(&str, &str); 10] = [
+const STRUCTS: [(&str, &str); 11] = [
     ("Settings", "settings/mod.rs"),
     ("CheckpointSettings", "settings/mod.rs"),
     ("EvaluationSettings", "settings/mod.rs"),
     ("DataSettings", "settings/data.rs"),
     ("BankSettings", "settings/mod.rs"),
     ("VisionSettings", "settings/mod.rs"),
+    ("HeadSettings", "towers/head.rs"),
     ("ClipShape", "towers/clip.rs"),
     ("TextShape", "towers/text.rs"),
     ("ObjectiveSettings", "method/objective.rs"),
@@ -61,6 +62,10 @@ fn fields(name: &str, file: &str) -> Vec<Field> {
             assert!(!text.is_empty(), "{file}: {name} has no comment");
             if kind == "loader::Options" {
                 fields.extend(self::fields("Options", "../../loader/src/settings.rs"));
+            } else if kind == "HeadSettings" {
+                // A section of a section.
+                let inner = self::fields(kind, "towers/head.rs").into_iter();
+                fields.extend(inner.map(|inner| Field { name: format!("{name}.{}", inner.name), ..inner }));
             } else {
                 fields.push(Field { name: name.to_owned(), kind: kind.to_owned(), text: text.join(" ") });
             }
@@ -84,7 +89,8 @@ fn toml_type(kind: &str) -> &'static str {
         "CaptionSource" => "string or table",
         "Cache" => "table",
         "String" | "Precision" | "CropKind" | "Decoding" | "concepts::Matching" | "PositionResize"
-        | "Objective" | "Target" | "Query" | "Tokens" | "Scope" | "Rounding" => "string",
+        | "RopePeriods" | "Embedding" | "CaptionLoss" | "Objective" | "Target" | "Query" | "Tokens"
+        | "Scope" | "Rounding" => "string",
         other => panic!("settings_page: say what {other} is in TOML"),
     }
 }
@@ -105,8 +111,9 @@ fn table(page: &mut String, fields: &[&Field], section: &Value) {
     page.push_str("| key | type | default | meaning |\n|---|---|---|---|\n");
     for field in fields {
         let (name, kind) = (&field.name, toml_type(&field.kind));
+        let value = name.split('.').fold(section, |value, key| &value[key]);
         let meaning = field.text.strip_prefix("Required. ").unwrap_or(&field.text).replace('|', "\\|");
-        let _ = writeln!(page, "| `{name}` | {kind} | {} | {meaning} |", default(field, &section[name]));
+        let _ = writeln!(page, "| `{name}` | {kind} | {} | {meaning} |", default(field, value));
     }
 }
 
@@ -146,7 +153,8 @@ fn page() -> String {
         let (name, file) = STRUCTS.iter().find(|(name, _)| *name == section.kind).unwrap();
         let _ = write!(page, "\n## `[{}]`\n\n{}\n\n", section.name, section.text);
         let fields = fields(name, file);
-        let documented: BTreeSet<&str> = fields.iter().map(|field| field.name.as_str()).collect();
+        let documented: BTreeSet<&str> =
+            fields.iter().filter_map(|field| field.name.split('.').next()).collect();
         let keys = defaults[&section.name].as_object().unwrap().keys();
         assert_eq!(documented, keys.map(String::as_str).collect(), "[{}]", section.name);
         table(&mut page, &fields.iter().collect::<Vec<_>>(), &defaults[&section.name]);

@@ -1,54 +1,13 @@
-//! The pre-norm transformer block of both towers: as in DINOv2 (with LayerScale, bidirectional attention) and as in CLIP's text
-//! tower (causal attention).
+//! The pre-norm transformer block of all towers: as in DINOv2 and DINOv3 (with LayerScale, bidirectional attention) and as in CLIP's
+//! text tower (causal attention).
 
 use tch::{Device, Kind, Tensor};
 
+use super::block_keys::{Gated, Names};
+use super::layers::{Linear, Norm};
+use super::rotary::Rotation;
 use crate::error::Result;
-use crate::torch;
 use crate::weights::Weights;
-
-/// State-dict keys of the parts of a block in a family of checkpoints.
-pub(super) struct Names {
-    norm1: &'static str,
-    qkv: [&'static str; 2],
-    proj: &'static str,
-    scale1: Option<&'static str>,
-    norm2: &'static str,
-    fc1: &'static str,
-    fc2: &'static str,
-    /// The two layers of a gated MLP.
-    gated: Option<[&'static str; 2]>,
-    scale2: Option<&'static str>,
-}
-
-/// The keys of DINOv2; those of timm are the same, except for a gated MLP.
-pub(super) const DINOV2: Names = Names {
-    norm1: "norm1",
-    qkv: ["attn.qkv.weight", "attn.qkv.bias"],
-    proj: "attn.proj",
-    scale1: Some("ls1.gamma"),
-    norm2: "norm2",
-    fc1: "mlp.fc1",
-    fc2: "mlp.fc2",
-    gated: Some(["mlp.w12", "mlp.w3"]),
-    scale2: Some("ls2.gamma"),
-};
-
-/// Epsilon of LayerNorm in DINOv2 (the ViT ports in other Rust examples use 1e-5, and their features differ).
-pub(super) const DINOV2_EPS: f64 = 1e-6;
-
-/// The keys of open_clip.
-pub(super) const OPEN_CLIP: Names = Names {
-    norm1: "ln_1",
-    qkv: ["attn.in_proj_weight", "attn.in_proj_bias"],
-    proj: "attn.out_proj",
-    scale1: None,
-    norm2: "ln_2",
-    fc1: "mlp.c_fc",
-    fc2: "mlp.c_proj",
-    gated: None,
-    scale2: None,
-};
 
 /// Activation function of the MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,107 +17,8 @@ pub enum Activation {
     Gelu,
     /// x sigmoid(1.702 x), with which OpenAI's CLIPs were trained.
     QuickGelu,
-    /// silu(a) b of the two halves of the first layer's output, as in DINOv2-g.
+    /// silu(a) b of the two halves of the first layer's output, as in DINOv2-g and DINOv3's S+, L+ and H+.
     SwiGlu,
-}
-
-impl Names {
-    /// Keys of the two layers of the MLP.
-    fn mlp(&self, activation: Activation) -> [&'static str; 2] {
-        match (activation, self.gated) {
-            (Activation::SwiGlu, Some(names)) => names,
-            _ => [self.fc1, self.fc2],
-        }
-    }
-}
-
-/// N(0, std), generated on the CPU, so that a seed gives the same weights on every device.
-pub(super) fn normal(size: &[i64], std: f64, device: Device) -> Tensor {
-    (Tensor::randn(size, (Kind::Float, Device::Cpu)) * std).to_device(device)
-}
-
-/// y = x Wᵀ + b, in the precision of x.
-#[derive(Debug)]
-pub(super) struct Linear {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
-}
-
-impl Linear {
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let kind = x.kind();
-        x.linear(&self.weight.to_kind(kind), Some(&self.bias.to_kind(kind)))
-    }
-
-    /// gelu(x Wᵀ + b). In bfloat16 on a GPU, GELU (in its tanh approximation) is fused into the matrix product, which saves two
-    /// passes through memory. The error is at most 5e-4, one eighth of the rounding error of bfloat16 at that size. Only frozen
-    /// layers are in bfloat16.
-    fn forward_gelu(&self, x: &Tensor) -> Tensor {
-        let fused = self.weight.kind() == Kind::BFloat16 && self.weight.device().is_cuda();
-        if fused && let Ok(rows) = torch::linear_gelu(&x.flatten(0, -2), &self.weight, &self.bias) {
-            let mut size = x.size();
-            size.pop();
-            size.push(self.bias.size()[0]);
-            return rows.view(size.as_slice());
-        }
-        self.forward(x).gelu("none")
-    }
-
-    /// The same layer in another precision, with its output multiplied by `scale`.
-    fn frozen(&self, kind: Kind, scale: Option<&Tensor>) -> Self {
-        let (weight, bias) = match scale {
-            Some(scale) => (&self.weight * scale.unsqueeze(1), &self.bias * scale),
-            None => (self.weight.shallow_clone(), self.bias.shallow_clone()),
-        };
-        Self { weight: weight.to_kind(kind), bias: bias.to_kind(kind) }
-    }
-
-    /// Weights N(0, std), bias 0.
-    fn random(rows: i64, columns: i64, std: f64, device: Device) -> Self {
-        Self {
-            weight: normal(&[rows, columns], std, device),
-            bias: Tensor::zeros([rows], (Kind::Float, device)),
-        }
-    }
-}
-
-/// LayerNorm over the last dimension, in float32. With weights of lower precision, input and output have that precision (the
-/// statistics are still computed in float32).
-#[derive(Debug)]
-pub(super) struct Norm {
-    pub(super) weight: Tensor,
-    pub(super) bias: Tensor,
-    pub(super) eps: f64,
-}
-
-impl Norm {
-    pub(super) fn new(width: i64, eps: f64, device: Device) -> Self {
-        Self {
-            weight: Tensor::ones([width], (Kind::Float, device)),
-            bias: Tensor::zeros([width], (Kind::Float, device)),
-            eps,
-        }
-    }
-
-    pub(super) fn read(weights: &mut Weights, name: &str, width: i64, eps: f64) -> Result<Self> {
-        Ok(Self {
-            weight: weights.take(&format!("{name}.weight"), &[width])?,
-            bias: weights.take(&format!("{name}.bias"), &[width])?,
-            eps,
-        })
-    }
-
-    /// The same norm in another precision.
-    pub(super) fn frozen(&self, kind: Kind) -> Self {
-        Self { weight: self.weight.to_kind(kind), bias: self.bias.to_kind(kind), eps: self.eps }
-    }
-
-    pub(super) fn forward(&self, x: &Tensor) -> Tensor {
-        let width = self.weight.size();
-        let kind = self.weight.kind();
-        let normed = x.to_kind(kind).layer_norm(width, Some(&self.weight), Some(&self.bias), self.eps, true);
-        normed.to_kind(x.kind())
-    }
 }
 
 /// Standard deviations of the initial weights of a block.
@@ -203,6 +63,25 @@ impl Block {
         }
     }
 
+    /// With a gated MLP whose hidden width is `hidden`, and without biases of queries, keys and values.
+    pub(super) fn random_gated(
+        width: i64,
+        heads: i64,
+        eps: f64,
+        hidden: i64,
+        init: &Init,
+        device: Device,
+    ) -> Self {
+        let qkv = Linear { bias: None, ..Linear::random(3 * width, width, init.qkv, device) };
+        Self {
+            activation: Activation::SwiGlu,
+            qkv,
+            fc1: Linear::random(2 * hidden, width, init.fc1, device),
+            fc2: Linear::random(width, hidden, init.fc2, device),
+            ..Self::random(width, heads, eps, init, device)
+        }
+    }
+
     pub(super) fn read(
         weights: &mut Weights,
         prefix: &str,
@@ -211,34 +90,15 @@ impl Block {
         heads: i64,
         eps: f64,
     ) -> Result<Self> {
-        let gated =
-            names.gated.map(|[first, second]| [first, second].map(|name| format!("{prefix}{name}.weight")));
-        let (activation, hidden) = match &gated {
-            Some([first, second]) if weights.has(first) => {
-                (Activation::SwiGlu, weights.size(second)?.get(1).copied().unwrap_or(0))
-            }
-            // Four times the width in most towers, but not in ViT-g and larger ones.
-            _ => {
-                let hidden = weights.size(&format!("{prefix}{}.weight", names.fc1))?;
-                (Activation::default(), hidden.first().copied().unwrap_or(0))
-            }
-        };
-        let rows = if activation == Activation::SwiGlu { 2 * hidden } else { hidden };
-        let [first, second] = names.mlp(activation);
-        let mut take = |name: &str, size: &[i64]| weights.take(&format!("{prefix}{name}"), size);
-        let qkv = Linear {
-            weight: take(names.qkv[0], &[3 * width, width])?,
-            bias: take(names.qkv[1], &[3 * width])?,
-        };
+        let qkv = read_qkv(weights, prefix, names, width)?;
         let mut linear = |name: &str, rows: i64, columns: i64| -> Result<Linear> {
             Ok(Linear {
-                weight: take(&format!("{name}.weight"), &[rows, columns])?,
-                bias: take(&format!("{name}.bias"), &[rows])?,
+                weight: weights.take(&format!("{prefix}{name}.weight"), &[rows, columns])?,
+                bias: Some(weights.take(&format!("{prefix}{name}.bias"), &[rows])?),
             })
         };
         let proj = linear(names.proj, width, width)?;
-        let fc1 = linear(first, rows, width)?;
-        let fc2 = linear(second, width, hidden)?;
+        let (activation, [fc1, fc2]) = read_mlp(weights, prefix, names, width)?;
         // timm's models without LayerScale have no such tensor.
         let mut scale = |name: Option<&str>| match name.map(|n| format!("{prefix}{n}")) {
             Some(name) if weights.has(&name) => weights.take(&name, &[width]).map(Some),
@@ -252,8 +112,22 @@ impl Block {
 
     /// x: [B, T, d].
     pub(super) fn forward(&self, x: &Tensor, causal: bool) -> Tensor {
-        let attended = self.attention(&self.norm1.forward(x), causal);
+        self.forward_with(x, causal, None)
+    }
+
+    /// The same, with queries and keys that are rotated by their positions.
+    pub(super) fn forward_with(&self, x: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
+        let attended = self.attention(&self.norm1.forward(x), causal, rotation);
         self.with_mlp(&(x + scaled(attended, self.scale1.as_ref())))
+    }
+
+    /// The same, for inputs of which each half of the block is multiplied with a factor, `[B]`: stochastic depth.
+    pub(super) fn forward_kept(&self, x: &Tensor, kept: Option<&[Tensor; 2]>) -> Tensor {
+        let Some(kept) = kept else { return self.forward(x, false) };
+        let [attention, mlp] = kept.each_ref().map(|factors| factors.view([-1, 1, 1]).to_kind(x.kind()));
+        let attended = self.attention(&self.norm1.forward(x), false, None);
+        let x = x + scaled(attended, self.scale1.as_ref()) * attention;
+        &x + self.mlp(&x) * mlp
     }
 
     /// The block with every token attending only to itself: the attention is then just its projected values.
@@ -264,6 +138,11 @@ impl Block {
     }
 
     fn with_mlp(&self, x: &Tensor) -> Tensor {
+        x + self.mlp(x)
+    }
+
+    /// The second half of the block, before it is added.
+    fn mlp(&self, x: &Tensor) -> Tensor {
         let x_normed = self.norm2.forward(x);
         let hidden = match self.activation {
             Activation::Gelu => self.fc1.forward_gelu(&x_normed),
@@ -277,7 +156,7 @@ impl Block {
                 halves[0].silu() * &halves[1]
             }
         };
-        x + scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
+        scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
     }
 
     /// The same block for inference in lower precision: the weights are rounded once, and LayerScale is folded into the layers
@@ -303,7 +182,7 @@ impl Block {
         self
     }
 
-    fn attention(&self, x: &Tensor, causal: bool) -> Tensor {
+    fn attention(&self, x: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
         let size = x.size();
         let (batch, tokens, width) = (size[0], size[1], size[2]);
         let qkv = self
@@ -312,6 +191,10 @@ impl Block {
             .view([batch, tokens, 3, self.heads, width / self.heads])
             .permute([2, 0, 3, 1, 4]);
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
+        let (q, k) = match rotation {
+            Some(rotation) => (rotation.apply(&q), rotation.apply(&k)),
+            None => (q, k),
+        };
         let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, false);
         self.proj.forward(&out.transpose(1, 2).reshape([batch, tokens, width]))
     }
@@ -319,25 +202,115 @@ impl Block {
     /// All parameters with their state-dict keys in the family of checkpoints.
     pub(super) fn named(&self, prefix: &str, names: &Names) -> Vec<(String, Tensor)> {
         let mut out = Vec::new();
-        let mut add =
-            |name: String, tensor: &Tensor| out.push((format!("{prefix}{name}"), tensor.shallow_clone()));
-        add(names.qkv[0].to_owned(), &self.qkv.weight);
-        add(names.qkv[1].to_owned(), &self.qkv.bias);
-        let [first, second] = names.mlp(self.activation);
-        for (name, linear) in [(names.proj, &self.proj), (first, &self.fc1), (second, &self.fc2)] {
-            add(format!("{name}.weight"), &linear.weight);
-            add(format!("{name}.bias"), &linear.bias);
+        let mut add = |name: String, tensor: Tensor| out.push((format!("{prefix}{name}"), tensor));
+        let bias = |linear: &Linear| linear.bias.as_ref().map(Tensor::shallow_clone);
+        add(names.qkv[0].to_owned(), self.qkv.weight.shallow_clone());
+        if let Some(bias) = bias(&self.qkv) {
+            add(names.qkv[1].to_owned(), bias);
         }
+        let mut add_linear = |name: &str, weight: Tensor, bias: Option<Tensor>| {
+            add(format!("{name}.weight"), weight);
+            if let Some(bias) = bias {
+                add(format!("{name}.bias"), bias);
+            }
+        };
+        add_linear(names.proj, self.proj.weight.shallow_clone(), bias(&self.proj));
+        let last = match (&names.gated, self.activation) {
+            (Some(Gated::Split([gate, value, last])), Activation::SwiGlu) => {
+                for (name, half) in [(gate, 0), (value, 1)] {
+                    let part = |tensor: &Tensor| tensor.chunk(2, 0)[half].shallow_clone();
+                    add_linear(name, part(&self.fc1.weight), self.fc1.bias.as_ref().map(part));
+                }
+                last
+            }
+            (Some(Gated::Packed([first, last])), Activation::SwiGlu) => {
+                add_linear(first, self.fc1.weight.shallow_clone(), bias(&self.fc1));
+                last
+            }
+            _ => {
+                add_linear(names.fc1, self.fc1.weight.shallow_clone(), bias(&self.fc1));
+                names.fc2
+            }
+        };
+        add_linear(last, self.fc2.weight.shallow_clone(), bias(&self.fc2));
         for (name, norm) in [(names.norm1, &self.norm1), (names.norm2, &self.norm2)] {
-            add(format!("{name}.weight"), &norm.weight);
-            add(format!("{name}.bias"), &norm.bias);
+            add(format!("{name}.weight"), norm.weight.shallow_clone());
+            add(format!("{name}.bias"), norm.bias.shallow_clone());
         }
         for (name, scale) in [(names.scale1, &self.scale1), (names.scale2, &self.scale2)] {
             if let (Some(name), Some(scale)) = (name, scale) {
-                add(name.to_owned(), scale);
+                add(name.to_owned(), scale.shallow_clone());
             }
         }
         out
+    }
+}
+
+/// The layer that makes queries, keys and values. Where keys have no bias, their part of it is zero.
+fn read_qkv(weights: &mut Weights, prefix: &str, names: &Names, width: i64) -> Result<Linear> {
+    let weight = weights.take(&format!("{prefix}{}", names.qkv[0]), &[3 * width, width])?;
+    let name = format!("{prefix}{}", names.qkv[1]);
+    let Some(mask) = names.bias_mask.map(|mask| format!("{prefix}{mask}")) else {
+        return Ok(Linear { weight, bias: Some(weights.take(&name, &[3 * width])?) });
+    };
+    let mask = if weights.has(&mask) {
+        let values = weights.take(&mask, &[3 * width])?;
+        if i64::try_from((values.eq(0.0).logical_or(&values.eq(1.0))).all())? == 0 {
+            return Err(weights.problem(format!("tensor {mask} has values other than 0 and 1")));
+        }
+        Some(values)
+    } else {
+        None
+    };
+    let bias = if weights.has(&name) {
+        let bias = weights.take(&name, &[3 * width])?;
+        let masked = mask.map_or_else(|| bias.shallow_clone(), |mask| &bias * mask);
+        let _ = masked.narrow(0, width, width).zero_();
+        Some(masked)
+    } else {
+        None
+    };
+    Ok(Linear { weight, bias })
+}
+
+/// The two layers of the MLP, of which the first gives gate and value one after the other if it is gated.
+fn read_mlp(
+    weights: &mut Weights,
+    prefix: &str,
+    names: &Names,
+    width: i64,
+) -> Result<(Activation, [Linear; 2])> {
+    let key = |name: &str, end: &str| format!("{prefix}{name}.{end}");
+    // Four times the width in most towers, but not in ViT-g and larger ones, nor in gated MLPs.
+    let hidden = |weights: &Weights, last: &str| -> Result<i64> {
+        Ok(weights.size(&key(last, "weight"))?.get(1).copied().unwrap_or(0))
+    };
+    let take = |weights: &mut Weights, name: &str, rows: i64, columns: i64| -> Result<Linear> {
+        Ok(Linear {
+            weight: weights.take(&key(name, "weight"), &[rows, columns])?,
+            bias: Some(weights.take(&key(name, "bias"), &[rows])?),
+        })
+    };
+    match &names.gated {
+        Some(Gated::Packed([first, last])) if weights.has(&key(first, "weight")) => {
+            let hidden = hidden(weights, last)?;
+            let layers = [take(weights, first, 2 * hidden, width)?, take(weights, last, width, hidden)?];
+            Ok((Activation::SwiGlu, layers))
+        }
+        Some(Gated::Split([gate, value, last])) if weights.has(&key(gate, "weight")) => {
+            let hidden = hidden(weights, last)?;
+            let [gate, value] = [take(weights, gate, hidden, width)?, take(weights, value, hidden, width)?];
+            let packed = Linear {
+                weight: Tensor::cat(&[gate.weight, value.weight], 0),
+                bias: gate.bias.zip(value.bias).map(|(gate, value)| Tensor::cat(&[gate, value], 0)),
+            };
+            Ok((Activation::SwiGlu, [packed, take(weights, last, width, hidden)?]))
+        }
+        _ => {
+            let hidden = weights.size(&key(names.fc1, "weight"))?.first().copied().unwrap_or(0);
+            let layers = [take(weights, names.fc1, hidden, width)?, take(weights, names.fc2, width, hidden)?];
+            Ok((Activation::default(), layers))
+        }
     }
 }
 

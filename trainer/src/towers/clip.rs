@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Activation, Block, Init, Norm, OPEN_CLIP, normal};
+use super::block::{Activation, Block, Init};
+use super::block_keys::OPEN_CLIP;
 use super::heads::HEAD_WIDTH;
+use super::layers::{Norm, normal};
 use super::vision::VisionFeatures;
 use crate::error::Result;
 use crate::weights::Weights;

@@ -3,7 +3,9 @@
 
 use tch::{Kind, Tensor};
 
-use super::block::{Block, DINOV2, DINOV2_EPS};
+use super::block::Block;
+use super::block_keys::DINOV2;
+use super::family;
 use super::heads::HEAD_WIDTH;
 use super::position::{Fit, fit_position, side_of};
 use crate::error::Result;
@@ -29,7 +31,8 @@ impl Denoiser {
             )));
         }
         let position = weights.take("denoiser.pos_embed", &[1, grid * grid, width])?;
-        let block = Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, DINOV2_EPS)?;
+        let block =
+            Block::read(weights, "denoiser.", &DINOV2, width, width / HEAD_WIDTH, family::DINOV2.eps)?;
         Ok(Self { position, grid, block })
     }
 

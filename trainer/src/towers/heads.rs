@@ -25,6 +25,14 @@ pub(crate) fn of_vision(width: i64) -> Option<i64> {
     (width > 0 && width % head == 0).then(|| width / head)
 }
 
+/// Heads of a vision tower of DINOv3: they are 64 wide, except in the tower of 7 billion parameters. `None` if the width is not that
+/// of any.
+pub(crate) fn of_dinov3(width: i64) -> Option<i64> {
+    const LARGEST: i64 = 4096;
+    let head = if width == LARGEST { 2 * HEAD_WIDTH } else { HEAD_WIDTH };
+    (width > 0 && width % head == 0).then(|| width / head)
+}
+
 /// Heads of the vision tower of a CLIP: `given` by the user, or those of the published ones of this width.
 ///
 /// # Errors

@@ -2,16 +2,8 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::normalization::Normalization;
 use super::vision::{VisionFeatures, VisionTower};
-
-/// How the channels of an image (red, green, blue; values 0 to 1) are normalized.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Normalization {
-    /// Subtracted.
-    pub mean: [f64; 3],
-    /// Divided by after that.
-    pub std: [f64; 3],
-}
 
 /// A vision tower with the normalization of its input images. The tower is a frozen [`VisionTower`] unless `T` says otherwise.
 #[derive(Debug)]

@@ -1,25 +1,40 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
-//! (`text`, whose captions are in `captions`) share one transformer block (`block`). [`ImageEncoder`] is a vision tower together
-//! with the normalization of its images; [`convert`] rewrites the weights of towers for other libraries, and [`operations`]
-//! counts what they cost.
+//! (`text`, whose captions are in `captions`) share one transformer block (`block`; its `layers` and state-dict keys, `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in
+//! `family`; patches get their positions by `position` (learned) or `rotary`. [`ImageEncoder`] is a vision tower together with the
+//! normalization of its images, [`FrozenVision`] that together with the blocks that are trained behind it (`head`); [`convert`] rewrites the weights of towers for other libraries, and [`operations`] counts what they
+//! cost.
 
 mod block;
+mod block_keys;
 mod captions;
 mod clip;
 pub mod convert;
 mod denoiser;
+mod family;
+mod frozen_vision;
+mod head;
 pub mod heads;
 mod image_encoder;
+mod layers;
+mod normalization;
 pub mod operations;
 mod position;
+mod rotary;
 mod text;
 mod vision;
 
 pub use block::Activation;
 pub use captions::CaptionTokens;
 pub use clip::{ClipShape, ClipVisionTower, Dense};
-pub use image_encoder::{ImageEncoder, Normalization, pixels};
+pub use family::TowerFamily;
+pub use frozen_vision::FrozenVision;
+pub(crate) use head::PREFIX as HEAD_PREFIX;
+pub use head::{Embedding, HeadSettings, MOST_BLOCKS, VisionHead, kept};
+pub use image_encoder::{ImageEncoder, pixels};
+pub use normalization::Normalization;
 pub use position::PositionResize;
+pub(crate) use rotary::PERIODS as ROPE_PERIODS;
+pub use rotary::RopePeriods;
 pub(crate) use text::VOCABULARY;
 pub use text::{TextShape, TextTower};
 pub use vision::{VisionFeatures, VisionShape, VisionTower};

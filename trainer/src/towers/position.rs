@@ -1,9 +1,10 @@
-//! Resizes position embeddings to another grid of patches than the one they were trained with.
+//! Learned position embeddings, and how they are resized to another grid of patches than the one they were trained with.
 
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::weights::Family;
+use crate::error::Result;
+use crate::weights::{Family, Weights};
 
 /// How the position embedding is resized to another grid than the one it was trained with. All methods are bicubic; the
 /// published implementations differ in the details, and the published scores of a checkpoint were measured with one of them.
@@ -34,7 +35,8 @@ impl From<Family> for PositionResize {
     /// same method.)
     fn from(family: Family) -> Self {
         match family {
-            Family::Dinov2 => Self::Dinov2,
+            // A tower of DINOv3 has no position embedding.
+            Family::Dinov2 | Family::Dinov3 => Self::Dinov2,
             Family::Huggingface => Self::Huggingface,
             Family::Timm | Family::Simzss | Family::OpenClip => Self::Timm,
         }
@@ -49,6 +51,40 @@ impl PositionResize {
             (Self::Huggingface, false) => Fit::Plain,
             _ => Fit::Antialiased,
         }
+    }
+}
+
+/// A learned position embedding of a vision tower.
+#[derive(Debug)]
+pub(super) struct LearnedPositions {
+    /// Of the class token and of grid x grid patches, [1, 1 + grid * grid, d].
+    pub(super) embedding: Tensor,
+    /// Patches along a side of the training image.
+    pub(super) grid: i64,
+    pub(super) resize: PositionResize,
+}
+
+impl LearnedPositions {
+    /// Takes the position embedding of a tower of this width out of a file.
+    pub(super) fn take(weights: &mut Weights, width: i64, resize: PositionResize) -> Result<Self> {
+        let size = weights.size("pos_embed")?;
+        let grid = side_of(size.get(1).map_or(0, |n| n - 1));
+        // A square of no patches at all would have the right shape, too.
+        if grid < 1 {
+            return Err(weights.problem(format!(
+                "tensor pos_embed has the shape {size:?}; it must have [1, 1 + side * side, {width}]"
+            )));
+        }
+        let embedding = weights.take("pos_embed", &[1, 1 + grid * grid, width])?;
+        Ok(Self { embedding, grid, resize })
+    }
+
+    /// For a grid of `height` x `width` patches, [1, 1 + height * width, d]. `registers`: whether the tower has some.
+    pub(super) fn fitted(&self, height: i64, width: i64, registers: bool) -> Tensor {
+        let class = self.embedding.narrow(1, 0, 1);
+        let patches = self.embedding.narrow(1, 1, self.grid * self.grid);
+        let fit = self.resize.fit(registers);
+        Tensor::cat(&[class, fit_position(&patches, self.grid, height, width, fit)], 1)
     }
 }
 

@@ -5,8 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Activation, Block, Init, Norm, OPEN_CLIP, normal};
+use super::block::{Activation, Block, Init};
+use super::block_keys::OPEN_CLIP;
 use super::captions::CaptionTokens;
+use super::layers::{Norm, normal};
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -49,6 +51,11 @@ pub struct TextTower {
     norm: Norm,
     projection: Tensor,
     logit_scale: Tensor,
+    /// Added to the logits of a sigmoid loss; other losses have none.
+    logit_bias: Option<Tensor>,
+    /// Width of the last part of an embedding, which is compared with patches; that of all of it unless
+    /// [`TextTower::with_patches`] says otherwise.
+    patches: i64,
 }
 
 impl TextTower {
@@ -74,6 +81,8 @@ impl TextTower {
             norm: Norm::new(width, EPS, device),
             projection: normal(&[width, vision_width], attention),
             logit_scale: Tensor::full([] as [i64; 0], LOGIT_SCALE, (Kind::Float, device)),
+            logit_bias: None,
+            patches: vision_width,
         };
         tower.trainable()
     }
@@ -106,6 +115,8 @@ impl TextTower {
         let token_embedding = weights.take("token_embedding.weight", &[VOCABULARY, width])?;
         let projection = weights.take("text_projection", &[width, vision_width])?;
         let logit_scale = weights.take("logit_scale", &[])?;
+        let biased = weights.has("logit_bias");
+        let logit_bias = biased.then(|| weights.take("logit_bias", &[])).transpose()?;
         let mut blocks = Vec::new();
         while weights.has(&format!("transformer.resblocks.{}.ln_1.weight", blocks.len())) {
             let prefix = format!("transformer.resblocks.{}.", blocks.len());
@@ -115,7 +126,34 @@ impl TextTower {
         let norm = Norm::read(&mut weights, "ln_final", width, EPS)?;
         weights.finish(&[])?;
         let shape = TextShape { width, depth: blocks.len() as i64, heads, context };
-        Ok(Self { shape, token_embedding, position, blocks, norm, projection, logit_scale }.trainable())
+        let tower = Self {
+            shape,
+            token_embedding,
+            position,
+            blocks,
+            norm,
+            projection,
+            logit_scale,
+            logit_bias,
+            patches: vision_width,
+        };
+        Ok(tower.trainable())
+    }
+
+    /// The same tower, of whose embeddings only the last `width` numbers are compared with patches.
+    #[must_use]
+    pub fn with_patches(mut self, width: i64) -> Self {
+        self.patches = width;
+        self
+    }
+
+    /// The same tower with other initial values of the scale of the image-caption logits and, for a sigmoid loss, of their bias.
+    #[must_use]
+    pub fn with_logits(mut self, scale: f64, bias: Option<f64>) -> Self {
+        let options = (Kind::Float, self.logit_scale.device());
+        self.logit_scale = Tensor::full([] as [i64; 0], scale.ln(), options);
+        self.logit_bias = bias.map(|bias| Tensor::full([] as [i64; 0], bias, options));
+        self.trainable()
     }
 
     fn trainable(self) -> Self {
@@ -145,20 +183,44 @@ impl TextTower {
         x.to_kind(Kind::Float).matmul(&self.projection)
     }
 
-    /// Caption embeddings, unnormalised, [B, d_v]: the projected end-of-text token of `tokens`.
+    /// The part of the projection that is compared with patches: [.., d_t] -> [.., d_v], in float32.
+    pub fn project_to_patches(&self, x: &Tensor) -> Tensor {
+        let output = self.output();
+        if self.patches == output {
+            return self.project(x);
+        }
+        x.to_kind(Kind::Float).matmul(&self.projection.narrow(1, output - self.patches, self.patches))
+    }
+
+    /// Of embeddings, the part that is compared with patches: [.., output] -> [.., d_v].
+    pub fn patch_part(&self, embeddings: &Tensor) -> Tensor {
+        embeddings.narrow(-1, self.output() - self.patches, self.patches)
+    }
+
+    /// Caption embeddings, unnormalised, [B, output]: the projected end-of-text token of `tokens`.
     pub fn captions(&self, tokens: &Tensor, end: &Tensor) -> Tensor {
         let rows = Tensor::arange(end.size()[0], (Kind::Int64, end.device()));
         self.project(&tokens.index(&[Some(rows), Some(end.shallow_clone())]))
     }
 
-    /// Width d_v of the embedding space shared with the vision tower.
+    /// Width of the embedding space shared with the images.
     pub fn output(&self) -> i64 {
         self.projection.size()[1]
+    }
+
+    /// Width d_v of the part of an embedding that is compared with patches.
+    pub fn patches(&self) -> i64 {
+        self.patches
     }
 
     /// exp of the learned scale of the image-caption logits: a scalar.
     pub fn logit_scale(&self) -> Tensor {
         self.logit_scale.exp()
+    }
+
+    /// The learned bias of the image-caption logits of a sigmoid loss: a scalar.
+    pub fn logit_bias(&self) -> Option<&Tensor> {
+        self.logit_bias.as_ref()
     }
 
     /// Clamps the logit scale to [1, 100]; to be called after each step.
@@ -179,6 +241,7 @@ impl TextTower {
             ("logit_scale", &self.logit_scale),
         ]
         .into_iter()
+        .chain(self.logit_bias.as_ref().map(|bias| ("logit_bias", bias)))
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
         .collect();
         for (i, block) in self.blocks.iter().enumerate() {

@@ -1,13 +1,16 @@
-//! The frozen vision tower: the ViT of DINOv2, with or without register tokens.
+//! The frozen vision tower: the ViT of DINOv2, with or without register tokens, or of a family that is built like it.
 
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Block, DINOV2, DINOV2_EPS as EPS, Init, Norm, normal};
+use super::block::{Block, Init};
 use super::denoiser::Denoiser;
+use super::family::TowerFamily;
 use super::heads;
-use super::position::{PositionResize, fit_position, side_of};
+use super::layers::{Norm, normal};
+use super::position::{LearnedPositions, PositionResize};
+use super::rotary::{PERIODS, Rotation, exact_periods, read_periods};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
@@ -33,21 +36,27 @@ pub struct VisionFeatures {
     pub patches: Tensor,
 }
 
-/// DINOv2's vision transformer.
+/// How a tower knows where its patches are.
+#[derive(Debug)]
+enum Positions {
+    Learned(LearnedPositions),
+    /// The periods of the rotations.
+    Rotary(Tensor),
+}
+
+/// A vision transformer.
 #[derive(Debug)]
 pub struct VisionTower {
+    /// The family of towers of which it is.
+    pub family: &'static TowerFamily,
     /// Side of a patch in pixels.
     pub patch: i64,
     /// Token width d_v.
     pub width: i64,
-    /// Patches along a side of the training image.
-    pub grid: i64,
     /// Number of attention heads.
     pub heads: i64,
-    /// How its position embedding is resized to another image size.
-    pub position_resize: PositionResize,
     class: Tensor,
-    position: Tensor,
+    positions: Positions,
     registers: Option<Tensor>,
     patch_weight: Tensor,
     patch_bias: Tensor,
@@ -59,65 +68,60 @@ pub struct VisionTower {
 
 impl VisionTower {
     /// Reads a tower, and its denoiser if the file contains one, with the state-dict keys of any [`crate::weights::Family`]. The
-    /// size follows from the tensors; the tower computes in `kind`. Without `resize`, the position embedding is resized as in the
-    /// library whose keys the file has.
+    /// size follows from the tensors; the tower computes in `kind`. Without `resize`, a learned position embedding is resized as in
+    /// the library whose keys the file has. Rotary positions have the periods of the file.
     pub fn read(path: &Path, resize: Option<PositionResize>, kind: Kind, device: Device) -> Result<Self> {
         let (family, weights) = Weights::read(path, device)?.into_vision()?;
         Self::from_weights(weights, resize.unwrap_or_else(|| family.into()), kind)
     }
 
-    /// The same from tensors with DINOv2's state-dict keys that contain nothing else.
+    /// The same from tensors with the state-dict keys of DINOv2 or DINOv3 that contain nothing else.
     pub fn from_weights(mut weights: Weights, resize: PositionResize, kind: Kind) -> Result<Self> {
+        let family = TowerFamily::of(&weights);
         let patches = weights.size("patch_embed.proj.weight")?;
-        let position = weights.size("pos_embed")?;
         let [width, 3, patch @ 1..=i64::MAX, _] = patches[..] else {
             return Err(
                 weights.problem(format!("patch_embed.proj.weight is {patches:?}, not [width, 3, p, p]"))
             );
         };
-        let grid = side_of(position.get(1).map_or(0, |n| n - 1));
-        // A square of no patches at all would have the right shape, too.
-        if grid < 1 {
-            return Err(weights.problem(format!(
-                "tensor pos_embed has the shape {position:?}; it must have [1, 1 + side * side, {width}]"
-            )));
-        }
-        let Some(heads) = heads::of_vision(width) else {
+        let Some(heads) = family.heads(width) else {
             let head = heads::HEAD_WIDTH;
             return Err(
                 weights.problem(format!("width {width} is not a multiple of {head}, the width of a head"))
             );
         };
         let class = weights.take("cls_token", &[1, 1, width])?;
-        let position = weights.take("pos_embed", &[1, 1 + grid * grid, width])?;
+        let positions = if family.rotary {
+            Positions::Rotary(read_periods(&mut weights, width / heads, class.device())?)
+        } else {
+            Positions::Learned(LearnedPositions::take(&mut weights, width, resize)?)
+        };
         let patch_weight = weights.take("patch_embed.proj.weight", &[width, 3, patch, patch])?;
         let patch_bias = weights.take("patch_embed.proj.bias", &[width])?;
-        let registers = ["register_tokens", "reg_token"].into_iter().find(|name| weights.has(name));
-        let registers = match registers {
-            Some(name) => {
-                let count = weights.size(name)?.get(1).copied().unwrap_or(0);
-                Some(weights.take(name, &[1, count, width])?)
-            }
-            None => None,
+        let registers = if weights.has(family.registers) {
+            let count = weights.size(family.registers)?.get(1).copied().unwrap_or(0);
+            Some(weights.take(family.registers, &[1, count, width])?)
+        } else {
+            None
         };
         let mut blocks = Vec::new();
         while weights.has(&format!("blocks.{}.norm1.weight", blocks.len())) {
             let prefix = format!("blocks.{}.", blocks.len());
-            blocks.push(Block::read(&mut weights, &prefix, &DINOV2, width, heads, EPS)?);
+            blocks.push(Block::read(&mut weights, &prefix, family.block, width, heads, family.eps)?);
         }
-        let norm = Norm::read(&mut weights, "norm", width, EPS)?;
-        let denoised = weights.has("denoiser.pos_embed");
+        let norm = Norm::read(&mut weights, "norm", width, family.eps)?;
+        // Denoisers are trained for towers with learned positions.
+        let denoised = !family.rotary && weights.has("denoiser.pos_embed");
         let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
-        // The mask token is used only in DINOv2's own training.
+        // The mask token is used only in the tower's own training.
         weights.finish(&["mask_token"])?;
         let tower = Self {
+            family,
             patch,
             width,
-            grid,
             heads,
-            position_resize: resize,
             class,
-            position,
+            positions,
             registers,
             patch_weight,
             patch_bias,
@@ -126,6 +130,15 @@ impl VisionTower {
             denoiser,
         };
         Ok(tower.computing_in(kind))
+    }
+
+    /// The same tower with periods computed in float32 instead of those of its file; nothing changes for learned positions.
+    #[must_use]
+    pub fn with_exact_periods(mut self) -> Self {
+        if let Positions::Rotary(periods) = &mut self.positions {
+            *periods = exact_periods(self.width / self.heads, periods.device());
+        }
+        self
     }
 
     /// The same tower, computing in `kind`. Below float32 it is for inference only: its weights are rounded and differ from those
@@ -144,7 +157,17 @@ impl VisionTower {
     }
 
     /// Adds a denoiser from a file of DVT or SimZSS; it is applied to the patch tokens.
+    ///
+    /// # Errors
+    /// For a tower with rotary positions, too: there are no denoisers for these.
     pub fn with_denoiser(mut self, path: &Path, device: Device) -> Result<Self> {
+        if self.family.rotary {
+            let problem = format!(
+                "is a denoiser for towers with learned positions, but the vision tower is of {}; leave it out",
+                self.family.name
+            );
+            return Err(Error::Weights { path: path.to_owned(), problem });
+        }
         let (_, mut weights) = Weights::read(path, device)?.into_vision()?;
         let mut denoiser = weights.take_below("denoiser.").under("denoiser.");
         self.denoiser = Some(Box::new(Denoiser::take(&mut denoiser, self.width)?));
@@ -160,7 +183,8 @@ impl VisionTower {
     /// A tower with random weights: linear layers N(0, 1/fan-in), LayerScale 1.
     pub fn random(shape: VisionShape, device: Device) -> Self {
         let VisionShape { width, depth, patch, grid } = shape;
-        let heads = heads::of_vision(width).unwrap_or(1);
+        let family = TowerFamily::dinov2();
+        let heads = family.heads(width).unwrap_or(1);
         let normal = |size: &[i64], std: f64| normal(size, std, device);
         let fan_in = |n: i64| (n as f64).powf(-0.5);
         let init = Init {
@@ -170,19 +194,19 @@ impl VisionTower {
             fc2: fan_in(4 * width),
             layer_scale: Some(1.0),
         };
+        let positions = |embedding| LearnedPositions { embedding, grid, resize: PositionResize::Dinov2 };
         Self {
+            family,
             patch,
             width,
-            grid,
             heads,
-            position_resize: PositionResize::Dinov2,
             class: normal(&[1, 1, width], 0.02),
-            position: normal(&[1, 1 + grid * grid, width], 0.02),
+            positions: Positions::Learned(positions(normal(&[1, 1 + grid * grid, width], 0.02))),
             registers: None,
             patch_weight: normal(&[width, 3, patch, patch], fan_in(3 * patch * patch)),
             patch_bias: Tensor::zeros([width], (Kind::Float, device)),
-            blocks: (0..depth).map(|_| Block::random(width, heads, EPS, &init, device)).collect(),
-            norm: Norm::new(width, EPS, device),
+            blocks: (0..depth).map(|_| Block::random(width, heads, family.eps, &init, device)).collect(),
+            norm: Norm::new(width, family.eps, device),
             denoiser: None,
         }
     }
@@ -193,9 +217,18 @@ impl VisionTower {
         let (side, size) = (self.patch, pixels.size());
         let (batch, height, width) = (size[0], size[2] / side, size[3] / side);
         let patches = self.embed(&pixels.to_kind(kind), [batch, height, width]);
-        let position = self.position_for(height, width).to_kind(kind);
-        let patches = patches + position.narrow(1, 1, height * width);
-        let class = (self.class.to_kind(kind) + position.narrow(1, 0, 1)).expand([batch, 1, -1], false);
+        let class = self.class.to_kind(kind);
+        let (patches, class, rotation) = match &self.positions {
+            Positions::Learned(learned) => {
+                let position = learned.fitted(height, width, self.registers.is_some()).to_kind(kind);
+                (patches + position.narrow(1, 1, height * width), class + position.narrow(1, 0, 1), None)
+            }
+            Positions::Rotary(periods) => {
+                let rotation = Rotation::new(periods, height, width, self.extra_tokens());
+                (patches, class, Some(rotation))
+            }
+        };
+        let class = class.expand([batch, 1, -1], false);
         let mut extra = 1;
         let mut sequence = vec![class];
         if let Some(registers) = &self.registers {
@@ -205,7 +238,7 @@ impl VisionTower {
         sequence.push(patches);
         let mut x = Tensor::cat(&sequence, 1);
         for block in &self.blocks {
-            x = block.forward(&x, false);
+            x = block.forward_with(&x, false, rotation.as_ref());
         }
         let x = self.norm.forward(&x);
         let patches = x.narrow(1, extra, height * width);
@@ -228,12 +261,28 @@ impl VisionTower {
         patches.reshape([batch, height * width, -1]).linear(&weight.view([self.width, -1]), bias)
     }
 
-    /// Position embedding for a grid of `height` x `width` patches, [1, 1 + height * width, d_v].
-    fn position_for(&self, height: i64, width: i64) -> Tensor {
-        let class = self.position.narrow(1, 0, 1);
-        let patches = self.position.narrow(1, 1, self.grid * self.grid);
-        let fit = self.position_resize.fit(self.registers.is_some());
-        Tensor::cat(&[class, fit_position(&patches, self.grid, height, width, fit)], 1)
+    /// How its learned position embedding is resized to another image size; `None` if positions are rotary.
+    pub fn position_resize(&self) -> Option<PositionResize> {
+        match &self.positions {
+            Positions::Learned(learned) => Some(learned.resize),
+            Positions::Rotary(_) => None,
+        }
+    }
+
+    /// Patches along a side of the training image; `None` if positions are rotary, which suit any.
+    pub fn grid(&self) -> Option<i64> {
+        match &self.positions {
+            Positions::Learned(learned) => Some(learned.grid),
+            Positions::Rotary(_) => None,
+        }
+    }
+
+    /// The periods of rotary positions, `[head width / 4]`.
+    pub fn periods(&self) -> Option<&Tensor> {
+        match &self.positions {
+            Positions::Learned(_) => None,
+            Positions::Rotary(periods) => Some(periods),
+        }
     }
 
     /// Number of transformer blocks.
@@ -259,22 +308,26 @@ impl VisionTower {
         });
     }
 
-    /// All parameters with their state-dict keys in DINOv2; those of the denoiser start with `denoiser.`.
+    /// All parameters with the state-dict keys of the family, DINOv2's or DINOv3's; those of the denoiser start with `denoiser.`.
     pub fn named(&self) -> Vec<(String, Tensor)> {
+        let position = match &self.positions {
+            Positions::Learned(learned) => ("pos_embed", &learned.embedding),
+            Positions::Rotary(periods) => (PERIODS, periods),
+        };
         let mut out: Vec<(String, Tensor)> = [
             ("cls_token", &self.class),
-            ("pos_embed", &self.position),
+            position,
             ("patch_embed.proj.weight", &self.patch_weight),
             ("patch_embed.proj.bias", &self.patch_bias),
             ("norm.weight", &self.norm.weight),
             ("norm.bias", &self.norm.bias),
         ]
         .into_iter()
-        .chain(self.registers.as_ref().map(|r| ("register_tokens", r)))
+        .chain(self.registers.as_ref().map(|registers| (self.family.registers, registers)))
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
         .collect();
         for (i, block) in self.blocks.iter().enumerate() {
-            out.extend(block.named(&format!("blocks.{i}."), &DINOV2));
+            out.extend(block.named(&format!("blocks.{i}."), self.family.block));
         }
         out.extend(self.denoiser.iter().flat_map(|denoiser| denoiser.named()));
         out

@@ -25,7 +25,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, reading, writing};
 use families::{Named, full};
 
-pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, timm, Hugging Face, open_clip or SimZSS: there is \
+pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, DINOv3, timm, Hugging Face, open_clip or SimZSS: there is \
                               neither patch_embed.proj.weight nor token_embedding.weight";
 
 /// The tensors of a file. A tower takes its tensors out by name; then none may be left.
@@ -48,7 +48,7 @@ impl Weights {
         Self { path: path.to_owned(), tensors }
     }
 
-    /// The vision tower with DINOv2's state-dict keys, from a file of any family; also returns the family.
+    /// The vision tower with DINOv2's or DINOv3's state-dict keys, from a file of any family; also returns the family.
     pub fn into_vision(self) -> Result<(Family, Self)> {
         let Self { path, tensors } = self;
         let problem = |problem: &str| Error::Weights { path: path.clone(), problem: problem.to_owned() };

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use trainer::evaluation::image_datasets::ImageDataset;
 use trainer::evaluation::{classification, retrieval, table};
-use trainer::inference::class_vectors::{ClassVectors, class_vectors};
+use trainer::inference::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use trainer::inference::model::Model;
 use trainer::inference::templates;
 use trainer::{Error, Result};
@@ -106,7 +106,8 @@ impl ClassificationArgs {
                     (name, templates::read(name)?)
                 }
             };
-            let vectors = class_vectors(&model.text, &set.classes, &templates, by, model.kind)?;
+            let vectors =
+                class_vectors(&model.text, &set.classes, &templates, by, ComparedWith::Images, model.kind)?;
             let scores = classification::evaluate(
                 set,
                 &model,

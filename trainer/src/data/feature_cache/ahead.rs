@@ -15,6 +15,17 @@ use crate::towers::VisionFeatures;
 /// One whose batch is used, and one that is filled.
 const BUFFERS: usize = 2;
 
+/// The samples of a batch whose patches are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchesOf {
+    /// None: for objectives without a concept loss.
+    None,
+    /// Those with mentions.
+    Mentions,
+    /// All: for embeddings of images that are made of patches.
+    All,
+}
+
 /// A thread that reads the features of a loader's batches, in order.
 #[derive(Debug)]
 pub(crate) struct FeatureReader {
@@ -35,18 +46,18 @@ pub(crate) struct FeatureBatch {
 }
 
 impl FeatureReader {
-    /// Starts at a position. `with_patches`: whether the patches of samples with mentions are read, too.
+    /// Starts at a position. `patches`: the samples whose patches are read, too.
     pub(crate) fn start(
         cache: &Arc<FeatureCache>,
         loader: &Loader,
         from: Position,
-        with_patches: bool,
+        patches: PatchesOf,
         device: Device,
     ) -> Result<Self> {
         let (free, to_fill) = channel();
         for _ in 0..BUFFERS {
             // The receiver is alive.
-            let _ = free.send(cache.buffer(loader.rows(), with_patches, device)?);
+            let _ = free.send(cache.buffer(loader.rows(), patches != PatchesOf::None, device)?);
         }
         let (send, made) = channel();
         let mut batches = loader.batches(from);
@@ -54,7 +65,7 @@ impl FeatureReader {
         let reads = Arc::clone(cache);
         let work = move || {
             while let Ok(buffer) = to_fill.recv() {
-                let batch = read_next(&reads, &mut batches, buffer, with_patches, threads);
+                let batch = read_next(&reads, &mut batches, buffer, patches, threads);
                 let last = batch.is_err();
                 if send.send(batch).is_err() || last {
                     break;
@@ -92,12 +103,16 @@ fn read_next(
     cache: &FeatureCache,
     batches: &mut Batches,
     mut buffer: FeatureBuffer,
-    with_patches: bool,
+    patches: PatchesOf,
     threads: usize,
 ) -> Result<FeatureBatch> {
     let no_batch = || Error::Failed("the loader gave no batch".to_owned());
     let batch = batches.next().ok_or_else(no_batch)??;
-    let rows = if with_patches { rows_with_mentions(&batch) } else { Vec::new() };
+    let rows = match patches {
+        PatchesOf::None => Vec::new(),
+        PatchesOf::Mentions => rows_with_mentions(&batch),
+        PatchesOf::All => (0..batch.size as u32).collect(),
+    };
     cache.read(&batch.samples, &rows, &mut buffer, threads)?;
     Ok(FeatureBatch { batch, buffer, with_patches: rows.len() })
 }

@@ -48,7 +48,7 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let mut tower = settings.vision.clone();
-    observer.message(&frozen_tower::settle_position(&mut tower, "--position")?);
+    observer.message(&frozen_tower::settle(&mut tower, "--")?);
     let vision = frozen_tower::open(&tower, settings.precision.kind(device), device)?;
     let size = i64::from(settings.size);
     vision.tower.check_size("--size", size)?;

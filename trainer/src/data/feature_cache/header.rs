@@ -93,6 +93,11 @@ impl CacheHeader {
             })
             .collect();
         let side = i64::from(size) / tower.patch;
+        let positions = match tower.position_resize() {
+            Some(resize) => format!("{resize:?}"),
+            None => format!("Rotary {:?}", settings.rope_periods),
+        };
+        let normalization = settings.normalization(tower.family.normalization);
         Ok(Self {
             version: VERSION,
             samples: shards.iter().map(|shard| shard.samples as i64).sum(),
@@ -101,7 +106,7 @@ impl CacheHeader {
             size,
             shards,
             vision: frozen_tower::sha256(settings)?,
-            normalisation: format!("{:?} {:?} {:?}", tower.position_resize, settings.mean, settings.std),
+            normalisation: format!("{positions} {:?} {:?}", normalization.mean, normalization.std),
         })
     }
 
@@ -147,7 +152,7 @@ impl CacheHeader {
             (self.vision != expected.vision, "another vision tower"),
             (
                 self.normalisation != expected.normalisation,
-                "other values of vision.position, vision.mean or vision.std",
+                "other values of vision.position, vision.rope_periods, vision.mean or vision.std",
             ),
             (self.size != expected.size, "another image size"),
             (names(self) != names(expected), "other shards"),

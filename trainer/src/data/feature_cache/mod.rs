@@ -12,6 +12,7 @@ mod reader;
 mod verify;
 mod writer;
 
+pub use ahead::PatchesOf;
 pub(super) use ahead::{FeatureReader, rows_with_mentions};
 pub use compute::{CacheSettings, compute};
 pub use header::{CacheHeader, CachedShard};

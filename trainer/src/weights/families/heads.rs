@@ -3,8 +3,12 @@
 
 use super::{Named, below};
 
-/// The last tensor name of a backbone, by which its prefix is found: DINOv2's and timm's, and Hugging Face's.
-const PATCHES: [&str; 2] = ["patch_embed.proj.weight", "embeddings.patch_embeddings.projection.weight"];
+/// The last tensor name of a backbone, by which its prefix is found: DINOv2's, DINOv3's and timm's, and Hugging Face's.
+const PATCHES: [&str; 3] = [
+    "patch_embed.proj.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.weight",
+];
 /// The heads of DINOv2 and iBOT, which are heads wherever they are.
 const PRETRAINING: [&str; 2] = ["dino_head", "ibot_head"];
 

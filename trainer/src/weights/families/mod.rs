@@ -1,6 +1,8 @@
 //! Detects the family of a weights file by its state-dict keys, and converts the keys. Internally, vision towers have the keys of
-//! DINOv2, text towers and CLIPs those of open_clip.
+//! DINOv2 or, with rotary positions, of DINOv3; text towers and CLIPs those of open_clip.
 
+mod dinov2;
+mod dinov3;
 mod heads;
 mod names;
 
@@ -8,7 +10,7 @@ use std::collections::BTreeMap;
 
 use tch::{Kind, Tensor};
 
-use names::{HUGGINGFACE, HUGGINGFACE_CLIP, Row::Same, TIMM, is_number, to_ours, to_theirs, translate};
+use names::{HUGGINGFACE, HUGGINGFACE_CLIP, to_ours, to_theirs};
 
 /// Tensors by name.
 pub(crate) type Named = BTreeMap<String, Tensor>;
@@ -18,9 +20,11 @@ pub(crate) type Named = BTreeMap<String, Tensor>;
 pub enum Family {
     /// DINOv2: a vision tower. A DVT denoiser is stored with the prefix `denoiser.`.
     Dinov2,
-    /// timm: `VisionTransformer`.
+    /// DINOv3 and EUPE: a vision tower with rotary positions.
+    Dinov3,
+    /// timm: `VisionTransformer`, or `Eva` for DINOv3 and EUPE.
     Timm,
-    /// Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel` or `CLIPModel`.
+    /// Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel` or `CLIPModel`.
     Huggingface,
     /// open_clip and OpenAI: a CLIP, or only its text tower.
     OpenClip,
@@ -32,6 +36,7 @@ impl std::fmt::Display for Family {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Dinov2 => "DINOv2",
+            Self::Dinov3 => "DINOv3",
             Self::Timm => "timm",
             Self::Huggingface => "Hugging Face",
             Self::OpenClip => "open_clip",
@@ -43,7 +48,7 @@ impl std::fmt::Display for Family {
 /// The parts of a weights file; tensors have their stored kind.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
-    /// A DINOv2 vision tower with the keys of DINOv2, and its denoiser with the prefix `denoiser.`.
+    /// A vision tower with the keys of DINOv2, and its denoiser with the prefix `denoiser.`; or one with those of DINOv3.
     pub(crate) vision: Named,
     /// CLIP's vision tower with the keys of open_clip, without their prefix `visual.`.
     pub(crate) clip: Named,
@@ -69,7 +74,9 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     let mut parts = Parts::default();
     let beside: Vec<String> = tensors
         .keys()
-        .filter(|name| BESIDE.contains(&name.rsplit('.').next().unwrap_or_default()))
+        .filter(|name| {
+            BESIDE.contains(&name.rsplit('.').next().unwrap_or_default()) || dinov3::is_beside(name)
+        })
         .cloned()
         .collect();
     parts.beside = beside.into_iter().filter_map(|name| tensors.remove_entry(&name)).collect();
@@ -80,13 +87,16 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     let family = if let Some(prefix) = inside("embeddings.patch_embeddings.projection.weight") {
         parts.vision = to_ours(HUGGINGFACE, stripped(tensors, &prefix));
         Family::Huggingface
+    } else if let Some(prefix) = inside(dinov3::HUGGINGFACE_PATCHES) {
+        parts.vision = dinov3::from_huggingface(stripped(tensors, &prefix));
+        Family::Huggingface
     } else if has("text_model.embeddings.token_embedding.weight") {
         let ours = to_ours(HUGGINGFACE_CLIP, tensors);
         open_clip(ours, &mut parts);
         Family::Huggingface
     } else if let Some(prefix) = inside("vit.model.patch_embed.proj.weight") {
         let mut visual = below(&mut tensors, &prefix);
-        parts.vision = from_timm(below(&mut visual, "vit.model."));
+        parts.vision = dinov2::from_timm(below(&mut visual, "vit.model."));
         parts.vision.extend(denoiser(visual));
         parts.text = below(&mut tensors, "text.");
         parts.text.extend(tensors);
@@ -94,12 +104,18 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     } else if has("denoiser.norm1.weight") && !has("patch_embed.proj.weight") {
         parts.vision = denoiser(tensors);
         Family::Simzss
+    } else if has("patch_embed.proj.weight") && dinov3::is_ours(&tensors) {
+        parts.vision = tensors;
+        Family::Dinov3
+    } else if has("patch_embed.proj.weight") && dinov3::is_timms(&tensors) {
+        parts.vision = dinov3::from_timm(tensors);
+        Family::Timm
     } else if has("patch_embed.proj.weight") {
         let timm = has("reg_token")
-            || tensors.get("pos_embed").is_some_and(without_class)
-            || has("blocks.0.mlp.fc1.weight") && is_gated(&tensors)
-            || !tensors.keys().any(|name| is_of_dinov2(name));
-        parts.vision = if timm { from_timm(tensors) } else { unchunked(tensors) };
+            || tensors.get("pos_embed").is_some_and(dinov2::without_class)
+            || has("blocks.0.mlp.fc1.weight") && dinov2::is_gated(&tensors)
+            || !tensors.keys().any(|name| dinov2::is_of_dinov2(name));
+        parts.vision = if timm { dinov2::from_timm(tensors) } else { dinov2::unchunked(tensors) };
         if timm { Family::Timm } else { Family::Dinov2 }
     } else if has("token_embedding.weight") || has("text.token_embedding.weight") {
         // Models with a separate text tower (CustomTextCLIP) have the prefix `text.`.
@@ -120,6 +136,20 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
     let mut left: Vec<String> = parts.beside.keys().cloned().collect();
     let missing = |what: &str| Err(format!("contains no {what}"));
     let out = match family {
+        Family::Dinov2 | Family::Simzss if dinov3::is_ours(&tower) => {
+            return Err(format!("has rotary positions, as DINOv3; the format of {family} has none"));
+        }
+        Family::Dinov3 | Family::Timm | Family::Huggingface if dinov3::is_ours(&tower) => {
+            left.extend(parts.clip.keys().chain(parts.text.keys()).cloned());
+            match family {
+                Family::Dinov3 => tower,
+                Family::Timm => dinov3::to_timm(tower, &mut left)?,
+                _ => dinov3::to_huggingface(tower, &mut left)?,
+            }
+        }
+        Family::Dinov3 if !tower.is_empty() => {
+            return Err("has learned positions, as DINOv2; the format of DINOv3 has none".to_owned());
+        }
         Family::Dinov2 | Family::Timm | Family::Huggingface if !tower.is_empty() => {
             left.extend(parts.clip.keys().chain(parts.text.keys()).cloned());
             match family {
@@ -131,7 +161,7 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
             }
             match family {
                 Family::Dinov2 => tower,
-                Family::Timm => to_timm(tower),
+                Family::Timm => dinov2::to_timm(tower),
                 _ => to_theirs(HUGGINGFACE, tower)?,
             }
         }
@@ -143,7 +173,8 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
         Family::Simzss if !tower.is_empty() || !denoiser.is_empty() => {
             left.extend(parts.clip.keys().cloned());
             left.extend(tower.remove("mask_token").map(|_| "mask_token".to_owned()));
-            let mut out = above("visual.vit.model.", if tower.is_empty() { tower } else { to_timm(tower) });
+            let mut out =
+                above("visual.vit.model.", if tower.is_empty() { tower } else { dinov2::to_timm(tower) });
             for (name, tensor) in denoiser {
                 let name = match name.as_str() {
                     "denoiser.pos_embed" => "visual.pos_embed".to_owned(),
@@ -160,6 +191,11 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
         _ => return missing("vision tower of DINOv2"),
     };
     Ok((out, left))
+}
+
+/// A tower, without a denoiser, with the keys of timm; buffers that timm does not save are left out.
+pub(crate) fn to_timm(tower: Named) -> Result<Named, String> {
+    if dinov3::is_ours(&tower) { dinov3::to_timm(tower, &mut Vec::new()) } else { Ok(dinov2::to_timm(tower)) }
 }
 
 const DENOISER: &str = "denoiser.";
@@ -188,76 +224,6 @@ pub(super) fn whole_clip(parts: &Parts) -> Named {
     let mut out = above("visual.", copy(&parts.clip));
     out.extend(copy(&parts.text));
     out
-}
-
-/// Converts a tower of timm to the keys of DINOv2. With registers, timm's class token has no position embedding, because it was added
-/// to the token in the conversion to timm; here it becomes zero.
-fn from_timm(mut tensors: Named) -> Named {
-    let gated = is_gated(&tensors);
-    if let Some(position) = tensors.get_mut("pos_embed").filter(|position| without_class(position)) {
-        let class = position.narrow(1, 0, 1).zeros_like();
-        *position = Tensor::cat(&[class, position.shallow_clone()], 1);
-    }
-    to_ours(if gated { TIMM } else { &TIMM[..1] }, tensors)
-}
-
-/// Converts a tower of DINOv2 to the keys of timm, as timm's own conversion: with registers, the position embedding of the class token
-/// is added to the class token.
-pub(crate) fn to_timm(mut tensors: Named) -> Named {
-    if let (true, Some(class), Some(position)) = (
-        tensors.contains_key("register_tokens"),
-        tensors.get("cls_token").map(Tensor::shallow_clone),
-        tensors.get("pos_embed").map(Tensor::shallow_clone),
-    ) {
-        tensors.insert("cls_token".to_owned(), class + position.narrow(1, 0, 1));
-        tensors.insert("pos_embed".to_owned(), position.narrow(1, 1, position.size()[1] - 1));
-    }
-    tensors
-        .into_iter()
-        .map(|(name, tensor)| {
-            let renamed = TIMM.iter().find_map(|row| match row {
-                Same(ours, theirs) => translate(&name, ours, theirs),
-                _ => None,
-            });
-            (renamed.unwrap_or(name), tensor)
-        })
-        .collect()
-}
-
-/// Whether DINOv2 has a tensor of this name and timm has not. Without any such name a file is timm's, which drops the mask token of
-/// DINOv2's files and keeps the other names.
-fn is_of_dinov2(name: &str) -> bool {
-    matches!(name, "mask_token" | "register_tokens")
-        || name.contains(".mlp.w12.")
-        || unchunked_name(name).is_some()
-}
-
-/// Whether a position embedding [1, n, d] is for a square of patches without a class token.
-fn without_class(position: &Tensor) -> bool {
-    let count = position.size().get(1).copied().unwrap_or(0);
-    let side = (count as f64).sqrt().round() as i64;
-    side > 1 && side * side == count
-}
-
-/// Whether the MLP of a timm tower is gated, as in DINOv2-g: the output of the first layer is twice as wide as the input of the second.
-fn is_gated(tensors: &Named) -> bool {
-    let size =
-        |name: &str, side: usize| tensors.get(name).and_then(|tensor| tensor.size().get(side).copied());
-    match (size("blocks.0.mlp.fc1.weight", 0), size("blocks.0.mlp.fc2.weight", 1)) {
-        (Some(rows), Some(columns)) => rows == 2 * columns,
-        _ => false,
-    }
-}
-
-/// Removes the chunk number from the keys of blocks that DINOv2 saves during training (`blocks.1.6.norm1.weight` is block 6).
-fn unchunked(tensors: Named) -> Named {
-    tensors.into_iter().map(|(name, tensor)| (unchunked_name(&name).unwrap_or(name), tensor)).collect()
-}
-
-fn unchunked_name(name: &str) -> Option<String> {
-    let (chunk, rest) = name.strip_prefix("blocks.")?.split_once('.')?;
-    let (block, _) = rest.split_once('.')?;
-    (is_number(chunk) && is_number(block)).then(|| format!("blocks.{rest}"))
 }
 
 /// Takes all tensors with a prefix out, and removes the prefix.

@@ -9,10 +9,12 @@ pub(super) enum Row {
     Same(&'static str, &'static str),
     /// Query, key and value as one tensor, and as three.
     Apart(&'static str, [&'static str; 3]),
+    /// The bias of query, key and value as one tensor, and those of query and value: that of the key is zero.
+    WithoutKey(&'static str, [&'static str; 2]),
     /// Transposed.
     Turned(&'static str, &'static str),
 }
-use Row::{Apart, Same, Turned};
+use Row::{Apart, Same, Turned, WithoutKey};
 
 /// Keys of DINOv2 and Hugging Face.
 pub(super) const HUGGINGFACE: &[Row] = &[
@@ -101,7 +103,7 @@ pub(super) const HUGGINGFACE_CLIP: &[Row] = &[
     Turned("visual.proj", "visual_projection.weight"),
 ];
 
-/// Keys of DINOv2 and timm that differ. For the position embedding of the class token see [`super::to_timm`].
+/// Keys of DINOv2 and timm that differ. For the position embedding of the class token see [`super::dinov2::to_timm`].
 pub(super) const TIMM: &[Row] = &[
     Same("register_tokens", "reg_token"),
     Same("blocks.{}.mlp.w12.*", "blocks.{}.mlp.fc1.*"),
@@ -134,6 +136,17 @@ pub(super) fn to_ours(rows: &[Row], mut tensors: Named) -> Named {
                         out.insert(renamed, Tensor::cat(&apart, 0));
                     }
                 }
+                WithoutKey(ours, [query, value]) => {
+                    let Some(renamed) = translate(&name, query, ours) else { continue };
+                    let Some(value) = translate(&renamed, ours, value) else { continue };
+                    let size = |name: &String| tensors.get(name).map(Tensor::size);
+                    if size(&name) != size(&value) {
+                        continue;
+                    }
+                    if let (Some(query), Some(value)) = (tensors.remove(&name), tensors.remove(&value)) {
+                        out.insert(renamed, Tensor::cat(&[&query, &query.zeros_like(), &value], 0));
+                    }
+                }
             }
         }
     }
@@ -159,6 +172,17 @@ pub(super) fn to_theirs(rows: &[Row], tensors: Named) -> Result<Named, String> {
                     return false;
                 }
                 out.extend(names.into_iter().zip(tensor.chunk(3, 0)));
+                true
+            }
+            WithoutKey(ours, [query, value]) => {
+                let names = [query, value].map(|theirs| translate(&name, ours, theirs));
+                let [Some(query), Some(value)] = names else { return false };
+                if tensor.size().first().is_none_or(|rows| rows % 3 != 0) {
+                    return false;
+                }
+                let parts = tensor.chunk(3, 0);
+                out.insert(query, parts[0].shallow_clone());
+                out.insert(value, parts[2].shallow_clone());
                 true
             }
         });

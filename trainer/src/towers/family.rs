@@ -1,0 +1,75 @@
+//! What the families of vision towers differ in, beyond what their tensors say.
+
+use super::block_keys::{DINOV2 as DINOV2_KEYS, DINOV3 as DINOV3_KEYS, Names};
+use super::heads;
+use super::normalization::Normalization;
+use crate::weights::Weights;
+
+/// Vision towers that are trained and built in the same way. Width, depth, patch size, number of registers, kind of the MLP, and
+/// whether there is LayerScale follow from the tensors.
+#[derive(Debug, PartialEq)]
+pub struct TowerFamily {
+    /// Name, as its authors write it.
+    pub name: &'static str,
+    /// Epsilon of LayerNorm.
+    pub(super) eps: f64,
+    /// State-dict keys of a block; they also say whether keys of the attention have a bias.
+    pub(super) block: &'static Names,
+    /// State-dict key of the registers.
+    pub(super) registers: &'static str,
+    /// Whether positions are rotary; otherwise they are learned.
+    pub rotary: bool,
+    /// Normalization of the images with which it was trained.
+    pub normalization: Normalization,
+}
+
+/// DINOv2. (The ViT ports in other Rust examples use an epsilon of 1e-5, and their features differ.)
+pub(super) const DINOV2: TowerFamily = TowerFamily {
+    name: "DINOv2",
+    eps: 1e-6,
+    block: &DINOV2_KEYS,
+    registers: "register_tokens",
+    rotary: false,
+    normalization: Normalization::IMAGENET,
+};
+
+/// TIPSv2: DINOv2's structure with one register, for images that are not normalized.
+const TIPSV2: TowerFamily =
+    TowerFamily { name: "TIPSv2", normalization: Normalization { mean: [0.0; 3], std: [1.0; 3] }, ..DINOV2 };
+
+/// DINOv3 and EUPE.
+const DINOV3: TowerFamily = TowerFamily {
+    name: "DINOv3",
+    eps: 1e-5,
+    block: &DINOV3_KEYS,
+    registers: "storage_tokens",
+    rotary: true,
+    normalization: Normalization::IMAGENET,
+};
+
+static FAMILIES: [TowerFamily; 3] = [DINOV2, TIPSV2, DINOV3];
+
+impl TowerFamily {
+    /// The family of a tower with the state-dict keys of DINOv2 or DINOv3.
+    pub fn of(weights: &Weights) -> &'static Self {
+        let [dinov2, tipsv2, dinov3] = &FAMILIES;
+        let registers = weights.size(DINOV2.registers).ok().and_then(|size| size.get(1).copied());
+        if weights.has("pos_embed") {
+            if registers == Some(1) { tipsv2 } else { dinov2 }
+        } else if weights.has(DINOV3.registers) || weights.has(super::rotary::PERIODS) {
+            dinov3
+        } else {
+            dinov2
+        }
+    }
+
+    /// DINOv2's.
+    pub(super) fn dinov2() -> &'static Self {
+        &FAMILIES[0]
+    }
+
+    /// Number of attention heads of a tower of this width; `None` if no tower of the family can have it.
+    pub(super) fn heads(&self, width: i64) -> Option<i64> {
+        if self.rotary { heads::of_dinov3(width) } else { heads::of_vision(width) }
+    }
+}
