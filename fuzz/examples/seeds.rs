@@ -421,7 +421,7 @@ fn sidecar() {
         let about = Metadata::new(&extractor.description(), Path::new("00000.tar"), 10_240);
         let mut writer = Writer::create(&path, about).unwrap();
         for (sample, caption) in (0..).zip(captions) {
-            writer.tag(sample, &format!("{sample:09}"), &canonical(caption), &extractor).unwrap();
+            writer.tag(sample, &format!("{sample:09}"), &[canonical(caption)], &extractor).unwrap();
             if checked {
                 writer.check(sample, CaptionCheck::of(caption.as_bytes()));
             }
