@@ -106,7 +106,7 @@ fn captions_are_scored_by_their_images() {
         ["select", text(&shards), "--best", "0.25", "--by", "score.similarity", "--out", text(&selection)];
     assert_eq!(summary("tools", &arguments)["samples"], json!(4));
     let mut selected = Vec::new();
-    let file = loader::shards::selection::SelectionFile::open(&selection.into()).unwrap();
+    let file = loader::shards::selection::SelectionFile::open(&selection.into(), 16).unwrap();
     file.visit(|run| {
         selected.extend_from_slice(run.samples);
         Ok(())

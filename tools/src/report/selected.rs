@@ -71,7 +71,9 @@ impl<'a> Selected<'a> {
             }
             Ok(())
         })?;
-        chosen.iter_mut().for_each(|samples| samples.sort_unstable());
+        for samples in &mut chosen {
+            samples.sort_unstable();
+        }
         let samples = chosen.iter().map(|samples| samples.len() as u64).sum();
         Ok(Self {
             name: path.file_name().into_owned(),
@@ -101,7 +103,9 @@ impl<'a> Selected<'a> {
             of_sample.sort_unstable();
             of_sample.dedup();
             self.without_mention += u64::from(of_sample.is_empty());
-            of_sample.iter().for_each(|&concept| counts[concept as usize] += 1);
+            for &concept in &of_sample {
+                counts[concept as usize] += 1;
+            }
         }
         for (name, count) in names.into_iter().zip(counts).filter(|(_, count)| *count > 0) {
             *self.of_concept.entry(name.to_owned()).or_default() += count;
