@@ -53,7 +53,7 @@ impl Sidecar {
     /// Reads the sidecar at `path`.
     ///
     /// # Errors
-    /// The file cannot be read, or it is not a complete sidecar of this [`VERSION`].
+    /// The file cannot be read, or it is not a complete sidecar of a version that is read (see [`Metadata`]).
     pub fn open(path: &Path) -> Result<Self, Error> {
         Self::from_bytes(path, std::fs::read(path).map_err(Error::io(path, "read"))?.into())
     }
