@@ -406,7 +406,7 @@ fn signals_are_tables_with_the_names_of_their_producers() {
     // Signals of another state of the shard.
     fs::copy(set.join("00001.hash.parquet"), set.join("00002.hash.parquet")).unwrap();
     let line = refused("tools", &["sql", query, text(&set)], 1);
-    assert!(line.contains("00002.hash.parquet") && line.contains("00001.tar"), "{line}");
+    assert!(line.contains("00002.hash.parquet") && line.contains("00001.hash.parquet"), "{line}");
 }
 
 /// What `tools select --where` asks.
