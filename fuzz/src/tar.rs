@@ -12,6 +12,7 @@ pub fn run(bytes: &[u8]) {
     let Ok(archive) = Archive::open(path) else { return };
     let mut found = Vec::new();
     let walked = captions(path, None, |key, captions| -> Result<(), loader::Error> {
+        // Without a field, captions are texts: anything else is a bug, which the fuzzer must find.
         let StoredCaptions::Text(caption) = captions else { panic!("they are from no field") };
         found.push((key.to_owned(), caption.map(<[u8]>::to_vec)));
         Ok(())

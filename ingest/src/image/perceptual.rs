@@ -18,7 +18,7 @@ use crate::problem::Problem;
 const SIDE: usize = 32;
 const LOW: usize = 8;
 
-/// Smallest side of an image, reduced by another filter before, of which the hash is still that of the original.
+/// Smallest side of an image, decoded at a reduced size, of which the hash is still that of the original but for a few bits.
 pub(super) const MIN_SIDE: u32 = 128;
 
 /// Bits after the point of Pillow's weights.
@@ -37,7 +37,7 @@ pub(super) fn phash(pixels: &Pixels) -> u64 {
     bits(&frequencies(&reduced(pixels)))
 }
 
-/// The hash of an image that was reduced already, faster, with what else rounds otherwise.
+/// The hash of an image that may have been decoded at a reduced size, by a filter that is faster and rounds otherwise.
 pub(super) fn quick_phash(pixels: &Pixels) -> u64 {
     let small = quickly_reduced(pixels).unwrap_or_else(|_| reduced(pixels));
     bits(&frequencies(&small))
