@@ -16,6 +16,14 @@ pub struct Request {
 }
 
 impl Request {
+    /// Notes a signal by which the owner opts out.
+    pub(crate) fn add_opt_out(&mut self, name: &str) {
+        let seen = self.opt_outs.get_or_insert_default();
+        if !seen.split(", ").any(|seen| seen == name) {
+            *seen = if seen.is_empty() { name.to_owned() } else { format!("{seen}, {name}") };
+        }
+    }
+
     /// The texts of its columns, all but `fetched`.
     pub(crate) fn texts(&self) -> [Option<&str>; 4] {
         [&self.final_url, &self.etag, &self.last_modified, &self.opt_outs].map(Option::as_deref)

@@ -50,8 +50,9 @@ pub(crate) struct Network {
     /// Content-Usage (AIPREF) train-ai. The table has all that were seen, ignored or not [default: obey all]
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     ignore_opt_out: Vec<String>,
-    /// Read each host's robots.txt once, and do not ask for what it disallows for simzss-ingest, or for --user-agent-token. If it
-    /// cannot be read for now, nothing is asked of the host.
+    /// Read each host's robots.txt once, and do not ask for what it disallows for simzss-ingest, or for --user-agent-token, nor
+    /// for what it says must not be used for training (Content-Usage of AIPREF). If it cannot be read for now, nothing is asked of the
+    /// host.
     #[arg(long)]
     robots_txt: bool,
     /// Allow addresses that are not public, such as localhost and private networks: all of them, or with a list only these

@@ -82,7 +82,7 @@ pub enum Failure {
     #[error("Use of image disallowed by tdm-reservation header")]
     Reserved,
     /// Its owner does not want AI to be trained with it (AIPREF).
-    #[error("Use of image disallowed by Content-Usage header")]
+    #[error("Use of image disallowed by Content-Usage")]
     NotForTraining,
     /// The host does not want it to be asked for.
     #[error("URL disallowed by robots.txt")]

@@ -14,9 +14,10 @@ use url::Url;
 use super::address::is_public;
 use super::failure::Failure;
 use super::hosts::{Host, Hosts};
+use super::optout::{TRAIN_AI, refusal};
 use super::resolver::Resolver;
 use super::response::{self, Answer};
-use super::robots::{MAX_BYTES, ROBOT, Robots, Rules};
+use super::robots::{MAX_BYTES, ROBOT, Robots, Rules, Verdict};
 use super::settings::{Allowed, Settings};
 use crate::error::Error;
 use crate::pipeline::watch::Network;
@@ -201,15 +202,20 @@ impl Fetcher {
             self.network.attempts.fetch_add(first.into(), Ordering::Relaxed);
             // The semaphore is never closed.
             let permit = Arc::clone(&self.in_flight).acquire_owned().await.ok();
+            let mut for_training = true;
             if let Some(robots) = &self.robots {
-                let failure = match robots.allow(url, self.rules(url)).await {
-                    Some(true) => None,
-                    Some(false) => Some(Failure::Disallowed),
-                    None => Some(Failure::UnknownRules),
-                };
-                if let Some(failure) = failure {
-                    request.opt_outs = (failure == Failure::Disallowed).then(|| "robots.txt".to_owned());
-                    return Attempt::Failed(failure, host);
+                match robots.verdict(url, self.rules(url)).await {
+                    Some(Verdict::Allowed) => {}
+                    Some(Verdict::NotForTraining) => for_training = false,
+                    Some(Verdict::Disallowed) => {
+                        request.add_opt_out("robots.txt");
+                        return Attempt::Failed(Failure::Disallowed, host);
+                    }
+                    None => return Attempt::Failed(Failure::UnknownRules, host),
+                }
+                if let Some(refusal) = refusal(&[TRAIN_AI], self.opt_outs()).filter(|_| !for_training) {
+                    request.add_opt_out(TRAIN_AI);
+                    return Attempt::Failed(refusal, host);
                 }
             }
             // The deadline starts here: waiting for a permit is not the host's fault.
@@ -220,6 +226,10 @@ impl Fetcher {
                 Err(_) => Err(Failure::Deadline),
             };
             self.network.in_flight.fetch_sub(1, Ordering::Relaxed);
+            // A redirect teaches nothing.
+            if !for_training && !matches!(end, Ok(Answer::Redirect(_))) {
+                request.add_opt_out(TRAIN_AI);
+            }
             left = left.saturating_sub(begun.elapsed());
             if let Err(failure) = &end {
                 self.network.spend(&failure.to_string(), begun.elapsed());

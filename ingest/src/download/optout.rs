@@ -4,6 +4,7 @@
 //!   noindex`), and some have a value (`max-snippet: 20`);
 //! - `tdm-reservation: 1` of the TDM Reservation Protocol (W3C TDMRep): rights to text and data mining are reserved;
 //! - `Content-Usage: train-ai=n` of AIPREF (draft-ietf-aipref-attach): a dictionary of preferences, of which a later one counts.
+//!   In `robots.txt` it is one, too.
 
 use reqwest::header::HeaderMap;
 
@@ -15,7 +16,8 @@ pub const OPT_OUTS: [&str; 7] =
     ["noai", "noimageai", "noindex", "noimageindex", "noml", TDM_RESERVATION, TRAIN_AI];
 
 const TDM_RESERVATION: &str = "tdm-reservation";
-const TRAIN_AI: &str = "train-ai";
+/// The preference of AIPREF.
+pub(super) const TRAIN_AI: &str = "train-ai";
 
 /// Directives with a value: the text before their colon is not the name of a crawler.
 const WITH_VALUE: [&str; 4] = ["unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"];
@@ -65,8 +67,8 @@ fn directives<'a>(value: &'a str, robot: Option<&'a str>) -> impl Iterator<Item 
     })
 }
 
-/// Whether `train-ai=n` is the last word of a header's dictionary on training.
-fn refuses_training(usage: &str) -> bool {
+/// Whether `train-ai=n` is the last word of a dictionary of preferences on training.
+pub(super) fn refuses_training(usage: &str) -> bool {
     let mut preferences = usage.split(',').filter_map(|member| {
         let (name, value) = member.split(';').next()?.split_once('=')?;
         name.trim().eq_ignore_ascii_case(TRAIN_AI).then(|| value.trim())

@@ -1,4 +1,5 @@
-//! `robots.txt` (RFC 9309): which paths of a host a crawler may ask for. Read once per host if the user wants it.
+//! `robots.txt`: which paths of a host a crawler may ask for (RFC 9309), and which of them must not be used for training
+//! (`Content-Usage` of AIPREF, draft-ietf-aipref-attach). Read once per host if the user wants it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::OnceCell;
 use url::Url;
+
+use super::optout;
 
 /// The name of this program's robot.
 pub(super) const ROBOT: &str = "simzss-ingest";
@@ -20,9 +23,14 @@ const MAX_HOSTS: usize = 50_000;
 /// Maximum size of all rules that are kept, bytes.
 const MAX_KEPT: usize = 64 << 20;
 
-/// The rules of a host for this robot: all are allowed where no rule matches.
+/// The rules of a host for this robot: all may be asked for and used where no rule matches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Rules(Vec<Rule>);
+pub(super) struct Rules {
+    /// What may be asked for.
+    access: Vec<Rule>,
+    /// What may be used for training.
+    training: Vec<Rule>,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Rule {
@@ -31,11 +39,22 @@ struct Rule {
     pattern: String,
 }
 
+/// What the rules say of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It may be asked for.
+    Allowed,
+    /// It may be asked for, but its owner prefers that no model is trained on it.
+    NotForTraining,
+    /// It may not be asked for.
+    Disallowed,
+}
+
 impl Rules {
     /// The rules in a file for the first of these robots that it names, otherwise those for all robots.
     pub(super) fn parse(file: &[u8], robots: &[&str]) -> Self {
         let text = String::from_utf8_lossy(&file[..file.len().min(MAX_BYTES)]);
-        let mut groups: Vec<Option<Vec<Rule>>> = vec![None; robots.len() + 1];
+        let mut groups: Vec<Option<Self>> = vec![None; robots.len() + 1];
         // The groups that the current rules are for, and whether a rule has come since the last name.
         let (mut current, mut has_rules): (Vec<usize>, bool) = (Vec::new(), false);
         for line in text.trim_start_matches('\u{feff}').split(['\r', '\n']) {
@@ -55,35 +74,54 @@ impl Rules {
                 }
                 continue;
             }
+            let mut add = |rule: Option<Rule>, kind: fn(&mut Self) -> &mut Vec<Rule>| {
+                has_rules = true;
+                for &group in &current {
+                    kind(groups[group].get_or_insert_default()).extend(rule.clone());
+                }
+            };
             let allow = name.eq_ignore_ascii_case("allow");
             if allow || name.eq_ignore_ascii_case("disallow") {
-                has_rules = true;
                 // A rule without a path says nothing.
-                if !value.is_empty() {
-                    let pattern = normalised(value);
-                    for &group in &current {
-                        let rule = Rule { allow, pattern: pattern.clone() };
-                        groups[group].get_or_insert_default().push(rule);
-                    }
-                }
+                let rule = (!value.is_empty()).then(|| Rule { allow, pattern: normalised(value) });
+                add(rule, |rules| &mut rules.access);
+            } else if name.eq_ignore_ascii_case("content-usage") {
+                // Without a path, the preference is for all.
+                let path = value.split([' ', '\t']).next().filter(|path| path.starts_with('/'));
+                let usage = &value[path.map_or(0, str::len)..];
+                let pattern = normalised(path.unwrap_or_default());
+                let rule = Rule { allow: !optout::refuses_training(usage), pattern };
+                add(Some(rule), |rules| &mut rules.training);
             }
         }
-        Self(groups.into_iter().flatten().next().unwrap_or_default())
+        groups.into_iter().flatten().next().unwrap_or_default()
     }
 
-    /// Whether a URL of the host may be asked for: the longest pattern that matches decides, of two the one that allows.
-    pub(super) fn allow(&self, url: &Url) -> bool {
+    /// What they say of a URL of the host: of each kind of rule, the longest pattern that matches decides. Of two as long, the one that
+    /// allows to ask for it, and the one that does not allow training.
+    pub(super) fn verdict(&self, url: &Url) -> Verdict {
         let mut path = url.path().to_owned();
         if let Some(query) = url.query() {
             path = format!("{path}?{query}");
         }
         let path = normalised(&path);
-        let matching = self.0.iter().filter(|rule| matches(&rule.pattern, &path));
-        matching.max_by_key(|rule| (rule.pattern.len(), rule.allow)).is_none_or(|rule| rule.allow)
+        let matching = |rules: &'_ [Rule], first: bool| {
+            let matching = rules.iter().filter(|rule| matches(&rule.pattern, &path));
+            let last = matching.max_by_key(|rule| (rule.pattern.len(), rule.allow == first));
+            last.is_none_or(|rule| rule.allow)
+        };
+        if !matching(&self.access, true) {
+            Verdict::Disallowed
+        } else if matching(&self.training, false) {
+            Verdict::Allowed
+        } else {
+            Verdict::NotForTraining
+        }
     }
 
     fn bytes(&self) -> usize {
-        self.0.iter().map(|rule| size_of::<Rule>() + rule.pattern.len()).sum()
+        let rules = self.access.iter().chain(&self.training);
+        rules.map(|rule| size_of::<Rule>() + rule.pattern.len()).sum()
     }
 }
 
@@ -159,8 +197,12 @@ impl Entry {
 }
 
 impl Robots {
-    /// Whether `url` may be asked for; `None` if the rules of its host cannot be read. `read` reads them: `None` if that fails.
-    pub(super) async fn allow(&self, url: &Url, read: impl Future<Output = Option<Rules>>) -> Option<bool> {
+    /// What the rules of its host say of `url`; `None` if they cannot be read. `read` reads them: `None` if that fails.
+    pub(super) async fn verdict(
+        &self,
+        url: &Url,
+        read: impl Future<Output = Option<Rules>>,
+    ) -> Option<Verdict> {
         let entry = self.entry(&url.origin().ascii_serialization());
         let mut new = 0;
         let read = async {
@@ -168,13 +210,13 @@ impl Robots {
             new = rules.as_ref().map_or(0, Rules::bytes);
             rules
         };
-        let allowed = entry.rules.get_or_init(|| read).await.as_ref().map(|rules| rules.allow(url));
+        let verdict = entry.rules.get_or_init(|| read).await.as_ref().map(|rules| rules.verdict(url));
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.bytes += new;
         if kept.bytes > MAX_KEPT {
             *kept = Kept::default();
         }
-        allowed
+        verdict
     }
 
     fn entry(&self, origin: &str) -> Arc<Entry> {
@@ -195,8 +237,13 @@ impl Robots {
 mod tests {
     use super::*;
 
+    /// What a file says to a robot of a URL.
+    fn verdict(file: &str, robots: &[&str], url: &str) -> Verdict {
+        Rules::parse(file.as_bytes(), robots).verdict(&Url::parse(url).unwrap())
+    }
+
     fn allowed(file: &str, url: &str) -> bool {
-        Rules::parse(file.as_bytes(), &["ourbot", ROBOT]).allow(&Url::parse(url).unwrap())
+        verdict(file, &["ourbot", ROBOT], url) != Verdict::Disallowed
     }
 
     /// The examples of RFC 9309, sections 2.2.2, 2.2.3, 5.1 and 5.2.
@@ -207,8 +254,7 @@ mod tests {
                       User-Agent: barbot\nUser-Agent: bazbot\nDisallow: /example/page.html\n\n\
                       User-Agent: quxbot\n";
         let of = |robot: &str, path: &str| {
-            let url = Url::parse(&format!("https://www.example.com{path}")).unwrap();
-            Rules::parse(simple.as_bytes(), &[robot]).allow(&url)
+            verdict(simple, &[robot], &format!("https://www.example.com{path}")) == Verdict::Allowed
         };
         let paths =
             ["/example/page.html", "/example/allowed.gif", "/publications/a.html", "/a.gif", "/a.gif?b"];
@@ -223,8 +269,7 @@ mod tests {
         }
         let longest = "User-Agent: foobot\nAllow: /example/page/\nDisallow: /example/page/disallowed.gif\n";
         let of = |path: &str| {
-            let url = Url::parse(&format!("https://www.example.com{path}")).unwrap();
-            Rules::parse(longest.as_bytes(), &["foobot"]).allow(&url)
+            verdict(longest, &["foobot"], &format!("https://www.example.com{path}")) == Verdict::Allowed
         };
         assert!(of("/example/page/a.gif") && !of("/example/page/disallowed.gif"));
         for (pattern, path) in [
@@ -250,10 +295,41 @@ mod tests {
         let expected = [true, false, true, false, true];
         assert_eq!(paths.map(|path| allowed(file, &format!("http://h{path}"))), expected);
         // Without a group of its own, that of everybody.
-        let everybody = Rules::parse(file.as_bytes(), &["unnamed"]);
-        assert!(!everybody.allow(&Url::parse("http://h/d").unwrap()));
+        assert_eq!(verdict(file, &["unnamed"], "http://h/d"), Verdict::Disallowed);
         assert!(allowed("", "http://h/") && allowed("<html>a: b</html>", "http://h/"));
         assert_eq!(Rules::parse(b"\xff\xfe\0", &[ROBOT]), Rules::default());
+    }
+
+    /// The example of draft-ietf-aipref-attach, and its rules of parsing.
+    #[test]
+    fn preferences_on_training() {
+        let example = "User-Agent: *\nAllow: /\nDisallow: /never/\nContent-Usage: train-ai=n\nContent-Usage: /ai-ok/ train-ai=y\n\n\
+                       User-Agent: ExampleBot\nAllow: /\nContent-Usage: train-ai=y\n";
+        let of = |robot: &str, path: &str| verdict(example, &[robot], &format!("http://h{path}"));
+        let paths = ["/test", "/never/test", "/ai-ok/test"];
+        let others = [Verdict::NotForTraining, Verdict::Disallowed, Verdict::Allowed];
+        assert_eq!(paths.map(|path| of("anybot", path)), others);
+        assert_eq!(paths.map(|path| of("examplebot", path)), [Verdict::Allowed; 3]);
+        for (rules, path, refuses) in [
+            (" content-usage\t:\t/a%20b\ttrain-ai=n # why", "/a b/c", true),
+            ("Content-Usage: /a train-ai=n", "/b", false),
+            // The longest pattern counts, whatever it says and wherever it stands.
+            ("Content-Usage: /a/b search=n\nContent-Usage: /a train-ai=n", "/a/b", false),
+            ("Content-Usage: /a/*.jpg$ train-ai=n\nContent-Usage: /a train-ai=y", "/a/c.jpg", true),
+            // Of conflicting ones the one that forbids.
+            ("Content-Usage: /a train-ai=n\nContent-Usage: /a train-ai=y", "/a", true),
+            ("Content-Usage: /a train-ai=y\nContent-Usage: /a train-ai=n", "/a", true),
+            ("Content-Usage: search=n, train-ai=n", "/", true),
+            ("Content-Usage: /train-ai=n", "/train-ai=n", false),
+            ("Content-Usage:", "/", false),
+        ] {
+            let file = format!("user-agent: *\n{rules}\n");
+            let expected = if refuses { Verdict::NotForTraining } else { Verdict::Allowed };
+            assert_eq!(verdict(&file, &[ROBOT], &format!("http://h{path}")), expected, "{rules}");
+        }
+        // A rule like the others: the next name begins a new group.
+        let file = "user-agent: *\ncontent-usage: train-ai=n\nuser-agent: other\ndisallow: /";
+        assert_eq!(verdict(file, &[ROBOT], "http://h/"), Verdict::NotForTraining);
     }
 
     #[test]
@@ -285,11 +361,11 @@ mod tests {
         let robots = Robots::default();
         let url = Url::parse("http://a.example:81/x/y").unwrap();
         let rules = || async { Some(Rules::parse(b"user-agent: *\ndisallow: /x/", &[ROBOT])) };
-        assert_eq!(robots.allow(&url, rules()).await, Some(false));
+        assert_eq!(robots.verdict(&url, rules()).await, Some(Verdict::Disallowed));
         let never = || async { unreachable!("the rules are known") };
-        assert_eq!(robots.allow(&url.join("/z").unwrap(), never()).await, Some(true));
+        assert_eq!(robots.verdict(&url.join("/z").unwrap(), never()).await, Some(Verdict::Allowed));
         let other = Url::parse("https://a.example:81/x/y").unwrap();
-        assert_eq!(robots.allow(&other, async { None }).await, None);
-        assert_eq!(robots.allow(&other, never()).await, None);
+        assert_eq!(robots.verdict(&other, async { None }).await, None);
+        assert_eq!(robots.verdict(&other, never()).await, None);
     }
 }

@@ -1,5 +1,6 @@
 //! What requests taught: columns of the table, also of samples that failed; opt-outs in headers and in `robots.txt`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -117,7 +118,7 @@ fn owners_opt_out_by_any_of_three_headers_unless_they_are_ignored() {
     let seen = ["noai", "tdm-reservation", "train-ai", "noindex, tdm-reservation, train-ai", ""];
     let tag = "Use of image disallowed by X-Robots-Tag directive";
     let reserved = "Use of image disallowed by tdm-reservation header";
-    let training = "Use of image disallowed by Content-Usage header";
+    let training = "Use of image disallowed by Content-Usage";
     for (ignored, expected) in [
         ("", [tag, reserved, training, tag, ""]),
         ("noai,noindex", ["", reserved, training, reserved, ""]),
@@ -200,6 +201,38 @@ fn robots_txt_is_asked_for_once_and_obeyed_if_the_user_wants_it() {
     let ours = ["--allow-private", "--robots-txt", "--user-agent-token", "OurBot"];
     let output = download(folder.path(), &urls, &ours);
     assert_eq!(summary(&output)["causes"]["URL disallowed by robots.txt"], 20, "{}", errors(&output));
+}
+
+/// Preferences of AIPREF in `robots.txt`: an image that must not be used is not asked for, unless the user ignores them.
+#[test]
+fn robots_txt_may_forbid_training() {
+    let rules = "User-agent: *\nContent-Usage: train-ai=n\nContent-Usage: /free/ train-ai=y\n";
+    let server = Server::start(move |path, _, stream| match path {
+        "/robots.txt" => respond(stream, "200 OK", &[], rules.as_bytes()),
+        "/free/refused" => respond(stream, "200 OK", &["Content-Usage: train-ai=n"], &jpeg(40, 30, 1)),
+        "/both" => respond(stream, "200 OK", &["X-Robots-Tag: noai"], &jpeg(40, 30, 1)),
+        "/free/moved" => respond(stream, "302 Found", &["Location: /there"], b""),
+        _ => respond(stream, "200 OK", &[], &jpeg(40, 30, 1)),
+    });
+    let urls = ["/free/a", "/b", "/free/refused", "/free/moved", "/both"].map(|path| server.url(path));
+    let folder = tempfile::tempdir().unwrap();
+    let rows = |more: &[&str]| {
+        let output = download(folder.path(), &urls, &[&["--allow-private", "--robots-txt"], more].concat());
+        let rows = table(&folder.path().join("out/00000.parquet"));
+        (summary(&output)["successes"].as_u64(), rows)
+    };
+    let opt_outs = |rows: &[BTreeMap<String, String>]| -> Vec<String> {
+        rows.iter().map(|row| row.get("opt_outs").cloned().unwrap_or_default()).collect()
+    };
+    let (successes, obeyed) = rows(&[]);
+    assert_eq!((successes, server.count("/b"), server.count("/there")), (Some(1), 0, 0));
+    assert_eq!(opt_outs(&obeyed), ["", "train-ai", "train-ai", "train-ai", "train-ai"]);
+    assert_eq!(obeyed[1]["error_message"], "Use of image disallowed by Content-Usage");
+    assert!(!obeyed[1].contains_key("fetched") && obeyed[2].contains_key("fetched"));
+    let (successes, ignored) = rows(&["--ignore-opt-out", "train-ai"]);
+    assert_eq!(successes, Some(4));
+    assert_eq!(opt_outs(&ignored), ["", "train-ai", "train-ai", "train-ai", "noai, train-ai"]);
+    assert!(ignored[3]["final_url"].ends_with("/there"));
 }
 
 #[test]
