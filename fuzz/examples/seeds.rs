@@ -437,6 +437,13 @@ fn sidecar() {
     put("sidecar", "no-mention", write(true, &["running", ""]));
     put("sidecar", "no-sample", write(true, &[]));
     put("sidecar", "same-rows", write(true, &["a dog and a dog and a dog"; 50]));
+    let of_field = of_field(&extractor, folder.path());
+    put("sidecar", "field", &of_field);
+    for at in (0..of_field.len()).step_by(of_field.len() / 4) {
+        let mut changed = of_field.clone();
+        changed[at] = 0xff;
+        put("sidecar", &format!("field-byte-{at}"), changed);
+    }
     // Claims in the JSON of the footer, which keep its length.
     let claim = |from: &str, to: &str| {
         assert_eq!(from.len(), to.len());
@@ -457,6 +464,21 @@ fn sidecar() {
         changed[at] = 0xff;
         put("sidecar", &format!("byte-{at}"), changed);
     }
+}
+
+/// The sidecar of samples with several captions.
+fn of_field(extractor: &Extractor, folder: &Path) -> Vec<u8> {
+    let path = folder.join("00000.concepts.parquet");
+    let mut about = Metadata::new(&extractor.description(), Path::new("00000.tar"), 10_240);
+    about.field = Some("captions".to_owned());
+    let mut writer = Writer::create(&path, about).unwrap();
+    for (sample, captions) in (0..).zip([&["a dog", "", "a cat and a dog"][..], &[], &["a red ball"]]) {
+        let texts: Vec<_> = captions.iter().map(|caption| canonical(caption)).collect();
+        writer.tag(sample, &format!("{sample:09}"), &texts, extractor).unwrap();
+        writer.check(sample, CaptionCheck::of_all(captions));
+    }
+    writer.finish().unwrap();
+    fs::read(path).unwrap()
 }
 
 fn response() {
