@@ -85,6 +85,7 @@ def make_data(programs, disk, folder):
             rows = csv.writer(out)
             rows.writerow(["url" if prefix else "file", "caption"])
             rows.writerows([prefix + name, f"a red ball and {number} fish in the grass"] for number, name in enumerate(names))
+    (lists / "removed.txt").write_text(f"{address}/{names[0]}\n")
     (lists / "classes.txt").write_text("ball\nfish\ngrass\n")
     (lists / "jsonl.jsonl").write_text("".join(
         json.dumps({"file": name, "captions": [f"a ball number {number}"]}) + "\n" for number, name in enumerate(names[:8])))
@@ -163,12 +164,20 @@ COMMANDS = [
      same_files("t/00000.concepts.parquet", "t/captions.json")),
     ("ingest tag --text", "ingest tag --text {in}/lists/files.csv", ["lists/files.csv"], same_text),
     ("ingest retry", "ingest retry {out}/d --allow-private", ["../out/d/*"], nothing),
+    ("ingest refresh", "ingest refresh {out}/d --out {out}/rf --allow-private", ["../out/d/*.parquet"], nothing),
+    ("ingest prune", "ingest prune {out}/d --urls {in}/lists/removed.txt", ["../out/d/*", "lists/removed.txt"], same_files("d/00000.tar")),
+    ("ingest reshard", "ingest reshard {in}/set --out {out}/rs --samples-per-shard 30", ["set/*"],
+     same_files("rs/00000.tar", "rs/00001.tar", "rs/00000.concepts.parquet")),
+    ("ingest hash", "ingest hash {scratch}/plain --force", ["plain/*.tar"], same_files("../scratch/plain/00000.hash.parquet")),
     ("ingest verify", "ingest verify {in}/set", ["set/*"], nothing),
     ("tools stats", "tools stats {in}/set --out {out}/st", ["set/*.concepts.parquet", "set/*.json"],
      same_files("st/concepts.parquet", "st/pairs.parquet", "st/stats.json")),
     ("tools stats --class-file", "tools stats {in}/set --out {out}/sc --class-file {in}/lists/classes.txt",
      ["set/*.concepts.parquet", "set/*.json", "lists/classes.txt"], same_files("sc/coverage.json")),
     ("tools merge", "tools merge {in}/statistics --out {out}/m", ["statistics/*"], same_files("m/concepts.parquet", "m/stats.json")),
+    ("tools duplicates", "tools duplicates {in}/set --out {out}/du.parquet", ["set/*.hash.parquet"], same_files("du.parquet")),
+    ("tools select", "tools select {in}/set --count 10 --cap 3 --out {out}/se.parquet", ["set/*.parquet", "set/*.json"],
+     same_files("se.parquet")),
     ("tools report", "tools report {in}/set --out {out}/r/report.html --name set", ["set/*"], same_files("r/report.html")),
     ("tools show", "tools show {in}/set/00000.tar", ["set/00000.tar", "set/00000.concepts.parquet"], same_text),
     ("tools sql (samples)", "tools sql|SELECT key, status FROM samples ORDER BY key|{in}/set", ["set/0000?.parquet"], same_text),
