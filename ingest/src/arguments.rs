@@ -15,7 +15,7 @@ pub(crate) use self::columns::Columns;
 pub(crate) use self::curation::{Prune, Refresh, Reshard};
 pub(crate) use self::images::ImageOptions;
 pub(crate) use self::network::{Denied, Network};
-pub(crate) use self::output::{Output, PartArguments, RunArguments, threads};
+pub(crate) use self::output::{Output, RunArguments, ShardWork, threads};
 pub(crate) use self::tagging::Tag;
 
 const EXIT_CODES: &str = "\
@@ -84,7 +84,7 @@ not taken along. The same command gives the same bytes; run it again to resume."
 const PRUNE: &str = "\
 Examples:
   ingest prune shards --urls takedowns.txt
-  ingest prune shards --keys refreshed.parquet --status gone,opted_out
+  ingest prune shards --keys refreshed --status gone,opted_out
 
 Shards with such samples are written again without them: tar, table, sidecar, signals, checksums and counts, all at once.
 The row of a removed sample stays in the table with the status `removed`, its key, and the hashes of its image, URL and
@@ -93,8 +93,8 @@ made from the shards before are not changed: make them again.";
 
 const REFRESH: &str = "\
 Example:
-  ingest refresh shards --out refreshed.parquet
-  ingest prune shards --keys refreshed.parquet --status gone,opted_out
+  ingest refresh shards --out refreshed
+  ingest prune shards --keys refreshed --status gone,opted_out
 
 Requests are conditional where the table has an ETag or a Last-Modified, so that unchanged images are not sent again.
 Otherwise the hash of the image is compared with the table's.";
@@ -135,7 +135,7 @@ pub(crate) enum Command {
     /// Remove samples from shards (take-downs), so that nothing of them is left.
     #[command(after_help = PRUNE)]
     Prune(Prune),
-    /// Ask for every downloaded image again: unchanged, changed, gone or opted out, as a table.
+    /// Ask for every downloaded image again: unchanged, changed, gone or opted out, as tables.
     #[command(after_help = REFRESH)]
     Refresh(Box<Refresh>),
     /// Check shards, tables, statistics, sidecars and signals, and list what is damaged.
@@ -201,14 +201,8 @@ pub(crate) struct Hash {
     /// original images.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Threads [default: all cores]
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
     #[command(flatten)]
-    pub(crate) part: PartArguments,
-    /// Print the counts as one JSON object, as the last line of standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) work: ShardWork,
 }
 
 #[derive(Args)]

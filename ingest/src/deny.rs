@@ -24,7 +24,7 @@ impl Deny {
     /// The list cannot be read, or is a table without any of these columns.
     pub fn read(path: &Location) -> Result<Self, Error> {
         let mut deny = Self::default();
-        if lists::is_plain(path) {
+        if lists::is_plain(path)? {
             lists::visit(path, "url", &[], |row| {
                 deny.add(&row);
                 Ok(())

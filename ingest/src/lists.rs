@@ -1,4 +1,4 @@
-//! Lists that users give: one text per line, or a column of a table in any format of [`rows`].
+//! Lists that users give: one text per line, or a column of a table in any format of [`rows`], or of all tables in a folder.
 
 use storage::Location;
 
@@ -16,38 +16,53 @@ pub(crate) fn visit(
     more: &[&str],
     mut each: impl FnMut(Row) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let format = Format::of(path).unwrap_or(Format::Txt);
-    let wanted = Wanted {
-        place: Where::Web,
-        url: (format != Format::Txt).then(|| column.to_owned()),
-        caption: None,
-        no_captions: true,
-        extra: more.iter().map(|&name| name.to_owned()).collect(),
-        hash: None,
-        boxes: None,
-        splits: Vec::new(),
-    };
-    let named_so = |error| match error {
-        Error::Column { path, wanted, columns, .. } => {
-            Error::Column { path, wanted, columns, fix: "name it so".to_owned() }
+    for (file, format) in files(path)? {
+        let wanted = Wanted {
+            place: Where::Web,
+            url: (format != Format::Txt).then(|| column.to_owned()),
+            caption: None,
+            no_captions: true,
+            extra: more.iter().map(|&name| name.to_owned()).collect(),
+            hash: None,
+            boxes: None,
+            splits: Vec::new(),
+        };
+        let mut rows = rows::open(&file, format, &wanted).map_err(named_so)?;
+        let mut number = 0u64;
+        while let Some(row) = rows.next_row()? {
+            number += 1;
+            if let Some(problem) = &row.problem {
+                return Err(Error::input(&file, format!("row {number}: {}", problem.cause)));
+            }
+            each(row)?;
         }
-        error => error,
-    };
-    let mut rows = rows::open(path, format, &wanted).map_err(named_so)?;
-    let mut number = 0u64;
-    while let Some(row) = rows.next_row()? {
-        number += 1;
-        if let Some(problem) = &row.problem {
-            return Err(Error::input(path, format!("row {number}: {}", problem.cause)));
-        }
-        each(row)?;
     }
     Ok(())
 }
 
+fn files(path: &Location) -> Result<Vec<(Location, Format)>, Error> {
+    match Format::of(path) {
+        Some(format) => Ok(vec![(path.clone(), format)]),
+        None if storage::is_folder(path)? => rows::files(path, None),
+        None => Ok(vec![(path.clone(), Format::Txt)]),
+    }
+}
+
+fn named_so(error: Error) -> Error {
+    match error {
+        Error::Column { path, wanted, columns, .. } => {
+            Error::Column { path, wanted, columns, fix: "name it so".to_owned() }
+        }
+        error => error,
+    }
+}
+
 /// Whether the list is one without columns.
-pub(crate) fn is_plain(path: &Location) -> bool {
-    Format::of(path).unwrap_or(Format::Txt) == Format::Txt
+///
+/// # Errors
+/// Those of listing a folder.
+pub(crate) fn is_plain(path: &Location) -> Result<bool, Error> {
+    Ok(files(path)?.iter().all(|(_, format)| *format == Format::Txt))
 }
 
 /// Whether an error says that a list lacks a column.

@@ -196,19 +196,19 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
     let started = Instant::now();
     let extractor = Extractor::new(arguments.tagger)?;
     let Tag { shards, text, captions, tables: from, .. } = arguments;
-    let threads = threads(arguments.threads);
+    let threads = threads(arguments.work.threads);
     let totals = match (text, (&from.table, &from.out), shards) {
         (Some(text), ..) => {
             let lines = tag::open_text(text).map_err(user_error)?;
             tag::tag_text(text, lines, std::io::stdout(), &extractor, threads)
         }
         (None, (Some(input), Some(out)), _) => {
-            let part = arguments.part.part().map_err(user_error)?;
+            let part = arguments.work.part.part().map_err(user_error)?;
             let tables = from.tables(input, out, arguments.force).map_err(user_error)?;
             tag::tag_tables(&tables, &extractor, threads, |number| part.owns(number))
         }
         (None, _, Some(shards)) => {
-            let part = arguments.part.part().map_err(user_error)?;
+            let part = arguments.work.part.part().map_err(user_error)?;
             let (field, force) = (captions.field(), arguments.force);
             tag::tag(shards, field, &extractor, threads, force, |place| part.owns(place))
         }
@@ -262,7 +262,7 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
             "{samples} without a text or a list of texts in the field {field:?}: no captions were tagged"
         );
     }
-    if arguments.json {
+    if arguments.work.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
     }
     Ok(Outcome::Done)
@@ -270,9 +270,9 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
 
 fn hash(arguments: &Hash) -> anyhow::Result<Outcome> {
     let started = Instant::now();
-    let Hash { shards, force, part, .. } = arguments;
-    let part = part.part().map_err(user_error)?;
-    let totals = hash::hash(shards, threads(arguments.threads), *force, |place| part.owns(place));
+    let Hash { shards, force, work } = arguments;
+    let part = work.part.part().map_err(user_error)?;
+    let totals = hash::hash(shards, threads(work.threads), *force, |place| part.owns(place));
     let totals = totals.map_err(user_error)?;
     match (totals.hashed, totals.shards - totals.hashed) {
         (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
@@ -286,7 +286,7 @@ fn hash(arguments: &Hash) -> anyhow::Result<Outcome> {
             counted(totals.incomplete, "incomplete shard")
         );
     }
-    if arguments.json {
+    if work.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
     }
     Ok(Outcome::Done)
@@ -300,8 +300,8 @@ fn reshard(arguments: &Reshard) -> anyhow::Result<Outcome> {
         size: arguments.samples_per_shard,
         shuffle: arguments.shuffle.then_some(arguments.seed),
         compress: arguments.compress,
-        part: arguments.part.part().map_err(user_error)?,
-        threads: threads(arguments.threads),
+        part: arguments.work.part.part().map_err(user_error)?,
+        threads: threads(arguments.work.threads),
     };
     let totals = reshard::reshard(&arguments.shards, &options).map_err(user_error)?;
     match (totals.written, totals.shards - totals.written) {
@@ -310,7 +310,7 @@ fn reshard(arguments: &Reshard) -> anyhow::Result<Outcome> {
         (_, 0) => {}
         (_, before) => eprintln!("made by earlier runs or other processes: {}", counted(before, "shard")),
     }
-    if arguments.json {
+    if arguments.work.json {
         print_json(&totals.json(started.elapsed().as_secs_f64()))?;
     }
     Ok(Outcome::Done)
@@ -347,11 +347,20 @@ fn refresh(arguments: &Refresh) -> anyhow::Result<Outcome> {
     let ask = || {
         let part = arguments.part.part()?;
         let downloader = Downloader::new(arguments.network.settings()?)?;
-        let counts = downloader.refresh(&arguments.shards, &arguments.out, |place| part.owns(place));
+        let counts =
+            downloader.refresh(&arguments.shards, &arguments.out, arguments.force, |place| part.owns(place));
         downloader.stop();
         counts
     };
     let counts = ask().map_err(user_error)?;
+    match (counts.asked, counts.shards - counts.asked) {
+        (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
+        (0, before) => {
+            eprintln!("nothing to do: {} already asked for (--force asks again)", counted(before, "shard"));
+        }
+        (_, 0) => {}
+        (_, before) => eprintln!("already asked for before this run: {}", counted(before, "shard")),
+    }
     if arguments.json {
         print_json(&counts.json(started.elapsed().as_secs_f64()))?;
     }

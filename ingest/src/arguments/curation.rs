@@ -4,7 +4,8 @@ use clap::{Args, ValueHint};
 use program::location;
 use storage::Location;
 
-use super::{Network, PartArguments};
+use super::output::PartArguments;
+use super::{Network, ShardWork};
 
 #[derive(Args)]
 pub(crate) struct Reshard {
@@ -32,14 +33,8 @@ pub(crate) struct Reshard {
     /// Write .tar.zst (Zstandard) instead of .tar.
     #[arg(long)]
     pub(crate) compress: bool,
-    /// Threads [default: all cores]
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
     #[command(flatten)]
-    pub(crate) part: PartArguments,
-    /// Print the counts as one JSON object, as the last line of standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) work: ShardWork,
 }
 
 #[derive(Args)]
@@ -50,8 +45,8 @@ pub(crate) struct Prune {
     #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
     pub(crate) shards: Location,
     /// List of keys: one per line, or a table (parquet, csv, tsv, json, jsonl) with the columns key and, if keys come in several
-    /// shards, shard, as `ingest refresh` and `tools sql` write it. Every key must be that of a row.
-    #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    /// shards, shard, or a folder of such tables, as `tools sql` and `ingest refresh` write them. Every key must be that of a row.
+    #[arg(long, value_name = "PATH", value_parser = location(), value_hint = ValueHint::AnyPath)]
     pub(crate) keys: Option<Location>,
     /// Of the table of --keys, only rows with one of these values in the column status, for example gone,opted_out
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "keys")]
@@ -74,10 +69,14 @@ pub(crate) struct Refresh {
     /// an address.
     #[arg(value_parser = location(), value_hint = ValueHint::AnyPath)]
     pub(crate) shards: Location,
-    /// Parquet table to write: shard, key, status (unchanged, changed, unknown, gone, opted_out or failed), error_message, and what
-    /// the request taught.
-    #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
+    /// Folder for the tables, one Parquet file for each shard: shard, key, status (unchanged, changed, unknown, gone, opted_out or
+    /// failed), error_message, and what the request taught. Shards that have theirs there are not asked for again, so that the same
+    /// command resumes a run that was stopped.
+    #[arg(long, value_name = "FOLDER", value_parser = location(), value_hint = ValueHint::AnyPath)]
     pub(crate) out: Location,
+    /// Also ask for shards that have their table.
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) part: PartArguments,
     /// Print the counts as one JSON object, as the last line of standard output.

@@ -34,6 +34,19 @@ impl PartArguments {
     }
 }
 
+/// The options of commands that work through shards, each on one thread.
+#[derive(Args)]
+pub(crate) struct ShardWork {
+    /// Threads [default: all cores]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    #[command(flatten)]
+    pub(crate) part: PartArguments,
+    /// Print the counts as one JSON object, as the last line of standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 #[derive(Args)]
 pub(crate) struct Output {
     /// Folder for the shards, or an s3://, gs:// or az:// address (credentials from environment variables such as

@@ -8,7 +8,7 @@ use ingest::tag::Tables;
 use program::location;
 use storage::Location;
 
-use super::PartArguments;
+use super::ShardWork;
 
 #[derive(Args)]
 pub(crate) struct Tag {
@@ -31,14 +31,8 @@ pub(crate) struct Tag {
     /// Make all sidecars again, also those that are up to date.
     #[arg(long, conflicts_with = "text")]
     pub(crate) force: bool,
-    /// Threads [default: all cores]
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
     #[command(flatten)]
-    pub(crate) part: PartArguments,
-    /// Print the counts as one JSON object, as the last line of standard output.
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) work: ShardWork,
     #[command(flatten, next_help_heading = "Tables of captions")]
     pub(crate) tables: TableCaptions,
 }

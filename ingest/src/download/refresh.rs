@@ -1,19 +1,18 @@
-//! `ingest refresh`: asks for every downloaded image again, and says what has become of it. Nothing of the dataset is changed.
+//! `ingest refresh`: asks for every downloaded image again, and says what has become of it. Nothing of the dataset is changed. The
+//! answers are a table for each shard, so that a run that was stopped goes on where it was.
 //!
 //! Requests are conditional (`If-None-Match`, `If-Modified-Since`), so that images that have not changed are not sent, where servers
 //! can do that. Of those that are sent, the hash is compared with the one in the table.
 
-use std::collections::BTreeMap;
+mod part;
+
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow_array::builder::{StringBuilder, TimestampMillisecondBuilder};
-use arrow_array::{ArrayRef, RecordBatch};
+use concepts::checksums::sha256;
+use disk::files::clear_leftovers;
 use loader::shards::{self, selection};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::Compression;
-use parquet::errors::ParquetError;
-use parquet::file::properties::WriterProperties;
 use program::Progress;
 use serde_json::{Value, json};
 use storage::Location;
@@ -21,6 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use self::part::Of;
 use super::fetch::{Attempt, Fetched, Fetcher};
 use super::optout::refusal;
 use super::{Downloader, Failure, parsed};
@@ -74,7 +74,9 @@ impl Fate {
 pub struct Refreshed {
     /// Shards of this job.
     pub shards: u64,
-    /// Images by what has become of them.
+    /// Of these, shards that this run asked for; the others had their table.
+    pub asked: u64,
+    /// Images of all these shards by what has become of them.
     pub fates: BTreeMap<Fate, u64>,
 }
 
@@ -87,7 +89,7 @@ impl Refreshed {
 
     /// The summary object of `--json`.
     pub fn json(&self, seconds: f64) -> Value {
-        let mut summary = json!({ "shards": self.shards });
+        let mut summary = json!({ "shards": self.shards, "shards_asked": self.asked });
         for fate in Fate::ALL {
             summary[fate.name()] = self.fates.get(&fate).copied().unwrap_or_default().into();
         }
@@ -105,61 +107,91 @@ struct Outcome {
 
 impl Downloader {
     /// Asks for the images of all successful rows with an http or https URL, in the complete shards in `input` (a folder, a file or a
-    /// brace list) for whose place in the list `owns` is true, and writes the table `out`.
+    /// brace list) for whose place in the list `owns` is true, and writes a table for each shard into the folder `out`. A shard that has
+    /// its table there, made from the same state of its own table, is not asked for, unless `force` is true.
     ///
     /// # Errors
-    /// A shard has no table, or `out` cannot be written.
+    /// A shard has no table, `out` has other files with the names of these tables, or they cannot be written.
     pub fn refresh(
         &self,
         input: &Location,
         out: &Location,
+        force: bool,
         owns: impl Fn(u32) -> bool,
     ) -> Result<Refreshed, Error> {
         publish::recover_all(input)?;
         let all = shards::list(std::slice::from_ref(input))?;
-        let own = (0..).zip(&all).zip(selection::names(&all)).filter(|((place, _), _)| owns(*place));
-        let own: Vec<(Location, String)> = own.map(|((_, shard), name)| (shard.clone(), name)).collect();
+        let names = selection::names(&all);
+        let parts: Vec<Location> = names.iter().map(|name| part_path(out, name)).collect();
+        let mut known = HashSet::new();
+        if let Some((shard, part)) = all.iter().zip(&parts).find(|(_, part)| !known.insert(*part)) {
+            return Err(Error::input(shard, format!("another shard would have the same table, {part}")));
+        }
+        let own: Vec<usize> = (0..all.len()).filter(|&place| owns(place as u32)).collect();
         // A table that is missing is found now, and not hours later.
-        for (shard, _) in &own {
-            if !storage::exists(shards::table_path(shard))? {
-                return Err(Error::input(shard, "has no table, which would have the URLs"));
+        for &place in &own {
+            if !storage::exists(shards::table_path(&all[place]))? {
+                return Err(Error::input(&all[place], "has no table, which would have the URLs"));
             }
+        }
+        if let Location::Local(folder) = out {
+            std::fs::create_dir_all(folder).map_err(Error::file("write", out))?;
+            clear_leftovers(folder, |_| true).map_err(Error::file("read", out))?;
         }
         let counts = Refreshed { shards: own.len() as u64, ..Refreshed::default() };
         let state = Mutex::new((counts, Progress::new("refreshing", "images", 0)));
-        let table = Mutex::new(Table::new()?);
         let next = AtomicUsize::new(0);
         run_parallel(SHARDS.min(own.len()), |stop| {
-            loop {
+            while let Some(&place) = own.get(next.fetch_add(1, Ordering::Relaxed)) {
                 stop.check()?;
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some((shard, name)) = own.get(number) else { return Ok(()) };
-                let rows = self.refresh_shard(shard, name, stop, &state)?;
-                let failed = Error::parquet("write", out);
-                table.lock().unwrap_or_else(PoisonError::into_inner).add(number, rows).map_err(failed)?;
+                self.refresh_shard(&all[place], &names[place], &parts[place], force, stop, &state)?;
             }
+            Ok(())
         })?;
-        let table = table.into_inner().unwrap_or_else(PoisonError::into_inner);
-        storage::replace(out, table.finish().map_err(Error::parquet("write", out))?)?;
         let (counts, progress) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         progress.finish(&counts.message());
         Ok(counts)
     }
 
-    /// The rows of one shard.
+    /// Writes the table `part` of one shard, unless it has one.
     fn refresh_shard(
         &self,
         shard: &Location,
         name: &str,
+        part: &Location,
+        force: bool,
         stop: &StopFlag,
         state: &Mutex<(Refreshed, Progress)>,
-    ) -> Result<RecordBatch, Error> {
+    ) -> Result<(), Error> {
         let table_path = shards::table_path(shard);
-        let records = records::read(&table_path)?.rows;
+        let table = storage::read(&table_path)?;
+        let of = Of::new(name, sha256(&table));
+        if let Some(counts) = part::counts(part, &of)?.filter(|_| !force) {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            for (fate, count) in counts {
+                *state.0.fates.entry(fate).or_default() += count;
+            }
+            return Ok(());
+        }
+        let records = records::parse(&table_path, table)?.rows;
         let is_asked = |record: &Record| {
             record.success && parsed(&record.url).is_some_and(|url| matches!(url.scheme(), "http" | "https"))
         };
         let asked: Vec<Arc<Record>> = records.into_iter().filter(is_asked).map(Arc::new).collect();
+        let outcomes = self.ask(&asked, stop, state)?;
+        let bytes = part::encode(&of, &asked, &outcomes).map_err(Error::parquet("write", part))?;
+        storage::write(part, bytes)?;
+        state.lock().unwrap_or_else(PoisonError::into_inner).0.asked += 1;
+        Ok(())
+    }
+
+    /// Asks for the images of one shard.
+    fn ask(
+        &self,
+        asked: &[Arc<Record>],
+        stop: &StopFlag,
+        state: &Mutex<(Refreshed, Progress)>,
+    ) -> Result<Vec<Option<Outcome>>, Error> {
         let fetcher = Arc::new(Asking {
             fetcher: Arc::clone(&self.network),
             started: Semaphore::new(self.network.most_started),
@@ -188,8 +220,13 @@ impl Downloader {
                 }
             }
         })?;
-        rows(name, &asked, &outcomes).map_err(Error::parquet("write", &table_path))
+        Ok(outcomes)
     }
+}
+
+/// The table of a shard in the folder `out`.
+fn part_path(out: &Location, shard: &str) -> Location {
+    shards::table_path(&out.join(shard.replace('/', "-")))
 }
 
 /// Asks for images.
@@ -260,75 +297,5 @@ fn compared(record: &Record, request: &Request, bytes: &[u8]) -> Fate {
             (Some(before), Some(now)) if before == now && before.starts_with('"') => Fate::Unchanged,
             _ => Fate::Unknown,
         },
-    }
-}
-
-/// The rows of a shard.
-fn rows(
-    shard: &str,
-    asked: &[Arc<Record>],
-    outcomes: &[Option<Outcome>],
-) -> Result<RecordBatch, arrow_schema::ArrowError> {
-    let [mut shards, mut keys, mut fates, mut causes, mut final_urls, mut etags, mut modified, mut opt_outs] =
-        std::array::from_fn(|_| StringBuilder::new());
-    let mut fetched = TimestampMillisecondBuilder::new();
-    for (record, outcome) in asked.iter().zip(outcomes) {
-        let Some(Outcome { fate, cause, request }) = outcome else { continue };
-        shards.append_value(shard);
-        keys.append_value(&record.key);
-        fates.append_value(fate.name());
-        causes.append_option(cause.as_deref());
-        final_urls.append_option(request.final_url.as_deref());
-        fetched.append_option(request.fetched);
-        etags.append_option(request.etag.as_deref());
-        modified.append_option(request.last_modified.as_deref());
-        opt_outs.append_option(request.opt_outs.as_deref());
-    }
-    let columns: [(&str, ArrayRef); 9] = [
-        ("shard", Arc::new(shards.finish())),
-        ("key", Arc::new(keys.finish())),
-        ("status", Arc::new(fates.finish())),
-        ("error_message", Arc::new(causes.finish())),
-        ("final_url", Arc::new(final_urls.finish())),
-        ("fetched", Arc::new(fetched.finish())),
-        ("etag", Arc::new(etags.finish())),
-        ("last_modified", Arc::new(modified.finish())),
-        ("opt_outs", Arc::new(opt_outs.finish())),
-    ];
-    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))
-}
-
-/// The table, to which the rows of shards are added in the order of the shards.
-struct Table {
-    writer: ArrowWriter<Vec<u8>>,
-    /// The number of the next shard, and the rows of later ones.
-    next: usize,
-    later: BTreeMap<usize, RecordBatch>,
-}
-
-impl Table {
-    fn new() -> Result<Self, Error> {
-        let new = || -> Result<_, ParquetError> {
-            let properties = WriterProperties::builder()
-                .set_compression(Compression::SNAPPY)
-                .set_created_by(concat!("ingest ", env!("CARGO_PKG_VERSION")).to_owned())
-                .build();
-            ArrowWriter::try_new(Vec::new(), rows("", &[], &[])?.schema(), Some(properties))
-        };
-        let writer = new().map_err(Error::parquet("write", Location::default()))?;
-        Ok(Self { writer, next: 0, later: BTreeMap::new() })
-    }
-
-    fn add(&mut self, number: usize, rows: RecordBatch) -> Result<(), ParquetError> {
-        self.later.insert(number, rows);
-        while let Some(rows) = self.later.remove(&self.next) {
-            self.writer.write(&rows)?;
-            self.next += 1;
-        }
-        Ok(())
-    }
-
-    fn finish(self) -> Result<Vec<u8>, ParquetError> {
-        self.writer.into_inner()
     }
 }

@@ -31,14 +31,14 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// Reads a list: a key per line; or a table with the column `key` and, if keys come in several shards, `shard`. Of a table with the
-    /// column `status`, only rows with one of `statuses`, unless that is empty.
+    /// Reads a list: a key per line; or a table, or a folder of tables, with the column `key` and, if keys come in several shards,
+    /// `shard`. Of a table with the column `status`, only rows with one of `statuses`, unless that is empty.
     ///
     /// # Errors
     /// The list cannot be read, has no key, or no column `status` although `statuses` are given.
     pub fn read(path: &Location, statuses: &[String]) -> Result<Self, Error> {
         let mut keys = Self { path: path.clone(), ..Self::default() };
-        if lists::is_plain(path) {
+        if lists::is_plain(path)? {
             if !statuses.is_empty() {
                 return Err(Error::Usage(format!(
                     "{}: --status needs a table with the column status",

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use serde_json::Value;
 
 use crate::common::{code, contents, errors, ingest, jpeg, summary, table};
 
@@ -112,8 +115,6 @@ fn images_are_unchanged_changed_gone_or_opted_out_and_the_set_stays_as_it_is() {
     let rows: String = PATHS.iter().map(|path| format!("{},a dog\n", server.url(path))).collect();
     fs::write(&list, format!("url,caption\n{rows}")).unwrap();
     fs::write(&deny, server.url("/removed")).unwrap();
-    let refreshed = folder.path().join("refreshed.parquet");
-    let refreshed = refreshed.to_str().unwrap();
     for hash in ["sha256", "none"] {
         server.later.store(false, Ordering::Relaxed);
         let set = folder.path().join(hash);
@@ -131,13 +132,8 @@ fn images_are_unchanged_changed_gone_or_opted_out_and_the_set_stays_as_it_is() {
         let before = contents(&set);
         server.seen();
         server.later.store(true, Ordering::Relaxed);
-        let refresh = |more: &[&str]| {
-            let arguments =
-                ["refresh", path, "--out", refreshed, "--allow-private", "--retries", "0", "--json"];
-            let output = ingest(&[&arguments[..], more].concat());
-            assert_eq!(code(&output), 0, "{}", errors(&output));
-            (summary(&output), table(refreshed.as_ref()))
-        };
+        let refreshed = folder.path().join(format!("refreshed-{hash}"));
+        let refresh = |more: &[&str]| refresh(&set, &refreshed, more);
         let (counts, rows) = refresh(&[]);
         assert!(contents(&set) == before, "nothing is changed");
         let same = if hash == "none" { "unknown" } else { "unchanged" };
@@ -157,6 +153,7 @@ fn images_are_unchanged_changed_gone_or_opted_out_and_the_set_stays_as_it_is() {
         let found: Vec<&str> = rows.iter().map(|row| row["status"].as_str()).collect();
         assert_eq!(found, expected);
         assert_eq!([&counts["gone"], &counts["opted_out"], &counts["failed"]], [2, 2, 1], "{counts}");
+        assert_eq!([&counts["shards"], &counts["shards_asked"]], [3, 3], "{counts}");
         let of: Vec<(&str, &str)> =
             rows.iter().map(|row| (row["shard"].as_str(), row["key"].as_str())).collect();
         assert_eq!((of[0], of[9]), (("00000.tar", "000000"), ("00001.tar", "000014")));
@@ -184,21 +181,68 @@ fn images_are_unchanged_changed_gone_or_opted_out_and_the_set_stays_as_it_is() {
         );
         assert_eq!(asked("/plain", "if-none-match"), None);
         assert!(!seen.contains_key("/removed") && !seen.contains_key("/missing"));
-        // An opt-out that is ignored is no reason; and the jobs of several are the whole.
-        let (_, ignoring) = refresh(&["--ignore-opt-out", "noai"]);
+        // A run that was stopped goes on with the shards that have no table; --force asks for all.
+        fs::remove_file(refreshed.join("00001.parquet")).unwrap();
+        let (again, same_rows) = refresh(&[]);
+        assert_eq!([&again["shards_asked"], &again["gone"], &again["failed"]], [1, 2, 1], "{again}");
+        let of = |rows: &[BTreeMap<String, String>]| -> Vec<(String, String)> {
+            rows.iter().map(|row| (row["key"].clone(), row["status"].clone())).collect()
+        };
+        assert_eq!(of(&same_rows), of(&rows));
+        let seen = server.seen();
+        let asked: Vec<&str> = seen.keys().map(String::as_str).collect();
+        assert_eq!(asked, ["/down", "/moved", "/refused", "/reserved", "/there", "/withdrawn"]);
+        // An opt-out that is ignored is no reason.
+        let (_, ignoring) = refresh(&["--force", "--ignore-opt-out", "noai"]);
         assert_eq!(ignoring[6]["status"], same);
-        let parts: Vec<usize> =
-            ["0", "1"].map(|index| refresh(&["--index", index, "--count", "2"]).1.len()).to_vec();
-        assert_eq!(parts, [5, 5]);
-        // The table is a list of what to remove.
-        refresh(&[]);
-        let output = ingest(&["prune", path, "--keys", refreshed, "--status", "gone,opted_out", "--json"]);
+        // The tables are a list of what to remove.
+        refresh(&["--force"]);
+        let list = refreshed.to_str().unwrap();
+        let output = ingest(&["prune", path, "--keys", list, "--status", "gone,opted_out", "--json"]);
         assert_eq!(summary(&output)["removed"], 4, "{}", errors(&output));
         assert_eq!(code(&ingest(&["verify", path])), 0);
         server.seen();
-        assert_eq!(refresh(&[]).1.len(), 6);
+        // The shards with removed samples have changed, so they are asked for again.
+        let (counts, rows) = refresh(&[]);
+        assert_eq!((rows.len(), &counts["shards_asked"]), (6, &2.into()));
         assert!(!server.seen().contains_key("/gone"));
+        // Jobs share the folder.
+        fs::remove_dir_all(&refreshed).unwrap();
+        let parts = ["0", "1"].map(|index| refresh(&["--index", index, "--count", "2"]).1.len());
+        assert_eq!(parts, [4, 6]);
     }
+}
+
+/// The summary and the rows of all tables.
+fn refresh(set: &Path, out: &Path, more: &[&str]) -> (Value, Vec<BTreeMap<String, String>>) {
+    let [set, folder] = [set, out].map(|path| path.to_str().unwrap());
+    let arguments = ["refresh", set, "--out", folder, "--allow-private", "--retries", "0", "--json"];
+    let output = ingest(&[&arguments[..], more].concat());
+    assert_eq!(code(&output), 0, "{}", errors(&output));
+    let mut parts: Vec<_> = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().path()).collect();
+    parts.sort();
+    (summary(&output), parts.iter().flat_map(|part| table(part)).collect())
+}
+
+/// A table of the dataset itself must not be replaced by one of `refresh`.
+#[test]
+fn other_files_are_not_replaced() {
+    let server = Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let (list, set) = (folder.path().join("list.txt"), folder.path().join("set"));
+    fs::write(&list, server.url("/plain")).unwrap();
+    let path = set.to_str().unwrap();
+    let arguments = ["download", list.to_str().unwrap(), "--out", path, "--allow-private", "--no-captions"];
+    assert_eq!(code(&ingest(&arguments)), 0);
+    let before = contents(&set);
+    server.seen();
+    let output = ingest(&["refresh", path, "--out", path, "--force", "--allow-private"]);
+    let error = crate::common::error_line(&output);
+    assert!(
+        error.contains("00000.parquet: is not a table of `ingest refresh`") && error.contains("--out"),
+        "{error}"
+    );
+    assert!(contents(&set) == before && server.seen().is_empty());
 }
 
 #[test]
