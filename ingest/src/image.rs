@@ -149,9 +149,11 @@ impl Settings {
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
         // The faster hash where the image will be reduced anyway: it may have been decoded at a reduced size.
-        let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
-        let hashed = if reduced { perceptual::quick_phash } else { perceptual::phash };
-        let phash = self.perceptual_hash.then(|| hashed(&pixels));
+        let phash = match self.perceptual_hash {
+            true if shrunk.is_some() => Some(self.quick_phash(original, &pixels, original_width)?),
+            true => Some(perceptual::phash(&pixels)),
+            false => None,
+        };
         if let Some(plan) = &plan {
             pixels = plan.scale(pixels)?;
         }
@@ -163,6 +165,21 @@ impl Settings {
         let bytes = if keep { original.to_vec() } else { self.encoding.encode(&pixels)? };
         buffer_pool::recycle(pixels.data);
         Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash, phash })
+    }
+
+    /// The hash of an image that is `width` wide, by pixels that may have been decoded at a reduced size, unless that may change more than
+    /// two of its bits.
+    fn quick_phash(&self, original: &[u8], pixels: &Pixels, width: u32) -> Result<u64, Problem> {
+        if let Some(hash) = perceptual::quick_phash(pixels) {
+            return Ok(hash);
+        }
+        if pixels.width == width {
+            return Ok(perceptual::phash(pixels));
+        }
+        let whole = decode::Header::read(original, self.ignore_orientation)?.decode(None)?.pixels;
+        let hash = perceptual::phash(&whole);
+        buffer_pool::recycle(whole.data);
+        Ok(hash)
     }
 
     fn filter(&self, width: u32, height: u32) -> Result<(), Problem> {

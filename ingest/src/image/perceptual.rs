@@ -32,15 +32,24 @@ const LANES: usize = 8;
 /// Amounts below this are rounding errors of a frequency that the image does not have.
 const NOISE: f64 = 1e-6;
 
+/// By how much the quick reduction may move a frequency that is near to the median, times the shorter side that the image was decoded at.
+/// (Of 490 COCO photos decoded at 320 x 240, it changes the hash of 50, of most by less, and 13 have three frequencies within it.)
+const UNCERTAIN: f64 = 7200.0;
+
 /// The hash of an upright image.
 pub(super) fn phash(pixels: &Pixels) -> u64 {
     bits(&frequencies(&reduced(pixels)))
 }
 
-/// The hash of an image that may have been decoded at a reduced size, by a filter that is faster and rounds otherwise.
-pub(super) fn quick_phash(pixels: &Pixels) -> u64 {
-    let small = quickly_reduced(pixels).unwrap_or_else(|_| reduced(pixels));
-    bits(&frequencies(&small))
+/// The hash of an image that may have been decoded at a reduced size, by a filter that is faster and rounds otherwise. Two bits may
+/// differ from those of the whole image: those of the two frequencies on both sides of the median. `None` if a third frequency is so near
+/// to it that more bits may differ.
+pub(super) fn quick_phash(pixels: &Pixels) -> Option<u64> {
+    let low = frequencies(&quickly_reduced(pixels).ok()?);
+    let median = median(&low);
+    let uncertain = UNCERTAIN / f64::from(pixels.width.min(pixels.height));
+    let near = low.iter().filter(|&value| (value - median).abs() < uncertain).count();
+    (near < 3).then(|| bits(&low))
 }
 
 /// The image without a border of one near-white colour, as padding leaves it. An image of nothing else stays as it is.
@@ -253,11 +262,15 @@ fn frequencies(small: &[[i16; SIDE]; SIDE]) -> [f64; LOW * LOW] {
     low.map(|value| if value.abs() < NOISE { 0.0 } else { value })
 }
 
-/// A bit for every frequency above the median.
-fn bits(low: &[f64; LOW * LOW]) -> u64 {
+fn median(low: &[f64; LOW * LOW]) -> f64 {
     let mut sorted = *low;
     sorted.sort_by(f64::total_cmp);
-    let median = f64::midpoint(sorted[LOW * LOW / 2 - 1], sorted[LOW * LOW / 2]);
+    f64::midpoint(sorted[LOW * LOW / 2 - 1], sorted[LOW * LOW / 2])
+}
+
+/// A bit for every frequency above the median.
+fn bits(low: &[f64; LOW * LOW]) -> u64 {
+    let median = median(low);
     low.iter().fold(0, |bits, &value| bits << 1 | u64::from(value > median))
 }
 
@@ -360,9 +373,7 @@ mod tests {
             let settings = Settings { mode, size, exact, ..Settings::default() };
             let counts = differences(&photos, &settings);
             println!("{mode:?} {size} exact {exact}: photos by bits that differ {counts:?}");
-            let near: usize = counts.iter().take(3).sum();
-            assert!(100 * near >= 98 * photos.len(), "{mode:?} {size} exact {exact}: {counts:?}");
-            assert!(counts.len() <= 7, "{mode:?} {size} exact {exact}: {counts:?}");
+            assert!(counts.len() <= 3, "at most 2 bits: {mode:?} {size} exact {exact}: {counts:?}");
         }
     }
 
