@@ -43,7 +43,12 @@ pub(crate) fn visit(
 fn files(path: &Location) -> Result<Vec<(Location, Format)>, Error> {
     match Format::of(path) {
         Some(format) => Ok(vec![(path.clone(), format)]),
-        None if storage::is_folder(path)? => rows::files(path, None),
+        None if storage::is_folder(path)? => rows::files(path, None).map_err(|error| match error {
+            Error::Usage(_) => {
+                Error::input(path, "has tables of several formats: give a folder with tables of one")
+            }
+            error => error,
+        }),
         None => Ok(vec![(path.clone(), Format::Txt)]),
     }
 }

@@ -135,6 +135,9 @@ impl Downloader {
             }
         }
         if let Location::Local(folder) = out {
+            if folder.is_file() {
+                return Err(Error::input(out, "is a file, but --out is a folder, for a table of each shard"));
+            }
             std::fs::create_dir_all(folder).map_err(Error::file("write", out))?;
             clear_leftovers(folder, |_| true).map_err(Error::file("read", out))?;
         }
@@ -149,7 +152,10 @@ impl Downloader {
             Ok(())
         })?;
         let (counts, progress) = state.into_inner().unwrap_or_else(PoisonError::into_inner);
-        progress.finish(&counts.message());
+        // A run that had nothing to do prints no counts of nothing.
+        if counts.asked > 0 {
+            progress.finish(&counts.message());
+        }
         Ok(counts)
     }
 
