@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Says which dependencies `./check CRATE` would compile with other features than `./check` and `./demo` do.
+"""Says which dependencies `./check CRATE` and `./check --sql` would compile with other features than `./check` and `./demo` do.
 
 Compares cargo's own unit graphs. An unstable option prints them, hence RUSTC_BOOTSTRAP; nothing is compiled.
 """
@@ -35,7 +35,16 @@ selections = [("cargo build", features(["build"], [])), ("cargo test", features(
 selections += [(f"./check of {name}", features(["test", "--no-run"], ["-p", name])) for name in PACKAGES]
 python = ["-p", "simzss-data-python", "--features", "features"]
 selections.append(("./check --python", features(["build"], python)))
+sql = features(["test", "--no-run"], ["-p", "simzss-tools-sql"])
+selections.append(("./check --sql", sql))
 missing = 0
+# The SQL engine needs more of arrow and parquet, which are compiled again for it; but nothing else has to be.
+for (name, version, host), names in sorted(sql.items()):
+    more = names - everything.get((name, version, host), names)
+    if more and not name.startswith(("arrow", "parquet")):
+        missing += 1
+        kind = "build-dependencies" if host else "dependencies"
+        print(f"./check and ./demo: add {name} {version} with {sorted(more)} to [{kind}] of tests/features/Cargo.toml")
 for label, found in selections:
     for (name, version, host), names in sorted(found.items()):
         if lacking := everything.get((name, version, host), set()) - names:
