@@ -5,6 +5,7 @@
 pub mod browser;
 pub mod inject;
 pub mod store;
+pub mod trainings;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};

@@ -4,70 +4,15 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tests::{program, scene_shards, summary, text};
-
-/// A dataset, a vision tower, and a folder for runs.
-struct Place {
-    folder: tempfile::TempDir,
-    shards: PathBuf,
-    tower: PathBuf,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let shards = scene_shards(folder.path(), 64);
-        let tower = folder.path().join("tower.safetensors");
-        summary("trainer", &["pretrain", "--shards", text(&shards), "--out", text(&tower), "--steps", "0"]);
-        Self { folder, shards, tower }
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// The command `trainer train` with the run folder `out` and more options, not started.
-    fn train(&self, out: &str, more: &[&str]) -> Command {
-        let preset = Path::new(env!("CARGO_MANIFEST_DIR")).join("../trainer/presets/demo.toml");
-        let mut command = Command::new(program("trainer"));
-        command.args(["train", "--json", "--config", text(&preset)]);
-        for setting in [
-            format!("out={}", self.at(out).display()),
-            format!("data.shards=['{}']", self.shards.display()),
-            format!("vision.weights={}", self.tower.display()),
-            "data.batch_size=16".to_owned(),
-            "steps=8".to_owned(),
-            "log_every=2".to_owned(),
-            // One thread, so that sums are always computed in the same order.
-            "threads=1".to_owned(),
-        ] {
-            command.args(["--set", &setting]);
-        }
-        command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    fn weights(&self, out: &str) -> Vec<u8> {
-        fs::read(self.at(out).join("step-00000008/model.safetensors")).unwrap()
-    }
-}
-
-fn told(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn done(output: &Output) -> Value {
-    assert!(output.status.success(), "{}", told(output));
-    serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
-}
+use tests::trainings::{Place, done, free_port, losses, ranks, start_rank, told};
+use tests::{summary, text};
 
 /// Waits until the run has a checkpoint of at least this step.
 fn wait_for_step(run: &Path, step: u64, child: &mut Child) {
@@ -306,32 +251,6 @@ fn a_stopped_run_saves_and_copies_and_is_evaluated_later() {
         assert!(place.at(run).join("step-00000008/evaluation.json").is_file(), "{run}");
         assert!(place.at(run).join("best").is_file(), "{run}");
     }
-}
-
-/// Starts one of several ranks.
-fn start_rank(place: &Place, out: &str, rank: usize, world: usize, port: u16, more: &[&str]) -> Child {
-    place
-        .train(out, more)
-        .envs([("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
-        .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
-        .spawn()
-        .unwrap()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn ranks(place: &Place, out: &str, world: usize, more: &[&str]) -> Vec<Output> {
-    let port = free_port();
-    let started: Vec<Child> =
-        (0..world).map(|rank| start_rank(place, out, rank, world, port, more)).collect();
-    started.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
-}
-
-fn losses(run: &Path) -> Vec<f64> {
-    let log = fs::read_to_string(run.join("log.jsonl")).unwrap();
-    log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["loss"].as_f64().unwrap()).collect()
 }
 
 #[test]

@@ -301,12 +301,12 @@ fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
     let mut settings = Settings { out: run.to_owned(), ..Settings::default() };
     settings.objective.name = objective;
     settings.data.loading.size = 32;
-    settings.text = TextShape { width: 64, depth: 1, heads: 1, context: 77 };
+    settings.text = TextShape { width: 64, depth: 1, heads: 1, context: 77 }.into();
     settings.clip = ClipShape { width: 64, depth: 2, patch: 8, output: 64 };
     // Those that `--clip` uses.
     settings.vision.mean = Some([0.481_454_66, 0.457_827_5, 0.408_210_73]);
     settings.vision.std = Some([0.268_629_54, 0.261_302_58, 0.275_777_11]);
-    let mut named = TextTower::random(settings.text, 64, Device::Cpu).named();
+    let mut named = TextTower::random(settings.text.shape(), 64, Device::Cpu).named();
     fs::create_dir_all(run).unwrap();
     if objective == Objective::Clip {
         let tower = ClipVisionTower::random(settings.clip, 4, Kind::Float, Device::Cpu).named();
@@ -347,21 +347,121 @@ fn maskclips_features_of_a_run_are_those_of_its_file() {
 
     let lit = folder.path().join("lit");
     checkpoint(&lit, Objective::Lit);
-    let error = eval(&["--checkpoint", text(&lit), "--dense", "values"]).unwrap_err();
-    assert!(error.contains("--dense needs a CLIP"), "{error}");
-    let (code, printed) = trainer(&[
-        "eval",
-        "segmentation",
-        "--dataset",
-        "voc20",
-        "--data",
-        text(folder.path()),
-        "--checkpoint",
-        text(&lit),
-        "--dense",
-        "values",
-    ]);
-    assert_eq!(code, Some(2), "{printed}");
+    let values = eval(&["--checkpoint", text(&lit), "--dense", "values"]).unwrap();
+    assert_eq!(values["model"]["description"], "lit step 1, values of the last block (MaskCLIP)");
+    assert_eq!(values["protocol"]["dense"], "values");
+    assert_ne!(values["classes"], eval(&["--checkpoint", text(&lit)]).unwrap()["classes"]);
+}
+
+/// What a protocol fixes cannot be changed beside it, and it is only for the datasets that it has prompts for: found before a model is
+/// opened.
+#[test]
+fn a_protocol_is_not_mixed_with_other_options() {
+    let folder = tempfile::tempdir().unwrap();
+    voc(folder.path(), 1);
+    let here = text(folder.path());
+    let with = |dataset: &str, protocol: &str, more: &[&str]| {
+        let arguments = [
+            "eval",
+            "segmentation",
+            "--data",
+            here,
+            "--dataset",
+            dataset,
+            "--clip",
+            "gone",
+            "--protocol",
+            protocol,
+        ];
+        trainer(&[&arguments[..], more].concat())
+    };
+    for (dataset, protocol, more, message) in [
+        (
+            "voc20",
+            "tips",
+            &[][..],
+            "option `--protocol` is tips, which has prompts for ade150 only, not for voc20",
+        ),
+        (
+            "voc20",
+            "dinotxt",
+            &[],
+            "option `--protocol` is dinotxt, which has prompts for cityscapes19, ade150 only",
+        ),
+        ("folder", "tcl", &[], "not for folder"),
+        ("camvid11", "talk2dino", &[], "not for camvid11"),
+        ("voc20", "tcl", &["--size", "336"], "option `--size` is 336, but --protocol tcl fixes it to 448"),
+        (
+            "voc20",
+            "tcl",
+            &["--long-side", "0"],
+            "option `--long-side` is 0, but --protocol tcl fixes it to 2048",
+        ),
+        ("voc20", "tcl", &["--window", "224"], "option `--window` is 224"),
+        ("voc20", "tcl", &["--stride", "448"], "option `--stride` is 448"),
+        (
+            "voc20",
+            "tcl",
+            &["--resize", "float"],
+            "option `--resize` is float, but --protocol tcl fixes it to opencv",
+        ),
+        ("voc20", "tcl", &["--dense", "values"], "option `--dense` is values"),
+        ("voc20", "tcl", &["--fusion", "softmax"], "option `--fusion` is softmax"),
+        ("voc20", "tcl", &["--pamr", "10"], "option `--pamr` is 10, but --protocol tcl fixes it to 0"),
+        (
+            "voc20",
+            "talk2dino",
+            &["--pamr", "0"],
+            "option `--pamr` is 0, but --protocol talk2dino fixes it to 10",
+        ),
+        ("voc20", "tcl", &["--templates", "simple"], "option `--templates` is simple"),
+        ("voc20", "tcl", &["--class-vectors", "concept"], "option `--class-vectors` is concept"),
+        ("voc20", "tcl", &["--class-names", "synonyms"], "option `--class-names` is synonyms"),
+        (
+            "voc20",
+            "tcl",
+            &["--classes", "a,b"],
+            "option `--classes` replaces the class names that --protocol tcl fixes",
+        ),
+        ("voc20", "tcl", &["--class-file", "x"], "option `--class-file` replaces"),
+        (
+            "voc21",
+            "talk2dino",
+            &["--threshold", "0.4"],
+            "option `--threshold` is 0.4, but --protocol talk2dino fixes it to 0.55",
+        ),
+        (
+            "voc21",
+            "tcl",
+            &["--scale", "40"],
+            "option `--scale` is 40.0, but --protocol tcl fixes it to what the model learned",
+        ),
+        (
+            "voc21",
+            "tcl",
+            &["--background", "words"],
+            "option `--background` differs from what --protocol tcl fixes for voc21",
+        ),
+    ] {
+        let (code, printed) = with(dataset, protocol, more);
+        assert_eq!(code, Some(2), "{protocol} {dataset} {more:?}: {printed}");
+        assert!(printed.contains(message), "{protocol} {dataset} {more:?}: {printed}");
+    }
+    // The same value is no contradiction: only the model is missing.
+    let same = [
+        "--size",
+        "448",
+        "--stride",
+        "224",
+        "--pamr",
+        "0",
+        "--templates",
+        "imagenet",
+        "--class-names",
+        "plain",
+    ];
+    let (code, printed) = with("voc20", "tcl", &same);
+    assert_eq!((code, printed.contains("gone does not exist")), (Some(1), true), "{printed}");
 }
 
 #[test]

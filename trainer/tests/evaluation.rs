@@ -54,7 +54,7 @@ fn ints(value: &Value) -> Vec<i64> {
 }
 
 /// The same numbers as `draws` in make.py.
-fn draws(count: usize, seed: u32) -> Vec<u32> {
+pub(crate) fn draws(count: usize, seed: u32) -> Vec<u32> {
     let mut state = seed;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -257,7 +257,7 @@ fn the_sliding_window_is_the_plain_one() {
 }
 
 /// The same image as `photo` in protocols/make.py.
-fn photo(seed: u32, width: u32, height: u32) -> RgbImage {
+pub(crate) fn photo(seed: u32, width: u32, height: u32) -> RgbImage {
     let noise = draws((width * height * 3) as usize, seed);
     RgbImage::from_fn(width, height, |x, y| {
         image::Rgb([0, 1, 2].map(|channel| {

@@ -10,6 +10,8 @@ mod evaluation;
 mod export;
 mod heads;
 mod losses;
+mod protocols;
+mod starts;
 mod step;
 mod towers;
 mod training;

@@ -99,14 +99,20 @@ impl Checkpoint {
         self.state.settings.objective.name == Objective::Clip
     }
 
+    /// The weights that were trained: of the text tower, of what is behind a frozen vision tower, and of a trained vision tower. All have
+    /// the names in the file.
+    pub fn trained(&self, device: Device) -> Result<[Weights; 3]> {
+        let mut text = Weights::read(&self.file(MODEL)?, device)?;
+        let [head, images] = [HEAD_PREFIX, VISUAL].map(|prefix| text.take_below(prefix).under(prefix));
+        Ok([text, head, images])
+    }
+
     /// The text tower, for a vision tower whose tokens have this width.
     pub fn text(&self, vision_width: i64, device: Device) -> Result<TextTower> {
-        let mut weights = Weights::read(&self.file(MODEL)?, device)?;
-        let _ = weights.take_below(VISUAL);
-        let _ = weights.take_below(HEAD_PREFIX);
+        let [weights, ..] = self.trained(device)?;
         let settings = &self.state.settings;
         let output = settings.vision.embedding.width(vision_width);
-        let text = TextTower::from_weights(weights, settings.text.heads, output, Activation::default())?;
+        let text = TextTower::from_weights(weights, settings.text.heads, output, settings.text.activation())?;
         Ok(text.with_patches(vision_width))
     }
 
@@ -116,8 +122,7 @@ impl Checkpoint {
         if settings.head.blocks == 0 {
             return Ok(VisionHead::none(settings.embedding));
         }
-        let mut weights =
-            Weights::read(&self.file(MODEL)?, device)?.take_below(HEAD_PREFIX).under(HEAD_PREFIX);
+        let [_, mut weights, _] = self.trained(device)?;
         let head = VisionHead::take(&mut weights, settings.head.blocks, settings.embedding, vision_width)?;
         weights.finish(&[])?;
         Ok(head)
@@ -137,7 +142,8 @@ impl Checkpoint {
 
     /// The vision tower that `clip` trained, which computes in `kind`.
     pub fn trained_vision(&self, kind: Kind, device: Device) -> Result<ClipVisionTower> {
-        let mut weights = Weights::read(&self.file(MODEL)?, device)?.take_below(VISUAL);
+        let [.., mut weights] = self.trained(device)?;
+        let mut weights = weights.take_below(VISUAL);
         let heads = self.state.settings.clip.width / HEAD_WIDTH;
         let tower = ClipVisionTower::take(&mut weights, heads, Activation::default(), kind)?;
         weights.finish(&[])?;

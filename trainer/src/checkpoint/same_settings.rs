@@ -18,6 +18,9 @@ impl Checkpoint {
             same.device.clone_from(&neutral.device);
             same.vision.weights.clone_from(&neutral.vision.weights);
             same.vision.denoiser.clone_from(&neutral.vision.denoiser);
+            // A checkpoint holds what became of them.
+            same.text.weights.clone_from(&neutral.text.weights);
+            same.text.new_projection = neutral.text.new_projection;
             if same.objective.name == Objective::Clip {
                 // Of a frozen tower only; earlier versions always saved a value.
                 same.vision.position = neutral.vision.position;

@@ -202,10 +202,11 @@ impl SyntheticArgs {
             Which::Lit => Objective::Lit,
             Which::Simzss => Objective::Simzss,
         };
-        settings.text = match self.model {
+        let shape = match self.model {
             Size::S => TextShape { width: 384, heads: 6, ..TextShape::default() },
             Size::B => TextShape::default(),
         };
+        settings.text = shape.into();
         settings.clip.width = self.shape().width;
         settings.clip.output = settings.text.width;
         let patch = settings.clip.patch;

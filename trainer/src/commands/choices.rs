@@ -2,9 +2,11 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use trainer::device::Precision;
+use trainer::evaluation::protocol::{PROTOCOLS, Protocol};
 use trainer::evaluation::published_datasets::Background;
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::classes::ClassNames;
+use trainer::inference::fusion::Fusion;
 use trainer::inference::window::Resize;
 use trainer::towers::{Dense, PositionResize, RopePeriods};
 use trainer::weights::Family;
@@ -23,6 +25,17 @@ macro_rules! choices {
             one_of(CHOICES)
         }
     };
+}
+
+/// A parser of the names of the published protocols of segmentation.
+pub(crate) fn protocol() -> impl TypedValueParser<Value = &'static Protocol> {
+    let names = PROTOCOLS.iter().map(|protocol| {
+        let datasets = protocol.datasets.join(", ");
+        PossibleValue::new(protocol.name).help(format!("{} ({datasets})", protocol.about))
+    });
+    PossibleValuesParser::new(names).try_map(|given| {
+        PROTOCOLS.iter().find(|protocol| protocol.name == given).ok_or("is not one of the protocols")
+    })
 }
 
 /// A parser of one of these values.
@@ -58,9 +71,9 @@ choices!(rope_periods: RopePeriods {
 });
 
 choices!(dense: Dense {
-    Tokens = "tokens": "The patch tokens of the last block, projected like the class token: \"CLIP\" in the tables of the \
-        papers";
-    Values = "values": "The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022)";
+    Tokens = "tokens": "The patch tokens of the last block; of a CLIP projected like the class token (\"CLIP\" in the tables of the \
+        papers)";
+    Values = "values": "The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022), TIPSv2";
 });
 
 choices!(class_vectors: ClassVectors {
@@ -68,6 +81,8 @@ choices!(class_vectors: ClassVectors {
         the published protocol";
     Concept = "concept": "The mean of the tokens of the class name in the prompt. The concept loss of simzss trains it to match \
         patches";
+    Unscaled = "unscaled": "As `caption`, but prompts are averaged without bringing their embeddings to length 1 first, as in TCL \
+        and Talk2DINO";
 });
 
 choices!(class_names: ClassNames {
@@ -85,11 +100,18 @@ choices!(background: Background {
 choices!(resize: Resize {
     Opencv = "opencv": "As OpenCV, and with it mmcv, resizes 8-bit images: the result is rounded to 8 bits";
     Float = "float": "As PyTorch resizes floating-point images";
+    Bicubic = "bicubic": "As Pillow resizes 8-bit images bicubically; windows are stretched to whole patches. As dino.txt and TIPSv2";
+});
+
+choices!(fusion: Fusion {
+    Similarity = "similarity": "The similarities themselves";
+    Softmax = "softmax": "Their softmax over all class names, at temperature 1: as dino.txt and TIPSv2";
+    Sigmoid = "sigmoid": "Their sigmoid, as Talk2DINO";
 });
 
 choices!(family: Family {
     Dinov2 = "dinov2": "DINOv2: a vision tower. A DVT denoiser is stored with the prefix `denoiser.`";
-    Dinov3 = "dinov3": "DINOv3 and EUPE: a vision tower with rotary positions";
+    Dinov3 = "dinov3": "DINOv3 and EUPE: a vision tower with rotary positions. Read only: the text tower of dino.txt";
     Timm = "timm": "timm: `VisionTransformer`, or `Eva` for DINOv3 and EUPE";
     Huggingface = "huggingface": "Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel` or \
         `CLIPModel`";

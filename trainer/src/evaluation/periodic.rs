@@ -3,17 +3,13 @@
 use tch::Device;
 
 use super::datasets::SegmentationDataset;
-use super::published_datasets::Background;
-use super::segmentation::{DecisionSettings, SegmentationScores, THRESHOLD, evaluate};
+use super::protocol::Parts;
+use super::segmentation::{DecisionSettings, SegmentationScores, evaluate};
 use crate::checkpoint::Checkpoint;
 use crate::device::Precision;
 use crate::error::Result;
-use crate::inference::class_vectors::ClassVectors;
-use crate::inference::classes::ClassNames;
 use crate::inference::model::Model;
-use crate::inference::segmenter::{Segmenter, WINDOW_BATCH};
-use crate::inference::templates;
-use crate::inference::window::{Resize, Window};
+use crate::inference::segmenter::WINDOW_BATCH;
 use crate::observer::Observer;
 use crate::settings::EvaluationSettings;
 
@@ -36,26 +32,14 @@ pub fn score(
     observer: &dyn Observer,
 ) -> Result<SegmentationScores> {
     let model = Model::open(checkpoint, Precision::Auto, device)?;
-    let folder = set.published.is_none();
-    let short = if folder { model.size } else { Window::PUBLISHED.short };
-    let resize = if folder { Resize::Float } else { Window::PUBLISHED.resize };
-    let window =
-        Window { short, long: Window::PUBLISHED.long, side: short, stride: (short / 2).max(1), resize };
-    let vectors = if folder { model.vectors } else { ClassVectors::Caption };
+    let parts = Parts::usual(set.published.is_none(), &model);
     let decision = DecisionSettings {
-        threshold: THRESHOLD,
+        threshold: parts.threshold,
         scale: model.text.logit_scale().double_value(&[]),
         batch: WINDOW_BATCH,
         readers: std::thread::available_parallelism().map_or(1, usize::from),
         worst: 0,
     };
-    let by_threshold = set.background == Some(Background::Threshold);
-    let asked: Vec<Vec<String>> = set
-        .classes
-        .iter()
-        .skip(usize::from(by_threshold))
-        .map(|class| class.prompts(ClassNames::Plain))
-        .collect();
-    let segmenter = Segmenter::new(model, &asked, &templates::read("imagenet")?, vectors, window)?;
+    let segmenter = parts.segmenter(model, set)?;
     Ok(evaluate(set, &segmenter, &decision, observer)?.0)
 }

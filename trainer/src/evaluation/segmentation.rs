@@ -25,7 +25,8 @@ pub const THRESHOLD: f64 = 0.4;
 /// How scores become labels, and the sizes of batches.
 #[derive(Debug, Clone)]
 pub struct DecisionSettings {
-    /// Minimum softmax probability of a class that is not background.
+    /// Minimum softmax probability of a class that is not background, or minimum score for a [`Fusion`](crate::inference::fusion::Fusion)
+    /// that is bounded.
     pub threshold: f64,
     /// Scale of the similarities before that softmax.
     pub scale: f64,
@@ -107,7 +108,7 @@ pub fn evaluate(
             let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
             let scores = segmenter.scores_of(&images, decision.batch);
             for (sample, scores) in samples.into_iter().zip(scores) {
-                let predicted = decide(set, decision, &sample.mask, &scores);
+                let predicted = decide(set, segmenter, decision, &sample.mask, &scores);
                 let mut own = Confusion::new(set.classes.len());
                 own.add(&sample.mask.labels, &predicted);
                 confusion.merge(&own);
@@ -144,9 +145,16 @@ pub fn evaluate(
 }
 
 /// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.
-fn decide(set: &SegmentationDataset, decision: &DecisionSettings, mask: &Mask, scores: &Tensor) -> Vec<u8> {
+fn decide(
+    set: &SegmentationDataset,
+    segmenter: &Segmenter,
+    decision: &DecisionSettings,
+    mask: &Mask,
+    scores: &Tensor,
+) -> Vec<u8> {
     let DecisionSettings { threshold, scale, .. } = *decision;
     let rule = match set.background {
+        Some(Background::Threshold) if segmenter.fusion.is_bounded() => Rule::Floor(threshold),
         Some(Background::Threshold) => Rule::Threshold { threshold, scale },
         _ => Rule::HighestScore,
     };

@@ -317,6 +317,7 @@ fn public(settings: &crate::settings::Settings) -> crate::settings::Settings {
     let mut out = settings.clone();
     out.out = name(&out.out);
     out.vision.weights = name(&out.vision.weights);
+    out.text.weights = out.text.weights.as_deref().map(name);
     out.data.shards = out.data.shards.iter().map(|path| name(path)).collect();
     out.data.features = out.data.features.as_deref().map(name);
     let file = |selection: &storage::Location| storage::Location::from(&*selection.file_name());

@@ -98,7 +98,8 @@ def image_features(pixels):
     return embedding, patches
 
 
-text = TextTransformer(**config["text"]).eval()
+activation = open_clip.transformer.QuickGELU if config.get("quick_gelu") else torch.nn.GELU
+text = TextTransformer(**config["text"], act_layer=activation).eval()
 text.load_state_dict(load_file(folder / "text.safetensors"))
 tokenizer = open_clip.SimpleTokenizer(context_length=config["text"]["context_length"])
 

@@ -1,6 +1,10 @@
-//! Files for others: towers and class embeddings for other programs, and the model card ([`card`]) of a run.
+//! Files for others: towers and class embeddings for other programs, folders for open_clip ([`open_clip()`]), and the model card
+//! ([`card`]) of a run.
 
 pub mod card;
+mod open_clip;
+
+pub use open_clip::{Exported, open_clip};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +18,7 @@ use crate::device::{self, to_vec};
 use crate::error::{Error, Result};
 use crate::inference::class_list::ClassList;
 use crate::settings::VisionSettings;
-use crate::towers::{TextTower, VisionHead, VisionTower};
+use crate::towers::{Activation, TextTower, VOCABULARY, VisionHead, VisionTower};
 use crate::weights;
 
 /// The Python script that loads an export with timm and open_clip.
@@ -65,7 +69,7 @@ pub fn towers(
         // Arguments of open_clip.transformer.TextTransformer.
         "text": {
             "context_length": text.shape.context,
-            "vocab_size": crate::towers::VOCABULARY,
+            "vocab_size": VOCABULARY,
             "width": text.shape.width,
             "heads": text.shape.heads,
             "layers": text.shape.depth,
@@ -74,6 +78,8 @@ pub fn towers(
         // The blocks that were trained behind the vision tower, and how an image is embedded.
         "head": { "blocks": head.depth(), "width": vision.width },
         "embedding": head.embedding,
+        // OpenAI's approximation of GELU in the text tower.
+        "quick_gelu": text.activation() == Activation::QuickGelu,
         "logit_scale": text.logit_scale().log().double_value(&[]),
         "logit_bias": text.logit_bias().map(|bias| bias.double_value(&[])),
         "mean": normalization.mean,

@@ -23,6 +23,9 @@ pub enum ClassVectors {
     Caption,
     /// The mean of the tokens of the class name in the prompt. The concept loss of simzss trains it to match patches.
     Concept,
+    /// As [`ClassVectors::Caption`], but the embeddings of the prompts are averaged as they are, without being brought to length 1 first:
+    /// as in TCL and Talk2DINO.
+    Unscaled,
 }
 
 /// What class embeddings are compared with. They differ where the embedding of an image contains the mean of its patches.
@@ -35,6 +38,15 @@ pub enum ComparedWith {
 }
 
 impl ClassVectors {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Caption => "caption",
+            Self::Concept => "concept",
+            Self::Unscaled => "unscaled",
+        }
+    }
+
     /// The embedding that the objective trains to match image regions best: `concept` for simzss, `caption` for the others.
     pub fn of(objective: Objective) -> Self {
         match objective {
@@ -44,7 +56,8 @@ impl ClassVectors {
     }
 }
 
-/// Class embeddings, [C, d]: for each name the mean over the templates of its L2-normalized embeddings, L2-normalized again.
+/// Class embeddings, [C, d]: for each name the mean over the templates of its L2-normalized embeddings (unless `by` says otherwise),
+/// L2-normalized again.
 pub fn class_vectors(
     text: &TextTower,
     names: &[String],
@@ -87,7 +100,7 @@ fn worded(template: &str, name: &str) -> (String, Range<u32>) {
     (caption, start as u32..(start + name.len()) as u32)
 }
 
-/// L2-normalized embeddings of captions, or of the names in them, [n, d_v].
+/// Embeddings of captions, or of the names in them, [n, d_v]; L2-normalized unless `by` says otherwise.
 fn embed(
     text: &TextTower,
     captions: &[(String, Range<u32>)],
@@ -108,16 +121,17 @@ fn embed(
     let captions = CaptionTokens::new(&ids, context, device);
     let tokens = text.tokens(&captions, kind);
     let embedded = match by {
-        ClassVectors::Caption => text.captions(&tokens, &captions.end),
+        ClassVectors::Caption | ClassVectors::Unscaled => text.captions(&tokens, &captions.end),
         ClassVectors::Concept => {
             let mentions = Mentions::new(&mentions, tokens.size()[1], device);
             text.project(&mentions.mean_tokens(&tokens))
         }
     };
-    unit(&match with {
+    let compared = match with {
         ComparedWith::Images => embedded,
         ComparedWith::Patches => text.patch_part(&embedded),
-    })
+    };
+    if by == ClassVectors::Unscaled { compared } else { unit(&compared) }
 }
 
 #[cfg(test)]

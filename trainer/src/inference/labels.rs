@@ -18,6 +18,8 @@ pub enum Rule {
         /// Scale of the similarities before the softmax.
         scale: f64,
     },
+    /// Label 0, background, if no score is above this. Class i gets label i + 1.
+    Floor(f64),
 }
 
 /// Labels of an image of `height` x `width` pixels, uint8 [height, width] on the CPU, from scores of another size, [C, h, w]. See
@@ -51,6 +53,7 @@ pub fn decide(scores: &Tensor, height: i64, width: i64, rule: Rule) -> Tensor {
         }
         match rule {
             Rule::HighestScore => finish(&label),
+            Rule::Floor(floor) => finish(&((label + 1) * best.gt(floor).to_kind(Kind::Int))),
             Rule::Threshold { threshold, .. } => {
                 finish(&((label + 1) * total.reciprocal().ge(threshold).to_kind(Kind::Int)))
             }

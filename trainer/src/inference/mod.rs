@@ -1,6 +1,6 @@
 //! From a checkpoint and class names to the labels of pixels. [`model`] opens the two towers; class names ([`class_list`], and
-//! [`classes`] of a dataset) become embeddings ([`templates`], [`class_vectors`], [`word_vectors`]); [`window`] cuts an image,
-//! [`segmenter`] scores every pixel ([`pamr`] refines the scores), and [`labels`] and [`segmentation`] decide on classes.
+//! [`classes`] of a dataset) become embeddings ([`templates`], [`class_vectors`], [`word_vectors`]); [`window`] cuts an image
+//! (resized as by [`opencv`] or [`pillow`]), [`segmenter`] scores every pixel ([`fusion`] says how; [`pamr`] refines the scores), and [`labels`] and [`segmentation`] decide on classes.
 //! [`dense`] computes the patch features of whole images, [`attention`] the weights of concept pooling.
 
 pub mod attention;
@@ -8,10 +8,12 @@ pub mod class_list;
 pub mod class_vectors;
 pub mod classes;
 pub mod dense;
+pub mod fusion;
 pub mod labels;
 pub mod model;
 pub mod opencv;
 pub mod pamr;
+pub mod pillow;
 pub mod segmentation;
 pub mod segmenter;
 pub mod templates;

@@ -128,18 +128,25 @@ impl Model {
         })
     }
 
-    /// The same model with another kind of patch features, which only a CLIP has.
+    /// The same model with another kind of patch features.
     ///
     /// # Errors
-    /// Wrong use for a frozen vision tower.
+    /// Wrong use for values of a tower behind which something was trained on its tokens.
     pub fn with_dense(mut self, dense: Dense) -> Result<Self> {
-        let Vision::Clip(vision) = &mut self.vision else {
-            return Err(Error::Usage(
-                "option --dense needs a CLIP: --clip FILE, or --checkpoint DIR of a run of objective clip"
-                    .to_owned(),
-            ));
-        };
-        vision.tower.dense = dense;
+        match &mut self.vision {
+            Vision::Clip(vision) => vision.tower.dense = dense,
+            Vision::Frozen(vision) => {
+                let behind = if vision.head.is_trained() { "head" } else { "denoiser" };
+                if dense == Dense::Values && (vision.head.is_trained() || vision.encoder.tower.is_denoised())
+                {
+                    return Err(Error::Usage(format!(
+                        "values of the last block (--dense values) cannot be used with this model: the {behind} behind its vision \
+                         tower was trained on the tokens"
+                    )));
+                }
+                vision.encoder.tower.dense = dense;
+            }
+        }
         if dense == Dense::Values {
             self.description.push_str(", values of the last block (MaskCLIP)");
         }

@@ -6,6 +6,7 @@ use image::RgbImage;
 use tch::Tensor;
 
 use super::class_vectors::{ClassVectors, ComparedWith, class_vectors};
+use super::fusion::Fusion;
 use super::model::Model;
 use super::pamr::Pamr;
 use super::templates;
@@ -48,6 +49,8 @@ pub struct Segmenter {
     /// The rows of `words` that belong to each class.
     classes: Vec<Range<i64>>,
     window: Window,
+    /// What is averaged where windows overlap.
+    pub fusion: Fusion,
     /// Refinement of the scores of each window.
     pub pamr: Option<Pamr>,
 }
@@ -97,7 +100,7 @@ impl Segmenter {
     pub fn with_vectors(model: Model, vectors: Tensor, window: Window) -> Result<Self> {
         window.check(model.vision.patch())?;
         let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
-        Ok(Self { model, words: vectors, classes, window, pamr: None })
+        Ok(Self { model, words: vectors, classes, window, fusion: Fusion::default(), pamr: None })
     }
 
     /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are
@@ -141,7 +144,7 @@ impl Segmenter {
 
     /// Scores of the classes of an image from those of its windows.
     fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
-        tch::no_grad(|| self.of_classes(&cut.blend(grids, self.pamr.as_ref())))
+        tch::no_grad(|| self.of_classes(&cut.blend(grids, self.fusion, self.pamr.as_ref())))
     }
 
     /// Number of windows of an image.
@@ -156,8 +159,10 @@ impl Segmenter {
 
     /// [n, side, side, 3] pixels -> similarity of every name at every patch, [n, W, grid, grid].
     fn patch_scores(&self, pixels: &Tensor) -> Tensor {
-        let patches = unit(&self.model.vision.features(pixels).patches);
-        let side = self.window.side / self.model.vision.patch();
+        let patch = self.model.vision.patch();
+        let pixels = self.window.whole_patches(pixels, patch);
+        let patches = unit(&self.model.vision.features(&pixels).patches);
+        let side = pixels.size()[1] / patch;
         let scores = patches.matmul(&self.words.transpose(0, 1)).transpose(1, 2);
         scores.reshape([-1, self.words.size()[0], side, side])
     }

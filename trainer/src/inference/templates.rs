@@ -9,10 +9,18 @@ use crate::error::{Error, Result};
 /// The 80 ImageNet templates of OpenAI's CLIP, one per line, with `{}` for the name.
 const IMAGENET: &str = include_str!("../../data/imagenet_templates.txt");
 
-/// Templates by name (`imagenet`: the 80 of CLIP; `simple`: "a photo of a {}.") or from a file with one per line.
+/// Seven of these, with an article that differs in one, as TCL and Talk2DINO use them.
+const IMAGENET_7: &str = include_str!("../../data/imagenet7_templates.txt");
+/// What TCL adds to them.
+const PLURAL: &str = "a photo of many {}.\na photo of {}s.";
+
+/// Templates by name (`imagenet`: the 80 of CLIP; `imagenet7`: seven of these; `tcl9`: the seven and two with plurals; `simple`: "a photo
+/// of a {}.") or from a file with one per line.
 pub fn read(name: &str) -> Result<Vec<String>> {
     let text = match name {
         "imagenet" => IMAGENET.to_owned(),
+        "imagenet7" => IMAGENET_7.to_owned(),
+        "tcl9" => format!("{IMAGENET_7}{PLURAL}"),
         "simple" => "a photo of a {}.".to_owned(),
         path => read_text(Path::new(path))?,
     };

@@ -7,12 +7,13 @@ use image::RgbImage;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
+use super::fusion::Fusion;
 use super::labels::upsample;
-use super::opencv;
 use super::pamr::Pamr;
+use super::{opencv, pillow};
 use crate::error::{Error, Result};
 
-/// How the image is resized, bilinearly without antialiasing in both cases.
+/// How the image is resized: bilinearly without antialiasing, except for [`Resize::Bicubic`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Resize {
@@ -20,6 +21,9 @@ pub enum Resize {
     Opencv,
     /// As PyTorch resizes floating-point images.
     Float,
+    /// As Pillow, and with it torchvision, resizes 8-bit images bicubically; the long side is rounded down. Windows whose side is not a
+    /// multiple of the patch size are stretched to the next one, bicubically too: as dino.txt and TIPSv2.
+    Bicubic,
 }
 
 /// Sizes of the sliding window, in pixels.
@@ -45,7 +49,7 @@ impl Window {
     /// Rejects sizes with which no image could be cut.
     pub fn check(&self, patch: i64) -> Result<()> {
         let refuse = |name: &str, problem: String| Err(Error::Setting { name: name.to_owned(), problem });
-        if self.side < 1 || self.side % patch != 0 {
+        if self.side < 1 || (self.resize != Resize::Bicubic && self.side % patch != 0) {
             let option = if self.side == self.short { "--size" } else { "--window" };
             return refuse(
                 option,
@@ -70,6 +74,12 @@ impl Window {
     /// Height and width of the resized image, rounded as in the published protocol.
     pub fn fit(&self, height: i64, width: i64) -> (i64, i64) {
         let (short, long) = (height.min(width) as f64, height.max(width) as f64);
+        if self.resize == Resize::Bicubic {
+            let limited = self.long > 0 && self.long as f64 * short < self.short as f64 * long;
+            let (to, from) = if limited { (self.long, long) } else { (self.short, short) };
+            let side = |side: i64| (((to * side) as f64 / from) as i64).max(1);
+            return (side(height), side(width));
+        }
         let mut scale = self.short as f64 / short;
         if self.long > 0 {
             scale = scale.min(self.long as f64 / long);
@@ -95,8 +105,19 @@ impl Window {
         let (h, w) = self.fit(image.height().into(), image.width().into());
         match self.resize {
             Resize::Opencv => pixels(&opencv::resize(image, w as u32, h as u32)),
+            Resize::Bicubic => pixels(&pillow::resize(image, w as u32, h as u32)),
             Resize::Float => upsample(&pixels(image).permute([0, 3, 1, 2]), h, w).permute([0, 2, 3, 1]),
         }
+    }
+
+    /// Windows, [n, side, side, 3], with as many pixels as a tower needs.
+    pub fn whole_patches(&self, windows: &Tensor, patch: i64) -> Tensor {
+        let side = (self.side + patch - 1) / patch * patch;
+        if side == self.side {
+            return windows.shallow_clone();
+        }
+        let planes = windows.permute([0, 3, 1, 2]);
+        planes.upsample_bicubic2d([side, side], false, None, None).permute([0, 2, 3, 1])
     }
 
     /// Cuts a resized image into windows. Sides shorter than the window are padded with the pixel value `filling`, `[3]`.
@@ -137,17 +158,14 @@ pub struct Cut {
 impl Cut {
     /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, grid, grid] each. `pamr` refines the scores of
     /// each window by its pixels.
-    pub fn blend(&self, grids: &[Tensor], pamr: Option<&Pamr>) -> Tensor {
+    pub fn blend(&self, grids: &[Tensor], fusion: Fusion, pamr: Option<&Pamr>) -> Tensor {
         let classes = grids[0].size()[0];
         let options = (Kind::Float, grids[0].device());
         let sums = Tensor::zeros([classes, self.full.0, self.full.1], options);
         let counts = Tensor::zeros([1, self.full.0, self.full.1], options);
         for ((grid, window), &(y, x)) in grids.iter().zip(&self.windows).zip(&self.corners) {
             let place = |t: &Tensor| t.narrow(1, y, self.side).narrow(2, x, self.side);
-            let mut scores = upsample(&grid.unsqueeze(0), self.side, self.side).squeeze_dim(0);
-            if let Some(pamr) = pamr {
-                scores = pamr.refine(&window.squeeze_dim(0).permute([2, 0, 1]), &scores);
-            }
+            let scores = fusion.scores(grid, self.side, window, pamr);
             let _ = place(&sums).g_add_(&scores);
             let _ = place(&counts).g_add_scalar_(1.0);
         }
@@ -198,7 +216,7 @@ mod tests {
         assert_eq!(cut.windows[1].double_value(&[0, 25, 3, 2]), 9.0);
         assert_eq!(cut.windows[1].double_value(&[0, 19, 3, 2]), 1.0);
         let grids = [1.0, 3.0].map(|v| Tensor::full([2, 4, 4], v, (Kind::Float, Device::Cpu)));
-        let scores = cut.blend(&grids, None);
+        let scores = cut.blend(&grids, Fusion::default(), None);
         assert_eq!(scores.size(), [2, 20, 40]);
         // Columns 0..8 are in the first window only, 8..32 in both, 32..40 in the second only.
         assert_eq!([0, 20, 39].map(|x| scores.double_value(&[0, 5, x])), [1.0, 2.0, 3.0]);

@@ -1,6 +1,8 @@
-//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`]), concept pooling ([`pooling`]), one forward and backward pass over a batch
-//! ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]). Nothing here reads or writes files.
+//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`]), concept pooling ([`pooling`]), one forward and
+//! backward pass over a batch ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]) for groups of parameters
+//! ([`groups`]). Nothing here reads or writes files.
 
+pub mod groups;
 pub mod losses;
 pub mod objective;
 pub mod optimizer;

@@ -258,7 +258,10 @@ pub fn gradients(
         if let (Some(made), Some(gradient)) = (&part.patches, &gradients.patches) {
             sum += surrogate(made, gradient, patch_start);
         }
-        sum.backward();
+        // Not if all parameters that it depends on are frozen.
+        if sum.requires_grad() {
+            sum.backward();
+        }
         mention_start += mentions;
         patch_start += with_patches;
     }

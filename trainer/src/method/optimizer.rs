@@ -5,6 +5,7 @@ use std::f64::consts::PI;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::groups::LrFactors;
 use crate::error::Result;
 use crate::torch::{self, AdamW, ParameterState};
 
@@ -42,6 +43,13 @@ pub struct OptimizerSettings {
     pub warmup_rounding: Rounding,
     /// Gradient clipping: maximum L2 norm of all gradients together; 0 = no clipping.
     pub clip: f64,
+    /// Parameters that keep their initial values: a list of names as in a checkpoint, in which `*` stands for any characters, such as
+    /// `['token_embedding.weight', 'transformer.resblocks.*']`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub frozen: Vec<String>,
+    /// Factors on the learning rate of groups of parameters.
+    #[serde(skip_serializing_if = "LrFactors::is_default")]
+    pub factor: LrFactors,
 }
 
 impl Default for OptimizerSettings {
@@ -56,6 +64,8 @@ impl Default for OptimizerSettings {
             warmup: 0.1,
             warmup_rounding: Rounding::default(),
             clip: 0.0,
+            factor: LrFactors::default(),
+            frozen: Vec::new(),
         }
     }
 }
@@ -69,13 +79,20 @@ impl OptimizerSettings {
     /// The same in words, with the setting that it comes from.
     pub fn describe_lr(&self, batch_size: usize) -> String {
         let max = self.max_lr(batch_size);
-        match self.lr {
-            Some(_) => format!("{max:.3e} (optimizer.lr)"),
-            None => format!(
-                "{max:.3e} (optimizer.lr_per_256 = {:e}, times the batch of {batch_size} / 256)",
-                self.lr_per_256
-            ),
-        }
+        let source = match self.lr {
+            Some(_) => "optimizer.lr".to_owned(),
+            None => {
+                format!("optimizer.lr_per_256 = {:e}, times the batch of {batch_size} / 256", self.lr_per_256)
+            }
+        };
+        let factors: String = self
+            .factor
+            .all()
+            .into_iter()
+            .filter(|(_, factor)| *factor != 1.0)
+            .map(|(name, factor)| format!("; {factor} of it for optimizer.factor.{name}"))
+            .collect();
+        format!("{max:.3e} ({source}{factors})")
     }
 
     /// The learning rate of step `step` (counted from 0) of `steps` with batches of `batch_size` samples: linear
@@ -104,7 +121,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// With moments of zero for `parameters`.
+    /// With moments of zero for `parameters`, all of which are trained.
     pub fn new(settings: &OptimizerSettings, parameters: Vec<(String, Tensor)>) -> Self {
         let state = |parameter: Tensor| ParameterState {
             first_moment: parameter.zeros_like().detach(),
@@ -118,21 +135,14 @@ impl Optimizer {
 
     /// One step with learning rate `lr` from the accumulated gradients, which are then cleared.
     pub fn step(&mut self, lr: f64) -> Result<()> {
-        let with_gradient: Vec<&ParameterState> = self
-            .states
-            .iter()
-            .map(|(_, state)| state)
-            .filter(|state| state.parameter.grad().defined())
-            .collect();
         if self.settings.clip > 0.0 {
-            let gradients: Vec<Tensor> = with_gradient.iter().map(|state| state.parameter.grad()).collect();
+            let gradients: Vec<Tensor> =
+                self.with_gradient().map(|(_, state)| state.parameter.grad()).collect();
             torch::clip_gradients(&gradients, self.settings.clip)?;
         }
-        let (decayed, plain): (Vec<&ParameterState>, Vec<&ParameterState>) =
-            with_gradient.into_iter().partition(|state| state.parameter.dim() > 1);
-        for (states, weight_decay) in [(decayed, self.settings.weight_decay), (plain, 0.0)] {
+        for (factor, weight_decay, states) in self.groups() {
             let settings = AdamW {
-                lr,
+                lr: lr * factor,
                 betas: (self.settings.beta1, self.settings.beta2),
                 weight_decay,
                 eps: self.settings.eps,
@@ -143,6 +153,27 @@ impl Optimizer {
             state.parameter.zero_grad();
         }
         Ok(())
+    }
+
+    fn with_gradient(&self) -> impl Iterator<Item = (&str, &ParameterState)> {
+        let states = self.states.iter().map(|(name, state)| (name.as_str(), state));
+        states.filter(|(_, state)| state.parameter.grad().defined())
+    }
+
+    /// The parameters with gradients that have the same factor on the learning rate, and the same weight decay.
+    fn groups(&self) -> Vec<(f64, f64, Vec<&ParameterState>)> {
+        let mut groups: Vec<(f64, f64, Vec<&ParameterState>)> = Vec::new();
+        for (decayed, weight_decay) in [(true, self.settings.weight_decay), (false, 0.0)] {
+            let first = groups.len();
+            for (name, state) in self.with_gradient().filter(|(_, s)| (s.parameter.dim() > 1) == decayed) {
+                let factor = self.settings.factor.of(name);
+                match groups[first..].iter_mut().find(|(of_group, ..)| *of_group == factor) {
+                    Some((.., states)) => states.push(state),
+                    None => groups.push((factor, weight_decay, vec![state])),
+                }
+            }
+        }
+        groups
     }
 
     /// Moments and step counts by name, to be saved.
@@ -210,34 +241,35 @@ mod tests {
         assert_eq!((fixed.max_lr(16_384), fixed.max_lr(512)), (1e-3, 1e-3));
     }
 
-    /// Compared with AdamW written out by hand: decoupled decay, bias-corrected moments.
+    /// Compared with AdamW written out by hand: decoupled decay, bias-corrected moments, and a factor on the learning rate per group.
     #[test]
     fn a_step_is_adamw() {
-        let settings = OptimizerSettings { weight_decay: 0.1, ..Default::default() };
-        let matrix = Tensor::from_slice(&[1.0f32, -2.0]).view([1, 2]).set_requires_grad(true);
-        let bias = Tensor::from_slice(&[0.5f32]).set_requires_grad(true);
-        let named = vec![("w".to_owned(), matrix.shallow_clone()), ("b".to_owned(), bias.shallow_clone())];
-        let mut optimizer = Optimizer::new(&settings, named);
-        let (mut w, mut b) = ([1.0f64, -2.0], 0.5f64);
-        let (mut mw, mut vw, mut mb, mut vb) = ([0.0; 2], [0.0; 2], 0.0, 0.0);
-        for step in 1..=5 {
-            // loss = sum(w²) + 3 b
-            (matrix.square().sum(Kind::Float) + bias.sum(Kind::Float) * 3.0).backward();
-            optimizer.step(0.01).unwrap();
-            let adam = |p: f64, g: f64, m: &mut f64, v: &mut f64, decay: f64| {
-                *m = 0.9 * *m + 0.1 * g;
-                *v = 0.98 * *v + 0.02 * g * g;
-                let (m, v) = (*m / (1.0 - 0.9f64.powi(step)), *v / (1.0 - 0.98f64.powi(step)));
-                p * (1.0 - 0.01 * decay) - 0.01 * m / (v.sqrt() + 1e-6)
-            };
-            for i in 0..2 {
-                w[i] = adam(w[i], 2.0 * w[i], &mut mw[i], &mut vw[i], 0.1);
+        for factor in [LrFactors::default(), LrFactors { text: 0.25, logits: 3.0, ..LrFactors::default() }] {
+            let settings = OptimizerSettings { weight_decay: 0.1, factor, ..Default::default() };
+            let matrix = Tensor::from_slice(&[1.0f32, -2.0]).view([1, 2]).set_requires_grad(true);
+            let [bias, scale] = [(); 2].map(|()| Tensor::from_slice(&[0.5f32]).set_requires_grad(true));
+            let named = [("w", &matrix), ("logit_scale", &scale), ("b", &bias)];
+            let named = named.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+            let mut optimizer = Optimizer::new(&settings, Vec::from(named));
+            // Value, running mean of the gradient, and of its square, of each number: two of the matrix, bias and scale.
+            let mut expected = [1.0f64, -2.0, 0.5, 0.5].map(|value| [value, 0.0, 0.0]);
+            for step in 1..=5 {
+                // loss = sum(matrix²) + 3 bias + 3 scale
+                ((&bias + &scale).sum(Kind::Float) * 3.0 + matrix.square().sum(Kind::Float)).backward();
+                optimizer.step(0.01).unwrap();
+                for (at, [value, mean, square]) in expected.iter_mut().enumerate() {
+                    let (gradient, decay) = if at < 2 { (2.0 * *value, 0.1) } else { (3.0, 0.0) };
+                    let lr = 0.01 * if at == 3 { factor.logits } else { factor.text };
+                    *mean = 0.9 * *mean + 0.1 * gradient;
+                    *square = 0.98 * *square + 0.02 * gradient * gradient;
+                    let (m, v) = (*mean / (1.0 - 0.9f64.powi(step)), *square / (1.0 - 0.98f64.powi(step)));
+                    *value = *value * (1.0 - lr * decay) - lr * m / (v.sqrt() + 1e-6);
+                }
             }
-            b = adam(b, 3.0, &mut mb, &mut vb, 0.0);
+            let found = Tensor::cat(&[matrix.view([2]), bias, scale], 0);
+            for (at, [expected, ..]) in expected.iter().enumerate() {
+                assert!((found.double_value(&[at as i64]) - expected).abs() < 1e-6, "{at}");
+            }
         }
-        for (i, w) in w.iter().enumerate() {
-            assert!((matrix.double_value(&[0, i as i64]) - w).abs() < 1e-6);
-        }
-        assert!((bias.double_value(&[0]) - b).abs() < 1e-6);
     }
 }

@@ -129,7 +129,7 @@ pub fn measure_run(
     device::limit_threads(settings.threads);
     let group = Group::alone();
     let settings = &settled(settings, &Silent)?;
-    let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
+    let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group), true)?;
     let mut prefetcher = run.prefetcher()?;
     let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);
     for step in 0..warm_up + steps {

@@ -43,7 +43,7 @@ pub fn dry_run(settings: &Settings, picture: &Path, observer: &dyn Observer) -> 
     device::limit_threads(settings.threads);
     let group = Group::alone();
     let settings = &settled(settings, observer)?;
-    let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group))?;
+    let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group), true)?;
     let mut prefetcher = run.prefetcher()?;
     let first = run.step(&mut prefetcher, &group)?;
     first_batch::draw(&first.batch, &run.loader, picture)?;
@@ -59,7 +59,7 @@ pub fn dry_run(settings: &Settings, picture: &Path, observer: &dyn Observer) -> 
         seconds_per_step,
         hours: seconds_per_step * settings.steps as f64 / 3600.0,
         memory: device::peak_memory(device),
-        parameters: run.learner.parameters().iter().map(|(_, tensor)| tensor.numel()).sum(),
+        parameters: run.learner.trained_numbers(),
         samples: run.loader.samples(),
         steps_per_epoch: run.loader.steps_per_epoch(),
         bank: run.bank,

@@ -5,7 +5,8 @@ use tch::{Device, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::data::{self, DeviceBatch, VisionSource};
 use crate::distributed::Group;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::method::groups;
 use crate::method::objective::{self, Images, StepInput, StepReport};
 use crate::method::optimizer::Optimizer;
 use crate::settings::Settings;
@@ -38,7 +39,7 @@ pub(super) struct Learner<'a> {
     pub(super) text: TextTower,
     /// What is trained behind the frozen tower.
     pub(super) head: VisionHead,
-    /// AdamW over all trained parameters.
+    /// AdamW over all parameters that are not frozen.
     pub(super) optimizer: Optimizer,
     /// Number of steps taken.
     pub(super) step: u64,
@@ -48,17 +49,40 @@ impl<'a> Learner<'a> {
     /// With a new text tower and head for a vision tower of width d_v = `width`. Uses libtorch's random generator.
     pub(super) fn new(settings: &'a Settings, source: VisionSource, width: i64, device: Device) -> Self {
         let vision = &settings.vision;
-        let text =
-            TextTower::random(settings.text, vision.embedding.width(width), device).with_patches(width);
+        let text = TextTower::random(settings.text.shape(), vision.embedding.width(width), device)
+            .with_patches(width);
         let (scale, bias) = settings.objective.initial_logits();
         // The tower has CLIP's scale already, to the last bit.
         let other = bias.is_some() || settings.objective.logit_scale.is_some();
         let text = if other { text.with_logits(scale, bias) } else { text };
+        let text = text.with_activation(settings.text.activation());
         let head = VisionHead::random(vision.head.blocks, vision.embedding, width, device);
         let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
         let mut learner = Self { settings, device, source, text, head, optimizer, step: 0 };
-        learner.optimizer = Optimizer::new(&settings.optimizer, learner.parameters());
+        learner.start_optimizer();
         learner
+    }
+
+    /// A new optimizer for all parameters that are not frozen; the others need no gradients.
+    pub(super) fn start_optimizer(&mut self) {
+        let settings = &self.settings.optimizer;
+        let (frozen, trained): (Vec<_>, Vec<_>) =
+            self.parameters().into_iter().partition(|(name, _)| groups::is_frozen(&settings.frozen, name));
+        for (_, tensor) in frozen {
+            let _ = tensor.set_requires_grad(false);
+        }
+        self.optimizer = Optimizer::new(settings, trained);
+    }
+
+    /// An error if a setting of the optimizer is for parameters that this run does not have.
+    pub(super) fn check_groups(&self) -> Result<()> {
+        let settings = &self.settings.optimizer;
+        let names = self.parameters();
+        let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+        match groups::problem(&settings.factor, &settings.frozen, &names) {
+            None => Ok(()),
+            Some((name, problem)) => Err(Error::Setting { name, problem }),
+        }
     }
 
     /// Resumes from a checkpoint of the same settings.
@@ -74,7 +98,7 @@ impl<'a> Learner<'a> {
             let vision = ImageEncoder::new(tower, normalization, kind, self.device);
             self.source = VisionSource::Trained(Box::new(vision), size);
         }
-        self.optimizer = Optimizer::new(&self.settings.optimizer, self.parameters());
+        self.start_optimizer();
         checkpoint.load_optimizer(&mut self.optimizer, self.device)?;
         self.step = checkpoint.state.step;
         Ok(())
@@ -86,6 +110,11 @@ impl<'a> Learner<'a> {
         named.extend(self.head.named());
         named.extend(self.source.trained());
         named
+    }
+
+    /// How many numbers are trained.
+    pub(super) fn trained_numbers(&self) -> usize {
+        self.parameters().iter().filter(|(_, tensor)| tensor.requires_grad()).map(|(_, t)| t.numel()).sum()
     }
 
     /// The stochastic depth of the next step, for this rank's images.

@@ -7,6 +7,7 @@ use loader::{Loader, Position};
 use tch::{Device, Tensor};
 
 use super::learner::{Learner, StepOutput};
+use super::start::start;
 use crate::checkpoint::{self, Checkpoint, RunLock};
 use crate::data::run_shards::{self, RunShard};
 use crate::data::{self, Prefetcher, VisionSource, frozen_tower};
@@ -80,8 +81,9 @@ impl<'a> Run<'a> {
         // Before anything in the folder is read.
         let resumed = resume && group.is_first() && checkpoint::exists(&settings.out);
         let lock = if resumed { Some(RunLock::take(&settings.out, &observer)?) } else { None };
-        let mut run = Self { lock, ..Self::prepare(settings, group, device, observer)? };
         let checkpoint = if resume { Checkpoint::latest(&settings.out)? } else { None };
+        let mut run =
+            Self { lock, ..Self::prepare(settings, group, device, observer, checkpoint.is_none())? };
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check_same_settings(settings)?;
             if checkpoint.state.vision != run.vision_hash {
@@ -105,12 +107,14 @@ impl<'a> Run<'a> {
         Ok(run)
     }
 
-    /// Everything that a new run needs, with initial weights. Writes nothing.
+    /// Everything that a new run needs, with initial weights: those in the settings only if the run is a `new` one, and will not get
+    /// those of a checkpoint. Writes nothing.
     pub(super) fn prepare(
         settings: &'a Settings,
         group: &Group,
         device: Device,
         observer: FirstRank<'a>,
+        new: bool,
     ) -> Result<Self> {
         let shards = loader::shards::list(&settings.data.shards)?;
         let bank = data::bank(settings, &shards)?.map(Arc::new);
@@ -126,7 +130,11 @@ impl<'a> Run<'a> {
             Objective::Clip => String::new(),
             Objective::Simzss | Objective::Lit => frozen_tower::sha256(&settings.vision)?,
         };
-        let learner = Learner::new(settings, source, width, device);
+        let mut learner = Learner::new(settings, source, width, device);
+        if new {
+            start(&mut learner, &vision_hash, &observer)?;
+        }
+        learner.check_groups()?;
         Ok(Self {
             shards: run_shards::shards(&loader),
             loader,

@@ -88,7 +88,7 @@ impl App {
             "objective": run.settings.objective.name.to_string(),
             "step": run.step,
             "size": size,
-            "vectors": match by { ClassVectors::Caption => "caption", ClassVectors::Concept => "concept" },
+            "vectors": by.name(),
             "templates": settings.segment.templates,
             "words": settings.words,
             "examples": settings.examples.iter().map(|path| name(path)).collect::<Vec<_>>(),

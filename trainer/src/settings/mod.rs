@@ -8,6 +8,7 @@ mod data;
 #[cfg(test)]
 mod page;
 mod read;
+mod text;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,10 +21,11 @@ use crate::error::{Error, Result};
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
 use crate::towers::{
-    ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods, TextShape,
+    ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods,
 };
 
 pub use data::DataSettings;
+pub use text::TextSettings;
 
 /// All settings of a training run.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
@@ -67,8 +69,8 @@ pub struct Settings {
     pub vision: VisionSettings,
     /// Size of the vision tower that `objective.name = "clip"` trains.
     pub clip: ClipShape,
-    /// Size of the text tower, which is trained.
-    pub text: TextShape,
+    /// Size of the text tower, which is trained, and the weights it starts with.
+    pub text: TextSettings,
     /// The losses.
     pub objective: ObjectiveSettings,
     /// AdamW and the learning rate schedule: linear warm-up, then cosine decay to 0.
@@ -95,7 +97,7 @@ impl Default for Settings {
             bank: BankSettings::default(),
             vision: VisionSettings::default(),
             clip: ClipShape::default(),
-            text: TextShape::default(),
+            text: TextSettings::default(),
             objective: ObjectiveSettings::default(),
             optimizer: OptimizerSettings::default(),
         }
@@ -202,6 +204,16 @@ impl VisionSettings {
 }
 
 impl Settings {
+    /// Settings of which every key is written, also those that are left out where they have their default.
+    fn with_every_key() -> serde_json::Value {
+        let mut settings = Self::default();
+        settings.text.weights = Some(PathBuf::new());
+        (settings.text.new_projection, settings.text.quick_gelu) = (true, true);
+        settings.optimizer.factor.text = 0.0;
+        settings.optimizer.frozen = vec![String::new()];
+        serde_json::to_value(settings).unwrap_or_default()
+    }
+
     /// Rejects values that no run could use, before anything is read or written.
     fn check(&self) -> Result<()> {
         let refuse = |name: &str, problem: &str| {
@@ -281,6 +293,9 @@ impl Settings {
         }
         if self.text.heads < 1 || self.text.width % self.text.heads != 0 {
             return refuse("text.heads", "must divide text.width");
+        }
+        if self.text.weights.is_none() && self.text.new_projection {
+            return refuse("text.new_projection", "has an effect only with text.weights; leave it out");
         }
         if let Some((name, problem)) = data.loading.problem() {
             return refuse(&format!("data.{name}"), problem);

@@ -5,24 +5,27 @@ use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Settings;
+use crate::method::groups::LrFactors;
 
 /// The structs of the sections, and where they are defined.
-const STRUCTS: [(&str, &str); 11] = [
+const STRUCTS: [(&str, &str); 10] = [
     ("Settings", "settings/mod.rs"),
     ("CheckpointSettings", "settings/mod.rs"),
     ("EvaluationSettings", "settings/mod.rs"),
     ("DataSettings", "settings/data.rs"),
     ("BankSettings", "settings/mod.rs"),
     ("VisionSettings", "settings/mod.rs"),
-    ("HeadSettings", "towers/head.rs"),
     ("ClipShape", "towers/clip.rs"),
-    ("TextShape", "towers/text.rs"),
+    ("TextSettings", "settings/text.rs"),
     ("ObjectiveSettings", "method/objective.rs"),
     ("OptimizerSettings", "method/optimizer.rs"),
 ];
+
+/// Structs of sections of sections.
+const INNER: [(&str, &str); 2] = [("HeadSettings", "towers/head.rs"), ("LrFactors", "method/groups.rs")];
 
 const HEAD: &str = "\
 # Settings of `trainer train`
@@ -62,9 +65,9 @@ fn fields(name: &str, file: &str) -> Vec<Field> {
             assert!(!text.is_empty(), "{file}: {name} has no comment");
             if kind == "loader::Options" {
                 fields.extend(self::fields("Options", "../../loader/src/settings.rs"));
-            } else if kind == "HeadSettings" {
+            } else if let Some((_, file)) = INNER.iter().find(|(name, _)| *name == kind) {
                 // A section of a section.
-                let inner = self::fields(kind, "towers/head.rs").into_iter();
+                let inner = self::fields(kind, file).into_iter();
                 fields.extend(inner.map(|inner| Field { name: format!("{name}.{}", inner.name), ..inner }));
             } else {
                 fields.push(Field { name: name.to_owned(), kind: kind.to_owned(), text: text.join(" ") });
@@ -84,6 +87,7 @@ fn toml_type(kind: &str) -> &'static str {
         "PathBuf" | "Location" => "path",
         "Vec<PathBuf>" => "list of paths",
         "Vec<f64>" => "list of numbers",
+        "Vec<String>" => "list of strings",
         "[f32; 2]" => "list of 2 numbers",
         "[f64; 3]" => "list of 3 numbers",
         "CaptionSource" => "string or table",
@@ -141,8 +145,18 @@ fn presets(page: &mut String) {
 
 fn page() -> String {
     // By way of text: an f32 keeps its short form.
-    let defaults: Value =
+    let mut defaults: Value =
         serde_json::from_str(&serde_json::to_string(&Settings::default()).unwrap()).unwrap();
+    // These are left out where they have their default.
+    for (section, key, value) in [
+        ("text", "new_projection", json!(false)),
+        ("text", "quick_gelu", json!(false)),
+        ("optimizer", "factor", json!(LrFactors::default())),
+        ("optimizer", "frozen", json!([])),
+    ] {
+        defaults[section][key] = value;
+    }
+    let every = Settings::with_every_key();
     let all = fields("Settings", "settings/mod.rs");
     let (sections, top): (Vec<&Field>, Vec<&Field>) =
         all.iter().partition(|field| STRUCTS.iter().any(|(name, _)| *name == field.kind));
@@ -155,7 +169,7 @@ fn page() -> String {
         let fields = fields(name, file);
         let documented: BTreeSet<&str> =
             fields.iter().filter_map(|field| field.name.split('.').next()).collect();
-        let keys = defaults[&section.name].as_object().unwrap().keys();
+        let keys = every[&section.name].as_object().unwrap().keys();
         assert_eq!(documented, keys.map(String::as_str).collect(), "[{}]", section.name);
         table(&mut page, &fields.iter().collect::<Vec<_>>(), &defaults[&section.name]);
     }

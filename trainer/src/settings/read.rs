@@ -178,7 +178,7 @@ fn keys() -> Vec<String> {
         }
     }
     let mut keys = Vec::new();
-    collect(&serde_json::to_value(Settings::default()).unwrap_or_default(), "", &mut keys);
+    collect(&Settings::with_every_key(), "", &mut keys);
     keys
 }
 

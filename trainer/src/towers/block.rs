@@ -182,6 +182,11 @@ impl Block {
         self
     }
 
+    /// The activation function of its MLP.
+    pub(super) fn activation(&self) -> Activation {
+        self.activation
+    }
+
     fn attention(&self, x: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
         let size = x.size();
         let (batch, tokens, width) = (size[0], size[1], size[2]);

@@ -5,6 +5,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init};
 use super::block_keys::OPEN_CLIP;
+use super::dense::Dense;
 use super::heads::HEAD_WIDTH;
 use super::layers::{Norm, normal};
 use super::vision::VisionFeatures;
@@ -12,15 +13,6 @@ use crate::error::Result;
 use crate::weights::Weights;
 
 const EPS: f64 = 1e-5;
-
-/// Which patch features of a CLIP are used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dense {
-    /// The patch tokens of the last block, projected like the class token: "CLIP" in the tables of the papers.
-    Tokens,
-    /// The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022).
-    Values,
-}
 
 /// Size of a new CLIP vision tower. The defaults are those of CLIP's ViT-B/16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -45,12 +45,17 @@ pub(crate) fn of_clip_vision(width: i64, given: Option<i64>, option: &str, path:
     chosen("vision", width, given.or(known), option, source, path)
 }
 
+/// Heads of the text towers of this width that have been published.
+pub(crate) fn known_of_text(width: i64) -> Option<i64> {
+    CLIP_TEXT.contains(&width).then_some(width / HEAD_WIDTH)
+}
+
 /// Heads of the text tower of a CLIP or of SimZSS: `given` by the user, or those of the published ones of this width.
 ///
 /// # Errors
 /// Wrong use if neither is known; the message says what to pass.
 pub fn of_text(width: i64, given: Option<i64>, option: &str, path: &Path) -> Result<i64> {
-    let known = CLIP_TEXT.contains(&width).then_some(width / HEAD_WIDTH);
+    let known = known_of_text(width);
     let source = "text_cfg.heads in open_clip's configuration of the model, text_config.num_attention_heads in that of Hugging \
                   Face, text.heads in the settings of a run";
     chosen("text", width, given.or(known), option, source, path)

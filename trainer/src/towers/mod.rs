@@ -1,6 +1,6 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
 //! (`text`, whose captions are in `captions`) share one transformer block (`block`; its `layers` and state-dict keys, `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in
-//! `family`; patches get their positions by `position` (learned) or `rotary`. [`ImageEncoder`] is a vision tower together with the
+//! `family`; patches get their positions by `position` (learned) or `rotary`, and `dense` says which features of them are used. [`ImageEncoder`] is a vision tower together with the
 //! normalization of its images, [`FrozenVision`] that together with the blocks that are trained behind it (`head`); [`convert`] rewrites the weights of towers for other libraries, and [`operations`] counts what they
 //! cost.
 
@@ -10,6 +10,7 @@ mod captions;
 mod clip;
 pub mod convert;
 mod denoiser;
+mod dense;
 mod family;
 mod frozen_vision;
 mod head;
@@ -25,7 +26,8 @@ mod vision;
 
 pub use block::Activation;
 pub use captions::CaptionTokens;
-pub use clip::{ClipShape, ClipVisionTower, Dense};
+pub use clip::{ClipShape, ClipVisionTower};
+pub use dense::Dense;
 pub use family::TowerFamily;
 pub use frozen_vision::FrozenVision;
 pub(crate) use head::PREFIX as HEAD_PREFIX;
@@ -33,8 +35,8 @@ pub use head::{Embedding, HeadSettings, MOST_BLOCKS, VisionHead, kept};
 pub use image_encoder::{ImageEncoder, pixels};
 pub use normalization::Normalization;
 pub use position::PositionResize;
-pub(crate) use rotary::PERIODS as ROPE_PERIODS;
 pub use rotary::RopePeriods;
+pub(crate) use rotary::{PERIODS as ROPE_PERIODS, exact_periods};
 pub(crate) use text::VOCABULARY;
 pub use text::{TextShape, TextTower};
 pub use vision::{VisionFeatures, VisionShape, VisionTower};

@@ -34,7 +34,7 @@ pub(crate) const PERIODS: &str = "rope_embed.periods";
 const BASE: f32 = 100.0;
 
 /// The periods of heads of width `head`, 100^(4 i / head): `[head / 4]`.
-pub(super) fn exact_periods(head: i64, device: Device) -> Tensor {
+pub(crate) fn exact_periods(head: i64, device: Device) -> Tensor {
     let exponents = Tensor::arange(head / 4, (Kind::Float, device)) * 2.0 / (head / 2) as f64;
     Tensor::from(BASE).to_device(device).pow(&exponents)
 }

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init};
@@ -21,14 +20,13 @@ const LOGIT_SCALE: f64 = 2.659_260_036_932_778; // ln(1 / 0.07)
 const LOGIT_SCALE_MAX: f64 = 4.605_170_185_988_092; // ln 100
 
 /// Size of a text tower. The defaults are those of CLIP with a ViT-B.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TextShape {
     /// Embedding width of a token.
     pub width: i64,
     /// Number of transformer blocks.
     pub depth: i64,
-    /// Number of attention heads; must divide `width`.
+    /// Number of attention heads, which divides `width`.
     pub heads: i64,
     /// Context length in tokens, including the start and end tokens; longer captions are truncated.
     pub context: i64,
@@ -38,6 +36,30 @@ impl Default for TextShape {
     fn default() -> Self {
         Self { width: 512, depth: 12, heads: 8, context: 77 }
     }
+}
+
+impl TextShape {
+    /// The size of a tower with the state-dict keys of open_clip, without taking its tensors out. The number of heads does not follow
+    /// from them.
+    pub fn of(weights: &Weights, heads: i64) -> Result<Self> {
+        let position = weights.size("positional_embedding")?;
+        let [context @ 2..=i64::MAX, width @ 1..=i64::MAX] = position[..] else {
+            return Err(
+                weights.problem(format!("positional_embedding is {position:?}, not [context, width]"))
+            );
+        };
+        let mut depth = 0;
+        while weights.has(&first_of_block(depth)) {
+            depth += 1;
+        }
+        let depth = depth as i64;
+        Ok(Self { width, depth, heads, context })
+    }
+}
+
+/// A tensor that every block has.
+fn first_of_block(block: usize) -> String {
+    format!("transformer.resblocks.{block}.ln_1.weight")
 }
 
 /// CLIP's text transformer and its logit scale.
@@ -105,12 +127,7 @@ impl TextTower {
         vision_width: i64,
         activation: Activation,
     ) -> Result<Self> {
-        let position = weights.size("positional_embedding")?;
-        let [context @ 2..=i64::MAX, width @ 1..=i64::MAX] = position[..] else {
-            return Err(
-                weights.problem(format!("positional_embedding is {position:?}, not [context, width]"))
-            );
-        };
+        let TextShape { width, context, .. } = TextShape::of(&weights, heads)?;
         let position = weights.take("positional_embedding", &[context, width])?;
         let token_embedding = weights.take("token_embedding.weight", &[VOCABULARY, width])?;
         let projection = weights.take("text_projection", &[width, vision_width])?;
@@ -118,7 +135,7 @@ impl TextTower {
         let biased = weights.has("logit_bias");
         let logit_bias = biased.then(|| weights.take("logit_bias", &[])).transpose()?;
         let mut blocks = Vec::new();
-        while weights.has(&format!("transformer.resblocks.{}.ln_1.weight", blocks.len())) {
+        while weights.has(&first_of_block(blocks.len())) {
             let prefix = format!("transformer.resblocks.{}.", blocks.len());
             let block = Block::read(&mut weights, &prefix, &OPEN_CLIP, width, heads, EPS)?;
             blocks.push(block.with_activation(activation));
@@ -154,6 +171,13 @@ impl TextTower {
         self.logit_scale = Tensor::full([] as [i64; 0], scale.ln(), options);
         self.logit_bias = bias.map(|bias| Tensor::full([] as [i64; 0], bias, options));
         self.trainable()
+    }
+
+    /// The same tower, new, with another activation function in its MLPs.
+    #[must_use]
+    pub fn with_activation(mut self, activation: Activation) -> Self {
+        self.blocks = self.blocks.into_iter().map(|block| block.with_activation(activation)).collect();
+        self
     }
 
     fn trainable(self) -> Self {
@@ -216,6 +240,11 @@ impl TextTower {
     /// exp of the learned scale of the image-caption logits: a scalar.
     pub fn logit_scale(&self) -> Tensor {
         self.logit_scale.exp()
+    }
+
+    /// The activation function of its MLPs.
+    pub fn activation(&self) -> Activation {
+        self.blocks.first().map_or_else(Activation::default, Block::activation)
     }
 
     /// The learned bias of the image-caption logits of a sigmoid loss: a scalar.

@@ -6,6 +6,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::block::{Block, Init};
 use super::denoiser::Denoiser;
+use super::dense::Dense;
 use super::family::TowerFamily;
 use super::heads;
 use super::layers::{Norm, normal};
@@ -55,6 +56,8 @@ pub struct VisionTower {
     pub width: i64,
     /// Number of attention heads.
     pub heads: i64,
+    /// Which patch features [`VisionTower::forward`] returns.
+    pub dense: Dense,
     class: Tensor,
     positions: Positions,
     registers: Option<Tensor>,
@@ -120,6 +123,7 @@ impl VisionTower {
             patch,
             width,
             heads,
+            dense: Dense::Tokens,
             class,
             positions,
             registers,
@@ -200,6 +204,7 @@ impl VisionTower {
             patch,
             width,
             heads,
+            dense: Dense::Tokens,
             class: normal(&[1, 1, width], 0.02),
             positions: Positions::Learned(positions(normal(&[1, 1 + grid * grid, width], 0.02))),
             registers: None,
@@ -237,11 +242,15 @@ impl VisionTower {
         }
         sequence.push(patches);
         let mut x = Tensor::cat(&sequence, 1);
-        for block in &self.blocks {
+        let mut values = None;
+        for (i, block) in self.blocks.iter().enumerate() {
+            if self.dense == Dense::Values && i + 1 == self.blocks.len() {
+                values = Some(self.norm.forward(&block.forward_values(&x)));
+            }
             x = block.forward_with(&x, false, rotation.as_ref());
         }
         let x = self.norm.forward(&x);
-        let patches = x.narrow(1, extra, height * width);
+        let patches = values.as_ref().unwrap_or(&x).narrow(1, extra, height * width);
         let patches = match &self.denoiser {
             Some(denoiser) => denoiser.forward(&patches, height, width),
             None => patches,

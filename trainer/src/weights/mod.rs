@@ -71,6 +71,31 @@ impl Weights {
         }
     }
 
+    /// The text tower alone with open_clip's state-dict keys; also returns whether the file is one of OpenAI's.
+    pub fn into_text(self) -> Result<(bool, Self)> {
+        let Self { path, tensors } = self;
+        match families::parts(tensors) {
+            Some((_, parts)) if !parts.text.is_empty() => {
+                Ok((parts.are_openais(), Self { path, tensors: parts.text }))
+            }
+            Some((family, _)) => {
+                let problem = format!("has the state-dict keys of {family}, and contains no text tower");
+                Err(Error::Weights { path, problem })
+            }
+            None => Err(Error::Weights { path, problem: UNKNOWN_FAMILY.to_owned() }),
+        }
+    }
+
+    /// Adds a tensor, or replaces the one of this name.
+    pub fn set(&mut self, name: &str, tensor: Tensor) {
+        self.tensors.insert(name.to_owned(), tensor);
+    }
+
+    /// Leaves a tensor out, if there is one of this name.
+    pub fn leave_out(&mut self, name: &str) {
+        self.tensors.remove(name);
+    }
+
     /// Shape of a tensor, without taking it out. The width and depth of a tower follow from shapes.
     pub fn size(&self, name: &str) -> Result<Vec<i64>> {
         self.tensors

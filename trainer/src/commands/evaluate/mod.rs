@@ -1,6 +1,7 @@
 //! `trainer eval`: evaluates models.
 
 mod classification;
+mod parts;
 mod segmentation;
 
 use std::path::{Path, PathBuf};

@@ -7,20 +7,17 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use trainer::data::read_image;
+use trainer::evaluation::protocol::Protocol;
 use trainer::evaluation::published_datasets::Background;
-use trainer::evaluation::segmentation::{
-    DecisionSettings, SegmentationScores, THRESHOLD, WorstImage, evaluate,
-};
+use trainer::evaluation::segmentation::{DecisionSettings, SegmentationScores, WorstImage, evaluate};
 use trainer::evaluation::{SegmentationDataset, table};
-use trainer::inference::class_vectors::ClassVectors;
-use trainer::inference::classes::{self, ClassNames};
-use trainer::inference::pamr::Pamr;
-use trainer::inference::segmenter::{Segmenter, WINDOW_BATCH};
-use trainer::inference::templates;
-use trainer::inference::window::{Resize, Window};
+use trainer::inference::classes;
+use trainer::inference::fusion::Fusion;
+use trainer::inference::segmenter::WINDOW_BATCH;
 use trainer::towers::Dense;
 use trainer::{Error, Result, pictures};
 
+use super::parts::PartsArgs;
 use super::{EvalModelArgs, write_results};
 use crate::commands::choices;
 use crate::commands::console::Console;
@@ -53,17 +50,6 @@ pub(crate) struct SegmentationArgs {
     /// How class 0, background, is predicted [default: as in the published protocol of the dataset; with `--dataset folder`: words].
     #[arg(long, value_parser = choices::background())]
     background: Option<Background>,
-    /// With `--background threshold`: minimum softmax probability of a class; pixels where all classes are below it are background
-    /// [default: 0.4].
-    #[arg(long)]
-    threshold: Option<f64>,
-    /// With `--background threshold`: scale of the similarities before the softmax [default: the logit scale that the
-    /// model learned].
-    #[arg(long)]
-    scale: Option<f64>,
-    /// Which names of a class are used in the prompts [default: plain; with --classes or --class-file: all that the list has].
-    #[arg(long, value_parser = choices::class_names(), alias = "words")]
-    class_names: Option<ClassNames>,
     /// Use these class names instead of those of the dataset, in the same order, separated by commas; `cat|kitten` is one class with
     /// two names, `name = prompt | prompt` shows one name and uses others in the prompts.
     #[arg(long, value_name = "LIST", conflicts_with = "class_file")]
@@ -71,26 +57,6 @@ pub(crate) struct SegmentationArgs {
     /// The same from a file with one class per line.
     #[arg(long, value_name = "FILE")]
     class_file: Option<PathBuf>,
-    /// Resize the short side of the images to this many pixels [default: 448; with `--dataset folder` the image size in training].
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    size: u32,
-    /// How the images are resized: `opencv` (8-bit pixels, as mmcv does) or `float` (floating-point pixels, as PyTorch does)
-    /// [default: opencv; with `--dataset folder` float].
-    #[arg(long, value_parser = choices::resize())]
-    resize: Option<Resize>,
-    /// Maximum long side in pixels; longer images get a smaller short side. 0 = no limit.
-    #[arg(long, default_value_t = Window::PUBLISHED.long as u32)]
-    long_side: u32,
-    /// Side of the sliding window in pixels [default: the short side].
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    window: u32,
-    /// Step of the sliding window in pixels [default: half the window].
-    #[arg(long, default_value_t = 0, hide_default_value = true)]
-    stride: u32,
-    /// Iterations of pixel-adaptive mask refinement (PAMR) of the similarities in each window; the papers that use it have 10.
-    /// 0 = no refinement.
-    #[arg(long, default_value_t = 0)]
-    pamr: usize,
     /// Windows per forward pass, from one or several images.
     #[arg(long, default_value_t = WINDOW_BATCH)]
     batch: usize,
@@ -102,17 +68,8 @@ pub(crate) struct SegmentationArgs {
     worst: usize,
     #[command(flatten)]
     model: EvalModelArgs,
-    /// Which patch features of a CLIP are used: of --clip, or of a run of objective clip [default: tokens].
-    #[arg(long, value_parser = choices::dense())]
-    dense: Option<Dense>,
-    /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `simple` ("a photo of a {}.") or a file with one
-    /// template per line.
-    #[arg(long, default_value = "imagenet")]
-    templates: String,
-    /// Embedding of a class [default: `caption`, as in the published protocol; with `--dataset folder`: `concept` for models
-    /// trained with simzss, `caption` for the others].
-    #[arg(long, value_parser = choices::class_vectors())]
-    class_vectors: Option<ClassVectors>,
+    #[command(flatten)]
+    parts: PartsArgs,
 }
 
 impl SegmentationArgs {
@@ -127,56 +84,42 @@ impl SegmentationArgs {
         set.check_complete()?;
         set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
 
-        let (model, mut about) = self.model.open(self.dense)?;
+        let (model, mut about) = self.model.open(self.parts.dense())?;
         if let Some(covered) = covered(&set, &about["bank"]["names"]) {
             about["bank"]["classes_of_this_set"] = json!(covered);
         }
-        let folder = self.dataset == "folder";
-        let own = |value: u32, default: i64| if value == 0 { default } else { i64::from(value) };
-        let short = own(self.size, if folder { model.size } else { Window::PUBLISHED.short });
-        let side = own(self.window, short);
-        let window = Window {
-            short,
-            long: i64::from(self.long_side),
-            side,
-            stride: own(self.stride, (side / 2).max(1)),
-            resize: self.resize.unwrap_or(if folder { Resize::Float } else { Window::PUBLISHED.resize }),
-        };
-        let published = if folder { model.vectors } else { ClassVectors::Caption };
-        let vectors = self.class_vectors.unwrap_or(published);
+        let own_names = self.classes.is_some() || self.class_file.is_some();
+        let parts = self.parts.parts(&model, self.dataset == "folder", own_names);
         let learned = model.text.logit_scale().double_value(&[]);
         let decision = DecisionSettings {
-            threshold: self.threshold.unwrap_or(THRESHOLD),
-            scale: self.scale.unwrap_or(learned),
+            threshold: parts.threshold,
+            scale: parts.scale.unwrap_or(learned),
             batch: self.batch,
             readers: self.model.readers(),
             worst: if self.out.is_some() { self.worst } else { 0 },
         };
         let by_threshold = set.background == Some(Background::Threshold);
-        let own_names = self.classes.is_some() || self.class_file.is_some();
-        let names = if own_names { ClassNames::Synonyms } else { ClassNames::Plain };
-        let names = self.class_names.unwrap_or(names);
-        let asked: Vec<Vec<String>> =
-            set.classes.iter().skip(usize::from(by_threshold)).map(|class| class.prompts(names)).collect();
-        let mut segmenter =
-            Segmenter::new(model, &asked, &templates::read(&self.templates)?, vectors, window)?;
-        segmenter.pamr =
-            (self.pamr > 0).then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() });
+        let segmenter = parts.segmenter(model, &set)?;
         let (scores, low) = evaluate(&set, &segmenter, &decision, &Console)?;
 
-        let words = match (&self.class_file, &self.classes) {
-            (Some(path), _) => json!(path),
-            (None, Some(list)) => json!(list),
-            (None, None) => json!(names),
+        let own_words = match (&self.class_file, &self.classes) {
+            (Some(path), _) => Some(json!(path)),
+            (None, list) => list.as_ref().map(|list| json!(list)),
         };
+        // Also where the options are those of a protocol that is not named.
+        let named = Protocol::of(&set.name, set.background, &parts).filter(|_| own_words.is_none());
+        let scaled = by_threshold && !parts.fusion.is_bounded();
         let protocol = json!({
+            "name": named.map(|protocol| protocol.name),
             "background": set.background,
             "threshold": by_threshold.then_some(decision.threshold),
-            "scale": by_threshold.then_some(decision.scale),
-            "window": window,
-            "templates": self.templates,
-            "vectors": vectors,
-            "words": words,
+            "scale": scaled.then_some(decision.scale),
+            "window": parts.window,
+            "templates": parts.templates,
+            "vectors": parts.vectors,
+            "words": own_words.unwrap_or_else(|| json!(parts.names)),
+            "dense": (parts.dense != Dense::Tokens).then_some(parts.dense),
+            "fusion": (parts.fusion != Fusion::Similarity).then_some(parts.fusion),
             "pamr": segmenter.pamr,
         });
         let result = json!({
@@ -202,6 +145,18 @@ impl SegmentationArgs {
     }
 
     fn set(&self) -> Result<SegmentationDataset> {
+        self.parts.check(&self.dataset)?;
+        for (option, given) in
+            [("--classes", self.classes.is_some()), ("--class-file", self.class_file.is_some())]
+        {
+            if let Some(protocol) = self.parts.protocol.filter(|_| given) {
+                let problem = format!(
+                    "replaces the class names that --protocol {} fixes; leave out one of both",
+                    protocol.name
+                );
+                return Err(Error::Setting { name: option.to_owned(), problem });
+            }
+        }
         let mut set = SegmentationDataset::open(&self.dataset, &self.data, self.split.as_deref())?;
         let refuse = |problem: String| Err(Error::Setting { name: "--background".to_owned(), problem });
         if let Some(background) = self.background {
@@ -214,17 +169,26 @@ impl SegmentationArgs {
                     set.name
                 ));
             }
+            if let Some(protocol) = self.parts.protocol.filter(|_| set.background != Some(background)) {
+                return refuse(format!(
+                    "differs from what --protocol {} fixes for {}; leave out one of both",
+                    protocol.name, set.name
+                ));
+            }
             set = set.with_background(background);
         }
         let by_threshold = set.background == Some(Background::Threshold);
         let unused = |option: &str, with: &str| {
             Err(Error::Usage(format!("option {option} has an effect only with {with}; leave it out")))
         };
-        if self.threshold.is_some() && !by_threshold {
+        if self.parts.threshold.is_some() && !by_threshold {
             return unused("--threshold", "--background threshold");
         }
-        if self.scale.is_some() && !by_threshold {
+        if self.parts.scale.is_some() && !by_threshold {
             return unused("--scale", "--background threshold");
+        }
+        if self.parts.scale.is_some() && self.parts.fusion.is_some_and(Fusion::is_bounded) {
+            return unused("--scale", "--fusion similarity");
         }
         if self.split.is_some() && self.dataset == "folder" {
             return unused("--split", "a published dataset");

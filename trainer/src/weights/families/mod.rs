@@ -1,6 +1,7 @@
 //! Detects the family of a weights file by its state-dict keys, and converts the keys. Internally, vision towers have the keys of
 //! DINOv2 or, with rotary positions, of DINOv3; text towers and CLIPs those of open_clip.
 
+mod dinotxt;
 mod dinov2;
 mod dinov3;
 mod heads;
@@ -20,7 +21,7 @@ pub(crate) type Named = BTreeMap<String, Tensor>;
 pub enum Family {
     /// DINOv2: a vision tower. A DVT denoiser is stored with the prefix `denoiser.`.
     Dinov2,
-    /// DINOv3 and EUPE: a vision tower with rotary positions.
+    /// DINOv3 and EUPE: a vision tower with rotary positions. Read only: the text tower of dino.txt.
     Dinov3,
     /// timm: `VisionTransformer`, or `Eva` for DINOv3 and EUPE.
     Timm,
@@ -58,8 +59,15 @@ pub(crate) struct Parts {
     pub(crate) beside: Named,
 }
 
+impl Parts {
+    /// Whether the file is one of OpenAI's own, whose CLIPs have an activation function of theirs.
+    pub(crate) fn are_openais(&self) -> bool {
+        OPENAIS.iter().all(|name| self.beside.contains_key(*name))
+    }
+}
+
 /// Buffers that older versions saved, and other tensors from the training of SimZSS.
-const BESIDE: [&str; 7] = [
+const BESIDE: [&str; 10] = [
     "attn_mask",
     "position_ids",
     "classification_weights_ema",
@@ -67,7 +75,13 @@ const BESIDE: [&str; 7] = [
     "logit_scale_local",
     "logit_bias_local",
     "large_pos_embed",
+    OPENAIS[0],
+    OPENAIS[1],
+    OPENAIS[2],
 ];
+
+/// Buffers of OpenAI's archives, by which these are known.
+const OPENAIS: [&str; 3] = ["input_resolution", "context_length", "vocab_size"];
 
 /// Splits the tensors of a file into parts; `None` if the keys do not belong to any family.
 pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
@@ -80,6 +94,10 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
         .cloned()
         .collect();
     parts.beside = beside.into_iter().filter_map(|name| tensors.remove_entry(&name)).collect();
+    if dinotxt::is_theirs(&tensors) {
+        parts.text = dinotxt::from_theirs(tensors, &mut parts.beside);
+        return Some((Family::Dinov3, parts));
+    }
     parts.beside.extend(heads::without(&mut tensors));
     let has = |name: &str| tensors.contains_key(name);
     // Some models have a prefix for their tower (`dinov2.`, `dinov2_with_registers.`).
