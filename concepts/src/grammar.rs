@@ -34,7 +34,7 @@ use crate::words::Word;
 use exceptions::{is_preposition, is_pronoun, without_colours, without_verb};
 
 /// Version of this grammar and of the rule for concepts; stored in every sidecar.
-pub(crate) const VERSION: u32 = 5;
+pub(crate) const VERSION: u32 = 6;
 
 /// A noun phrase: the words `start..end`; the head is word `end - 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,6 +161,10 @@ fn nouns_end(text: &str, words: &[Word], tags: &[Tag], start: usize) -> usize {
     let mut end = start;
     loop {
         while role_at(tags, end) == Role::Noun {
+            // "at the exchange may 13"
+            if end > start && role_at(tags, end + 1) == Role::Number && is_date(text, words, end) {
+                return end;
+            }
             end += 1;
         }
         let mut next = end;
@@ -237,6 +241,20 @@ const FREE_OF: &[&str] = &[
     "grain", "hassle", "lead", "leaf", "nut", "oil", "pain", "royalty", "rust", "smoke", "stress", "sugar",
     "tax", "traffic", "wheat", "worry", "wrinkle",
 ];
+
+/// Whether the name of a month is followed by a day or a year, and no day is before it.
+fn is_date(text: &str, words: &[Word], at: usize) -> bool {
+    let digit = |at: usize| words[at].of(text).as_bytes().first().is_some_and(u8::is_ascii_digit);
+    digit(at + 1) && !digit(at - 1) && is_among(MONTHS, words[at].of(text).trim_end_matches('.'))
+}
+
+const MONTHS: &str = "january february march april may june july august september october november december \
+    jan feb mar apr jun jul aug sept sep oct nov dec";
+
+/// Whether a word is in a list of words with spaces between them.
+fn is_among(list: &str, word: &str) -> bool {
+    list.split(' ').any(|it| it == word)
+}
 
 /// Whether a number is written in digits or signs ("700", "x" in "8 x 10", "%") or in Roman numerals.
 fn is_figure(number: &str) -> bool {

@@ -176,12 +176,14 @@ fn word_end(text: &str, start: usize) -> usize {
     at
 }
 
-/// Whether the full stop at `end` belongs to the word before it: "u.s.", "mrs. smith", "f. scott fitzgerald".
+/// Whether the full stop at `end` belongs to the word before it: "u.s.", "mrs. smith", "f. scott fitzgerald", and at the
+/// end of the text "acme inc.".
 fn keeps_full_stop(text: &str, start: usize, end: usize) -> bool {
     let bytes = text.as_bytes();
     let more = bytes.get(end + 1) == Some(&b' ') && end + 2 < bytes.len();
     match &bytes[start..end] {
         [.., b'.', _] => end - start >= 3,
+        b"inc" | b"ltd" | b"corp" | b"co" if end + 1 == bytes.len() => true,
         [initial] => more && initial.is_ascii_alphabetic() && bytes[end + 2].is_ascii_alphabetic(),
         word => more && word.len() <= MAX_ABBREVIATION && ABBREVIATIONS.contains(&word),
     }
@@ -276,6 +278,10 @@ mod tests {
         assert_eq!(
             cut("mrs. smith, r. r. martin, nov. 18 on 5th st."),
             ["mrs.", "smith", ",", "r.", "r.", "martin", ",", "nov.", "18", "on", "5th", "st", "."]
+        );
+        assert_eq!(
+            cut("acme inc. acme co., acme inc."),
+            ["acme", "inc.", "acme", "co", ".", ",", "acme", "inc."]
         );
         assert_eq!(cut("i don't, can’t"), ["i", "do", "n't", ",", "ca", "n’t"]);
         assert_eq!(

@@ -5,6 +5,7 @@ mod describe;
 mod marks;
 mod nouns;
 mod special;
+mod titles;
 
 use super::{MAX_MODIFIERS, Role, is_title, role, role_at};
 use crate::tagger::Tag;
@@ -12,6 +13,9 @@ use crate::words::Word;
 
 /// Corrects the tags of a text, from left to right.
 pub(super) fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
+    if !tags.contains(&Tag::DT) {
+        titles::correct(text, words, tags);
+    }
     let hyphens = text.as_bytes().contains(&b'-');
     for at in 0..tags.len() {
         let mut place = Place { text, words, tags, at };

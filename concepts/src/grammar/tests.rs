@@ -284,6 +284,26 @@ fn each_rule_of_the_grammar() {
 }
 
 #[test]
+fn words_of_titles_that_look_like_others() {
+    for (tagged, expected) in [
+        // plurals and participles that look like verbs, where no article shows a sentence
+        ("jo/NNP bells/VBZ garden/NN photo/NN", "[jo bells garden photo]"),
+        ("a/DT dog/NN bells/VBZ garden/NN", "[a dog] bells [garden]"),
+        ("free/JJ workshop/NN dates/VBZ", "[free workshop dates]"),
+        ("jo/NNP announces/VBZ tour/NN dates/NNS", "[jo] announces [tour dates]"),
+        ("hand/NN tufted/VBD light/JJ rug/NN", "[hand tufted light rug]"),
+        ("jo/NNP named/VBD best/JJS player/NN", "[jo] named [best player]"),
+        ("garden/NN chairs/NNS rare/JJ new/NNP", "[garden chairs] rare new"),
+        // in every text: dates, numbers after "#"
+        ("at/IN the/DT exchange/NN may/NNP 13/CD ./.", "at [the exchange] [may] 13 ."),
+        ("a/DT march/NN 2014/CD report/NN", "[a march 2014 report]"),
+        ("upper/JJ deck/NN #/# 72/CD jo/NNP jones/NNP", "[upper deck] # 72 [jo jones]"),
+    ] {
+        assert_eq!(bracketed(tagged), expected, "{tagged}");
+    }
+}
+
+#[test]
 fn a_stroke_without_spaces_joins_two_words_before_a_noun() {
     for (text, tags, whole) in [
         ("tub/shower unit", &[Tag::NN, Tag::SYM, Tag::NN, Tag::NN][..], true),

@@ -1,6 +1,7 @@
 //! Marks inside phrases: hyphens, strokes, signs of multiplication and per cent.
 
 use super::{MAX_MODIFIERS, Place, Role, Tag};
+use crate::grammar::is_figure;
 
 impl Place<'_> {
     /// Rules for single marks. Returns whether one applied.
@@ -12,8 +13,9 @@ impl Place<'_> {
             "%" if self.before() == Role::Number => self.set(Tag::CD),
             // `a 3.5" screen`: inches or feet after a figure, unless a quotation mark is open
             "\"" | "\"\"" | "'" | "''" if self.is_unit() => self.set(Tag::CD),
-            // "#sunset" is not a number.
+            // "#sunset" is not a number. "upper deck #72 randy johnson": the number belongs to neither name.
             "#" if self.next() != Role::Number => self.set(Tag::SYM),
+            "#" if is_figure(self.word(at + 1)) => self.tags[at..=at + 1].fill(Tag::SYM),
             // "a full - length mirror", as corpora write it whose punctuation is set off by spaces
             "-" if self.joins_modifiers() => self.tags[at - 1..=at].fill(Tag::JJ),
             // "3/4 sleeve"
