@@ -18,7 +18,7 @@ use trainer::towers::{ClipShape, ClipVisionTower, TextShape, TextTower, VisionSh
 use trainer::weights;
 
 /// The summary that `trainer eval .. --json` prints, or its error.
-fn run(arguments: &[&str]) -> Result<Value, String> {
+pub(crate) fn run(arguments: &[&str]) -> Result<Value, String> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_trainer"));
     let output = command.arg("eval").args(arguments).arg("--json").output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -28,15 +28,15 @@ fn run(arguments: &[&str]) -> Result<Value, String> {
     Ok(serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap())
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
 /// The numbers of heads of the narrow CLIP, which do not follow from its file.
-const HEADS: [&str; 4] = ["--vision-heads", "1", "--text-heads", "1"];
+pub(crate) const HEADS: [&str; 4] = ["--vision-heads", "1", "--text-heads", "1"];
 
 /// A CLIP with patches of 8 px for images of 32 px, with the state-dict keys of open_clip.
-fn clip(folder: &Path) -> PathBuf {
+pub(crate) fn clip(folder: &Path) -> PathBuf {
     let _turn = crate::random(11);
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/evaluation/cases.json");
     let cases: Value = serde_json::from_slice(&fs::read(cases).unwrap()).unwrap();
@@ -66,7 +66,7 @@ fn photo(number: u32, width: u32, height: u32) -> RgbImage {
 }
 
 /// The folder layout of PASCAL VOC, with `count` images of two classes and a border.
-fn voc(root: &Path, count: u32) {
+pub(crate) fn voc(root: &Path, count: u32) {
     let root = root.join("VOCdevkit/VOC2012");
     for folder in ["JPEGImages", "SegmentationClass", "ImageSets/Segmentation"] {
         fs::create_dir_all(root.join(folder)).unwrap();

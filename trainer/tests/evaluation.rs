@@ -336,7 +336,7 @@ fn evaluations_of_cityscapes_and_coco_object_score_as_in_python() {
             readers: 2,
             worst: 0,
         };
-        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent).unwrap();
+        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent, &mut |_, _, _| Ok(())).unwrap();
 
         assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
         assert_eq!(scores.ignored, case["ignored"].as_u64().unwrap(), "{name}");

@@ -129,7 +129,7 @@ fn protocols_give_the_scores_of_plain_implementations() {
             readers: 1,
             worst: 0,
         };
-        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent).unwrap();
+        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent, &mut |_, _, _| Ok(())).unwrap();
         assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
         for (what, found) in [("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)] {
             let expected = case[what].as_f64().unwrap();

@@ -10,6 +10,7 @@ mod evaluation;
 mod export;
 mod heads;
 mod losses;
+mod predictions;
 mod protocols;
 mod starts;
 mod step;

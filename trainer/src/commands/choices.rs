@@ -2,6 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use trainer::device::Precision;
+use trainer::evaluation::predictions::Numbering;
 use trainer::evaluation::protocol::{PROTOCOLS, Protocol};
 use trainer::evaluation::published_datasets::Background;
 use trainer::inference::class_vectors::ClassVectors;
@@ -74,6 +75,12 @@ choices!(dense: Dense {
     Tokens = "tokens": "The patch tokens of the last block; of a CLIP projected like the class token (\"CLIP\" in the tables of the \
         papers)";
     Values = "values": "The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022), TIPSv2";
+});
+
+choices!(numbering: Numbering {
+    Indices = "indices": "Indices of the classes, from 0; 255 is no class";
+    FromOne = "from-one": "Class i is stored as i + 1; 0 and 255 are no class";
+    Masks = "masks": "As in the masks of the dataset, for example the label ids of Cityscapes";
 });
 
 choices!(class_vectors: ClassVectors {

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// Label of pixels that do not count.
+/// True label of pixels that do not count, and predicted label of pixels without a class.
 pub const IGNORED: u8 = 255;
 
 /// Pixels by true class (rows) and predicted class (columns).
@@ -10,21 +10,25 @@ pub const IGNORED: u8 = 255;
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
+    /// Pixels of each true class for which no class was predicted.
+    unlabelled: Vec<u64>,
     ignored: u64,
 }
 
 impl Confusion {
     /// All zero.
     pub fn new(classes: usize) -> Self {
-        Self { classes, counts: vec![0; classes * classes], ignored: 0 }
+        Self { classes, counts: vec![0; classes * classes], unlabelled: vec![0; classes], ignored: 0 }
     }
 
-    /// Adds the pixels of an image. Pixels with the true label [`IGNORED`] do not count; other labels must be below the number of
-    /// classes.
+    /// Adds the pixels of an image. Pixels with the true label [`IGNORED`] do not count, those with this predicted label are wrong; other
+    /// labels must be below the number of classes.
     pub fn add(&mut self, truth: &[u8], predicted: &[u8]) {
         for (&truth, &predicted) in truth.iter().zip(predicted) {
             if truth == IGNORED {
                 self.ignored += 1;
+            } else if predicted == IGNORED {
+                self.unlabelled[usize::from(truth)] += 1;
             } else {
                 self.counts[usize::from(truth) * self.classes + usize::from(predicted)] += 1;
             }
@@ -34,6 +38,9 @@ impl Confusion {
     /// Adds the counts of another matrix with the same classes: the sum over parts of a dataset is exactly the whole.
     pub fn merge(&mut self, other: &Self) {
         for (sum, count) in self.counts.iter_mut().zip(&other.counts) {
+            *sum += count;
+        }
+        for (sum, count) in self.unlabelled.iter_mut().zip(&other.unlabelled) {
             *sum += count;
         }
         self.ignored += other.ignored;
@@ -51,12 +58,12 @@ impl Confusion {
 
     /// Number of pixels that count.
     pub fn pixels(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().chain(&self.unlabelled).sum()
     }
 
     /// Number of pixels whose true class is this one.
     pub fn row(&self, class: usize) -> u64 {
-        self.counts[class * self.classes..][..self.classes].iter().sum()
+        self.counts[class * self.classes..][..self.classes].iter().sum::<u64>() + self.unlabelled[class]
     }
 
     fn column(&self, class: usize) -> u64 {
@@ -133,6 +140,15 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pixels_without_a_class_are_wrong() {
+        let mut confusion = Confusion::new(2);
+        confusion.add(&[0, 0, 1, IGNORED], &[0, IGNORED, 1, 0]);
+        assert_eq!((confusion.pixels(), confusion.ignored()), (3, 1));
+        assert_eq!((confusion.iou(0), confusion.iou(1)), (Some(0.5), Some(1.0)));
+        assert!((confusion.pixel_accuracy() - 2.0 / 3.0).abs() < 1e-12);
+    }
 
     #[test]
     fn scores_by_hand() {

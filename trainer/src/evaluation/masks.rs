@@ -115,7 +115,7 @@ pub fn read(path: &Path, table: &Table) -> Result<Mask> {
 }
 
 /// The values as they are stored.
-fn read_indices(path: &Path) -> Result<Mask> {
+pub(super) fn read_indices(path: &Path) -> Result<Mask> {
     let invalid = |problem: String| Error::Invalid { path: path.to_owned(), problem };
     let unreadable = |e: png::DecodingError| invalid(format!("cannot be decoded as PNG: {e}"));
     let file = Cursor::new(storage::read(path)?);

@@ -1,7 +1,7 @@
 //! Evaluates a segmenter on a dataset: images are read ahead, their windows are batched, and labels are counted.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
@@ -85,17 +85,74 @@ struct Sample {
     mask: Mask,
 }
 
+/// The scores so far.
+pub(super) struct Tally<'a> {
+    set: &'a SegmentationDataset,
+    /// Number of images with the lowest scores that are kept.
+    worst: usize,
+    started: Instant,
+    confusion: Confusion,
+    low: Vec<WorstImage>,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(set: &'a SegmentationDataset, worst: usize) -> Self {
+        let confusion = Confusion::new(set.classes.len());
+        Self { set, worst, started: Instant::now(), confusion, low: Vec::new() }
+    }
+
+    /// Adds the image with this number.
+    pub(super) fn add(&mut self, at: usize, mask: Mask, predicted: Vec<u8>) {
+        let mut own = Confusion::new(self.set.classes.len());
+        own.add(&mask.labels, &predicted);
+        self.confusion.merge(&own);
+        if self.worst > 0 && own.pixels() > 0 {
+            let (image, path) = self.set.pairs[at].clone();
+            self.low.push(WorstImage {
+                image,
+                mask: path,
+                miou: own.mean_iou(),
+                predicted,
+                truth: mask.labels,
+            });
+            self.low.sort_by(|a, b| a.miou.total_cmp(&b.miou));
+            self.low.truncate(self.worst);
+        }
+    }
+
+    /// For the progress line.
+    pub(super) fn message(&self) -> String {
+        format!("mIoU {:.1} %", 100.0 * self.confusion.mean_iou())
+    }
+
+    /// The scores, and the images with the lowest ones, lowest first.
+    pub(super) fn finish(self) -> (SegmentationScores, Vec<WorstImage>) {
+        let Self { set, started, confusion, low, .. } = self;
+        let scores = SegmentationScores {
+            miou: confusion.mean_iou(),
+            pixel_accuracy: confusion.pixel_accuracy(),
+            mean_accuracy: confusion.mean_accuracy(),
+            chance: confusion.chance(),
+            images: set.pairs.len(),
+            pixels: confusion.pixels(),
+            ignored: confusion.ignored(),
+            images_per_second: set.pairs.len() as f64 / started.elapsed().as_secs_f64().max(1e-9),
+            classes: confusion.class_scores(set.classes.iter().map(|class| class.name.as_str())),
+        };
+        (scores, low)
+    }
+}
+
 /// Segments all images of the dataset and compares them with their masks. Also returns the images with the lowest scores, lowest
-/// first.
+/// first. `each` is called with the path of every image, the size of its mask and the predicted labels.
 pub fn evaluate(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
     observer: &dyn Observer,
+    each: &mut dyn FnMut(&Path, (u32, u32), &[u8]) -> Result<()>,
 ) -> Result<(SegmentationScores, Vec<WorstImage>)> {
-    let started = Instant::now();
-    let mut confusion = Confusion::new(set.classes.len());
-    let mut low: Vec<WorstImage> = Vec::new();
+    let mut tally = Tally::new(set, decision.worst);
     let mut progress = observer.progress("evaluating", "images", set.pairs.len() as u64);
     std::thread::scope(|scope| {
         let (send, read) = sync_channel(2 * decision.readers.max(1));
@@ -107,41 +164,17 @@ pub fn evaluate(
             }
             let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
             let scores = segmenter.scores_of(&images, decision.batch);
-            for (sample, scores) in samples.into_iter().zip(scores) {
-                let predicted = decide(set, segmenter, decision, &sample.mask, &scores);
-                let mut own = Confusion::new(set.classes.len());
-                own.add(&sample.mask.labels, &predicted);
-                confusion.merge(&own);
-                if decision.worst > 0 && own.pixels() > 0 {
-                    let (image, mask) = set.pairs[sample.at].clone();
-                    low.push(WorstImage {
-                        image,
-                        mask,
-                        miou: own.mean_iou(),
-                        predicted,
-                        truth: sample.mask.labels,
-                    });
-                    low.sort_by(|a, b| a.miou.total_cmp(&b.miou));
-                    low.truncate(decision.worst);
-                }
-                progress.advance(1, &|| format!("mIoU {:.1} %", 100.0 * confusion.mean_iou()));
+            for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
+                let predicted = decide(set, segmenter, decision, &mask, &scores);
+                each(&set.pairs[at].0, (mask.width, mask.height), &predicted)?;
+                tally.add(at, mask, predicted);
+                progress.advance(1, &|| tally.message());
             }
         }
         Ok(())
     })?;
-    let scores = SegmentationScores {
-        miou: confusion.mean_iou(),
-        pixel_accuracy: confusion.pixel_accuracy(),
-        mean_accuracy: confusion.mean_accuracy(),
-        chance: confusion.chance(),
-        images: set.pairs.len(),
-        pixels: confusion.pixels(),
-        ignored: confusion.ignored(),
-        images_per_second: set.pairs.len() as f64 / started.elapsed().as_secs_f64().max(1e-9),
-        classes: confusion.class_scores(set.classes.iter().map(|class| class.name.as_str())),
-    };
-    progress.finish(&format!("mIoU {:.1} %", 100.0 * scores.miou));
-    Ok((scores, low))
+    progress.finish(&tally.message());
+    Ok(tally.finish())
 }
 
 /// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.

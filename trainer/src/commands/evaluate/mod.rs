@@ -2,6 +2,7 @@
 
 mod classification;
 mod parts;
+mod predictions;
 mod segmentation;
 
 use std::path::{Path, PathBuf};

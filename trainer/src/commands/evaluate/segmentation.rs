@@ -4,6 +4,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use image::ImageEncoder;
 use serde_json::{Value, json};
 
 use trainer::data::read_image;
@@ -18,6 +19,7 @@ use trainer::towers::Dense;
 use trainer::{Error, Result, pictures};
 
 use super::parts::PartsArgs;
+use super::predictions::PredictionArgs;
 use super::{EvalModelArgs, write_results};
 use crate::commands::choices;
 use crate::commands::console::Console;
@@ -66,6 +68,11 @@ pub(crate) struct SegmentationArgs {
     /// Number of images with the lowest scores that are drawn there.
     #[arg(long, default_value_t = WORST, requires = "out")]
     worst: usize,
+    /// Also write the predicted label maps to this folder: NAME.png with class indices, one for each image.
+    #[arg(long, value_name = "DIR")]
+    save_predictions: Option<PathBuf>,
+    #[command(flatten)]
+    predictions: PredictionArgs,
     #[command(flatten)]
     model: EvalModelArgs,
     #[command(flatten)]
@@ -74,7 +81,8 @@ pub(crate) struct SegmentationArgs {
 
 impl SegmentationArgs {
     pub(super) fn run(&self, json: bool) -> Result<Value> {
-        if !self.check {
+        let of_others = self.predictions.predictions.is_some();
+        if !self.check && !of_others {
             self.model.check()?;
         }
         let mut set = self.set()?;
@@ -83,6 +91,11 @@ impl SegmentationArgs {
         }
         set.check_complete()?;
         set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
+        let worst = if self.out.is_some() { self.worst } else { 0 };
+        if of_others {
+            let (scores, low, about, protocol) = self.predictions.score(&set, self.model.readers(), worst)?;
+            return self.report(&set, &scores, &low, &about, &protocol, json);
+        }
 
         let (model, mut about) = self.model.open(self.parts.dense())?;
         if let Some(covered) = covered(&set, &about["bank"]["names"]) {
@@ -96,11 +109,16 @@ impl SegmentationArgs {
             scale: parts.scale.unwrap_or(learned),
             batch: self.batch,
             readers: self.model.readers(),
-            worst: if self.out.is_some() { self.worst } else { 0 },
+            worst,
         };
         let by_threshold = set.background == Some(Background::Threshold);
         let segmenter = parts.segmenter(model, &set)?;
-        let (scores, low) = evaluate(&set, &segmenter, &decision, &Console)?;
+        if let Some(folder) = &self.save_predictions {
+            storage::create_folder(folder)?;
+        }
+        let (scores, low) = evaluate(&set, &segmenter, &decision, &Console, &mut |image, size, labels| {
+            self.save_predictions.as_ref().map_or(Ok(()), |folder| save(folder, image, size, labels))
+        })?;
 
         let own_words = match (&self.class_file, &self.classes) {
             (Some(path), _) => Some(json!(path)),
@@ -122,22 +140,35 @@ impl SegmentationArgs {
             "fusion": (parts.fusion != Fusion::Similarity).then_some(parts.fusion),
             "pamr": segmenter.pamr,
         });
+        self.report(&set, &scores, &low, &about, &protocol, json)
+    }
+
+    /// Writes and prints the results; returns the summary.
+    fn report(
+        &self,
+        set: &SegmentationDataset,
+        scores: &SegmentationScores,
+        low: &[WorstImage],
+        about: &Value,
+        protocol: &Value,
+        json: bool,
+    ) -> Result<Value> {
         let result = json!({
             "task": "segmentation", "dataset": set.name, "title": set.title, "split": set.split,
             "published_images": set.published, "model": about, "protocol": protocol, "scores": scores, "worst": low,
         });
         if let Some(out) = &self.out {
             write_results(out, &result, &table::markdown(std::slice::from_ref(&result)))?;
-            draw(&set, &low, &out.join("worst"))?;
+            draw(set, low, &out.join("worst"))?;
         }
         if !json {
-            print_classes(&scores);
+            print_classes(scores);
         }
-        println!("{}", line(&scores));
+        println!("{}", line(scores));
         // The scores also at the top level, where scripts have read them since the first version.
         let mut summary = result;
         if let (Some(summary), Ok(Value::Object(scores))) =
-            (summary.as_object_mut(), serde_json::to_value(&scores))
+            (summary.as_object_mut(), serde_json::to_value(scores))
         {
             summary.extend(scores);
         }
@@ -250,6 +281,17 @@ fn check(set: &SegmentationDataset) -> Result<Value> {
     }
     set.check_complete()?;
     Ok(json!({ "dataset": set.name, "images": found, "published_images": set.published, "missing": missing }))
+}
+
+/// Writes the predicted labels of an image.
+fn save(folder: &Path, image: &Path, (width, height): (u32, u32), labels: &[u8]) -> Result<()> {
+    let name = format!("{}.png", image.file_stem().unwrap_or_default().to_string_lossy());
+    let path = folder.join(name);
+    let failed = |source| Error::Image { path: path.clone(), source };
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder.write_image(labels, width, height, image::ExtendedColorType::L8).map_err(failed)?;
+    Ok(storage::write(&path, bytes)?)
 }
 
 /// Draws the predicted and the true labels of the images with the lowest scores.
