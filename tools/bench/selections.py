@@ -132,7 +132,7 @@ def report(rows, selections, frequent, out):
     print(f"\n| selection | mIoU % | of the rare half of the classes | of the frequent half |\n|---|---|---|---|")
     for name, scores in rows.items():
         rare = lambda score, wanted: statistics.mean(
-            entry["iou"] or 0 for entry in score["classes"] if (entry["name"] in frequent) != wanted)
+            entry["iou"] or 0 for entry in score["classes"] if (entry["class"] in frequent) != wanted)
         whole = [score["miou"] for score in scores]
         halves = [[rare(score, wanted) for score in scores] for wanted in (True, False)]
         print(f"| {name} | {figure(whole)} | {figure(halves[0])} | {figure(halves[1])} |")
