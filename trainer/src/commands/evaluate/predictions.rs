@@ -81,6 +81,12 @@ impl PredictionArgs {
             eprintln!("label maps are named by number: taken in the order of the names of the images");
         }
         let (scores, low) = score(set, &predictions, readers, worst, &Console)?;
+        if scores.miou < scores.chance {
+            eprintln!(
+                "note: worse than chance; perhaps the values are numbered otherwise (--numbering), or the classes have another order \
+                 (--prediction-classes)"
+            );
+        }
         let name = || folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned();
         let about = json!({ "description": self.system.clone().unwrap_or_else(name), "path": folder });
         let made_with = self.made_with.clone().unwrap_or_else(|| "settings that were not given".to_owned());
