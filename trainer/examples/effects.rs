@@ -97,7 +97,7 @@ fn main() {
 
     tch::manual_seed(0);
     let towers = [
-        ("initial weights", TextTower::random(settings.text, width, Device::Cpu)),
+        ("initial weights", TextTower::random(settings.text.shape(), width, Device::Cpu)),
         ("trained weights", checkpoint.text(width, Device::Cpu).unwrap()),
     ];
     for (weights, text) in towers {
