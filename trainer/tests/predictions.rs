@@ -101,14 +101,19 @@ fn label_maps_in_every_layout_score_as_the_run_that_made_them() {
     assert!(table.contains("**another** [1]") && table.contains("windows of 224"), "{table}");
     // Without a class a pixel is wrong, but it is not left out.
     let none = root.join("none");
-    written.iter().for_each(|(name, width, height, _)| write(&none, name, (*width, *height), |_| 255));
+    let everywhere = |folder: &Path, value: u8| {
+        for (name, width, height, _) in &written {
+            write(folder, name, (*width, *height), |_| value);
+        }
+    };
+    everywhere(&none, 255);
     let none = score(root, &none, &[]).unwrap();
     assert_eq!((&none["scores"]["pixels"], &none["scores"]["miou"]), (&expected["pixels"], &json!(0.0)));
 
     // What does not fit is refused by name.
     let error = |maps: &Path, more: &[&str]| score(root, maps, more).unwrap_err();
     let beyond = root.join("beyond");
-    written.iter().for_each(|(name, width, height, _)| write(&beyond, name, (*width, *height), |_| 20));
+    everywhere(&beyond, 20);
     let refused = error(&beyond, &[]);
     assert!(
         refused.contains("value 20") && refused.contains("(0 to 19)") && refused.contains("--numbering"),
@@ -116,7 +121,9 @@ fn label_maps_in_every_layout_score_as_the_run_that_made_them() {
     );
     let first = &written[0].0;
     let small = root.join("small");
-    written.iter().for_each(|(name, ..)| write(&small, name, (32, 32), |_| 0));
+    for (name, ..) in &written {
+        write(&small, name, (32, 32), |_| 0);
+    }
     let refused = error(&small, &[]);
     assert!(refused.contains("has 32 x 32 pixels, but its image has"), "{refused}");
     fs::remove_file(small.join(format!("{first}.png"))).unwrap();

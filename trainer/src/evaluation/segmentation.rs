@@ -1,7 +1,7 @@
 //! Evaluates a segmenter on a dataset: images are read ahead, their windows are batched, and labels are counted.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
 
@@ -143,14 +143,17 @@ impl<'a> Tally<'a> {
     }
 }
 
+/// What is done with the number of an image, its mask and the predicted labels.
+pub type EachImage<'a> = dyn FnMut(usize, &Mask, &[u8]) -> Result<()> + 'a;
+
 /// Segments all images of the dataset and compares them with their masks. Also returns the images with the lowest scores, lowest
-/// first. `each` is called with the path of every image, the size of its mask and the predicted labels.
+/// first. `each` is called for every image.
 pub fn evaluate(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
     observer: &dyn Observer,
-    each: &mut dyn FnMut(&Path, (u32, u32), &[u8]) -> Result<()>,
+    each: &mut EachImage<'_>,
 ) -> Result<(SegmentationScores, Vec<WorstImage>)> {
     let mut tally = Tally::new(set, decision.worst);
     let mut progress = observer.progress("evaluating", "images", set.pairs.len() as u64);
@@ -166,7 +169,7 @@ pub fn evaluate(
             let scores = segmenter.scores_of(&images, decision.batch);
             for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
                 let predicted = decide(set, segmenter, decision, &mask, &scores);
-                each(&set.pairs[at].0, (mask.width, mask.height), &predicted)?;
+                each(at, &mask, &predicted)?;
                 tally.add(at, mask, predicted);
                 progress.advance(1, &|| tally.message());
             }

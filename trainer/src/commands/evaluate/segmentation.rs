@@ -116,8 +116,11 @@ impl SegmentationArgs {
         if let Some(folder) = &self.save_predictions {
             storage::create_folder(folder)?;
         }
-        let (scores, low) = evaluate(&set, &segmenter, &decision, &Console, &mut |image, size, labels| {
-            self.save_predictions.as_ref().map_or(Ok(()), |folder| save(folder, image, size, labels))
+        let (scores, low) = evaluate(&set, &segmenter, &decision, &Console, &mut |at, mask, labels| {
+            let size = (mask.width, mask.height);
+            self.save_predictions
+                .as_ref()
+                .map_or(Ok(()), |folder| save(folder, &set.pairs[at].0, size, labels))
         })?;
 
         let own_words = match (&self.class_file, &self.classes) {
