@@ -7,15 +7,26 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct LrFactors {
     /// Factor on the learning rate of the text tower, without its projection.
+    #[serde(skip_serializing_if = "is_one")]
     pub text: f64,
     /// Factor on the learning rate of the text tower's projection into the embedding space of the images.
+    #[serde(skip_serializing_if = "is_one")]
     pub projection: f64,
     /// Factor on the learning rate of the blocks behind the frozen vision tower (`vision.head`).
+    #[serde(skip_serializing_if = "is_one")]
     pub head: f64,
     /// Factor on the learning rate of the vision tower that `objective.name = "clip"` trains.
+    #[serde(skip_serializing_if = "is_one")]
     pub vision: f64,
     /// Factor on the learning rate of the scale and the bias of the image-caption logits.
+    #[serde(skip_serializing_if = "is_one")]
     pub logits: f64,
+}
+
+// With `skip_serializing_if`: saved settings have what differs, and only that is named where it stops a run from being resumed.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(factor: &f64) -> bool {
+    *factor == 1.0
 }
 
 impl Default for LrFactors {

@@ -151,7 +151,11 @@ fn page() -> String {
     for (section, key, value) in [
         ("text", "new_projection", json!(false)),
         ("text", "quick_gelu", json!(false)),
-        ("optimizer", "factor", json!(LrFactors::default())),
+        (
+            "optimizer",
+            "factor",
+            LrFactors::default().all().map(|(name, factor)| (name, json!(factor))).into_iter().collect(),
+        ),
         ("optimizer", "frozen", json!([])),
     ] {
         defaults[section][key] = value;
