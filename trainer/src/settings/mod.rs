@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Precision;
 use crate::error::{Error, Result};
+use crate::method::groups::LrFactors;
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
 use crate::towers::{
@@ -209,7 +210,8 @@ impl Settings {
         let mut settings = Self::default();
         settings.text.weights = Some(PathBuf::new());
         (settings.text.new_projection, settings.text.quick_gelu) = (true, true);
-        settings.optimizer.factor.text = 0.0;
+        settings.optimizer.factor =
+            LrFactors { text: 0.0, projection: 0.0, head: 0.0, vision: 0.0, logits: 0.0 };
         settings.optimizer.frozen = vec![String::new()];
         serde_json::to_value(settings).unwrap_or_default()
     }
