@@ -1,5 +1,4 @@
-//! The command line of `trainer`: `trainer eval` from its options to its files, with a narrow CLIP with random weights as the model;
-//! exit codes and help of all commands.
+//! `trainer eval segmentation` from its options to its files, with a narrow CLIP with random weights as the model.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -26,6 +25,13 @@ pub(crate) fn run(arguments: &[&str]) -> Result<Value, String> {
         return Err(text(&output.stderr));
     }
     Ok(serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap())
+}
+
+/// The exit code of the program, and all it prints.
+pub(crate) fn trainer(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_trainer")).args(arguments).output().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
 }
 
 pub(crate) fn text(path: &Path) -> &str {
@@ -60,7 +66,7 @@ pub(crate) fn clip(folder: &Path) -> PathBuf {
 }
 
 /// A different image for each number.
-fn photo(number: u32, width: u32, height: u32) -> RgbImage {
+pub(crate) fn photo(number: u32, width: u32, height: u32) -> RgbImage {
     let wave = |v: u32, by: u32| ((v * (by + number % 7) + number * 37) % 256) as u8;
     RgbImage::from_fn(width, height, |x, y| Rgb([wave(x, 3), wave(y, 5), wave(x + y, 2)]))
 }
@@ -178,125 +184,8 @@ fn what_is_missing_is_named_before_anything_is_computed() {
     }
 }
 
-/// The exit code of the program, and all it prints.
-fn trainer(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_trainer")).args(arguments).output().unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    (output.status.code(), String::from_utf8_lossy(&printed).into_owned())
-}
-
-#[test]
-fn wrong_use_ends_with_exit_code_2_and_says_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    let settings = folder.path().join("run.toml");
-    fs::write(&settings, "steps = 3\n").unwrap();
-    let (here, settings) = (text(folder.path()), text(&settings));
-    let no_model = "error: missing --checkpoint or --clip\n";
-    for (arguments, message) in [
-        (vec!["eval", "segmentation", "--data", here, "--dataset", "voc20"], no_model),
-        (vec!["eval", "classification", "--data", here], no_model),
-        (vec!["eval", "retrieval", "--data", here], no_model),
-        (vec!["eval", "retrieval", "--data", settings, "--clip", "x"], "add --images DIR"),
-        (
-            vec!["eval", "segmentation", "--data", here, "--dataset", "voc", "--check"],
-            "option `dataset` is voc; it must be one of folder, voc20",
-        ),
-        (
-            vec!["train", "--config", settings],
-            "error: option `out` (run folder) is missing; add --set out=DIR\n",
-        ),
-        (
-            vec!["train", "--config", settings, "--set", "seed=1", "--set", "text.widht=64"],
-            "error: option `text.widht` is unknown; did you mean `text.width`?",
-        ),
-        (vec!["bench", "--config", settings, "--set", "stepz=1"], "did you mean `steps`?"),
-        (vec!["bench", "--objectives", "clip", "--size", "100"], "needs a multiple of its patch size, 16 px"),
-        (vec!["bench", "--precision", "float16"], "[possible values: auto, float32, bfloat16]"),
-        (vec!["bench", "--device", "gpu"], "option `device` is gpu; it must be auto, cpu, cuda or cuda:N"),
-        (vec!["segment", "x.jpg", "--out", "y", "--checkpoint", "z"], "--classes <LIST>|--class-file <FILE>"),
-        (
-            vec!["pretrain", "--shards", here, "--out", "y", "--width", "65"],
-            "option `--width` must be a multiple of 64",
-        ),
-        (vec!["embed", "--text", "a cat", "--out", "y"], "error: missing --checkpoint or --text-tower"),
-    ] {
-        let (code, printed) = trainer(&arguments);
-        assert_eq!(code, Some(2), "{arguments:?}: {printed}");
-        assert!(printed.contains(message), "{arguments:?}: {printed}");
-    }
-    // What cannot be read is a failure, not wrong use.
-    for (arguments, message) in [
-        (vec!["train", "--config", "gone.toml"], "error: gone.toml does not exist\n"),
-        (
-            vec!["serve", "--checkpoint", "gone", "--words", "cat"],
-            "error: gone does not exist; give a run folder",
-        ),
-        (vec!["eval", "table", "gone.json"], "error: gone.json does not exist\n"),
-    ] {
-        let (code, printed) = trainer(&arguments);
-        assert_eq!((code, printed.contains(message)), (Some(1), true), "{arguments:?}: {printed}");
-    }
-}
-
-/// Two options of which one has no effect beside the other: the user meant something else.
-#[test]
-fn no_option_is_ignored_silently() {
-    let folder = tempfile::tempdir().unwrap();
-    voc(folder.path(), 1);
-    let here = text(folder.path());
-    let voc20 = ["eval", "segmentation", "--data", here, "--dataset", "voc20", "--checkpoint", "run"];
-    let own = ["eval", "segmentation", "--data", here, "--checkpoint", "run"];
-    let retrieval = ["eval", "retrieval", "--data", here, "--checkpoint", "run"];
-    let classification = ["eval", "classification", "--data", here, "--checkpoint", "run"];
-    let embed = ["embed", "--out", "out"];
-    let captions = [&embed[..], &["--text", "a cat"]].concat();
-    let of_run = [&captions[..], &["--checkpoint", "run"]].concat();
-    let cases: &[(&[&str], &[&str], &str)] = &[
-        (&own, &["--quick-gelu"], "--quick-gelu & cannot be used with & --checkpoint"),
-        (&retrieval, &["--quick-gelu"], "--quick-gelu & cannot be used with & --checkpoint"),
-        (&own, &["--vision-heads", "2"], "--vision-heads & cannot be used with & --checkpoint"),
-        (&classification, &["--text-heads", "2"], "--text-heads & cannot be used with & --checkpoint"),
-        // Whole images have no patch features.
-        (&classification, &["--dense", "values"], "unexpected argument '--dense'"),
-        (&voc20, &["--threshold", "0.3"], "--threshold has an effect only with --background threshold"),
-        (&voc20, &["--scale", "30"], "--scale has an effect only with --background threshold"),
-        (&voc20, &["--worst", "3"], "--out <DIR>"),
-        (&retrieval, &["--captions", "2"], "--images <DIR>"),
-        (&of_run, &["--position", "timm"], "--position & cannot be used with & --checkpoint"),
-        (&of_run, &["--denoiser", "x"], "--denoiser & cannot be used with & --checkpoint"),
-        (&of_run, &["--heads", "4"], "--heads & cannot be used with & --checkpoint"),
-        (&of_run, &["--size", "32"], "--image <FILES>"),
-        (
-            &captions,
-            &["--text-tower", "t", "--vision", "v"],
-            "--vision has an effect only with --image or --pixels",
-        ),
-        (
-            &embed,
-            &["--vision", "v", "--image", "i", "--text-tower", "t"],
-            "--text-tower has an effect only with --text",
-        ),
-        (&["weights"], &["--out", "x"], "--from-url <URL>"),
-        (&["weights"], &["--sha256", "0"], "--from-url <URL>"),
-    ];
-    for &(arguments, more, message) in cases {
-        let (code, printed) = trainer(&[arguments, more].concat());
-        assert_eq!(code, Some(2), "{arguments:?} {more:?}: {printed}");
-        for part in message.split(" & ") {
-            assert!(printed.contains(part), "{arguments:?} {more:?}: {printed}");
-        }
-    }
-    fs::create_dir_all(folder.path().join("own/images")).unwrap();
-    fs::create_dir_all(folder.path().join("own/masks")).unwrap();
-    fs::write(folder.path().join("own/classes.txt"), "cat\n").unwrap();
-    photo(0, 8, 8).save(folder.path().join("own/images/0.png")).unwrap();
-    let folder = folder.path().join("own");
-    let own = ["segmentation", "--data", text(&folder), "--split", "val", "--check"];
-    assert!(run(&own).unwrap_err().contains("--split has an effect only with a published dataset"));
-}
-
 /// A checkpoint of objective `clip` or `lit` with narrow towers of random weights.
-fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
+pub(crate) fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
     let _turn = crate::random(12);
     let mut settings = Settings { out: run.to_owned(), ..Settings::default() };
     settings.objective.name = objective;
@@ -462,191 +351,4 @@ fn a_protocol_is_not_mixed_with_other_options() {
     ];
     let (code, printed) = with("voc20", "tcl", &same);
     assert_eq!((code, printed.contains("gone does not exist")), (Some(1), true), "{printed}");
-}
-
-#[test]
-fn help_lists_only_options_that_have_an_effect() {
-    for (command, listed, absent) in [
-        ("pca", "--stride", "--templates"),
-        ("pca", "--size", "--class-vectors"),
-        ("classes", "--templates", "--stride"),
-        ("classes", "--class-file", "--size"),
-        ("similarity", "--templates", "--classes"),
-        ("eval retrieval", "--captions", "--templates"),
-        ("eval classification", "--templates", "--captions"),
-        ("eval segmentation", "--class-names", "--words"),
-        ("serve", "--classes", "--words"),
-        ("segment", "--class-file", "--words"),
-    ] {
-        let (code, help) = trainer(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat());
-        assert_eq!(code, Some(0), "{command}: {help}");
-        let option = |name: &str| help.lines().any(|line| line.trim_start().starts_with(&format!("{name} ")));
-        assert!(option(listed) && !option(absent), "{command}: {help}");
-    }
-    // Classification compares with captions, whatever trained the model.
-    let (_, help) = trainer(&["eval", "classification", "--help"]);
-    assert!(!help.contains("trained with simzss") && help.contains("[default: caption]"), "{help}");
-}
-
-/// A WebDataset shard: (key, extension, bytes).
-fn shard(path: &Path, members: &[(String, &str, Vec<u8>)]) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut tar = tar::Builder::new(fs::File::create(path).unwrap());
-    for (key, extension, bytes) in members {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, format!("{key}.{extension}"), bytes.as_slice()).unwrap();
-    }
-    tar.finish().unwrap();
-}
-
-fn png(image: &RgbImage) -> Vec<u8> {
-    let mut bytes = std::io::Cursor::new(Vec::new());
-    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
-    bytes.into_inner()
-}
-
-/// The same twelve images of three classes in both layouts: WebDataset, and one folder per class.
-fn classified(root: &Path) -> (PathBuf, PathBuf) {
-    let (shards, folders) = (root.join("wds_animals"), root.join("animals"));
-    for part in 0..2u32 {
-        let members: Vec<(String, &str, Vec<u8>)> = (6 * part..6 * part + 6)
-            .flat_map(|number| {
-                let key = format!("s{number:04}");
-                let class = (number % 3).to_string().into_bytes();
-                [(key.clone(), "cls", class), (key, "png", png(&photo(number, 40 + number, 36)))]
-            })
-            .collect();
-        shard(&shards.join(format!("test/{part}.tar")), &members);
-    }
-    fs::write(shards.join("test/nshards.txt"), "2\n").unwrap();
-    fs::write(shards.join("classnames.txt"), "cat\ndog\ngreat white shark\n").unwrap();
-    fs::write(shards.join("zeroshot_classification_templates.txt"), "a photo of a {c}.\nthe {c}\n").unwrap();
-    for number in 0..12 {
-        let folder = folders.join("val").join(["n1", "n2", "n3"][number as usize % 3]);
-        fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(format!("{number:02}.png")), png(&photo(number, 40 + number, 36))).unwrap();
-    }
-    fs::write(folders.join("classnames.txt"), "cat\ndog\ngreat white shark\n").unwrap();
-    (shards, folders)
-}
-
-#[test]
-fn both_layouts_of_classified_images_score_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    let (model, out) = (clip(folder.path()), folder.path().join("out"));
-    let (shards, folders) = classified(folder.path());
-    let templates = folder.path().join("templates.txt");
-    fs::write(&templates, "a photo of a {}.\nthe {}\n").unwrap();
-    let data = [&["classification", "--clip", text(&model)], &HEADS[..], &["--data"]].concat();
-    let own = run(&[&data[..], &[text(&shards), "--out", text(&out)]].concat()).unwrap();
-    let both = [text(&shards), text(&folders), "--templates", text(&templates), "--batch", "5"];
-    let both = run(&[&data[..], &both].concat()).unwrap();
-    assert_eq!(own["results"][0]["protocol"]["templates"], "of the dataset");
-    assert_eq!(own["results"][0]["protocol"]["vectors"], "caption");
-    assert_eq!(own["results"][0]["scores"]["images"], 12);
-    assert_eq!(own["results"][0]["scores"]["top5"], 1.0, "three classes are all among the first five");
-    for score in ["top1", "top5", "mean_per_class"] {
-        let first = &own["results"][0]["scores"][score];
-        assert_eq!(first, &both["results"][0]["scores"][score], "{score}");
-        assert_eq!(first, &both["results"][1]["scores"][score], "{score}");
-        assert_eq!(first, &both["mean"][score]);
-    }
-    // The classes have the same size, so the mean over classes is the mean over images.
-    let (top1, mean) = (&own["mean"]["top1"], &own["mean"]["mean_per_class"]);
-    assert!((top1.as_f64().unwrap() - mean.as_f64().unwrap()).abs() < 1e-12);
-    assert!(
-        fs::read_to_string(out.join("table.md"))
-            .unwrap()
-            .contains("| SimZSS [p] | COCO Captions | 24.3 | 26.1 |")
-    );
-
-    for set in [&shards, &folders] {
-        let error = run(&[&data[..], &[text(set), "--split", "train"]].concat()).unwrap_err();
-        assert!(error.contains("train does not exist"), "{error}");
-    }
-    fs::write(shards.join("test/nshards.txt"), "3\n").unwrap();
-    let error = run(&[&data[..], &[text(&shards)]].concat()).unwrap_err();
-    assert!(error.contains("nshards.txt") && error.contains("3 shards"), "{error}");
-    fs::write(shards.join("test/nshards.txt"), "2\n").unwrap();
-    fs::write(shards.join("classnames.txt"), "cat\ndog\n").unwrap();
-    let error = run(&[&data[..], &[text(&shards)]].concat()).unwrap_err();
-    assert!(error.contains("s0002") && error.contains("class 2"), "{error}");
-    fs::write(shards.join("dataset_type.txt"), "multilabel\n").unwrap();
-    let error = run(&[&data[..], &[text(&shards)]].concat()).unwrap_err();
-    assert!(error.contains("multilabel"), "{error}");
-}
-
-#[test]
-fn shards_and_captions_files_retrieve_the_same() {
-    let folder = tempfile::tempdir().unwrap();
-    let (model, images) = (clip(folder.path()), folder.path().join("images"));
-    fs::create_dir_all(&images).unwrap();
-    let (mut members, mut lines, mut coco) =
-        (Vec::new(), String::new(), json!({ "images": [], "annotations": [] }));
-    for number in 0..12u32 {
-        let name = format!("{number:04}.png");
-        let captions: Vec<String> =
-            (0..2).map(|i| format!("picture {} of {} things", number * 2 + i, number % 5)).collect();
-        let bytes = png(&photo(number, 48, 40));
-        fs::write(images.join(&name), &bytes).unwrap();
-        members.push((format!("{number:04}"), "png", bytes));
-        members.push((format!("{number:04}"), "txt", captions.join("\n").into_bytes()));
-        lines += &format!("{}\n", json!({ "file": name, "captions": captions }));
-        coco["images"].as_array_mut().unwrap().push(json!({ "id": number, "file_name": name }));
-        for caption in &captions {
-            coco["annotations"]
-                .as_array_mut()
-                .unwrap()
-                .push(json!({ "image_id": number, "caption": caption }));
-        }
-    }
-    let (set, jsonl, file) =
-        (folder.path().join("set"), folder.path().join("c.jsonl"), folder.path().join("c.json"));
-    shard(&set.join("test/0.tar"), &members);
-    fs::write(&jsonl, lines).unwrap();
-    fs::write(&file, coco.to_string()).unwrap();
-    let model = [&["retrieval", "--clip", text(&model)], &HEADS[..], &["--data"]].concat();
-    let shards = run(&[&model[..], &[text(&set)]].concat()).unwrap();
-    assert_eq!((&shards["scores"]["images"], &shards["scores"]["captions"]), (&json!(12), &json!(24)));
-    for captions in [&jsonl, &file] {
-        let found = run(&[&model[..], &[text(captions), "--images", text(&images)]].concat()).unwrap();
-        assert_eq!(found["scores"]["image_to_text"], shards["scores"]["image_to_text"]);
-        assert_eq!(found["scores"]["text_to_image"], shards["scores"]["text_to_image"]);
-    }
-    let first = run(&[&model[..], &[text(&jsonl), "--images", text(&images), "--captions", "1"]].concat());
-    assert_eq!(first.unwrap()["scores"]["captions"], 12);
-    let error = run(&[&model[..], &[text(&jsonl)]].concat()).unwrap_err();
-    assert!(error.contains("images"), "{error}");
-
-    // The same images as Karpathy's test split, and one image of another split that is not there.
-    let sentences = |id: &Value| -> Vec<Value> {
-        let all = coco["annotations"].as_array().unwrap();
-        all.iter()
-            .filter(|one| one["image_id"] == *id)
-            .map(|one| json!({ "raw": one["caption"], "tokens": [] }))
-            .collect()
-    };
-    let mut karpathy: Vec<Value> = coco["images"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|image| {
-            let name = &image["file_name"];
-            json!({ "filepath": "images", "filename": name, "split": "test", "sentences": sentences(&image["id"]) })
-        })
-        .collect();
-    karpathy.push(json!({ "filepath": "images", "filename": "gone.png", "split": "train", "sentences": [{ "raw": "x" }] }));
-    let file = folder.path().join("dataset_coco.json");
-    fs::write(&file, json!({ "images": karpathy, "dataset": "coco" }).to_string()).unwrap();
-    let above = ["--images", text(folder.path())];
-    for more in [&[][..], &["--split", "test"]] {
-        let found = run(&[&model[..], &[text(&file)], &above[..], more].concat()).unwrap();
-        assert_eq!(found["scores"]["image_to_text"], shards["scores"]["image_to_text"]);
-    }
-    let error = run(&[&model[..], &[text(&file)], &above[..], &["--split", "val"]].concat()).unwrap_err();
-    assert!(error.contains("its splits are test, train"), "{error}");
-    let error = run(&[&model[..], &[text(&jsonl)], &above[..], &["--split", "test"]].concat()).unwrap_err();
-    assert!(error.contains("--split is for Karpathy"), "{error}");
 }

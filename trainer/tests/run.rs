@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod cached;
+mod command_line;
 mod dinov3;
 mod download;
 mod eval_command;
+mod eval_images;
 mod evaluation;
 mod export;
 mod heads;

@@ -1,9 +1,11 @@
 //! Scores of models: segmentation, classification and retrieval, with protocols whose parts can all be chosen.
 //!
 //! Segmentation, in the order of the steps: [`published_datasets`] and [`datasets`] (folder layouts), [`masks`] (label
-//! conversions), [`segmentation`] (the loop), [`confusion`] (metrics); [`predictions`] scores label maps of other programs instead; [`protocol`] has the published protocols by name; [`periodic`] is the evaluation of checkpoints during
-//! training. [`classification`] and [`retrieval`] share [`image_datasets`], [`image_batches`] and [`ranking`]. [`table`] writes
-//! tables together with the [`published_results`]. [`agreement`] scores captions instead of models. (Scores become labels in [`inference`](crate::inference).)
+//! conversions), [`segmentation`] (the loop), [`confusion`] (metrics); [`predictions`] scores label maps of other programs
+//! instead; [`protocol`] has the published protocols by name; [`periodic`] is the evaluation of checkpoints during training.
+//! [`classification`] and [`retrieval`] share [`image_datasets`], [`image_batches`] and [`ranking`]. [`table`] writes tables
+//! together with the [`published_results`]. [`agreement`] scores captions instead of models. (Scores become labels in
+//! [`inference`](crate::inference).)
 
 pub mod agreement;
 pub mod classification;

@@ -1,7 +1,7 @@
-//! A training: what happens in it, and what is written when. `setup` opens everything that a run needs, `start` the weights
-//! that it starts with, `learner` takes one step, and [`train()`] is the loop around it; `log` writes progress, `log.jsonl` and TensorBoard's files (`events`). [`dry_run()`]
-//! and `bench` measure steps. `fair_share` leaves cores to other programs, `anomaly` saves a batch whose loss is not finite, and
-//! `first_batch` draws the first one.
+//! A training: what happens in it, and what is written when. `setup` opens everything that a run needs, `start` the weights that
+//! it starts with, `learner` takes one step, and [`train()`] is the loop around it; `log` writes progress, `log.jsonl` and
+//! TensorBoard's files (`events`). [`dry_run()`] and `bench` measure steps. `fair_share` leaves cores to other programs,
+//! `anomaly` saves a batch whose loss is not finite, and `first_batch` draws the first one.
 
 mod anomaly;
 mod bench;

@@ -167,6 +167,5 @@ fn write_results(out: &Path, results: &Value, tables: &str) -> Result<()> {
     let path = out.join(RESULT);
     let text = serde_json::to_vec_pretty(results)
         .map_err(|e| Error::Invalid { path: path.clone(), problem: e.to_string() })?;
-    storage::replace(&path, text)?;
-    Ok(storage::replace(out.join(TABLE), tables.as_bytes().to_vec())?)
+    Ok(storage::replace(&path, text)?)
 }
