@@ -14,6 +14,7 @@ mod heads;
 mod losses;
 mod predictions;
 mod protocols;
+mod siglip;
 mod starts;
 mod step;
 mod towers;

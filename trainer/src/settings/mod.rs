@@ -185,10 +185,11 @@ pub struct VisionSettings {
     /// if it holds none, as files of timm and Hugging Face) or `exact` (computed in float32, as timm and Hugging Face do).
     pub rope_periods: RopePeriods,
     /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. If not set, the one with which the family
-    /// of the tower was trained: ImageNet's [0.485, 0.456, 0.406] for DINOv2, DINOv3 and `clip`, 0 for TIPSv2.
+    /// of the tower was trained: ImageNet's [0.485, 0.456, 0.406] for DINOv2, DINOv3 and `clip`, 0 for TIPSv2, 0.5
+    /// for SigLIP.
     pub mean: Option<[f64; 3]>,
     /// Standard deviation per channel, by which the image is divided after that. If not set, ImageNet's [0.229, 0.224, 0.225] or, for
-    /// TIPSv2, 1.
+    /// TIPSv2, 1, for SigLIP, 0.5.
     pub std: Option<[f64; 3]>,
     /// Embedding of an image: `class` (its class token, as in the paper) or `class+mean` (class token and mean of the patch tokens, as
     /// in dino.txt; text embeddings are then twice as wide as tokens, and their second half is compared with patches).
