@@ -229,6 +229,10 @@ pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Res
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
         .and_then(|pair| pair.value.as_deref())
         .ok_or_else(|| TableError::content(format!("its footer has no key {FOOTER_KEY:?}")))?;
+    Metadata::from_json(json)
+}
+
+pub(super) fn metadata_from(json: &str) -> Result<Metadata, TableError> {
     let json: serde_json::Value = serde_json::from_str(json).map_err(TableError::content)?;
     let version = json.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
     if !(u64::from(OLDEST_VERSION)..=u64::from(FIELD_VERSION)).contains(&version) {
