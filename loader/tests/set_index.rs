@@ -44,7 +44,7 @@ fn tag(shard: &Path, name: &str) {
 }
 
 /// Every batch of two epochs, or the first error.
-fn batches(settings: &Settings) -> Result<Vec<impl PartialEq + std::fmt::Debug>, String> {
+fn batches(settings: &Settings) -> Result<Vec<impl PartialEq + std::fmt::Debug + use<>>, String> {
     let loader = Loader::open(settings.clone()).map_err(|error| error.to_string())?;
     let count = 2 * loader.steps_per_epoch() as usize;
     let all: Result<Vec<_>, _> = loader.batches(Position::default()).take(count).collect();
