@@ -95,7 +95,9 @@ impl Bank {
     /// There is no name.
     pub fn with_names_of_another(names: Vec<String>) -> Result<Self, Error> {
         let mut bank = Self::empty();
-        names.into_iter().for_each(|name| bank.add(name));
+        for name in names {
+            bank.add(name);
+        }
         bank.refuse_empty("the list of concepts")
     }
 
@@ -128,7 +130,9 @@ impl Bank {
         I::Item: AsRef<str>,
     {
         let mut bank = Self::empty();
-        names.into_iter().for_each(|name| bank.add(canonical(name.as_ref())));
+        for name in names {
+            bank.add(canonical(name.as_ref()));
+        }
         bank.refuse_empty(origin)
     }
 

@@ -299,7 +299,9 @@ impl Counts {
     /// [`Totals::source`] of statistics of these sidecars.
     pub fn source_of<'a>(sidecars: impl IntoIterator<Item = &'a Metadata>) -> Option<String> {
         let mut counts = Self::new();
-        sidecars.into_iter().for_each(|sidecar| counts.add_source(sidecar.identity()));
+        for sidecar in sidecars {
+            counts.add_source(sidecar.identity());
+        }
         counts.totals().source
     }
 

@@ -59,9 +59,13 @@ fn bank(settings: &mut Settings) {
 /// The settings with and without an index of each folder must give the same.
 fn same_with_index(folders: &[&Path], settings: &Settings) {
     let without = batches(settings).unwrap();
-    folders.iter().for_each(|folder| write_index(folder));
+    for folder in folders {
+        write_index(folder);
+    }
     assert!(without == batches(settings).unwrap());
-    folders.iter().for_each(|folder| fs::remove_file(folder.join(INDEX)).unwrap());
+    for folder in folders {
+        fs::remove_file(folder.join(INDEX)).unwrap();
+    }
 }
 
 #[test]
@@ -69,7 +73,9 @@ fn order_and_batches_are_those_without_an_index() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[30, 7, 41, 12], |_, _| None);
     same_with_index(&[folder.path()], &settings(shards.clone(), 8));
-    shards.iter().for_each(|shard| tag(shard, "perceptron"));
+    for shard in &shards {
+        tag(shard, "perceptron");
+    }
     same_with_index(&[folder.path()], &with(settings(shards.clone(), 8), bank));
     for rank in 0..2 {
         let of_rank = with(settings(shards.clone(), 8), |s| (s.rank, s.world_size) = (rank, 2));
@@ -106,7 +112,9 @@ fn an_index_of_another_state_is_an_error_that_says_what_to_do() {
     let path = |shard: usize| folder.path().join(format!("{shard:05}.tar"));
     let fresh = || {
         let shards = write_shards(folder.path(), &[20, 20, 20], |_, _| None);
-        shards.iter().for_each(|shard| tag(shard, "perceptron"));
+        for shard in &shards {
+            tag(shard, "perceptron");
+        }
         write_index(folder.path());
         shards
     };
@@ -238,7 +246,9 @@ fn one_request_replaces_those_for_every_shard() {
 fn incomplete_shards_are_not_described() {
     let folder = tempfile::tempdir().unwrap();
     let shards = write_shards(folder.path(), &[5, 5], |_, _| None);
-    shards.iter().for_each(|shard| write_table(shard, 0));
+    for shard in &shards {
+        write_table(shard, 0);
+    }
     fs::remove_file(stats_path(&shards[1])).unwrap();
     write_index(folder.path());
     let index = SetIndex::open(&folder.path().into()).unwrap().unwrap();

@@ -43,7 +43,9 @@ fn index_and_statistics_do_not_change_a_run() {
 
     let together = |out: &str, more: &[&str]| {
         let outputs = ranks(&place, out, 2, &[&least, more].concat());
-        outputs.iter().for_each(|output| assert!(output.status.success(), "{}", told(output)));
+        for output in &outputs {
+            assert!(output.status.success(), "{}", told(output));
+        }
         place.weights(out)
     };
     let counted = together("two", &[]);
@@ -139,7 +141,9 @@ fn the_index_is_complete_or_not_there_wherever_the_command_stops() {
     }
     // Two at the same time, and a run of another command meanwhile.
     let mut both = [command(&shards), command(&shards)].map(|mut command| command.spawn().unwrap());
-    both.iter_mut().for_each(|child| assert!(child.wait().unwrap().success()));
+    for child in &mut both {
+        assert!(child.wait().unwrap().success());
+    }
     assert_eq!(index(&shards), made);
 }
 

@@ -98,5 +98,9 @@ pub(crate) fn statistics(folder: &Location) -> Result<Counts> {
         Err(error) if is_missing(&error) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Counts::from_bytes(&folder.as_name(), [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?], sums)?)
+    Ok(Counts::from_bytes(
+        &folder.as_name(),
+        [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?],
+        sums.as_deref(),
+    )?)
 }

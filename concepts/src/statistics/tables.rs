@@ -63,11 +63,11 @@ impl Counts {
         };
         let path = folder.join(CHECKSUMS);
         let sums = match std::fs::read(&path) {
-            Ok(bytes) => Some(bytes.into()),
+            Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::table(&path, error)),
         };
-        Self::from_bytes(folder, [open(TOTALS)?, open(CONCEPTS)?, open(PAIRS)?], sums)
+        Self::from_bytes(folder, [open(TOTALS)?, open(CONCEPTS)?, open(PAIRS)?], sums.as_deref())
     }
 
     /// The same from the bytes of [`TOTALS`], [`CONCEPTS`] and [`PAIRS`], and of [`CHECKSUMS`] if it exists; `folder` is their
@@ -75,9 +75,9 @@ impl Counts {
     pub fn from_bytes(
         folder: &Path,
         [totals, concepts, pairs]: [Bytes; 3],
-        sums: Option<Bytes>,
+        sums: Option<&[u8]>,
     ) -> Result<Self, Error> {
-        let (totals, sums) = read_totals(folder, &totals, sums.as_deref())?;
+        let (totals, sums) = read_totals(folder, &totals, sums)?;
         for (name, bytes) in [(CONCEPTS, &concepts), (PAIRS, &pairs)] {
             check_sum(folder, name, &sha256(bytes), sums.as_ref())?;
         }
