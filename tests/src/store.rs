@@ -204,7 +204,8 @@ impl Bucket {
     ) -> Answer {
         if query.contains("list-type=2") {
             let prefix = argument(query, "prefix").unwrap_or_default();
-            let page = self.list(&prefix, argument(query, "delimiter").is_some());
+            let after = argument(query, "start-after").unwrap_or_default();
+            let page = self.list(&prefix, &after, argument(query, "delimiter").is_some());
             return ("200 OK", Vec::new(), page.into_bytes());
         }
         let refused = ("403 Forbidden", Vec::new(), Vec::new());
@@ -293,10 +294,12 @@ impl Bucket {
         ("206 Partial Content", headers, bytes[from..to].to_vec())
     }
 
-    fn list(&self, prefix: &str, by_folder: bool) -> String {
+    fn list(&self, prefix: &str, after: &str, by_folder: bool) -> String {
         let mut page = String::from("<?xml version=\"1.0\"?><ListBucketResult>");
         let mut folders = Vec::new();
-        for (key, bytes) in self.objects.iter().filter(|(key, _)| key.starts_with(prefix)) {
+        for (key, bytes) in
+            self.objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after)
+        {
             match key[prefix.len()..].split_once('/').filter(|_| by_folder) {
                 Some((folder, _)) => folders.push(format!("{prefix}{folder}/")),
                 None => page.push_str(&format!(

@@ -25,6 +25,8 @@ impl Checkpoint {
                 // Of a frozen tower only; earlier versions always saved a value.
                 same.vision.position = neutral.vision.position;
             }
+            // The vocabulary is the same without it.
+            same.bank.statistics.clone_from(&neutral.bank.statistics);
             same.data.shards.clone_from(&neutral.data.shards);
             same.data.loading.cache.clone_from(&neutral.data.loading.cache);
             // What counts is what it contains (`run_shards`).

@@ -154,6 +154,10 @@ pub struct BankSettings {
     /// File or address with one concept per line. If not set, the vocabulary is every concept that the sidecars of the shards mention
     /// at least `min_mentions` times.
     pub names: Option<PathBuf>,
+    /// Without `names`: folder or address of the statistics of all the shards, as `tools stats` writes them (`tools merge` for several
+    /// folders), from which the vocabulary is read instead of from every sidecar. The vocabulary is the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<PathBuf>,
     /// Without `names`: minimum number of mentions of a concept.
     pub min_mentions: u64,
     /// How a mention is matched with the vocabulary: `longest` (the longest run of its words that ends at the head noun and
@@ -164,7 +168,7 @@ pub struct BankSettings {
 
 impl Default for BankSettings {
     fn default() -> Self {
-        Self { names: None, min_mentions: 1, matching: concepts::Matching::Longest }
+        Self { names: None, statistics: None, min_mentions: 1, matching: concepts::Matching::Longest }
     }
 }
 
@@ -210,6 +214,7 @@ impl Settings {
     fn with_every_key() -> serde_json::Value {
         let mut settings = Self::default();
         settings.text.weights = Some(PathBuf::new());
+        settings.bank.statistics = Some(PathBuf::new());
         (settings.text.new_projection, settings.text.quick_gelu) = (true, true);
         settings.optimizer.factor =
             LrFactors { text: 0.0, projection: 0.0, head: 0.0, vision: 0.0, logits: 0.0 };
@@ -246,6 +251,9 @@ impl Settings {
                     "must be a folder on a local disk, because its files are read again and again",
                 );
             }
+        }
+        if self.bank.names.is_some() && self.bank.statistics.is_some() {
+            return refuse("bank.statistics", "has an effect only without bank.names; leave one of them out");
         }
         if data.shards.is_empty() {
             return refuse("data.shards", "(training shards) is missing; add --set data.shards=\"['DIR']\"");
