@@ -10,6 +10,7 @@ mod eval_command;
 mod eval_images;
 mod evaluation;
 mod export;
+mod gram;
 mod heads;
 mod losses;
 mod predictions;

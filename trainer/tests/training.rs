@@ -253,13 +253,15 @@ fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
     eprintln!("clip: losses differ by at most {worst:.1e} of their value, weights by {weights:.1e}");
 }
 
-/// The cases of `tests/fixtures/training/frontier.py`: a head behind the frozen tower, and the sigmoid loss.
-const FRONTIER: [&str; 3] = ["head", "sigmoid", "head and sigmoid"];
+/// The cases of `tests/fixtures/training/frontier.py` and `gram.py`: a head behind the frozen tower, the sigmoid loss, the Gram loss.
+const FRONTIER: [&str; 4] = ["head", "sigmoid", "head and sigmoid", "head and gram"];
 
 /// Ten steps of such a case are PyTorch's.
 fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
     let all = cases();
-    let frontier = read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training/frontier.json"));
+    let file = if name.ends_with("gram") { "gram" } else { "frontier" };
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training");
+    let frontier = read(&format!("{folder}/{file}.json"));
     let case = &frontier[name];
     let (blocks, sigmoid) = (case["blocks"].as_i64().unwrap(), case["sigmoid"] == true);
     let embedding = if case["mean"] == true { Embedding::ClassMean } else { Embedding::Class };
@@ -267,6 +269,7 @@ fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
         caption: if sigmoid { CaptionLoss::Sigmoid } else { CaptionLoss::Infonce },
         logit_bias: -2.71,
         concept_weight: all["concept_weight"].as_f64().unwrap(),
+        gram_weight: frontier["weight"].as_f64().unwrap_or_default(),
         ..ObjectiveSettings::default()
     };
     let shape = TextShape { width: 32, depth: 2, heads: 2, context: context(&all) as i64 };
@@ -292,9 +295,12 @@ fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
         let input = StepInput { images, captions, mentions };
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
         let concept = report.concept.unwrap();
-        let parts = Tensor::stack(&[&report.loss, &report.contrastive, &concept], 0).to_kind(Kind::Double);
+        let mut parts = vec![&report.loss, &report.contrastive, &concept];
+        parts.extend(&report.gram);
+        let parts = Tensor::stack(&parts, 0).to_kind(Kind::Double);
         group.sum(std::slice::from_ref(&parts)).unwrap();
-        for part in 0..3 {
+        assert_eq!(parts.size(), [expected.as_array().unwrap().len() as i64], "{name}");
+        for part in 0..parts.size()[0] {
             let (found, expected) = (parts.double_value(&[part]), expected[part as usize].as_f64().unwrap());
             let apart = (found - expected).abs() / expected.max(1.0);
             assert!(apart < 1e-4, "{name}, step {step}, part {part}: {found}, not {expected}");
@@ -449,6 +455,7 @@ fn as_rank(role: &str, group: &Group) {
                 ten_steps_of_frontier(name, group, 0);
             }
             ten_steps_of_frontier("head", group, 1);
+            ten_steps_of_frontier("head and gram", group, 2);
             ten_steps_of_clip(group, 0);
         }
         "released" => {

@@ -1,7 +1,9 @@
-//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`]), concept pooling ([`pooling`]), one forward and
+//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`], and one for what is trained behind a
+//! frozen tower, [`gram`]), concept pooling ([`pooling`]), one forward and
 //! backward pass over a batch ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]) for groups of parameters
 //! ([`groups`]). Nothing here reads or writes files.
 
+pub mod gram;
 pub mod groups;
 pub mod losses;
 pub mod objective;

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
+use super::gram::gram;
 use super::losses::{self, Concepts, Target};
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
@@ -117,6 +118,16 @@ pub struct ObjectiveSettings {
     /// its own mentions, and compares them with zeros for the concepts that only other processes have; the loss is the mean of
     /// the processes' means: as in the authors' code). The same in a single process.
     pub concepts: Scope,
+    /// Weight of the Gram loss, which keeps the similarities between the patches of an image: the mean squared difference between those
+    /// behind the head (`vision.head`) and those before it. 0 = none; dino.txt's code, where it is off by default, has 1.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub gram_weight: f64,
+}
+
+// With `skip_serializing_if`: the settings of runs without it are saved as before.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
 }
 
 impl Default for ObjectiveSettings {
@@ -133,6 +144,7 @@ impl Default for ObjectiveSettings {
             query: Query::default(),
             tokens: Tokens::default(),
             concepts: Scope::default(),
+            gram_weight: 0.0,
         }
     }
 }
@@ -184,6 +196,8 @@ pub struct StepReport {
     pub concept: Option<Tensor>,
     /// Fraction of the mentions whose most similar concept is their own; `None` without the concept loss.
     pub concept_accuracy: Option<Tensor>,
+    /// The Gram loss; `None` without it.
+    pub gram: Option<Tensor>,
     /// Number of distinct concepts in the global batch.
     pub concepts: i64,
 }
@@ -198,6 +212,8 @@ struct Embeddings {
     concepts: Option<Tensor>,
     /// The patches of the images with mentions behind a head, of unit length, [R, N, d_v]; `None` without a head or the concept loss.
     patches: Option<Tensor>,
+    /// The sum of the images' Gram losses, a scalar; `None` without that loss.
+    gram: Option<Tensor>,
 }
 
 /// Gradients of the losses with respect to a rank's own embeddings.
@@ -258,6 +274,9 @@ pub fn gradients(
         if let (Some(made), Some(gradient)) = (&part.patches, &gradients.patches) {
             sum += surrogate(made, gradient, patch_start);
         }
+        if let Some(made) = &part.gram {
+            sum += made * (settings.gram_weight / (batch * group.world() as i64) as f64);
+        }
         // Not if all parameters that it depends on are frozen.
         if sum.requires_grad() {
             sum.backward();
@@ -297,7 +316,7 @@ fn embed(
         let mentions = Mentions::new(&mentions, tokens.size()[1], tokens.device());
         embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project_to_patches(rows))
     });
-    let mut patches = None;
+    let (mut patches, mut of_gram) = (None, None);
     let images = match &input.images {
         Images::Seen(seen) | Images::SeenInPart(seen, _) => seen.class.narrow(0, start, count),
         Images::ToTrain(tower, pixels) => unit(&tower.class(&pixels.narrow(0, start, count))),
@@ -314,10 +333,11 @@ fn embed(
                 let with_mentions = send(&Tensor::from_slice(&with_mentions), seen.patches.device());
                 patches = Some(unit(&seen.patches.index_select(0, &with_mentions)).to_kind(kind));
             }
+            of_gram = (settings.gram_weight > 0.0).then(|| gram(&seen.patches, &some.patches));
             unit(&head.embed(&seen))
         }
     };
-    Embeddings { captions: embedded, images, concepts, patches }
+    Embeddings { captions: embedded, images, concepts, patches, gram: of_gram }
 }
 
 /// The rows that have mentions, in ascending order; mentions are sorted by row.
@@ -338,11 +358,13 @@ fn join(parts: &[Embeddings]) -> Embeddings {
     let cat = |tensors: Vec<&Tensor>| Tensor::cat(&tensors, 0).detach();
     let concepts: Option<Vec<&Tensor>> = parts.iter().map(|part| part.concepts.as_ref()).collect();
     let patches: Option<Vec<&Tensor>> = parts.iter().map(|part| part.patches.as_ref()).collect();
+    let grams: Option<Vec<&Tensor>> = parts.iter().map(|part| part.gram.as_ref()).collect();
     Embeddings {
         patches: patches.map(cat),
         captions: cat(parts.iter().map(|part| &part.captions).collect()),
         images: cat(parts.iter().map(|part| &part.images).collect()),
         concepts: concepts.map(cat),
+        gram: grams.map(|sums| Tensor::stack(&sums, 0).detach().sum(Kind::Float)),
     }
 }
 
@@ -395,6 +417,11 @@ fn losses(
     if loss.requires_grad() {
         loss.backward();
     }
+    // Its gradient needs no other rank, and is added in phase 3.
+    let of_gram = own.gram.as_ref().map(|sum| sum / (batch * group.world() as i64) as f64);
+    if let Some(part) = &of_gram {
+        loss = &loss + part * settings.gram_weight;
+    }
 
     let back = |leaf: &Tensor| -> Result<Tensor> {
         let gradient = leaf.grad();
@@ -417,6 +444,7 @@ fn losses(
         contrastive: contrastive.detach(),
         concept: wants_concepts.then(|| concept.as_ref().map_or_else(zero, |c| c.loss.detach())),
         concept_accuracy: wants_concepts.then(|| concept.map_or_else(zero, |c| c.accuracy)),
+        gram: of_gram,
         concepts: count,
     };
     Ok((report, gradients))

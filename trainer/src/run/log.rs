@@ -30,6 +30,8 @@ struct Line {
     /// Mean over the steps with a mention; none if there was no such step.
     #[serde(skip_serializing_if = "Option::is_none")]
     concept_accuracy: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gram: Option<f64>,
     logit_scale: f64,
     lr: f64,
     images_per_second: f64,
@@ -183,6 +185,7 @@ impl<'a> Log<'a> {
             column(&|r| Some(&r.contrastive)),
             column(&|r| r.concept.as_ref()),
             column(&|r| r.concept_accuracy.as_ref()),
+            column(&|r| r.gram.as_ref()),
         ];
         let present: Vec<&Tensor> = columns.iter().flatten().collect();
         let concepts: Vec<f64> = self.pending.iter().map(|p| p.report.concepts as f64).collect();
@@ -210,6 +213,7 @@ impl<'a> Log<'a> {
             concept_accuracy: next(columns[3].is_some())
                 .filter(|_| mentioned > 0.0)
                 .map(|accuracy| accuracy / mentioned),
+            gram: next(columns[4].is_some()),
             logit_scale: logit_scale.double_value(&[]),
             lr,
             images_per_second: self.pending_images as f64 * group.world() as f64 / elapsed,
@@ -314,10 +318,11 @@ impl Line {
             .map_or(String::new(), |accuracy| format!(", concept accuracy {accuracy:.2}"));
         let concept =
             self.concept.map_or(String::new(), |loss| format!(" (concept loss {loss:.3}{accuracy})"));
+        let gram = self.gram.map_or(String::new(), |loss| format!(", Gram loss {loss:.1e}"));
         let used = self.utilization.map_or(String::new(), |used| format!(", MFU {:.0} %", 100.0 * used));
         let left = Duration::from_secs(self.seconds_left as u64);
         format!(
-            "loss {:.3}{concept}, logit scale {:.1}, lr {:.1e}, {:.0} images/s, waiting for data {:.0} %, {:.1} GB{used}, {} left",
+            "loss {:.3}{concept}{gram}, logit scale {:.1}, lr {:.1e}, {:.0} images/s, waiting for data {:.0} %, {:.1} GB{used}, {} left",
             self.loss,
             self.logit_scale,
             self.lr,
@@ -341,6 +346,7 @@ impl Line {
         ];
         out.extend(self.concept.map(|loss| ("loss/concept", loss)));
         out.extend(self.concept_accuracy.map(|accuracy| ("concept_accuracy", accuracy)));
+        out.extend(self.gram.map(|loss| ("loss/gram", loss)));
         out.extend(self.utilization.map(|used| ("speed/utilization", used)));
         out
     }
@@ -387,6 +393,7 @@ mod tests {
             contrastive: Tensor::from(1.0),
             concept: Some(Tensor::from(accuracy.map_or(0.0, |_| 1.0))),
             concept_accuracy: Some(Tensor::from(accuracy.unwrap_or(0.0))),
+            gram: None,
             concepts: if accuracy.is_some() { 3 } else { 0 },
         };
         let mut batch = loader::Batch::default();
@@ -440,6 +447,7 @@ mod tests {
             contrastive: 6.0,
             concept: Some(2.21),
             concept_accuracy: Some(0.37),
+            gram: None,
             logit_scale: 14.1,
             lr: 6.4e-4,
             images_per_second: 217.0,

@@ -5,6 +5,7 @@
 //! `UPDATE=1 cargo test -p simzss-trainer settings_page`.
 
 mod data;
+mod objective;
 #[cfg(test)]
 mod page;
 mod read;
@@ -219,6 +220,7 @@ impl Settings {
         settings.optimizer.factor =
             LrFactors { text: 0.0, projection: 0.0, head: 0.0, vision: 0.0, logits: 0.0 };
         settings.optimizer.frozen = vec![String::new()];
+        settings.objective.gram_weight = 1.0;
         serde_json::to_value(settings).unwrap_or_default()
     }
 
@@ -286,6 +288,9 @@ impl Settings {
         }
         if self.objective.logit_scale.is_some_and(|scale| !(1.0..=100.0).contains(&scale)) {
             return refuse("objective.logit_scale", "must be 1 to 100");
+        }
+        if let Some((name, problem)) = self.problem_of_objective() {
+            return refuse(name, &problem);
         }
         if !clip && self.vision.weights.as_os_str().is_empty() {
             return refuse(

@@ -157,6 +157,7 @@ fn page() -> String {
             LrFactors::default().all().map(|(name, factor)| (name, json!(factor))).into_iter().collect(),
         ),
         ("optimizer", "frozen", json!([])),
+        ("objective", "gram_weight", json!(0.0)),
     ] {
         defaults[section][key] = value;
     }
