@@ -34,7 +34,7 @@ impl Set {
     pub(crate) fn open(settings: Settings) -> Result<Self, Error> {
         settings.check()?;
         let sidecars = if settings.bank.is_some() {
-            sidecar::footers_for(&settings.shards, settings.options.captions.field())?
+            sidecar::footers_for(&settings.shards, settings.options.captions.field(), settings.siblings)?
         } else {
             Vec::new()
         };
