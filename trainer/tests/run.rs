@@ -18,6 +18,7 @@ mod starts;
 mod step;
 mod towers;
 mod training;
+mod unmentioned;
 mod vision_head;
 mod wave;
 mod weights;

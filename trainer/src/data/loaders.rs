@@ -10,6 +10,7 @@ use storage::Location;
 
 use crate::distributed::Group;
 use crate::error::{Error, Result};
+use crate::method::unmentioned::Siblings;
 use crate::settings::Settings;
 
 /// Opens the loader that the settings of a run describe, for one of its ranks.
@@ -33,6 +34,7 @@ pub fn loader(
     to_load.seed = settings.seed;
     to_load.images = data.features.is_none();
     to_load.context = settings.text.context as usize;
+    to_load.siblings = bank.is_some() && settings.objective.siblings != Siblings::Negative;
     to_load.bank = bank.map(|bank| (bank, settings.bank.matching));
     (to_load.rank, to_load.world_size) = (group.rank(), group.world());
     Ok(Loader::open(to_load)?)

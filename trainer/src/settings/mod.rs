@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::method::groups::LrFactors;
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
+use crate::method::unmentioned::Siblings;
 use crate::towers::{
     ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods,
 };
@@ -213,6 +214,10 @@ impl Settings {
         settings.optimizer.factor =
             LrFactors { text: 0.0, projection: 0.0, head: 0.0, vision: 0.0, logits: 0.0 };
         settings.optimizer.frozen = vec![String::new()];
+        let objective = &mut settings.objective;
+        (objective.siblings, objective.doubtful.start) = (Siblings::Ignore, 1);
+        (objective.separation_weight, objective.shortcut_check) = (1.0, true);
+        objective.image_negatives_weight = 1.0;
         serde_json::to_value(settings).unwrap_or_default()
     }
 
@@ -277,6 +282,9 @@ impl Settings {
         }
         if self.objective.logit_scale.is_some_and(|scale| !(1.0..=100.0).contains(&scale)) {
             return refuse("objective.logit_scale", "must be 1 to 100");
+        }
+        if let Some((name, problem)) = self.objective.problem(data.loading.captions.field().is_some()) {
+            return refuse(name, problem);
         }
         if !clip && self.vision.weights.as_os_str().is_empty() {
             return refuse(
