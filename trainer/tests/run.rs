@@ -13,6 +13,7 @@ mod export;
 mod heads;
 mod losses;
 mod predictions;
+mod probe;
 mod protocols;
 mod starts;
 mod step;

@@ -79,10 +79,11 @@ pub struct WorstImage {
 }
 
 /// An image with its mask.
-struct Sample {
-    at: usize,
-    image: RgbImage,
-    mask: Mask,
+pub(super) struct Sample {
+    /// Number of the image in the dataset.
+    pub(super) at: usize,
+    pub(super) image: RgbImage,
+    pub(super) mask: Mask,
 }
 
 /// The scores so far.
@@ -157,22 +158,15 @@ pub fn evaluate(
 ) -> Result<(SegmentationScores, Vec<WorstImage>)> {
     let mut tally = Tally::new(set, decision.worst);
     let mut progress = observer.progress("evaluating", "images", set.pairs.len() as u64);
-    std::thread::scope(|scope| {
-        let (send, read) = sync_channel(2 * decision.readers.max(1));
-        scope.spawn(move || read_all(set, decision.readers.max(1), &send));
-        let mut waiting = VecDeque::new();
-        while let Some(samples) = next_group(&read, &mut waiting, segmenter, decision.batch)? {
-            if observer.interrupted() {
-                return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.title)));
-            }
-            let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
-            let scores = segmenter.scores_of(&images, decision.batch);
-            for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
-                let predicted = decide(set, segmenter, decision, &mask, &scores);
-                each(at, &mask, &predicted)?;
-                tally.add(at, mask, predicted);
-                progress.advance(1, &|| tally.message());
-            }
+    let sizes = (decision.batch, decision.readers);
+    in_groups(set, segmenter, sizes, observer, &mut |samples| {
+        let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
+        let scores = segmenter.scores_of(&images, decision.batch);
+        for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
+            let predicted = decide(set, segmenter, decision, &mask, &scores);
+            each(at, &mask, &predicted)?;
+            tally.add(at, mask, predicted);
+            progress.advance(1, &|| tally.message());
         }
         Ok(())
     })?;
@@ -180,8 +174,34 @@ pub fn evaluate(
     Ok(tally.finish())
 }
 
+/// What is done with some images.
+pub(super) type EachGroup<'a> = dyn FnMut(Vec<Sample>) -> Result<()> + 'a;
+
+/// Calls `each` with all images of the dataset in order, as many at a time as have about `batch` windows. `readers` threads read them
+/// ahead.
+pub(super) fn in_groups(
+    set: &SegmentationDataset,
+    segmenter: &Segmenter,
+    (batch, readers): (usize, usize),
+    observer: &dyn Observer,
+    each: &mut EachGroup<'_>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (send, read) = sync_channel(2 * readers.max(1));
+        scope.spawn(move || read_all(set, readers.max(1), &send));
+        let mut waiting = VecDeque::new();
+        while let Some(samples) = next_group(&read, &mut waiting, segmenter, batch)? {
+            if observer.interrupted() {
+                return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.title)));
+            }
+            each(samples)?;
+        }
+        Ok(())
+    })
+}
+
 /// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.
-fn decide(
+pub(super) fn decide(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
