@@ -137,21 +137,64 @@ fn the_ladder_is_climbed_and_what_was_learned_is_used_again() {
     let share = found["zero_shot_of_linear"].as_f64().unwrap();
     assert!((share - miou(&found, 0) / miou(&found, 3)).abs() < 1e-9);
     assert!(found["classes"][0]["cosine_of_name_and_mean"].as_f64().unwrap().abs() <= 1.0);
-    for name in ["result.json", "table.md", "ladder.png", "learned.safetensors", "learned.json"] {
+    for name in ["result.json", "table.md", "ladder.png", "learned.safetensors", "source.json"] {
         assert!(out.join(name).is_file(), "{name}");
     }
     let table = fs::read_to_string(out.join("table.md")).unwrap();
     assert!(table.contains("| class names (zero-shot) |") && table.contains("| 100 % |"), "{table}");
 
-    // What was learned is used again, and only for what it was learned from.
+    // What was learned is used again, and only for what it was learned from; parts that are missing are made again.
     let written = fs::metadata(out.join("learned.safetensors")).unwrap().modified().unwrap();
+    fs::remove_file(out.join("scores-00000.json")).unwrap();
     let again = probe(&[]).unwrap();
     assert_eq!((&again["rungs"], &again["classes"]), (&found["rungs"], &found["classes"]));
     assert_eq!(fs::metadata(out.join("learned.safetensors")).unwrap().modified().unwrap(), written);
     let other = probe(&["--memory", "20"]).unwrap_err();
     assert!(other.contains("was made with the memory 102400, but now it is 20"), "{other}");
-    fs::write(out.join("learned.json"), "{").unwrap();
-    assert!(probe(&[]).unwrap_err().contains("is damaged"));
+    for name in ["scores-00000.json", "learned.json", "source.json"] {
+        let path = out.join(name);
+        let kept = fs::read(&path).unwrap();
+        fs::write(&path, "{").unwrap();
+        let error = probe(&[]).unwrap_err();
+        assert!(error.contains(name) && error.contains("is damaged"), "{error}");
+        fs::write(&path, kept).unwrap();
+    }
+
+    // In parts, by one process and by three: the sums of patches are rounded otherwise, but hardly.
+    let split = |out: &Path, ranks: usize| -> Vec<Value> {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let start = |rank: usize| {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_trainer"));
+            command.args(["eval", "probe"]).args(&common).args(["--train", text(&more), "--out", text(out)]);
+            command.args(["--part", "2", "--json"]).stdout(std::process::Stdio::piped());
+            if ranks > 1 {
+                command.envs([("RANK", rank.to_string()), ("WORLD_SIZE", ranks.to_string())]);
+                command.envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())]);
+            }
+            command.spawn().unwrap()
+        };
+        let started: Vec<_> = (0..ranks).map(start).collect();
+        let result = |child: std::process::Child| {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success());
+            serde_json::from_str(String::from_utf8_lossy(&output.stdout).lines().last().unwrap()).unwrap()
+        };
+        started.into_iter().map(result).collect()
+    };
+    let one = split(&at("one"), 1).remove(0);
+    for of_rank in split(&at("three"), 3) {
+        assert_eq!((&of_rank["rungs"], &of_rank["classes"]), (&one["rungs"], &one["classes"]));
+    }
+    for rung in 0..5 {
+        assert!((miou(&one, rung) - miou(&found, rung)).abs() < 0.01, "{} {}", one["rungs"], found["rungs"]);
+    }
+    let left =
+        fs::read_dir(at("one")).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let left: std::collections::BTreeSet<String> = left.collect();
+    assert!(
+        left.contains("scores-00001.json") && !left.iter().any(|name| name.starts_with("patches")),
+        "{left:?}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use tch::Device;
 
 use classification::{ClassificationArgs, RetrievalArgs};
 use probe::ProbeArgs;
@@ -89,8 +90,12 @@ impl EvalModelArgs {
 
     /// The model, and its description for the results. `dense`: its patch features, if they are to be chosen.
     fn open(&self, dense: Option<Dense>) -> Result<(Model, Value)> {
+        self.open_on(device::open(&self.device)?, dense)
+    }
+
+    /// The same on this device.
+    fn open_on(&self, device: Device, dense: Option<Dense>) -> Result<(Model, Value)> {
         device::limit_threads(self.threads);
-        let device = device::open(&self.device)?;
         let activation = if self.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
         if let Some(path) = &self.clip {
             let (vision_heads, text_heads) = (self.vision_heads, self.text_heads);

@@ -4,18 +4,22 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io::Cursor;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};
+use tch::Device;
 
 use trainer::checkpoint::Checkpoint;
+use trainer::device;
+use trainer::distributed::{FirstRank, Group, Launch};
 use trainer::evaluation::SegmentationDataset;
 use trainer::evaluation::probe::ladder::{Rung, climb};
-use trainer::evaluation::probe::learned::Learned;
+use trainer::evaluation::probe::learned::{Learned, learn};
 use trainer::evaluation::probe::linear::LinearSettings;
 use trainer::evaluation::probe::neighbours;
-use trainer::evaluation::probe::patches::collect;
-use trainer::evaluation::protocol::Parts;
+use trainer::evaluation::probe::parts::Parts;
+use trainer::evaluation::protocol;
 use trainer::evaluation::published_datasets::Background;
 use trainer::evaluation::segmentation::{DecisionSettings, SegmentationScores};
 use trainer::inference::fusion::Fusion;
@@ -29,6 +33,9 @@ use crate::commands::console::Console;
 /// What DINOv2's linear segmentation does otherwise; for readers of the results.
 const DIFFERENCES: &str = "logistic regression to its optimum on selected patches with soft labels, without augmentation; DINOv2's linear \
     segmentation takes 40,000 steps of AdamW on augmented crops with up-sampled logits";
+
+/// How long processes wait for each other: one may have a part more to do, and the first one learns alone.
+const WAIT: Duration = Duration::from_hours(6);
 
 /// The two sets, and how much is learned from the first.
 #[derive(Debug, Args)]
@@ -55,11 +62,15 @@ pub(crate) struct ProbeArgs {
     /// Penalty on the squared weights of the linear classifier.
     #[arg(long, default_value_t = LinearSettings::default().penalty)]
     penalty: f64,
+    /// Images per part: of each part a file is kept until all are done. An interrupted probe loses one part, and several processes
+    /// share the parts.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    part: usize,
     /// Windows per forward pass, from one or several images.
     #[arg(long, default_value_t = WINDOW_BATCH)]
     batch: usize,
-    /// Folder to write, on a local disk: result.json, table.md, ladder.png, and what was learned from the training set, with which the
-    /// same command continues.
+    /// Folder to write, on a local disk that all processes share: result.json, table.md, ladder.png, what was learned from the training set,
+    /// and the counts of every part, with which the same command continues.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
@@ -72,6 +83,24 @@ impl ProbeArgs {
     pub(super) fn run(&self, json: bool) -> Result<Value> {
         self.model.check()?;
         self.check()?;
+        let launch = Launch::from_environment()?;
+        let device = match &launch {
+            Some(launch) => device::open_for_rank(&self.model.device, launch.local_rank)?,
+            None => device::open(&self.model.device)?,
+        };
+        let group = match &launch {
+            Some(launch) => Group::join(launch, device, WAIT)?,
+            None => Group::alone(),
+        };
+        let result = self.probe(device, &group, json);
+        if let Err(error) = &result {
+            group.announce_failure(error);
+        }
+        result
+    }
+
+    /// What one of several processes does.
+    fn probe(&self, device: Device, group: &Group, json: bool) -> Result<Value> {
         let mut set = SegmentationDataset::open(&self.dataset, &self.data, None)?;
         let mut training = self.training(&set)?;
         set.check_complete()?;
@@ -79,10 +108,10 @@ impl ProbeArgs {
         set.pairs.truncate(self.limit.unwrap_or(usize::MAX).max(1));
         training.pairs.truncate(self.train_limit.unwrap_or(usize::MAX).max(1));
 
-        let (model, about) = self.model.open(self.parts.dense())?;
+        let observer = FirstRank::new(&Console, group);
+        let (model, about) = self.model.open_on(device, self.parts.dense())?;
         let parts = self.parts.parts(&model, self.dataset == "folder", false);
         refuse_refinements(&parts)?;
-        let device = model.device();
         let decision = DecisionSettings {
             threshold: parts.threshold,
             scale: parts.scale.unwrap_or_else(|| model.text.logit_scale().double_value(&[])),
@@ -91,22 +120,16 @@ impl ProbeArgs {
             worst: 0,
         };
         let segmenter = parts.segmenter(model, &set)?;
-        std::fs::create_dir_all(&self.out)
-            .map_err(|source| Error::Write { path: self.out.clone(), source })?;
-        let source = self.source(&training, &parts)?;
+        let source = self.source((&set, &training), &parts, &decision)?;
+        let files = Parts::open(&self.out, &source, self.part, group)?;
         let linear = LinearSettings { penalty: self.penalty, ..LinearSettings::default() };
-        let learned = if let Some(learned) = Learned::read(&self.out, &source, device)? {
-            learned
-        } else {
-            let sizes = (self.batch, self.model.readers());
-            let patches = collect(&training, &segmenter, self.memory, sizes, &Console)?;
-            let learned = Learned::new(&patches, &linear, device);
-            learned.write(&self.out, &source)?;
-            learned
-        };
-        let rungs = climb(&set, &segmenter, &learned, &decision, &Console)?;
+        let sizes = (self.batch, self.model.readers());
+        let learned = learn(&training, &segmenter, (self.memory, &linear), sizes, &files, &observer)?;
+        let rungs = climb(&set, &segmenter, &learned, &decision, &files, &observer)?;
         let result = self.result(&set, &training, &parts, (&segmenter, &learned), &rungs, &about);
-        self.report(&set, &rungs, &result, json)?;
+        if group.is_first() {
+            self.report(&set, &rungs, &result, json)?;
+        }
         Ok(result)
     }
 
@@ -164,8 +187,13 @@ impl ProbeArgs {
         Ok(training)
     }
 
-    /// All that what is learned depends on.
-    fn source(&self, training: &SegmentationDataset, parts: &Parts) -> Result<Value> {
+    /// All that the result depends on.
+    fn source(
+        &self,
+        (set, training): (&SegmentationDataset, &SegmentationDataset),
+        parts: &protocol::Parts,
+        decision: &DecisionSettings,
+    ) -> Result<Value> {
         let (model, vision) = match (&self.model.clip, &self.model.checkpoint) {
             (Some(path), _) => (weights::sha256(path)?, String::new()),
             (None, path) => {
@@ -173,12 +201,16 @@ impl ProbeArgs {
                 (checkpoint.model_sha256()?, checkpoint.state.vision)
             }
         };
-        let images: Vec<String> =
-            training.pairs.iter().map(|(image, _)| image.display().to_string()).collect();
+        let images = |set: &SegmentationDataset| {
+            let paths: Vec<String> = set.pairs.iter().map(|(image, _)| image.display().to_string()).collect();
+            json!({ "count": paths.len(), "first": paths.first(), "last": paths.last() })
+        };
         Ok(json!({
-            "weights": model, "vision tower": vision, "dataset": training.name, "images": images.len(),
-            "first image": images.first(), "classes": training.classes.iter().map(|class| &class.name).collect::<Vec<_>>(),
-            "window": parts.window, "dense": parts.dense, "memory": self.memory, "penalty": self.penalty,
+            "weights": model, "vision tower": vision, "dataset": set.name, "images": images(set),
+            "training images": images(training), "classes": set.classes.iter().map(|class| &class.name).collect::<Vec<_>>(),
+            "window": parts.window, "dense": parts.dense, "templates": parts.templates, "class vectors": parts.vectors,
+            "class names": parts.names, "background": set.background, "threshold": decision.threshold,
+            "memory": self.memory, "penalty": self.penalty, "part": self.part,
         }))
     }
 
@@ -186,7 +218,7 @@ impl ProbeArgs {
         &self,
         set: &SegmentationDataset,
         training: &SegmentationDataset,
-        parts: &Parts,
+        parts: &protocol::Parts,
         (segmenter, learned): (&Segmenter, &Learned),
         rungs: &[(Rung, SegmentationScores)],
         about: &Value,
@@ -271,7 +303,7 @@ impl ProbeArgs {
 }
 
 /// Refuses the parts of a protocol that only similarities with words can have.
-fn refuse_refinements(parts: &Parts) -> Result<()> {
+fn refuse_refinements(parts: &protocol::Parts) -> Result<()> {
     let refuse = |name: &str| {
         let problem =
             "cannot be used by a probe, whose other rungs have no similarities with words; leave it out"

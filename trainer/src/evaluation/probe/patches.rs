@@ -1,8 +1,11 @@
 //! The patches of a dataset with the classes of their pixels, and a selection of them of a bounded size.
 
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::Result;
 use crate::evaluation::SegmentationDataset;
@@ -12,6 +15,7 @@ use crate::evaluation::segmentation::in_groups;
 use crate::inference::segmenter::Segmenter;
 use crate::inference::window::Cut;
 use crate::observer::Observer;
+use crate::weights::{self, Weights};
 
 /// Patches with the classes of their pixels.
 #[derive(Debug)]
@@ -57,42 +61,63 @@ pub fn shares(counts: &Tensor) -> Tensor {
     &counts / counts.sum_dim_intlist([1i64].as_slice(), true, Kind::Float).clamp_min(1.0)
 }
 
-/// The patches of a dataset, about `most` of them: from every image the same number, those of rare classes first.
+/// The patches of these images of a dataset, at most `most` of each image, those of rare classes first.
 pub fn collect(
     set: &SegmentationDataset,
+    images: Range<usize>,
     segmenter: &Segmenter,
     most: usize,
-    (batch, readers): (usize, usize),
+    sizes: (usize, usize),
     observer: &dyn Observer,
+    each: &mut dyn FnMut(),
 ) -> Result<Patches> {
     let classes = set.classes.len() as i64;
-    let of_image = most.div_ceil(set.pairs.len().max(1));
     let (mut features, mut labels) = (Vec::new(), Vec::new());
-    let mut sums: Option<Tensor> = None;
-    let mut progress = observer.progress("collecting patches", "images", set.pairs.len() as u64);
-    in_groups(set, segmenter, (batch, readers), observer, &mut |samples| {
+    let mut sums = Tensor::zeros([] as [i64; 0], (Kind::Float, Device::Cpu));
+    in_groups(set, images, segmenter, sizes, observer, &mut |samples| {
         let images: Vec<_> = samples.iter().map(|sample| &sample.image).collect();
-        let (cuts, grids) = segmenter.windows_scored(&images, batch, &|patches| patches.transpose(1, 2));
+        let (cuts, grids) = segmenter.windows_scored(&images, sizes.0, &|patches| patches.transpose(1, 2));
         let mut grids = grids.into_iter();
         for (sample, cut) in samples.iter().zip(&cuts) {
             let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
             let grid = own[0].size()[1];
             let patches: Vec<Tensor> =
                 own.iter().map(|window| window.flatten(1, 2).transpose(0, 1)).collect();
-            let patches = Tensor::cat(&patches, 0).to_device(tch::Device::Cpu);
+            let patches = Tensor::cat(&patches, 0).to_device(Device::Cpu);
             let shares = shares(&Tensor::cat(&counts(cut, &sample.mask, classes, grid), 0));
-            let sum = shares.transpose(0, 1).matmul(&patches);
-            sums = Some(sums.take().map_or_else(|| sum.shallow_clone(), |sums| sums + &sum));
-            let chosen = Tensor::from_slice(&select(&shares, of_image, sample.at as u64));
+            sums = &sums + shares.transpose(0, 1).matmul(&patches);
+            let chosen = Tensor::from_slice(&select(&shares, most, sample.at as u64));
             features.push(patches.index_select(0, &chosen));
             labels.push(shares.index_select(0, &chosen));
-            progress.advance(1, &String::new);
+            each();
         }
         Ok(())
     })?;
-    progress.finish("");
-    let sums = sums.unwrap_or_else(|| Tensor::zeros([classes, 0], (Kind::Float, tch::Device::Cpu)));
     Ok(Patches { features: Tensor::cat(&features, 0), shares: Tensor::cat(&labels, 0), sums })
+}
+
+impl Patches {
+    /// Writes them to a file.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let all = [("features", &self.features), ("shares", &self.shares), ("sums", &self.sums)];
+        let named: Vec<(String, Tensor)> =
+            all.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).into();
+        weights::write(path, &named)
+    }
+
+    /// Reads files that [`Patches::write`] wrote, and joins them.
+    pub fn read(paths: &[PathBuf]) -> Result<Self> {
+        let (mut features, mut shares, mut sums) = (Vec::new(), Vec::new(), Vec::new());
+        for path in paths {
+            let mut saved = Weights::read(path, Device::Cpu)?;
+            for (name, parts) in [("features", &mut features), ("shares", &mut shares), ("sums", &mut sums)] {
+                let size = saved.size(name)?;
+                parts.push(saved.take(name, &size)?);
+            }
+        }
+        let sums = Tensor::stack(&sums, 0).sum_dim_intlist([0i64].as_slice(), false, Kind::Float);
+        Ok(Self { features: Tensor::cat(&features, 0), shares: Tensor::cat(&shares, 0), sums })
+    }
 }
 
 /// The patches of image number `image` that are kept, in ascending order: at most `most` of those with a class, first those with the
