@@ -401,7 +401,7 @@ impl Batches {
         let waited = std::mem::take(&mut self.waited) + started.elapsed();
         let Some(batch) = self.pending.pop_front() else { return Ok(None) };
         self.first += 1;
-        let mut batch = batch.assemble(self.set.settings.context, &self.pool)?;
+        let mut batch = batch.assemble(&self.set.settings, &self.pool)?;
         batch.counters.waited = waited;
         Ok(Some(batch))
     }
@@ -439,7 +439,8 @@ impl Drop for Batches {
 
 impl Pending {
     /// The batch, or the error of the first row that has one.
-    fn assemble(self, context: usize, pool: &Sender<Box<dyn ImageBuffer>>) -> Result<Batch, Error> {
+    fn assemble(self, settings: &Settings, pool: &Sender<Box<dyn ImageBuffer>>) -> Result<Batch, Error> {
+        let Settings { context, siblings, .. } = *settings;
         let size = self.rows.len();
         let mut buffer = self.buffer;
         let mut lent = Vec::with_capacity(size);
@@ -454,6 +455,7 @@ impl Pending {
             captions: Vec::with_capacity(size),
             tokens: Vec::with_capacity(size * context),
             mentions: Mentions::with_capacity(size, mentions),
+            siblings: Vec::new(),
             counters: Counters::default(),
         };
         for made in self.rows.into_iter().flatten() {
@@ -466,6 +468,7 @@ impl Pending {
                 batch.tokens.extend(text.tokens.into_iter().map(i64::from));
             }
             batch.mentions.push_row(text.mentions);
+            batch.siblings.extend(siblings.then_some(text.siblings));
             batch.counters.add(made.counters);
             batch.counters.mentions_left_out += text.left_out;
             batch.counters.captions_without_mentions += u32::from(text.is_other);

@@ -37,7 +37,13 @@ impl Set {
         settings.check()?;
         let known = set_index::known(&settings.shards)?;
         let sidecars = if settings.bank.is_some() {
-            sidecar::footers_for(&settings.shards, &known, settings.options.captions.field(), done)?
+            sidecar::footers_for(
+                &settings.shards,
+                &known,
+                settings.options.captions.field(),
+                settings.siblings,
+                done,
+            )?
         } else {
             Vec::new()
         };

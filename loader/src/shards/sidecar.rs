@@ -36,16 +36,25 @@ pub fn open(shard: impl Into<Location>, samples: Option<u32>) -> Result<Sidecar,
 /// `known` from an index are not read; `done` counts the shards.
 ///
 /// # Errors
-/// Those of [`footers`]; or a sidecar has the mentions of captions in another field.
+/// Those of [`footers`]; or a sidecar has the mentions of captions in another field; or, where `all` captions of the field must have
+/// been tagged, those of the `.txt` members.
 pub(crate) fn footers_for(
     shards: &[Location],
     known: &[Option<Described>],
     field: Option<&str>,
+    all: bool,
     done: &AtomicU64,
 ) -> Result<Vec<Metadata>, Error> {
     let footers = footers_of(shards, known, done)?;
     for (shard, footer) in shards.iter().zip(&footers) {
         let path = sidecar_path(shard).as_name();
+        if let Some(field) = field.filter(|_| all && footer.field.is_none()) {
+            let problem = format!(
+                "has the mentions of the .txt members, but those of all captions in the field {field:?} are needed; run `ingest tag \
+                 --captions json:{field}` on the folder"
+            );
+            return Err(Error::companion(&sidecar_path(shard), problem));
+        }
         footer
             .refuse_unless_field(&path, field)
             .map_err(|source| Error::Sidecar { shard: shard.clone(), source })?;

@@ -34,6 +34,7 @@ impl Checkpoint {
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
             (same.log_every, same.tensorboard) = (neutral.log_every, neutral.tensorboard);
             (same.peak_tflops, same.timeout) = (neutral.peak_tflops, neutral.timeout);
+            same.objective.shortcut_check = neutral.objective.shortcut_check;
             same.checkpoint.clone_from(&neutral.checkpoint);
             same.evaluation.clone_from(&neutral.evaluation);
             (same.data.loading.threads, same.data.loading.prefetch) =

@@ -11,6 +11,7 @@ use storage::Location;
 use super::watched::watched;
 use crate::distributed::Group;
 use crate::error::{Error, Result};
+use crate::method::unmentioned::Siblings;
 use crate::observer::Observer;
 use crate::settings::Settings;
 
@@ -36,6 +37,7 @@ pub fn loader(
     to_load.seed = settings.seed;
     to_load.images = data.features.is_none();
     to_load.context = settings.text.context as usize;
+    to_load.siblings = bank.is_some() && settings.objective.siblings != Siblings::Negative;
     to_load.bank = bank.map(|bank| (bank, settings.bank.matching));
     (to_load.rank, to_load.world_size) = (group.rank(), group.world());
     let looks = to_load.shards.len() * if to_load.bank.is_some() { 2 } else { 1 };

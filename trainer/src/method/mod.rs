@@ -1,5 +1,5 @@
-//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`], and one for what is trained behind a
-//! frozen tower, [`gram`]), concept pooling ([`pooling`]), one forward and
+//! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`], and one for what is trained behind a frozen
+//! tower, [`gram`]), concept pooling ([`pooling`]), concepts that captions do not mention ([`unmentioned`]), one forward and
 //! backward pass over a batch ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]) for groups of parameters
 //! ([`groups`]). Nothing here reads or writes files.
 
@@ -9,4 +9,6 @@ pub mod losses;
 pub mod objective;
 pub mod optimizer;
 pub mod pooling;
+mod settings;
 pub mod sigmoid;
+pub mod unmentioned;

@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::method::groups::LrFactors;
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
+use crate::method::unmentioned::Siblings;
 use crate::towers::{
     ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods,
 };
@@ -220,7 +221,11 @@ impl Settings {
         settings.optimizer.factor =
             LrFactors { text: 0.0, projection: 0.0, head: 0.0, vision: 0.0, logits: 0.0 };
         settings.optimizer.frozen = vec![String::new()];
-        settings.objective.gram_weight = 1.0;
+        let objective = &mut settings.objective;
+        (objective.siblings, objective.doubtful.start) = (Siblings::Ignore, 1);
+        (objective.separation_weight, objective.shortcut_check) = (1.0, true);
+        objective.image_negatives_weight = 1.0;
+        objective.gram_weight = 1.0;
         serde_json::to_value(settings).unwrap_or_default()
     }
 

@@ -5,7 +5,9 @@ use super::Settings;
 impl Settings {
     /// The setting that does not suit the objective, and the rest of a sentence about it; `None` if all do.
     pub(super) fn problem_of_objective(&self) -> Option<(&'static str, String)> {
-        self.problem_of_gram()
+        let several = self.data.loading.captions.field().is_some();
+        let of_concepts = self.objective.problem(several);
+        of_concepts.map(|(name, problem)| (name, problem.to_owned())).or_else(|| self.problem_of_gram())
     }
 
     fn problem_of_gram(&self) -> Option<(&'static str, String)> {
