@@ -67,16 +67,29 @@ def main():
             worker.stop()
 
 
+# Starts a process and tells its exit code, seconds and largest resident memory in kB. It is small itself: what counts as the largest
+# memory of a process begins with the memory of the one that started it.
+START = """
+import os, sys, time
+started = time.monotonic()
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, used = os.wait4(process, 0)
+seconds = time.monotonic() - started
+os.write(int(sys.argv[1]), f"{os.waitstatus_to_exitcode(status)} {seconds} {used.ru_maxrss}".encode())
+"""
+
+
 def timed(command, **options):
     """Output, seconds and largest resident memory in MB of a process that must succeed."""
-    started = time.monotonic()
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, **options)
-    output = process.stdout.read()
-    _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        sys.exit(f"{command[0]} ended with exit code {process.returncode}")
-    return output.decode(), time.monotonic() - started, used.ru_maxrss / 1024
+    read, write = os.pipe()
+    start = [sys.executable, "-S", "-c", START, str(write), *map(str, command)]
+    output = subprocess.run(start, stdout=subprocess.PIPE, pass_fds=[write], check=True, **options).stdout
+    os.close(write)
+    with os.fdopen(read) as told:
+        code, seconds, memory = told.read().split()
+    if code != "0":
+        sys.exit(f"{command[0]} ended with exit code {code}")
+    return output.decode(), float(seconds), int(memory) / 1024
 
 
 class Source:

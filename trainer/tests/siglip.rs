@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::path::Path;
+use std::slice::from_ref;
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
@@ -25,7 +26,10 @@ fn cases() -> [Value; 2] {
     serde_json::from_value(fixture["cases"].clone()).unwrap()
 }
 
-fn named(case: &Value) -> Vec<(String, Tensor)> {
+/// Tensors by name.
+type Tensors = Vec<(String, Tensor)>;
+
+fn named(case: &Value) -> Tensors {
     let named = tensors(case);
     fill(&named);
     named
@@ -109,10 +113,10 @@ fn towers_are_converted_from_one_library_to_the_other() {
         [(&timm, Family::Huggingface, Family::Timm), (&huggingface, Family::Timm, Family::Huggingface)]
     {
         weights::write(&from, &named(case)).unwrap();
-        assert!(convert(&[from.clone()], first, &there).unwrap().left_out.is_empty());
-        assert!(convert(&[there.clone()], second, &back).unwrap().left_out.is_empty());
+        assert!(convert(from_ref(&from), first, &there).unwrap().left_out.is_empty());
+        assert!(convert(from_ref(&there), second, &back).unwrap().left_out.is_empty());
         assert_eq!(std::fs::read(&from).unwrap(), std::fs::read(&back).unwrap());
-        let error = convert(&[from.clone()], Family::Dinov2, &there).unwrap_err().to_string();
+        let error = convert(from_ref(&from), Family::Dinov2, &there).unwrap_err().to_string();
         assert!(error.contains("has no class token, as SigLIP"), "{error}");
     }
 }
@@ -141,14 +145,14 @@ fn settings_are_those_of_its_family() {
 fn damaged_files_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tower.safetensors");
-    let problem = |change: &dyn Fn(&mut Vec<(String, Tensor)>)| {
+    let problem = |change: &dyn Fn(&mut Tensors)| {
         let mut all = named(&cases()[0]);
         change(&mut all);
         weights::write(&path, &all).unwrap();
         VisionTower::read(&path, None, Kind::Float, Device::Cpu).unwrap_err().to_string()
     };
     let set = |name: &'static str, size: &'static [i64]| {
-        move |all: &mut Vec<(String, Tensor)>| {
+        move |all: &mut Tensors| {
             all.retain(|(other, _)| other != name);
             all.push((name.to_owned(), Tensor::zeros(size, (Kind::Float, Device::Cpu))));
         }
