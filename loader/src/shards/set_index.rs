@@ -366,8 +366,8 @@ mod tests {
         let row = |number: u64| {
             let content = Identity {
                 places: u64::MAX - number,
-                images: (number % 2 == 0).then_some(number),
-                captions: (number % 3 == 0).then_some(7 * number),
+                images: number.is_multiple_of(2).then_some(number),
+                captions: number.is_multiple_of(3).then_some(7 * number),
             };
             (format!("{number:05}.tar"), Described { samples: 10, bytes: 1 << 40, content, sidecar: None })
         };
