@@ -17,6 +17,7 @@ mod predictions;
 mod protocols;
 mod starts;
 mod step;
+mod talk2dino;
 mod towers;
 mod training;
 mod vision_head;

@@ -10,6 +10,7 @@ use super::gram::gram;
 use super::losses::{self, Concepts, Target};
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
+use super::talk2dino;
 use crate::device::send;
 use crate::distributed::Group;
 use crate::error::Result;
@@ -26,6 +27,15 @@ pub enum Objective {
     Lit,
     /// Image-caption contrastive loss only; CLIP's own vision tower is trained too.
     Clip,
+    /// Contrastive loss of captions and parts of images; both towers are frozen, and a map between them is trained.
+    Talk2dino,
+}
+
+impl Objective {
+    /// Whether a run with this objective trains a parameter that is not frozen by name.
+    pub fn trains(self, parameter: &str) -> bool {
+        self != Self::Talk2dino || talk2dino::trains(parameter)
+    }
 }
 
 impl std::fmt::Display for Objective {
@@ -34,6 +44,7 @@ impl std::fmt::Display for Objective {
             Self::Simzss => "simzss",
             Self::Lit => "lit",
             Self::Clip => "clip",
+            Self::Talk2dino => "talk2dino",
         })
     }
 }
@@ -87,8 +98,9 @@ pub enum CaptionLoss {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveSettings {
-    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only) or `clip` (contrastive loss only, and the vision
-    /// tower is trained too).
+    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only), `clip` (contrastive loss only, and the vision
+    /// tower is trained too) or `talk2dino` (contrastive loss of captions and parts of images; both towers are frozen, and a map
+    /// behind the text tower is trained).
     pub name: Objective,
     /// Loss of images and captions: `infonce` (symmetric InfoNCE, as in the paper) or `sigmoid` (a sigmoid for each pair of the batch,
     /// as in SigLIP).
@@ -169,6 +181,8 @@ pub enum Images<'a> {
     /// Tokens of a frozen tower, class and patches of all images, and the head that is trained on them; with stochastic depth, what
     /// [`crate::towers::kept`] gives for the images.
     Headed(&'a VisionHead, VisionFeatures, Option<Tensor>),
+    /// Head means of a frozen tower, of unit length, [B, heads, d_v], for `talk2dino`.
+    HeadMeans(Tensor),
     /// Normalised pixels, [B, 3, H, W], and the tower that is trained on them.
     ToTrain(&'a ClipVisionTower, Tensor),
 }
@@ -289,7 +303,7 @@ pub fn gradients(
     match &input.images {
         Images::ToTrain(tower, _) => parameters.extend(tower.named()),
         Images::Headed(head, ..) => parameters.extend(head.named()),
-        Images::Seen(_) | Images::SeenInPart(..) => {}
+        Images::Seen(_) | Images::SeenInPart(..) | Images::HeadMeans(_) => {}
     }
     let of_weights: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).collect();
     group.sum(&of_weights)?;
@@ -319,6 +333,7 @@ fn embed(
     let (mut patches, mut of_gram) = (None, None);
     let images = match &input.images {
         Images::Seen(seen) | Images::SeenInPart(seen, _) => seen.class.narrow(0, start, count),
+        Images::HeadMeans(means) => talk2dino::most_similar(&means.narrow(0, start, count), &embedded),
         Images::ToTrain(tower, pixels) => unit(&tower.class(&pixels.narrow(0, start, count))),
         Images::Headed(head, frozen, kept) => {
             let some = VisionFeatures {
@@ -467,7 +482,7 @@ fn patches_and_mentions<'a>(
             let rows: Vec<u32> = rows_with_mentions(&input.mentions).collect();
             headed.map(|patches| (patches, moved(&rows)))
         }
-        Images::ToTrain(..) => None,
+        Images::ToTrain(..) | Images::HeadMeans(_) => None,
     }
 }
 
