@@ -115,7 +115,7 @@ docker() {
     "$bin/hadolint" "${found[@]}"
 }
 
-cluster() { ingest/cluster/check.sh && trainer/cluster/check.sh; }
+cluster() { ingest/cluster/check.sh && trainer/cluster/check.sh && tools/sql/cluster/check.sh; }
 
 links() { tools/links.py; }
 

@@ -43,9 +43,9 @@ def cargo(*arguments):
     return result.stdout
 
 
-def linked(target, programs):
+def linked(target, programs, features):
     """Names and versions of what is linked in: no build scripts, no procedural macros, no tests."""
-    chosen = [argument for program in programs for argument in ("--package", program)]
+    chosen = [argument for program in programs for argument in ("--package", program)] + features
     tree = cargo("tree", "--locked", "--edges", "normal,no-proc-macro", "--target", target, "--prefix", "none",
                  "--format", "{p}", *chosen)
     found = set()
@@ -56,8 +56,8 @@ def linked(target, programs):
     return found
 
 
-def sources(target):
-    metadata = cargo("metadata", "--locked", "--format-version", "1", "--filter-platform", target)
+def sources(target, features):
+    metadata = cargo("metadata", "--locked", "--format-version", "1", "--filter-platform", target, *features)
     return {(package["name"], package["version"]): package for package in json.loads(metadata)["packages"]}
 
 
@@ -143,11 +143,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", required=True, help="what the programs were built for")
     parser.add_argument("--package", required=True, action="append", help="package of a program; may be repeated")
+    parser.add_argument("--features", action="append", default=[], help="PACKAGE/FEATURE of the build; may be repeated")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="folder of the output")
     arguments = parser.parse_args()
 
-    everything = sources(arguments.target)
-    keys = linked(arguments.target, arguments.package)
+    features = [argument for feature in arguments.features for argument in ("--features", feature)]
+    everything = sources(arguments.target, features)
+    keys = linked(arguments.target, arguments.package, features)
     unknown = sorted(keys - everything.keys())
     if unknown:
         sys.exit(f"third_party: cargo metadata does not list {unknown}")

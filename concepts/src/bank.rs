@@ -89,29 +89,51 @@ impl Bank {
         Self::new(&path.display().to_string(), text.lines())
     }
 
+    /// The vocabulary with the [names](Bank::names) of another one, as they are.
+    ///
+    /// # Errors
+    /// There is no name.
+    pub fn with_names_of_another(names: Vec<String>) -> Result<Self, Error> {
+        let mut bank = Self::empty();
+        for name in names {
+            bank.add(name);
+        }
+        bank.refuse_empty("the list of concepts")
+    }
+
+    fn empty() -> Self {
+        Self { names: Vec::new(), labels: HashMap::new(), longest: 0 }
+    }
+
+    /// Adds a canonical name, unless there is one with the same [`key`].
+    fn add(&mut self, name: String) {
+        if let Entry::Vacant(entry) = self.labels.entry(key(&name))
+            && !entry.key().is_empty()
+        {
+            entry.insert(self.names.len() as u32);
+            self.longest = self.longest.max(name.len());
+            self.names.push(name);
+        }
+    }
+
+    fn refuse_empty(self, origin: &str) -> Result<Self, Error> {
+        if self.names.is_empty() {
+            let what = "has no concept names; write one per line";
+            return Err(Error::Bank { origin: origin.to_owned(), what });
+        }
+        Ok(self)
+    }
+
     fn new<I>(origin: &str, names: I) -> Result<Self, Error>
     where
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
-        let mut bank = Self { names: Vec::new(), labels: HashMap::new(), longest: 0 };
+        let mut bank = Self::empty();
         for name in names {
-            let name = canonical(name.as_ref());
-            if let Entry::Vacant(entry) = bank.labels.entry(key(&name))
-                && !entry.key().is_empty()
-            {
-                entry.insert(bank.names.len() as u32);
-                bank.longest = bank.longest.max(name.len());
-                bank.names.push(name);
-            }
+            bank.add(canonical(name.as_ref()));
         }
-        if bank.names.is_empty() {
-            return Err(Error::Bank {
-                origin: origin.to_owned(),
-                what: "has no concept names; write one per line",
-            });
-        }
-        Ok(bank)
+        bank.refuse_empty(origin)
     }
 
     /// Number of names.

@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::tables::TableError;
 use crate::{CANONICAL_VERSION, Error};
 
 pub use captions::{CaptionCheck, CaptionChecks, Captions};
@@ -125,6 +126,14 @@ impl Metadata {
             captions_without_mention: 0,
             mentions: 0,
         }
+    }
+
+    /// From the JSON object in the footer of a sidecar.
+    ///
+    /// # Errors
+    /// It is not one, or of a version that is not read.
+    pub fn from_json(json: &str) -> Result<Self, TableError> {
+        reader::metadata_from(json)
     }
 
     /// A copy without what only reading the captions tells: counts, and checks. Two sidecars from the same tagger and of

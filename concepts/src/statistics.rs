@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::sidecar::{ConceptReader, Metadata, Sidecar};
 
-pub use tables::{CHECKSUMS, CONCEPTS, PAIRS, TOTALS};
+pub use tables::{CHECKSUMS, CONCEPTS, Mentioned, PAIRS, TOTALS};
 
 /// Maximum number of example samples per concept: the first ones by shard and key.
 const EXAMPLES: usize = 4;
@@ -294,6 +294,15 @@ impl Counts {
         for number in scratch.in_shard {
             self.concepts[number as usize].shards += 1;
         }
+    }
+
+    /// [`Totals::source`] of statistics of these sidecars.
+    pub fn source_of<'a>(sidecars: impl IntoIterator<Item = &'a Metadata>) -> Option<String> {
+        let mut counts = Self::new();
+        for sidecar in sidecars {
+            counts.add_source(sidecar.identity());
+        }
+        counts.totals().source
     }
 
     fn add_source(&mut self, source: Option<u128>) {

@@ -200,7 +200,7 @@ fn samples_are_copied_into_another_sidecar() {
         writer.check(sample, from.check(before).unwrap());
     }
     assert_eq!(from.check(3), None);
-    let bytes = writer.into_bytes().unwrap();
+    let (bytes, _) = writer.into_bytes().unwrap();
     let copied = Sidecar::from_bytes(Path::new("00000.concepts.parquet"), bytes.into()).unwrap();
     copied.refuse_unless_for(Path::new("00000.tar"), 512, 2).unwrap();
     let Metadata { captions_without_mention, mentions, .. } = copied.metadata;

@@ -14,6 +14,7 @@ use std::path::Path;
 use bytes::Bytes;
 use disk::files::TEMPORARY;
 use disk::foreign_files::is_apple_double;
+use loader::shards::set_index::SetIndex;
 use loader::shards::{self, SUFFIXES, signals};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -110,6 +111,7 @@ impl Dataset {
     /// Removes this part's shards, for example because none of them has an image. The statistics go first, so that no shard
     /// looks complete if this is interrupted.
     pub fn discard(&self) -> Result<(), Error> {
+        SetIndex::forget(&self.folder)?;
         for shard in self.finished_shards()?.into_iter().filter(|&shard| self.part.owns(shard)) {
             let tar = self.tar(shard);
             let signals = signals::path(&tar, signals::HASH);

@@ -18,6 +18,7 @@ pub mod download;
 mod error;
 pub mod hash;
 pub mod image;
+pub mod index;
 mod lists;
 pub mod local;
 pub mod messages;

@@ -12,15 +12,16 @@ use std::time::Instant;
 
 use clap::{CommandFactory, Parser};
 use concepts::Extractor;
-use ingest::dataset::Dataset;
+use ingest::dataset::{Dataset, Part};
 use ingest::deny::Deny;
 use ingest::download::Downloader;
 use ingest::local::Folder;
 use ingest::messages::counted;
 use ingest::pipeline::Totals;
 use ingest::rows::{Format, Where};
-use ingest::{Error, Input, hash, prune, reshard, tag, verify};
+use ingest::{Error, Input, hash, index, prune, reshard, tag, verify};
 use program::{Outcome, UsageError, print_json};
+use storage::Location;
 
 use crate::arguments::{
     Arguments, Command, Download, Hash, Prune, Refresh, Reshard, Retry, RunArguments, Shard, Tag, Verify,
@@ -61,6 +62,7 @@ fn download(arguments: &Download) -> anyhow::Result<Outcome> {
         totals
     };
     let totals = make().map_err(user_error)?;
+    renew_index(&output.out, &output.run)?;
     let advice = format!(
         "when the cause is fixed, run `ingest retry {}` (causes that are not temporary need --causes)",
         output.out.display()
@@ -106,6 +108,7 @@ fn shard(arguments: &Shard) -> anyhow::Result<Outcome> {
         Ok(totals)
     };
     let totals = make().map_err(user_error)?;
+    renew_index(&output.out, &output.run)?;
     let advice = "no shards were kept";
     conclude(&totals, &output.run, started, &shards_complete(&totals), advice)
 }
@@ -123,6 +126,7 @@ fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
         totals
     };
     let totals = make().map_err(user_error)?;
+    renew_index(folder, &arguments.run)?;
     let idle = if totals.shards_before == 0 {
         format!("{} has no complete shards for this job", folder.display())
     } else {
@@ -135,6 +139,12 @@ fn retry(arguments: &Retry) -> anyhow::Result<Outcome> {
     };
     let advice = format!("when the cause is fixed, run `ingest retry {}` again", folder.display());
     conclude(&totals, &arguments.run, started, &idle, &advice)
+}
+
+/// Writes the index of the shards that a run has completed.
+fn renew_index(folder: &Location, run: &RunArguments) -> anyhow::Result<()> {
+    index::renew(folder, run.part.part().map_err(user_error)?, run.resources().threads);
+    Ok(())
 }
 
 /// Why a run had nothing to do.
@@ -210,7 +220,11 @@ fn tag(arguments: &Tag) -> anyhow::Result<Outcome> {
         (None, _, Some(shards)) => {
             let part = arguments.work.part.part().map_err(user_error)?;
             let (field, force) = (captions.field(), arguments.force);
-            tag::tag(shards, field, &extractor, threads, force, |place| part.owns(place))
+            let totals = tag::tag(shards, field, &extractor, threads, force, |place| part.owns(place));
+            if totals.is_ok() {
+                index::renew(shards, part, threads);
+            }
+            totals
         }
         _ => {
             let problem = "give a folder of shards, --table INPUT --out FOLDER, or --text FILE";
@@ -304,6 +318,7 @@ fn reshard(arguments: &Reshard) -> anyhow::Result<Outcome> {
         threads: threads(arguments.work.threads),
     };
     let totals = reshard::reshard(&arguments.shards, &options).map_err(user_error)?;
+    index::renew(&options.out, options.part, options.threads);
     match (totals.written, totals.shards - totals.written) {
         (0, 0) => eprintln!("nothing to do: this job's part of the input has no shards"),
         (0, before) => eprintln!("nothing to do: {} already complete", counted(before, "shard")),
@@ -324,7 +339,9 @@ fn prune(arguments: &Prune) -> anyhow::Result<Outcome> {
         (None, None) => Err(Error::Usage("give --keys or --urls".to_owned())),
     };
     let wanted = wanted.map_err(user_error)?;
-    let totals = prune::prune(&arguments.shards, &wanted, threads(arguments.threads)).map_err(user_error)?;
+    let threads = threads(arguments.threads);
+    let totals = prune::prune(&arguments.shards, &wanted, threads).map_err(user_error)?;
+    index::renew(&arguments.shards, Part::ALL, threads);
     let before = match totals.before {
         0 => String::new(),
         before => format!("; {} removed before", counted(before, "row")),

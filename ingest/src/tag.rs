@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 use concepts::checksums::sha256_of;
 use concepts::sidecar::{CaptionChecks, Metadata, Writer};
 use concepts::{Extractor, canonical_into};
+use loader::shards::set_index::SetIndex;
 use loader::shards::{self, StoredCaptions};
 use program::Progress;
 use serde_json::{Value, json};
@@ -167,6 +168,9 @@ fn tag_shard(
     let metadata = writer.finish()?;
     let file = std::fs::File::open(&staged).map_err(Error::file("read", &staged))?;
     let sha256 = sha256_of(file).map_err(Error::file("read", &staged))?;
+    if let Some(folder) = path.parent() {
+        SetIndex::forget(&folder)?;
+    }
     sums::forget(&sums_path, &target)?;
     staging.deliver(&target)?;
     sums::add(&sums_path, &target, sha256)?;

@@ -19,6 +19,7 @@ case "${1:-}" in
         tests=(tests/test_torch.py tests/engines)
         groups=(
             "pandas==3.0.5 pyspark==4.3.0"
+            "duckdb==2.0.1"
             "ray[data]==2.60.0"
             "datasets==5.2.0"
             "torch==2.11.0 torchdata==0.11.0 accelerate==1.15.0 pytorch-lightning==2.6.6"

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::Poll;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -28,38 +28,66 @@ use crate::samples::buffers::{Allocator, HeapBuffer, ImageBuffer, Images, RowBuf
 use crate::samples::set::Set;
 use crate::samples::worker::{Job, Made, Row, decode_jobs, read_jobs};
 use crate::settings::Settings;
+use crate::shards::set_index::INDEX;
 use crate::shards::store::Expected;
 use crate::shards::{Identity, MAX_OPEN};
 
 /// Number of threads that read remote shards. Each waits for one request at a time.
 const READERS: usize = 32;
 
+/// From this number of shards on, a user is told that an index would save requests: at 64 requests at once, those for fewer take
+/// less than a second.
+const MANY_ASKED: usize = 1000;
+
 /// An opened dataset (or mixture of datasets).
 #[derive(Debug, Clone)]
 pub struct Loader(Arc<Set>);
 
 impl Loader {
-    /// Checks the settings and counts the samples: from the shards' `_stats.json`, or, for shards without one (written
-    /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
+    /// Checks the settings and counts the samples: from the [indices](crate::shards::set_index) of the folders, from the shards'
+    /// `_stats.json`, or, for shards without one (written by other tools), by a pass over the headers. With a concept vocabulary,
+    /// checks the footers of all sidecars.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        Ok(Self(Arc::new(Set::open(settings)?)))
+        Self::open_counting(settings, &AtomicU64::new(0))
     }
 
-    /// A warning for the user if shards may have been cut, or are so small that reading them is slow; `None` if neither.
+    /// The same, which adds 1 to `done` for every shard that is counted, and with a vocabulary 1 for every footer. Where no index
+    /// has the shards, this can take minutes.
+    pub fn open_counting(settings: Settings, done: &AtomicU64) -> Result<Self, Error> {
+        Ok(Self(Arc::new(Set::open(settings, done)?)))
+    }
+
+    /// A warning for the user if shards may have been cut, are so small that reading them is slow, or had to be asked for one by one;
+    /// `None` if none of these.
     pub fn warning(&self) -> Option<String> {
+        let all: Vec<String> = [self.cut(), self.slow(), self.asked()].into_iter().flatten().collect();
+        (!all.is_empty()).then(|| all.join(". "))
+    }
+
+    /// A warning if many remote shards are in no index.
+    fn asked(&self) -> Option<String> {
+        let unknown = || self.0.store.unknown().filter(|shard| shard.is_remote());
+        let (count, first) = (unknown().count(), unknown().next()?);
+        (count >= MANY_ASKED).then(|| {
+            format!(
+                "{count} shards are in no {INDEX}, so that files of each were asked for before the first batch; \
+                 `tools index {}` writes it once for all runs",
+                first.parent().unwrap_or_default()
+            )
+        })
+    }
+
+    /// A warning if shards may have been cut.
+    fn cut(&self) -> Option<String> {
         let cut = self.0.store.perhaps_cut();
-        let cut = cut.first().map(|first| {
+        cut.first().map(|first| {
             format!(
                 "{} shards without table and _stats.json have no mark of the end of a tar, the first is {}: they may have been cut \
                  between two samples. Compare their size with that of the original",
                 cut.len(),
                 first
             )
-        });
-        match (cut, self.slow()) {
-            (Some(cut), Some(slow)) => Some(format!("{cut}. {slow}")),
-            (cut, slow) => cut.or(slow),
-        }
+        })
     }
 
     /// A warning if more shards are in use than stay open.
@@ -373,7 +401,7 @@ impl Batches {
         let waited = std::mem::take(&mut self.waited) + started.elapsed();
         let Some(batch) = self.pending.pop_front() else { return Ok(None) };
         self.first += 1;
-        let mut batch = batch.assemble(self.set.settings.context, &self.pool)?;
+        let mut batch = batch.assemble(&self.set.settings, &self.pool)?;
         batch.counters.waited = waited;
         Ok(Some(batch))
     }
@@ -411,7 +439,8 @@ impl Drop for Batches {
 
 impl Pending {
     /// The batch, or the error of the first row that has one.
-    fn assemble(self, context: usize, pool: &Sender<Box<dyn ImageBuffer>>) -> Result<Batch, Error> {
+    fn assemble(self, settings: &Settings, pool: &Sender<Box<dyn ImageBuffer>>) -> Result<Batch, Error> {
+        let Settings { context, siblings, .. } = *settings;
         let size = self.rows.len();
         let mut buffer = self.buffer;
         let mut lent = Vec::with_capacity(size);
@@ -426,6 +455,7 @@ impl Pending {
             captions: Vec::with_capacity(size),
             tokens: Vec::with_capacity(size * context),
             mentions: Mentions::with_capacity(size, mentions),
+            siblings: Vec::new(),
             counters: Counters::default(),
         };
         for made in self.rows.into_iter().flatten() {
@@ -438,6 +468,7 @@ impl Pending {
                 batch.tokens.extend(text.tokens.into_iter().map(i64::from));
             }
             batch.mentions.push_row(text.mentions);
+            batch.siblings.extend(siblings.then_some(text.siblings));
             batch.counters.add(made.counters);
             batch.counters.mentions_left_out += text.left_out;
             batch.counters.captions_without_mentions += u32::from(text.is_other);

@@ -34,6 +34,9 @@ pub struct Settings {
     /// The concept vocabulary that gives mentions their labels, and how mentions are matched to it. If set, every shard
     /// needs a sidecar. Default: none, no sidecar is read.
     pub bank: Option<(Arc<Bank>, Matching)>,
+    /// Whether the concepts that the other captions of a sample mention are loaded, too, where captions are from a field of the `.json`
+    /// members. Needs a `bank`, and sidecars of that field. Default false.
+    pub siblings: bool,
     /// Rank of this process, from 0. It gets rows `rank B / world_size .. (rank + 1) B / world_size` of every global
     /// batch of B samples. Default 0.
     pub rank: usize,
@@ -53,6 +56,7 @@ impl Settings {
             captions: true,
             context: 77,
             bank: None,
+            siblings: false,
             rank: 0,
             world_size: 1,
         }
@@ -78,6 +82,11 @@ impl Settings {
         }
         if self.bank.is_some() && !self.captions {
             return refuse("mentions need captions: load captions, or set no bank");
+        }
+        if self.siblings && (self.bank.is_none() || self.options.captions.field().is_none()) {
+            return refuse(
+                "the concepts of a sample's other captions need a bank, and captions from a field of the .json members",
+            );
         }
         match self.options.problem() {
             Some((name, problem)) => refuse(&format!("{name} {problem}")),

@@ -139,6 +139,27 @@ fn each_of_several_captions_has_its_own_mentions() {
     }
     assert!(seen.iter().all(|&times| times > 5), "{seen:?}");
 
+    // The concepts that only the other captions mention, if they are asked for.
+    let asked = with(from("captions", CaptionChoice::Random), |settings| settings.siblings = true);
+    for batch in Loader::open(asked).unwrap().batches(Position::default()).take(20) {
+        let batch = batch.unwrap();
+        assert_eq!(batch.siblings.len(), batch.size);
+        for (caption, siblings) in batch.captions.iter().zip(&batch.siblings) {
+            let found: Vec<&str> = siblings.iter().map(|&label| names[label as usize]).collect();
+            let expected = match caption.as_str() {
+                "running" => &["dog", "car", "cat"][..],
+                caption if caption.starts_with("a dog and") => &["cat"],
+                _ => &["car"],
+            };
+            assert_eq!(found, expected, "{caption}");
+        }
+    }
+
+    let error = Loader::open(with(from("captions", CaptionChoice::First), |settings| {
+        (settings.siblings, settings.bank) = (true, None);
+    }));
+    assert!(error.map(drop).unwrap_err().to_string().contains("need a bank"));
+
     // The mentions are of no other captions.
     let refused = |settings| Loader::open(settings).map(drop).unwrap_err().to_string();
     let other = refused(from("titles", CaptionChoice::First));

@@ -10,6 +10,7 @@ mod mentions;
 mod photos;
 mod remote;
 mod selection;
+mod set_index;
 mod signals;
 mod stores;
 mod tars;

@@ -24,6 +24,9 @@ pub struct Bucket {
     pub failures: usize,
     /// Refuse to complete uploads, or to take their parts from this number on.
     pub refused: Option<u32>,
+    /// Hold back parts of objects that end before their ends do, which readers of tables ask for after their footers; counts those
+    /// that wait.
+    pub held: Option<usize>,
     /// Number of changes of objects after which none is answered any more, by the folder that they are in.
     pub limits: BTreeMap<String, usize>,
     /// The folders where that has happened.
@@ -146,6 +149,14 @@ fn answer(stream: &TcpStream, shared: &Mutex<Bucket>) -> Option<()> {
         std::thread::sleep(Duration::from_millis(5));
         bucket = lock();
     }
+    if bucket.is_inside(&key, range.as_deref()) && bucket.held.is_some() {
+        bucket.held = bucket.held.map(|waiting| waiting + 1);
+        while bucket.held.is_some() {
+            drop(bucket);
+            std::thread::sleep(Duration::from_millis(5));
+            bucket = lock();
+        }
+    }
     if method != "GET" && method != "HEAD" && bucket.stalls(&key, query, &body) {
         return None;
     }
@@ -172,6 +183,13 @@ fn argument(query: &str, name: &str) -> Option<String> {
 }
 
 impl Bucket {
+    /// Whether a range ends before the object does.
+    fn is_inside(&self, key: &str, range: Option<&str>) -> bool {
+        let last = range.and_then(|range| range.split_once('-')?.1.parse::<usize>().ok());
+        let length = self.objects.get(key).map(Vec::len);
+        last.zip(length).is_some_and(|(last, length)| last + 1 < length)
+    }
+
     /// Whether a part of an upload is to be refused.
     fn refuses(&self, part: Option<u32>) -> bool {
         self.refused.zip(part).is_some_and(|(from, part)| part >= from)
@@ -204,7 +222,8 @@ impl Bucket {
     ) -> Answer {
         if query.contains("list-type=2") {
             let prefix = argument(query, "prefix").unwrap_or_default();
-            let page = self.list(&prefix, argument(query, "delimiter").is_some());
+            let after = argument(query, "start-after").unwrap_or_default();
+            let page = self.list(&prefix, &after, argument(query, "delimiter").is_some());
             return ("200 OK", Vec::new(), page.into_bytes());
         }
         let refused = ("403 Forbidden", Vec::new(), Vec::new());
@@ -293,10 +312,12 @@ impl Bucket {
         ("206 Partial Content", headers, bytes[from..to].to_vec())
     }
 
-    fn list(&self, prefix: &str, by_folder: bool) -> String {
+    fn list(&self, prefix: &str, after: &str, by_folder: bool) -> String {
         let mut page = String::from("<?xml version=\"1.0\"?><ListBucketResult>");
         let mut folders = Vec::new();
-        for (key, bytes) in self.objects.iter().filter(|(key, _)| key.starts_with(prefix)) {
+        for (key, bytes) in
+            self.objects.iter().filter(|(key, _)| key.starts_with(prefix) && key.as_str() > after)
+        {
             match key[prefix.len()..].split_once('/').filter(|_| by_folder) {
                 Some((folder, _)) => folders.push(format!("{prefix}{folder}/")),
                 None => page.push_str(&format!(

@@ -305,7 +305,7 @@ fn the_trainer_uses_nothing_of_a_floor_above() {
     };
     let arrows = of.arrows();
     // The reader of sources finds what is there.
-    for (from, to) in [("run/setup", "checkpoint"), ("data/vision_source", "method/objective")] {
+    for (from, to) in [("run/setup", "checkpoint"), ("data/vision_source", "method/settings")] {
         let found = arrows.iter().any(|(user, used)| shown(user) == from && shown(used).starts_with(to));
         assert!(found, "{from} uses {to}");
     }

@@ -77,6 +77,45 @@ fn a_resumed_run_has_the_weights_of_an_uninterrupted_one() {
     }
 }
 
+/// An averaged copy of the text tower is saved, so that a resumed run drops the same negatives; the log has what is asked for.
+#[test]
+fn a_run_that_drops_doubtful_negatives_is_resumed() {
+    let place = Place::new();
+    let settings = [
+        "objective.doubtful.decay=0.5",
+        "objective.doubtful.threshold=0.5",
+        "objective.doubtful.start=2",
+        "objective.separation_weight=0.1",
+        "objective.shortcut_check=true",
+    ];
+    let options: Vec<&str> = settings.iter().flat_map(|setting| ["--set", setting]).collect();
+    done(&place.train("whole", &options).output().unwrap());
+    done(&place.train("run", &[&options[..], &["--set", "checkpoint.every=5"]].concat()).output().unwrap());
+    fs::remove_dir_all(place.at("run/step-00000008")).unwrap();
+    fs::write(place.at("run/latest"), "step-00000005").unwrap();
+    let refused = place.train("run", &["--resume"]).output().unwrap();
+    assert!(told(&refused).contains("`objective.doubtful.decay`"), "{}", told(&refused));
+    // Only the log depends on the check.
+    let options = &options[..8];
+    done(&place.train("run", &[options, &["--resume"]].concat()).output().unwrap());
+    assert!(place.weights("run") == place.weights("whole"));
+    done(&place.train("paper", &[]).output().unwrap());
+    assert!(place.weights("paper") != place.weights("whole"));
+
+    let line = |run: &str, number: usize| -> serde_json::Value {
+        let log = fs::read_to_string(place.at(run).join("log.jsonl")).unwrap();
+        serde_json::from_str(log.lines().nth(number).unwrap()).unwrap()
+    };
+    let new = ["separation", "concept_on_other_images", "doubtful_negatives"];
+    for name in new {
+        assert!(line("whole", 3)[name].as_f64().unwrap() > 0.0, "{name}");
+        assert!(line("paper", 3)[name].is_null(), "{name}");
+    }
+    assert_eq!(line("whole", 0)["doubtful_negatives"], 0.0, "not in the first steps");
+    let saved = fs::read_to_string(place.at("paper/settings.toml")).unwrap();
+    assert!(!saved.contains("doubtful") && !saved.contains("siblings"), "{saved}");
+}
+
 /// What is trained behind the frozen tower: resumed byte for byte, on cached features, and used by the commands for a model.
 #[test]
 fn a_run_with_a_head_is_resumed_and_used() {

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Compares what can be trained on one frozen vision tower: mIoU on held-out rendered scenes, over several seeds.
+"""Compares what can be trained on one frozen vision tower: mIoU and image-caption retrieval on held-out rendered scenes, over several
+seeds.
 
     tools/bench/objectives.py --out DIR [--seeds 3] [--first-seed 0] [--steps 150] [--only simzss,head] [--bin target/release]
 
 The data, the tower, the number of steps and of samples are those of ./demo (4,000 scenes for training, 400 held out, a tower that
-is pretrained on the images alone, 150 steps of 256 samples, its preset). Each seed has a tower of its own, on which all methods are
-trained. What DIR has already is not made again. Prints a table of mean and standard deviation and, as the last line, JSON.
-Stochastic depth is off, except for dino.txt's recipe: 150 steps are few.
+is pretrained on the images alone, 150 steps of 256 samples, its preset). All methods and seeds have the same tower. Retrieval is among
+the held-out scenes, with five captions each: the recall at 10, image to text and text to image. What DIR has already is not made
+again. Prints a table of mean and standard deviation and, as the last line, JSON. Stochastic depth is off, except for dino.txt's recipe: 150 steps are few.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 HEAD = ["vision.head.blocks=2", "vision.head.drop_path=0", "vision.embedding=class+mean"]
@@ -32,6 +34,21 @@ METHODS = {
     "head-class": [*HEAD, "vision.embedding=class"],
 }
 DEFAULT = ["lit", "simzss", "dinotxt", "head", "head+sigmoid"]
+
+
+def captions_of(run, folder):
+    """Writes the captions of each image as JSON Lines. They are read from shards, so that nothing but Python is needed."""
+    run("ingest", "shard", folder / "scenes/captions.parquet", "--images", folder / "scenes", "--file-col", "URL", "--caption-col", "TEXT",
+        "--out", folder / "shards", "--resize-mode", "no", "--skip-reencode")
+    captions = {}
+    for shard in sorted((folder / "shards").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if member.name.endswith(".json"):
+                    sample = json.load(tar.extractfile(member))
+                    captions.setdefault(sample["url"], []).append(sample["caption"])
+    lines = [json.dumps({"file": file, "captions": of_image}) for file, of_image in captions.items()]
+    (folder / "captions.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def main():
@@ -53,22 +70,25 @@ def main():
             sys.exit(f"{program} {words[0]} failed")
         return done.stdout
 
-    shards, held_out, scenes = out / "shards", out / "held-out", out / "scenes"
+    shards, held_out, scenes, pairs = out / "shards", out / "held-out", out / "scenes", out / "pairs"
     if not held_out.exists():
         run("tools", "scenes", "--out", scenes, "--count", 4000, "--seed", 1, "--url-prefix", "")
         run("ingest", "shard", scenes / "captions.parquet", "--images", scenes, "--file-col", "URL", "--caption-col", "TEXT",
             "--out", shards, "--resize-mode", "no", "--skip-reencode", "--shard-size", 1000)
         run("ingest", "tag", shards)
         run("tools", "scenes", "--out", held_out, "--count", 400, "--seed", 2)
+    if not (pairs / "captions.jsonl").exists():
+        run("tools", "scenes", "--out", pairs / "scenes", "--count", 400, "--seed", 2, "--captions-per-image", 5, "--url-prefix", "")
+        captions_of(run, pairs)
+    tower, features = out / "tower.safetensors", out / "features"
+    if not tower.exists():
+        run("trainer", "pretrain", "--shards", shards, "--out", tower, "--seed", 0)
+    if not features.exists():
+        run("trainer", "cache", "--shards", shards, "--vision", tower, "--size", 112, "--out", features)
     scores = {}
     for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         folder = out / f"seed-{seed}"
-        tower, features = folder / "tower.safetensors", folder / "features"
         folder.mkdir(exist_ok=True)
-        if not tower.exists():
-            run("trainer", "pretrain", "--shards", shards, "--out", tower, "--seed", seed)
-        if not features.exists():
-            run("trainer", "cache", "--shards", shards, "--vision", tower, "--size", 112, "--out", features)
         for name in methods:
             found = folder / f"{name}.json"
             if not found.exists():
@@ -76,24 +96,36 @@ def main():
                             f"vision.weights={tower}", f"steps={arguments.steps}", *METHODS[name]]
                 trained = run("trainer", "train", "--config", "trainer/presets/demo.toml", "--json",
                               *(word for setting in settings for word in ("--set", setting)))
-                scored = run("trainer", "eval", "segmentation", "--data", held_out, "--checkpoint", folder / name, "--json")
+                model = ["--checkpoint", folder / name, "--json"]
+                scored = run("trainer", "eval", "segmentation", "--data", held_out, *model)
+                retrieved = run("trainer", "eval", "retrieval", "--data", pairs / "captions.jsonl", "--images", pairs / "scenes", *model)
                 last = lambda text: json.loads(text.splitlines()[-1])
-                found.write_text(json.dumps({"train": last(trained), "eval": last(scored)}))
+                results = {"train": last(trained), "eval": last(scored), "retrieval": last(retrieved)}
+                found.write_text(json.dumps(results))
             scores.setdefault(name, []).append(json.loads(found.read_text()))
             result = scores[name][-1]
             print(f"seed {seed}, {name}: mIoU {100 * result['eval']['miou']:.1f} %", file=sys.stderr, flush=True)
 
     rows = {}
-    print(f"{'method':<14}{'mIoU %':>16}{'pixel accuracy %':>20}{'training images/s':>20}")
+    print(f"{'method':<14}{'mIoU %':>16}{'pixel accuracy %':>20}{'image to text':>16}{'text to image':>16}{'training images/s':>20}")
     for name, results in scores.items():
-        numbers = [100 * result["eval"]["miou"] for result in results]
-        spread = f" ± {statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
-        mean = statistics.mean(numbers)
-        accuracy = statistics.mean(100 * result["eval"]["pixel_accuracy"] for result in results)
+        of = {
+            "miou": [result["eval"]["miou"] for result in results],
+            "pixel_accuracy": [result["eval"]["pixel_accuracy"] for result in results],
+            "image_to_text_r10": [result["retrieval"]["scores"]["image_to_text"]["r10"] for result in results],
+            "text_to_image_r10": [result["retrieval"]["scores"]["text_to_image"]["r10"] for result in results],
+        }
         speed = statistics.mean(result["train"]["images_per_second"] for result in results)
-        print(f"{name:<14}{f'{mean:.1f}{spread}':>16}{accuracy:>20.1f}{speed:>20.0f}")
-        rows[name] = {"miou": numbers, "pixel_accuracy": accuracy, "images_per_second": speed}
+        shown = [with_spread(numbers) for numbers in of.values()]
+        print(f"{name:<14}{shown[0]:>16}{shown[1]:>20}{shown[2]:>16}{shown[3]:>16}{speed:>20.0f}")
+        rows[name] = of | {"images_per_second": speed}
     print(json.dumps(rows))
+
+
+def with_spread(numbers):
+    """Mean and standard deviation of shares, in percent."""
+    spread = f" ± {100 * statistics.stdev(numbers):.1f}" if len(numbers) > 1 else ""
+    return f"{100 * statistics.mean(numbers):.1f}{spread}"
 
 
 main()

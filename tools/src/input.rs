@@ -31,16 +31,10 @@ pub(crate) fn unreadable(path: &Path, error: io::Error) -> anyhow::Error {
 /// The complete shards of a folder, or of anything else that [`shards::list`] accepts, in order. Incomplete shards are
 /// skipped with a note on standard error.
 pub(crate) fn shards(input: &Location) -> Result<Vec<Location>> {
-    let name = input.to_string();
-    let is_pattern = name.contains(['{', '*', '?', '[']) || name.contains("::");
-    if input.is_local_entry() || !is_pattern {
+    if input.is_local_entry() || !is_pattern(input) {
         must_exist(input)?;
     }
-    let is_folder = match input {
-        Location::Local(path) => path.is_dir(),
-        Location::Remote(_) => !is_pattern && shards::stem(input).is_none(),
-    };
-    if is_folder && !has_shards(input)? {
+    if is_folder(input) && !has_shards(input)? {
         let folder = input;
         if storage::exists(input.join(PARTS))? {
             bail!(
@@ -62,6 +56,19 @@ pub(crate) fn shards(input: &Location) -> Result<Vec<Location>> {
         );
     }
     Ok(shards)
+}
+
+fn is_pattern(input: &Location) -> bool {
+    let name = input.to_string();
+    name.contains(['{', '*', '?', '[']) || name.contains("::")
+}
+
+/// Whether an input of shards is a folder; a remote one is by its name.
+pub(crate) fn is_folder(input: &Location) -> bool {
+    match input {
+        Location::Local(path) => path.is_dir(),
+        Location::Remote(_) => !is_pattern(input) && shards::stem(input).is_none(),
+    }
 }
 
 fn has_shards(folder: &Location) -> Result<bool> {
@@ -91,5 +98,9 @@ pub(crate) fn statistics(folder: &Location) -> Result<Counts> {
         Err(error) if is_missing(&error) => None,
         Err(error) => return Err(error.into()),
     };
-    Ok(Counts::from_bytes(&folder.as_name(), [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?], sums)?)
+    Ok(Counts::from_bytes(
+        &folder.as_name(),
+        [read(TOTALS)?, read(CONCEPTS)?, read(PAIRS)?],
+        sums.as_deref(),
+    )?)
 }

@@ -1,4 +1,4 @@
-//! Render synthetic scenes; count, select, query, report and list the samples and concepts of shards; measure the loader.
+//! Render synthetic scenes; index, count, select, query, report and list the samples and concepts of shards; measure the loader.
 
 // Without panics; see `tools/program/src/lines.rs`.
 #[macro_use(eprintln, println)]
@@ -9,6 +9,7 @@ mod classes;
 mod duplicates;
 mod each;
 mod folder;
+mod index;
 mod input;
 mod order;
 mod report;
@@ -35,6 +36,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Scenes(scenes::Arguments),
+    Index(index::Arguments),
     Stats(stats::StatsArguments),
     Merge(stats::MergeArguments),
     Select(select::Arguments),
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     program::run(|| match &arguments.command {
         Command::Scenes(arguments) => scenes::run(arguments),
+        Command::Index(arguments) => index::run(arguments),
         Command::Stats(arguments) => stats::stats(arguments),
         Command::Merge(arguments) => stats::merge(arguments),
         Command::Duplicates(arguments) => duplicates::run(arguments),

@@ -12,6 +12,7 @@ use std::thread;
 use anyhow::{Result, anyhow, bail};
 use clap::ValueHint;
 use concepts::statistics::{CONCEPTS, Counts, PAIRS, TOTALS, Totals};
+use loader::shards::set_index::SetIndex;
 use program::{Interrupted, Outcome, Progress, UsageError, location};
 use serde_json::json;
 use storage::Location;
@@ -31,7 +32,7 @@ const TOP: usize = 20;
 ///
 /// Reads the sidecars (NNNNN.concepts.parquet) that `ingest tag` wrote. Prints the totals and the most frequent
 /// concepts, and writes OUT/concepts.parquet, OUT/pairs.parquet and OUT/stats.json. The captions of every shard are
-/// compared with what its sidecar was made from. With classes, it also counts how often each class is mentioned, and writes
+/// compared with what its sidecar was made from. Writes the index of the shards, too (DIR/index.parquet, as `tools index`). With classes, it also counts how often each class is mentioned, and writes
 /// OUT/coverage.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatsArguments {
@@ -84,7 +85,7 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
     if program::interrupted() {
         bail!(Interrupted::new(format!("{} was not written", arguments.out)));
     }
-    let (counts, coverage) = counted?;
+    let Counted { counts, coverage, index } = counted?;
     if counts.totals().samples == 0 {
         bail!(
             "{} contains no samples, so there is nothing to count; if downloads failed, the column error_message of \
@@ -97,6 +98,13 @@ pub(crate) fn stats(arguments: &StatsArguments) -> Result<Outcome> {
         coverage.write(&folder.path().join(COVERAGE))?;
     }
     folder.publish(TOTALS)?;
+    // The shards may be where nobody writes.
+    if !index.shards.is_empty()
+        && input::is_folder(&arguments.shards)
+        && let Err(error) = index.write(&arguments.shards)
+    {
+        eprintln!("note: no index of the shards was written: {error}");
+    }
     print(&counts, coverage.as_ref(), &arguments.out)?;
     if arguments.json {
         program::print_json(&summary(&counts, coverage.as_ref()))?;
@@ -111,17 +119,18 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
     let progress = Mutex::new(Progress::new("counting", "shards", sources.len() as u64));
     let unchecked = AtomicUsize::new(0);
     let work = || -> Result<_> {
-        let (mut counts, mut coverage) = (Counts::new(), coverage.cloned());
+        let (counts, coverage) = (Counts::new(), coverage.cloned());
+        let mut counted = Counted { counts, coverage, index: SetIndex::default() };
         while let Some(source) = sources.get(next.fetch_add(1, Ordering::Relaxed)) {
             if stop.load(Ordering::Relaxed) || program::interrupted() {
                 break;
             }
-            let added = add(source, &mut counts, coverage.as_mut());
+            let added = counted.add(source);
             let checked = added.inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
             unchecked.fetch_add(usize::from(!checked), Ordering::Relaxed);
             progress.lock().unwrap_or_else(PoisonError::into_inner).advance(1, String::new);
         }
-        Ok((counts, coverage))
+        Ok(counted)
     };
     let counted = thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
@@ -129,7 +138,7 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
         for other in others {
             let other = other.join().map_err(|_| anyhow!("a counting thread panicked"))?;
             sum = match (sum, other) {
-                (Ok(sum), Ok(other)) => Ok(added_up(sum, other)),
+                (Ok(sum), Ok(other)) => Ok(sum.and(other)),
                 (Err(error), _) | (_, Err(error)) => Err(error),
             };
         }
@@ -142,32 +151,41 @@ fn count<'a>(sources: &[Source], coverage: Option<&Coverage<'a>>, threads: usize
     Ok(counted)
 }
 
-type Counted<'a> = (Counts, Option<Coverage<'a>>);
-
-fn added_up<'a>((mut counts, mut coverage): Counted<'a>, (more, covered): Counted<'a>) -> Counted<'a> {
-    counts.merge(&more);
-    if let (Some(coverage), Some(covered)) = (&mut coverage, covered) {
-        coverage.merge(&covered);
-    }
-    (counts, coverage)
+/// What was counted in some sources, and the index of those that are shards.
+struct Counted<'a> {
+    counts: Counts,
+    coverage: Option<Coverage<'a>>,
+    index: SetIndex,
 }
 
-/// Returns whether the captions could be compared with what the sidecar was made from.
-fn add(source: &Source, counts: &mut Counts, coverage: Option<&mut Coverage<'_>>) -> Result<bool> {
-    let checked;
-    if let Some(coverage) = coverage {
-        let sidecar = source.open()?;
-        source.check(&sidecar.metadata)?;
-        checked = sidecar.metadata.captions.is_some();
-        counts.add_shard(&sidecar);
-        coverage.add(&sidecar);
-    } else {
-        let sidecar = source.concepts()?;
-        source.check(&sidecar.metadata)?;
-        checked = sidecar.metadata.captions.is_some();
-        counts.add_file(sidecar)?;
+impl Counted<'_> {
+    /// Returns whether the captions could be compared with what the sidecar was made from.
+    fn add(&mut self, source: &Source) -> Result<bool> {
+        let Self { counts, coverage, index } = self;
+        let checked;
+        if let Some(coverage) = coverage {
+            let sidecar = source.open()?;
+            index.shards.extend(source.check(&sidecar.metadata)?);
+            checked = sidecar.metadata.captions.is_some();
+            counts.add_shard(&sidecar);
+            coverage.add(&sidecar);
+        } else {
+            let sidecar = source.concepts()?;
+            index.shards.extend(source.check(&sidecar.metadata)?);
+            checked = sidecar.metadata.captions.is_some();
+            counts.add_file(sidecar)?;
+        }
+        Ok(checked)
     }
-    Ok(checked)
+
+    fn and(mut self, more: Self) -> Self {
+        self.counts.merge(&more.counts);
+        if let (Some(coverage), Some(more)) = (&mut self.coverage, more.coverage) {
+            coverage.merge(&more);
+        }
+        self.index.shards.extend(more.index.shards);
+        self
+    }
 }
 
 pub(crate) fn merge(arguments: &MergeArguments) -> Result<Outcome> {

@@ -85,8 +85,8 @@ fn main() {
     settings.data.shards = vec![folder("SHARDS")];
     settings.data.features = None;
     let shards = loader::shards::list(&settings.data.shards).unwrap();
-    let bank = data::bank(&settings, &shards).unwrap().map(Arc::new);
-    let loader = data::loader(&settings, shards, bank, &group).unwrap();
+    let bank = data::bank(&settings, &shards, &group, &Silent).unwrap().map(Arc::new);
+    let loader = data::loader(&settings, shards, bank, &group, &Silent).unwrap();
     let (source, width) = VisionSource::open(&settings, &loader, Device::Cpu, &Silent).unwrap();
     let mut feed = Prefetcher::new(&loader, Position { epoch: 0, step: 0 }, &source, Device::Cpu).unwrap();
     let batch = feed.next_batch().unwrap();

@@ -234,7 +234,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
     assert!(error.is_wrong_use() && error.to_string().contains("`vision.position` is timm, but"), "{error}");
     let denoised = VisionSettings { denoiser: Some("denoiser.pth".into()), ..settings };
     let error = frozen_tower::open(&denoised, Kind::Float, Device::Cpu).unwrap_err().to_string();
-    assert!(error.contains("denoiser.pth") && error.contains("learned positions"), "{error}");
+    assert!(error.contains("denoiser.pth") && error.contains("towers such as DINOv2's"), "{error}");
 }
 
 /// Images of TIPSv2 are not normalized; the register is by what it is known.

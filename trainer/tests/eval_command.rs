@@ -211,7 +211,7 @@ pub(crate) fn checkpoint(run: &Path, objective: Objective) -> PathBuf {
     }
     let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
     let state = State::new(&settings, 1, (0, 1), "", 0);
-    trainer::checkpoint::save(run, &state, &named, &optimizer).unwrap()
+    trainer::checkpoint::save(run, &state, &named, &optimizer, None).unwrap()
 }
 
 #[test]

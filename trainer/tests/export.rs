@@ -235,7 +235,8 @@ fn run(
     let mut named = text.with_logits(scale, bias).named();
     named.extend(more);
     let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
-    trainer::checkpoint::save(folder, &State::new(&settings, 1, (0, 1), "", 0), &named, &optimizer).unwrap();
+    trainer::checkpoint::save(folder, &State::new(&settings, 1, (0, 1), "", 0), &named, &optimizer, None)
+        .unwrap();
     std::fs::write(folder.join("latest"), "step-00000001").unwrap();
     Checkpoint::open(folder).unwrap()
 }

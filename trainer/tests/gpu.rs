@@ -15,6 +15,7 @@ use trainer::device;
 use trainer::distributed::Group;
 use trainer::method::objective::{Images, ObjectiveSettings, StepInput, gradients};
 use trainer::method::pooling::Mention;
+use trainer::method::unmentioned::Beyond;
 use trainer::towers::{
     CaptionTokens, ImageEncoder, Normalization, TextShape, TextTower, VisionShape, VisionTower,
 };
@@ -103,6 +104,7 @@ fn a_steps_gradients_are_those_of_a_cpu() {
             images: Images::Seen(seen(&vision.features(&pixels), true, kind)),
             captions: CaptionTokens::new(&ids, 77, device),
             mentions,
+            beyond: Beyond::default(),
         };
         let settings = ObjectiveSettings { concept_weight: 1.0, ..ObjectiveSettings::default() };
         let report = gradients(&text, &settings, &input, &Group::alone(), micro_batch, kind).unwrap();

@@ -9,6 +9,7 @@ use trainer::distributed::Group;
 use trainer::method::gram::gram;
 use trainer::method::losses;
 use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
+use trainer::method::unmentioned::Beyond;
 use trainer::settings::Settings;
 use trainer::towers::{CaptionTokens, Embedding, TextShape, TextTower, VisionFeatures, VisionHead, unit};
 
@@ -81,14 +82,16 @@ fn gradients_of_a_step_do_not_depend_on_the_pieces() {
     let seen = head.tokens(&frozen(), Some(&kept));
     let tokens = text.tokens(&captions(), Kind::Float);
     let embedded = unit(&text.captions(&tokens, &captions().end));
-    let contrastive = losses::contrastive(&unit(&head.embed(&seen)), &embedded, &text.logit_scale(), 0..5);
+    let contrastive =
+        losses::contrastive(&unit(&head.embed(&seen)), &embedded, &text.logit_scale(), 0..5, None);
     let loss = contrastive + gram(&seen.patches, &frozen().patches) * (2.0 / 5.0);
     loss.backward();
     let expected = all_gradients(&head, &text);
     for micro_batch in [0, 1, 2, 3] {
         let (head, text) = towers();
         let images = Images::Headed(&head, frozen(), Some(kept.shallow_clone()));
-        let input = StepInput { images, captions: captions(), mentions: Vec::new() };
+        let input =
+            StepInput { images, captions: captions(), mentions: Vec::new(), beyond: Beyond::default() };
         let report = gradients(&text, &settings, &input, &Group::alone(), micro_batch, Kind::Float).unwrap();
         assert!((report.loss.double_value(&[]) - loss.double_value(&[])).abs() < 1e-5);
         for ((name, a), (_, b)) in expected.iter().zip(all_gradients(&head, &text)) {
@@ -99,7 +102,7 @@ fn gradients_of_a_step_do_not_depend_on_the_pieces() {
     // Without the weight there is no such loss.
     let (head, text) = towers();
     let images = Images::Headed(&head, frozen(), Some(kept));
-    let input = StepInput { images, captions: captions(), mentions: Vec::new() };
+    let input = StepInput { images, captions: captions(), mentions: Vec::new(), beyond: Beyond::default() };
     let settings = ObjectiveSettings { gram_weight: 0.0, ..settings };
     assert!(gradients(&text, &settings, &input, &Group::alone(), 0, Kind::Float).unwrap().gram.is_none());
 }

@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use trainer::method::losses::{self, Target};
 use trainer::method::objective::{ObjectiveSettings, Query, Scope, Tokens, concept_loss, embed_mentions};
 use trainer::method::pooling::{Mention, Mentions};
+use trainer::method::unmentioned::Unmentioned;
 use trainer::towers::unit;
 
 /// Both sides compute in float64; the remaining difference comes from the order of summation.
@@ -66,7 +67,7 @@ fn values_and_gradients_are_the_references() {
         let rows = Tensor::arange(batch, (Kind::Int64, Device::Cpu));
         let ends = Tensor::from_slice(&numbers(&case["ends"])).to_kind(Kind::Int64);
         let captions = unit(&z_t.index(&[Some(rows), Some(ends)]).matmul(&projection));
-        let contrastive = losses::contrastive(&z_cls, &captions, &log_scale.exp(), 0..batch);
+        let contrastive = losses::contrastive(&z_cls, &captions, &log_scale.exp(), 0..batch, None);
         worst = worst.max(close(&format!("{name}: contrastive"), &contrastive, &case["contrastive"]));
 
         let settings = settings(case);
@@ -91,7 +92,8 @@ fn values_and_gradients_are_the_references() {
             for (rank, own) in parts.iter().enumerate() {
                 let patches = z_v.narrow(0, rank as i64 * rows, rows);
                 let own = Mentions::new(own, tokens, Device::Cpu);
-                let part = concept_loss(&settings, &patches, &own, &texts, &labels, rank);
+                let part =
+                    concept_loss(&settings, &patches, &own, &texts, &labels, rank, &Unmentioned::default());
                 concept += part.loss;
                 accuracy += part.accuracy;
             }

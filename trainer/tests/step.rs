@@ -7,6 +7,7 @@ use trainer::data::seen;
 use trainer::distributed::Group;
 use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
 use trainer::method::pooling::Mention;
+use trainer::method::unmentioned::Beyond;
 use trainer::towers::{
     CaptionTokens, ClipShape, ClipVisionTower, TextShape, TextTower, VisionFeatures, unit,
 };
@@ -38,6 +39,7 @@ fn input(mentions: Vec<Mention>) -> StepInput<'static> {
         )),
         captions: CaptionTokens::new(&ids, 16, Device::Cpu),
         mentions,
+        beyond: Beyond::default(),
     }
 }
 
@@ -159,7 +161,12 @@ fn clip_trains_both_towers() {
     for micro_batch in [0, 2] {
         let (vision, text, pixels) = draw();
         let captions = input(Vec::new()).captions;
-        let input = StepInput { images: Images::ToTrain(&vision, pixels), captions, mentions: Vec::new() };
+        let input = StepInput {
+            images: Images::ToTrain(&vision, pixels),
+            captions,
+            mentions: Vec::new(),
+            beyond: Beyond::default(),
+        };
         let settings = ObjectiveSettings { name: Objective::Clip, ..Default::default() };
         let report = gradients(&text, &settings, &input, &Group::alone(), micro_batch, Kind::Float).unwrap();
         assert!((report.loss.double_value(&[]) - textbook.double_value(&[])).abs() < 1e-5);

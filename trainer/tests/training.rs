@@ -20,6 +20,7 @@ use trainer::method::objective::{
 };
 use trainer::method::optimizer::{Optimizer, OptimizerSettings};
 use trainer::method::pooling::Mention;
+use trainer::method::unmentioned::Beyond;
 use trainer::settings::Settings;
 use trainer::towers::{
     CaptionTokens, ClipShape, ClipVisionTower, Embedding, PositionResize, TextShape, TextTower, VisionHead,
@@ -112,7 +113,12 @@ pub(crate) fn rows(all: &Value, step: usize, group: &Group) -> (Tensor, CaptionT
 fn input(all: &Value, vision: &VisionTower, step: usize, group: &Group, kind: Kind) -> StepInput<'static> {
     let (pixels, captions, mentions) = rows(all, step, group);
     let features = tch::no_grad(|| vision.forward(&pixels.to_kind(kind)));
-    StepInput { images: Images::Seen(seen(&features, true, kind)), captions, mentions }
+    StepInput {
+        images: Images::Seen(seen(&features, true, kind)),
+        captions,
+        mentions,
+        beyond: Beyond::default(),
+    }
 }
 
 /// Takes ten steps and compares all losses and the weights with those of PyTorch.
@@ -239,7 +245,12 @@ fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
     let mut worst = 0.0_f64;
     for (step, expected) in all["clip"]["losses"].as_array().unwrap().iter().enumerate() {
         let (pixels, captions, _) = rows(&all, step, group);
-        let input = StepInput { images: Images::ToTrain(&vision, pixels), captions, mentions: Vec::new() };
+        let input = StepInput {
+            images: Images::ToTrain(&vision, pixels),
+            captions,
+            mentions: Vec::new(),
+            beyond: Beyond::default(),
+        };
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
         let loss = report.loss.to_kind(Kind::Double).view([1]);
         group.sum(std::slice::from_ref(&loss)).unwrap();
@@ -292,7 +303,7 @@ fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
         } else {
             Images::Seen(seen(&head.features(&frozen), true, Kind::Float))
         };
-        let input = StepInput { images, captions, mentions };
+        let input = StepInput { images, captions, mentions, beyond: Beyond::default() };
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
         let concept = report.concept.unwrap();
         let mut parts = vec![&report.loss, &report.contrastive, &concept];
@@ -464,6 +475,7 @@ fn as_rank(role: &str, group: &Group) {
             twenty_steps(group, 0);
             twenty_steps(group, 4);
         }
+        "unmentioned" => crate::unmentioned::as_rank(group),
         "leave" if group.rank() == 1 => {}
         "fail" if group.rank() == 1 => {
             group.announce_failure(&Error::Failed("the dog ate it".to_owned()));
@@ -533,6 +545,12 @@ fn several_ranks_have_the_gradients_of_one_process() {
 #[test]
 fn ten_steps_of_two_ranks_are_pytorchs() {
     ranks(2, "train");
+}
+
+#[test]
+fn several_ranks_agree_on_what_captions_do_not_mention() {
+    ranks(2, "unmentioned");
+    ranks(3, "unmentioned");
 }
 
 /// A group with a single rank uses all collective operations too, on a GPU those of NCCL.

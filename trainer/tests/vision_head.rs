@@ -8,6 +8,7 @@ use tch::{Device, Kind, Tensor};
 use trainer::distributed::Group;
 use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, concept_loss, gradients};
 use trainer::method::pooling::{Mention, Mentions};
+use trainer::method::unmentioned::{Beyond, Unmentioned};
 use trainer::method::{losses, sigmoid};
 use trainer::settings::{Settings, VisionSettings};
 use trainer::towers::{CaptionTokens, Embedding, TextShape, TextTower, VisionFeatures, VisionHead, unit};
@@ -85,7 +86,7 @@ fn the_sigmoid_loss_and_its_gradients_are_the_references() {
         let number = |name: &str| Tensor::from(case[name].as_f64().unwrap()).set_requires_grad(true);
         let (log_scale, bias) = (number("log_scale"), number("bias"));
         let [x, y] = [&images, &captions].map(unit);
-        let part = |own| sigmoid::sigmoid(&x, &y, &log_scale.exp(), &bias, own);
+        let part = |own| sigmoid::sigmoid(&x, &y, &log_scale.exp(), &bias, own, None);
         let loss = match way {
             0 => part(0..batch),
             1 => part(0..3) + part(3..5) + part(5..batch),
@@ -95,7 +96,7 @@ fn the_sigmoid_loss_and_its_gradients_are_the_references() {
                 let scale = || log_scale.exp();
                 let sums: Vec<Tensor> = [0..4, 4..batch]
                     .into_iter()
-                    .map(|own| sigmoid::backward(&a, &b, scale, &bias, own))
+                    .map(|own| sigmoid::backward(&a, &b, scale, &bias, own, None))
                     .collect();
                 ((&x * a.grad()).sum(Kind::Double) + (&y * b.grad()).sum(Kind::Double)).backward();
                 &sums[0] + &sums[1]
@@ -179,13 +180,21 @@ fn gradients_of_a_step_with_a_head_do_not_depend_on_the_pieces() {
         let (images, captions_) = (unit(&head.embed(&seen)), captions());
         let tokens = text.tokens(&captions_, Kind::Float);
         let embedded = unit(&text.captions(&tokens, &captions_.end));
-        let mut loss = losses::contrastive(&images, &embedded, &text.logit_scale(), 0..5);
+        let mut loss = losses::contrastive(&images, &embedded, &text.logit_scale(), 0..5, None);
         if objective == Objective::Simzss {
             let all = Mentions::new(&mentions(), tokens.size()[1], Device::Cpu);
             let projected = text.project(&all.mean_tokens(&tokens));
             let words = unit(&projected.narrow(1, projected.size()[1] - WIDTH, WIDTH));
             let labels = vec![mentions().iter().map(|m| i64::from(m.label)).collect::<Vec<_>>()];
-            let part = concept_loss(&settings, &unit(&seen.patches), &all, &words, &labels, 0);
+            let part = concept_loss(
+                &settings,
+                &unit(&seen.patches),
+                &all,
+                &words,
+                &labels,
+                0,
+                &Unmentioned::default(),
+            );
             loss += part.loss * settings.concept_weight;
         }
         loss.backward();
@@ -193,7 +202,8 @@ fn gradients_of_a_step_with_a_head_do_not_depend_on_the_pieces() {
         for micro_batch in [0, 1, 2, 3] {
             let (head, text) = drawn();
             let images = Images::Headed(&head, frozen(), Some(kept.shallow_clone()));
-            let input = StepInput { images, captions: captions(), mentions: mentions() };
+            let input =
+                StepInput { images, captions: captions(), mentions: mentions(), beyond: Beyond::default() };
             let report =
                 gradients(&text, &settings, &input, &Group::alone(), micro_batch, Kind::Float).unwrap();
             assert!((report.loss.double_value(&[]) - loss.double_value(&[])).abs() < 1e-5);
@@ -215,7 +225,7 @@ fn a_step_without_mentions_trains_the_head_too() {
     let settings = ObjectiveSettings::default();
     let (head, text) = (head(1, Embedding::ClassMean, WIDTH), text(2 * WIDTH));
     let images = Images::Headed(&head, frozen(), None);
-    let input = StepInput { images, captions: captions(), mentions: Vec::new() };
+    let input = StepInput { images, captions: captions(), mentions: Vec::new(), beyond: Beyond::default() };
     let report = gradients(&text, &settings, &input, &Group::alone(), 2, Kind::Float).unwrap();
     assert_eq!(report.concept.unwrap().double_value(&[]), 0.0);
     for (name, tensor) in head.named() {

@@ -1,12 +1,13 @@
 //! Reads the three columns that statistics need, one row group at a time, so that memory does not grow with the
 //! sidecar.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Int32Type, UInt32Type};
-use arrow_array::{DictionaryArray, RecordBatch, UInt32Array};
+use arrow_array::{Array, DictionaryArray, RecordBatch, UInt32Array};
 use bytes::Bytes;
 use parquet::file::reader::ChunkReader;
 
@@ -53,6 +54,30 @@ impl ConceptReader {
         };
         let (metadata, batches) = open().map_err(|problem| reader::broken(path, problem))?;
         Ok(Self { metadata, path: path.to_owned(), batches, rows: 0, sample: 0 })
+    }
+
+    /// How often each concept is mentioned.
+    ///
+    /// # Errors
+    /// The file is not a complete sidecar.
+    pub fn counts(mut self) -> Result<HashMap<String, u64>, Error> {
+        let mut counts: HashMap<String, u64> = HashMap::new();
+        while let Some(batch) = self.next_batch()? {
+            let names = batch.concept.values().as_string::<i32>();
+            // Each name is looked up once.
+            let mut of_name = vec![0_u64; names.len()];
+            for &name in batch.concept.keys().values() {
+                of_name[name as usize] += 1;
+            }
+            for (name, count) in names.iter().zip(of_name).filter(|(_, count)| *count > 0) {
+                let name = name.unwrap_or_default();
+                match counts.get_mut(name) {
+                    Some(sum) => *sum += count,
+                    None => drop(counts.insert(name.to_owned(), count)),
+                }
+            }
+        }
+        Ok(counts)
     }
 
     /// The next mentions; `None` at the end. Returns an error if the file is not a complete sidecar.

@@ -12,6 +12,7 @@ use arrow_array::{Array, ArrayRef, DictionaryArray};
 use arrow_cast::cast;
 use arrow_schema::DataType;
 use bytes::Bytes;
+use serde::Deserialize;
 
 use super::captions::{CaptionCheck, CaptionChecks, Captions};
 use super::{FIELD_VERSION, FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION, writer};
@@ -229,14 +230,24 @@ pub(super) fn metadata_of(footer: &parquet::file::metadata::FileMetaData) -> Res
         .and_then(|pairs| pairs.iter().find(|pair| pair.key == FOOTER_KEY))
         .and_then(|pair| pair.value.as_deref())
         .ok_or_else(|| TableError::content(format!("its footer has no key {FOOTER_KEY:?}")))?;
-    let json: serde_json::Value = serde_json::from_str(json).map_err(TableError::content)?;
-    let version = json.get("version").and_then(serde_json::Value::as_u64).unwrap_or_default();
+    Metadata::from_json(json)
+}
+
+/// What the metadata of every version have.
+#[derive(Deserialize)]
+struct About {
+    #[serde(default)]
+    version: u64,
+}
+
+pub(super) fn metadata_from(json: &str) -> Result<Metadata, TableError> {
+    let About { version } = serde_json::from_str(json).map_err(TableError::content)?;
     if !(u64::from(OLDEST_VERSION)..=u64::from(FIELD_VERSION)).contains(&version) {
         return Err(TableError::content(format!(
             "it has version {version}, but this program reads versions {OLDEST_VERSION} to {FIELD_VERSION}"
         )));
     }
-    let metadata: Metadata = serde_json::from_value(json).map_err(TableError::content)?;
+    let metadata: Metadata = serde_json::from_str(json).map_err(TableError::content)?;
     if metadata.captions.is_some() != (metadata.version > OLDEST_VERSION)
         || metadata.field.is_some() != (metadata.version == FIELD_VERSION)
     {

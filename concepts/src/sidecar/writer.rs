@@ -75,9 +75,9 @@ impl Writer<Vec<u8>> {
         Self::to(Vec::new(), path, metadata)
     }
 
-    /// The bytes of the complete sidecar.
-    pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
-        Ok(self.complete()?.0)
+    /// The bytes of the complete sidecar, and the metadata with the counts.
+    pub fn into_bytes(self) -> Result<(Vec<u8>, Metadata), Error> {
+        self.complete()
     }
 }
 

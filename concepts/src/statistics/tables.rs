@@ -1,6 +1,7 @@
 //! Writes and reads the statistics: two Parquet tables and a JSON file.
 
 use std::cmp::Reverse;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::{Counts, OLDEST_VERSION, PairKey, Totals, VERSION};
 use crate::Error;
-use crate::checksums::{Checksums, Hashing, sha256};
+use crate::checksums::{Checksums, Hashing, sha256, sha256_of};
 use crate::tables::{Budget, Table, TableError, Texts};
 use disk::files::{AtomicFile, write_atomic};
 
@@ -62,11 +63,11 @@ impl Counts {
         };
         let path = folder.join(CHECKSUMS);
         let sums = match std::fs::read(&path) {
-            Ok(bytes) => Some(bytes.into()),
+            Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(Error::table(&path, error)),
         };
-        Self::from_bytes(folder, [open(TOTALS)?, open(CONCEPTS)?, open(PAIRS)?], sums)
+        Self::from_bytes(folder, [open(TOTALS)?, open(CONCEPTS)?, open(PAIRS)?], sums.as_deref())
     }
 
     /// The same from the bytes of [`TOTALS`], [`CONCEPTS`] and [`PAIRS`], and of [`CHECKSUMS`] if it exists; `folder` is their
@@ -74,53 +75,23 @@ impl Counts {
     pub fn from_bytes(
         folder: &Path,
         [totals, concepts, pairs]: [Bytes; 3],
-        sums: Option<Bytes>,
+        sums: Option<&[u8]>,
     ) -> Result<Self, Error> {
-        let path = folder.join(CHECKSUMS);
-        let parse = |bytes: Bytes| {
-            let text = std::str::from_utf8(&bytes).map_err(|error| Error::table(&path, error))?;
-            Checksums::parse(text).map_err(|problem| Error::table(&path, problem))
-        };
-        let sums = sums.map(parse).transpose()?;
-        for (name, bytes) in [(TOTALS, &totals), (CONCEPTS, &concepts), (PAIRS, &pairs)] {
-            if sums.as_ref().is_some_and(|sums| sums.get(name) != Some(&sha256(bytes))) {
-                let what =
-                    format!("it does not have the checksum in {CHECKSUMS}; count the statistics again");
-                return Err(Error::table(&folder.join(name), what));
-            }
-        }
-        let path = folder.join(TOTALS);
-        let totals: Totals = serde_json::from_slice(&totals).map_err(|e| Error::table(&path, e))?;
-        let expects_sums = totals.version > OLDEST_VERSION;
-        if !(OLDEST_VERSION..=VERSION).contains(&totals.version) {
-            let what = format!(
-                "it has version {}, but this program reads versions {OLDEST_VERSION} to {VERSION}; count the \
-                 statistics again",
-                totals.version
-            );
-            return Err(Error::table(&path, what));
-        }
-        if expects_sums && sums.is_none() {
-            let what = format!("{CHECKSUMS} is missing next to it; count the statistics again");
-            return Err(Error::table(&path, what));
+        let (totals, sums) = read_totals(folder, &totals, sums)?;
+        for (name, bytes) in [(CONCEPTS, &concepts), (PAIRS, &pairs)] {
+            check_sum(folder, name, &sha256(bytes), sums.as_ref())?;
         }
         let source = totals.source.as_ref().and_then(|source| u128::from_str_radix(source, 16).ok());
         let mut counts = Self { totals: Totals { version: VERSION, ..totals }, source, ..Self::default() };
         let path = folder.join(CONCEPTS);
         read_table(&path, concepts, |batch, budget| counts.add_concepts(batch, budget))?;
         if counts.names.len() as u64 != counts.totals.concepts {
-            return Err(Error::table(
-                &path,
-                format!("it does not have the number of concepts in {TOTALS}; count the statistics again"),
-            ));
+            return Err(Error::table(&path, other_number("concepts")));
         }
         let path = folder.join(PAIRS);
         read_table(&path, pairs, |batch, _| counts.add_pairs(batch))?;
         if counts.pairs.len() as u64 != counts.totals.pairs {
-            return Err(Error::table(
-                &path,
-                format!("it does not have the number of pairs in {TOTALS}; count the statistics again"),
-            ));
+            return Err(Error::table(&path, other_number("pairs")));
         }
         Ok(counts)
     }
@@ -231,6 +202,100 @@ impl Counts {
     }
 }
 
+/// The concepts of statistics that are mentioned often enough, read without the others: memory is that of these names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mentioned {
+    /// The totals of the statistics.
+    pub totals: Totals,
+    /// The names, sorted.
+    pub names: Vec<String>,
+}
+
+impl Mentioned {
+    /// Reads the concepts with at least `times` mentions from the open file of [`CONCEPTS`], and from the bytes of [`TOTALS`] and
+    /// [`CHECKSUMS`]; `folder` is their folder in errors.
+    pub fn read(
+        folder: &Path,
+        totals: &[u8],
+        sums: Option<&[u8]>,
+        concepts: &File,
+        times: u64,
+    ) -> Result<Self, Error> {
+        let (totals, sums) = read_totals(folder, totals, sums)?;
+        let path = folder.join(CONCEPTS);
+        let found = sha256_of(concepts).map_err(Error::io(&path, "read"))?;
+        check_sum(folder, CONCEPTS, &found, sums.as_ref())?;
+        let file = concepts.try_clone().map_err(Error::io(&path, "read"))?;
+        let (mut names, mut rows) = (Vec::new(), 0);
+        let read = || -> Result<(), TableError> {
+            let table = Table::open(file, Texts::Views)?;
+            let mut budget = Budget::for_file(table.bytes());
+            for batch in table.batches(Some(&["concept", "mentions"]), BATCH)? {
+                let batch = batch?;
+                let (concept, mentions) = (text(&batch, "concept")?, number(&batch, "mentions")?);
+                rows += batch.num_rows() as u64;
+                let mentions = mentions.as_primitive::<UInt64Type>().values();
+                for (row, _) in mentions.iter().enumerate().filter(|(_, count)| **count >= times) {
+                    let name = concept.as_string_view().value(row);
+                    budget.keep(name)?;
+                    names.push(name.to_owned());
+                }
+            }
+            Ok(())
+        };
+        as_statistics(&path, read)?;
+        if rows != totals.concepts {
+            return Err(Error::table(&path, other_number("concepts")));
+        }
+        names.sort_unstable();
+        Ok(Self { totals, names })
+    }
+}
+
+fn other_number(of: &str) -> String {
+    format!("it does not have the number of {of} in {TOTALS}; count the statistics again")
+}
+
+/// The totals and the checksums, from the bytes of their files. Statistics of [`OLDEST_VERSION`] have no checksums.
+fn read_totals(
+    folder: &Path,
+    totals: &[u8],
+    sums: Option<&[u8]>,
+) -> Result<(Totals, Option<Checksums>), Error> {
+    let path = folder.join(CHECKSUMS);
+    let parse = |bytes: &[u8]| {
+        let text = std::str::from_utf8(bytes).map_err(|error| Error::table(&path, error))?;
+        Checksums::parse(text).map_err(|problem| Error::table(&path, problem))
+    };
+    let sums = sums.map(parse).transpose()?;
+    check_sum(folder, TOTALS, &sha256(totals), sums.as_ref())?;
+    let path = folder.join(TOTALS);
+    let totals: Totals = serde_json::from_slice(totals).map_err(|e| Error::table(&path, e))?;
+    let expects_sums = totals.version > OLDEST_VERSION;
+    if !(OLDEST_VERSION..=VERSION).contains(&totals.version) {
+        let what = format!(
+            "it has version {}, but this program reads versions {OLDEST_VERSION} to {VERSION}; count the \
+             statistics again",
+            totals.version
+        );
+        return Err(Error::table(&path, what));
+    }
+    if expects_sums && sums.is_none() {
+        let what = format!("{CHECKSUMS} is missing next to it; count the statistics again");
+        return Err(Error::table(&path, what));
+    }
+    Ok((totals, sums))
+}
+
+/// An error if a file with this SHA-256 is not the one that the checksums are of.
+fn check_sum(folder: &Path, name: &str, sha256: &str, sums: Option<&Checksums>) -> Result<(), Error> {
+    if sums.is_none_or(|sums| sums.get(name) == Some(sha256)) {
+        return Ok(());
+    }
+    let what = format!("it does not have the checksum in {CHECKSUMS}; count the statistics again");
+    Err(Error::table(&folder.join(name), what))
+}
+
 /// Writes a table whose rows are sorted by the columns `order`: by the first one descending, by the others ascending. Returns
 /// its SHA-256.
 fn write_table(
@@ -284,6 +349,10 @@ fn read_table(
         }
         Ok(())
     };
+    as_statistics(path, read)
+}
+
+fn as_statistics(path: &Path, read: impl FnOnce() -> Result<(), TableError>) -> Result<(), Error> {
     read().map_err(|problem| Error::table(path, format!("it is not a table of statistics: {problem}")))
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use disk::files::{TEMPORARY, clear_leftovers, sync_parent};
 use loader::shards;
+use loader::shards::set_index::SetIndex;
 use program::interrupted;
 use storage::Location;
 
@@ -78,10 +79,15 @@ pub(crate) fn place_of_tar(tar: &Location, replaces: bool) -> Location {
 /// Publishes a shard, whose tar is the file `made`: in a folder of this machine at [`place_of_tar`], otherwise anywhere.
 /// `replaces`: whether there is a complete shard of the same name.
 pub(crate) fn publish(folder: &Location, files: &Files, made: &Path, replaces: bool) -> Result<(), Error> {
-    match folder {
-        Location::Local(folder) => publish_local(folder, files, replaces),
-        Location::Remote(_) => publish_remote(files, made, replaces),
+    if replaces {
+        SetIndex::forget(folder)?;
     }
+    match folder {
+        Location::Local(folder) => publish_local(folder, files, replaces)?,
+        Location::Remote(_) => publish_remote(files, made, replaces)?,
+    }
+    // An index that another process has written meanwhile may lack this shard.
+    Ok(SetIndex::forget(folder)?)
 }
 
 fn publish_local(folder: &Path, files: &Files, replaces: bool) -> Result<(), Error> {
@@ -195,6 +201,7 @@ pub(crate) fn recover_shard(folder: &Location, stem: &str) -> Result<bool, Error
         return Ok(false);
     }
     let names = new_files(folder, stem)?;
+    SetIndex::forget(folder)?;
     match folder {
         Location::Local(path) => switch(path, stem, &names)?,
         Location::Remote(_) => switch_remote(folder, stem, &names)?,

@@ -98,5 +98,5 @@ pub(super) fn sidecar<'a>(
             writer.check(number, *check);
         }
     }
-    Ok(writer.into_bytes()?.into())
+    Ok(writer.into_bytes()?.0.into())
 }

@@ -92,7 +92,7 @@ fn samples(set: &Path) -> BTreeMap<String, Vec<String>> {
                     found.entry(mention.key.to_owned()).or_default().push(format!("{mention:?}"));
                 }
             }
-        } else if name.ends_with(".parquet") {
+        } else if name.ends_with(".parquet") && name != "index.parquet" {
             for mut row in table(&path) {
                 let key = row["key"].clone();
                 if row.get("status").is_some_and(|status| status != "success") {

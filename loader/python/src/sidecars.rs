@@ -1,6 +1,6 @@
 //! Sidecars: read as a stream of Arrow batches, and written.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::vec;
 
@@ -139,11 +139,8 @@ pub(crate) fn write_sidecar<'py>(
     tagger: Option<&str>,
     offsets: &str,
 ) -> PyResult<Bound<'py, PyDict>> {
-    let Location::Local(path) = Location::from(shard) else {
-        return Err(PyValueError::new_err(
-            "sidecars of remote shards are written by the program `ingest tag`",
-        ));
-    };
+    let shard = Location::from(shard);
+    waiting::check_remote([&shard])?;
     let source = match (mentions, tagger) {
         (None, tagger) => Source::Tagger(py.detach(|| extractor(tagger.unwrap_or("perceptron")))?),
         (Some(mentions), Some(name)) => {
@@ -155,9 +152,12 @@ pub(crate) fn write_sidecar<'py>(
             return Err(PyValueError::new_err("give the name of the tagger that has found the mentions"));
         }
     };
-    let (target, metadata) = waiting::run(py, move || write(&path, &source))??;
+    let (target, metadata) = waiting::run(py, move || write(&shard, &source))??;
     let dict = PyDict::new(py);
-    dict.set_item("path", target)?;
+    match &target {
+        Location::Local(path) => dict.set_item("path", path)?,
+        remote @ Location::Remote(_) => dict.set_item("path", remote.to_string())?,
+    }
     dict.set_item("samples", metadata.samples)?;
     dict.set_item("mentions", metadata.mentions)?;
     dict.set_item("captions_without_mention", metadata.captions_without_mention)?;
@@ -170,15 +170,15 @@ enum Source {
     Given(Box<Lists>, TaggerDescription),
 }
 
-fn write(shard: &Path, source: &Source) -> PyResult<(PathBuf, Metadata)> {
+fn write(shard: &Location, source: &Source) -> PyResult<(Location, Metadata)> {
     let bytes = storage::length(shard).map_err(python)?;
-    let target = concepts::sidecar::path_for(shard);
+    let target = shards::sidecar_path(shard);
     let description = match source {
         Source::Tagger(extractor) => extractor.description(),
         Source::Given(_, description) => description.clone(),
     };
-    let metadata = Metadata::new(&description, shard, bytes);
-    let mut writer = Writer::create(&target, metadata).map_err(python)?;
+    let metadata = Metadata::new(&description, &shard.as_name(), bytes);
+    let mut writer = Writer::in_memory(&target.as_name(), metadata).map_err(python)?;
     let mut text = String::new();
     let samples = shards::captions(shard, None, |key, captions| -> Result<(), Failed> {
         let sample = writer.samples();
@@ -210,11 +210,10 @@ fn write(shard: &Path, source: &Source) -> PyResult<(PathBuf, Metadata)> {
         return Err(PyValueError::new_err(problem));
     }
     // As `ingest tag` does it: wherever it is interrupted, no checksum is wrong.
-    let sums = shards::sums_path(&shard.into());
-    let name = target.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (bytes, metadata) = writer.into_bytes().map_err(python)?;
+    let (sums, name, sum) = (shards::sums_path(shard), target.file_name().into_owned(), sha256(&bytes));
     checksums(&sums, |sums| sums.remove(&name))?;
-    let metadata = writer.finish().map_err(python)?;
-    let sum = sha256(&storage::read(&target).map_err(python)?);
+    storage::write(&target, bytes).map_err(python)?;
     checksums(&sums, |sums| {
         sums.set(&name, sum);
         true

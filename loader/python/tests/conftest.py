@@ -1,6 +1,7 @@
 """A tiny dataset that the tests make themselves."""
 
 import contextlib
+import http.server
 import io
 import re
 import runpy
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import textwrap
+import threading
 import zlib
 from pathlib import Path
 
@@ -76,6 +78,55 @@ def order():
     with contextlib.redirect_stdout(io.StringIO()), pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [str(script)])
         return runpy.run_path(str(script))["epoch_batches"]
+
+
+@contextlib.contextmanager
+def serve(folder, writable=True):
+    """Serves a folder over http, and gives its address; with PUT if it is writable, as WebDAV has it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def path_of(self):
+            return folder / self.path.rpartition("/")[2]
+
+        def answer(self, status, body=b"", **headers):
+            self.send_response(status)
+            for name, value in {"Content-Length": len(body), **headers}.items():
+                self.send_header(name.replace("_", "-"), str(value))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def do_GET(self):
+            if not self.path_of().is_file():
+                return self.answer(404)
+            body, common = self.path_of().read_bytes(), {"Last_Modified": "Sun, 01 Nov 2026 00:00:00 GMT"}
+            if not (wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))):
+                return self.answer(200, body, Accept_Ranges="bytes", **common)
+            first, last = int(wanted[1]), min(int(wanted[2] or len(body)), len(body) - 1)
+            self.answer(206, body[first : last + 1], Content_Range=f"bytes {first}-{last}/{len(body)}", **common)
+
+        do_HEAD = do_GET
+
+        def do_PUT(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if writable:
+                self.path_of().write_bytes(body)
+            self.answer(201 if writable else 405)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def run(code, *arguments, timeout=60):

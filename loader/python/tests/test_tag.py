@@ -14,7 +14,7 @@ import pytest
 import simzss_data
 from simzss_data import Bank, tag
 
-from conftest import COUNTS, caption
+from conftest import COUNTS, caption, serve
 
 CAPTIONS = ["Two tiny Rubber Ducks near snow", None, "", "A CAFÉ &amp;  a stop-sign", "run"]
 
@@ -196,8 +196,26 @@ def test_sidecars_are_written_and_read(folder):
     assert duckdb.sql("SELECT count(*) FROM mentions").fetchall() == [(table.num_rows,)]
     with pytest.raises(FileNotFoundError):
         simzss_data.write_sidecar(folder / "missing.tar")
-    with pytest.raises(ValueError, match="ingest tag"):
-        simzss_data.write_sidecar("s3://bucket/00000.tar")
+
+
+def test_sidecars_of_remote_shards(folder, tmp_path):
+    for file in folder.iterdir():
+        shutil.copy(file, tmp_path)
+    with serve(tmp_path) as address:
+        for shard in simzss_data.list_shards([folder]):
+            name = shard.rpartition("/")[2]
+            written = simzss_data.write_sidecar(f"{address}/{name}")
+            local = simzss_data.write_sidecar(shard)
+            assert written.pop("path") == f"{address}/{name}".replace(".tar", ".concepts.parquet")
+            path = local.pop("path")
+            assert written == local
+            assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+            digest = hashlib.sha256((tmp_path / path.name).read_bytes()).hexdigest()
+            assert digest in (tmp_path / name.replace(".tar", ".sha256")).read_text()
+        with pytest.raises(FileNotFoundError):
+            simzss_data.write_sidecar(f"{address}/missing.tar")
+    with serve(tmp_path, writable=False) as address, pytest.raises(OSError, match="405"):
+        simzss_data.write_sidecar(f"{address}/00000.tar")
 
 
 def test_statistics(folder):

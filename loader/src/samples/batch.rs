@@ -31,6 +31,9 @@ pub struct Batch {
     pub tokens: Vec<i64>,
     /// The mentions whose concept is in the vocabulary ([`concepts::Bank`]).
     pub mentions: Mentions,
+    /// For each row, the concepts that only other captions of its sample mention, ascending; empty unless they are asked for
+    /// ([`Settings::siblings`](crate::Settings::siblings)).
+    pub siblings: Vec<Vec<u32>>,
     /// Times and counts of the work for this batch.
     pub counters: Counters,
 }

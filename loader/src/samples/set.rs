@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use concepts::sidecar::Metadata;
 
 use crate::Error;
 use crate::order::{Mixture, Place, Position, SampleId};
 use crate::settings::{Options, Settings};
-use crate::shards::{Store, for_each_shard, selection, sidecar};
+use crate::shards::{MANY, Store, for_each_shard, selection, set_index, sidecar};
 
 /// The shards of one or several datasets, their order, and how they are loaded.
 #[derive(Debug)]
@@ -29,12 +30,20 @@ pub(crate) struct Set {
 }
 
 impl Set {
-    /// Checks the settings and counts the samples: from the shards' `_stats.json`, or, for shards without one (written
-    /// by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all sidecars.
-    pub(crate) fn open(settings: Settings) -> Result<Self, Error> {
+    /// Checks the settings and counts the samples: from the indices of the folders, from the shards' `_stats.json`, or, for shards
+    /// without one (written by other tools), by a pass over the headers. With a concept vocabulary, checks the footers of all
+    /// sidecars. `done` counts the shards of which this is known, and those whose footers are.
+    pub(crate) fn open(settings: Settings, done: &AtomicU64) -> Result<Self, Error> {
         settings.check()?;
+        let known = set_index::known(&settings.shards)?;
         let sidecars = if settings.bank.is_some() {
-            sidecar::footers_for(&settings.shards, settings.options.captions.field())?
+            sidecar::footers_for(
+                &settings.shards,
+                &known,
+                settings.options.captions.field(),
+                settings.siblings,
+                done,
+            )?
         } else {
             Vec::new()
         };
@@ -43,13 +52,16 @@ impl Set {
             settings.bank.is_some(),
             settings.options.captions.clone(),
             settings.options.cache.clone(),
+            known,
         );
-        let counts = for_each_shard(
-            store.shards(),
-            settings.options.thread_count(),
-            "counted its samples",
-            |shard| store.count(shard as u32),
-        )?;
+        // On a disk the work is in the headers; elsewhere it is waiting for answers.
+        let threads = settings.options.thread_count();
+        let threads = if store.is_remote() { threads.max(MANY) } else { threads };
+        let counts = for_each_shard(store.shards(), threads, "counted its samples", |shard| {
+            let count = store.count(shard as u32);
+            done.fetch_add(1, Ordering::Relaxed);
+            count
+        })?;
         let Options { streams, window, batch_size, .. } = settings.options;
         let shards = counts.len();
         let starts = counts

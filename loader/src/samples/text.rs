@@ -24,6 +24,8 @@ pub(crate) struct Text {
     pub(crate) tokens: Vec<u32>,
     /// Mentions whose concept is in the vocabulary, from left to right.
     pub(crate) mentions: Vec<BatchMention>,
+    /// The concepts that only other captions of the sample mention, ascending; empty unless they are asked for ([`Labels`]).
+    pub(crate) siblings: Vec<u32>,
     /// Mentions whose concept is in the vocabulary but that a limit excluded (see [`Labels`]), or of which the limit on tokens
     /// cut a part off.
     pub(crate) left_out: u32,
@@ -45,6 +47,8 @@ pub(crate) struct Labels<'a> {
     pub(crate) longest: usize,
     /// Whether captions are from a field of the `.json` members, of which a sample may have several.
     pub(crate) field: bool,
+    /// Whether the concepts of the sample's other captions are wanted.
+    pub(crate) siblings: bool,
 }
 
 /// Identifies a sample in errors.
@@ -86,10 +90,13 @@ impl Text {
         }
         let caption = concepts::canonical(&raw.text);
         let tokens = tokenizer.encode(&caption, context);
-        let mut mentions = Vec::new();
+        let (mut mentions, mut siblings) = (Vec::new(), Vec::new());
         let mut left_out = 0;
         for row in sidecar.mentions(name.sample) {
             if sidecar.metadata.field.is_some() && row.caption != raw.number {
+                if labels.siblings {
+                    siblings.extend(labels.bank.find(labels.matching, &row).map(|(label, _)| label));
+                }
                 continue;
             }
             let fits = text_at(&caption, &row.phrase_span) == Some(row.phrase);
@@ -111,7 +118,10 @@ impl Text {
                 mentions.push(BatchMention { label, positions, span });
             }
         }
-        Ok(Self { caption, tokens: tokens.ids, mentions, left_out, is_other: false })
+        siblings.sort_unstable();
+        siblings.dedup();
+        siblings.retain(|label| mentions.iter().all(|mention| mention.label != *label));
+        Ok(Self { caption, tokens: tokens.ids, mentions, siblings, left_out, is_other: false })
     }
 }
 

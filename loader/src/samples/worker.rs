@@ -324,6 +324,7 @@ fn text(set: &Set, shard: &Shard, sample: u32, raw: &RawCaption) -> Result<Text,
         most: options.max_mentions,
         longest: options.max_mention_tokens,
         field: options.captions.field().is_some(),
+        siblings: set.settings.siblings,
     };
     let name = Name { shard: shard.archive.location(), sample, key: shard.index.key(sample) };
     Text::with_mentions(raw, &TOKENIZER, *context, sidecar, labels, name)

@@ -9,6 +9,9 @@ use storage::Location;
 
 use crate::Error;
 
+/// Number of threads for requests, of which each waits for one at a time.
+pub(crate) const MANY: usize = 64;
+
 /// Calls `work` with the number of every shard, on several threads, and returns the results in order, or the first error.
 /// `doing` is what `work` has done, for the message if it panics.
 pub(crate) fn for_each_shard<T: Send>(

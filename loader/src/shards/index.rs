@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::io::BufReader;
 
+use concepts::sidecar::{CaptionCheck, CaptionChecks};
 use storage::{Cache, Location};
 
 use crate::Error;
@@ -96,16 +97,21 @@ impl Index {
             }
         };
         index.without_end = without_end.get();
-        if let Some(count) = count_from_stats(archive.location())?
-            && count as usize != index.len()
-        {
-            let problem = format!(
-                "it counts {count} samples, but the shard has {}; write the shard again",
-                index.len()
-            );
-            return Err(Error::companion(&stats_path(archive.location()), problem));
-        }
+        index.refuse_other_count(archive.location())?;
         Ok(index)
+    }
+
+    /// Returns an error if the shard's `_stats.json` has another number of samples.
+    pub(super) fn refuse_other_count(&self, shard: &Location) -> Result<(), Error> {
+        if let Some(count) = count_from_stats(shard)?
+            && count as usize != self.len()
+        {
+            let samples = self.len();
+            let problem =
+                format!("it counts {count} samples, but the shard has {samples}; write the shard again");
+            return Err(Error::companion(&stats_path(shard), problem));
+        }
+        Ok(())
     }
 
     /// Number of samples.
@@ -171,6 +177,14 @@ impl Index {
     /// Whether the captions are from the shard's table, and not in the tar.
     pub(crate) fn has_captions(&self) -> bool {
         matches!(self.captions, Captions::InTable(..))
+    }
+
+    /// The checks of the captions, if they are from the shard's table.
+    pub(crate) fn caption_checks(&self) -> Option<CaptionChecks> {
+        let Captions::InTable(texts, _) = &self.captions else { return None };
+        let mut checks = CaptionChecks::default();
+        (0..self.len()).for_each(|sample| checks.push(CaptionCheck::of(texts.get(sample).as_bytes())));
+        Some(checks)
     }
 
     /// What distinguishes this shard from others, as far as the index knows.

@@ -2,7 +2,8 @@
 //!
 //! [`list`] finds the shards. [`Archive`] reads a shard at any place, and [`Index`] has the key, the place of the image and
 //! the caption of each of its samples; [`captions`] and [`visit`] read a shard once from its start to its end. [`sidecar`]
-//! opens the mentions, [`signals`] what programs computed from each sample; a [`selection`] says which samples are used.
+//! opens the mentions, [`signals`] what programs computed from each sample; a [`selection`] says which samples are used, and
+//! the [index of a set](set_index) what a loader has to know of all shards before its first batch.
 //!
 //! # Samples
 //! A sample is a series of neighbouring members of the tar with the same key, as in WebDataset. A member's key is its path
@@ -38,6 +39,7 @@
 //! ```
 
 pub mod selection;
+pub mod set_index;
 pub mod sidecar;
 pub mod signals;
 
@@ -45,6 +47,7 @@ pub(crate) mod caption;
 pub(crate) mod identity;
 pub(crate) mod store;
 
+mod describe;
 mod each;
 mod index;
 mod names;
@@ -53,7 +56,8 @@ mod tar;
 
 pub use self::caption::{CAPTION_EXTENSION, StoredCaptions, field_captions};
 pub(crate) use self::caption::{CaptionSource, RawCaption, from_json};
-pub(crate) use self::each::{for_each_shard, panic_message};
+pub use self::describe::{describe, describe_without_sidecar};
+pub(crate) use self::each::{MANY, for_each_shard, panic_message};
 pub(crate) use self::identity::Identity;
 pub use self::identity::image_check;
 pub use self::index::{Caption, Index, count_from_stats};

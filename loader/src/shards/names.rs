@@ -10,6 +10,7 @@ use disk::foreign_files::is_apple_double;
 use storage::Location;
 
 use crate::Error;
+use crate::shards::set_index::SetIndex;
 
 pub use concepts::sidecar::SHARD_SUFFIXES as SUFFIXES;
 
@@ -114,7 +115,7 @@ struct Folder {
 fn scan(folder: &Location) -> Result<Folder, Error> {
     let mut shards = Vec::new();
     let mut finished = HashSet::new();
-    for file in storage::list(folder)? {
+    for file in files(folder)? {
         let name = file.file_name();
         if name.starts_with(TEMPORARY) || is_apple_double(Path::new(&*name)) {
             continue;
@@ -129,6 +130,24 @@ fn scan(folder: &Location) -> Result<Folder, Error> {
     let from_other_tool = !shards.iter().any(is_finished);
     let (complete, incomplete) = shards.into_iter().partition(|shard| from_other_tool || is_finished(shard));
     Ok(Folder { complete, incomplete })
+}
+
+/// The files of a folder. For a remote one with an index, a store is asked for several parts of the list at once, and a web server
+/// that cannot list folders need not.
+fn files(folder: &Location) -> Result<Vec<Location>, Error> {
+    let index = if folder.is_remote() { SetIndex::open(folder)? } else { None };
+    let Some(SetIndex { shards }) = index else { return Ok(storage::list(folder)?) };
+    let names: Vec<&str> = shards.keys().map(String::as_str).collect();
+    let listed = storage::list_near(folder, &names);
+    let lists = |listed: &Vec<Location>| !listed.is_empty();
+    match folder {
+        Location::Remote(address)
+            if address.scheme().starts_with("http") && !listed.as_ref().is_ok_and(lists) =>
+        {
+            Ok(names.into_iter().map(|name| folder.join(name)).collect())
+        }
+        _ => Ok(listed?),
+    }
 }
 
 fn no_shards(folder: Location, incomplete: usize) -> Error {

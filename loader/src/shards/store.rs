@@ -9,6 +9,7 @@ use storage::{Cache, Location};
 
 use crate::Error;
 use crate::shards::index::{Index, count_from_stats};
+use crate::shards::set_index::Described;
 use crate::shards::tar::Archive;
 use crate::shards::{CaptionSource, Identity, sidecar};
 
@@ -31,6 +32,8 @@ pub(crate) struct Store {
     /// Where captions come from.
     captions: CaptionSource,
     cache: Option<Cache>,
+    /// What indices say of the shards.
+    known: Vec<Option<Described>>,
     open: Mutex<Open>,
     /// For each shard that was opened, a hash of its length and date: a shard that was closed must not have changed
     /// when it is opened again.
@@ -90,6 +93,7 @@ impl Store {
         mentions: bool,
         captions: CaptionSource,
         cache: Option<Cache>,
+        known: Vec<Option<Described>>,
     ) -> Self {
         let open = Open { capacity: MAX_OPEN, clock: 0, entries: HashMap::new() };
         Self {
@@ -97,6 +101,7 @@ impl Store {
             mentions,
             captions,
             cache,
+            known,
             open: Mutex::new(open),
             versions: Mutex::default(),
             without_end: Mutex::default(),
@@ -155,8 +160,26 @@ impl Store {
         Ok(opened)
     }
 
-    /// Number of samples of a shard: from its `_stats.json` if it has one, otherwise from its index.
+    /// What an index says of a shard.
+    fn known(&self, shard: u32) -> Option<&Described> {
+        self.known.get(shard as usize)?.as_ref()
+    }
+
+    /// The shards that are in no index.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = &Location> {
+        self.shards.iter().zip(&self.known).filter(|(_, known)| known.is_none()).map(|(shard, _)| shard)
+    }
+
+    /// Number of samples of a shard: from the index of its folder, or from its `_stats.json`, or else from its own index.
     pub(crate) fn count(&self, shard: u32) -> Result<u32, Error> {
+        if let Some(known) = self.known(shard) {
+            let path = &self.shards[shard as usize];
+            // A remote shard is compared when it is opened, as a look would be a request.
+            if !path.is_remote() {
+                known.check_bytes(path, storage::length(path)?)?;
+            }
+            return Ok(known.samples);
+        }
         if let Some(count) = count_from_stats(&self.shards[shard as usize])? {
             return Ok(count);
         }
@@ -186,6 +209,11 @@ impl Store {
         }
         self.identify(shard, &index)?;
         let sidecar = if self.mentions { Some(sidecar::open(path, Some(index.len() as u32))?) } else { None };
+        if let Some(known) = self.known(shard) {
+            let sidecar = sidecar.as_ref().map(|sidecar| sidecar.metadata.clone());
+            let (bytes, samples) = (archive.stored(), index.len() as u32);
+            known.check(path, &Described { bytes, samples, content: index.identity(), sidecar })?;
+        }
         Ok(Shard { archive, index, sidecar })
     }
 

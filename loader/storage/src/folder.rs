@@ -35,6 +35,34 @@ pub fn list(folder: impl Into<Location>) -> Result<Vec<Location>, Error> {
     Ok(entries.filter(|(_, is_folder)| !is_folder).map(|(file, _)| file).collect())
 }
 
+/// As [`list`], for a folder that should have files with these `names`, in the order of their bytes: a store that gives a long list
+/// page by page is asked for the parts between them at the same time. What the folder has does not depend on them.
+pub fn list_near(folder: impl Into<Location>, names: &[&str]) -> Result<Vec<Location>, Error> {
+    let folder = folder.into();
+    let part = names.len().div_ceil(LOOKERS).max(1);
+    let remote = match &folder {
+        Location::Remote(address) if names.len() >= PAGE => Some(Remote::new(address)?),
+        _ => None,
+    };
+    let Some(remote) = remote.filter(Remote::lists_from_a_name) else { return list(&folder) };
+    let ends: Vec<&str> = names.iter().step_by(part).skip(1).copied().collect();
+    let parts: Vec<(Option<&str>, Option<&str>)> =
+        (0..=ends.len()).map(|at| (at.checked_sub(1).map(|at| ends[at]), ends.get(at).copied())).collect();
+    let mut files = Vec::new();
+    std::thread::scope(|scope| {
+        let remote = &remote;
+        let listing: Vec<_> =
+            parts.iter().map(|&(after, to)| scope.spawn(move || remote.list_part(after, to))).collect();
+        for part in listing {
+            let ended = |_| Error::Threads(io::Error::other("a thread that lists files panicked"));
+            files.extend(part.join().map_err(ended)??);
+        }
+        Ok::<_, Error>(())
+    })?;
+    files.sort();
+    Ok(files)
+}
+
 /// All files below a folder, sorted. Links to folders are not followed.
 pub fn list_all(folder: impl Into<Location>) -> Result<Vec<Location>, Error> {
     let mut files = Vec::new();
@@ -66,6 +94,9 @@ pub fn is_folder(at: impl Into<Location>) -> Result<bool, Error> {
         },
     }
 }
+
+/// Stores list this many files per request.
+const PAGE: usize = 1000;
 
 /// Number of threads that look for files where a server cannot list them.
 const LOOKERS: usize = 16;

@@ -48,7 +48,7 @@ pub use self::files::{
     Version, exists, length, read, read_text, read_version, remove, replace, upload, write, write_if,
     write_new,
 };
-pub use self::folder::{NewFolder, create_folder, entries, existing, is_folder, list, list_all};
+pub use self::folder::{NewFolder, create_folder, entries, existing, is_folder, list, list_all, list_near};
 pub use self::interruption::{Interrupted, interrupt, interrupted, signal};
 pub use self::location::{Address, Location};
 pub use self::process::{report_to, stop_when_interrupted};

@@ -136,6 +136,34 @@ impl Remote {
         Ok(files.chain(folders).filter_map(|(name, is)| Some((self.entry(name?), is))).collect())
     }
 
+    /// Whether the store can begin a list at any name.
+    pub(crate) fn lists_from_a_name(&self) -> bool {
+        self.hub.is_none() && ["s3", "s3a", "gs"].contains(&self.address.scheme())
+    }
+
+    /// The files in this folder whose names come after `after` and not after `to`.
+    pub(crate) fn list_part(&self, after: Option<&str>, to: Option<&str>) -> Result<Vec<Location>, Error> {
+        let listed: Vec<ObjectMeta> = self.wait("list", |store, folder| {
+            let at = |name: &str| folder.clone().join(name);
+            let (after, to) = (after.map(at), to.map(at));
+            async move {
+                let list = match &after {
+                    Some(after) => store.list_with_offset(Some(&folder), after),
+                    None => store.list(Some(&folder)),
+                };
+                let until = |object: &ObjectMeta| to.as_ref().is_none_or(|to| object.location <= *to);
+                list.try_take_while(|object| std::future::ready(Ok(until(object)))).try_collect().await
+            }
+        })?;
+        // What is in folders inside is listed too.
+        let name = |object: &ObjectMeta| {
+            let mut parts = object.location.prefix_match(&self.key)?;
+            let name = parts.next()?.as_ref().to_owned();
+            parts.next().is_none().then_some(name)
+        };
+        Ok(listed.iter().filter_map(name).map(|name| self.entry(&name)).collect())
+    }
+
     /// All files below this folder.
     pub(crate) fn list_all(&self) -> Result<Vec<Location>, Error> {
         if let Some(place) = &self.hub {

@@ -26,7 +26,8 @@ use datafusion::physical_plan::ExecutionPlan;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use storage::Location;
 
-use crate::remote;
+use crate::distributed;
+use crate::remote::{self, OpenFile};
 use crate::shards::Shard;
 
 /// One file, and the shard it belongs to, if any.
@@ -102,15 +103,25 @@ impl ParquetFiles {
         Ok(())
     }
 
-    /// The files in groups of consecutive ones, one group for each of the engine's threads.
-    fn groups(&self, threads: usize) -> Result<Vec<FileGroup>> {
+    /// The files in groups of consecutive ones, one group for each of the engine's threads. If workers read them, with names
+    /// by which these find them.
+    fn groups(&self, threads: usize, by_workers: bool) -> Result<Vec<FileGroup>> {
         let mut files = Vec::with_capacity(self.parts.len());
         for Part { path, shard } in &self.parts {
             let (place, bytes) = match path {
+                Location::Local(_) if by_workers => {
+                    let file = OpenFile::open(path)?;
+                    (distributed::name(path, &file), file.len())
+                }
                 Location::Local(path) if !self.is_remote => {
                     (ObjectPath::from_filesystem_path(path)?, fs::metadata(path)?.len())
                 }
-                location => (remote::name(location), remote::files().open(location)?.len()),
+                location => {
+                    let file = remote::files().open(location)?;
+                    let name =
+                        if by_workers { distributed::name(location, &file) } else { remote::name(location) };
+                    (name, file.len())
+                }
             };
             let mut file = PartitionedFile::new("", bytes);
             file.object_meta.location = place;
@@ -142,13 +153,14 @@ impl TableProvider for ParquetFiles {
     ) -> PlanResult<Arc<dyn ExecutionPlan>> {
         let external = |error: anyhow::Error| DataFusionError::External(format!("{error:#}").into());
         self.check().map_err(external)?;
-        let groups = self.groups(state.config().target_partitions()).map_err(external)?;
+        let by_workers = distributed::is_used(state.config());
+        let groups = self.groups(state.config().target_partitions(), by_workers).map_err(external)?;
         let mut source = ParquetSource::new(self.schema.clone())
             .with_table_parquet_options(state.default_table_options().parquet);
         let mut store = ObjectStoreUrl::local_filesystem();
-        if self.is_remote {
+        if self.is_remote || by_workers {
             store = ObjectStoreUrl::parse(remote::URL)?;
-            let files = Arc::clone(remote::files());
+            let files = if by_workers { distributed::files() } else { Arc::clone(remote::files()) };
             state.runtime_env().register_object_store(store.as_ref(), files);
             source = source.with_metadata_size_hint(remote::END);
         }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use concepts::statistics::{CONCEPTS, PAIRS, TOTALS, Totals};
-use datafusion::catalog::streaming::StreamingTable;
 use datafusion::datasource::TableProvider;
 use loader::shards::signals::{self, Signals, is_producer};
 use loader::shards::{incomplete, list, sidecar_path, stem, table_path};
@@ -66,7 +65,7 @@ impl Folder {
                 "sidecars (NNNNN.concepts.parquet; run `ingest tag` to create them)",
                 Some(check_sidecar),
             )?,
-            "shards" => self.shards()?,
+            "shards" => self.shards(),
             "concepts" => self.statistics_table("concepts", CONCEPTS)?,
             "pairs" => self.statistics_table("pairs", PAIRS)?,
             producer if is_producer(producer) => {
@@ -90,14 +89,13 @@ impl Folder {
         Ok(producers)
     }
 
-    fn shards(&self) -> Result<Table> {
+    fn shards(&self) -> Table {
         let rows: TableRows = if self.shards.is_empty() {
             Err(NO_SHARDS.to_owned())
         } else {
-            let rows = ShardRows::new(self.shards.clone());
-            Ok(Arc::new(StreamingTable::try_new(rows.schema(), vec![Arc::new(rows)])?))
+            Ok(Arc::new(ShardRows::new(self.shards.clone())))
         };
-        Ok(Table { rows, note: None })
+        Table { rows, note: None }
     }
 
     /// A table whose rows are in a file next to each shard.

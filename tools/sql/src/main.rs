@@ -7,13 +7,20 @@
 #[macro_use(eprintln)]
 extern crate program;
 
+#[cfg(feature = "distributed")]
+mod distributed;
+#[cfg(not(feature = "distributed"))]
+#[path = "single.rs"]
+mod distributed;
 mod engine;
 mod files;
 mod folder;
 mod output;
 mod remote;
 mod shards;
+mod threads;
 
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -24,6 +31,7 @@ use program::{Outcome, location};
 use serde_json::json;
 use storage::Location;
 
+use distributed::Workers;
 use engine::Engine;
 use folder::Folder;
 use output::{Format, Printer};
@@ -35,11 +43,11 @@ use output::{Format, Printer};
 #[command(name = "tools sql", bin_name = "tools sql", version, after_long_help = HELP)]
 struct Arguments {
     /// One SQL statement
-    #[arg(value_name = "QUERY")]
-    query: String,
+    #[arg(value_name = "QUERY", required_unless_present = "worker")]
+    query: Option<String>,
     /// Folders of shards, and optionally the folder that `tools stats` wrote [default: the statistics folder inside one
     /// of them]; on disk or at addresses such as s3://bucket/shards
-    #[arg(value_name = "DIR", required = true, value_parser = location(), value_hint = ValueHint::AnyPath)]
+    #[arg(value_name = "DIR", required_unless_present = "worker", value_parser = location(), value_hint = ValueHint::AnyPath)]
     folders: Vec<Location>,
     /// Output format of the rows
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -50,6 +58,17 @@ struct Arguments {
     /// Print a summary as one line of JSON after the rows
     #[arg(long)]
     json: bool,
+    /// Workers that do the query together, as HOST:PORT; they and this program must read the same files, at the same paths
+    /// or addresses
+    #[arg(long, value_name = "HOST:PORT,..", value_delimiter = ',')]
+    workers: Vec<String>,
+    /// Be such a worker, until Ctrl-C or SIGTERM, with --memory for all queries together. Whoever can connect to it can read
+    /// all files that it can: use it in a private network only
+    #[arg(long, conflicts_with_all = ["query", "folders", "json", "workers"])]
+    worker: bool,
+    /// Where a worker listens
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:7900", requires = "worker")]
+    listen: SocketAddr,
 }
 
 const HELP: &str = "\
@@ -97,11 +116,17 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<Outcome> {
+    let Some(query) = &arguments.query else {
+        return distributed::serve(arguments.listen, arguments.memory);
+    };
     let started = Instant::now();
+    let workers = Workers::new(&arguments.workers)?;
+    // Rows of workers are printed when none of them can fail any more.
+    let spool = workers.as_ref().map(|_| distributed::spool()).transpose()?;
     let folder = Folder::open(&arguments.folders)?;
-    let engine = Engine::new(arguments.memory)?;
-    let mut rows = engine.query(&arguments.query, &folder)?;
-    let mut printer = Printer::new(arguments.format, rows.schema());
+    let engine = Engine::new(arguments.memory, workers)?;
+    let mut rows = engine.query(query, &folder)?;
+    let mut printer = Printer::new(arguments.format, rows.schema(), spool);
     while let Some(batch) = rows.next()? {
         if printer.print(&batch)?.is_break() {
             break;

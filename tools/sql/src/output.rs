@@ -1,10 +1,11 @@
 //! Prints rows to standard output: as a table for people, as CSV or as one JSON object per line for programs.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, IsTerminal, Seek, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, RecordBatch, StringArray};
 use arrow::csv;
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -18,6 +19,8 @@ use program::printable_json;
 
 /// Maximum rows of a table. They are kept in memory, as the column widths depend on all of them.
 const TABLE_ROWS: usize = 1000;
+
+const SPOOL: &str = "cannot keep rows in the folder of temporary files; free some space, or set TMPDIR";
 
 /// Output format of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -36,6 +39,8 @@ pub(crate) struct Printer {
     schema: SchemaRef,
     /// The rows kept for a table.
     kept: Vec<RecordBatch>,
+    /// Where the text of the other formats waits for the last row, if it has to.
+    spool: Option<File>,
     printed: Printed,
 }
 
@@ -48,8 +53,9 @@ pub(crate) struct Printed {
 }
 
 impl Printer {
-    pub(crate) fn new(format: Format, schema: SchemaRef) -> Self {
-        Self { format, schema, kept: Vec::new(), printed: Printed { rows: 0, complete: true } }
+    /// With a file for the text, nothing is printed before the last row has come.
+    pub(crate) fn new(format: Format, schema: SchemaRef, spool: Option<File>) -> Self {
+        Self { format, schema, kept: Vec::new(), spool, printed: Printed { rows: 0, complete: true } }
     }
 
     /// Prints or keeps more rows; returns `Break` when no more are needed.
@@ -65,7 +71,10 @@ impl Printer {
             Format::Csv => for_terminal(csv_text(batch, self.printed.rows == 0)?),
             Format::Json => printable_json(&String::from_utf8_lossy(&json_text(batch)?)).into_bytes(),
         };
-        self.printed.complete = write(&text)?;
+        match &mut self.spool {
+            Some(spool) => spool.write_all(&text).context(SPOOL)?,
+            None => self.printed.complete = write(&text)?,
+        }
         self.printed.rows += batch.num_rows();
         Ok(self.more())
     }
@@ -74,8 +83,8 @@ impl Printer {
         if self.printed.complete { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
-    /// Prints the kept rows.
-    pub(crate) fn finish(self) -> Result<Printed> {
+    /// Prints what was kept.
+    pub(crate) fn finish(mut self) -> Result<Printed> {
         let Printed { rows, complete } = self.printed;
         match self.format {
             Format::Table => {
@@ -94,7 +103,12 @@ impl Printer {
             Format::Csv if rows == 0 => {
                 write(&csv_text(&RecordBatch::new_empty(self.schema), true)?)?;
             }
-            Format::Csv | Format::Json => {}
+            Format::Csv | Format::Json => {
+                if let Some(mut spool) = self.spool.take() {
+                    spool.rewind().context(SPOOL)?;
+                    self.printed.complete = open(io::copy(&mut spool, &mut io::stdout().lock()))?;
+                }
+            }
         }
         Ok(self.printed)
     }
@@ -102,7 +116,7 @@ impl Printer {
 
 /// The values of CSV are for programs, unless a terminal would obey them.
 fn for_terminal(text: Vec<u8>) -> Vec<u8> {
-    if !std::io::stdout().is_terminal() {
+    if !io::stdout().is_terminal() {
         return text;
     }
     visible_lines(&String::from_utf8_lossy(&text)).into_owned().into_bytes()
@@ -110,9 +124,14 @@ fn for_terminal(text: Vec<u8>) -> Vec<u8> {
 
 /// Writes to standard output; returns whether the pipe is still open.
 fn write(text: &[u8]) -> Result<bool> {
-    match std::io::stdout().lock().write_all(text) {
+    open(io::stdout().lock().write_all(text))
+}
+
+/// Whether the pipe is still open, from the result of writing to it.
+fn open<T>(written: io::Result<T>) -> Result<bool> {
+    match written {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
-        other => Ok(other.map(|()| true)?),
+        other => Ok(other.map(|_| true)?),
     }
 }
 

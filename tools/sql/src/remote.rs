@@ -26,6 +26,11 @@ use storage::{Location, Source};
 /// The address of this store in the engine.
 pub(crate) const URL: &str = "remote://files";
 
+/// The name of this store in the library's errors, and how they begin.
+const STORE: &str = "remote";
+#[cfg_attr(not(feature = "distributed"), allow(dead_code))]
+pub(crate) const FAILED: &str = "Generic remote error: ";
+
 /// Bytes at the end of a file that are read when it is opened: they nearly always contain its whole footer.
 pub(crate) const END: usize = 64 << 10;
 
@@ -35,6 +40,9 @@ const GAP: u64 = 64 << 10;
 /// Number of files that are opened at the same time.
 const AT_ONCE: usize = 16;
 
+/// Number of files that stay open where they are opened by their names.
+const STAY: usize = 128;
+
 /// An open file and its end.
 #[derive(Debug)]
 pub(crate) struct OpenFile {
@@ -43,7 +51,7 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
-    fn open(path: &Location) -> Result<Self> {
+    pub(crate) fn open(path: &Location) -> Result<Self> {
         let source = Source::open(path)?;
         let length = source.len().min(END as u64);
         let end = source.read(source.len() - length, length)?;
@@ -61,6 +69,12 @@ impl OpenFile {
             return Ok(self.end.clone());
         }
         Ok(self.source.read(0, self.len())?)
+    }
+
+    /// The bytes at the end that were read when it was opened.
+    #[cfg_attr(not(feature = "distributed"), allow(dead_code))]
+    pub(crate) fn last(&self) -> &[u8] {
+        &self.end
     }
 
     /// The footer.
@@ -82,9 +96,16 @@ impl OpenFile {
     }
 }
 
+/// Opens a file by the name that the engine has for it.
+type Opener = fn(&ObjectPath) -> Result<OpenFile>;
+
 /// The open files by the names that the engine has for them.
 #[derive(Debug, Default)]
-pub(crate) struct Files(Mutex<HashMap<ObjectPath, Arc<OpenFile>>>);
+pub(crate) struct Files {
+    open: Mutex<HashMap<ObjectPath, Arc<OpenFile>>>,
+    /// For files that are not open; without it, they are not found.
+    opener: Option<Opener>,
+}
 
 /// The files of this process.
 pub(crate) fn files() -> &'static Arc<Files> {
@@ -98,6 +119,12 @@ pub(crate) fn name(path: &Location) -> ObjectPath {
 }
 
 impl Files {
+    /// Files that are opened when they are read.
+    #[cfg_attr(not(feature = "distributed"), allow(dead_code))]
+    pub(crate) fn opened_by(opener: Opener) -> Self {
+        Self { open: Mutex::default(), opener: Some(opener) }
+    }
+
     /// Opens a file, unless it is open.
     pub(crate) fn open(&self, path: &Location) -> Result<Arc<OpenFile>> {
         let name = name(path);
@@ -105,21 +132,46 @@ impl Files {
             return Ok(file);
         }
         let file = Arc::new(OpenFile::open(path)?);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&file));
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Arc::clone(&file));
         Ok(file)
     }
 
     fn get(&self, name: &ObjectPath) -> Option<Arc<OpenFile>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// An open file, or one that is opened now.
+    async fn file(&self, name: &ObjectPath) -> object_store::Result<Arc<OpenFile>> {
+        if let Some(file) = self.get(name) {
+            return Ok(file);
+        }
+        let opener = self.opener.ok_or_else(|| not_found(name))?;
+        let wanted = name.clone();
+        let opened = Arc::new(blocking(move || opener(&wanted)).await?);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.len() >= STAY {
+            open.clear();
+        }
+        open.insert(name.clone(), Arc::clone(&opened));
+        Ok(opened)
     }
 
     async fn range(&self, name: &ObjectPath, range: Range<u64>) -> object_store::Result<Bytes> {
-        let file = self.get(name).ok_or_else(|| not_found(name))?;
-        // It blocks, so it is called from a thread that may.
-        let read = tokio::task::spawn_blocking(move || file.read(range)).await;
-        let failed = |source| object_store::Error::Generic { store: "remote", source };
-        read.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
+        let file = self.file(name).await?;
+        blocking(move || Ok(file.read(range)?)).await
     }
+}
+
+/// Calls what blocks from a thread that may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> object_store::Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| failed(error.into()))?.map_err(|error| failed(format!("{error:#}").into()))
+}
+
+fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> object_store::Error {
+    object_store::Error::Generic { store: STORE, source }
 }
 
 fn not_found(name: &ObjectPath) -> object_store::Error {
@@ -139,13 +191,9 @@ impl Display for Files {
 #[async_trait]
 impl ObjectStore for Files {
     async fn get_opts(&self, location: &ObjectPath, options: GetOptions) -> object_store::Result<GetResult> {
-        let file = self.get(location).ok_or_else(|| not_found(location))?;
-        let wrong = |error: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic {
-            store: "remote",
-            source: error,
-        };
+        let file = self.file(location).await?;
         let range = match &options.range {
-            Some(range) => range.as_range(file.len()).map_err(|error| wrong(error.into()))?,
+            Some(range) => range.as_range(file.len()).map_err(|error| failed(error.into()))?,
             None => 0..file.len(),
         };
         let mut meta = PartitionedFile::new("", file.len()).object_meta;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringViewArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
 use concepts::sidecar::{Metadata, Sidecar};
+use datafusion::catalog::Session;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::datasource::{TableProvider, TableType};
 use datafusion::error::DataFusionError;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::streaming::PartitionStream;
-use futures_util::stream;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
 use loader::shards::{sidecar_path, stats_path};
 use serde::Deserialize;
 use storage::{Location, is_missing};
@@ -24,7 +26,7 @@ pub(crate) struct Shard {
     pub(crate) name: String,
 }
 
-/// Produces the rows of `shards`.
+/// The table `shards`.
 #[derive(Debug)]
 pub(crate) struct ShardRows {
     shards: Vec<Shard>,
@@ -47,10 +49,6 @@ impl ShardRows {
         }
         fields.push(Field::new("bytes", DataType::Int64, false));
         Self { shards, schema: Arc::new(Schema::new(fields)) }
-    }
-
-    pub(crate) fn schema(&self) -> SchemaRef {
-        Arc::clone(&self.schema)
     }
 
     fn batch(&self) -> Result<RecordBatch, DataFusionError> {
@@ -81,20 +79,32 @@ impl ShardRows {
             numbers.map(|column| Arc::new(Int64Array::from(column)) as ArrayRef);
         let bytes: ArrayRef = Arc::new(Int64Array::from(bytes));
         Ok(RecordBatch::try_new(
-            self.schema(),
+            Arc::clone(&self.schema),
             vec![Arc::new(names), count, successes, mentions, without, bytes],
         )?)
     }
 }
 
-impl PartitionStream for ShardRows {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
+#[async_trait]
+impl TableProvider for ShardRows {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
     }
 
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let rows = self.batch();
-        Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream::iter([rows])))
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// The rows as a part of the plan, so that they reach every machine that does it.
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>, DataFusionError> {
+        let rows = vec![vec![self.batch()?]];
+        Ok(MemorySourceConfig::try_new_exec(&rows, Arc::clone(&self.schema), projection.cloned())?)
     }
 }
 

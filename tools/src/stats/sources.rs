@@ -4,6 +4,7 @@
 use anyhow::{Context, Error, Result, anyhow, bail};
 use bytes::Bytes;
 use concepts::sidecar::{ConceptReader, Metadata, PARTS, Parts, Sidecar};
+use loader::shards::set_index::Described;
 use loader::shards::{self, Archive};
 use storage::{Location, is_missing};
 
@@ -86,15 +87,22 @@ impl Source {
     }
 
     /// Fails when the sidecar was made from another shard or table, or from an earlier state of it. All captions of a shard
-    /// are compared; those of a table cannot be found.
-    pub(super) fn check(&self, metadata: &Metadata) -> Result<()> {
-        match self {
-            Self::Shard { shard, sidecar } => {
-                refuse_unless_for(shard, sidecar, metadata)?;
-                compare_captions(shard, metadata)
+    /// are compared; those of a table cannot be found. Returns the name of a shard, and what the index of its folder says of it.
+    pub(super) fn check(&self, metadata: &Metadata) -> Result<Option<(String, Described)>> {
+        let (shard, sidecar) = match self {
+            Self::Shard { shard, sidecar } => (shard, sidecar),
+            Self::Part { sidecar, footer } => {
+                Parts::refuse_unless(footer, metadata, &sidecar.as_name())?;
+                return Ok(None);
             }
-            Self::Part { sidecar, footer } => Ok(Parts::refuse_unless(footer, metadata, &sidecar.as_name())?),
-        }
+        };
+        let (described, captions) = shards::describe_without_sidecar(shard)?;
+        let Described { bytes, samples, .. } = described;
+        metadata.refuse_unless_for(&sidecar.as_name(), &shard.as_name(), bytes, samples)?;
+        shards::sidecar::compare_captions_with(captions, shard, sidecar, metadata)
+            .with_context(|| again(shard))?;
+        let described = Described { sidecar: Some(metadata.clone()), ..described };
+        Ok(Some((shard.file_name().into_owned(), described)))
     }
 }
 
@@ -108,8 +116,13 @@ pub(crate) fn sidecar_of(shard: &Location) -> Result<Sidecar> {
 
 /// Fails when the captions of a shard are not those that were tagged.
 pub(crate) fn compare_captions(shard: &Location, metadata: &Metadata) -> Result<()> {
-    let again = || format!("run `ingest tag {}` again", input::folder_of(shard));
-    shards::sidecar::compare_captions(shard, &shards::sidecar_path(shard), metadata).with_context(again)
+    shards::sidecar::compare_captions(shard, &shards::sidecar_path(shard), metadata)
+        .with_context(|| again(shard))
+}
+
+/// What to do about the sidecar of other captions.
+fn again(shard: &Location) -> String {
+    format!("run `ingest tag {}` again", input::folder_of(shard))
 }
 
 /// A shard's sidecar. A remote one is looked for when it is read, because every look is a request.

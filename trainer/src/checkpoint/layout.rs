@@ -14,6 +14,8 @@ pub(super) const BEST: &str = "best";
 pub(super) const EVALUATION: &str = "evaluation.json";
 pub(super) const MODEL: &str = "model.safetensors";
 pub(super) const OPTIMIZER: &str = "optimizer.safetensors";
+/// Prefix of the keys of an averaged copy of the text tower in the file of the optimizer: only resuming needs it.
+pub(super) const AVERAGED: &str = "averaged.";
 pub(super) const STATE: &str = "state.json";
 /// The checksums of these three, as `sha256sum` writes them.
 pub(super) const CHECKSUMS: &str = "checkpoint.sha256";

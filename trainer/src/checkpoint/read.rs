@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use tch::{Device, Kind};
 
 use super::checksums::refuse_damaged;
-use super::layout::{CHECKSUMS, LATEST, MODEL, OPTIMIZER, STATE, VISION_CHECKSUM, vision_path};
+use super::layout::{AVERAGED, CHECKSUMS, LATEST, MODEL, OPTIMIZER, STATE, VISION_CHECKSUM, vision_path};
 use super::state::{OLDEST_VERSION, State, VERSION};
 use crate::data::frozen_tower;
 use crate::error::{Error, Result};
@@ -150,10 +150,18 @@ impl Checkpoint {
         Ok(tower)
     }
 
-    /// Loads the saved moments into `optimizer`.
-    pub fn load_optimizer(&self, optimizer: &mut Optimizer, device: Device) -> Result<()> {
+    /// Loads the saved moments into `optimizer`. Returns the averaged copy of the text tower, if the run has one.
+    pub fn load_optimizer(
+        &self,
+        optimizer: &mut Optimizer,
+        text: &TextTower,
+        device: Device,
+    ) -> Result<Option<TextTower>> {
         let mut saved = Weights::read(&self.file(OPTIMIZER)?, device)?;
+        let averaged = saved.take_below(AVERAGED);
         optimizer.restore(|name, size| saved.take(name, size))?;
-        saved.finish(&[])
+        saved.finish(&[])?;
+        let has_one = self.state.settings.objective.doubtful.decay > 0.0;
+        has_one.then(|| text.averaged_from(averaged)).transpose()
     }
 }

@@ -25,6 +25,8 @@ impl Checkpoint {
                 // Of a frozen tower only; earlier versions always saved a value.
                 same.vision.position = neutral.vision.position;
             }
+            // The vocabulary is the same without it.
+            same.bank.statistics.clone_from(&neutral.bank.statistics);
             same.data.shards.clone_from(&neutral.data.shards);
             same.data.loading.cache.clone_from(&neutral.data.loading.cache);
             // What counts is what it contains (`run_shards`).
@@ -32,6 +34,7 @@ impl Checkpoint {
             (same.threads, same.micro_batch) = (neutral.threads, neutral.micro_batch);
             (same.log_every, same.tensorboard) = (neutral.log_every, neutral.tensorboard);
             (same.peak_tflops, same.timeout) = (neutral.peak_tflops, neutral.timeout);
+            same.objective.shortcut_check = neutral.objective.shortcut_check;
             same.checkpoint.clone_from(&neutral.checkpoint);
             same.evaluation.clone_from(&neutral.evaluation);
             (same.data.loading.threads, same.data.loading.prefetch) =

@@ -6,18 +6,26 @@ use std::path::{Path, PathBuf};
 use tch::Tensor;
 
 use super::checksums::write_checksums;
-use super::layout::{BEST, CHECKSUMS, LATEST, MODEL, OPTIMIZER, STATE, pointed, write_json};
+use super::layout::{AVERAGED, BEST, CHECKSUMS, LATEST, MODEL, OPTIMIZER, STATE, pointed, write_json};
 use super::state::State;
 use crate::error::{Error, Result, reading, writing};
 use crate::method::optimizer::Optimizer;
+use crate::towers::TextTower;
 use crate::weights;
 
 /// Writes a checkpoint under a temporary name, renames it, and makes `latest` point to it. If `latest` points to a
-/// checkpoint of this step already, nothing is written: the run was resumed from it and has taken no step since.
+/// checkpoint of this step already, nothing is written: the run was resumed from it and has taken no step since. `averaged`: the averaged
+/// copy of the text tower, of a run that has one.
 ///
 /// # Errors
 /// Also if a weight is NaN or infinite: the run could not continue from such a checkpoint, and it would replace a good one.
-pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &Optimizer) -> Result<PathBuf> {
+pub fn save(
+    run: &Path,
+    state: &State,
+    named: &[(String, Tensor)],
+    optimizer: &Optimizer,
+    averaged: Option<&TextTower>,
+) -> Result<PathBuf> {
     let name = format!("step-{:08}", state.step);
     let target = run.join(&name);
     let latest = pointed(run, LATEST);
@@ -34,7 +42,7 @@ pub fn save(run: &Path, state: &State, named: &[(String, Tensor)], optimizer: &O
         )));
     }
     let temporary = disk::files::temporary_path(&target);
-    let written = write_parts(&temporary, state, named, optimizer).and_then(|()| {
+    let written = write_parts(&temporary, state, named, optimizer, averaged).and_then(|()| {
         if target.exists() {
             // A run was killed between the renaming and the update of `latest`.
             remove(&target)?;
@@ -62,10 +70,14 @@ fn write_parts(
     state: &State,
     named: &[(String, Tensor)],
     optimizer: &Optimizer,
+    averaged: Option<&TextTower>,
 ) -> Result<()> {
     fs::create_dir_all(folder).map_err(writing(folder))?;
     weights::write(&folder.join(MODEL), named)?;
-    weights::write(&folder.join(OPTIMIZER), &optimizer.state())?;
+    let mut resumed = optimizer.state();
+    let copies = averaged.into_iter().flat_map(TextTower::named);
+    resumed.extend(copies.map(|(name, tensor)| (format!("{AVERAGED}{name}"), tensor)));
+    weights::write(&folder.join(OPTIMIZER), &resumed)?;
     write_json(&folder.join(STATE), state)?;
     write_checksums(&folder.join(CHECKSUMS), folder, &[MODEL, OPTIMIZER, STATE])
 }
@@ -123,29 +135,29 @@ mod tests {
     fn a_save_that_changes_nothing_touches_nothing() {
         use std::os::unix::fs::MetadataExt;
         let (run, mut state, named, optimizer) = some_run();
-        let first = save(run.path(), &state, &named, &optimizer).unwrap();
+        let first = save(run.path(), &state, &named, &optimizer, None).unwrap();
         let folder = |path: &Path| fs::metadata(path).unwrap().ino();
         let number = folder(&first);
-        assert_eq!(save(run.path(), &state, &named, &optimizer).unwrap(), first);
+        assert_eq!(save(run.path(), &state, &named, &optimizer, None).unwrap(), first);
         assert_eq!(folder(&first), number, "the checkpoint was replaced");
         // One that `latest` does not name was left by a run that was killed, and is replaced.
         fs::write(run.path().join(LATEST), "step-00000002").unwrap();
         fs::write(first.join(MODEL), "half").unwrap();
-        save(run.path(), &state, &named, &optimizer).unwrap();
+        save(run.path(), &state, &named, &optimizer, None).unwrap();
         assert!(fs::metadata(first.join(MODEL)).unwrap().len() > 4);
         state.step = 4;
-        assert_ne!(save(run.path(), &state, &named, &optimizer).unwrap(), first);
+        assert_ne!(save(run.path(), &state, &named, &optimizer, None).unwrap(), first);
         assert_eq!(pointed(run.path(), LATEST), "step-00000004");
     }
 
     #[test]
     fn weights_that_are_not_finite_are_not_saved() {
         let (run, mut state, mut named, optimizer) = some_run();
-        save(run.path(), &state, &named, &optimizer).unwrap();
+        save(run.path(), &state, &named, &optimizer, None).unwrap();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             named.push(("bad.weight".to_owned(), Tensor::from_slice(&[1.0, bad])));
             state.step += 1;
-            let error = save(run.path(), &state, &named, &optimizer).unwrap_err().to_string();
+            let error = save(run.path(), &state, &named, &optimizer, None).unwrap_err().to_string();
             assert!(error.contains("bad.weight") && error.contains("step-00000003"), "{error}");
             named.pop();
         }

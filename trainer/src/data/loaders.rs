@@ -8,8 +8,11 @@ use image::RgbImage;
 use loader::{CropKind, Loader, Share};
 use storage::Location;
 
+use super::watched::watched;
 use crate::distributed::Group;
 use crate::error::{Error, Result};
+use crate::method::unmentioned::Siblings;
+use crate::observer::Observer;
 use crate::settings::Settings;
 
 /// Opens the loader that the settings of a run describe, for one of its ranks.
@@ -18,6 +21,7 @@ pub fn loader(
     shards: Vec<Location>,
     bank: Option<Arc<Bank>>,
     group: &Group,
+    observer: &dyn Observer,
 ) -> Result<Loader> {
     let data = &settings.data;
     let mut sets = Vec::new();
@@ -33,9 +37,11 @@ pub fn loader(
     to_load.seed = settings.seed;
     to_load.images = data.features.is_none();
     to_load.context = settings.text.context as usize;
+    to_load.siblings = bank.is_some() && settings.objective.siblings != Siblings::Negative;
     to_load.bank = bank.map(|bank| (bank, settings.bank.matching));
     (to_load.rank, to_load.world_size) = (group.rank(), group.world());
-    Ok(Loader::open(to_load)?)
+    let looks = to_load.shards.len() * if to_load.bank.is_some() { 2 } else { 1 };
+    watched(observer, "looking at shards", looks as u64, |done| Ok(Loader::open_counting(to_load, done)?))
 }
 
 /// What a user should know of the data of a loader.

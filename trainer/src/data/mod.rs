@@ -11,6 +11,7 @@ mod prefetcher;
 pub mod run_shards;
 mod step_input;
 mod vision_source;
+mod watched;
 
 pub use bank::bank;
 pub use loaders::{image_loader, loader, pretraining_loader, read_image, warnings};

@@ -8,6 +8,7 @@ use super::vision_source::VisionSource;
 use crate::error::Result;
 use crate::method::objective::{Images, Objective, StepInput};
 use crate::method::pooling::Mention;
+use crate::method::unmentioned::Beyond;
 use crate::settings::Settings;
 use crate::towers::{CaptionTokens, VisionFeatures, VisionHead, unit};
 
@@ -72,7 +73,10 @@ pub fn step_input<'a>(
         .map(|(row, m)| Mention { row: row as u32, label: m.label, positions: m.positions })
         .collect();
     let captions = CaptionTokens::new(&batch.tokens, settings.text.context as usize, device);
-    Ok(StepInput { images, captions, mentions })
+    // The number of a sample is that of its image.
+    let numbers = batch.samples.iter().map(|&sample| sample as i64).collect();
+    let beyond = Beyond { images: numbers, siblings: batch.siblings.clone(), averaged: None };
+    Ok(StepInput { images, captions, mentions, beyond })
 }
 
 /// The images of a batch in pieces for the frozen tower.

@@ -161,6 +161,28 @@ impl Group {
         self.in_place(tensors, Gloo::broadcast, Nccl::broadcast)
     }
 
+    /// The bytes that rank 0 gives; those of the others are ignored.
+    pub fn of_first(&self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        if self.links.is_none() {
+            return Ok(bytes);
+        }
+        let length = Tensor::from_slice(&[bytes.len() as i64]);
+        self.broadcast(std::slice::from_ref(&length))?;
+        let length = length.int64_value(&[0]);
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let sent = if self.is_first() {
+            Tensor::from_slice(&bytes)
+        } else {
+            Tensor::zeros([length], (Kind::Uint8, Device::Cpu))
+        };
+        self.broadcast(std::slice::from_ref(&sent))?;
+        let mut received = vec![0; length as usize];
+        sent.f_copy_data_u8(&mut received, length as usize)?;
+        Ok(received)
+    }
+
     fn in_place(
         &self,
         tensors: &[Tensor],

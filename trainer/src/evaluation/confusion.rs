@@ -1,12 +1,12 @@
 //! Segmentation metrics from a confusion matrix of integers, accumulated over a whole dataset.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// True label of pixels that do not count, and predicted label of pixels without a class.
 pub const IGNORED: u8 = 255;
 
 /// Pixels by true class (rows) and predicted class (columns).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
@@ -44,6 +44,11 @@ impl Confusion {
             *sum += count;
         }
         self.ignored += other.ignored;
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
     }
 
     /// The counts, row by row.

@@ -294,6 +294,22 @@ mod tests {
         let objects = objects.with_background(Background::Ignored);
         assert_eq!((objects.classes.len(), objects.table[0], objects.table[181]), (80, Some(0), Some(255)));
 
+        // The training splits.
+        fs::write(root.join("VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"), "a\n").unwrap();
+        touch(root, &["coco/train2017/3.jpg", "coco/stuffthingmaps/train2017/3.png"]);
+        touch(
+            root,
+            &["leftImg8bit/train/ulm/u_leftImg8bit.png", "gtFine/train/ulm/u_gtFine_labelTrainIds.png"],
+        );
+        touch(root, &["ade/ADEChallengeData2016/images/training/t.jpg"]);
+        touch(root, &["ade/ADEChallengeData2016/annotations/training/t.png"]);
+        for (name, images) in
+            [("voc20", 1464), ("coco-stuff171", 118_287), ("cityscapes19", 2975), ("ade150", 20_210)]
+        {
+            let set = SegmentationDataset::open(name, root, Some("train")).unwrap();
+            assert_eq!((set.pairs.len(), set.missing.len(), set.published), (1, 0, Some(images)), "{name}");
+        }
+
         touch(root, &["CamVid/val/x.jpg", "CamVid/valannot/x.png"]);
         let set = SegmentationDataset::open("camvid11", root, Some("val")).unwrap();
         assert_eq!((set.pairs.len(), set.table[11]), (1, Some(255)));

@@ -52,38 +52,77 @@ pub(super) struct Layout {
     pub(super) conversion: Conversion,
 }
 
-const VOC: &[Layout] = &[Layout {
-    split: "val",
-    list: Some("ImageSets/Segmentation/val.txt"),
-    image: "JPEGImages/{}.jpg",
-    mask: "SegmentationClass/{}.png",
-    conversion: Conversion::Indices,
-}];
+const VOC: &[Layout] =
+    &[voc("val", "ImageSets/Segmentation/val.txt"), voc("train", "ImageSets/Segmentation/train.txt")];
 const VOC_ROOTS: &[&str] = &["", "VOC2012", "VOCdevkit/VOC2012"];
 
-const CONTEXT: &[Layout] = &[Layout {
-    split: "val",
-    list: Some("ImageSets/SegmentationContext/val.txt"),
-    image: "JPEGImages/{}.jpg",
-    mask: "SegmentationClassContext/{}.png",
-    conversion: Conversion::Indices,
-}];
+const CONTEXT: &[Layout] = &[
+    Layout { mask: CONTEXT_MASK, ..voc("val", "ImageSets/SegmentationContext/val.txt") },
+    Layout { mask: CONTEXT_MASK, ..voc("train", "ImageSets/SegmentationContext/train.txt") },
+];
+const CONTEXT_MASK: &str = "SegmentationClassContext/{}.png";
 const CONTEXT_ROOTS: &[&str] = &["", "VOC2010", "VOCdevkit/VOC2010"];
+
+/// A split of PASCAL VOC.
+const fn voc(split: &'static str, list: &'static str) -> Layout {
+    Layout {
+        split,
+        list: Some(list),
+        image: "JPEGImages/{}.jpg",
+        mask: "SegmentationClass/{}.png",
+        conversion: Conversion::Indices,
+    }
+}
+
+/// A split of Cityscapes.
+const fn cityscapes(split: &'static str, image: &'static str, mask: &'static str) -> Layout {
+    Layout { split, list: None, image, mask, conversion: Conversion::Indices }
+}
 
 /// Layouts of COCO; prepared masks come before raw ones.
 macro_rules! coco {
     ($prepared:literal, $raw:expr) => {
         &[
-            coco!("images/val2017", concat!("annotations/val2017/{}", $prepared), Conversion::Indices),
-            coco!("images/val2017", "annotations/val2017/{}.png", $raw),
-            coco!("val2017", "stuffthingmaps_trainval2017/val2017/{}.png", $raw),
-            coco!("images/val2017", "stuffthingmaps_trainval2017/val2017/{}.png", $raw),
-            coco!("val2017", "stuffthingmaps/val2017/{}.png", $raw),
+            coco!(of "val", "val2017", $prepared, $raw, 0),
+            coco!(of "val", "val2017", $prepared, $raw, 1),
+            coco!(of "val", "val2017", $prepared, $raw, 2),
+            coco!(of "val", "val2017", $prepared, $raw, 3),
+            coco!(of "val", "val2017", $prepared, $raw, 4),
+            coco!(of "train", "train2017", $prepared, $raw, 0),
+            coco!(of "train", "train2017", $prepared, $raw, 1),
+            coco!(of "train", "train2017", $prepared, $raw, 2),
+            coco!(of "train", "train2017", $prepared, $raw, 3),
+            coco!(of "train", "train2017", $prepared, $raw, 4),
         ]
     };
-    ($images:literal, $mask:expr, $conversion:expr) => {
+    (of $split:literal, $part:literal, $prepared:literal, $raw:expr, 0) => {
+        coco!(
+            $split,
+            concat!("images/", $part),
+            concat!("annotations/", $part, "/{}", $prepared),
+            Conversion::Indices
+        )
+    };
+    (of $split:literal, $part:literal, $prepared:literal, $raw:expr, 1) => {
+        coco!($split, concat!("images/", $part), concat!("annotations/", $part, "/{}.png"), $raw)
+    };
+    (of $split:literal, $part:literal, $prepared:literal, $raw:expr, 2) => {
+        coco!($split, $part, concat!("stuffthingmaps_trainval2017/", $part, "/{}.png"), $raw)
+    };
+    (of $split:literal, $part:literal, $prepared:literal, $raw:expr, 3) => {
+        coco!(
+            $split,
+            concat!("images/", $part),
+            concat!("stuffthingmaps_trainval2017/", $part, "/{}.png"),
+            $raw
+        )
+    };
+    (of $split:literal, $part:literal, $prepared:literal, $raw:expr, 4) => {
+        coco!($split, $part, concat!("stuffthingmaps/", $part, "/{}.png"), $raw)
+    };
+    ($split:literal, $images:expr, $mask:expr, $conversion:expr) => {
         Layout {
-            split: "val",
+            split: $split,
             list: None,
             image: concat!($images, "/{}.jpg"),
             mask: $mask,
@@ -98,7 +137,7 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "voc20",
         title: "PASCAL VOC 2012, 20 classes",
-        images: &[("val", 1449)],
+        images: &[("val", 1449), ("train", 1464)],
         classes: include_str!("../../data/classes/voc21.txt"),
         background: Some(Background::Ignored),
         roots: VOC_ROOTS,
@@ -107,7 +146,7 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "voc21",
         title: "PASCAL VOC 2012, 20 classes and background",
-        images: &[("val", 1449)],
+        images: &[("val", 1449), ("train", 1464)],
         classes: include_str!("../../data/classes/voc21.txt"),
         background: Some(Background::Threshold),
         roots: VOC_ROOTS,
@@ -116,7 +155,7 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "context59",
         title: "PASCAL Context, 59 classes",
-        images: &[("val", 5104)],
+        images: &[("val", 5104), ("train", 4998)],
         classes: include_str!("../../data/classes/context60.txt"),
         background: Some(Background::Ignored),
         roots: CONTEXT_ROOTS,
@@ -125,7 +164,7 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "context60",
         title: "PASCAL Context, 59 classes and background",
-        images: &[("val", 5104)],
+        images: &[("val", 5104), ("train", 4998)],
         classes: include_str!("../../data/classes/context60.txt"),
         background: Some(Background::Threshold),
         roots: CONTEXT_ROOTS,
@@ -134,7 +173,7 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "coco-stuff171",
         title: "COCO-Stuff, 171 classes",
-        images: &[("val", 5000)],
+        images: &[("val", 5000), ("train", 118_287)],
         classes: include_str!("../../data/classes/coco_stuff171.txt"),
         background: None,
         roots: COCO_ROOTS,
@@ -143,7 +182,7 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "coco-object81",
         title: "COCO-Object, 80 classes and background",
-        images: &[("val", 5000)],
+        images: &[("val", 5000), ("train", 118_287)],
         classes: include_str!("../../data/classes/coco_object81.txt"),
         background: Some(Background::Threshold),
         roots: COCO_ROOTS,
@@ -152,41 +191,62 @@ pub const PUBLISHED: &[Published] = &[
     Published {
         name: "cityscapes19",
         title: "Cityscapes, 19 classes",
-        images: &[("val", 500)],
+        images: &[("val", 500), ("train", 2975)],
         classes: include_str!("../../data/classes/cityscapes19.txt"),
         background: None,
         roots: &["", "cityscapes"],
         layouts: &[
+            cityscapes(
+                "val",
+                "leftImg8bit/val/*/{}_leftImg8bit.png",
+                "gtFine/val/*/{}_gtFine_labelTrainIds.png",
+            ),
             Layout {
-                split: "val",
-                list: None,
-                image: "leftImg8bit/val/*/{}_leftImg8bit.png",
-                mask: "gtFine/val/*/{}_gtFine_labelTrainIds.png",
-                conversion: Conversion::Indices,
-            },
-            Layout {
-                split: "val",
-                list: None,
-                image: "leftImg8bit/val/*/{}_leftImg8bit.png",
-                mask: "gtFine/val/*/{}_gtFine_labelIds.png",
                 conversion: Conversion::Cityscapes,
+                ..cityscapes(
+                    "val",
+                    "leftImg8bit/val/*/{}_leftImg8bit.png",
+                    "gtFine/val/*/{}_gtFine_labelIds.png",
+                )
+            },
+            cityscapes(
+                "train",
+                "leftImg8bit/train/*/{}_leftImg8bit.png",
+                "gtFine/train/*/{}_gtFine_labelTrainIds.png",
+            ),
+            Layout {
+                conversion: Conversion::Cityscapes,
+                ..cityscapes(
+                    "train",
+                    "leftImg8bit/train/*/{}_leftImg8bit.png",
+                    "gtFine/train/*/{}_gtFine_labelIds.png",
+                )
             },
         ],
     },
     Published {
         name: "ade150",
         title: "ADE20K, 150 classes",
-        images: &[("val", 2000)],
+        images: &[("val", 2000), ("train", 20_210)],
         classes: include_str!("../../data/classes/ade150.txt"),
         background: None,
         roots: &["", "ADEChallengeData2016", "ade/ADEChallengeData2016"],
-        layouts: &[Layout {
-            split: "val",
-            list: None,
-            image: "images/validation/{}.jpg",
-            mask: "annotations/validation/{}.png",
-            conversion: Conversion::FromOne,
-        }],
+        layouts: &[
+            Layout {
+                split: "val",
+                list: None,
+                image: "images/validation/{}.jpg",
+                mask: "annotations/validation/{}.png",
+                conversion: Conversion::FromOne,
+            },
+            Layout {
+                split: "train",
+                list: None,
+                image: "images/training/{}.jpg",
+                mask: "annotations/training/{}.png",
+                conversion: Conversion::FromOne,
+            },
+        ],
     },
     Published {
         name: "camvid11",

@@ -1,6 +1,7 @@
 //! Evaluates a segmenter on a dataset: images are read ahead, their windows are batched, and labels are counted.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Instant;
@@ -79,10 +80,11 @@ pub struct WorstImage {
 }
 
 /// An image with its mask.
-struct Sample {
-    at: usize,
-    image: RgbImage,
-    mask: Mask,
+pub(super) struct Sample {
+    /// Number of the image in the dataset.
+    pub(super) at: usize,
+    pub(super) image: RgbImage,
+    pub(super) mask: Mask,
 }
 
 /// The scores so far.
@@ -128,18 +130,26 @@ impl<'a> Tally<'a> {
     /// The scores, and the images with the lowest ones, lowest first.
     pub(super) fn finish(self) -> (SegmentationScores, Vec<WorstImage>) {
         let Self { set, started, confusion, low, .. } = self;
-        let scores = SegmentationScores {
-            miou: confusion.mean_iou(),
-            pixel_accuracy: confusion.pixel_accuracy(),
-            mean_accuracy: confusion.mean_accuracy(),
-            chance: confusion.chance(),
-            images: set.pairs.len(),
-            pixels: confusion.pixels(),
-            ignored: confusion.ignored(),
-            images_per_second: set.pairs.len() as f64 / started.elapsed().as_secs_f64().max(1e-9),
-            classes: confusion.class_scores(set.classes.iter().map(|class| class.name.as_str())),
-        };
-        (scores, low)
+        (scores(set, &confusion, started), low)
+    }
+}
+
+/// The scores of a dataset whose evaluation was `started` then.
+pub(super) fn scores(
+    set: &SegmentationDataset,
+    confusion: &Confusion,
+    started: Instant,
+) -> SegmentationScores {
+    SegmentationScores {
+        miou: confusion.mean_iou(),
+        pixel_accuracy: confusion.pixel_accuracy(),
+        mean_accuracy: confusion.mean_accuracy(),
+        chance: confusion.chance(),
+        images: set.pairs.len(),
+        pixels: confusion.pixels(),
+        ignored: confusion.ignored(),
+        images_per_second: set.pairs.len() as f64 / started.elapsed().as_secs_f64().max(1e-9),
+        classes: confusion.class_scores(set.classes.iter().map(|class| class.name.as_str())),
     }
 }
 
@@ -157,22 +167,15 @@ pub fn evaluate(
 ) -> Result<(SegmentationScores, Vec<WorstImage>)> {
     let mut tally = Tally::new(set, decision.worst);
     let mut progress = observer.progress("evaluating", "images", set.pairs.len() as u64);
-    std::thread::scope(|scope| {
-        let (send, read) = sync_channel(2 * decision.readers.max(1));
-        scope.spawn(move || read_all(set, decision.readers.max(1), &send));
-        let mut waiting = VecDeque::new();
-        while let Some(samples) = next_group(&read, &mut waiting, segmenter, decision.batch)? {
-            if observer.interrupted() {
-                return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.title)));
-            }
-            let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
-            let scores = segmenter.scores_of(&images, decision.batch);
-            for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
-                let predicted = decide(set, segmenter, decision, &mask, &scores);
-                each(at, &mask, &predicted)?;
-                tally.add(at, mask, predicted);
-                progress.advance(1, &|| tally.message());
-            }
+    let sizes = (decision.batch, decision.readers);
+    in_groups(set, 0..set.pairs.len(), segmenter, sizes, observer, &mut |samples| {
+        let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
+        let scores = segmenter.scores_of(&images, decision.batch);
+        for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
+            let predicted = decide(set, segmenter, decision, &mask, &scores);
+            each(at, &mask, &predicted)?;
+            tally.add(at, mask, predicted);
+            progress.advance(1, &|| tally.message());
         }
         Ok(())
     })?;
@@ -180,8 +183,35 @@ pub fn evaluate(
     Ok(tally.finish())
 }
 
+/// What is done with some images.
+pub(super) type EachGroup<'a> = dyn FnMut(Vec<Sample>) -> Result<()> + 'a;
+
+/// Calls `each` with these images of the dataset in order, as many at a time as have about `batch` windows. `readers` threads read them
+/// ahead.
+pub(super) fn in_groups(
+    set: &SegmentationDataset,
+    images: Range<usize>,
+    segmenter: &Segmenter,
+    (batch, readers): (usize, usize),
+    observer: &dyn Observer,
+    each: &mut EachGroup<'_>,
+) -> Result<()> {
+    std::thread::scope(|scope| {
+        let (send, read) = sync_channel(2 * readers.max(1));
+        scope.spawn(move || read_all(set, images, readers.max(1), &send));
+        let mut waiting = VecDeque::new();
+        while let Some(samples) = next_group(&read, &mut waiting, segmenter, batch)? {
+            if observer.interrupted() {
+                return Err(Error::interrupted(format!("the evaluation on {} is not finished", set.title)));
+            }
+            each(samples)?;
+        }
+        Ok(())
+    })
+}
+
 /// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.
-fn decide(
+pub(super) fn decide(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
@@ -218,9 +248,14 @@ fn next_group(
     Ok((!group.is_empty()).then_some(group))
 }
 
-/// Reads the images in order, `readers` at a time, until the receiver is dropped.
-fn read_all(set: &SegmentationDataset, readers: usize, send: &SyncSender<Result<Sample>>) {
-    let numbers: Vec<usize> = (0..set.pairs.len()).collect();
+/// Reads these images in order, `readers` at a time, until the receiver is dropped.
+fn read_all(
+    set: &SegmentationDataset,
+    images: Range<usize>,
+    readers: usize,
+    send: &SyncSender<Result<Sample>>,
+) {
+    let numbers: Vec<usize> = images.collect();
     for some in numbers.chunks(readers) {
         let read: Vec<Result<Sample>> = std::thread::scope(|scope| {
             let threads: Vec<_> = some.iter().map(|&at| scope.spawn(move || read_sample(set, at))).collect();

@@ -8,8 +8,10 @@ use serde_json::Value;
 
 use crate::checkpoint::Checkpoint;
 use crate::data;
+use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::method::objective::{CaptionLoss, Objective};
+use crate::observer::Silent;
 use crate::towers::Embedding;
 
 /// The parts of a card that do not come from the run.
@@ -110,7 +112,7 @@ fn bank(checkpoint: &Checkpoint) -> Option<BTreeSet<String>> {
     } else if shards.is_empty() {
         return None;
     } else {
-        data::bank(settings, &shards).ok()??
+        data::bank(settings, &shards, &Group::alone(), &Silent).ok()??
     };
     (bank.len() == checkpoint.state.bank).then(|| bank.names().iter().cloned().collect())
 }

@@ -21,7 +21,9 @@ class Vision(VisionTransformer):
         if config["position"] == "timm" or self.reg_token is not None:  # with registers, all methods are timm's
             return super()._pos_embed(x)
         height, width = x.shape[1:3]
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x.flatten(1, 2)], 1)
+        x = x.flatten(1, 2)
+        if self.cls_token is not None:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1)
         return self.pos_drop(x + self.resized(height, width))
 
     def resized(self, height, width):
@@ -31,9 +33,10 @@ class Vision(VisionTransformer):
         target = {"size": (height, width)}
         if config["position"] == "dinov2":
             target = {"scale_factor": ((height + 0.1) / rows, (width + 0.1) / columns)}
-        grid = self.pos_embed[:, 1:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2).float()
+        first, grid = self.pos_embed.split([self.num_prefix_tokens, rows * columns], 1)
+        grid = grid.unflatten(1, (rows, columns)).permute(0, 3, 1, 2).float()
         grid = torch.nn.functional.interpolate(grid, mode="bicubic", **target)
-        return torch.cat([self.pos_embed[:, :1], grid.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)], 1)
+        return torch.cat([first, grid.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)], 1)
 
 
 if config.get("rope_periods"):  # DINOv3
@@ -90,7 +93,9 @@ def image_features(pixels):
     """Embeddings of images, [B, d], and their patches, [B, N, width]. With the embedding "class+mean", the second half of a text's
     embedding is compared with patches."""
     tokens = vision.forward_features(pixels)
-    tokens = head(torch.cat([tokens[:, :1], tokens[:, vision.num_prefix_tokens :]], 1))
+    # Towers without a class token, such as SigLIP's, pool the patches.
+    embedding = tokens[:, 0] if vision.num_prefix_tokens else vision.pool(tokens)
+    tokens = head(torch.cat([embedding[:, None], tokens[:, vision.num_prefix_tokens :]], 1))
     patches = tokens[:, 1:]
     embedding = tokens[:, 0]
     if config["embedding"] == "class+mean":

@@ -146,8 +146,16 @@ fn arguments(vision: &VisionTower, named: &[(String, Tensor)]) -> Value {
             "rope_rotate_half": true,
             "use_fc_norm": false,
         })
-    } else {
+    } else if vision.family.class_token {
         json!({ "reg_tokens": registers, "no_embed_class": registers > 0 })
+    } else {
+        let hidden = size_of("blocks.0.mlp.fc1.weight").map_or(0, |size| size[0]);
+        json!({
+            "class_token": false,
+            "global_pool": "map",
+            "mlp_ratio": (hidden as f64 + 0.5) / vision.width as f64,
+            "act_layer": "gelu_tanh",
+        })
     };
     if let (Some(all), Value::Object(more)) = (arguments.as_object_mut(), more) {
         all.extend(more);

@@ -122,16 +122,19 @@ fn of_timm(vision: &FrozenVision, size: i64, normalization: Normalization) -> Re
         return lacks("denoiser behind the vision tower (vision.denoiser)");
     }
     tower.check_size("--size", size)?;
+    if !tower.family.class_token {
+        return lacks("frozen tower without a class token (SigLIP) here");
+    }
     let named = families::to_timm(tower.named().into_iter().collect());
     let named = named.map_err(|problem| Error::Failed(format!("the vision tower {problem}")))?;
-    let Some(model) = model(&named, tower.depth(), tower.patch, tower.extra_tokens() - 1) else {
+    let Some(model) = model(&named, tower.depth(), tower.patch, tower.registers()) else {
         let problem = format!(
             "vision tower of this size ({}: {} wide, {} blocks, patches of {} px, {} registers), because timm has no model of this name",
             tower.family.name,
             tower.width,
             tower.depth(),
             tower.patch,
-            tower.extra_tokens() - 1
+            tower.registers()
         );
         return lacks(&problem);
     };
@@ -146,7 +149,7 @@ fn of_timm(vision: &FrozenVision, size: i64, normalization: Normalization) -> Re
     } else if let Some(grid) = tower.grid() {
         image_size = grid * tower.patch;
         // With registers, all methods are timm's.
-        let as_timm = tower.extra_tokens() > 1 || tower.position_resize() == Some(PositionResize::Timm);
+        let as_timm = tower.registers() > 0 || tower.position_resize() == Some(PositionResize::Timm);
         if size != image_size && !as_timm {
             return lacks(&format!(
                 "position embedding that is resized to {size} px as in training (vision.position = {}): use --size {image_size}, the size \

@@ -106,7 +106,8 @@ impl Segmenter {
     /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are
     /// averaged.
     pub fn scores(&self, image: &RgbImage) -> Tensor {
-        let (cuts, grids) = self.windows_scored(&[image], WINDOW_BATCH);
+        let (cuts, grids) =
+            self.windows_scored(&[image], WINDOW_BATCH, &|patches| self.similarities(patches));
         self.blended(&cuts[0], &grids)
     }
 
@@ -116,7 +117,7 @@ impl Segmenter {
         images: &[&RgbImage],
         batch: usize,
     ) -> impl Iterator<Item = Tensor> + use<'a> {
-        let (cuts, grids) = self.windows_scored(images, batch);
+        let (cuts, grids) = self.windows_scored(images, batch, &|patches| self.similarities(patches));
         let mut grids = grids.into_iter();
         // Full-size scores of many classes are large, so they exist for one image at a time.
         cuts.into_iter().map(move |cut| {
@@ -125,8 +126,14 @@ impl Segmenter {
         })
     }
 
-    /// The windows of the images, and the patch scores of all windows, [W, grid, grid] each.
-    fn windows_scored(&self, images: &[&RgbImage], batch: usize) -> (Vec<Cut>, Vec<Tensor>) {
+    /// The windows of the images, and for each window what `score` makes of its patches, [R, grid, grid]. It gets L2-normalized patches,
+    /// [n, P, d], and returns [n, R, P].
+    pub fn windows_scored(
+        &self,
+        images: &[&RgbImage],
+        batch: usize,
+        score: &dyn Fn(&Tensor) -> Tensor,
+    ) -> (Vec<Cut>, Vec<Tensor>) {
         tch::no_grad(|| {
             let filling = self.model.vision.mean_pixel();
             let cut = |image: &&RgbImage| {
@@ -136,14 +143,14 @@ impl Segmenter {
             let windows: Vec<&Tensor> = cuts.iter().flat_map(|cut| &cut.windows).collect();
             let mut grids: Vec<Tensor> = Vec::with_capacity(windows.len());
             for some in windows.chunks(batch.max(1)) {
-                grids.extend(self.patch_scores(&Tensor::cat(some, 0)).unbind(0));
+                grids.extend(self.patch_scores(&Tensor::cat(some, 0), score).unbind(0));
             }
             (cuts, grids)
         })
     }
 
-    /// Scores of the classes of an image from those of its windows.
-    fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
+    /// Scores of the classes of an image from the similarities of the patches in its windows with all names.
+    pub fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
         tch::no_grad(|| self.of_classes(&cut.blend(grids, self.fusion, self.pamr.as_ref())))
     }
 
@@ -157,14 +164,31 @@ impl Segmenter {
         labels::decide(&self.scores(image), height, width, labels::Rule::HighestScore)
     }
 
-    /// [n, side, side, 3] pixels -> similarity of every name at every patch, [n, W, grid, grid].
-    fn patch_scores(&self, pixels: &Tensor) -> Tensor {
+    /// Similarity of every name with every patch: [n, P, d] -> [n, W, P].
+    pub fn similarities(&self, patches: &Tensor) -> Tensor {
+        patches.matmul(&self.words.transpose(0, 1)).transpose(1, 2)
+    }
+
+    /// The names of a class as one vector of length 1, [C, d]: their mean.
+    pub fn class_vectors(&self) -> Tensor {
+        let mean = |range: &Range<i64>| {
+            self.words.narrow(0, range.start, range.end - range.start).mean_dim(
+                [0i64].as_slice(),
+                false,
+                None,
+            )
+        };
+        unit(&Tensor::stack(&self.classes.iter().map(mean).collect::<Vec<_>>(), 0))
+    }
+
+    /// [n, side, side, 3] pixels -> scores of every patch, [n, R, grid, grid].
+    fn patch_scores(&self, pixels: &Tensor, score: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
         let patch = self.model.vision.patch();
         let pixels = self.window.whole_patches(pixels, patch);
         let patches = unit(&self.model.vision.features(&pixels).patches);
         let side = pixels.size()[1] / patch;
-        let scores = patches.matmul(&self.words.transpose(0, 1)).transpose(1, 2);
-        scores.reshape([-1, self.words.size()[0], side, side])
+        let scores = score(&patches);
+        scores.reshape([-1, scores.size()[1], side, side])
     }
 
     /// Scores of names, [W, h, w] -> scores of classes, [C, h, w].

@@ -156,6 +156,22 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// The parts of a plane of labels of the resized image, [h, w], that lie in the windows, [side, side] each. Where the image is filled
+    /// up, they are `filling`.
+    pub fn planes(&self, labels: &Tensor, filling: f64) -> Vec<Tensor> {
+        let below = [0, self.full.1 - self.width, 0, self.full.0 - self.height];
+        let full = labels.constant_pad_nd(below) + self.outside(labels) * filling;
+        let part = |&(y, x): &(i64, i64)| full.narrow(0, y, self.side).narrow(1, x, self.side);
+        self.corners.iter().map(part).collect()
+    }
+
+    /// 1 where the image is filled up, 0 elsewhere.
+    fn outside(&self, like: &Tensor) -> Tensor {
+        let outside = Tensor::ones([self.full.0, self.full.1], (like.kind(), like.device()));
+        let _ = outside.narrow(0, 0, self.height).narrow(1, 0, self.width).zero_();
+        outside
+    }
+
     /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, grid, grid] each. `pamr` refines the scores of
     /// each window by its pixels.
     pub fn blend(&self, grids: &[Tensor], fusion: Fusion, pamr: Option<&Pamr>) -> Tensor {

@@ -15,13 +15,19 @@ use crate::towers::unit;
 /// Image-caption contrastive loss L_g: symmetric InfoNCE over the batch.
 ///
 /// `images`, `captions`: [B, d_v] of unit length; row i of one belongs to row i of the other. `scale`: the scale of the
-/// logits, a scalar.
-pub fn contrastive(images: &Tensor, captions: &Tensor, scale: &Tensor, own: Range<i64>) -> Tensor {
+/// logits, a scalar. `ignored`: pairs that are no negatives, [own, B], in both directions.
+pub fn contrastive(
+    images: &Tensor,
+    captions: &Tensor,
+    scale: &Tensor,
+    own: Range<i64>,
+    ignored: Option<&Tensor>,
+) -> Tensor {
     let (first, count) = (own.start, own.end - own.start);
     let target = Tensor::arange_start(own.start, own.end, (Kind::Int64, images.device()));
     let side = |own: &Tensor, all: &Tensor| {
         let logits = own.narrow(0, first, count).matmul(&all.transpose(0, 1)) * scale;
-        cross_entropy(&logits, &target)
+        cross_entropy(&without(&logits, ignored), &target)
     };
     (side(images, captions) + side(captions, images)) / (2 * images.size()[0]) as f64
 }
@@ -42,8 +48,8 @@ pub enum Target {
 pub struct Concepts {
     /// For each mention, the row of its concept.
     rows: Tensor,
-    /// Number of distinct concepts k.
-    count: i64,
+    /// The row of each label.
+    of_labels: BTreeMap<u32, i64>,
 }
 
 impl Concepts {
@@ -54,12 +60,17 @@ impl Concepts {
             *value = row as i64;
         }
         let of_mentions: Vec<i64> = labels.iter().map(|label| rows[label]).collect();
-        Self { rows: send(&Tensor::from_slice(&of_mentions), device), count: rows.len() as i64 }
+        Self { rows: send(&Tensor::from_slice(&of_mentions), device), of_labels: rows }
     }
 
     /// Number of distinct concepts k.
     pub fn count(&self) -> i64 {
-        self.count
+        self.of_labels.len() as i64
+    }
+
+    /// The row of a concept in [`Concepts::vectors`]; `None` if no mention of the batch has it.
+    pub fn row(&self, label: u32) -> Option<i64> {
+        self.of_labels.get(&label).copied()
     }
 
     /// Number of mentions b.
@@ -70,7 +81,7 @@ impl Concepts {
     /// h: for each concept the L2-normalized sum of those of its mentions that are in `from`; zeros if there are none. `texts`: the
     /// embeddings of all mentions, [b, d_v]; returns [k, d_v].
     pub fn vectors(&self, texts: &Tensor, from: &Range<i64>) -> Tensor {
-        let sums = Tensor::zeros([self.count, texts.size()[1]], (texts.kind(), texts.device()));
+        let sums = Tensor::zeros([self.count(), texts.size()[1]], (texts.kind(), texts.device()));
         let texts = texts.narrow(0, from.start, from.end - from.start);
         unit(&sums.index_add(0, &self.rows(from), &texts))
     }
@@ -81,11 +92,24 @@ impl Concepts {
     }
 }
 
+/// What the concepts of the batch are to each mention of a rank where they are not the paper's: its own the target, all others negatives.
+#[derive(Debug, Default)]
+pub struct Classes {
+    /// Those that take no part in the softmax, [b, k].
+    pub ignored: Option<Tensor>,
+    /// The weights of several targets, which sum to 1, [b, k], in float64.
+    pub targets: Option<Tensor>,
+    /// The concepts of the mention's own caption, [b, k]: if given, they are told apart.
+    pub of_caption: Option<Tensor>,
+}
+
 /// Sums over mentions.
 #[derive(Debug)]
 pub struct ConceptSums {
     /// Cross-entropy of the concept loss, a scalar; 0 if there are no mentions.
     pub loss: Tensor,
+    /// Cross-entropy among the concepts of the mention's own caption, if they are told apart.
+    pub separation: Option<Tensor>,
     /// Number of mentions whose most similar concept is their own: a scalar.
     pub hits: Tensor,
 }
@@ -94,16 +118,58 @@ pub struct ConceptSums {
 /// the batch.
 ///
 /// `pooled`: c_v of the mentions, [.., d_v]; `vectors`: h, [k, d_v]; both of unit length. `rows`: the row of each mention's concept in
-/// `vectors`. `scale`: alpha, the fixed scale of the logits.
-pub fn concept(pooled: &Tensor, vectors: &Tensor, rows: &Tensor, scale: f64, target: Target) -> ConceptSums {
-    let logits = pooled.matmul(&vectors.transpose(0, 1)) * scale;
-    let nearest = logits.detach().argmax(-1, false);
+/// `vectors`. `scale`: alpha, the fixed scale of the logits. Several targets of a mention take the place of `target`.
+pub fn concept(
+    pooled: &Tensor,
+    vectors: &Tensor,
+    rows: &Tensor,
+    scale: f64,
+    target: Target,
+    classes: &Classes,
+) -> ConceptSums {
+    let all = pooled.matmul(&vectors.transpose(0, 1)) * scale;
+    let nearest = all.detach().argmax(-1, false);
     let hits = nearest.eq_tensor(rows).to_kind(Kind::Float).sum(Kind::Float);
-    let wanted = match target {
-        Target::Label => rows,
-        Target::Argmax => &nearest,
+    let logits = without(&all, classes.ignored.as_ref());
+    let loss = match (&classes.targets, target) {
+        (Some(weights), _) => {
+            let log = logits.log_softmax(-1, None);
+            // What is ignored has no weight, but an infinite logarithm.
+            let log = classes
+                .ignored
+                .as_ref()
+                .map_or_else(|| log.shallow_clone(), |ignored| log.masked_fill(ignored, 0));
+            -(log * weights.to_kind(all.kind())).sum(all.kind())
+        }
+        (None, Target::Label) => cross_entropy(&logits, rows),
+        (None, Target::Argmax) if classes.ignored.is_none() => cross_entropy(&logits, &nearest),
+        (None, Target::Argmax) => cross_entropy(&logits, &logits.detach().argmax(-1, false)),
     };
-    ConceptSums { loss: cross_entropy(&logits, wanted), hits }
+    let separation =
+        classes.of_caption.as_ref().map(|own| cross_entropy(&without(&all, Some(&own.logical_not())), rows));
+    ConceptSums { loss, separation, hits }
+}
+
+/// The loss whose negatives are images: for each mention, -log sigmoid of how much the similarity of its concept with what it pools from
+/// its own image is above that with what it pools from another one. Summed over the mentions.
+///
+/// `pooled`, `other`: from both images, [b, d_v]; `wanted`: the mentions' concepts, [b, d_v]; all of unit length. `shown`: the mentions
+/// whose concept the other image may show; they do not count. `scale`: alpha.
+pub fn image_negatives(
+    pooled: &Tensor,
+    other: &Tensor,
+    wanted: &Tensor,
+    shown: &Tensor,
+    scale: f64,
+) -> Tensor {
+    let similarity = |pooled: &Tensor| (pooled * wanted).sum_dim_intlist([-1i64].as_slice(), false, None);
+    let losses = ((similarity(other) - similarity(pooled)) * scale).softplus();
+    losses.masked_fill(shown, 0).sum(None)
+}
+
+/// Logits without those of some classes.
+fn without(logits: &Tensor, classes: Option<&Tensor>) -> Tensor {
+    classes.map_or_else(|| logits.shallow_clone(), |classes| logits.masked_fill(classes, f64::NEG_INFINITY))
 }
 
 /// Cross-entropy summed over the rows; 0 if there are none.

@@ -1,175 +1,22 @@
-//! Which losses a run minimizes, and the forward and backward pass of one step: embed the batch, compute the losses on the
-//! embeddings of all ranks, propagate the gradients back through the towers.
+//! The forward and backward pass of one step: embed the batch, compute the losses on the embeddings of all ranks, propagate the
+//! gradients back through the towers.
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::gram::gram;
-use super::losses::{self, Concepts, Target};
+use super::losses::{self, Classes, Concepts, Target};
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
 use super::talk2dino;
+use super::unmentioned::{self, Beyond, Choices, Siblings, Unmentioned, pool_next};
 use crate::device::send;
 use crate::distributed::Group;
 use crate::error::Result;
 use crate::towers::{CaptionTokens, ClipVisionTower, TextTower, VisionFeatures, VisionHead, unit};
 
-/// The losses of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Objective {
-    /// Image-caption contrastive loss and concept loss.
-    #[default]
-    Simzss,
-    /// Image-caption contrastive loss only, with a frozen vision tower.
-    Lit,
-    /// Image-caption contrastive loss only; CLIP's own vision tower is trained too.
-    Clip,
-    /// Contrastive loss of captions and parts of images; both towers are frozen, and a map between them is trained.
-    Talk2dino,
-}
-
-impl Objective {
-    /// Whether a run with this objective trains a parameter that is not frozen by name.
-    pub fn trains(self, parameter: &str) -> bool {
-        self != Self::Talk2dino || talk2dino::trains(parameter)
-    }
-}
-
-impl std::fmt::Display for Objective {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Simzss => "simzss",
-            Self::Lit => "lit",
-            Self::Clip => "clip",
-            Self::Talk2dino => "talk2dino",
-        })
-    }
-}
-
-/// The query with which a mention pools the patches of its image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Query {
-    /// The embedding of its own words, c~_t: as in the paper.
-    #[default]
-    Mention,
-    /// The vector of its concept, h: as in the authors' code.
-    Concept,
-}
-
-/// How the tokens of mentions become the vector of their concept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Tokens {
-    /// The mean of a mention's tokens is projected and normalized, and each mention of a concept has the same weight: as in the
-    /// paper.
-    #[default]
-    Mean,
-    /// Each token is projected and normalized, and each token of a concept has the same weight: as in the authors' code.
-    Unit,
-}
-
-/// Whose mentions make the concept vectors with which a rank's mentions are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum Scope {
-    /// Those of the global batch, so that the loss does not depend on the number of ranks: as in the paper.
-    #[default]
-    Global,
-    /// Those of the rank itself: as in the authors' code.
-    Rank,
-}
-
-/// The loss of images and captions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
-pub enum CaptionLoss {
-    /// Symmetric InfoNCE, as in the paper, LiT and CLIP.
-    #[default]
-    Infonce,
-    /// A sigmoid for each pair of the batch, as in SigLIP.
-    Sigmoid,
-}
-
-/// Settings of the losses. The defaults are those of the paper.
-#[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
-#[serde(default, deny_unknown_fields)]
-pub struct ObjectiveSettings {
-    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only), `clip` (contrastive loss only, and the vision
-    /// tower is trained too) or `talk2dino` (contrastive loss of captions and parts of images; both towers are frozen, and a map
-    /// behind the text tower is trained).
-    pub name: Objective,
-    /// Loss of images and captions: `infonce` (symmetric InfoNCE, as in the paper) or `sigmoid` (a sigmoid for each pair of the batch,
-    /// as in SigLIP).
-    pub caption: CaptionLoss,
-    /// Initial scale of the image-caption logits, which is learned. If not set, 1 / 0.07 for `infonce` and 10 for `sigmoid`.
-    pub logit_scale: Option<f64>,
-    /// Initial bias of these logits for `sigmoid`, which is learned too. SigLIP starts with -10; big_vision's recipe for a frozen vision
-    /// tower with -2.71.
-    pub logit_bias: f64,
-    /// Temperature of the softmax over patches in concept pooling (tau in the paper).
-    pub pooling_temperature: f64,
-    /// Fixed scale of the logits in the concept loss (alpha in the paper): 1 / 0.07.
-    pub concept_scale: f64,
-    /// Weight of the concept loss (lambda in the paper).
-    pub concept_weight: f64,
-    /// Target class of the concept loss for a mention: `label` (the concept that is mentioned, as in the paper) or `argmax` (the
-    /// concept that is most similar already, as in the authors' code).
-    pub target: Target,
-    /// Query of concept pooling: `mention` (the embedding of the mention's own words, as in the paper) or `concept` (the vector of
-    /// its concept, which is made of all mentions of the concept in the batch, as in the authors' code).
-    pub query: Query,
-    /// How the tokens of mentions become the vector of their concept: `mean` (the mean of a mention's tokens is projected and
-    /// normalized, then the mentions are summed, as in the paper) or `unit` (each token is projected and normalized, then the tokens
-    /// of all mentions are summed, as in the authors' code). The sum is normalized in both.
-    pub tokens: Tokens,
-    /// Whose mentions make the concept vectors: `global` (those of the whole batch, as in the paper) or `rank` (each process uses
-    /// its own mentions, and compares them with zeros for the concepts that only other processes have; the loss is the mean of
-    /// the processes' means: as in the authors' code). The same in a single process.
-    pub concepts: Scope,
-    /// Weight of the Gram loss, which keeps the similarities between the patches of an image: the mean squared difference between those
-    /// behind the head (`vision.head`) and those before it. 0 = none; dino.txt's code, where it is off by default, has 1.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub gram_weight: f64,
-}
-
-// With `skip_serializing_if`: the settings of runs without it are saved as before.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
-fn is_zero(weight: &f64) -> bool {
-    *weight == 0.0
-}
-
-impl Default for ObjectiveSettings {
-    fn default() -> Self {
-        Self {
-            name: Objective::Simzss,
-            caption: CaptionLoss::default(),
-            logit_scale: None,
-            logit_bias: -10.0,
-            pooling_temperature: 0.1,
-            concept_scale: 1.0 / 0.07,
-            concept_weight: 0.05,
-            target: Target::default(),
-            query: Query::default(),
-            tokens: Tokens::default(),
-            concepts: Scope::default(),
-            gram_weight: 0.0,
-        }
-    }
-}
-
-impl ObjectiveSettings {
-    /// The initial scale of the image-caption logits, and their bias if the loss has one.
-    pub fn initial_logits(&self) -> (f64, Option<f64>) {
-        match self.caption {
-            CaptionLoss::Infonce => (self.logit_scale.unwrap_or(1.0 / 0.07), None),
-            CaptionLoss::Sigmoid => (self.logit_scale.unwrap_or(10.0), Some(self.logit_bias)),
-        }
-    }
-}
+pub use super::settings::{CaptionLoss, Objective, ObjectiveSettings, Query, Scope, Tokens};
 
 /// The images of a batch.
 #[derive(Debug)]
@@ -196,6 +43,8 @@ pub struct StepInput<'a> {
     pub captions: CaptionTokens,
     /// Concept mentions, sorted by row.
     pub mentions: Vec<Mention>,
+    /// What is known of the images beyond these captions.
+    pub beyond: Beyond<'a>,
 }
 
 /// The measurements of a step: this rank's part; the sum over the ranks is the total. They are scalars on the device, so
@@ -210,6 +59,14 @@ pub struct StepReport {
     pub concept: Option<Tensor>,
     /// Fraction of the mentions whose most similar concept is their own; `None` without the concept loss.
     pub concept_accuracy: Option<Tensor>,
+    /// The loss that separates the concepts of a caption; `None` without it.
+    pub separation: Option<Tensor>,
+    /// The loss whose negatives are images; `None` without it.
+    pub image_negatives: Option<Tensor>,
+    /// The concept loss on other images; `None` if it is not asked for.
+    pub other_image: Option<Tensor>,
+    /// Mean number of negatives per mention that were dropped as doubtful; `None` if none is ever.
+    pub doubtful: Option<Tensor>,
     /// The Gram loss; `None` without it.
     pub gram: Option<Tensor>,
     /// Number of distinct concepts in the global batch.
@@ -267,7 +124,8 @@ pub fn gradients(
     };
 
     // Phase 2.
-    let (report, gradients) = losses(text, settings, input, &own, group)?;
+    let averaged = averaged_mentions(settings, input, &starts, piece, kind);
+    let (report, gradients) = losses(text, settings, input, &own, averaged.as_ref(), group)?;
 
     // Phase 3: d loss / d weights = sum over rows of (d loss / d row) · (d row / d weights).
     let (mut mention_start, mut patch_start) = (0, 0);
@@ -322,14 +180,9 @@ fn embed(
     let captions = input.captions.narrow(start, count);
     let tokens = text.tokens(&captions, kind);
     let embedded = unit(&text.captions(&tokens, &captions.end));
-    let concepts = (settings.name == Objective::Simzss).then(|| {
-        let mentions = rows(&input.mentions, start, count);
-        if mentions.is_empty() {
-            return Tensor::zeros([0, text.patches()], (embedded.kind(), embedded.device()));
-        }
-        let mentions = Mentions::new(&mentions, tokens.size()[1], tokens.device());
-        embed_mentions(settings.tokens, &mentions, &tokens, |rows| text.project_to_patches(rows))
-    });
+    let mentions = rows(&input.mentions, start, count);
+    let concepts = (settings.name == Objective::Simzss)
+        .then(|| mentions_of_tokens(text, settings.tokens, &mentions, &tokens));
     let (mut patches, mut of_gram) = (None, None);
     let images = match &input.images {
         Images::Seen(seen) | Images::SeenInPart(seen, _) => seen.class.narrow(0, start, count),
@@ -343,8 +196,7 @@ fn embed(
             let kept = kept.as_ref().map(|kept| kept.narrow(1, start, count));
             let seen = head.tokens(&some, kept.as_ref());
             if settings.name == Objective::Simzss {
-                let with_mentions: Vec<i64> =
-                    rows_with_mentions(&rows(&input.mentions, start, count)).map(i64::from).collect();
+                let with_mentions: Vec<i64> = rows_with_mentions(&mentions).map(i64::from).collect();
                 let with_mentions = send(&Tensor::from_slice(&with_mentions), seen.patches.device());
                 patches = Some(unit(&seen.patches.index_select(0, &with_mentions)).to_kind(kind));
             }
@@ -353,6 +205,33 @@ fn embed(
         }
     };
     Embeddings { captions: embedded, images, concepts, patches, gram: of_gram }
+}
+
+/// The embeddings of mentions, [b, d_v], from the tokens of their captions.
+fn mentions_of_tokens(text: &TextTower, how: Tokens, mentions: &[Mention], tokens: &Tensor) -> Tensor {
+    if mentions.is_empty() {
+        return Tensor::zeros([0, text.patches()], (Kind::Float, tokens.device()));
+    }
+    let mentions = Mentions::new(mentions, tokens.size()[1], tokens.device());
+    embed_mentions(how, &mentions, tokens, |rows| text.project_to_patches(rows))
+}
+
+/// The embeddings of all mentions of the batch by the averaged copy of the text tower, which is not trained; `None` without one.
+fn averaged_mentions(
+    settings: &ObjectiveSettings,
+    input: &StepInput<'_>,
+    starts: &[i64],
+    piece: i64,
+    kind: Kind,
+) -> Option<Tensor> {
+    let averaged = input.beyond.averaged.filter(|_| settings.name == Objective::Simzss)?;
+    let batch = input.captions.end.size()[0];
+    let embed = |&start: &i64| {
+        let count = piece.min(batch - start);
+        let tokens = averaged.tokens(&input.captions.narrow(start, count), kind);
+        mentions_of_tokens(averaged, settings.tokens, &rows(&input.mentions, start, count), &tokens)
+    };
+    Some(tch::no_grad(|| Tensor::cat(&starts.iter().map(embed).collect::<Vec<_>>(), 0)))
 }
 
 /// The rows that have mentions, in ascending order; mentions are sorted by row.
@@ -389,6 +268,7 @@ fn losses(
     settings: &ObjectiveSettings,
     input: &StepInput<'_>,
     own: &Embeddings,
+    averaged: Option<&Tensor>,
     group: &Group,
 ) -> Result<(StepReport, Gradients)> {
     let rank = group.rank() as i64;
@@ -399,10 +279,19 @@ fn losses(
     let captions = leaf(&own.captions, true)?;
     let images = leaf(&own.images, matches!(input.images, Images::ToTrain(..) | Images::Headed(..)))?;
     let own_rows = rank * batch..(rank + 1) * batch;
+    let siblings = match settings.siblings {
+        Siblings::Negative => None,
+        Siblings::Ignore | Siblings::Positive => {
+            let numbers = group.gather_numbers(&input.beyond.images)?;
+            let numbers = unmentioned::numbers(&numbers, captions.device());
+            numbers.map(|numbers| unmentioned::sibling_pairs(&numbers, &own_rows))
+        }
+    };
+    let siblings = siblings.as_ref();
     let contrastive = match text.logit_bias() {
-        None => losses::contrastive(&images, &captions, &text.logit_scale(), own_rows),
+        None => losses::contrastive(&images, &captions, &text.logit_scale(), own_rows, siblings),
         // It leaves nothing to propagate back.
-        Some(bias) => sigmoid::backward(&images, &captions, || text.logit_scale(), bias, own_rows),
+        Some(bias) => sigmoid::backward(&images, &captions, || text.logit_scale(), bias, own_rows, siblings),
     };
     let mut loss = contrastive.shallow_clone();
     let patch_leaf = own.patches.as_ref().map(|patches| patches.shallow_clone().set_requires_grad(true));
@@ -418,13 +307,31 @@ fn losses(
         let labels = group.gather_numbers(&labels)?;
         let most = labels.iter().map(Vec::len).max().unwrap_or(0) as i64;
         if most > 0 {
-            let padding = [0, 0, 0, most - texts.size()[0]];
-            let gathered = leaf(&texts.constant_pad_nd(padding), true)?;
-            let mentions = Mentions::new(&mentions, input.captions.ids.size()[1], gathered.device());
+            let padded = |texts: &Tensor| texts.constant_pad_nd([0, 0, 0, most - texts.size()[0]]);
+            let gathered = leaf(&padded(texts), true)?;
             let texts = without_padding(&gathered, &labels, most);
-            let part = concept_loss(settings, patches, &mentions, &texts, &labels, group.rank());
+            let averaged = match averaged {
+                Some(texts) => Some(without_padding(&group.gather(&padded(texts))?, &labels, most)),
+                None => None,
+            };
+            let siblings = siblings_of_mentions(settings, input);
+            let next = if settings.shortcut_check || settings.image_negatives_weight > 0.0 {
+                Some(unmentioned::next_image(patches, &mentions, &siblings, &labels, group)?)
+            } else {
+                None
+            };
+            let mentions = Mentions::new(&mentions, input.captions.ids.size()[1], gathered.device());
+            let unmentioned = Unmentioned { siblings, averaged, next };
+            let part =
+                concept_loss(settings, patches, &mentions, &texts, &labels, group.rank(), &unmentioned);
             count = part.concepts;
             loss = &loss + &part.loss * settings.concept_weight;
+            if let Some(separation) = &part.separation {
+                loss = &loss + separation * settings.separation_weight;
+            }
+            if let Some(image_negatives) = &part.image_negatives {
+                loss = &loss + image_negatives * settings.image_negatives_weight;
+            }
             concept = Some(part);
             concept_leaf = Some(gathered);
         }
@@ -454,15 +361,37 @@ fn losses(
     };
     let wants_concepts = settings.name == Objective::Simzss;
     let zero = || contrastive.detach().zeros_like();
+    // 0 in a step without mentions.
+    let part = |wanted: bool, part: &dyn Fn(&ConceptPart) -> Option<Tensor>| {
+        let of_part = || concept.as_ref().and_then(part).map_or_else(zero, |part| part.detach());
+        (wants_concepts && wanted).then(of_part)
+    };
     let report = StepReport {
         loss: loss.detach(),
         contrastive: contrastive.detach(),
-        concept: wants_concepts.then(|| concept.as_ref().map_or_else(zero, |c| c.loss.detach())),
-        concept_accuracy: wants_concepts.then(|| concept.map_or_else(zero, |c| c.accuracy)),
+        concept: part(true, &|c| Some(c.loss.shallow_clone())),
+        concept_accuracy: part(true, &|c| Some(c.accuracy.shallow_clone())),
+        separation: part(settings.separation_weight > 0.0, &|c| {
+            c.separation.as_ref().map(Tensor::shallow_clone)
+        }),
+        image_negatives: part(settings.image_negatives_weight > 0.0, &|c| {
+            c.image_negatives.as_ref().map(Tensor::shallow_clone)
+        }),
+        other_image: part(settings.shortcut_check, &|c| c.other_image.as_ref().map(Tensor::shallow_clone)),
+        doubtful: part(settings.doubtful.decay > 0.0, &|c| c.doubtful.as_ref().map(Tensor::shallow_clone)),
         gram: of_gram,
         concepts: count,
     };
     Ok((report, gradients))
+}
+
+/// For each mention, the concepts that other captions of its image mention; empty if nothing is known of any, or not to be used.
+fn siblings_of_mentions<'a>(settings: &ObjectiveSettings, input: &'a StepInput<'_>) -> Vec<&'a [u32]> {
+    let siblings = &input.beyond.siblings;
+    if settings.siblings == Siblings::Negative || siblings.iter().all(Vec::is_empty) {
+        return Vec::new();
+    }
+    input.mentions.iter().map(|m| siblings.get(m.row as usize).map_or(&[][..], Vec::as_slice)).collect()
 }
 
 /// The patches of a batch, those behind a head in `headed`, and its mentions with the rows of their images in the patches; `None`
@@ -519,6 +448,14 @@ pub struct ConceptPart {
     pub loss: Tensor,
     /// Share of the batch's mentions that are this rank's and whose most similar concept is their own: a scalar.
     pub accuracy: Tensor,
+    /// The loss that separates the concepts of a caption, if it has a weight.
+    pub separation: Option<Tensor>,
+    /// The loss whose negatives are images, if it has a weight.
+    pub image_negatives: Option<Tensor>,
+    /// The concept loss on other images, if they are given; without a graph, with the paper's negatives and targets.
+    pub other_image: Option<Tensor>,
+    /// Mean number of doubtful negatives per mention of the batch that this rank's mentions drop, if there is an averaged tower.
+    pub doubtful: Option<Tensor>,
     /// Number of distinct concepts in the global batch.
     pub concepts: i64,
 }
@@ -526,7 +463,8 @@ pub struct ConceptPart {
 /// The part of rank `rank` of the concept loss.
 ///
 /// `patches`: z_v of its images, of unit length, [B, N, d_v]; `mentions`: its mentions; `texts`: the embeddings of all ranks' mentions
-/// in the order of the ranks, as [`embed_mentions`] makes them; `labels`: their concepts, one list per rank.
+/// in the order of the ranks, as [`embed_mentions`] makes them; `labels`: their concepts, one list per rank; `unmentioned`: what is known
+/// beyond the captions.
 pub fn concept_loss(
     settings: &ObjectiveSettings,
     patches: &Tensor,
@@ -534,6 +472,7 @@ pub fn concept_loss(
     texts: &Tensor,
     labels: &[Vec<i64>],
     rank: usize,
+    unmentioned: &Unmentioned<'_>,
 ) -> ConceptPart {
     let first: i64 = labels[..rank].iter().map(|l| l.len() as i64).sum();
     let own = first..first + labels[rank].len() as i64;
@@ -548,13 +487,40 @@ pub fn concept_loss(
         Query::Mention => unit(&texts.narrow(0, own.start, own.end - own.start)),
         Query::Concept => vectors.index_select(0, &concepts.rows(&own)),
     };
+    let temperature = settings.pooling_temperature;
     let pooled =
-        if own.is_empty() { queries } else { mentions.pool(patches, &queries, settings.pooling_temperature) };
-    let sums =
-        losses::concept(&pooled, &vectors, &concepts.rows(&own), settings.concept_scale, settings.target);
+        if own.is_empty() { queries.shallow_clone() } else { mentions.pool(patches, &queries, temperature) };
+    let (rows, scale) = (concepts.rows(&own), settings.concept_scale);
+    let choices = Choices {
+        siblings: settings.siblings,
+        doubtful: &settings.doubtful,
+        scale,
+        separated: settings.separation_weight > 0.0,
+    };
+    let (classes, dropped) = unmentioned.classes(choices, patches, mentions, &concepts, &own);
+    let sums = losses::concept(&pooled, &vectors, &rows, scale, settings.target, &classes);
+    let next = unmentioned.next.as_ref().filter(|_| !own.is_empty());
+    let next = next.map(|next| (next, pool_next(patches, &next.patches, mentions, &queries, temperature)));
+    let other_image = next.as_ref().map(|(_, pooled)| {
+        tch::no_grad(|| {
+            let paper = Classes::default();
+            losses::concept(pooled, &vectors, &rows, scale, Target::Label, &paper).loss / divisor as f64
+        })
+    });
+    let image_negatives =
+        next.as_ref().filter(|_| settings.image_negatives_weight > 0.0).map(|(next, there)| {
+            let threshold = settings.doubtful.threshold;
+            let shown = unmentioned.shown_by_next(next, threshold, patches, mentions, &concepts, &own);
+            let wanted = vectors.index_select(0, &rows);
+            losses::image_negatives(&pooled, there, &wanted, &shown, scale) / divisor as f64
+        });
     ConceptPart {
         loss: sums.loss / divisor as f64,
         accuracy: sums.hits / concepts.mentions() as f64,
+        separation: sums.separation.map(|separation| separation / divisor as f64),
+        image_negatives,
+        other_image,
+        doubtful: dropped.map(|dropped| dropped / concepts.mentions() as f64),
         concepts: concepts.count(),
     }
 }

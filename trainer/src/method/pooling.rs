@@ -22,6 +22,8 @@ pub struct Mentions {
     most: i64,
     /// Concept of each mention.
     labels: Vec<u32>,
+    /// The rows again, on the host.
+    rows_on_host: Vec<i64>,
 }
 
 /// One mention: the row of its caption, its concept, and the token positions of its words.
@@ -63,6 +65,7 @@ impl Mentions {
             weights: send(&Tensor::from_slice(&weights), device).unsqueeze(1),
             most,
             labels,
+            rows_on_host: rows,
         }
     }
 
@@ -79,6 +82,51 @@ impl Mentions {
     /// Concept of each mention.
     pub fn labels(&self) -> &[u32] {
         &self.labels
+    }
+
+    /// Row of the caption and image of each mention.
+    pub fn rows(&self) -> impl Iterator<Item = i64> + '_ {
+        self.rows_on_host.iter().copied()
+    }
+
+    /// The rows that have mentions, in ascending order.
+    pub fn images(&self) -> Vec<i64> {
+        let mut images = self.rows_on_host.clone();
+        images.dedup();
+        images
+    }
+
+    /// Index of the first mention of each of these rows.
+    pub fn starts(&self) -> Vec<usize> {
+        let of_captions = self.rows_on_host.chunk_by(|a, b| a == b).map(<[i64]>::len);
+        of_captions
+            .scan(0, |next, count| {
+                let start = *next;
+                *next += count;
+                Some(start)
+            })
+            .collect()
+    }
+
+    /// For each mention, where its row is in [`Mentions::images`]: [b].
+    pub fn image_places(&self) -> Tensor {
+        let of_captions = self.rows_on_host.chunk_by(|a, b| a == b).zip(0i64..);
+        let places: Vec<i64> =
+            of_captions.flat_map(|(mentions, place)| mentions.iter().map(move |_| place)).collect();
+        send(&Tensor::from_slice(&places), self.rows.device())
+    }
+
+    /// For each mention, the concepts of all mentions of its caption.
+    pub fn labels_of_captions(&self) -> Vec<&[u32]> {
+        let mut rest = self.labels.as_slice();
+        let of_captions = self.rows_on_host.chunk_by(|a, b| a == b).map(<[i64]>::len);
+        of_captions
+            .flat_map(|count| {
+                let (own, others) = rest.split_at(count);
+                rest = others;
+                std::iter::repeat_n(own, count)
+            })
+            .collect()
     }
 
     /// The tokens of all mentions, one mention after the other: [B, T, d_t] -> [.., d_t].

@@ -1,7 +1,9 @@
 //! Pictures of what a model does: a segmentation drawn over its photograph with a legend ([`overlay`]), heat maps ([`heat()`]),
-//! patch features as colours ([`pca`]), captions with their mentions ([`captions()`]), and sheets of several images ([`sheet()`]).
+//! patch features as colours ([`pca`]), captions with their mentions ([`captions()`]), sheets of several images ([`sheet()`]), and scores as bars
+//! ([`bars()`]).
 //! `input` reads the photographs.
 
+mod bars;
 mod captions;
 mod heat;
 mod input;
@@ -10,6 +12,7 @@ pub mod pca;
 mod place;
 mod sheet;
 
+pub use bars::bars;
 pub use captions::{Captioned, captions};
 pub use heat::{heat, ramp};
 pub use input::{Limits, list, photograph, read};

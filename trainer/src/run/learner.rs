@@ -41,6 +41,8 @@ pub(super) struct Learner<'a> {
     pub(super) head: VisionHead,
     /// AdamW over all parameters that are not frozen.
     pub(super) optimizer: Optimizer,
+    /// The averaged copy of the text tower, if the settings ask for one; from the first step on.
+    pub(super) averaged: Option<TextTower>,
     /// Number of steps taken.
     pub(super) step: u64,
 }
@@ -63,7 +65,7 @@ impl<'a> Learner<'a> {
         let text = text.with_activation(settings.text.activation());
         let head = VisionHead::random(vision.head.blocks, vision.embedding, width, device);
         let optimizer = Optimizer::new(&settings.optimizer, Vec::new());
-        let mut learner = Self { settings, device, source, text, head, optimizer, step: 0 };
+        let mut learner = Self { settings, device, source, text, head, optimizer, averaged: None, step: 0 };
         learner.start_optimizer();
         learner
     }
@@ -109,7 +111,7 @@ impl<'a> Learner<'a> {
             self.source = VisionSource::Trained(Box::new(vision), size);
         }
         self.start_optimizer();
-        checkpoint.load_optimizer(&mut self.optimizer, self.device)?;
+        self.averaged = checkpoint.load_optimizer(&mut self.optimizer, &self.text, self.device)?;
         self.step = checkpoint.state.step;
         Ok(())
     }
@@ -143,9 +145,16 @@ impl<'a> Learner<'a> {
     /// One optimizer step on a batch.
     pub(super) fn step(&mut self, batch: DeviceBatch, group: &Group) -> Result<StepOutput> {
         let kept = self.kept(group);
-        let input = data::step_input(&batch, &self.source, &self.head, kept, self.settings, self.device)?;
+        let doubtful = &self.settings.objective.doubtful;
+        let mut input = data::step_input(&batch, &self.source, &self.head, kept, self.settings, self.device)?;
+        input.beyond.averaged = self.averaged.as_ref().filter(|_| self.step >= doubtful.start);
         let operations = operations_of(&self.text, &self.head, &self.source, &input);
         let (report, lr) = learn(self.settings, &self.text, &mut self.optimizer, self.step, &input, group)?;
+        match &self.averaged {
+            _ if doubtful.decay == 0.0 => {}
+            Some(averaged) => averaged.average(&self.text, doubtful.decay),
+            None => self.averaged = Some(self.text.averaged()?),
+        }
         self.step += 1;
         Ok(StepOutput { step: self.step, report, lr, batch: batch.batch, operations })
     }

@@ -30,6 +30,18 @@ struct Line {
     /// Mean over the steps with a mention; none if there was no such step.
     #[serde(skip_serializing_if = "Option::is_none")]
     concept_accuracy: Option<f64>,
+    /// Of `objective.separation_weight`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    separation: Option<f64>,
+    /// Of `objective.image_negatives_weight`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image_negatives: Option<f64>,
+    /// The concept loss on other images, of `objective.shortcut_check`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concept_on_other_images: Option<f64>,
+    /// Negatives per mention that were dropped, of `objective.doubtful`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    doubtful_negatives: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gram: Option<f64>,
     logit_scale: f64,
@@ -185,6 +197,10 @@ impl<'a> Log<'a> {
             column(&|r| Some(&r.contrastive)),
             column(&|r| r.concept.as_ref()),
             column(&|r| r.concept_accuracy.as_ref()),
+            column(&|r| r.separation.as_ref()),
+            column(&|r| r.image_negatives.as_ref()),
+            column(&|r| r.other_image.as_ref()),
+            column(&|r| r.doubtful.as_ref()),
             column(&|r| r.gram.as_ref()),
         ];
         let present: Vec<&Tensor> = columns.iter().flatten().collect();
@@ -213,7 +229,11 @@ impl<'a> Log<'a> {
             concept_accuracy: next(columns[3].is_some())
                 .filter(|_| mentioned > 0.0)
                 .map(|accuracy| accuracy / mentioned),
-            gram: next(columns[4].is_some()),
+            separation: next(columns[4].is_some()),
+            image_negatives: next(columns[5].is_some()),
+            concept_on_other_images: next(columns[6].is_some()),
+            doubtful_negatives: next(columns[7].is_some()),
+            gram: next(columns[8].is_some()),
             logit_scale: logit_scale.double_value(&[]),
             lr,
             images_per_second: self.pending_images as f64 * group.world() as f64 / elapsed,
@@ -346,6 +366,10 @@ impl Line {
         ];
         out.extend(self.concept.map(|loss| ("loss/concept", loss)));
         out.extend(self.concept_accuracy.map(|accuracy| ("concept_accuracy", accuracy)));
+        out.extend(self.separation.map(|loss| ("loss/separation", loss)));
+        out.extend(self.image_negatives.map(|loss| ("loss/image_negatives", loss)));
+        out.extend(self.concept_on_other_images.map(|loss| ("loss/concept_on_other_images", loss)));
+        out.extend(self.doubtful_negatives.map(|count| ("doubtful_negatives", count)));
         out.extend(self.gram.map(|loss| ("loss/gram", loss)));
         out.extend(self.utilization.map(|used| ("speed/utilization", used)));
         out
@@ -393,6 +417,10 @@ mod tests {
             contrastive: Tensor::from(1.0),
             concept: Some(Tensor::from(accuracy.map_or(0.0, |_| 1.0))),
             concept_accuracy: Some(Tensor::from(accuracy.unwrap_or(0.0))),
+            separation: None,
+            image_negatives: None,
+            other_image: None,
+            doubtful: None,
             gram: None,
             concepts: if accuracy.is_some() { 3 } else { 0 },
         };
@@ -447,6 +475,10 @@ mod tests {
             contrastive: 6.0,
             concept: Some(2.21),
             concept_accuracy: Some(0.37),
+            separation: None,
+            image_negatives: None,
+            concept_on_other_images: None,
+            doubtful_negatives: None,
             gram: None,
             logit_scale: 14.1,
             lr: 6.4e-4,

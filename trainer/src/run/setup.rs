@@ -117,10 +117,10 @@ impl<'a> Run<'a> {
         new: bool,
     ) -> Result<Self> {
         let shards = loader::shards::list(&settings.data.shards)?;
-        let bank = data::bank(settings, &shards)?.map(Arc::new);
+        let bank = data::bank(settings, &shards, group, &observer)?.map(Arc::new);
         let names = bank.as_ref().map_or(0, |bank| bank.len());
         let scored_on = periodic::set(&settings.evaluation)?;
-        let loader = data::loader(settings, shards, bank, group)?;
+        let loader = data::loader(settings, shards, bank, group, &observer)?;
         for warning in data::warnings(&loader) {
             observer.message(&format!("warning: {warning}"));
         }

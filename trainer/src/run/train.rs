@@ -135,8 +135,9 @@ impl Run<'_> {
         let mut state = State::new(settings, step, position, &self.vision_hash, self.bank);
         state.shards.clone_from(&self.shards);
         state.selection = run_shards::selection(&self.loader);
-        let folder =
-            checkpoint::save(&settings.out, &state, &self.learner.parameters(), &self.learner.optimizer)?;
+        let learner = &self.learner;
+        let (parameters, averaged) = (learner.parameters(), learner.averaged.as_ref());
+        let folder = checkpoint::save(&settings.out, &state, &parameters, &learner.optimizer, averaged)?;
         self.copy(checkpoint::copy, &folder);
         let mut not_scored = false;
         if let Some(set) = self.scored_on.as_ref().filter(|_| !checkpoint::is_scored(&folder)) {

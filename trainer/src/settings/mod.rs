@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::method::groups::LrFactors;
 use crate::method::objective::{Objective, ObjectiveSettings};
 use crate::method::optimizer::OptimizerSettings;
+use crate::method::unmentioned::Siblings;
 use crate::towers::{
     ClipShape, Embedding, HeadSettings, MOST_BLOCKS, Normalization, PositionResize, RopePeriods,
 };
@@ -155,6 +156,10 @@ pub struct BankSettings {
     /// File or address with one concept per line. If not set, the vocabulary is every concept that the sidecars of the shards mention
     /// at least `min_mentions` times.
     pub names: Option<PathBuf>,
+    /// Without `names`: folder or address of the statistics of all the shards, as `tools stats` writes them (`tools merge` for several
+    /// folders), from which the vocabulary is read instead of from every sidecar. The vocabulary is the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<PathBuf>,
     /// Without `names`: minimum number of mentions of a concept.
     pub min_mentions: u64,
     /// How a mention is matched with the vocabulary: `longest` (the longest run of its words that ends at the head noun and
@@ -165,7 +170,7 @@ pub struct BankSettings {
 
 impl Default for BankSettings {
     fn default() -> Self {
-        Self { names: None, min_mentions: 1, matching: concepts::Matching::Longest }
+        Self { names: None, statistics: None, min_mentions: 1, matching: concepts::Matching::Longest }
     }
 }
 
@@ -186,10 +191,11 @@ pub struct VisionSettings {
     /// if it holds none, as files of timm and Hugging Face) or `exact` (computed in float32, as timm and Hugging Face do).
     pub rope_periods: RopePeriods,
     /// Mean per channel (red, green, blue; pixel values 0 to 1), subtracted from the image. If not set, the one with which the family
-    /// of the tower was trained: ImageNet's [0.485, 0.456, 0.406] for DINOv2, DINOv3 and `clip`, 0 for TIPSv2.
+    /// of the tower was trained: ImageNet's [0.485, 0.456, 0.406] for DINOv2, DINOv3 and `clip`, 0 for TIPSv2, 0.5
+    /// for SigLIP.
     pub mean: Option<[f64; 3]>,
     /// Standard deviation per channel, by which the image is divided after that. If not set, ImageNet's [0.229, 0.224, 0.225] or, for
-    /// TIPSv2, 1.
+    /// TIPSv2, 1, for SigLIP, 0.5.
     pub std: Option<[f64; 3]>,
     /// Embedding of an image: `class` (its class token, as in the paper) or `class+mean` (class token and mean of the patch tokens, as
     /// in dino.txt; text embeddings are then twice as wide as tokens, and their second half is compared with patches).
@@ -210,11 +216,16 @@ impl Settings {
     fn with_every_key() -> serde_json::Value {
         let mut settings = Self::default();
         settings.text.weights = Some(PathBuf::new());
+        settings.bank.statistics = Some(PathBuf::new());
         (settings.text.new_projection, settings.text.quick_gelu) = (true, true);
         settings.optimizer.factor =
             LrFactors { text: 0.0, projection: 0.0, head: 0.0, vision: 0.0, logits: 0.0 };
         settings.optimizer.frozen = vec![String::new()];
-        settings.objective.gram_weight = 1.0;
+        let objective = &mut settings.objective;
+        (objective.siblings, objective.doubtful.start) = (Siblings::Ignore, 1);
+        (objective.separation_weight, objective.shortcut_check) = (1.0, true);
+        objective.image_negatives_weight = 1.0;
+        objective.gram_weight = 1.0;
         serde_json::to_value(settings).unwrap_or_default()
     }
 
@@ -247,6 +258,9 @@ impl Settings {
                     "must be a folder on a local disk, because its files are read again and again",
                 );
             }
+        }
+        if self.bank.names.is_some() && self.bank.statistics.is_some() {
+            return refuse("bank.statistics", "has an effect only without bank.names; leave one of them out");
         }
         if data.shards.is_empty() {
             return refuse("data.shards", "(training shards) is missing; add --set data.shards=\"['DIR']\"");

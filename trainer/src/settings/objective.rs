@@ -7,7 +7,12 @@ use crate::towers::Embedding;
 impl Settings {
     /// The setting that does not suit the objective, and the rest of a sentence about it; `None` if all do.
     pub(super) fn problem_of_objective(&self) -> Option<(&'static str, String)> {
-        self.problem_of_gram().or_else(|| self.problem_of_talk2dino())
+        let several = self.data.loading.captions.field().is_some();
+        let of_concepts = self.objective.problem(several);
+        of_concepts
+            .map(|(name, problem)| (name, problem.to_owned()))
+            .or_else(|| self.problem_of_gram())
+            .or_else(|| self.problem_of_talk2dino())
     }
 
     fn problem_of_gram(&self) -> Option<(&'static str, String)> {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Settings;
 use crate::method::groups::LrFactors;
+use crate::method::unmentioned::{DoubtfulSettings, Siblings};
 
 /// The structs of the sections, and where they are defined.
 const STRUCTS: [(&str, &str); 10] = [
@@ -20,12 +21,16 @@ const STRUCTS: [(&str, &str); 10] = [
     ("VisionSettings", "settings/mod.rs"),
     ("ClipShape", "towers/clip.rs"),
     ("TextSettings", "settings/text.rs"),
-    ("ObjectiveSettings", "method/objective.rs"),
+    ("ObjectiveSettings", "method/settings.rs"),
     ("OptimizerSettings", "method/optimizer.rs"),
 ];
 
 /// Structs of sections of sections.
-const INNER: [(&str, &str); 2] = [("HeadSettings", "towers/head.rs"), ("LrFactors", "method/groups.rs")];
+const INNER: [(&str, &str); 3] = [
+    ("HeadSettings", "towers/head.rs"),
+    ("DoubtfulSettings", "method/unmentioned.rs"),
+    ("LrFactors", "method/groups.rs"),
+];
 
 const HEAD: &str = "\
 # Settings of `trainer train`
@@ -94,7 +99,7 @@ fn toml_type(kind: &str) -> &'static str {
         "Cache" => "table",
         "String" | "Precision" | "CropKind" | "Decoding" | "concepts::Matching" | "PositionResize"
         | "RopePeriods" | "Embedding" | "CaptionLoss" | "Objective" | "Target" | "Query" | "Tokens"
-        | "Scope" | "Rounding" => "string",
+        | "Scope" | "Siblings" | "Rounding" => "string",
         other => panic!("settings_page: say what {other} is in TOML"),
     }
 }
@@ -157,6 +162,11 @@ fn page() -> String {
             LrFactors::default().all().map(|(name, factor)| (name, json!(factor))).into_iter().collect(),
         ),
         ("optimizer", "frozen", json!([])),
+        ("objective", "siblings", json!(Siblings::default())),
+        ("objective", "doubtful", json!(DoubtfulSettings::default())),
+        ("objective", "separation_weight", json!(0.0)),
+        ("objective", "image_negatives_weight", json!(0.0)),
+        ("objective", "shortcut_check", json!(false)),
         ("objective", "gram_weight", json!(0.0)),
     ] {
         defaults[section][key] = value;

@@ -16,10 +16,30 @@ pub enum Activation {
     /// Exact (erf) GELU.
     #[default]
     Gelu,
+    /// GELU in its tanh approximation, with which SigLIP was trained.
+    GeluTanh,
     /// x sigmoid(1.702 x), with which OpenAI's CLIPs were trained.
     QuickGelu,
     /// silu(a) b of the two halves of the first layer's output, as in DINOv2-g and DINOv3's S+, L+ and H+.
     SwiGlu,
+}
+
+impl Activation {
+    /// The function of the output of a layer.
+    pub(super) fn after(self, layer: &Linear, x: &Tensor) -> Tensor {
+        match self {
+            Self::Gelu => layer.forward_gelu(x),
+            Self::GeluTanh => layer.forward(x).gelu("tanh"),
+            Self::QuickGelu => {
+                let hidden = layer.forward(x);
+                &hidden * (&hidden * 1.702).sigmoid()
+            }
+            Self::SwiGlu => {
+                let halves = layer.forward(x).chunk(2, -1);
+                halves[0].silu() * &halves[1]
+            }
+        }
+    }
 }
 
 /// Standard deviations of the initial weights of a block.
@@ -158,19 +178,7 @@ impl Block {
 
     /// The second half of the block, before it is added.
     fn mlp(&self, x: &Tensor) -> Tensor {
-        let x_normed = self.norm2.forward(x);
-        let hidden = match self.activation {
-            Activation::Gelu => self.fc1.forward_gelu(&x_normed),
-            Activation::QuickGelu => {
-                let hidden = self.fc1.forward(&x_normed);
-                &hidden * (&hidden * 1.702).sigmoid()
-            }
-            Activation::SwiGlu => {
-                let hidden = self.fc1.forward(&x_normed);
-                let halves = hidden.chunk(2, -1);
-                halves[0].silu() * &halves[1]
-            }
-        };
+        let hidden = self.activation.after(&self.fc1, &self.norm2.forward(x));
         scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
     }
 

@@ -1,8 +1,10 @@
 //! What the families of vision towers differ in, beyond what their tensors say.
 
+use super::block::Activation;
 use super::block_keys::{DINOV2 as DINOV2_KEYS, DINOV3 as DINOV3_KEYS, Names};
 use super::heads;
 use super::normalization::Normalization;
+use super::pooling::QUERY;
 use crate::weights::Weights;
 
 /// Vision towers that are trained and built in the same way. Width, depth, patch size, number of registers, kind of the MLP, and
@@ -15,6 +17,10 @@ pub struct TowerFamily {
     pub(super) eps: f64,
     /// State-dict keys of a block; they also say whether keys of the attention have a bias.
     pub(super) block: &'static Names,
+    /// Activation function of an MLP that is not gated.
+    pub(super) activation: Activation,
+    /// Whether a class token embeds the image; otherwise a query that attends to the patches does.
+    pub class_token: bool,
     /// State-dict key of the registers.
     pub(super) registers: &'static str,
     /// Whether positions are rotary; otherwise they are learned.
@@ -28,6 +34,8 @@ pub(super) const DINOV2: TowerFamily = TowerFamily {
     name: "DINOv2",
     eps: 1e-6,
     block: &DINOV2_KEYS,
+    activation: Activation::Gelu,
+    class_token: true,
     registers: "register_tokens",
     rotary: false,
     normalization: Normalization::IMAGENET,
@@ -44,23 +52,40 @@ const DINOV3: TowerFamily = TowerFamily {
     block: &DINOV3_KEYS,
     registers: "storage_tokens",
     rotary: true,
-    normalization: Normalization::IMAGENET,
+    ..DINOV2
 };
 
-static FAMILIES: [TowerFamily; 3] = [DINOV2, TIPSV2, DINOV3];
+/// SigLIP and SigLIP 2. They were trained with the tanh approximation of GELU, as transformers computes them; most of timm's
+/// configurations have the exact function.
+const SIGLIP: TowerFamily = TowerFamily {
+    name: "SigLIP",
+    activation: Activation::GeluTanh,
+    class_token: false,
+    normalization: Normalization { mean: [0.5; 3], std: [0.5; 3] },
+    ..DINOV2
+};
+
+static FAMILIES: [TowerFamily; 4] = [DINOV2, TIPSV2, DINOV3, SIGLIP];
 
 impl TowerFamily {
-    /// The family of a tower with the state-dict keys of DINOv2 or DINOv3.
+    /// The family of a tower with the state-dict keys of DINOv2, DINOv3 or SigLIP.
     pub fn of(weights: &Weights) -> &'static Self {
-        let [dinov2, tipsv2, dinov3] = &FAMILIES;
+        let [dinov2, tipsv2, dinov3, siglip] = &FAMILIES;
         let registers = weights.size(DINOV2.registers).ok().and_then(|size| size.get(1).copied());
-        if weights.has("pos_embed") {
+        if weights.has(QUERY) {
+            siglip
+        } else if weights.has("pos_embed") {
             if registers == Some(1) { tipsv2 } else { dinov2 }
         } else if weights.has(DINOV3.registers) || weights.has(super::rotary::PERIODS) {
             dinov3
         } else {
             dinov2
         }
+    }
+
+    /// Whether there are denoisers for its towers: DVT trained them for those with a class token and learned positions.
+    pub(super) fn denoisable(&self) -> bool {
+        self.class_token && !self.rotary
     }
 
     /// DINOv2's.

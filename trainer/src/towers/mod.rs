@@ -1,7 +1,7 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
 //! (`text`, whose captions are in `captions`; behind it there may be a `text_map`) share one transformer block (`block`; its `layers` and state-dict keys,
 //! `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in `family`; patches get their positions by `position` (learned) or
-//! `rotary`, and `dense` says which features of them are used. [`ImageEncoder`] is a vision tower together with the normalization
+//! `rotary`, `dense` says which features of them are used, and `pooling` embeds images for towers without a class token. [`ImageEncoder`] is a vision tower together with the normalization
 //! of its images, [`FrozenVision`] that together with the blocks that are trained behind it (`head`); [`convert`] rewrites the
 //! weights of towers for other libraries, and [`operations`] counts what they cost.
 
@@ -20,6 +20,7 @@ mod image_encoder;
 mod layers;
 mod normalization;
 pub mod operations;
+mod pooling;
 mod position;
 mod rotary;
 mod text;

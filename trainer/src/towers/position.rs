@@ -57,7 +57,7 @@ impl PositionResize {
 /// A learned position embedding of a vision tower.
 #[derive(Debug)]
 pub(super) struct LearnedPositions {
-    /// Of the class token and of grid x grid patches, [1, 1 + grid * grid, d].
+    /// Of the class token, if there is one, and of grid x grid patches, [1, 1 + grid * grid, d].
     pub(super) embedding: Tensor,
     /// Patches along a side of the training image.
     pub(super) grid: i64,
@@ -65,26 +65,37 @@ pub(super) struct LearnedPositions {
 }
 
 impl LearnedPositions {
-    /// Takes the position embedding of a tower of this width out of a file.
-    pub(super) fn take(weights: &mut Weights, width: i64, resize: PositionResize) -> Result<Self> {
+    /// Takes the position embedding of a tower of this width out of a file; `class`: whether it has one for a class token.
+    pub(super) fn take(
+        weights: &mut Weights,
+        width: i64,
+        class: bool,
+        resize: PositionResize,
+    ) -> Result<Self> {
         let size = weights.size("pos_embed")?;
-        let grid = side_of(size.get(1).map_or(0, |n| n - 1));
+        let class = i64::from(class);
+        let grid = side_of(size.get(1).map_or(0, |n| n - class));
         // A square of no patches at all would have the right shape, too.
         if grid < 1 {
+            let more = if class == 1 { "1 + " } else { "" };
             return Err(weights.problem(format!(
-                "tensor pos_embed has the shape {size:?}; it must have [1, 1 + side * side, {width}]"
+                "tensor pos_embed has the shape {size:?}; it must have [1, {more}side * side, {width}]"
             )));
         }
-        let embedding = weights.take("pos_embed", &[1, 1 + grid * grid, width])?;
+        let embedding = weights.take("pos_embed", &[1, class + grid * grid, width])?;
         Ok(Self { embedding, grid, resize })
     }
 
-    /// For a grid of `height` x `width` patches, [1, 1 + height * width, d]. `registers`: whether the tower has some.
-    pub(super) fn fitted(&self, height: i64, width: i64, registers: bool) -> Tensor {
-        let class = self.embedding.narrow(1, 0, 1);
-        let patches = self.embedding.narrow(1, 1, self.grid * self.grid);
-        let fit = self.resize.fit(registers);
-        Tensor::cat(&[class, fit_position(&patches, self.grid, height, width, fit)], 1)
+    /// For a grid of `height` x `width` patches, [1, height * width, d]. `registers`: whether the tower has some.
+    pub(super) fn of_patches(&self, height: i64, width: i64, registers: bool) -> Tensor {
+        let count = self.grid * self.grid;
+        let patches = self.embedding.narrow(1, self.embedding.size()[1] - count, count);
+        fit_position(&patches, self.grid, height, width, self.resize.fit(registers))
+    }
+
+    /// Of the class token, [1, 1, d].
+    pub(super) fn of_class(&self) -> Tensor {
+        self.embedding.narrow(1, 0, 1)
     }
 }
 

@@ -298,6 +298,33 @@ impl TextTower {
         self.logit_bias.as_ref()
     }
 
+    /// A copy of the tower with weights of its own, which are not trained.
+    ///
+    /// # Errors
+    /// None that is to be expected: the tensors are those of a tower.
+    pub fn averaged(&self) -> Result<Self> {
+        let copies = self.named().into_iter().map(|(name, tensor)| (name, tensor.detach().copy()));
+        self.averaged_from(Weights::of(Path::new("the averaged text tower"), copies.collect()))
+    }
+
+    /// A tower of the same kind as this one from weights that were saved of a copy ([`TextTower::averaged`]).
+    pub fn averaged_from(&self, weights: Weights) -> Result<Self> {
+        let read = Self::from_weights(weights, self.shape.heads, self.output(), self.activation())?;
+        for (_, tensor) in read.named() {
+            let _ = tensor.set_requires_grad(false);
+        }
+        Ok(read.with_patches(self.patches))
+    }
+
+    /// Moves a copy towards the tower: `decay` x copy + (1 - `decay`) x tower.
+    pub fn average(&self, tower: &Self, decay: f64) {
+        tch::no_grad(|| {
+            for ((_, copy), (_, weight)) in self.named().into_iter().zip(tower.named()) {
+                let _ = copy.shallow_clone().lerp_(&weight, 1.0 - decay);
+            }
+        });
+    }
+
     /// Clamps the logit scale to [1, 100]; to be called after each step.
     pub fn clamp_logit_scale(&self) {
         tch::no_grad(|| {

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
 
-use super::block::{Block, Init};
+use super::block::{Activation, Block, Init};
 use super::denoiser::Denoiser;
 use super::dense::Dense;
 use super::family::TowerFamily;
 use super::full_precision;
 use super::heads;
 use super::layers::{Norm, normal};
+use super::pooling::AttentionPooling;
 use super::position::{LearnedPositions, PositionResize};
 use super::rotary::{PERIODS, Rotation, exact_periods, read_periods};
 use crate::error::{Error, Result};
@@ -32,7 +33,8 @@ pub struct VisionShape {
 /// The output of a vision tower.
 #[derive(Debug)]
 pub struct VisionFeatures {
-    /// Class token after the final LayerNorm, [B, d_v].
+    /// The embedding of the image, [B, d_v]: the class token after the final LayerNorm or, in towers without one, what a query has
+    /// pooled from the patches.
     pub class: Tensor,
     /// Patch tokens after the final LayerNorm, row by row, [B, N, d_v].
     pub patches: Tensor,
@@ -44,6 +46,14 @@ enum Positions {
     Learned(LearnedPositions),
     /// The periods of the rotations.
     Rotary(Tensor),
+}
+
+/// How a tower embeds a whole image.
+#[derive(Debug)]
+enum Class {
+    /// By a token of its own, [1, 1, d_v].
+    Token(Tensor),
+    Pooled(Box<AttentionPooling>),
 }
 
 /// A vision transformer.
@@ -59,7 +69,8 @@ pub struct VisionTower {
     pub heads: i64,
     /// Which patch features [`VisionTower::forward`] returns.
     pub dense: Dense,
-    class: Tensor,
+    /// How an image is embedded.
+    class: Class,
     positions: Positions,
     registers: Option<Tensor>,
     patch_weight: Tensor,
@@ -79,7 +90,7 @@ impl VisionTower {
         Self::from_weights(weights, resize.unwrap_or_else(|| family.into()), kind)
     }
 
-    /// The same from tensors with the state-dict keys of DINOv2 or DINOv3 that contain nothing else.
+    /// The same from tensors with the state-dict keys of DINOv2, DINOv3 or SigLIP that contain nothing else.
     pub fn from_weights(mut weights: Weights, resize: PositionResize, kind: Kind) -> Result<Self> {
         let family = TowerFamily::of(&weights);
         let patches = weights.size("patch_embed.proj.weight")?;
@@ -94,14 +105,19 @@ impl VisionTower {
                 weights.problem(format!("width {width} is not a multiple of {head}, the width of a head"))
             );
         };
-        let class = weights.take("cls_token", &[1, 1, width])?;
-        let positions = if family.rotary {
-            Positions::Rotary(read_periods(&mut weights, width / heads, class.device())?)
+        let class = if family.class_token {
+            Class::Token(weights.take("cls_token", &[1, 1, width])?)
         } else {
-            Positions::Learned(LearnedPositions::take(&mut weights, width, resize)?)
+            let pooling = AttentionPooling::take(&mut weights, width, heads, family.eps, family.activation)?;
+            Class::Pooled(Box::new(pooling))
         };
         let patch_weight = weights.take("patch_embed.proj.weight", &[width, 3, patch, patch])?;
         let patch_bias = weights.take("patch_embed.proj.bias", &[width])?;
+        let positions = if family.rotary {
+            Positions::Rotary(read_periods(&mut weights, width / heads, patch_bias.device())?)
+        } else {
+            Positions::Learned(LearnedPositions::take(&mut weights, width, family.class_token, resize)?)
+        };
         let registers = if weights.has(family.registers) {
             let count = weights.size(family.registers)?.get(1).copied().unwrap_or(0);
             Some(weights.take(family.registers, &[1, count, width])?)
@@ -111,11 +127,12 @@ impl VisionTower {
         let mut blocks = Vec::new();
         while weights.has(&format!("blocks.{}.norm1.weight", blocks.len())) {
             let prefix = format!("blocks.{}.", blocks.len());
-            blocks.push(Block::read(&mut weights, &prefix, family.block, width, heads, family.eps)?);
+            let block = Block::read(&mut weights, &prefix, family.block, width, heads, family.eps)?;
+            let gated = block.activation() == Activation::SwiGlu;
+            blocks.push(if gated { block } else { block.with_activation(family.activation) });
         }
         let norm = Norm::read(&mut weights, "norm", width, family.eps)?;
-        // Denoisers are trained for towers with learned positions.
-        let denoised = !family.rotary && weights.has("denoiser.pos_embed");
+        let denoised = family.denoisable() && weights.has("denoiser.pos_embed");
         let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
         // The mask token is used only in the tower's own training.
         weights.finish(&["mask_token"])?;
@@ -153,6 +170,9 @@ impl VisionTower {
         if kind == self.patch_weight.kind() {
             return self;
         }
+        if let Class::Pooled(pooling) = &mut self.class {
+            **pooling = pooling.frozen(kind);
+        }
         self.patch_weight = self.patch_weight.to_kind(kind);
         self.patch_bias = self.patch_bias.to_kind(kind);
         self.blocks = self.blocks.iter().map(|block| block.frozen(kind)).collect();
@@ -164,11 +184,11 @@ impl VisionTower {
     /// Adds a denoiser from a file of DVT or SimZSS; it is applied to the patch tokens.
     ///
     /// # Errors
-    /// For a tower with rotary positions, too: there are no denoisers for these.
+    /// For a tower that is not of DINOv2's structure, too: there are no denoisers for these.
     pub fn with_denoiser(mut self, path: &Path, device: Device) -> Result<Self> {
-        if self.family.rotary {
+        if !self.family.denoisable() {
             let problem = format!(
-                "is a denoiser for towers with learned positions, but the vision tower is of {}; leave it out",
+                "is a denoiser for towers such as DINOv2's, but the vision tower is of {}; leave it out",
                 self.family.name
             );
             return Err(Error::Weights { path: path.to_owned(), problem });
@@ -206,7 +226,7 @@ impl VisionTower {
             width,
             heads,
             dense: Dense::Tokens,
-            class: normal(&[1, 1, width], 0.02),
+            class: Class::Token(normal(&[1, 1, width], 0.02)),
             positions: Positions::Learned(positions(normal(&[1, 1 + grid * grid, width], 0.02))),
             registers: None,
             patch_weight: normal(&[width, 3, patch, patch], fan_in(3 * patch * patch)),
@@ -239,25 +259,28 @@ impl VisionTower {
         let (side, size) = (self.patch, pixels.size());
         let (batch, height, width) = (size[0], size[2] / side, size[3] / side);
         let patches = self.embed(&pixels.to_kind(kind), [batch, height, width]);
-        let class = self.class.to_kind(kind);
-        let (patches, class, rotation) = match &self.positions {
+        let (patches, rotation) = match &self.positions {
             Positions::Learned(learned) => {
-                let position = learned.fitted(height, width, self.registers.is_some()).to_kind(kind);
-                (patches + position.narrow(1, 1, height * width), class + position.narrow(1, 0, 1), None)
+                let position = learned.of_patches(height, width, self.registers.is_some());
+                (patches + position.to_kind(kind), None)
             }
             Positions::Rotary(periods) => {
-                let rotation = Rotation::new(periods, height, width, self.extra_tokens());
-                (patches, class, Some(rotation))
+                (patches, Some(Rotation::new(periods, height, width, self.extra_tokens())))
             }
         };
-        let class = class.expand([batch, 1, -1], false);
-        let mut extra = 1;
-        let mut sequence = vec![class];
+        let mut sequence = Vec::new();
+        if let Class::Token(class) = &self.class {
+            let class = match &self.positions {
+                Positions::Learned(learned) => class.to_kind(kind) + learned.of_class().to_kind(kind),
+                Positions::Rotary(_) => class.to_kind(kind),
+            };
+            sequence.push(class.expand([batch, 1, -1], false));
+        }
         if let Some(registers) = &self.registers {
-            extra += registers.size()[1];
             sequence.push(registers.to_kind(kind).expand([batch, -1, -1], false));
         }
         sequence.push(patches);
+        let extra = self.extra_tokens();
         let mut x = Tensor::cat(&sequence, 1);
         let mut values = None;
         for (i, block) in self.blocks.iter().enumerate() {
@@ -270,12 +293,16 @@ impl VisionTower {
             x = block.forward_with(&x, false, rotation.as_ref());
         }
         let x = self.norm.forward(&x);
+        let class = match &self.class {
+            Class::Token(_) => x.select(1, 0),
+            Class::Pooled(pooling) => pooling.forward(&x.narrow(1, extra, height * width)),
+        };
         let patches = values.as_ref().unwrap_or(&x).narrow(1, extra, height * width);
         let patches = match &self.denoiser {
             Some(denoiser) => denoiser.forward(&patches, height, width),
             None => patches,
         };
-        VisionFeatures { class: x.select(1, 0), patches }
+        VisionFeatures { class, patches }
     }
 
     /// The patch embedding, [B, N, d_v]: a convolution whose stride equals its kernel size. With cuDNN it takes several times as
@@ -319,9 +346,14 @@ impl VisionTower {
         self.blocks.len() as i64
     }
 
+    /// Number of registers.
+    pub fn registers(&self) -> i64 {
+        self.registers.as_ref().map_or(0, |registers| registers.size()[1])
+    }
+
     /// Number of tokens in addition to the patches: class token and registers.
     pub fn extra_tokens(&self) -> i64 {
-        1 + self.registers.as_ref().map_or(0, |registers| registers.size()[1])
+        i64::from(self.family.class_token) + self.registers()
     }
 
     /// Folds the mean and standard deviation of each channel of `patches` ([B, N, d_v], the output of this tower) into the final
@@ -337,14 +369,13 @@ impl VisionTower {
         });
     }
 
-    /// All parameters with the state-dict keys of the family, DINOv2's or DINOv3's; those of the denoiser start with `denoiser.`.
+    /// All parameters with the state-dict keys of the family, DINOv2's, DINOv3's or SigLIP's; those of the denoiser start with `denoiser.`.
     pub fn named(&self) -> Vec<(String, Tensor)> {
         let position = match &self.positions {
             Positions::Learned(learned) => ("pos_embed", &learned.embedding),
             Positions::Rotary(periods) => (PERIODS, periods),
         };
         let mut out: Vec<(String, Tensor)> = [
-            ("cls_token", &self.class),
             position,
             ("patch_embed.proj.weight", &self.patch_weight),
             ("patch_embed.proj.bias", &self.patch_bias),
@@ -355,6 +386,10 @@ impl VisionTower {
         .chain(self.registers.as_ref().map(|registers| (self.family.registers, registers)))
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
         .collect();
+        match &self.class {
+            Class::Token(class) => out.push(("cls_token".to_owned(), class.shallow_clone())),
+            Class::Pooled(pooling) => out.extend(pooling.named()),
+        }
         for (i, block) in self.blocks.iter().enumerate() {
             out.extend(block.named(&format!("blocks.{i}."), self.family.block));
         }

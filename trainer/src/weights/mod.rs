@@ -25,7 +25,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, reading, writing};
 use families::{Named, full};
 
-pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, DINOv3, timm, Hugging Face, open_clip or SimZSS: there is \
+pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, DINOv3, SigLIP, timm, Hugging Face, open_clip or SimZSS: there is \
                               neither patch_embed.proj.weight nor token_embedding.weight";
 
 /// The tensors of a file. A tower takes its tensors out by name; then none may be left.
@@ -48,13 +48,15 @@ impl Weights {
         Self { path: path.to_owned(), tensors }
     }
 
-    /// The vision tower with DINOv2's or DINOv3's state-dict keys, from a file of any family; also returns the family.
+    /// The vision tower with DINOv2's, DINOv3's or SigLIP's state-dict keys, from a file of any family; also returns the family.
     pub fn into_vision(self) -> Result<(Family, Self)> {
         let Self { path, tensors } = self;
         let problem = |problem: &str| Error::Weights { path: path.clone(), problem: problem.to_owned() };
         match families::parts(tensors) {
             None => Err(problem(UNKNOWN_FAMILY)),
-            Some((_, parts)) if parts.vision.is_empty() => Err(problem("contains no vision tower of DINOv2")),
+            Some((_, parts)) if parts.vision.is_empty() => {
+                Err(problem("contains no vision tower of DINOv2, DINOv3 or SigLIP"))
+            }
             Some((family, parts)) => Ok((family, Self { path, tensors: parts.vision })),
         }
     }

@@ -196,7 +196,7 @@ def write_sidecar(
     tagger: str | None = None,
     offsets: Literal["characters", "bytes"] = "characters",
 ) -> Written:
-    """Tags the captions of a shard on a local disk, and writes its sidecar next to it.
+    """Tags the captions of a shard, on a local disk or in a store, and writes its sidecar next to it.
 
     Mentions of a tagger of your own: an Arrow array with a list of structs for each sample of the tar, in its order, as
     `tag(..)["mentions"]` has them. `start`, `end` and `concept` are needed; `head` (default: the last word of the concept),

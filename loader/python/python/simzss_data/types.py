@@ -61,7 +61,7 @@ class Statistics(NamedTuple):
 class Written(TypedDict):
     """A sidecar that was written."""
 
-    path: Path
+    path: Path | str  # a text if it is an address
     samples: int
     mentions: int
     captions_without_mention: int

@@ -83,7 +83,12 @@ impl Sample {
 
 /// A shard opened for random access.
 #[derive(Debug)]
-pub struct Archive(Source);
+pub struct Archive {
+    /// The tar, decompressed if it was compressed.
+    source: Source,
+    /// Size of the file as stored, bytes.
+    stored: u64,
+}
 
 impl Archive {
     /// Opens a shard. A compressed one (`.tar.zst`, `.tar.gz`) is first decompressed into an unnamed file in the system's
@@ -94,9 +99,9 @@ impl Archive {
             let mut plain = unnamed_file()?;
             let to = &mut PathWriter { to: &mut plain, path: &std::env::temp_dir() };
             decompress(&source, compression, to)?;
-            return Ok(Self(Source::copy_of(&source, plain)?));
+            return Ok(Self { stored: source.len(), source: Source::copy_of(&source, plain)? });
         }
-        Ok(Self(source))
+        Ok(Self { stored: source.len(), source })
     }
 
     /// The same with a cache: remote shards are downloaded as a whole and compressed shards are decompressed, once for
@@ -105,7 +110,7 @@ impl Archive {
         let source = Source::open(shard)?;
         let compression = Compression::of(&source)?;
         if compression.is_none() && !source.is_remote() {
-            return Ok(Self(source));
+            return Ok(Self { stored: source.len(), source });
         }
         let file = cache.get(shard, source.version(), source.len(), |mut to| {
             if let Some(compression) = compression {
@@ -118,27 +123,32 @@ impl Archive {
                 Err(Error::archive(shard, "it became shorter while it was being read"))
             }
         })?;
-        Ok(Self(Source::copy_of(&source, file)?))
+        Ok(Self { stored: source.len(), source: Source::copy_of(&source, file)? })
     }
 
     /// Where the shard is.
     pub fn location(&self) -> &Location {
-        self.0.location()
+        self.source.location()
     }
 
     /// Size of the tar, uncompressed, bytes.
     pub fn len(&self) -> u64 {
-        self.0.len()
+        self.source.len()
+    }
+
+    /// Size of the shard's file as stored, bytes.
+    pub(crate) fn stored(&self) -> u64 {
+        self.stored
     }
 
     /// A text that changes when the shard is written again.
     pub(crate) fn version(&self) -> &str {
-        self.0.version()
+        self.source.version()
     }
 
     /// Whether the tar has 0 bytes.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.source.is_empty()
     }
 
     /// The samples in tar order, found in one pass over the headers.
@@ -152,7 +162,7 @@ impl Archive {
     /// The same, and whether the tar has the mark of its end, a block of zeros. One without it may have been cut between two
     /// members, which nothing else in a tar shows; but some programs never write the mark.
     pub fn samples_and_end(&self) -> Result<(Vec<Sample>, bool), Error> {
-        samples(self.0.reader(READ_AHEAD as u64), self.len(), self.location())
+        samples(self.source.reader(READ_AHEAD as u64), self.len(), self.location())
     }
 
     /// The members of samples between two places of the tar, bytes, both of which are the start or the end of a member with its
@@ -161,7 +171,7 @@ impl Archive {
     /// # Errors
     /// As [`Archive::samples`].
     pub fn members(&self, from: u64, to: u64) -> Result<Vec<MemberData>, Error> {
-        let bytes = self.0.read(from, to.saturating_sub(from))?;
+        let bytes = self.source.read(from, to.saturating_sub(from))?;
         let mut archive = ::tar::Archive::new(&bytes[..]);
         let mut found = Vec::new();
         let length = Some(bytes.len() as u64);
@@ -178,12 +188,12 @@ impl Archive {
 
     /// Reads `length` bytes at `offset`.
     pub fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, Error> {
-        Ok(self.0.read(offset, length)?.into())
+        Ok(self.source.read(offset, length)?.into())
     }
 
     /// The same, into a buffer whose memory is reused.
     pub fn read_into(&self, offset: u64, length: u64, buffer: &mut Vec<u8>) -> Result<(), Error> {
-        Ok(self.0.read_into(offset, length, buffer)?)
+        Ok(self.source.read_into(offset, length, buffer)?)
     }
 }
 

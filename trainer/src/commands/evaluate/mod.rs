@@ -3,14 +3,17 @@
 mod classification;
 mod parts;
 mod predictions;
+mod probe;
 mod segmentation;
 
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
+use tch::Device;
 
 use classification::{ClassificationArgs, RetrievalArgs};
+use probe::ProbeArgs;
 use segmentation::SegmentationArgs;
 use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
@@ -24,6 +27,9 @@ use trainer::{Error, Result};
 pub(crate) enum Eval {
     /// Semantic segmentation: mean IoU and pixel accuracy on images with masks.
     Segmentation(Box<SegmentationArgs>),
+    /// How much of what the features of a model allow its zero-shot segmentation reaches: class names, class means, nearest
+    /// neighbours, a linear classifier and the true labels of the patches on the same windows.
+    Probe(Box<ProbeArgs>),
     /// Zero-shot classification: top-1, top-5 and mean per-class accuracy on one or several datasets.
     Classification(ClassificationArgs),
     /// Image-text retrieval: recall at 1, 5 and 10 in both directions.
@@ -37,6 +43,7 @@ impl Eval {
     pub(crate) fn run(&self, json: bool) -> Result<Value> {
         match self {
             Self::Segmentation(args) => args.run(json),
+            Self::Probe(args) => args.run(json),
             Self::Classification(args) => args.run(),
             Self::Retrieval(args) => args.run(),
             Self::Table(args) => args.run(json),
@@ -83,8 +90,12 @@ impl EvalModelArgs {
 
     /// The model, and its description for the results. `dense`: its patch features, if they are to be chosen.
     fn open(&self, dense: Option<Dense>) -> Result<(Model, Value)> {
+        self.open_on(device::open(&self.device)?, dense)
+    }
+
+    /// The same on this device.
+    fn open_on(&self, device: Device, dense: Option<Dense>) -> Result<(Model, Value)> {
         device::limit_threads(self.threads);
-        let device = device::open(&self.device)?;
         let activation = if self.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
         if let Some(path) = &self.clip {
             let (vision_heads, text_heads) = (self.vision_heads, self.text_heads);

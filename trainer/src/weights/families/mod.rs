@@ -1,11 +1,12 @@
 //! Detects the family of a weights file by its state-dict keys, and converts the keys. Internally, vision towers have the keys of
-//! DINOv2 or, with rotary positions, of DINOv3; text towers and CLIPs those of open_clip.
+//! DINOv2, with rotary positions of DINOv3, without a class token of SigLIP in timm; text towers and CLIPs those of open_clip.
 
 mod dinotxt;
 mod dinov2;
 mod dinov3;
 mod heads;
 mod names;
+mod siglip;
 
 use std::collections::BTreeMap;
 
@@ -23,9 +24,9 @@ pub enum Family {
     Dinov2,
     /// DINOv3 and EUPE: a vision tower with rotary positions. Read only: the text tower of dino.txt.
     Dinov3,
-    /// timm: `VisionTransformer`, or `Eva` for DINOv3 and EUPE.
+    /// timm: `VisionTransformer`, among them SigLIP's, or `Eva` for DINOv3 and EUPE.
     Timm,
-    /// Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel` or `CLIPModel`.
+    /// Hugging Face transformers: `Dinov2Model`, `Dinov2WithRegistersModel`, `DINOv3ViTModel`, `SiglipVisionModel` or `CLIPModel`.
     Huggingface,
     /// open_clip and OpenAI: a CLIP, or only its text tower.
     OpenClip,
@@ -49,7 +50,7 @@ impl std::fmt::Display for Family {
 /// The parts of a weights file; tensors have their stored kind.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
-    /// A vision tower with the keys of DINOv2, and its denoiser with the prefix `denoiser.`; or one with those of DINOv3.
+    /// A vision tower with the keys of DINOv2, and its denoiser with the prefix `denoiser.`; or one with those of DINOv3 or SigLIP.
     pub(crate) vision: Named,
     /// CLIP's vision tower with the keys of open_clip, without their prefix `visual.`.
     pub(crate) clip: Named,
@@ -108,6 +109,12 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     } else if let Some(prefix) = inside(dinov3::HUGGINGFACE_PATCHES) {
         parts.vision = dinov3::from_huggingface(stripped(tensors, &prefix));
         Family::Huggingface
+    } else if let Some(prefix) = inside(siglip::HUGGINGFACE_QUERY) {
+        parts.vision = siglip::from_huggingface(siglip::alone(tensors, &prefix, &mut parts.beside));
+        Family::Huggingface
+    } else if has("visual.trunk.attn_pool.latent") {
+        parts.vision = siglip::alone(tensors, "visual.trunk.", &mut parts.beside);
+        Family::OpenClip
     } else if has("text_model.embeddings.token_embedding.weight") {
         let ours = to_ours(HUGGINGFACE_CLIP, tensors);
         open_clip(ours, &mut parts);
@@ -122,6 +129,9 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     } else if has("denoiser.norm1.weight") && !has("patch_embed.proj.weight") {
         parts.vision = denoiser(tensors);
         Family::Simzss
+    } else if siglip::is_ours(&tensors) {
+        parts.vision = tensors;
+        Family::Timm
     } else if has("patch_embed.proj.weight") && dinov3::is_ours(&tensors) {
         parts.vision = tensors;
         Family::Dinov3
@@ -164,6 +174,13 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
                 Family::Timm => dinov3::to_timm(tower, &mut left)?,
                 _ => dinov3::to_huggingface(tower, &mut left)?,
             }
+        }
+        Family::Dinov2 | Family::Dinov3 | Family::Simzss if siglip::is_ours(&tower) => {
+            return Err(format!("has no class token, as SigLIP; the format of {family} needs one"));
+        }
+        Family::Timm | Family::Huggingface if siglip::is_ours(&tower) => {
+            left.extend(parts.clip.keys().chain(parts.text.keys()).cloned());
+            if family == Family::Timm { tower } else { siglip::to_huggingface(tower)? }
         }
         Family::Dinov3 if !tower.is_empty() => {
             return Err("has learned positions, as DINOv2; the format of DINOv3 has none".to_owned());
@@ -213,7 +230,13 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
 
 /// A tower, without a denoiser, with the keys of timm; buffers that timm does not save are left out.
 pub(crate) fn to_timm(tower: Named) -> Result<Named, String> {
-    if dinov3::is_ours(&tower) { dinov3::to_timm(tower, &mut Vec::new()) } else { Ok(dinov2::to_timm(tower)) }
+    if siglip::is_ours(&tower) {
+        Ok(tower)
+    } else if dinov3::is_ours(&tower) {
+        dinov3::to_timm(tower, &mut Vec::new())
+    } else {
+        Ok(dinov2::to_timm(tower))
+    }
 }
 
 const DENOISER: &str = "denoiser.";

@@ -1,0 +1,153 @@
+//! The rungs of the ladder: every one segments the same windows of the same images, and is scored on the same pixels.
+
+use std::time::Instant;
+
+use image::RgbImage;
+use serde::Serialize;
+use tch::Tensor;
+
+use super::learned::Learned;
+use super::neighbours;
+use super::parts::Parts;
+use super::patches::{counts, shares};
+use crate::error::{Error, Result, reading, writing};
+use crate::evaluation::SegmentationDataset;
+use crate::evaluation::confusion::Confusion;
+use crate::evaluation::masks::Mask;
+use crate::evaluation::segmentation::{self, DecisionSettings, SegmentationScores, decide, in_groups};
+use crate::inference::fusion::Fusion;
+use crate::inference::labels::{self, Rule};
+use crate::inference::segmenter::Segmenter;
+use crate::inference::window::Cut;
+use crate::observer::Observer;
+
+/// A way to segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rung {
+    /// The vectors of the class names: the zero-shot segmentation.
+    Text,
+    /// The means of the classes' patches, in the place of these vectors.
+    Means,
+    /// The nearest labelled patches.
+    Neighbours,
+    /// The linear classifier.
+    Linear,
+    /// The true labels, as far as patches can hold them.
+    Oracle,
+}
+
+impl Rung {
+    /// All, from the bottom up.
+    pub const ALL: [Self; 5] = [Self::Text, Self::Means, Self::Neighbours, Self::Linear, Self::Oracle];
+
+    /// Its name for people.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Text => "class names (zero-shot)",
+            Self::Means => "class means",
+            Self::Neighbours => "nearest neighbours",
+            Self::Linear => "linear classifier (light)",
+            Self::Oracle => "true labels of the patches",
+        }
+    }
+}
+
+/// Scores all rungs on a dataset, in the order of [`Rung::ALL`]; parts that an earlier probe has scored are read.
+pub fn climb(
+    set: &SegmentationDataset,
+    segmenter: &Segmenter,
+    learned: &Learned,
+    decision: &DecisionSettings,
+    parts: &Parts<'_>,
+    observer: &dyn Observer,
+) -> Result<Vec<(Rung, SegmentationScores)>> {
+    let started = Instant::now();
+    let count = set.pairs.len();
+    let to_do = parts.to_do("scores", "json", count);
+    let images: usize = to_do.iter().map(|(images, _)| images.len()).sum();
+    let mut progress = observer.progress("evaluating", "images", images as u64);
+    let nothing = || Rung::ALL.map(|_| Confusion::new(set.classes.len()));
+    for (images, path) in to_do {
+        let mut counted = nothing();
+        let sizes = (decision.batch, decision.readers);
+        in_groups(set, images, segmenter, sizes, observer, &mut |samples| {
+            let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
+            let score = |patches: &Tensor| scores(segmenter, learned, patches);
+            let (cuts, grids) = segmenter.windows_scored(&images, decision.batch, &score);
+            let mut grids = grids.into_iter();
+            for (sample, cut) in samples.iter().zip(&cuts) {
+                let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
+                for (rung, counted) in Rung::ALL.into_iter().zip(&mut counted) {
+                    let predicted = labels_of(rung, set, segmenter, decision, &sample.mask, (cut, &own));
+                    counted.add(&sample.mask.labels, &predicted);
+                }
+                progress.advance(1, &|| format!("zero-shot mIoU {:.1} %", 100.0 * counted[0].mean_iou()));
+            }
+            Ok(())
+        })?;
+        let text = serde_json::to_vec(&counted).map_err(|e| writing(&path)(e.into()))?;
+        disk::files::write_atomic(&path, &text).map_err(writing(&path))?;
+    }
+    progress.finish("");
+    parts.wait()?;
+    let mut sums = nothing();
+    for (_, path) in parts.all("scores", "json", count) {
+        let text = std::fs::read(&path).map_err(reading(&path))?;
+        let counted: Vec<Confusion> = serde_json::from_slice(&text).unwrap_or_default();
+        if counted.len() != sums.len() || counted.iter().any(|it| it.classes() != set.classes.len()) {
+            let problem = "is damaged; remove it, so that it is made again".to_owned();
+            return Err(Error::Invalid { path, problem });
+        }
+        for (sum, counted) in sums.iter_mut().zip(&counted) {
+            sum.merge(counted);
+        }
+    }
+    Ok(Rung::ALL.into_iter().zip(sums.map(|sum| segmentation::scores(set, &sum, started))).collect())
+}
+
+/// The labels of an image on a rung. `seen`: its windows, and what [`scores`] has for each.
+fn labels_of(
+    rung: Rung,
+    set: &SegmentationDataset,
+    segmenter: &Segmenter,
+    decision: &DecisionSettings,
+    mask: &Mask,
+    (cut, windows): (&Cut, &[Tensor]),
+) -> Vec<u8> {
+    let (classes, grid) = (set.classes.len() as i64, windows[0].size()[1]);
+    let names = windows[0].size()[0] - 3 * classes;
+    let part = |first: i64, count: i64| -> Vec<Tensor> {
+        windows.iter().map(|window| window.narrow(0, first, count)).collect()
+    };
+    let grids = match rung {
+        Rung::Text => {
+            return decide(set, segmenter, decision, mask, &segmenter.blended(cut, &part(0, names)));
+        }
+        Rung::Means => part(names, classes),
+        Rung::Neighbours => part(names + classes, classes),
+        Rung::Linear => part(names + 2 * classes, classes),
+        Rung::Oracle => {
+            let truth = counts(cut, mask, classes, grid).into_iter();
+            let device = windows[0].device();
+            truth
+                .map(|counts| {
+                    shares(&counts).transpose(0, 1).reshape([classes, grid, grid]).to_device(device)
+                })
+                .collect()
+        }
+    };
+    let scores = cut.blend(&grids, Fusion::Similarity, None);
+    labels::bytes(&labels::decide(&scores, mask.height.into(), mask.width.into(), Rule::HighestScore))
+}
+
+/// The scores of patches, [n, P, d], on all rungs that need no labels: [n, W + 3 C, P], with W names and C classes.
+fn scores(segmenter: &Segmenter, learned: &Learned, patches: &Tensor) -> Tensor {
+    let (count, places, width) = patches.size3().unwrap_or_default();
+    let rows = patches.reshape([-1, width]);
+    let of_classes = |scores: Tensor| (scores + &learned.seen).view([count, places, -1]).transpose(1, 2);
+    let means = of_classes(rows.matmul(&learned.means.transpose(0, 1)));
+    let neighbours = of_classes(neighbours::shares(&rows, &learned.memory.0, &learned.memory.1));
+    let linear = of_classes(learned.linear.scores(&rows));
+    Tensor::cat(&[segmenter.similarities(patches), means, neighbours, linear], 1)
+}
