@@ -64,7 +64,8 @@ fn a_map_is_trained_in_every_way() {
             assert!((ours - theirs).abs() < 0.02 * theirs.abs(), "{run}: {ours} {theirs}");
         }
     }
-    let verified = ["cache", "--verify", "--shards", text(&place.shards), "--out", text(&place.at("means"))];
+    let means = place.at("means");
+    let verified = ["cache", "--verify", "--shards", text(&place.shards), "--out", text(&means)];
     assert_eq!(summary("trainer", &verified)["samples"], 64);
 
     // Caches of the other kind.

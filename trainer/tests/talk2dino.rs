@@ -12,6 +12,7 @@ use trainer::method::losses;
 use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
 use trainer::method::optimizer::{Optimizer, OptimizerSettings};
 use trainer::method::talk2dino::most_similar;
+use trainer::method::unmentioned::Beyond;
 use trainer::settings::Settings;
 use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionShape, VisionTower, unit};
 
@@ -94,7 +95,7 @@ fn the_loss_and_its_gradients_are_the_references() {
     for (row, choice) in case["choices"].as_array().unwrap().iter().enumerate() {
         assert_eq!(images.get(row as i64), means.get(row as i64).get(choice.as_i64().unwrap()));
     }
-    let part = |own| losses::contrastive(&images, &embedded, &scale.exp(), own);
+    let part = |own| losses::contrastive(&images, &embedded, &scale.exp(), own, None);
     let loss = part(0..2) + part(2..batch);
     loss.backward();
     assert!((loss.double_value(&[]) - case["loss"].as_f64().unwrap()).abs() < 1e-13);
@@ -134,7 +135,12 @@ pub(crate) fn ten_steps(group: &Group, micro_batch: usize) {
     for (step, expected) in all["losses"].as_array().unwrap().iter().enumerate() {
         let (pixels, captions, _) = rows(&data, step, group);
         let means = tch::no_grad(|| unit(&vision.head_means(&pixels)));
-        let input = StepInput { images: Images::HeadMeans(means), captions, mentions: Vec::new() };
+        let input = StepInput {
+            images: Images::HeadMeans(means),
+            captions,
+            mentions: Vec::new(),
+            beyond: Beyond::default(),
+        };
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
         let loss = report.loss.to_kind(Kind::Double).view([1]);
         group.sum(std::slice::from_ref(&loss)).unwrap();
