@@ -56,6 +56,7 @@ fn cached_features_are_the_towers_rounded_to_bfloat16() {
     let settings = CacheSettings {
         shards: vec![at("00000.tar")],
         vision: vision.clone(),
+        head_means: false,
         size: SIZE,
         device: "cpu".to_owned(),
         precision: Precision::Float32,
@@ -157,6 +158,7 @@ fn a_cache_and_a_run_know_their_images() {
     let settings = CacheSettings {
         shards: shards.clone(),
         vision: VisionSettings { weights: at("tower.safetensors"), ..VisionSettings::default() },
+        head_means: false,
         size: SIZE,
         device: "cpu".to_owned(),
         precision: Precision::Float32,
@@ -232,4 +234,57 @@ fn a_cache_and_a_run_know_their_images() {
         fs::write(&path, whole).unwrap();
     }
     verified("known").unwrap();
+}
+
+/// A tower with two attention heads.
+#[test]
+fn head_means_are_cached_and_no_cache_is_taken_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tower = VisionTower::random(VisionShape { width: 128, depth: 2, patch: 8, grid: 4 }, Device::Cpu);
+    fill(&tower.named());
+    trainer::weights::write(&at("tower.safetensors"), &tower.named()).unwrap();
+    write_shard(&at("00000.tar"), 3);
+    let settings = |head_means| CacheSettings {
+        shards: vec![at("00000.tar")],
+        vision: VisionSettings { weights: at("tower.safetensors"), ..VisionSettings::default() },
+        head_means,
+        size: SIZE,
+        device: "cpu".to_owned(),
+        precision: Precision::Float32,
+        threads: 1,
+    };
+    let means = compute(&settings(true), &at("means"), &Silent).unwrap();
+    let tokens = compute(&settings(false), &at("tokens"), &Silent).unwrap();
+    assert_eq!((means.version, means.heads), (3, 2));
+    // As before there were head means.
+    assert_eq!((tokens.version, tokens.heads), (2, 0));
+    assert!(!fs::read_to_string(at("tokens/features.json")).unwrap().contains("heads"));
+    assert_eq!(fs::metadata(at("means/features.bf16")).unwrap().len(), 4 * 2 * 128 * 2);
+    verify(&at("means"), &[at("00000.tar").into()], &Silent).unwrap();
+
+    let cache = FeatureCache::open(&at("means"), &means).unwrap();
+    let mut buffer = cache.buffer(4, false, Device::Cpu).unwrap();
+    cache.read(&[3, 2, 1, 0], &[], &mut buffer, 2).unwrap();
+    let found = cache.head_means(&buffer, 4).to_kind(Kind::Float);
+    let images: Vec<u8> = (0..4)
+        .rev()
+        .flat_map(|sample| {
+            RgbImage::from_fn(SIZE, SIZE, |x, y| image::Rgb([x, y, sample + 27].map(|v| v as u8))).into_raw()
+        })
+        .collect();
+    let side = i64::from(SIZE);
+    let encoder = frozen_tower::open(&settings(true).vision, Kind::Float, Device::Cpu).unwrap();
+    let expected = encoder.head_means(&Tensor::from_slice(&images).view([4, side, side, 3]));
+    // Half of the last of 8 bits, and the rounding of sums.
+    let apart = ((&found - &expected).abs() - expected.abs() / 256.0).max().double_value(&[]);
+    assert!(found.size() == [4, 2, 128] && apart < 1e-4, "{apart:e}");
+
+    for (name, expected, message) in [
+        ("tokens", &means, "class and patch tokens, but objective talk2dino needs head means"),
+        ("means", &tokens, "head means (--head-means), which are for objective talk2dino only"),
+    ] {
+        let error = FeatureCache::open(&at(name), expected).unwrap_err().to_string();
+        assert!(error.contains(message) && error.contains("run trainer cache again"), "{error}");
+    }
 }

@@ -19,6 +19,7 @@ mod protocols;
 mod siglip;
 mod starts;
 mod step;
+mod talk2dino;
 mod towers;
 mod training;
 mod unmentioned;

@@ -31,7 +31,7 @@ const SIZE: i64 = 32;
 const OUTPUT: i64 = 64;
 
 /// The device of the tests: the CPU, or the value of TRAINER_TEST_DEVICE.
-fn device() -> Device {
+pub(crate) fn device() -> Device {
     trainer::device::open(&std::env::var("TRAINER_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned())).unwrap()
 }
 
@@ -46,7 +46,7 @@ fn read(path: &str) -> Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn cases() -> Value {
+pub(crate) fn cases() -> Value {
     read(concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training/cases.json"))
 }
 
@@ -56,7 +56,7 @@ fn released() -> Value {
     read(&std::env::var("RELEASED_STEPS").unwrap_or_else(|_| stored.to_owned()))
 }
 
-fn context(all: &Value) -> usize {
+pub(crate) fn context(all: &Value) -> usize {
     all["context"].as_u64().unwrap() as usize
 }
 
@@ -89,7 +89,7 @@ fn objective(case: &Value, all: &Value) -> ObjectiveSettings {
 }
 
 /// The rows of a rank in batch `step`: pixels, captions and mentions.
-fn rows(all: &Value, step: usize, group: &Group) -> (Tensor, CaptionTokens, Vec<Mention>) {
+pub(crate) fn rows(all: &Value, step: usize, group: &Group) -> (Tensor, CaptionTokens, Vec<Mention>) {
     let tokenizer = concepts::Tokenizer::clip();
     let rows = all["batches"][step].as_array().unwrap();
     let count = rows.len() / group.world();
@@ -204,7 +204,7 @@ fn take_steps(
 }
 
 /// Compares weights with those of a case; returns the largest difference.
-fn compare_weights(name: &str, case: &Value, named: &[(String, Tensor)], tolerance: f64) -> f64 {
+pub(crate) fn compare_weights(name: &str, case: &Value, named: &[(String, Tensor)], tolerance: f64) -> f64 {
     let mut worst = 0.0_f64;
     assert_eq!(named.len(), case["weights"].as_object().unwrap().len());
     for (tensor_name, tensor) in named {
@@ -468,6 +468,8 @@ fn as_rank(role: &str, group: &Group) {
             ten_steps_of_frontier("head", group, 1);
             ten_steps_of_frontier("head and gram", group, 2);
             ten_steps_of_clip(group, 0);
+            crate::talk2dino::ten_steps(group, 0);
+            crate::talk2dino::ten_steps(group, 2);
         }
         "released" => {
             twenty_steps(group, 0);

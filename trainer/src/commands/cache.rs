@@ -32,6 +32,10 @@ pub(crate) struct CacheArgs {
     /// Periods of rotary positions (DINOv3), the same as `vision.rope_periods` in training [default: file].
     #[arg(long, value_parser = choices::rope_periods())]
     rope_periods: Option<RopePeriods>,
+    /// Write the head means that objective talk2dino is trained on, instead of class and patch tokens: for each attention head of the
+    /// last block the mean of the patches, weighted by the attention of the class token. A fraction of the size.
+    #[arg(long, conflicts_with = "verify")]
+    head_means: bool,
     /// Side of the centre crop in pixels, the same as `data.size` in training.
     #[arg(long, default_value_t = 224)]
     size: u32,
@@ -55,6 +59,7 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<Value> {
             rope_periods: args.rope_periods.unwrap_or_default(),
             ..VisionSettings::default()
         },
+        head_means: args.head_means,
         size: args.size,
         device: args.device.device,
         precision: Precision::Auto,

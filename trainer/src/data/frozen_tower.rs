@@ -24,6 +24,19 @@ pub fn open(settings: &VisionSettings, kind: Kind, device: Device) -> Result<Ima
     Ok(ImageEncoder::new(tower, normalization, kind, device))
 }
 
+/// Rejects a tower whose class token attends to nothing, for head means.
+///
+/// # Errors
+/// If it has no blocks.
+pub fn check_attention(settings: &VisionSettings, tower: &VisionTower) -> Result<()> {
+    if tower.depth() > 0 {
+        return Ok(());
+    }
+    let problem = "has no blocks, so that its class token attends to no patches; head means, which objective talk2dino needs, cannot \
+                   be computed";
+    Err(Error::Weights { path: settings.weights.clone(), problem: problem.to_owned() })
+}
+
 /// Sets what the settings leave to the tower, so that they say what it is: `position`, from the library whose state-dict keys the file
 /// of `weights` has, and `mean` and `std`, from the family of the tower. Returns a line that says how patches get their positions;
 /// `prefix` is what the options or settings have before their names, `--` or `vision.`.

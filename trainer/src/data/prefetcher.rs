@@ -27,6 +27,8 @@ pub enum DeviceImages {
     Pixels(Tensor),
     /// From a cache, in bfloat16: class tokens [B, d_v], and the patches of the rows that need them, [R, N, d_v].
     Features(VisionFeatures),
+    /// From a cache of head means, in bfloat16: [B, heads, d_v].
+    HeadMeans(Tensor),
 }
 
 /// Copies batches to the device ahead of time.
@@ -56,7 +58,7 @@ enum Source {
 #[derive(Debug)]
 struct HostBatch {
     batch: Batch,
-    /// Its pixels; or its class tokens and, if they are needed, patches.
+    /// Its pixels; its class tokens and, if they are needed, patches; or its head means.
     images: Vec<Tensor>,
     /// The memory of its features.
     features: Option<FeatureBuffer>,
@@ -145,8 +147,8 @@ impl Prefetcher {
             }
             Source::Features(reader) => {
                 let made = reader.next_batch().ok_or_else(no_batch)??;
-                let VisionFeatures { class, patches } = reader.features(&made);
-                Ok(HostBatch { batch: made.batch, images: vec![class, patches], features: Some(made.buffer) })
+                let images = reader.tensors(&made);
+                Ok(HostBatch { batch: made.batch, images, features: Some(made.buffer) })
             }
         }
     }
@@ -155,8 +157,9 @@ impl Prefetcher {
     fn images(&self, tensors: Vec<Tensor>) -> DeviceImages {
         let mut tensors = tensors.into_iter();
         let mut next = || tensors.next().unwrap_or_default();
-        match self.source {
+        match &self.source {
             Source::Pixels(..) => DeviceImages::Pixels(next()),
+            Source::Features(reader) if reader.of_head_means() => DeviceImages::HeadMeans(next()),
             Source::Features(_) => DeviceImages::Features(VisionFeatures { class: next(), patches: next() }),
         }
     }

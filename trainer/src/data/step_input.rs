@@ -32,12 +32,17 @@ pub fn step_input<'a>(
         (VisionSource::Trained(vision, _), DeviceImages::Pixels(pixels)) => {
             Images::ToTrain(&vision.tower, vision.normalise(pixels))
         }
+        (VisionSource::Frozen(vision, _), DeviceImages::Pixels(pixels))
+            if settings.objective.name == Objective::Talk2dino =>
+        {
+            let pieces: Vec<Tensor> =
+                pieces_of(pixels, settings).map(|some| vision.head_means(&some)).collect();
+            Images::HeadMeans(unit(&Tensor::cat(&pieces, 0)))
+        }
+        (VisionSource::Cache { .. }, DeviceImages::HeadMeans(means)) => Images::HeadMeans(unit(means)),
         (VisionSource::Frozen(vision, _), DeviceImages::Pixels(pixels)) => {
-            let rows = pixels.size()[0];
-            let piece = if settings.micro_batch == 0 { SEEN_AT_ONCE } else { settings.micro_batch as i64 };
-            let pieces: Vec<VisionFeatures> = (0..rows)
-                .step_by(piece as usize)
-                .map(|start| vision.features(&pixels.narrow(0, start, piece.min(rows - start))))
+            let pieces: Vec<VisionFeatures> = pieces_of(pixels, settings)
+                .map(|some| vision.features(&some))
                 .map(|features| {
                     if head.is_trained() {
                         features
@@ -72,6 +77,13 @@ pub fn step_input<'a>(
     let numbers = batch.samples.iter().map(|&sample| sample as i64).collect();
     let beyond = Beyond { images: numbers, siblings: batch.siblings.clone(), averaged: None };
     Ok(StepInput { images, captions, mentions, beyond })
+}
+
+/// The images of a batch in pieces for the frozen tower.
+fn pieces_of(pixels: &Tensor, settings: &Settings) -> impl Iterator<Item = Tensor> {
+    let rows = pixels.size()[0];
+    let piece = if settings.micro_batch == 0 { SEEN_AT_ONCE } else { settings.micro_batch as i64 };
+    (0..rows).step_by(piece as usize).map(move |start| pixels.narrow(0, start, piece.min(rows - start)))
 }
 
 /// L2-normalized features; patches in the precision of the towers.

@@ -40,7 +40,9 @@ impl VisionSource {
     ) -> Result<(Self, i64)> {
         match settings.objective.name {
             Objective::Clip => Ok((Self::to_train(settings, device), settings.clip.output)),
-            Objective::Simzss | Objective::Lit => Self::frozen(settings, loader, device, observer),
+            Objective::Simzss | Objective::Lit | Objective::Talk2dino => {
+                Self::frozen(settings, loader, device, observer)
+            }
         }
     }
 
@@ -63,11 +65,15 @@ impl VisionSource {
         let vision = frozen_tower::open(&settings.vision, kind, device)?;
         vision.tower.check_size("data.size", i64::from(settings.data.loading.size))?;
         let width = vision.tower.width;
+        let head_means = settings.objective.name == Objective::Talk2dino;
+        if head_means {
+            frozen_tower::check_attention(&settings.vision, &vision.tower)?;
+        }
         let source = match &settings.data.features {
             None => Self::Frozen(vision, i64::from(settings.data.loading.size)),
             Some(folder) => {
-                let expected =
-                    CacheHeader::new(&settings.vision, &vision.tower, settings.data.loading.size, loader)?;
+                let size = settings.data.loading.size;
+                let expected = CacheHeader::new(&settings.vision, &vision.tower, size, loader, head_means)?;
                 let cache = FeatureCache::open(folder, &expected)?;
                 cache.expect_its_images(loader, observer)?;
                 let embedded = settings.vision.embedding == Embedding::ClassMean;

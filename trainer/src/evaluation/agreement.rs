@@ -63,6 +63,7 @@ pub struct Scored {
 pub fn score(checkpoint: &Checkpoint, settings: &ScoreSettings, observer: &dyn Observer) -> Result<Scored> {
     device::limit_threads(settings.threads);
     let model = Model::open(checkpoint, Precision::Auto, device::open(&settings.device)?)?;
+    model.for_whole_images()?;
     let about = json!({
         "model": model.description,
         "weights": checkpoint.model_sha256()?,

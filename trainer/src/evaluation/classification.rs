@@ -40,6 +40,7 @@ pub fn evaluate(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<ClassificationScores> {
+    model.for_whole_images()?;
     let started = Instant::now();
     let mut ranks = Vec::new();
     let mut by_class = vec![(0u64, 0u64); set.classes.len()];

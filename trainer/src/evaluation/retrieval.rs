@@ -53,6 +53,7 @@ pub fn evaluate(
     threads: usize,
     observer: &dyn Observer,
 ) -> Result<RetrievalScores> {
+    model.for_whole_images()?;
     let started = Instant::now();
     let (mut images, mut captions, mut owners) = (Vec::new(), Vec::new(), Vec::new());
     let mut count = 0;

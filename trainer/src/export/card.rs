@@ -201,6 +201,9 @@ fn body(
             "SimZSS: captions are aligned with whole images, and the concepts in them with patches"
         }
         Objective::Lit => "LiT: captions are aligned with whole images",
+        Objective::Talk2dino => {
+            "Talk2DINO: a map from a frozen text tower is trained, by which captions are aligned with parts of images"
+        }
         Objective::Clip => {
             "CLIP: captions are aligned with whole images, and the vision tower is trained too"
         }

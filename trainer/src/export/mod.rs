@@ -30,6 +30,11 @@ pub fn checkpoint(checkpoint: &Checkpoint, out: &Path) -> Result<Vec<PathBuf>> {
     let settings = &checkpoint.state.settings;
     let vision = checkpoint.frozen_vision(Kind::Float, device)?;
     let text = checkpoint.text(vision.width(), device)?;
+    if text.is_mapped() {
+        let problem = "holds a map behind its text tower (objective talk2dino), which neither timm nor open_clip has; `trainer classes` \
+                       writes class embeddings that it has made";
+        return Err(Error::Failed(format!("cannot export the checkpoint: it {problem}")));
+    }
     let about = json!({
         "objective": settings.objective.name.to_string(),
         "size": settings.data.loading.size,

@@ -60,6 +60,14 @@ pub fn open_clip(checkpoint: &Checkpoint, size: Option<i64>, out: &Path) -> Resu
     } else {
         let vision = checkpoint.frozen_vision(Kind::Float, device)?;
         let text = checkpoint.text(vision.width(), device)?;
+        if text.is_mapped() {
+            return Err(Error::Setting {
+                name: "--to open_clip".to_owned(),
+                problem: "cannot hold this model: open_clip has no map behind a text tower (objective talk2dino); `trainer classes` \
+                          writes class embeddings that it has made"
+                    .to_owned(),
+            });
+        }
         let normalization = settings.vision.normalization(vision.encoder.tower.family.normalization);
         (of_timm(&vision, size, normalization)?, text)
     };

@@ -24,7 +24,7 @@ pub enum ClassVectors {
     /// The mean of the tokens of the class name in the prompt. The concept loss of simzss trains it to match patches.
     Concept,
     /// As [`ClassVectors::Caption`], but the embeddings of the prompts are averaged as they are, without being brought to length 1 first:
-    /// as in TCL and Talk2DINO.
+    /// as in TCL and Talk2DINO. A map behind the text tower is applied to the mean.
     Unscaled,
 }
 
@@ -47,11 +47,13 @@ impl ClassVectors {
         }
     }
 
-    /// The embedding that the objective trains to match image regions best: `concept` for simzss, `caption` for the others.
+    /// The embedding that the objective trains to match image regions best: `concept` for simzss, `unscaled` for talk2dino, `caption` for
+    /// the others.
     pub fn of(objective: Objective) -> Self {
         match objective {
             Objective::Simzss => Self::Concept,
             Objective::Lit | Objective::Clip => Self::Caption,
+            Objective::Talk2dino => Self::Unscaled,
         }
     }
 }
@@ -77,7 +79,11 @@ pub fn class_vectors(
     let embedded: Vec<Tensor> =
         tch::no_grad(|| captions.chunks(TEXT_BATCH).map(|some| embed(text, some, by, with, kind)).collect());
     let all = Tensor::cat(&embedded, 0).view([names.len() as i64, templates.len() as i64, -1]);
-    Ok(unit(&all.mean_dim([1i64].as_slice(), false, Kind::Float)))
+    let mean = all.mean_dim([1i64].as_slice(), false, Kind::Float);
+    Ok(unit(&match by {
+        ClassVectors::Unscaled => tch::no_grad(|| compared(text, &text.mapped(&mean), with)),
+        ClassVectors::Caption | ClassVectors::Concept => mean,
+    }))
 }
 
 /// L2-normalized embeddings of whole captions, [n, d_v].
@@ -100,7 +106,8 @@ fn worded(template: &str, name: &str) -> (String, Range<u32>) {
     (caption, start as u32..(start + name.len()) as u32)
 }
 
-/// Embeddings of captions, or of the names in them, [n, d_v]; L2-normalized unless `by` says otherwise.
+/// Embeddings of captions, or of the names in them, [n, d_v], L2-normalized; for [`ClassVectors::Unscaled`] the projected captions as
+/// they are.
 fn embed(
     text: &TextTower,
     captions: &[(String, Range<u32>)],
@@ -121,17 +128,22 @@ fn embed(
     let captions = CaptionTokens::new(&ids, context, device);
     let tokens = text.tokens(&captions, kind);
     let embedded = match by {
-        ClassVectors::Caption | ClassVectors::Unscaled => text.captions(&tokens, &captions.end),
+        ClassVectors::Unscaled => return text.unmapped_captions(&tokens, &captions.end),
+        ClassVectors::Caption => text.captions(&tokens, &captions.end),
         ClassVectors::Concept => {
             let mentions = Mentions::new(&mentions, tokens.size()[1], device);
             text.project(&mentions.mean_tokens(&tokens))
         }
     };
-    let compared = match with {
-        ComparedWith::Images => embedded,
-        ComparedWith::Patches => text.patch_part(&embedded),
-    };
-    if by == ClassVectors::Unscaled { compared } else { unit(&compared) }
+    unit(&compared(text, &embedded, with))
+}
+
+/// Of embeddings, the part that is compared.
+fn compared(text: &TextTower, embeddings: &Tensor, with: ComparedWith) -> Tensor {
+    match with {
+        ComparedWith::Images => embeddings.shallow_clone(),
+        ComparedWith::Patches => text.patch_part(embeddings),
+    }
 }
 
 #[cfg(test)]

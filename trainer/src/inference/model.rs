@@ -153,6 +153,21 @@ impl Model {
         Ok(self)
     }
 
+    /// Refuses a model that cannot compare whole images with texts.
+    ///
+    /// # Errors
+    /// Wrong use for a model of `talk2dino`, which was trained on parts of images.
+    pub fn for_whole_images(&self) -> Result<()> {
+        if self.text.is_mapped() {
+            return Err(Error::Usage(
+                "--checkpoint: a model of objective talk2dino compares texts with patches, not with whole images, which this command \
+                 does; use it for segmentation"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
     /// The device of its tensors.
     pub fn device(&self) -> Device {
         self.text.logit_scale().device()

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::towers::MAP_PREFIX;
+
 /// Factors on the learning rate of groups of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -9,7 +11,8 @@ pub struct LrFactors {
     /// Factor on the learning rate of the text tower, without its projection.
     #[serde(skip_serializing_if = "is_one")]
     pub text: f64,
-    /// Factor on the learning rate of the text tower's projection into the embedding space of the images.
+    /// Factor on the learning rate of the text tower's projection into the embedding space of the images, or of the map of
+    /// `objective.name = "talk2dino"`.
     #[serde(skip_serializing_if = "is_one")]
     pub projection: f64,
     /// Factor on the learning rate of the blocks behind the frozen vision tower (`vision.head`).
@@ -66,6 +69,7 @@ pub fn group(parameter: &str) -> &'static str {
         "logit_scale" | "logit_bias" => "logits",
         name if name.starts_with("head.") => "head",
         name if name.starts_with("visual.") => "vision",
+        name if name.starts_with(MAP_PREFIX) => "projection",
         _ => "text",
     }
 }
@@ -146,6 +150,7 @@ mod tests {
         let of = |name| factors.of(name);
         assert_eq!(NAMES.map(of), [0.1, 0.1, 0.1, 2.0, 5.0]);
         assert_eq!(["head.ln_final.bias", "visual.proj", "logit_bias"].map(of), [3.0, 4.0, 5.0]);
+        assert_eq!(of("map.linear_layer.bias"), 2.0);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`], and one for what is trained behind a frozen
 //! tower, [`gram`]), concept pooling ([`pooling`]), concepts that captions do not mention ([`unmentioned`]), one forward and
 //! backward pass over a batch ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]) for groups of parameters
-//! ([`groups`]). Nothing here reads or writes files.
+//! ([`groups`]); what Talk2DINO does otherwise ([`talk2dino`]). Nothing here reads or writes files.
 
 pub mod gram;
 pub mod groups;
@@ -11,4 +11,5 @@ pub mod optimizer;
 pub mod pooling;
 mod settings;
 pub mod sigmoid;
+pub mod talk2dino;
 pub mod unmentioned;

@@ -9,6 +9,7 @@ use super::gram::gram;
 use super::losses::{self, Classes, Concepts, Target};
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
+use super::talk2dino;
 use super::unmentioned::{self, Beyond, Choices, Siblings, Unmentioned, pool_next};
 use crate::device::send;
 use crate::distributed::Group;
@@ -27,6 +28,8 @@ pub enum Images<'a> {
     /// Tokens of a frozen tower, class and patches of all images, and the head that is trained on them; with stochastic depth, what
     /// [`crate::towers::kept`] gives for the images.
     Headed(&'a VisionHead, VisionFeatures, Option<Tensor>),
+    /// Head means of a frozen tower, of unit length, [B, heads, d_v], for `talk2dino`.
+    HeadMeans(Tensor),
     /// Normalised pixels, [B, 3, H, W], and the tower that is trained on them.
     ToTrain(&'a ClipVisionTower, Tensor),
 }
@@ -158,7 +161,7 @@ pub fn gradients(
     match &input.images {
         Images::ToTrain(tower, _) => parameters.extend(tower.named()),
         Images::Headed(head, ..) => parameters.extend(head.named()),
-        Images::Seen(_) | Images::SeenInPart(..) => {}
+        Images::Seen(_) | Images::SeenInPart(..) | Images::HeadMeans(_) => {}
     }
     let of_weights: Vec<Tensor> = parameters.iter().map(|(_, p)| p.grad()).filter(Tensor::defined).collect();
     group.sum(&of_weights)?;
@@ -183,6 +186,7 @@ fn embed(
     let (mut patches, mut of_gram) = (None, None);
     let images = match &input.images {
         Images::Seen(seen) | Images::SeenInPart(seen, _) => seen.class.narrow(0, start, count),
+        Images::HeadMeans(means) => talk2dino::most_similar(&means.narrow(0, start, count), &embedded),
         Images::ToTrain(tower, pixels) => unit(&tower.class(&pixels.narrow(0, start, count))),
         Images::Headed(head, frozen, kept) => {
             let some = VisionFeatures {
@@ -407,7 +411,7 @@ fn patches_and_mentions<'a>(
             let rows: Vec<u32> = rows_with_mentions(&input.mentions).collect();
             headed.map(|patches| (patches, moved(&rows)))
         }
-        Images::ToTrain(..) => None,
+        Images::ToTrain(..) | Images::HeadMeans(_) => None,
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::losses::Target;
+use super::talk2dino;
 use super::unmentioned::{DoubtfulSettings, Siblings};
 
 /// The losses of a run.
@@ -16,6 +17,15 @@ pub enum Objective {
     Lit,
     /// Image-caption contrastive loss only; CLIP's own vision tower is trained too.
     Clip,
+    /// Contrastive loss of captions and parts of images; both towers are frozen, and a map between them is trained.
+    Talk2dino,
+}
+
+impl Objective {
+    /// Whether a run with this objective trains a parameter that is not frozen by name.
+    pub fn trains(self, parameter: &str) -> bool {
+        self != Self::Talk2dino || talk2dino::trains(parameter)
+    }
 }
 
 impl std::fmt::Display for Objective {
@@ -24,6 +34,7 @@ impl std::fmt::Display for Objective {
             Self::Simzss => "simzss",
             Self::Lit => "lit",
             Self::Clip => "clip",
+            Self::Talk2dino => "talk2dino",
         })
     }
 }
@@ -77,8 +88,9 @@ pub enum CaptionLoss {
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq)]
 #[serde(default, deny_unknown_fields)]
 pub struct ObjectiveSettings {
-    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only) or `clip` (contrastive loss only, and the vision
-    /// tower is trained too).
+    /// `simzss` (contrastive loss + concept loss), `lit` (contrastive loss only), `clip` (contrastive loss only, and the vision
+    /// tower is trained too) or `talk2dino` (contrastive loss of captions and parts of images; both towers are frozen, and a map
+    /// behind the text tower is trained).
     pub name: Objective,
     /// Loss of images and captions: `infonce` (symmetric InfoNCE, as in the paper) or `sigmoid` (a sigmoid for each pair of the batch,
     /// as in SigLIP).

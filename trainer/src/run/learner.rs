@@ -7,7 +7,7 @@ use crate::data::{self, DeviceBatch, VisionSource};
 use crate::distributed::Group;
 use crate::error::{Error, Result};
 use crate::method::groups;
-use crate::method::objective::{self, Images, StepInput, StepReport};
+use crate::method::objective::{self, Images, Objective, StepInput, StepReport};
 use crate::method::optimizer::Optimizer;
 use crate::settings::Settings;
 use crate::towers::{self, ImageEncoder, Normalization, TextTower, VisionHead, operations};
@@ -51,8 +51,13 @@ impl<'a> Learner<'a> {
     /// With a new text tower and head for a vision tower of width d_v = `width`. Uses libtorch's random generator.
     pub(super) fn new(settings: &'a Settings, source: VisionSource, width: i64, device: Device) -> Self {
         let vision = &settings.vision;
-        let text = TextTower::random(settings.text.shape(), vision.embedding.width(width), device)
-            .with_patches(width);
+        let shape = settings.text.shape();
+        let text = if settings.objective.name == Objective::Talk2dino {
+            // The weights in the settings take the place of this tower.
+            TextTower::random(shape, shape.width, device).with_map(width)
+        } else {
+            TextTower::random(shape, vision.embedding.width(width), device).with_patches(width)
+        };
         let (scale, bias) = settings.objective.initial_logits();
         // The tower has CLIP's scale already, to the last bit.
         let other = bias.is_some() || settings.objective.logit_scale.is_some();
@@ -68,8 +73,11 @@ impl<'a> Learner<'a> {
     /// A new optimizer for all parameters that are not frozen; the others need no gradients.
     pub(super) fn start_optimizer(&mut self) {
         let settings = &self.settings.optimizer;
+        let stays = |name: &str| {
+            groups::is_frozen(&settings.frozen, name) || !self.settings.objective.name.trains(name)
+        };
         let (frozen, trained): (Vec<_>, Vec<_>) =
-            self.parameters().into_iter().partition(|(name, _)| groups::is_frozen(&settings.frozen, name));
+            self.parameters().into_iter().partition(|(name, _)| stays(name));
         for (_, tensor) in frozen {
             let _ = tensor.set_requires_grad(false);
         }
@@ -80,7 +88,9 @@ impl<'a> Learner<'a> {
     pub(super) fn check_groups(&self) -> Result<()> {
         let settings = &self.settings.optimizer;
         let names = self.parameters();
-        let names: Vec<&str> = names.iter().map(|(name, _)| name.as_str()).collect();
+        let objective = self.settings.objective.name;
+        let names: Vec<&str> =
+            names.iter().map(|(name, _)| name.as_str()).filter(|name| objective.trains(name)).collect();
         match groups::problem(&settings.factor, &settings.frozen, &names) {
             None => Ok(()),
             Some((name, problem)) => Err(Error::Setting { name, problem }),
@@ -185,6 +195,6 @@ pub(super) fn operations_of(
         }
         _ => 0.0,
     };
-    operations::TRAINING * captions
-        + lengths.len() as f64 * (source.operations() + operations::TRAINING * headed)
+    let text_costs = if matches!(input.images, Images::HeadMeans(_)) { 1.0 } else { operations::TRAINING };
+    text_costs * captions + lengths.len() as f64 * (source.operations() + operations::TRAINING * headed)
 }

@@ -128,7 +128,9 @@ impl<'a> Run<'a> {
         let (source, width) = VisionSource::open(settings, &loader, device, &observer)?;
         let vision_hash = match settings.objective.name {
             Objective::Clip => String::new(),
-            Objective::Simzss | Objective::Lit => frozen_tower::sha256(&settings.vision)?,
+            Objective::Simzss | Objective::Lit | Objective::Talk2dino => {
+                frozen_tower::sha256(&settings.vision)?
+            }
         };
         let mut learner = Learner::new(settings, source, width, device);
         if new {

@@ -7,6 +7,7 @@ use tch::Tensor;
 use super::learner::Learner;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
+use crate::method::objective::Objective;
 use crate::observer::Observer;
 use crate::settings::Settings;
 use crate::towers::{TextShape, TextTower, heads};
@@ -18,7 +19,15 @@ use crate::weights::Weights;
 /// Weights of another family, or of another size than the settings say.
 pub(super) fn start(learner: &mut Learner<'_>, vision: &str, observer: &dyn Observer) -> Result<()> {
     let settings = learner.settings;
-    let Some(path) = &settings.text.weights else { return Ok(()) };
+    let mapped = settings.objective.name == Objective::Talk2dino;
+    let Some(path) = &settings.text.weights else {
+        if !mapped {
+            return Ok(());
+        }
+        let problem = "is not set, but objective talk2dino trains a map behind a frozen text tower, which must have been trained \
+                       before; add --set text.weights=FILE, such as a CLIP";
+        return Err(Error::Setting { name: "text.weights".to_owned(), problem: problem.to_owned() });
+    };
     if storage::is_folder(path)? {
         from_run(learner, &Checkpoint::open(path)?, path, vision, observer)?;
     } else {
@@ -34,8 +43,9 @@ pub(super) fn start(learner: &mut Learner<'_>, vision: &str, observer: &dyn Obse
         let known = heads::known_of_text(TextShape::of(&weights, 1)?.width);
         learner.text = text(weights, known, path, settings, &learner.text)?;
         observer.message(&format!(
-            "{}: the text tower starts with these weights{}",
+            "{}: the text tower {} these weights{}",
             path.display(),
+            if mapped { "has, and keeps," } else { "starts with" },
             projected(settings)
         ));
     }
@@ -108,8 +118,8 @@ fn copy(mut from: Weights, to: &[(String, Tensor)]) -> Result<()> {
     from.finish(&[])
 }
 
-/// The text tower in `weights`, with what the settings leave to `new`: the projection and the logits. `heads`: the number that the
-/// tower is known to have.
+/// The text tower in `weights`, with what the settings leave to `new`: the projection, a map behind it, and the logits. `heads`: the
+/// number that the tower is known to have.
 fn text(
     mut weights: Weights,
     heads: Option<i64>,
@@ -126,14 +136,29 @@ fn text(
     let fresh: Vec<(String, Tensor)> = new.named();
     let of_new =
         |name: &str| fresh.iter().find(|(own, _)| own == name).map(|(_, tensor)| tensor.copy().detach());
-    let output = new.output();
+    // A map belongs behind the projection that the file has, whatever its width.
+    let has_map = TextTower::map_is_in(&weights);
+    if has_map && !new.is_mapped() {
+        let problem =
+            "has a map behind its text tower, which objective talk2dino has trained and others do not have";
+        return Err(weights.problem(problem.to_owned()));
+    }
+    let output = match weights.size("text_projection").as_deref() {
+        Ok([_, found]) if new.is_mapped() && !has_map => *found,
+        _ => new.output(),
+    };
     if settings.text.new_projection {
         replace(&mut weights, "text_projection", of_new("text_projection"));
     } else if !weights.has("text_projection") {
-        let problem =
-            "contains no projection into the embedding space of images; add --set text.new_projection=true"
-                .to_owned();
-        return Err(weights.problem(problem));
+        let problem = "contains no projection into the embedding space of images";
+        let rest = if new.is_mapped() {
+            ", which objective talk2dino needs"
+        } else {
+            "; add --set text.new_projection=true"
+        };
+        return Err(weights.problem(format!("{problem}{rest}")));
+    } else if has_map {
+        // Its width is that of what the map is made for.
     } else if let [_, found] = weights.size("text_projection")?[..]
         && found != output
     {
@@ -146,6 +171,7 @@ fn text(
     }
     // Scale and bias belong together, and to a loss.
     let keeps = !settings.text.new_projection
+        && has_map == new.is_mapped()
         && settings.objective.logit_scale.is_none()
         && weights.has("logit_scale")
         && weights.has("logit_bias") == new.logit_bias().is_some();
@@ -155,6 +181,7 @@ fn text(
         }
     }
     let tower = TextTower::from_weights(weights, settings.text.heads, output, settings.text.activation())?;
+    let tower = if new.is_mapped() && !has_map { tower.with_map(new.output()) } else { tower };
     tower.clamp_logit_scale();
     Ok(tower.with_patches(new.patches()))
 }

@@ -72,7 +72,7 @@ pub struct Settings {
     pub vision: VisionSettings,
     /// Size of the vision tower that `objective.name = "clip"` trains.
     pub clip: ClipShape,
-    /// Size of the text tower, which is trained, and the weights it starts with.
+    /// Size of the text tower, which is trained (frozen with `objective.name = "talk2dino"`), and the weights it starts with.
     pub text: TextSettings,
     /// The losses.
     pub objective: ObjectiveSettings,

@@ -322,7 +322,7 @@ mod tests {
             ("zzzzzz=1", "option `zzzzzz` is unknown; docs/settings.md"),
             (
                 "objective.name=clap",
-                "`objective.name` cannot be clap: it must be one of `simzss`, `lit`, `clip`; did you mean `clip`?",
+                "`objective.name` cannot be clap: it must be one of `simzss`, `lit`, `clip`, `talk2dino`; did you mean `clip`?",
             ),
             (
                 "steps=many",

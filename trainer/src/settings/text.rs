@@ -21,7 +21,7 @@ pub struct TextSettings {
     /// Weights to start with instead of random ones: a CLIP, PyTorch (.pt, .pth, .bin) or safetensors, with the state-dict keys of
     /// OpenAI, open_clip, Hugging Face, SimZSS or dino.txt, of which the text tower is used; or a run folder or checkpoint of this
     /// program, of which everything that it trained is used. `width`, `depth` and `heads` must be those of the weights; `context` may
-    /// be smaller. The optimizer starts anew.
+    /// be smaller. The optimizer starts anew. Required for `objective.name = "talk2dino"`, which keeps them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<PathBuf>,
     /// With `weights`: start with a new projection into the embedding space of the images, and a new logit scale, instead of those of

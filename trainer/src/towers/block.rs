@@ -4,6 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::block_keys::{Gated, Names};
+use super::full_precision;
 use super::layers::{Linear, Norm};
 use super::rotary::Rotation;
 use crate::error::Result;
@@ -155,6 +156,20 @@ impl Block {
         let width = x.size()[2];
         let values = self.qkv.forward(&self.norm1.forward(x)).narrow(2, 2 * width, width);
         self.with_mlp(&(x + scaled(self.proj.forward(&values), self.scale1.as_ref())))
+    }
+
+    /// The attention of the class token, which is the first, to the tokens from number `first` on: a softmax over these alone, for each
+    /// head, of queries and keys without rotation. Float32 [B, heads, tokens].
+    pub(super) fn class_attention(&self, x: &Tensor, first: i64) -> Tensor {
+        let size = x.size();
+        let (batch, tokens, width) = (size[0], size[1], size[2]);
+        let head = width / self.heads;
+        let qkv = self.qkv.forward(&self.norm1.forward(x)).view([batch, tokens, 3, self.heads, head]);
+        let part = |which: i64| full_precision(&qkv.select(2, which)).transpose(1, 2);
+        let query = part(0).narrow(2, 0, 1);
+        let keys = part(1).narrow(2, first, tokens - first);
+        let similarity = query.matmul(&keys.transpose(2, 3)).squeeze_dim(2);
+        (similarity / (head as f64).sqrt()).softmax(-1, None)
     }
 
     fn with_mlp(&self, x: &Tensor) -> Tensor {

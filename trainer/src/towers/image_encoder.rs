@@ -21,6 +21,11 @@ impl ImageEncoder {
     pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
         tch::no_grad(|| self.tower.forward(&self.normalise(pixels)))
     }
+
+    /// The same for [`VisionTower::head_means`].
+    pub fn head_means(&self, pixels: &Tensor) -> Tensor {
+        tch::no_grad(|| self.tower.head_means(&self.normalise(pixels)))
+    }
 }
 
 impl<T> ImageEncoder<T> {

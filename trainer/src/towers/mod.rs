@@ -1,5 +1,5 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
-//! (`text`, whose captions are in `captions`) share one transformer block (`block`; its `layers` and state-dict keys,
+//! (`text`, whose captions are in `captions`; behind it there may be a `text_map`) share one transformer block (`block`; its `layers` and state-dict keys,
 //! `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in `family`; patches get their positions by `position` (learned) or
 //! `rotary`, `dense` says which features of them are used, and `pooling` embeds images for towers without a class token. [`ImageEncoder`] is a vision tower together with the normalization
 //! of its images, [`FrozenVision`] that together with the blocks that are trained behind it (`head`); [`convert`] rewrites the
@@ -24,6 +24,7 @@ mod pooling;
 mod position;
 mod rotary;
 mod text;
+mod text_map;
 mod vision;
 
 pub use block::Activation;
@@ -41,6 +42,7 @@ pub use rotary::RopePeriods;
 pub(crate) use rotary::{PERIODS as ROPE_PERIODS, exact_periods};
 pub(crate) use text::VOCABULARY;
 pub use text::{TextShape, TextTower};
+pub(crate) use text_map::PREFIX as MAP_PREFIX;
 pub use vision::{VisionFeatures, VisionShape, VisionTower};
 
 use tch::{Kind, Tensor};

@@ -1,4 +1,5 @@
-//! The text tower, which is trained: CLIP's causal transformer with a projection into the embedding space of the vision tower.
+//! The text tower, which is trained: CLIP's causal transformer with a projection into the embedding space of the vision tower. In a run
+//! of `talk2dino` it is frozen, and a map behind its projection is trained.
 
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use super::block::{Activation, Block, Init};
 use super::block_keys::OPEN_CLIP;
 use super::captions::CaptionTokens;
 use super::layers::{Norm, normal};
+use super::text_map::TextMap;
 use crate::error::Result;
 use crate::weights::Weights;
 
@@ -72,6 +74,8 @@ pub struct TextTower {
     blocks: Vec<Block>,
     norm: Norm,
     projection: Tensor,
+    /// Behind the projection, which then leads into the space of the tower's own images. Boxed, because most towers have none.
+    map: Option<Box<TextMap>>,
     logit_scale: Tensor,
     /// Added to the logits of a sigmoid loss; other losses have none.
     logit_bias: Option<Tensor>,
@@ -102,6 +106,7 @@ impl TextTower {
             blocks: (0..depth).map(|_| Block::random(width, heads, EPS, &init, device)).collect(),
             norm: Norm::new(width, EPS, device),
             projection: normal(&[width, vision_width], attention),
+            map: None,
             logit_scale: Tensor::full([] as [i64; 0], LOGIT_SCALE, (Kind::Float, device)),
             logit_bias: None,
             patches: vision_width,
@@ -130,7 +135,13 @@ impl TextTower {
         let TextShape { width, context, .. } = TextShape::of(&weights, heads)?;
         let position = weights.take("positional_embedding", &[context, width])?;
         let token_embedding = weights.take("token_embedding.weight", &[VOCABULARY, width])?;
-        let projection = weights.take("text_projection", &[width, vision_width])?;
+        let mut map = None;
+        let mut projected = vision_width;
+        if TextMap::is_in(&weights) {
+            projected = weights.size("text_projection")?.get(1).copied().unwrap_or(0);
+            map = Some(Box::new(TextMap::take(&mut weights, projected, vision_width)?));
+        }
+        let projection = weights.take("text_projection", &[width, projected])?;
         let logit_scale = weights.take("logit_scale", &[])?;
         let biased = weights.has("logit_bias");
         let logit_bias = biased.then(|| weights.take("logit_bias", &[])).transpose()?;
@@ -150,6 +161,7 @@ impl TextTower {
             blocks,
             norm,
             projection,
+            map,
             logit_scale,
             logit_bias,
             patches: vision_width,
@@ -180,6 +192,26 @@ impl TextTower {
         self
     }
 
+    /// The same tower with a new map behind its projection, into `width` numbers, all of which are compared with patches. It uses
+    /// libtorch's random generator.
+    #[must_use]
+    pub fn with_map(mut self, width: i64) -> Self {
+        let (input, device) = (self.projection.size()[1], self.projection.device());
+        self.map = Some(Box::new(TextMap::random(input, width, device)));
+        self.patches = width;
+        self.trainable()
+    }
+
+    /// Whether a file has such a map.
+    pub fn map_is_in(weights: &Weights) -> bool {
+        TextMap::is_in(weights)
+    }
+
+    /// Whether there is a map behind the projection.
+    pub fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
     fn trainable(self) -> Self {
         for (_, tensor) in self.named() {
             let _ = tensor.set_requires_grad(true);
@@ -204,13 +236,21 @@ impl TextTower {
 
     /// The projection g into the embedding space of the vision tower: [.., d_t] -> [.., d_v], in float32.
     pub fn project(&self, x: &Tensor) -> Tensor {
-        x.to_kind(Kind::Float).matmul(&self.projection)
+        self.mapped(&x.to_kind(Kind::Float).matmul(&self.projection))
+    }
+
+    /// What the map makes of projected texts; without a map, these themselves.
+    pub fn mapped(&self, projected: &Tensor) -> Tensor {
+        match &self.map {
+            Some(map) => map.forward(projected),
+            None => projected.shallow_clone(),
+        }
     }
 
     /// The part of the projection that is compared with patches: [.., d_t] -> [.., d_v], in float32.
     pub fn project_to_patches(&self, x: &Tensor) -> Tensor {
         let output = self.output();
-        if self.patches == output {
+        if self.patches == output || self.map.is_some() {
             return self.project(x);
         }
         x.to_kind(Kind::Float).matmul(&self.projection.narrow(1, output - self.patches, self.patches))
@@ -223,13 +263,19 @@ impl TextTower {
 
     /// Caption embeddings, unnormalised, [B, output]: the projected end-of-text token of `tokens`.
     pub fn captions(&self, tokens: &Tensor, end: &Tensor) -> Tensor {
+        self.mapped(&self.unmapped_captions(tokens, end))
+    }
+
+    /// The same before the map, if there is one.
+    pub fn unmapped_captions(&self, tokens: &Tensor, end: &Tensor) -> Tensor {
         let rows = Tensor::arange(end.size()[0], (Kind::Int64, end.device()));
-        self.project(&tokens.index(&[Some(rows), Some(end.shallow_clone())]))
+        let ends = tokens.index(&[Some(rows), Some(end.shallow_clone())]);
+        ends.to_kind(Kind::Float).matmul(&self.projection)
     }
 
     /// Width of the embedding space shared with the images.
     pub fn output(&self) -> i64 {
-        self.projection.size()[1]
+        self.map.as_ref().map_or_else(|| self.projection.size()[1], |map| map.output())
     }
 
     /// Width d_v of the part of an embedding that is compared with patches.
@@ -303,6 +349,7 @@ impl TextTower {
         for (i, block) in self.blocks.iter().enumerate() {
             out.extend(block.named(&format!("transformer.resblocks.{i}."), &OPEN_CLIP));
         }
+        out.extend(self.map.iter().flat_map(|map| map.named()));
         out
     }
 }

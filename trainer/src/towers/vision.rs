@@ -8,6 +8,7 @@ use super::block::{Activation, Block, Init};
 use super::denoiser::Denoiser;
 use super::dense::Dense;
 use super::family::TowerFamily;
+use super::full_precision;
 use super::heads;
 use super::layers::{Norm, normal};
 use super::pooling::AttentionPooling;
@@ -238,6 +239,22 @@ impl VisionTower {
 
     /// `pixels`: [B, 3, H, W], normalized, H and W multiples of the patch size.
     pub fn forward(&self, pixels: &Tensor) -> VisionFeatures {
+        self.forward_with(pixels, |_, _| ())
+    }
+
+    /// The head means of Talk2DINO: for each attention head of the last block, the mean of the patch tokens, weighted by the attention
+    /// of the class token to them, float32 [B, heads, d_v]. As in the authors' code, the attention is that of queries and keys before
+    /// rotary positions turn them. The tower must have a block.
+    pub fn head_means(&self, pixels: &Tensor) -> Tensor {
+        let mut attention = Tensor::new();
+        let features = self.forward_with(pixels, |block, x| {
+            attention = block.class_attention(x, self.extra_tokens());
+        });
+        attention.bmm(&full_precision(&features.patches))
+    }
+
+    /// Calls `at_last` with the last block and what it is given.
+    fn forward_with(&self, pixels: &Tensor, mut at_last: impl FnMut(&Block, &Tensor)) -> VisionFeatures {
         let kind = self.patch_weight.kind();
         let (side, size) = (self.patch, pixels.size());
         let (batch, height, width) = (size[0], size[2] / side, size[3] / side);
@@ -267,8 +284,11 @@ impl VisionTower {
         let mut x = Tensor::cat(&sequence, 1);
         let mut values = None;
         for (i, block) in self.blocks.iter().enumerate() {
-            if self.dense == Dense::Values && i + 1 == self.blocks.len() {
-                values = Some(self.norm.forward(&block.forward_values(&x)));
+            if i + 1 == self.blocks.len() {
+                at_last(block, &x);
+                if self.dense == Dense::Values {
+                    values = Some(self.norm.forward(&block.forward_values(&x)));
+                }
             }
             x = block.forward_with(&x, false, rotation.as_ref());
         }

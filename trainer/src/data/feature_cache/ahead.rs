@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Instant;
 
 use loader::{Batch, Batches, Loader, Position};
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::reader::{FeatureBuffer, FeatureCache};
 use crate::error::{Error, Result};
@@ -18,7 +18,7 @@ const BUFFERS: usize = 2;
 /// The samples of a batch whose patches are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchesOf {
-    /// None: for objectives without a concept loss.
+    /// None: for objectives without a concept loss, and for head means.
     None,
     /// Those with mentions.
     Mentions,
@@ -87,9 +87,20 @@ impl FeatureReader {
         Some(made)
     }
 
-    /// The features of a batch: tensors that share the memory of its buffer.
-    pub(crate) fn features(&self, batch: &FeatureBatch) -> VisionFeatures {
-        self.cache.features(&batch.buffer, batch.batch.size, batch.with_patches)
+    /// The features of a batch, class tokens and patches or head means: tensors that share the memory of its buffer.
+    pub(crate) fn tensors(&self, batch: &FeatureBatch) -> Vec<Tensor> {
+        let samples = batch.batch.size;
+        if self.of_head_means() {
+            return vec![self.cache.head_means(&batch.buffer, samples)];
+        }
+        let VisionFeatures { class, patches } =
+            self.cache.features(&batch.buffer, samples, batch.with_patches);
+        vec![class, patches]
+    }
+
+    /// Whether the features are head means.
+    pub(crate) fn of_head_means(&self) -> bool {
+        self.cache.holds_head_means()
     }
 
     /// Returns the buffer of a batch whose features are not needed any more.

@@ -13,7 +13,7 @@ use crate::device::{self, Precision};
 use crate::error::{Error, Result};
 use crate::observer::Observer;
 use crate::settings::VisionSettings;
-use crate::towers::pixels;
+use crate::towers::{VisionFeatures, pixels};
 
 /// Images per forward pass.
 const BATCH: usize = 64;
@@ -25,6 +25,8 @@ pub struct CacheSettings {
     pub shards: Vec<PathBuf>,
     /// The frozen tower.
     pub vision: VisionSettings,
+    /// Head means instead of class and patch tokens, for the objective `talk2dino`.
+    pub head_means: bool,
     /// Side of the centre crop in pixels.
     pub size: u32,
     /// `auto`, `cpu`, `cuda` or `cuda:N`, as for [`device::open`].
@@ -35,7 +37,8 @@ pub struct CacheSettings {
     pub threads: usize,
 }
 
-/// Writes the class and patch tokens of the centre crop of every sample to the folder `out`, in the order of the shards.
+/// Writes the class and patch tokens of the centre crop of every sample, or its head means, to the folder `out`, in the order of the
+/// shards.
 ///
 /// A sample whose image cannot be read is an error: the loader would replace it, and the features would belong to another
 /// sample.
@@ -52,9 +55,12 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
     let vision = frozen_tower::open(&tower, settings.precision.kind(device), device)?;
     let size = i64::from(settings.size);
     vision.tower.check_size("--size", size)?;
+    if settings.head_means {
+        frozen_tower::check_attention(&tower, &vision.tower)?;
+    }
     let shards = loader::shards::list(&settings.shards)?;
     let loader = image_loader(shards, settings.size, settings.threads)?;
-    let header = CacheHeader::new(&tower, &vision.tower, settings.size, &loader)?;
+    let header = CacheHeader::new(&tower, &vision.tower, settings.size, &loader, settings.head_means)?;
     let mut writer = CacheWriter::create(out, header.clone())?;
     let mut progress = observer.progress("caching features", "images", header.samples as u64);
 
@@ -82,7 +88,13 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
         }
         if waiting.len() == BATCH || (done && !waiting.is_empty()) {
             let count = waiting.len();
-            let features = vision.features(&Tensor::cat(&waiting, 0));
+            let pixels = Tensor::cat(&waiting, 0);
+            let features = if settings.head_means {
+                vision.head_means(&pixels)
+            } else {
+                let VisionFeatures { class, patches } = vision.features(&pixels);
+                Tensor::cat(&[class.unsqueeze(1), patches], 1)
+            };
             writer.put(&numbers, &checks, &features)?;
             waiting.clear();
             numbers.clear();

@@ -25,6 +25,9 @@ pub struct CacheHeader {
     pub patches: i64,
     /// Width d_v.
     pub width: i64,
+    /// Attention heads, if the folder holds head means instead of tokens; otherwise 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub heads: i64,
     /// Side of the centre crop in pixels.
     pub size: u32,
     /// The shards, in order.
@@ -33,6 +36,11 @@ pub struct CacheHeader {
     pub vision: String,
     /// The other settings of the tower, as text.
     pub normalisation: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(heads: &i64) -> bool {
+    *heads == 0
 }
 
 /// A shard of which features are cached.
@@ -65,11 +73,14 @@ impl From<StoredShard> for CachedShard {
     }
 }
 
-pub(super) const VERSION: u32 = 2;
+/// Of folders with tokens.
+const VERSION: u32 = 2;
+/// Of folders with head means, which earlier versions of the program cannot read.
+const HEAD_MEANS_VERSION: u32 = 3;
 /// Read too, with a warning.
 pub(super) const OLDEST_VERSION: u32 = 1;
 pub(super) const HEADER: &str = "features.json";
-/// Class token first, then the patches: bfloat16 [samples, 1 + N, d_v].
+/// Class token first, then the patches: bfloat16 [samples, 1 + N, d_v]; or head means, [samples, heads, d_v].
 pub(super) const TOKENS: &str = "features.bf16";
 /// Per sample the check of its image's file and that of its features, as little-endian u64.
 pub(super) const CHECKS: &str = "features.checks";
@@ -79,8 +90,14 @@ pub(super) const CHECKSUMS: &str = "features.sha256";
 pub(super) const CHECK_BYTES: u64 = 16;
 
 impl CacheHeader {
-    /// The header for features of the loader's shards by this tower.
-    pub fn new(settings: &VisionSettings, tower: &VisionTower, size: u32, loader: &Loader) -> Result<Self> {
+    /// The header for features of the loader's shards by this tower: tokens, or `head_means`.
+    pub fn new(
+        settings: &VisionSettings,
+        tower: &VisionTower,
+        size: u32,
+        loader: &Loader,
+        head_means: bool,
+    ) -> Result<Self> {
         let shards: Vec<CachedShard> = loader
             .settings()
             .shards
@@ -99,10 +116,11 @@ impl CacheHeader {
         };
         let normalization = settings.normalization(tower.family.normalization);
         Ok(Self {
-            version: VERSION,
+            version: if head_means { HEAD_MEANS_VERSION } else { VERSION },
             samples: shards.iter().map(|shard| shard.samples as i64).sum(),
             patches: side * side,
             width: tower.width,
+            heads: if head_means { tower.heads } else { 0 },
             size,
             shards,
             vision: frozen_tower::sha256(settings)?,
@@ -118,7 +136,7 @@ impl CacheHeader {
         let found: Self = serde_json::from_slice(&text).map_err(|e| {
             invalid(format!("is not the header of cached features: {e}; run trainer cache again"))
         })?;
-        if !(OLDEST_VERSION..=VERSION).contains(&found.version) {
+        if !(OLDEST_VERSION..=HEAD_MEANS_VERSION).contains(&found.version) {
             return Err(invalid(
                 "was made with another version of this program; run trainer cache again".to_owned(),
             ));
@@ -132,9 +150,13 @@ impl CacheHeader {
 
     /// Bytes of features per sample, and of all.
     pub(super) fn bytes(&self) -> Option<(u64, u64)> {
-        let [samples, patches, width] =
-            [self.samples, self.patches, self.width].map(|size| u64::try_from(size).ok());
-        let row = patches?.checked_add(1)?.checked_mul(width?)?.checked_mul(2)?;
+        let [samples, patches, width, heads] =
+            [self.samples, self.patches, self.width, self.heads].map(|size| u64::try_from(size).ok());
+        let rows = match heads? {
+            0 => patches?.checked_add(1)?,
+            heads => heads,
+        };
+        let row = rows.checked_mul(width?)?.checked_mul(2)?;
         Some((row, row.checked_mul(samples?)?))
     }
 
@@ -147,8 +169,16 @@ impl CacheHeader {
         let names = |header: &Self| -> Vec<(String, u64)> {
             header.shards.iter().map(|shard| (shard.name.clone(), shard.samples)).collect()
         };
-        let sizes = |header: &Self| [header.samples, header.patches, header.width];
+        let sizes = |header: &Self| [header.samples, header.patches, header.width, header.heads];
         let differences = [
+            (
+                self.heads == 0 && expected.heads > 0,
+                "class and patch tokens, but objective talk2dino needs head means (--head-means)",
+            ),
+            (
+                self.heads > 0 && expected.heads == 0,
+                "head means (--head-means), which are for objective talk2dino only, and others need tokens",
+            ),
             (self.vision != expected.vision, "another vision tower"),
             (
                 self.normalisation != expected.normalisation,
@@ -211,7 +241,8 @@ mod tests {
             ("\"samples\": 3", "\"samples\": 4"),
             ("\"samples\": 3", "\"samples\": -3"),
             ("\"width\": 8", "\"width\": 4611686018427387904"),
-            ("\"version\": 1", "\"version\": 3"),
+            ("\"version\": 1", "\"version\": 4"),
+            ("\"width\": 8", "\"width\": 8, \"heads\": -1"),
         ] {
             fs::write(folder.path().join(HEADER), text.replace(from, to)).unwrap();
             let error = CacheHeader::read(folder.path()).unwrap_err().to_string();

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use loader::{Expected, Identity, ImageBuffer, Loader, RowBuffer};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use super::header::{CacheHeader, HEADER, OLDEST_VERSION, TOKENS, check_size};
 use crate::error::{Error, Result, reading};
@@ -56,11 +56,11 @@ impl FeatureCache {
             PinnedBuffer::for_device((samples * bytes as usize).max(1), device).map_err(Error::Failed)
         };
         let patches = if with_patches { self.patch_bytes() } else { 0 };
-        Ok(FeatureBuffer { class: memory(self.class_bytes())?, patches: memory(patches)? })
+        Ok(FeatureBuffer { first: memory(self.first_bytes())?, patches: memory(patches)? })
     }
 
-    /// Reads the class tokens of the samples with these numbers, which count over all shards in order, and the patches of the
-    /// `with_patches` among them (indices into `samples`), on `threads` threads.
+    /// Reads the class tokens or the head means of the samples with these numbers, which count over all shards in order, and the
+    /// patches of the `with_patches` among them (indices into `samples`), on `threads` threads.
     pub fn read(
         &self,
         samples: &[u64],
@@ -68,14 +68,14 @@ impl FeatureCache {
         buffer: &mut FeatureBuffer,
         threads: usize,
     ) -> Result<()> {
-        let [row, class, patches] = [self.header.row_bytes(), self.class_bytes(), self.patch_bytes()];
-        let classes = buffer.class.lend(samples.len(), class as usize);
+        let [row, first, patches] = [self.header.row_bytes(), self.first_bytes(), self.patch_bytes()];
+        let firsts = buffer.first.lend(samples.len(), first as usize);
         let grids = buffer.patches.lend(with_patches.len(), patches as usize);
-        let whole = classes.len() == samples.len() && grids.len() == with_patches.len();
-        let mut pieces: Vec<(u64, Box<dyn RowBuffer>)> = Vec::with_capacity(classes.len() + grids.len());
-        let lent = classes.len();
-        pieces.extend(samples.iter().map(|sample| sample * row).zip(classes));
-        pieces.extend(with_patches.iter().map(|&at| samples[at as usize] * row + class).zip(grids));
+        let whole = firsts.len() == samples.len() && grids.len() == with_patches.len();
+        let mut pieces: Vec<(u64, Box<dyn RowBuffer>)> = Vec::with_capacity(firsts.len() + grids.len());
+        let lent = firsts.len();
+        pieces.extend(samples.iter().map(|sample| sample * row).zip(firsts));
+        pieces.extend(with_patches.iter().map(|&at| samples[at as usize] * row + first).zip(grids));
         let done = if whole {
             read_pieces(&self.file, &mut pieces, threads).map_err(reading(&self.folder.join(TOKENS)))
         } else {
@@ -83,44 +83,56 @@ impl FeatureCache {
         };
         let mut pieces: Vec<Box<dyn RowBuffer>> = pieces.into_iter().map(|(_, piece)| piece).collect();
         buffer.patches.take_back(pieces.split_off(lent));
-        buffer.class.take_back(pieces);
+        buffer.first.take_back(pieces);
         done
     }
 
     /// What [`read`](Self::read) put into the buffer, in bfloat16 on the host: class tokens [B, d_v] and patches [R, N, d_v].
     pub fn features(&self, buffer: &FeatureBuffer, samples: usize, with_patches: usize) -> VisionFeatures {
         let CacheHeader { patches, width, .. } = self.header;
-        let bfloat16 = |memory: &PinnedBuffer, shape: [i64; 3]| {
-            memory.tensor(&[shape[0], shape[1], 2 * shape[2]]).view_dtype(Kind::BFloat16)
-        };
         VisionFeatures {
-            class: bfloat16(&buffer.class, [samples as i64, 1, width]).squeeze_dim(1),
+            class: bfloat16(&buffer.first, [samples as i64, 1, width]).squeeze_dim(1),
             patches: bfloat16(&buffer.patches, [with_patches as i64, patches, width]),
         }
     }
 
-    /// The largest shapes of what [`features`](Self::features) gives for batches of so many samples.
-    pub fn shapes(&self, samples: i64, with_patches: bool) -> impl Iterator<Item = Vec<i64>> {
-        let CacheHeader { patches, width, .. } = self.header;
-        [Some(vec![samples, width]), with_patches.then(|| vec![samples, patches, width])]
-            .into_iter()
-            .flatten()
+    /// Whether it holds head means, and no tokens.
+    pub fn holds_head_means(&self) -> bool {
+        self.header.heads > 0
     }
 
-    fn class_bytes(&self) -> u64 {
-        2 * self.header.width as u64
+    /// The same for head means: [B, heads, d_v].
+    pub fn head_means(&self, buffer: &FeatureBuffer, samples: usize) -> Tensor {
+        bfloat16(&buffer.first, [samples as i64, self.header.heads, self.header.width])
+    }
+
+    /// The largest shapes of what [`features`](Self::features) or [`head_means`](Self::head_means) gives for batches of so many samples.
+    pub fn shapes(&self, samples: i64, with_patches: bool) -> impl Iterator<Item = Vec<i64>> {
+        let CacheHeader { patches, width, heads, .. } = self.header;
+        let first = if heads > 0 { vec![samples, heads, width] } else { vec![samples, width] };
+        [Some(first), with_patches.then(|| vec![samples, patches, width])].into_iter().flatten()
+    }
+
+    /// Bytes per sample of what is read of every sample: its class token, or its head means.
+    fn first_bytes(&self) -> u64 {
+        if self.holds_head_means() { self.header.row_bytes() } else { 2 * self.header.width as u64 }
     }
 
     fn patch_bytes(&self) -> u64 {
-        self.header.row_bytes() - self.class_bytes()
+        self.header.row_bytes() - self.first_bytes()
     }
 }
 
 /// Memory on the host for the features of a batch.
 #[derive(Debug)]
 pub struct FeatureBuffer {
-    class: PinnedBuffer,
+    /// Class tokens or head means.
+    first: PinnedBuffer,
     patches: PinnedBuffer,
+}
+
+fn bfloat16(memory: &PinnedBuffer, shape: [i64; 3]) -> Tensor {
+    memory.tensor(&[shape[0], shape[1], 2 * shape[2]]).view_dtype(Kind::BFloat16)
 }
 
 /// Reads parts of a file, each from its place, on several threads.

@@ -11,7 +11,6 @@ use tch::{Device, Kind, Tensor};
 
 use super::header::{CHECK_BYTES, CHECKS, CHECKSUMS, CacheHeader, HEADER, TOKENS};
 use crate::error::{Error, Result, writing};
-use crate::towers::VisionFeatures;
 
 /// Writes a folder of features; samples may come in any order. The folder appears under its final name when it is complete.
 #[derive(Debug)]
@@ -42,14 +41,11 @@ impl CacheWriter {
     }
 
     /// Writes the features of the samples with these numbers, which count over all shards in order, and with these checks of
-    /// their images.
-    pub fn put(&mut self, samples: &[i64], images: &[u64], features: &VisionFeatures) -> Result<()> {
-        let tokens = Tensor::cat(&[features.class.unsqueeze(1), features.patches.shallow_clone()], 1)
-            .to_kind(Kind::BFloat16)
-            .to_device(Device::Cpu)
-            .contiguous();
-        let mut bytes = vec![0; tokens.numel() * 2];
-        tokens.f_copy_data_u8(&mut bytes, tokens.numel())?;
+    /// their images: [samples, 1 + N, d_v], or [samples, heads, d_v] for head means.
+    pub fn put(&mut self, samples: &[i64], images: &[u64], features: &Tensor) -> Result<()> {
+        let features = features.to_kind(Kind::BFloat16).to_device(Device::Cpu).contiguous();
+        let mut bytes = vec![0; features.numel() * 2];
+        features.f_copy_data_u8(&mut bytes, features.numel())?;
         let row = self.header.row_bytes();
         for ((&sample, &image), bytes) in samples.iter().zip(images).zip(bytes.chunks_exact(row as usize)) {
             self.file.write_all_at(bytes, sample as u64 * row).map_err(writing(&self.temporary))?;
