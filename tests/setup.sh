@@ -656,6 +656,10 @@ demo_whole() {
     ok "the spread is told" says '^simzss +54\.2 ± 0\.0 '
     ok "--install goes to the set-up" logged '^setup --install$'
     ok "each seed is trained" logged 'trainer train .*seed=1 '
+    demo --frontier
+    ok "with the model beyond the paper" ended_with 0
+    ok "it has its preset" logged 'trainer train .*presets/demo.toml --config trainer/presets/frontier.toml '
+    ok "the table has it" says '^frontier +22\.1 +70\.0 +1234$'
     demo --seeds=0
     ok "no seeds is wrong use" ended_with 2
     demo --seeds
