@@ -165,13 +165,14 @@ fn tag_shard(
         let problem = format!("no sample has captions in the field {field:?} of its .json member ({reason})");
         return Err(Error::input(path, problem));
     }
-    let metadata = writer.finish()?;
-    let file = std::fs::File::open(&staged).map_err(Error::file("read", &staged))?;
-    let sha256 = sha256_of(file).map_err(Error::file("read", &staged))?;
+    // Before the new sidecar has its name, which it gets here in a folder of this machine, and in `deliver` elsewhere.
     if let Some(folder) = path.parent() {
         SetIndex::forget(&folder)?;
     }
     sums::forget(&sums_path, &target)?;
+    let metadata = writer.finish()?;
+    let file = std::fs::File::open(&staged).map_err(Error::file("read", &staged))?;
+    let sha256 = sha256_of(file).map_err(Error::file("read", &staged))?;
     staging.deliver(&target)?;
     sums::add(&sums_path, &target, sha256)?;
     refuse_other_captions(path, &metadata)?;

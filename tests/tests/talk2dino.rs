@@ -130,7 +130,7 @@ fn what_cannot_be_is_refused() {
             "open_clip has no map behind a text tower",
         ),
         (
-            vec!["score", "--checkpoint", text(&run), "--shards", text(&place.shards)],
+            vec!["score", "--checkpoint", text(&run), text(&place.shards)],
             "compares texts with patches, not with whole images",
         ),
     ] {

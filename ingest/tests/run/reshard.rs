@@ -215,7 +215,10 @@ fn a_seed_mixes_samples_over_shards_and_two_processes_make_the_same() {
     for index in ["1", "0"] {
         reshard(&set, &jobs, &[&seed[..], &["--index", index, "--count", "2"]].concat());
     }
-    assert!(contents(&jobs) == expected);
+    // One of several jobs does not know when the others have finished, so none writes the index.
+    let mut without_index = expected.clone();
+    assert!(without_index.remove("index.parquet").is_some());
+    assert!(contents(&jobs) == without_index);
     let both = folder.path().join("both");
     let arguments =
         [&["reshard", set.to_str().unwrap(), "--out", both.to_str().unwrap()], &seed[..]].concat();

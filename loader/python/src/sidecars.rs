@@ -15,6 +15,7 @@ use concepts::checksums::{Checksums, sha256};
 use concepts::sidecar::{Metadata, Writer};
 use concepts::{Extractor, Mention, TaggerDescription, canonical_into};
 use loader::shards;
+use loader::shards::set_index::SetIndex;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -212,6 +213,9 @@ fn write(shard: &Location, source: &Source) -> PyResult<(Location, Metadata)> {
     // As `ingest tag` does it: wherever it is interrupted, no checksum is wrong.
     let (bytes, metadata) = writer.into_bytes().map_err(python)?;
     let (sums, name, sum) = (shards::sums_path(shard), target.file_name().into_owned(), sha256(&bytes));
+    if let Some(folder) = shard.parent() {
+        SetIndex::forget(&folder).map_err(python)?;
+    }
     checksums(&sums, |sums| sums.remove(&name))?;
     storage::write(&target, bytes).map_err(python)?;
     checksums(&sums, |sums| {
