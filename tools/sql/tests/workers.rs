@@ -43,13 +43,6 @@ impl Worker {
         let sent = Command::new("kill").args([signal, &self.process.id().to_string()]).status().unwrap();
         assert!(sent.success());
     }
-
-    /// The processor time that it has used, in clock ticks.
-    fn ticks(&self) -> u64 {
-        let about = fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
-        let numbers: Vec<&str> = about.rsplit_once(") ").unwrap().1.split(' ').collect();
-        numbers[11].parse::<u64>().unwrap() + numbers[12].parse::<u64>().unwrap()
-    }
 }
 
 impl Drop for Worker {
@@ -170,82 +163,74 @@ fn workers_read_a_store_by_themselves() {
     }
 }
 
-/// Every part of a table is held back, so that no task can end; then one of the workers is killed.
+/// A query in whose middle everything stands still: every part of a table is held back, so that no task can end.
+struct Held {
+    place: tempfile::TempDir,
+    store: Store,
+    workers: [Worker; 2],
+    query: Child,
+}
+
+impl Held {
+    fn start() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let set = small_set(place.path());
+        for shard in 0..3 {
+            widen(&set.join(format!("0000{shard}.parquet")));
+        }
+        let store = Store::start();
+        store.put(&set, "set");
+        let workers = [Self::worker(&store), Self::worker(&store)];
+        store.bucket().held = Some(0);
+        let mut command = Command::new(program("tools"));
+        let words =
+            ["sql", "SELECT key, noise FROM samples", "s3://bucket/set", "--format", "csv", "--workers"];
+        store.environment(&mut command).args(words).arg(addresses(&workers));
+        let query = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let started = Instant::now();
+        while store.bucket().held == Some(0) {
+            assert!(started.elapsed() < Duration::from_mins(1), "no worker reads");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { place, store, workers, query }
+    }
+
+    fn worker(store: &Store) -> Worker {
+        Worker::start_as(store.environment(&mut Command::new(program("tools"))), &["sql"])
+    }
+
+    /// Lets the parts go, and checks that the workers do other queries.
+    fn others_are_answered(store: &Store, place: &Path, workers: &[Worker; 2]) {
+        store.bucket().held = None;
+        let with = |command: &mut Command| {
+            store.environment(command);
+        };
+        let query = "SELECT key FROM samples";
+        let alone = ask(query, text(&place.join("set")), &[], |_| {});
+        let together = ask(query, "s3://bucket/set", &["--workers", &addresses(workers)], with);
+        assert_eq!(rows(&together), rows(&alone));
+    }
+}
+
 #[test]
 fn a_killed_worker_is_an_error_without_a_row() {
-    let place = tempfile::tempdir().unwrap();
-    let set = small_set(place.path());
-    for shard in 0..3 {
-        widen(&set.join(format!("0000{shard}.parquet")));
-    }
-    let store = Store::start();
-    store.put(&set, "set");
-    let start = || Worker::start_as(store.environment(&mut Command::new(program("tools"))), &["sql"]);
-    let mut workers = [start(), start()];
-    let by = addresses(&workers);
-    store.bucket().held = Some(0);
-    let mut command = Command::new(program("tools"));
-    store.environment(&mut command).args([
-        "sql",
-        "SELECT key, noise FROM samples",
-        "s3://bucket/set",
-        "--format",
-        "csv",
-    ]);
-    let query =
-        command.args(["--workers", &by]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let started = Instant::now();
-    while store.bucket().held == Some(0) {
-        assert!(started.elapsed() < Duration::from_mins(1), "no worker reads");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let Held { place, store, mut workers, query } = Held::start();
     workers[0].signal("-KILL");
     assert_eq!(workers[0].process.wait().unwrap().signal(), Some(9));
     let error = failed(&query.wait_with_output().unwrap());
     assert!(error.contains(&format!("worker {} was lost", workers[0].address)), "{error}");
-    // The other one goes on with other queries.
-    store.bucket().held = None;
-    workers[0] = start();
-    let with = |command: &mut Command| {
-        store.environment(command);
-    };
-    let alone = ask("SELECT key FROM samples", text(&set), &[], |_| {});
-    let together =
-        ask("SELECT key FROM samples", "s3://bucket/set", &["--workers", &addresses(&workers)], with);
-    assert_eq!(rows(&together), rows(&alone));
+    workers[0] = Held::worker(&store);
+    Held::others_are_answered(&store, place.path(), &workers);
 }
 
 #[test]
-fn an_interrupted_query_ends_on_its_workers() {
-    let place = tempfile::tempdir().unwrap();
-    let set = small_set(place.path());
-    let workers = [Worker::start(), Worker::start()];
-    // More than 10^12 rows to count: it would not end.
-    let tables =
-        ["mentions"; 12].iter().enumerate().map(|(n, table)| format!("{table} AS t{n}")).collect::<Vec<_>>();
-    let query = &format!("SELECT count(*) FROM {} WHERE t0.phrase > t11.concept", tables.join(", "));
-    let mut running = Command::new(program("tools"))
-        .args(["sql", query, text(&set), "--workers", &addresses(&workers)])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(running.stderr.take().unwrap()).lines();
-    assert!(lines.next().unwrap().unwrap().starts_with("querying: "));
-    let busy = |worker: &Worker| {
-        let before = worker.ticks();
-        std::thread::sleep(Duration::from_secs(1));
-        worker.ticks() - before > 20
-    };
-    let started = Instant::now();
-    while !workers.iter().any(busy) {
-        assert!(started.elapsed() < Duration::from_mins(1), "no worker works");
-    }
-    Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
-    assert_eq!(running.wait().unwrap().code(), Some(130));
-    let started = Instant::now();
-    while workers.iter().any(busy) {
-        assert!(started.elapsed() < Duration::from_mins(1), "a worker still works");
-    }
+fn an_interrupted_query_ends_without_a_row_and_leaves_its_workers_for_others() {
+    let Held { place, store, workers, query } = Held::start();
+    Command::new("kill").args(["-INT", &query.id().to_string()]).status().unwrap();
+    let output = query.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.is_empty());
+    Held::others_are_answered(&store, place.path(), &workers);
 }
 
 /// What is wrong with a worker, or with its files, is told with its name before any row.
