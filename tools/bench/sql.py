@@ -37,6 +37,8 @@ FAILED = 0.04
 ASK_DUCKDB = """
 import duckdb, json, sys
 database = duckdb.connect()
+# It goes to standard output, in queries of more than two seconds.
+database.execute("SET enable_progress_bar = false")
 database.execute(open(sys.argv[1]).read())
 rows = database.execute(sys.argv[2])
 names = [column[0] for column in rows.description]
