@@ -108,7 +108,7 @@ impl Mentions {
             .collect()
     }
 
-    /// For each mention, where its row is in [`Mentions::images`]: [b].
+    /// For each mention, where its row is in [`Mentions::images`]: `[b]`.
     pub fn image_places(&self) -> Tensor {
         let of_captions = self.rows_on_host.chunk_by(|a, b| a == b).zip(0i64..);
         let places: Vec<i64> =

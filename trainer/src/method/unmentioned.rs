@@ -66,7 +66,7 @@ pub struct Beyond<'a> {
     pub averaged: Option<&'a TextTower>,
 }
 
-/// The numbers of the images of the global batch, [B], from those of the ranks; `None` if all are different.
+/// The numbers of the images of the global batch, `[B]`, from those of the ranks; `None` if all are different.
 pub fn numbers(of_ranks: &[Vec<i64>], device: Device) -> Option<Tensor> {
     let all = of_ranks.concat();
     let distinct: BTreeSet<&i64> = all.iter().collect();
@@ -74,7 +74,7 @@ pub fn numbers(of_ranks: &[Vec<i64>], device: Device) -> Option<Tensor> {
 }
 
 /// The pairs of a rank's rows with all rows, [own, B], that are of one image but no pair of an image and its own caption. `numbers`: of
-/// the images of the global batch, [B].
+/// the images of the global batch, `[B]`.
 pub fn sibling_pairs(numbers: &Tensor, own: &Range<i64>) -> Tensor {
     let rows = Tensor::arange(numbers.size()[0], (Kind::Int64, numbers.device()));
     let own_of = |all: &Tensor| all.narrow(0, own.start, own.end - own.start).unsqueeze(1);
