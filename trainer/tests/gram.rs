@@ -4,16 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use serde_json::Value;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 use trainer::distributed::Group;
 use trainer::method::gram::gram;
 use trainer::method::losses;
 use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
 use trainer::method::unmentioned::Beyond;
-use trainer::settings::Settings;
-use trainer::towers::{CaptionTokens, Embedding, TextShape, TextTower, VisionFeatures, VisionHead, unit};
+use trainer::towers::{Embedding, TextTower, VisionHead, unit};
 
-use crate::wave::{fill, wave};
+use crate::vision_head::{WIDTH, all_gradients, apart, captions, frozen, head, text};
+use crate::wave::wave;
+use crate::{refused, settings_of};
 
 #[test]
 fn the_loss_and_its_gradient_are_the_references() {
@@ -43,34 +44,8 @@ fn the_loss_and_its_gradient_are_the_references() {
     }
 }
 
-const CAPTIONS: [&str; 5] =
-    ["a red ball on the grass", "snow", "two small boats and a ball", "the ball near a boat", "grass"];
-const WIDTH: i64 = 64;
-
-fn captions() -> CaptionTokens {
-    let tokenizer = concepts::Tokenizer::clip();
-    let ids: Vec<i64> =
-        CAPTIONS.iter().flat_map(|caption| tokenizer.encode(caption, 16).ids).map(i64::from).collect();
-    CaptionTokens::new(&ids, 16, Device::Cpu)
-}
-
-fn frozen() -> VisionFeatures {
-    let numbers =
-        |size: &[i64]| wave(size.iter().product::<i64>() as usize, 4).view(size).to_kind(Kind::Float);
-    VisionFeatures { class: numbers(&[5, WIDTH]), patches: numbers(&[5, 9, WIDTH]) }
-}
-
 fn towers() -> (VisionHead, TextTower) {
-    let head = VisionHead::random(2, Embedding::Class, WIDTH, Device::Cpu);
-    fill(&head.named());
-    let shape = TextShape { width: 32, depth: 2, heads: 2, context: 16 };
-    let text = TextTower::random(shape, WIDTH, Device::Cpu);
-    fill(&text.named());
-    (head, text)
-}
-
-fn all_gradients(head: &VisionHead, text: &TextTower) -> Vec<(String, Tensor)> {
-    text.named().into_iter().chain(head.named()).map(|(name, p)| (name, p.grad())).collect()
+    (head(2, Embedding::Class, WIDTH), text(WIDTH))
 }
 
 /// The gradients are those of a single graph, written out here, for every size of micro-batches and with stochastic depth.
@@ -95,7 +70,7 @@ fn gradients_of_a_step_do_not_depend_on_the_pieces() {
         let report = gradients(&text, &settings, &input, &Group::alone(), micro_batch, Kind::Float).unwrap();
         assert!((report.loss.double_value(&[]) - loss.double_value(&[])).abs() < 1e-5);
         for ((name, a), (_, b)) in expected.iter().zip(all_gradients(&head, &text)) {
-            let off = (a - b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]).max(1.0);
+            let off = apart(a, &b);
             assert!(off < 2e-5, "pieces of {micro_batch}: {name} off by {off:e}");
         }
     }
@@ -109,11 +84,6 @@ fn gradients_of_a_step_do_not_depend_on_the_pieces() {
 
 #[test]
 fn settings_that_cannot_be_are_refused_by_name() {
-    let read = |changes: &[&str]| {
-        let base = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
-        let all: Vec<String> = base.iter().chain(changes).map(|&change| change.to_owned()).collect();
-        Settings::read(&[], &all)
-    };
     for (changes, message) in [
         (&["objective.gram_weight=1"][..], "`objective.gram_weight` is 1, but without a head"),
         (&["objective.gram_weight=-1", "vision.head.blocks=2"], "`objective.gram_weight` must be 0 or more"),
@@ -123,11 +93,10 @@ fn settings_that_cannot_be_are_refused_by_name() {
             "`objective.gram_weight` is 1, but without a head",
         ),
     ] {
-        let error = read(changes).unwrap_err();
-        assert!(error.is_wrong_use() && error.to_string().contains(message), "{error}");
+        refused(changes, message);
     }
-    let settings = read(&["objective.gram_weight=1", "vision.head.blocks=2"]).unwrap();
+    let settings = settings_of(&["objective.gram_weight=1", "vision.head.blocks=2"]).unwrap();
     assert_eq!(settings.objective.gram_weight, 1.0);
     // Runs without it are saved as before.
-    assert!(!serde_json::to_string(&read(&[]).unwrap()).unwrap().contains("gram"));
+    assert!(!serde_json::to_string(&settings_of(&[]).unwrap()).unwrap().contains("gram"));
 }

@@ -5,8 +5,9 @@
 
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
+use trainer::method::concept_loss::{concept_loss, embed_mentions};
 use trainer::method::losses::{self, Target};
-use trainer::method::objective::{ObjectiveSettings, Query, Scope, Tokens, concept_loss, embed_mentions};
+use trainer::method::objective::{ObjectiveSettings, Query, Scope, Tokens};
 use trainer::method::pooling::{Mention, Mentions};
 use trainer::method::unmentioned::Unmentioned;
 use trainer::towers::unit;

@@ -29,6 +29,21 @@ mod weights;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use trainer::settings::Settings;
+
+/// The settings of a run with these changes, as `--set` gives them.
+fn settings_of(changes: &[&str]) -> trainer::Result<Settings> {
+    let base = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
+    let all: Vec<String> = base.iter().chain(changes).map(|&change| change.to_owned()).collect();
+    Settings::read(&[], &all)
+}
+
+/// Checks that changes are refused as wrong use, with these words.
+fn refused(changes: &[&str], words: &str) {
+    let error = settings_of(changes).unwrap_err();
+    assert!(error.is_wrong_use() && error.to_string().contains(words), "{error}");
+}
+
 /// Held while a test seeds libtorch's random generator and draws from it: the process has one generator.
 fn random(seed: i64) -> MutexGuard<'static, ()> {
     static GENERATOR: Mutex<()> = Mutex::new(());

@@ -16,8 +16,9 @@ use trainer::method::unmentioned::Beyond;
 use trainer::settings::Settings;
 use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionShape, VisionTower, unit};
 
-use crate::training::{cases, compare_weights, context, device, rows};
+use crate::training::{cases, compare_weights, context, device, rows, total};
 use crate::wave::{fill, tensors, wave};
+use crate::{refused, settings_of};
 
 /// Widths of the vision tower and of an attention head in it, and of the text tower's projection.
 const TOWER: i64 = 128;
@@ -142,9 +143,7 @@ pub(crate) fn ten_steps(group: &Group, micro_batch: usize) {
             beyond: Beyond::default(),
         };
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
-        let loss = report.loss.to_kind(Kind::Double).view([1]);
-        group.sum(std::slice::from_ref(&loss)).unwrap();
-        let (found, expected) = (loss.double_value(&[0]), expected.as_f64().unwrap());
+        let (found, expected) = (total(&report, group), expected.as_f64().unwrap());
         worst = worst.max((found - expected).abs() / expected.max(1.0));
         assert!(worst < 1e-4, "step {step}: {found}, not {expected}");
         if step == 0 {
@@ -203,16 +202,7 @@ fn class_vectors_go_through_the_map() {
 
 #[test]
 fn settings_that_cannot_be_are_refused_by_name() {
-    let read = |changes: &[&str]| {
-        let base = [
-            "out=run",
-            "data.shards=['shards']",
-            "vision.weights=tower.safetensors",
-            "objective.name=talk2dino",
-        ];
-        let all: Vec<String> = base.iter().chain(changes).map(|&change| change.to_owned()).collect();
-        Settings::read(&[], &all)
-    };
+    let base = ["objective.name=talk2dino", "text.weights=clip.pt"];
     for (change, message) in [
         (
             "vision.head.blocks=1",
@@ -223,10 +213,9 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ("text.new_projection=true", "`text.new_projection` "),
         ("objective.gram_weight=1", "`objective.gram_weight` is 1, but without a head"),
     ] {
-        let error = read(&[change, "text.weights=clip.pt"]).unwrap_err();
-        assert!(error.is_wrong_use() && error.to_string().contains(message), "{error}");
+        refused(&[&base[..], &[change]].concat(), message);
     }
-    let settings = read(&["text.weights=clip.pt"]).unwrap();
+    let settings = settings_of(&base).unwrap();
     assert_eq!(settings.objective.name, Objective::Talk2dino);
     // A tower whose class token attends to nothing.
     let shape = |depth| VisionShape { width: 64, depth, patch: 8, grid: 4 };

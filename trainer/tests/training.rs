@@ -16,7 +16,7 @@ use trainer::data::seen;
 use trainer::distributed::{Group, Launch};
 use trainer::method::losses::Target;
 use trainer::method::objective::{
-    CaptionLoss, Images, Objective, ObjectiveSettings, Query, StepInput, gradients,
+    CaptionLoss, Images, Objective, ObjectiveSettings, Query, StepInput, StepReport, gradients,
 };
 use trainer::method::optimizer::{Optimizer, OptimizerSettings};
 use trainer::method::pooling::Mention;
@@ -231,6 +231,13 @@ pub(crate) fn compare_weights(name: &str, case: &Value, named: &[(String, Tensor
     worst
 }
 
+/// The loss of all ranks.
+pub(crate) fn total(report: &StepReport, group: &Group) -> f64 {
+    let loss = report.loss.to_kind(Kind::Double).view([1]);
+    group.sum(std::slice::from_ref(&loss)).unwrap();
+    loss.double_value(&[0])
+}
+
 /// Ten steps of the objective `clip`, which trains both towers, are those of open_clip.
 fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
     let all = cases();
@@ -252,9 +259,7 @@ fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
             beyond: Beyond::default(),
         };
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
-        let loss = report.loss.to_kind(Kind::Double).view([1]);
-        group.sum(std::slice::from_ref(&loss)).unwrap();
-        let (found, expected) = (loss.double_value(&[0]), expected[0].as_f64().unwrap());
+        let (found, expected) = (total(&report, group), expected[0].as_f64().unwrap());
         worst = worst.max((found - expected).abs() / expected);
         assert!(worst < 1e-4, "clip, step {step}: {found}, not {expected}");
         optimizer.step(optimizer_settings.lr_at(0, step as u64, 10)).unwrap();
@@ -405,9 +410,7 @@ fn one_step(
     let input = input(all, &vision, step, group, Kind::Float);
     let report =
         gradients(&text, &objective(&all[name], all), &input, group, micro_batch, Kind::Float).unwrap();
-    let loss = report.loss.to_kind(Kind::Double).view([1]);
-    group.sum(std::slice::from_ref(&loss)).unwrap();
-    (loss.double_value(&[0]), text.named().into_iter().map(|(name, p)| (name, p.grad())).collect())
+    (total(&report, group), text.named().into_iter().map(|(name, p)| (name, p.grad())).collect())
 }
 
 fn norm(x: &Tensor) -> f64 {

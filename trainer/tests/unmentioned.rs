@@ -7,19 +7,18 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::data::seen;
 use trainer::distributed::Group;
+use trainer::method::concept_loss::{concept_loss, embed_mentions};
 use trainer::method::losses::{self, Target};
-use trainer::method::objective::{
-    Images, ObjectiveSettings, StepInput, StepReport, Tokens, concept_loss, embed_mentions, gradients,
-};
+use trainer::method::objective::{Images, ObjectiveSettings, StepInput, StepReport, Tokens, gradients};
 use trainer::method::pooling::{Mention, Mentions};
 use trainer::method::sigmoid;
 use trainer::method::unmentioned::{
     Beyond, DoubtfulSettings, NextImage, Siblings, Unmentioned, numbers, sibling_pairs,
 };
-use trainer::settings::Settings;
 use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionFeatures, unit};
 
 use crate::wave::{fill, wave};
+use crate::{refused, settings_of};
 
 /// Both sides compute in float64; the remaining difference comes from the order of summation.
 const TOLERANCE: f64 = 1e-10;
@@ -344,11 +343,6 @@ fn a_copy_of_the_tower_follows_it() {
 
 #[test]
 fn settings_that_cannot_be_are_refused_by_name() {
-    let read = |changes: &[&str]| {
-        let base = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
-        let all: Vec<String> = base.iter().chain(changes).map(|&change| change.to_owned()).collect();
-        Settings::read(&[], &all)
-    };
     let several = "data.captions={ json = { key = 'captions', choice = 'random' } }";
     for (changes, message) in [
         (&["objective.siblings=ignore"][..], "`objective.siblings` needs samples with several captions"),
@@ -368,10 +362,9 @@ fn settings_that_cannot_be_are_refused_by_name() {
         (&["objective.separation_weight=1", "objective.name=lit"], "is about the concept loss"),
         (&["objective.shortcut_check=true", "objective.name=lit"], "is about the concept loss"),
     ] {
-        let error = read(changes).unwrap_err();
-        assert!(error.is_wrong_use() && error.to_string().contains(message), "{error}");
+        refused(changes, message);
     }
-    let saved = |changes: &[&str]| toml::to_string(&read(changes).unwrap().objective).unwrap();
+    let saved = |changes: &[&str]| toml::to_string(&settings_of(changes).unwrap().objective).unwrap();
     let names = ["siblings", "doubtful", "separation_weight", "image_negatives_weight", "shortcut_check"];
     assert!(names.iter().all(|name| !saved(&[]).contains(name)), "a run of the paper's settings saves none");
     let all = saved(&[

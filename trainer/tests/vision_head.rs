@@ -6,7 +6,8 @@
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::distributed::Group;
-use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, concept_loss, gradients};
+use trainer::method::concept_loss::concept_loss;
+use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
 use trainer::method::pooling::{Mention, Mentions};
 use trainer::method::unmentioned::{Beyond, Unmentioned};
 use trainer::method::{losses, sigmoid};
@@ -14,13 +15,14 @@ use trainer::settings::{Settings, VisionSettings};
 use trainer::towers::{CaptionTokens, Embedding, TextShape, TextTower, VisionFeatures, VisionHead, unit};
 
 use crate::wave::{fill, wave};
+use crate::{refused, settings_of};
 
 fn fixture() -> Value {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/training/frontier.json");
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn head(blocks: i64, embedding: Embedding, width: i64) -> VisionHead {
+pub(crate) fn head(blocks: i64, embedding: Embedding, width: i64) -> VisionHead {
     let head = VisionHead::random(blocks, embedding, width, Device::Cpu);
     fill(&head.named());
     head
@@ -121,7 +123,7 @@ fn the_sigmoid_loss_and_its_gradients_are_the_references() {
 
 const CAPTIONS: [&str; 5] =
     ["a red ball on the grass", "snow", "two small boats and a ball", "the ball near a boat", "grass"];
-const WIDTH: i64 = 64;
+pub(crate) const WIDTH: i64 = 64;
 const PATCHES: i64 = 9;
 
 fn mentions() -> Vec<Mention> {
@@ -135,32 +137,32 @@ fn mentions() -> Vec<Mention> {
     ]
 }
 
-fn text(output: i64) -> TextTower {
+pub(crate) fn text(output: i64) -> TextTower {
     let shape = TextShape { width: 32, depth: 2, heads: 2, context: 16 };
     let tower = TextTower::random(shape, output, Device::Cpu).with_patches(WIDTH);
     fill(&tower.named());
     tower
 }
 
-fn captions() -> CaptionTokens {
+pub(crate) fn captions() -> CaptionTokens {
     let tokenizer = concepts::Tokenizer::clip();
     let ids: Vec<i64> =
         CAPTIONS.iter().flat_map(|caption| tokenizer.encode(caption, 16).ids).map(i64::from).collect();
     CaptionTokens::new(&ids, 16, Device::Cpu)
 }
 
-fn frozen() -> VisionFeatures {
+pub(crate) fn frozen() -> VisionFeatures {
     let numbers =
         |size: &[i64]| wave(size.iter().product::<i64>() as usize, 4).view(size).to_kind(Kind::Float);
     VisionFeatures { class: numbers(&[5, WIDTH]), patches: numbers(&[5, PATCHES, WIDTH]) }
 }
 
-fn all_gradients(head: &VisionHead, text: &TextTower) -> Vec<(String, Tensor)> {
+pub(crate) fn all_gradients(head: &VisionHead, text: &TextTower) -> Vec<(String, Tensor)> {
     text.named().into_iter().chain(head.named()).map(|(name, p)| (name, p.grad())).collect()
 }
 
 /// The largest difference, divided by the largest value if that is above 1.
-fn apart(a: &Tensor, b: &Tensor) -> f64 {
+pub(crate) fn apart(a: &Tensor, b: &Tensor) -> f64 {
     (a - b).abs().max().double_value(&[]) / a.abs().max().double_value(&[]).max(1.0)
 }
 
@@ -235,11 +237,6 @@ fn a_step_without_mentions_trains_the_head_too() {
 
 #[test]
 fn settings_that_cannot_be_are_refused_by_name() {
-    let read = |changes: &[&str]| {
-        let base = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
-        let all: Vec<String> = base.iter().chain(changes).map(|&change| change.to_owned()).collect();
-        Settings::read(&[], &all)
-    };
     for (changes, message) in [
         (&["vision.head.blocks=3"][..], "`vision.head.blocks` must be 0 to 2"),
         (&["vision.head.drop_path=1"], "`vision.head.drop_path` must be at least 0"),
@@ -255,13 +252,12 @@ fn settings_that_cannot_be_are_refused_by_name() {
         (&["objective.caption=siglip"], "it must be one of `infonce`, `sigmoid`"),
         (&["objective.logit_scale=0.5"], "`objective.logit_scale` must be 1 to 100"),
     ] {
-        let error = read(changes).unwrap_err();
-        assert!(error.is_wrong_use() && error.to_string().contains(message), "{error}");
+        refused(changes, message);
     }
-    let settings = read(&["vision.head.blocks=2", "vision.embedding=class+mean"]).unwrap();
+    let settings = settings_of(&["vision.head.blocks=2", "vision.embedding=class+mean"]).unwrap();
     assert_eq!((settings.vision.head.blocks, settings.vision.embedding), (2, Embedding::ClassMean));
     // Without them, as in the paper.
-    let VisionSettings { head, embedding, .. } = read(&[]).unwrap().vision;
+    let VisionSettings { head, embedding, .. } = settings_of(&[]).unwrap().vision;
     assert_eq!((head.blocks, embedding), (0, Embedding::Class));
 }
 
@@ -272,10 +268,12 @@ fn presets_beyond_the_paper_are_what_they_say() {
         let more = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
         Settings::read(&[preset], &more.map(str::to_owned)).unwrap()
     };
-    let [dinotxt, head, siglit] = ["dinotxt", "head", "siglit"].map(read);
-    for (settings, objective) in [(&dinotxt, Objective::Lit), (&head, Objective::Simzss)] {
+    let [dinotxt, frontier, head, siglit] = ["dinotxt", "frontier", "head", "siglit"].map(read);
+    for (settings, objective, blocks) in
+        [(&dinotxt, Objective::Lit, 2), (&head, Objective::Simzss, 2), (&frontier, Objective::Simzss, 0)]
+    {
         assert_eq!(settings.objective.name, objective);
-        assert_eq!((settings.vision.head.blocks, settings.vision.embedding), (2, Embedding::ClassMean));
+        assert_eq!((settings.vision.head.blocks, settings.vision.embedding), (blocks, Embedding::ClassMean));
     }
     // 2,000 steps of warm-up.
     let warm_up = dinotxt.optimizer.warmup * dinotxt.steps as f64;

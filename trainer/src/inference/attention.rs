@@ -11,7 +11,8 @@ use tch::{Device, Kind, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision};
 use crate::error::{Error, Result};
-use crate::method::objective::{Tokens, embed_mentions};
+use crate::method::concept_loss::embed_mentions;
+use crate::method::objective::Tokens;
 use crate::method::pooling::{Mention, Mentions};
 use crate::towers::{self, CaptionTokens, FrozenVision, TextTower, unit};
 

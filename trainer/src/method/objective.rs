@@ -5,12 +5,13 @@ use std::borrow::Cow;
 
 use tch::{Kind, Tensor};
 
+use super::concept_loss::{ConceptPart, concept_loss, embed_mentions};
 use super::gram::gram;
-use super::losses::{self, Classes, Concepts, Target};
+use super::losses;
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
 use super::talk2dino;
-use super::unmentioned::{self, Beyond, Choices, Siblings, Unmentioned, pool_next};
+use super::unmentioned::{self, Beyond, Siblings, Unmentioned};
 use crate::device::send;
 use crate::distributed::Group;
 use crate::error::Result;
@@ -415,22 +416,6 @@ fn patches_and_mentions<'a>(
     }
 }
 
-/// The embeddings of mentions, [b, d_v], from the tokens of their captions, [B, T, d_t], with the projection g.
-///
-/// For [`Tokens::Mean`] they have unit length and are c~_t of the paper. For [`Tokens::Unit`] they are sums of tokens of unit length.
-/// In both cases a concept's vector is the normalized sum of the embeddings of its mentions.
-pub fn embed_mentions(
-    how: Tokens,
-    mentions: &Mentions,
-    tokens: &Tensor,
-    project: impl Fn(&Tensor) -> Tensor,
-) -> Tensor {
-    match how {
-        Tokens::Mean => unit(&project(&mentions.mean_tokens(tokens))),
-        Tokens::Unit => mentions.sum(&unit(&project(&mentions.tokens(tokens)))),
-    }
-}
-
 /// The rows of all ranks without the padding: the rows of rank r, `labels[r].len()` of them, start at row r · most.
 fn without_padding(texts: &Tensor, labels: &[Vec<i64>], most: i64) -> Tensor {
     let real: Vec<i64> =
@@ -439,88 +424,4 @@ fn without_padding(texts: &Tensor, labels: &[Vec<i64>], most: i64) -> Tensor {
         return texts.shallow_clone();
     }
     texts.index_select(0, &send(&Tensor::from_slice(&real), texts.device()))
-}
-
-/// A rank's part of the concept loss; the sum over the ranks is the total.
-#[derive(Debug)]
-pub struct ConceptPart {
-    /// L_l, a scalar; 0 without mentions.
-    pub loss: Tensor,
-    /// Share of the batch's mentions that are this rank's and whose most similar concept is their own: a scalar.
-    pub accuracy: Tensor,
-    /// The loss that separates the concepts of a caption, if it has a weight.
-    pub separation: Option<Tensor>,
-    /// The loss whose negatives are images, if it has a weight.
-    pub image_negatives: Option<Tensor>,
-    /// The concept loss on other images, if they are given; without a graph, with the paper's negatives and targets.
-    pub other_image: Option<Tensor>,
-    /// Mean number of doubtful negatives per mention of the batch that this rank's mentions drop, if there is an averaged tower.
-    pub doubtful: Option<Tensor>,
-    /// Number of distinct concepts in the global batch.
-    pub concepts: i64,
-}
-
-/// The part of rank `rank` of the concept loss.
-///
-/// `patches`: z_v of its images, of unit length, [B, N, d_v]; `mentions`: its mentions; `texts`: the embeddings of all ranks' mentions
-/// in the order of the ranks, as [`embed_mentions`] makes them; `labels`: their concepts, one list per rank; `unmentioned`: what is known
-/// beyond the captions.
-pub fn concept_loss(
-    settings: &ObjectiveSettings,
-    patches: &Tensor,
-    mentions: &Mentions,
-    texts: &Tensor,
-    labels: &[Vec<i64>],
-    rank: usize,
-    unmentioned: &Unmentioned<'_>,
-) -> ConceptPart {
-    let first: i64 = labels[..rank].iter().map(|l| l.len() as i64).sum();
-    let own = first..first + labels[rank].len() as i64;
-    let all: Vec<u32> = labels.iter().flatten().map(|&label| label as u32).collect();
-    let concepts = Concepts::new(&all, texts.device());
-    let (from, divisor) = match settings.concepts {
-        Scope::Global => (0..concepts.mentions(), concepts.mentions()),
-        Scope::Rank => (own.clone(), (own.end - own.start).max(1) * labels.len() as i64),
-    };
-    let vectors = concepts.vectors(texts, &from);
-    let queries = match settings.query {
-        Query::Mention => unit(&texts.narrow(0, own.start, own.end - own.start)),
-        Query::Concept => vectors.index_select(0, &concepts.rows(&own)),
-    };
-    let temperature = settings.pooling_temperature;
-    let pooled =
-        if own.is_empty() { queries.shallow_clone() } else { mentions.pool(patches, &queries, temperature) };
-    let (rows, scale) = (concepts.rows(&own), settings.concept_scale);
-    let choices = Choices {
-        siblings: settings.siblings,
-        doubtful: &settings.doubtful,
-        scale,
-        separated: settings.separation_weight > 0.0,
-    };
-    let (classes, dropped) = unmentioned.classes(choices, patches, mentions, &concepts, &own);
-    let sums = losses::concept(&pooled, &vectors, &rows, scale, settings.target, &classes);
-    let next = unmentioned.next.as_ref().filter(|_| !own.is_empty());
-    let next = next.map(|next| (next, pool_next(patches, &next.patches, mentions, &queries, temperature)));
-    let other_image = next.as_ref().map(|(_, pooled)| {
-        tch::no_grad(|| {
-            let paper = Classes::default();
-            losses::concept(pooled, &vectors, &rows, scale, Target::Label, &paper).loss / divisor as f64
-        })
-    });
-    let image_negatives =
-        next.as_ref().filter(|_| settings.image_negatives_weight > 0.0).map(|(next, there)| {
-            let threshold = settings.doubtful.threshold;
-            let shown = unmentioned.shown_by_next(next, threshold, patches, mentions, &concepts, &own);
-            let wanted = vectors.index_select(0, &rows);
-            losses::image_negatives(&pooled, there, &wanted, &shown, scale) / divisor as f64
-        });
-    ConceptPart {
-        loss: sums.loss / divisor as f64,
-        accuracy: sums.hits / concepts.mentions() as f64,
-        separation: sums.separation.map(|separation| separation / divisor as f64),
-        image_negatives,
-        other_image,
-        doubtful: dropped.map(|dropped| dropped / concepts.mentions() as f64),
-        concepts: concepts.count(),
-    }
 }
