@@ -95,7 +95,7 @@ impl Described {
 fn stale(shard: &Location, problem: &str) -> Error {
     let path = shard.with_file_name(INDEX);
     let again = again(&path);
-    Error::companion(&path, format!("{problem}; {again}"))
+    Error::companion(&path, format!("{problem}; unless the shard is damaged (`ingest verify`), {again}"))
 }
 
 /// What to do about an index of no use.
