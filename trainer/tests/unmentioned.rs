@@ -9,12 +9,11 @@ use trainer::data::seen;
 use trainer::distributed::Group;
 use trainer::method::concept_loss::{concept_loss, embed_mentions};
 use trainer::method::losses::{self, Target};
+use trainer::method::next_image::NextImage;
 use trainer::method::objective::{Images, ObjectiveSettings, StepInput, StepReport, Tokens, gradients};
 use trainer::method::pooling::{Mention, Mentions};
 use trainer::method::sigmoid;
-use trainer::method::unmentioned::{
-    Beyond, DoubtfulSettings, NextImage, Siblings, Unmentioned, numbers, sibling_pairs,
-};
+use trainer::method::unmentioned::{Beyond, DoubtfulSettings, Siblings, Unmentioned, numbers, sibling_pairs};
 use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionFeatures, unit};
 
 use crate::wave::{fill, wave};
@@ -47,6 +46,8 @@ fn settings(case: &Value) -> ObjectiveSettings {
             decay: if threshold.is_some() { 0.9 } else { 0.0 },
             threshold: threshold.unwrap_or(0.8),
             soft: settings["soft"].as_f64().unwrap_or(0.0),
+            added_weight: settings["added"][0].as_f64().unwrap_or(0.0),
+            added_threshold: settings["added"][1].as_f64().unwrap_or(1.0),
             start: 0,
         },
         separation_weight: settings["separation"].as_f64().unwrap_or(0.0),
@@ -60,7 +61,7 @@ fn settings(case: &Value) -> ObjectiveSettings {
 fn values_and_gradients_are_the_references() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/losses/unmentioned.json");
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(all["cases"].as_object().unwrap().len(), 17);
+    assert_eq!(all["cases"].as_object().unwrap().len(), 21);
     for (name, case) in all["cases"].as_object().unwrap() {
         for ranks in [1, 2, 3] {
             compare(&format!("{name}, {ranks} ranks"), &all, case, ranks);
@@ -106,7 +107,8 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         mut image_negatives,
         mut other,
         mut doubtful,
-    ] = [(); 7].map(|()| zero());
+        mut added,
+    ] = [(); 8].map(|()| zero());
     for (rank, own) in parts.iter().enumerate() {
         let first = rank as i64 * rows;
         let own_rows = first..first + rows;
@@ -144,13 +146,16 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         image_negatives += part.image_negatives.unwrap_or_else(zero);
         other += part.other_image.unwrap_or_else(zero);
         doubtful += part.doubtful.unwrap_or_else(zero);
+        added += part.added.unwrap_or_else(zero);
     }
     close(&format!("{name}: contrastive"), &contrastive, &case["contrastive"]);
     close(&format!("{name}: sigmoid"), &by_sigmoid, &case["sigmoid"]);
     close(&format!("{name}: concept"), &concept, &case["concept"]);
     close(&format!("{name}: other image"), &other, &case["other image"]);
-    let dropped = doubtful.double_value(&[]) - case["doubtful"].as_f64().unwrap();
-    assert!(dropped.abs() < 1e-6, "{name}: doubtful negatives are off by {dropped}");
+    for (what, found) in [("doubtful", &doubtful), ("added", &added)] {
+        let off = found.double_value(&[]) - case[what].as_f64().unwrap();
+        assert!(off.abs() < 1e-6, "{name}: the number per mention ({what}) is off by {off}");
+    }
     let mut loss = contrastive + by_sigmoid + concept * settings.concept_weight;
     if settings.separation_weight > 0.0 {
         close(&format!("{name}: separation"), &separation, &case["separation"]);
@@ -182,7 +187,14 @@ fn everything(siblings: Siblings) -> ObjectiveSettings {
     ObjectiveSettings {
         concept_weight: 0.5,
         siblings,
-        doubtful: DoubtfulSettings { decay: 0.9, threshold: 0.5, soft: 0.2, start: 0 },
+        doubtful: DoubtfulSettings {
+            decay: 0.9,
+            threshold: 0.5,
+            soft: 0.2,
+            added_weight: 0.5,
+            added_threshold: 0.6,
+            start: 0,
+        },
         separation_weight: 0.25,
         image_negatives_weight: 0.2,
         shortcut_check: true,
@@ -252,9 +264,19 @@ fn step(
     let (text, averaged) = (tower(0), tower(5));
     let report =
         gradients(&text, settings, &input(group, &averaged), group, micro_batch, Kind::Float).unwrap();
-    let StepReport { loss, contrastive, concept, separation, image_negatives, other_image, doubtful, .. } =
-        report;
-    let parts = [Some(loss), Some(contrastive), concept, separation, image_negatives, other_image, doubtful];
+    let StepReport {
+        loss,
+        contrastive,
+        concept,
+        separation,
+        image_negatives,
+        other_image,
+        doubtful,
+        added,
+        ..
+    } = report;
+    let parts =
+        [Some(loss), Some(contrastive), concept, separation, image_negatives, other_image, doubtful, added];
     let parts: Vec<Tensor> = parts.into_iter().map(|part| part.unwrap().to_kind(Kind::Double)).collect();
     let sums = Tensor::stack(&parts, 0);
     group.sum(std::slice::from_ref(&sums)).unwrap();
@@ -317,6 +339,7 @@ fn the_paper_uses_none_of_it() {
         }
         let report = gradients(&text, &paper, &input, &Group::alone(), 0, Kind::Float).unwrap();
         assert!(report.separation.is_none() && report.other_image.is_none() && report.doubtful.is_none());
+        assert!(report.added.is_none());
         report.loss.double_value(&[]).to_bits()
     };
     let known = Beyond { averaged: None, ..input(&Group::alone(), &averaged).beyond };
@@ -357,6 +380,11 @@ fn settings_that_cannot_be_are_refused_by_name() {
             &["objective.doubtful.soft=0.1", "objective.doubtful.decay=0.9", "objective.target=argmax"],
             "`objective.doubtful.soft` cannot be used with objective.target",
         ),
+        (
+            &["objective.doubtful.added_weight=0.1"],
+            "`objective.doubtful.added_weight` needs the averaged copy",
+        ),
+        (&["objective.doubtful.added_threshold=-1"], "`objective.doubtful.added_threshold` must be 0 to 1"),
         (&["objective.doubtful.threshold=2"], "`objective.doubtful.threshold` must be 0 to 1"),
         (&["objective.separation_weight=-1"], "`objective.separation_weight` must be 0 or more"),
         (&["objective.separation_weight=1", "objective.name=lit"], "is about the concept loss"),

@@ -1,14 +1,26 @@
 //! Captions: true sentences about a part of a scene.
 //!
-//! A caption mentions some of the visible classes and leaves out at least one, as people do. Everything it says about
-//! them is true: number, position, neighbours, ground. Some of its nouns are not classes (picture, corner, light).
+//! A caption mentions some of the visible classes and leaves out at least one, as people do; with a naming rate it mentions each of them
+//! with that probability. Everything it says about them is true: number, colour, position, neighbours, ground. Some of its nouns are
+//! not classes (picture, corner, light).
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 
 use super::classes::{CLASSES, Class};
+use super::colours::{self, COLOURS};
 use super::draw::{Scene, SceneObject};
+use super::names;
+
+/// How captions are written.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Style {
+    /// The probability that a visible class is mentioned; `None`: one to three objects and perhaps a ground, but never all classes.
+    pub(crate) naming_rate: Option<f64>,
+    /// Whether classes with a second name are called by it in half of their mentions.
+    pub(crate) two_names: bool,
+}
 
 /// A caption and the classes that it mentions.
 #[derive(Debug, Clone)]
@@ -25,11 +37,16 @@ struct Phrase {
 }
 
 /// Writes one caption.
-pub(crate) fn write(scene: &Scene, rng: &mut ChaCha8Rng) -> Caption {
+pub(crate) fn write(scene: &Scene, style: Style, rng: &mut ChaCha8Rng) -> Caption {
     let mut groups = groups(&scene.objects);
     groups.shuffle(rng);
     let visible = groups.len() + scene.grounds.len();
-    let mut writer = Writer { scene, rng, mentioned: Vec::new() };
+    let mut writer = Writer { scene, two_names: style.two_names, rng, mentioned: Vec::new() };
+    if let Some(rate) = style.naming_rate {
+        let sentence = writer.naming(&groups, rate);
+        let mentioned = writer.mentioned;
+        return Caption { text: finish(sentence, rng), mentioned };
+    }
 
     // Mentions at most all visible classes but one.
     let budget = visible - 1;
@@ -88,6 +105,7 @@ fn finish(sentence: String, rng: &mut ChaCha8Rng) -> String {
 
 struct Writer<'a> {
     scene: &'a Scene,
+    two_names: bool,
     rng: &'a mut ChaCha8Rng,
     mentioned: Vec<(usize, usize)>,
 }
@@ -97,13 +115,52 @@ impl Writer<'_> {
         from.choose(self.rng).copied().unwrap_or_default()
     }
 
+    /// A caption that mentions each visible class with this probability, and at least one.
+    fn naming(&mut self, groups: &[Vec<&SceneObject>], rate: f64) -> String {
+        let mut named: Vec<Vec<&SceneObject>> =
+            groups.iter().filter(|_| self.rng.random_bool(rate)).cloned().collect();
+        let mut grounds: Vec<usize> =
+            self.scene.grounds.iter().copied().filter(|_| self.rng.random_bool(rate)).collect();
+        if named.is_empty() && grounds.is_empty() {
+            match groups.get(self.rng.random_range(0..groups.len() + self.scene.grounds.len())) {
+                Some(group) => named.push(group.clone()),
+                None => grounds.extend(self.scene.grounds.choose(self.rng)),
+            }
+        }
+        let phrase = (!named.is_empty()).then(|| self.of_objects(&named));
+        let ground: Vec<String> = grounds.iter().map(|&ground| self.of_ground_class(ground)).collect();
+        let ground = ground.join(" and ");
+        let phrase = match phrase {
+            None => Phrase { plural: grounds.len() > 1, text: ground },
+            Some(phrase) if grounds.is_empty() => self.sided(phrase, &named),
+            Some(Phrase { text, plural }) => {
+                let text = match self.rng.random_range(0..3) {
+                    0 => format!("{text} with {ground} in the background"),
+                    1 => format!("{text} near {ground}"),
+                    _ => format!("{text} with {ground} around"),
+                };
+                Phrase { text, plural }
+            }
+        };
+        self.framed(phrase)
+    }
+
+    /// The name of a class and its plural.
+    fn name(&mut self, class: &Class) -> (&'static str, &'static str) {
+        match names::second(class) {
+            Some(second) if self.two_names && self.rng.random_bool(0.5) => second,
+            _ => (class.name, class.plural),
+        }
+    }
+
     /// A noun phrase for one or all objects of a class.
     fn of_group(&mut self, group: &[&SceneObject]) -> Phrase {
         let class = &CLASSES[group[0].class];
         let seen = group.len();
         let claimed = if seen > 1 && self.rng.random_bool(0.85) { seen } else { 1 };
         self.mentioned.push((group[0].class, claimed));
-        let words = self.described(class, group);
+        let words = self.described(class, group, claimed);
+        let (name, plural) = self.name(class);
         if claimed > 1 {
             let number = match claimed {
                 2 => self.pick(&["two", "two", "two", "a pair of", "a couple of"]),
@@ -111,9 +168,9 @@ impl Writer<'_> {
                 4 => self.pick(&["four", "several", "some"]),
                 _ => self.pick(&["five", "several", "many"]),
             };
-            return Phrase { text: format!("{number} {words}{}", class.plural), plural: true };
+            return Phrase { text: format!("{number} {words}{plural}"), plural: true };
         }
-        let single = format!("{words}{}", class.name);
+        let single = format!("{words}{name}");
         let text = if class.owned && self.rng.random_bool(0.06) {
             let owner = self.pick(&["a child's", "somebody's", "a girl's", "a boy's", "my sister's"]);
             format!("{owner} {single}")
@@ -125,8 +182,9 @@ impl Writer<'_> {
         Phrase { text, plural: false }
     }
 
-    /// Adjectives before a noun, each followed by a space: first the size, then one that is true of the class.
-    fn described(&mut self, class: &Class, group: &[&SceneObject]) -> String {
+    /// Adjectives before a noun, each followed by a space: first the size, then one that is true of the class, or the colour of the first
+    /// `claimed` objects if they have one in common.
+    fn described(&mut self, class: &Class, group: &[&SceneObject], claimed: usize) -> String {
         let mut words = String::new();
         let (smallest, largest) =
             group.iter().fold((f32::MAX, 0.0_f32), |(s, l), t| (s.min(t.radius), l.max(t.radius)));
@@ -139,7 +197,17 @@ impl Writer<'_> {
                 words += "nice ";
             }
         }
-        if self.rng.random_bool(0.38) {
+        if let Some(colour) = group[0].colour {
+            let common = group[..claimed].iter().all(|object| object.colour == Some(colour));
+            let told = common && self.rng.random_bool(0.7);
+            let true_ones: Vec<&str> =
+                class.words.iter().copied().filter(|word| !colours::WORDS.contains(word)).collect();
+            let word = if told { COLOURS[colour] } else { self.pick(&true_ones) };
+            if told || (!word.is_empty() && self.rng.random_bool(0.38)) {
+                words += word;
+                words.push(' ');
+            }
+        } else if self.rng.random_bool(0.38) {
             words += self.pick(class.words);
             words.push(' ');
         }
@@ -335,19 +403,22 @@ fn common_ground<'a>(mut objects: impl Iterator<Item = &'a SceneObject>) -> Opti
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::draw::{draw, stream};
-    use super::super::frequencies::Frequencies;
+    use super::super::draw::{Content, draw, stream};
     use super::*;
 
     /// Enough scenes for every pattern to occur many times.
     const SCENES: u64 = 400;
 
     fn captions(each: impl Fn(&Scene, &Caption)) {
+        captions_of(&Content::default(), Style::default(), each);
+    }
+
+    fn captions_of(content: &Content, style: Style, each: impl Fn(&Scene, &Caption)) {
         for index in 0..SCENES {
-            let scene = draw(5, index, 56, &Frequencies::default());
+            let scene = draw(5, index, 56, content);
             let mut rng = stream(5, index, 1);
             for _ in 0..8 {
-                each(&scene, &write(&scene, &mut rng));
+                each(&scene, &write(&scene, style, &mut rng));
             }
         }
     }
@@ -439,5 +510,61 @@ mod tests {
         {
             assert!(texts.iter().any(|text| text.contains(pattern)), "no {pattern:?}");
         }
+    }
+
+    #[test]
+    fn each_class_is_mentioned_at_the_naming_rate() {
+        for rate in [0.2, 0.6, 1.0] {
+            let counts = std::cell::Cell::new((0.0, 0.0));
+            let style = Style { naming_rate: Some(rate), two_names: false };
+            captions_of(&Content::default(), style, |scene, caption| {
+                let mut mentioned: Vec<usize> = caption.mentioned.iter().map(|&(class, _)| class).collect();
+                mentioned.sort_unstable();
+                assert_eq!(read(&caption.text), mentioned, "{}", caption.text);
+                let classes = visible(scene).len();
+                // A caption that would mention nothing mentions one class.
+                let expected = classes as f64 * rate + (1.0 - rate).powi(classes as i32);
+                let (seen, wanted) = counts.get();
+                counts.set((seen + mentioned.len() as f64, wanted + expected));
+            });
+            let (seen, wanted) = counts.get();
+            assert!((seen / wanted - 1.0).abs() < 0.02, "{rate}: {seen} mentions, {wanted} expected");
+        }
+    }
+
+    #[test]
+    fn colours_in_captions_are_those_of_objects() {
+        let content = Content { colours: true, ..Content::default() };
+        let found = std::cell::Cell::new(0);
+        captions_of(&content, Style::default(), |scene, caption| {
+            let text = format!(" {}", caption.text.to_lowercase());
+            for object in 0..CLASSES.len() {
+                let class = &CLASSES[object];
+                for (colour, word) in COLOURS.iter().enumerate() {
+                    if !class.plural.is_empty() && text.contains(&format!(" {word} {}", class.name)) {
+                        found.set(found.get() + 1);
+                        let there = |o: &SceneObject| o.class == object && o.colour == Some(colour);
+                        assert!(scene.objects.iter().any(there), "{text}");
+                    }
+                }
+            }
+        });
+        assert!(found.get() > SCENES, "{}", found.get());
+    }
+
+    #[test]
+    fn half_of_the_mentions_have_the_second_name() {
+        let counts = std::cell::RefCell::new([0.0_f64; 2]);
+        let style = Style { naming_rate: None, two_names: true };
+        captions_of(&Content::default(), style, |_, caption| {
+            let text = caption.text.to_lowercase();
+            counts.borrow_mut()[0] += f64::from(u8::from(text.contains("mushroom")));
+            counts.borrow_mut()[1] += f64::from(u8::from(text.contains("toadstool")));
+        });
+        let [first, second] = counts.into_inner();
+        assert!(
+            (first - second).abs() < 5.0 * (first + second).sqrt() && first > 100.0,
+            "{first} and {second}"
+        );
     }
 }

@@ -10,6 +10,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::classes::{CLASSES, GROUNDS};
+use super::colours;
 use super::frequencies::Frequencies;
 use super::grounds::{Ground, REFERENCE};
 use super::objects::{Object, REACH};
@@ -32,6 +33,26 @@ pub(crate) struct SceneObject {
     pub(crate) radius: f32,
     /// Class of the ground under its centre.
     pub(crate) ground: usize,
+    /// Its colour, an index of [`colours::COLOURS`], unless its class says it.
+    pub(crate) colour: Option<usize>,
+}
+
+/// An object of a scene, visible or not.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) object: SceneObject,
+    /// Pixels in the mask.
+    pub(crate) pixels: usize,
+    /// Whether captions may mention it.
+    pub(crate) visible: bool,
+}
+
+/// What scenes show.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Content {
+    pub(crate) frequencies: Frequencies,
+    /// Whether objects have colours that do not follow from their classes.
+    pub(crate) colours: bool,
 }
 
 /// A drawn scene.
@@ -41,6 +62,10 @@ pub(crate) struct Scene {
     pub(crate) pixels: Vec<u8>,
     /// [size, size], class index.
     pub(crate) mask: Vec<u8>,
+    /// [size, size], 1 + index in `placed`; 0 where a ground is seen.
+    pub(crate) instances: Vec<u8>,
+    /// All objects, those behind others first.
+    pub(crate) placed: Vec<Placed>,
     /// The visible objects.
     pub(crate) objects: Vec<SceneObject>,
     /// The classes of the visible grounds.
@@ -127,11 +152,12 @@ impl Light {
 }
 
 /// Scene `index` of the dataset with this seed, `size` pixels wide and high. The result depends on nothing else than these and
-/// the frequencies, and the same scene is drawn at every size.
-pub(crate) fn draw(seed: u64, index: u64, size: usize, frequencies: &Frequencies) -> Scene {
+/// the content, and the same scene is drawn at every size.
+pub(crate) fn draw(seed: u64, index: u64, size: usize, content: &Content) -> Scene {
     let mut rng = stream(seed, index, 0);
+    let mut shades = content.colours.then(|| stream(seed ^ SHADES, index, 0));
     loop {
-        let scene = attempt(&mut rng, size, frequencies);
+        let scene = attempt(&mut rng, shades.as_mut(), size, &content.frequencies);
         // Objects may hide each other; at least two must be visible.
         if scene.objects.len() >= 2 && !scene.grounds.is_empty() {
             return scene;
@@ -146,7 +172,15 @@ pub(crate) fn stream(seed: u64, index: u64, purpose: u64) -> ChaCha8Rng {
     rng
 }
 
-fn attempt(rng: &mut ChaCha8Rng, size: usize, frequencies: &Frequencies) -> Scene {
+/// Separates the random numbers of colours from those of scenes.
+const SHADES: u64 = 0x7368_6164_6573_0000;
+
+fn attempt(
+    rng: &mut ChaCha8Rng,
+    shades: Option<&mut ChaCha8Rng>,
+    size: usize,
+    frequencies: &Frequencies,
+) -> Scene {
     let light = Light::new(rng);
     let mut kinds: Vec<usize> = (0..GROUNDS).collect();
     kinds.shuffle(rng);
@@ -154,8 +188,8 @@ fn attempt(rng: &mut ChaCha8Rng, size: usize, frequencies: &Frequencies) -> Scen
     let border = border(rng, &mut kinds);
     let grounds = [Ground::new(kinds[0], rng), Ground::new(kinds[1], rng)];
     let second = |x: f32, y: f32| two && border.side(x, y) > 0.0;
-    let placed =
-        place(rng, &light, frequencies, |x, y| kinds[usize::from(second(x * REFERENCE, y * REFERENCE))]);
+    let ground_at = |x: f32, y: f32| kinds[usize::from(second(x * REFERENCE, y * REFERENCE))];
+    let placed = place(rng, shades, &light, frequencies, ground_at);
     let noise_seed: u64 = rng.random();
 
     // The samples: their colours and owners (0 and 1 are the grounds, then the objects follow).
@@ -190,24 +224,36 @@ fn attempt(rng: &mut ChaCha8Rng, size: usize, frequencies: &Frequencies) -> Scen
     let owners = canvas.majority(2 + placed.len());
     let pixels = canvas.develop(&light, noise_seed);
 
-    let mut visible = vec![0_usize; 2 + placed.len()];
+    let mut counts = vec![0_usize; 2 + placed.len()];
     for &owner in &owners {
-        visible[usize::from(owner)] += 1;
+        counts[usize::from(owner)] += 1;
     }
-    let share = |owner: usize| visible[owner] as f32 / owners.len() as f32;
-    let objects = placed.iter().enumerate().filter(|&(number, placement)| {
-        // A small object is visible if most of it is.
-        let whole = placement.object.radius * placement.object.radius;
-        share(2 + number) >= OBJECT_VISIBLE.max(0.5 * whole)
-    });
-    let objects = objects.map(|(_, placement)| placement.object.clone()).collect();
+    let share = |owner: usize| counts[owner] as f32 / owners.len() as f32;
+    let objects: Vec<Placed> = (2..)
+        .zip(&placed)
+        .map(|(owner, placement)| {
+            let object = placement.object.clone();
+            // A small object is visible if most of it is.
+            let whole = object.radius * object.radius;
+            let visible = share(owner) >= OBJECT_VISIBLE.max(0.5 * whole);
+            Placed { object, pixels: counts[owner], visible }
+        })
+        .collect();
     let seen = (0..2).filter(|&owner| share(owner) >= GROUND_VISIBLE).map(|owner| kinds[owner]).collect();
     let class_of = |owner: u8| match usize::from(owner) {
         ground @ 0..2 => kinds[ground] as u8,
         object => placed[object - 2].object.class as u8,
     };
-    let mask = owners.into_iter().map(class_of).collect();
-    Scene { pixels, mask, objects, grounds: seen, light: light.phrases() }
+    let mask = owners.iter().map(|&owner| class_of(owner)).collect();
+    Scene {
+        pixels,
+        mask,
+        instances: owners.into_iter().map(|owner| owner.saturating_sub(1)).collect(),
+        objects: objects.iter().filter(|placed| placed.visible).map(|placed| placed.object.clone()).collect(),
+        placed: objects,
+        grounds: seen,
+        light: light.phrases(),
+    }
 }
 
 /// A random border between two grounds, mostly like a horizon. A wall is then the upper ground, never the lower.
@@ -239,6 +285,7 @@ struct Placement {
 /// Two to five objects, as far from each other as space allows, in drawing order (the nearest to the viewer last).
 fn place(
     rng: &mut ChaCha8Rng,
+    mut shades: Option<&mut ChaCha8Rng>,
     light: &Light,
     frequencies: &Frequencies,
     ground_at: impl Fn(f32, f32) -> usize,
@@ -260,7 +307,8 @@ fn place(
             let room =
                 objects.iter().map(|o| (o.x - x).hypot(o.y - y) / (o.radius + radius)).fold(2.0, f32::min);
             if best.as_ref().is_none_or(|(most, _)| room > *most) {
-                best = Some((room, SceneObject { class, x, y, radius, ground: ground_at(x, y) }));
+                let ground = ground_at(x, y);
+                best = Some((room, SceneObject { class, x, y, radius, ground, colour: None }));
             }
             // A small overlap is natural; a larger one would hide objects.
             if room > 0.92 {
@@ -270,8 +318,13 @@ fn place(
         objects.extend(best.map(|(_, object)| object));
     }
     objects.sort_by(|a, b| (a.y + a.radius).total_cmp(&(b.y + b.radius)));
-    let place = |object: SceneObject| {
-        let appearance = Object::new(object.class, rng);
+    let place = |mut object: SceneObject| {
+        let mut appearance = Object::new(object.class, rng);
+        if let Some(shades) = shades.as_deref_mut() {
+            let colour = colours::choose(shades);
+            appearance = appearance.in_colour(object.class, colours::shade(colour, shades));
+            object.colour = Some(colour);
+        }
         let rotation = rng.random_range(-appearance.tilt..=appearance.tilt);
         let mirrored = rng.random_bool(0.5);
         // The direction of the light in the object's coordinates: undo the rotation, then the mirroring.
@@ -487,16 +540,16 @@ mod tests {
 
     #[test]
     fn a_scene_is_a_function_of_seed_and_index() {
-        let one = draw(3, 7, 48, &Frequencies::default());
-        assert_eq!(one.pixels, draw(3, 7, 48, &Frequencies::default()).pixels);
-        assert_ne!(one.pixels, draw(3, 8, 48, &Frequencies::default()).pixels);
-        assert_ne!(one.pixels, draw(4, 7, 48, &Frequencies::default()).pixels);
+        let one = draw(3, 7, 48, &Content::default());
+        assert_eq!(one.pixels, draw(3, 7, 48, &Content::default()).pixels);
+        assert_ne!(one.pixels, draw(3, 8, 48, &Content::default()).pixels);
+        assert_ne!(one.pixels, draw(4, 7, 48, &Content::default()).pixels);
     }
 
     #[test]
     fn the_mask_shows_what_the_scene_lists() {
         for index in 0..150 {
-            let scene = draw(11, index, 64, &Frequencies::default());
+            let scene = draw(11, index, 64, &Content::default());
             assert!((2..=5).contains(&scene.objects.len()), "{index}");
             assert!((1..=2).contains(&scene.grounds.len()), "{index}");
             let share = |class: usize| {
@@ -521,7 +574,7 @@ mod tests {
         let (mut same, mut all) = (0, 0);
         for index in 0..20 {
             let (coarse, fine) =
-                (draw(2, index, 40, &Frequencies::default()), draw(2, index, 120, &Frequencies::default()));
+                (draw(2, index, 40, &Content::default()), draw(2, index, 120, &Content::default()));
             for y in 0..40 {
                 for x in 0..40 {
                     let block = (0..9).map(|i| fine.mask[(3 * y + i / 3) * 120 + 3 * x + i % 3]);
@@ -548,7 +601,7 @@ mod tests {
             let class = CLASSES.iter().position(|class| class.name == name).unwrap() as u8;
             let mut seen = 0;
             for index in 0..120 {
-                let scene = draw(1, index, 48, &Frequencies::default());
+                let scene = draw(1, index, 48, &Content::default());
                 let mut sum = [0_u64; 3];
                 let mut count = 0;
                 for (&c, pixel) in scene.mask.iter().zip(scene.pixels.chunks(3)) {

@@ -8,36 +8,38 @@
 
 mod caption;
 mod classes;
+mod colours;
 mod draw;
+mod expressions;
 mod font;
 mod frequencies;
 mod grounds;
+mod names;
 mod objects;
 mod paint;
+mod roles;
 mod sheet;
+mod tables;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use anyhow::{Context, Result, bail};
-use arrow_array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
 use clap::ValueHint;
-use disk::files;
 use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
 use program::{Interrupted, Outcome, Progress, UsageError, location};
-use rand::Rng;
-use serde_json::json;
 use storage::Location;
 
-use self::caption::Caption;
-use self::classes::CLASSES;
-use self::draw::Scene;
+use self::caption::{Caption, Style};
+use self::draw::{Content, Scene};
+use self::expressions::Expression;
 use self::frequencies::Frequencies;
+use self::roles::Role;
+use self::tables::{Pixels, Thing};
 use crate::folder;
 
 /// File with the counts by class; it is written last.
@@ -54,7 +56,10 @@ const LOW_QUALITY: u8 = 70;
 /// Writes, for the scene with index NNNNNN, DIR/images/NNNNNN.jpg and DIR/masks/NNNNNN.png (8-bit; the value of a pixel
 /// is the number of its class's line in classes.txt, counted from 0), and for the dataset DIR/classes.txt,
 /// DIR/captions.parquet (columns URL and TEXT, the input of `ingest download`; with --duplicates or --mismatched also
-/// duplicate_of and mismatched) and DIR/scenes.json (counts by class).
+/// duplicate_of and mismatched) and DIR/scenes.json (counts by class). With --objects also DIR/instances/NNNNNN.png (8-bit; 0 where
+/// a ground is seen, otherwise the number of the object in its image, counted from 1) and DIR/objects.parquet (everything that is in
+/// each image); with --expressions also DIR/expressions.jsonl (phrases and the objects that they mean, the input of `trainer eval
+/// referring`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Folder or address to write; it must be empty or not exist yet
@@ -88,6 +93,21 @@ pub(crate) struct Arguments {
     /// Fraction of scenes whose captions belong to another scene
     #[arg(long, value_name = "FRACTION", default_value_t = 0.0, value_parser = fraction)]
     mismatched: f64,
+    /// Mention each visible class in a caption with this probability [default: one to three objects and perhaps a ground]
+    #[arg(long, value_name = "P", value_parser = fraction)]
+    naming_rate: Option<f64>,
+    /// Call some classes by a second name in half of their mentions, and write DIR/second-names.txt, as long as classes.txt
+    #[arg(long)]
+    two_names: bool,
+    /// Draw objects in colours that do not follow from their classes, and mention these
+    #[arg(long)]
+    colours: bool,
+    /// Also write which pixel belongs to which object, and a table of all objects
+    #[arg(long)]
+    objects: bool,
+    /// Also write referring expressions of several kinds for each image, and what --objects writes
+    #[arg(long)]
+    expressions: bool,
     /// Also write an overview as one PNG: the first scenes with their masks and captions
     #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
     sheet: Option<Location>,
@@ -109,18 +129,36 @@ fn exponent(text: &str) -> Result<f64, String> {
     if (0.0..=10.0).contains(&value) { Ok(value) } else { Err("the exponent is 0 to 10".to_owned()) }
 }
 
+impl Arguments {
+    /// What the scenes show.
+    fn content(&self) -> Content {
+        let frequencies = self.zipf.map_or_else(Frequencies::default, Frequencies::zipf);
+        Content { frequencies, colours: self.colours }
+    }
+
+    fn style(&self) -> Style {
+        Style { naming_rate: self.naming_rate, two_names: self.two_names }
+    }
+
+    /// Whether objects are told apart in what is written.
+    fn with_objects(&self) -> bool {
+        self.objects || self.expressions
+    }
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Outcome> {
     if arguments.duplicates + arguments.mismatched > 1.0 {
         let line = "--duplicates and --mismatched are fractions of all scenes; together they are at most 1";
         return Err(UsageError(line.to_owned()).into());
     }
     let folder = folder::create(&arguments.out)?;
-    for part in ["images", "masks"] {
+    let instances = arguments.with_objects().then_some("instances");
+    for part in ["images", "masks"].into_iter().chain(instances) {
         let part = folder.path().join(part);
         fs::create_dir(&part).with_context(|| format!("cannot create the folder {}", part.display()))?;
     }
-    let (captions, roles, pixels) = render(arguments, folder.path())?;
-    let summary = write_tables(arguments, folder.path(), &captions, &roles, &pixels)?;
+    let (scenes, pixels) = render(arguments, folder.path())?;
+    let summary = tables::write(arguments, folder.path(), &scenes, &pixels)?;
     if let Some(path) = &arguments.sheet {
         storage::replace(path, sheet::draw(arguments)?)?;
     }
@@ -142,71 +180,26 @@ fn stem(index: u64) -> String {
     format!("{index:06}")
 }
 
-/// What is wrong with a scene on purpose. The number is that of another scene of the dataset.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-enum Role {
-    /// Nothing.
-    #[default]
-    Own,
-    /// It has the image of that scene.
-    DuplicateOf(u64),
-    /// It has captions of that scene.
-    CaptionsOf(u64),
-}
-
-impl Role {
-    /// The role of scene `number`: a function of the seed and the number.
-    fn of(arguments: &Arguments, number: u64) -> Self {
-        let mut rng = draw::stream(arguments.seed ^ ROLES, arguments.first_index + number, 0);
-        let at: f64 = rng.random();
-        if at < arguments.duplicates && number > 0 {
-            // Of a scene that is none itself, so that the first of each group has an image of its own.
-            let earlier = (0..TRIES).map(|_| rng.random_range(0..number));
-            earlier
-                .into_iter()
-                .find(|&other| Self::is_own(arguments, other))
-                .map_or(Self::Own, Self::DuplicateOf)
-        } else if (arguments.duplicates..arguments.duplicates + arguments.mismatched).contains(&at)
-            && arguments.count > 1
-        {
-            Self::CaptionsOf((number + rng.random_range(1..arguments.count)) % arguments.count)
-        } else {
-            Self::Own
-        }
-    }
-
-    fn is_own(arguments: &Arguments, number: u64) -> bool {
-        let at: f64 = draw::stream(arguments.seed ^ ROLES, arguments.first_index + number, 0).random();
-        at >= arguments.duplicates + arguments.mismatched
-    }
-}
-
-/// Number of earlier scenes that are tried as the original of a near-duplicate.
-const TRIES: usize = 64;
-
-/// Separates the random numbers of roles from those of scenes.
-const ROLES: u64 = 0x726f_6c65_7300_0000;
-
-/// The result of rendering one scene.
+/// What is kept of a scene until the tables are written.
+#[derive(Debug, Default)]
 struct Rendered {
-    number: usize,
     role: Role,
     captions: Vec<Caption>,
-    /// Pixels of each class in the mask.
-    pixels: [u64; CLASSES.len()],
+    /// What is in the image.
+    things: Vec<Thing>,
+    expressions: Vec<Expression>,
 }
 
-/// Renders all scenes into `folder`; returns their captions and roles in order, and the pixels of each class.
-fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Vec<Role>, Pixels)> {
+/// Renders all scenes into `folder`; returns what the tables say of each, in order, and the pixels of each class.
+fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Rendered>, Pixels)> {
     let threads = arguments.threads.map_or_else(
         || std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         |threads| threads as usize,
     );
     let next = AtomicU64::new(0);
     // The bound is never reached in practice: messages are small and the receiver only counts.
-    let (sender, receiver) = mpsc::sync_channel::<Result<Rendered>>(4 * threads);
-    let mut captions = vec![Vec::new(); arguments.count as usize];
-    let mut roles = vec![Role::Own; arguments.count as usize];
+    let (sender, receiver) = mpsc::sync_channel::<Result<(u64, Rendered, Pixels)>>(4 * threads);
+    let mut scenes: Vec<Rendered> = (0..arguments.count).map(|_| Rendered::default()).collect();
     let mut pixels = Pixels::default();
     let mut progress = Progress::new("rendering", "scenes", arguments.count);
     std::thread::scope(|scope| {
@@ -226,10 +219,9 @@ fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Ve
         }
         drop(sender);
         for rendered in receiver {
-            let rendered = rendered?;
-            pixels.add(&rendered);
-            roles[rendered.number] = rendered.role;
-            captions[rendered.number] = rendered.captions;
+            let (number, scene, of_scene) = rendered?;
+            pixels.add(&of_scene);
+            scenes[number as usize] = scene;
             progress.advance(1, String::new);
             if program::interrupted() {
                 bail!(Interrupted::new(format!("{} was not written", arguments.out)));
@@ -238,34 +230,44 @@ fn render(arguments: &Arguments, folder: &Path) -> Result<(Vec<Vec<Caption>>, Ve
         Ok(())
     })?;
     progress.finish("");
-    Ok((captions, roles, pixels))
+    Ok((scenes, pixels))
 }
 
-fn render_one(arguments: &Arguments, folder: &Path, number: u64) -> Result<Rendered> {
+fn render_one(arguments: &Arguments, folder: &Path, number: u64) -> Result<(u64, Rendered, Pixels)> {
     let index = arguments.first_index + number;
     let role = Role::of(arguments, number);
     let (scene, captions) = scene(arguments, number, arguments.size as usize);
     let quality = if matches!(role, Role::DuplicateOf(_)) { LOW_QUALITY } else { JPEG_QUALITY };
-    let write = |path: PathBuf, bytes: &[u8]| {
+    let write = |part: &str, extension: &str, bytes: &[u8]| {
+        let path = folder.join(part).join(stem(index) + extension);
         fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))
     };
-    write(folder.join("images").join(stem(index) + ".jpg"), &jpeg(&scene, arguments.size, quality)?)?;
-    let mask = png(&scene.mask, arguments.size, arguments.size, ExtendedColorType::L8)?;
-    write(folder.join("masks").join(stem(index) + ".png"), &mask)?;
-    let mut pixels = [0; CLASSES.len()];
-    for &class in &scene.mask {
-        pixels[usize::from(class)] += 1;
+    let labels = |of: &[u8]| png(of, arguments.size, arguments.size, ExtendedColorType::L8);
+    write("images", ".jpg", &jpeg(&scene, arguments.size, quality)?)?;
+    write("masks", ".png", &labels(&scene.mask)?)?;
+    let mut rendered = Rendered { role, captions, ..Rendered::default() };
+    if arguments.with_objects() {
+        write("instances", ".png", &labels(&scene.instances)?)?;
+        rendered.things = tables::things(&scene);
     }
-    Ok(Rendered { number: number as usize, role, captions, pixels })
+    if arguments.expressions {
+        let mut rng = draw::stream(arguments.seed ^ EXPRESSIONS, index, 0);
+        rendered.expressions = expressions::write(&scene, &mut rng);
+    }
+    Ok((number, rendered, Pixels::of(&scene.mask)))
 }
+
+/// Separates the random numbers of expressions from those of scenes.
+const EXPRESSIONS: u64 = 0x7068_7261_7365_0000;
 
 /// The image and mask of scene `number`, and its captions.
 fn scene(arguments: &Arguments, number: u64, size: usize) -> (Scene, Vec<Caption>) {
-    let frequencies = arguments.zipf.map_or_else(Frequencies::default, Frequencies::zipf);
-    let of = |number: u64| draw::draw(arguments.seed, arguments.first_index + number, size, &frequencies);
+    let (content, style) = (arguments.content(), arguments.style());
+    let of = |number: u64| draw::draw(arguments.seed, arguments.first_index + number, size, &content);
     let mut rng = draw::stream(arguments.seed, arguments.first_index + number, 1);
-    let mut captions =
-        |scene: &Scene| (0..arguments.captions_per_image).map(|_| caption::write(scene, &mut rng)).collect();
+    let mut captions = |scene: &Scene| {
+        (0..arguments.captions_per_image).map(|_| caption::write(scene, style, &mut rng)).collect()
+    };
     match Role::of(arguments, number) {
         Role::Own => {
             let scene = of(number);
@@ -294,149 +296,4 @@ fn png(pixels: &[u8], width: u32, height: u32, colour: ExtendedColorType) -> Res
     let mut bytes = Vec::new();
     PngEncoder::new(&mut bytes).write_image(pixels, width, height, colour).context("cannot encode a PNG")?;
     Ok(bytes)
-}
-
-/// How many pixels of the dataset each class covers.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Pixels {
-    /// Pixels of each class.
-    counts: [u64; CLASSES.len()],
-    /// Number of images that contain each class.
-    images: [u64; CLASSES.len()],
-}
-
-impl Pixels {
-    fn add(&mut self, rendered: &Rendered) {
-        for (class, &count) in rendered.pixels.iter().enumerate() {
-            self.counts[class] += count;
-            self.images[class] += u64::from(count > 0);
-        }
-    }
-
-    /// Fraction of all pixels, 0..1, per class.
-    fn shares(&self) -> Vec<f64> {
-        let total = self.counts.iter().sum::<u64>().max(1) as f64;
-        self.counts.iter().map(|&count| count as f64 / total).collect()
-    }
-}
-
-/// Expected mean IoU of labels drawn uniformly at random, for classes that cover the fractions `shares` of many pixels
-/// (their sum is 1). With K classes, a class with fraction f is predicted correctly in f/K of all pixels, and it is the
-/// label or the prediction in f, plus 1/K, minus f/K of them.
-fn chance(shares: &[f64]) -> f64 {
-    let k = shares.len() as f64;
-    shares.iter().map(|f| (f / k) / (f + 1.0 / k - f / k)).sum::<f64>() / k
-}
-
-/// Writes classes.txt, captions.parquet and scenes.json; returns the content of scenes.json.
-fn write_tables(
-    arguments: &Arguments,
-    folder: &Path,
-    captions: &[Vec<Caption>],
-    roles: &[Role],
-    pixels: &Pixels,
-) -> Result<serde_json::Value> {
-    let classes = CLASSES.iter().map(|class| class.name.to_owned() + "\n").collect::<String>();
-    let path = folder.join("classes.txt");
-    files::write_atomic(&path, classes.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-
-    let prefix = match arguments.url_prefix.trim_end_matches('/') {
-        "" => String::new(),
-        prefix => format!("{prefix}/"),
-    };
-    let mut urls = Vec::new();
-    let mut texts = Vec::new();
-    let (mut originals, mut mismatched) = (Vec::new(), Vec::new());
-    for ((index, of_one), role) in (arguments.first_index..).zip(captions).zip(roles) {
-        for caption in of_one {
-            urls.push(format!("{prefix}images/{}.jpg", stem(index)));
-            texts.push(caption.text.as_str());
-            mismatched.push(matches!(role, Role::CaptionsOf(_)));
-            originals.push(match role {
-                Role::DuplicateOf(other) => Some(stem(arguments.first_index + other)),
-                _ => None,
-            });
-        }
-    }
-    let rows = texts.len();
-    let (urls, texts) = (StringArray::from(urls), StringArray::from(texts));
-    let mut columns: Vec<(&str, ArrayRef)> = vec![("URL", Arc::new(urls)), ("TEXT", Arc::new(texts))];
-    if arguments.duplicates > 0.0 || arguments.mismatched > 0.0 {
-        columns.push(("duplicate_of", Arc::new(StringArray::from(originals))));
-        columns.push(("mismatched", Arc::new(BooleanArray::from(mismatched))));
-    }
-    let path = folder.join("captions.parquet");
-    crate::table::write(&path, &RecordBatch::try_from_iter(columns)?)?;
-
-    let shares = pixels.shares();
-    let mut mentioned = [0_u64; CLASSES.len()];
-    for (class, _) in captions.iter().flatten().flat_map(|caption| &caption.mentioned) {
-        mentioned[*class] += 1;
-    }
-    let classes: Vec<_> = (0..CLASSES.len())
-        .map(|class| {
-            json!({
-                "name": CLASSES[class].name,
-                "pixel_share": shares[class],
-                "images": pixels.images[class],
-                "captions": mentioned[class],
-            })
-        })
-        .collect();
-    let summary = json!({
-        "made_by": concat!("tools scenes ", env!("CARGO_PKG_VERSION")),
-        "seed": arguments.seed,
-        "first_index": arguments.first_index,
-        "images": arguments.count,
-        "size": arguments.size,
-        "captions": rows,
-        "zipf": arguments.zipf,
-        "duplicates": roles.iter().filter(|role| matches!(role, Role::DuplicateOf(_))).count(),
-        "mismatched": roles.iter().filter(|role| matches!(role, Role::CaptionsOf(_))).count(),
-        "chance": chance(&shares),
-        "classes": classes,
-    });
-    let path = folder.join(SCENES);
-    let text = serde_json::to_string_pretty(&summary)? + "\n";
-    files::write_atomic(&path, text.as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(summary)
-}
-
-#[cfg(test)]
-mod tests {
-    use rand::{Rng, SeedableRng};
-    use rand_chacha::ChaCha8Rng;
-
-    use super::*;
-
-    #[test]
-    fn chance_by_hand() {
-        // Two classes with half of the pixels each: a quarter of them is correct; the union is half + half - a quarter.
-        assert!((chance(&[0.5, 0.5]) - 1.0 / 3.0).abs() < 1e-12);
-        // 0.45 / 0.95 and 0.05 / 0.55.
-        let wanted = f64::midpoint(0.45 / 0.95, 0.05 / 0.55);
-        assert!((chance(&[0.9, 0.1]) - wanted).abs() < 1e-12);
-    }
-
-    #[test]
-    fn chance_by_experiment() {
-        let shares = [0.6, 0.25, 0.1, 0.05];
-        let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let (mut hits, mut unions) = ([0.0; 4], [0.0; 4]);
-        for i in 0..400_000 {
-            let place = f64::from(i) / 400_000.0;
-            let truth = [0.6, 0.85, 0.95, 1.0].iter().position(|&end| place < end).unwrap();
-            let guess = rng.random_range(0..4);
-            unions[truth] += 1.0;
-            if truth == guess {
-                hits[truth] += 1.0;
-            } else {
-                unions[guess] += 1.0;
-            }
-        }
-        let miou: f64 = hits.iter().zip(unions).map(|(hit, union)| hit / union).sum::<f64>() / 4.0;
-        assert!((miou - chance(&shares)).abs() < 2e-3, "{miou} against {}", chance(&shares));
-    }
 }

@@ -58,6 +58,16 @@ impl Object {
         Self { paint, main, second, parts, light: [0.0, 0.0, 1.0], spin, tilt, seed: r.random() }
     }
 
+    /// The same object of this class in another colour.
+    pub(crate) fn in_colour(mut self, class: usize, main: Rgb) -> Self {
+        self.main = main;
+        // The second colour of an umbrella, a crate and a butterfly is a shade of the first.
+        if [6, 10, 11].contains(&(class - GROUNDS)) {
+            self.second = main.mix(Rgb::WHITE, 0.3);
+        }
+        self
+    }
+
     /// Sets the direction of the light in the object's coordinates.
     pub(crate) fn lit_from(mut self, light: [f32; 3]) -> Self {
         self.light = light;

@@ -1,11 +1,12 @@
 //! The concept loss: from the embeddings of mentions and the patches of their images to a rank's part of it.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use super::losses::{self, Classes, Concepts, Target};
+use super::next_image::pool_next;
 use super::pooling::Mentions;
 use super::settings::{ObjectiveSettings, Query, Scope, Tokens};
-use super::unmentioned::{Choices, Unmentioned, pool_next};
+use super::unmentioned::{Choices, Unmentioned};
 use crate::towers::unit;
 
 /// The embeddings of mentions, [b, d_v], from the tokens of their captions, [B, T, d_t], with the projection g.
@@ -27,7 +28,7 @@ pub fn embed_mentions(
 /// A rank's part of the concept loss; the sum over the ranks is the total.
 #[derive(Debug)]
 pub struct ConceptPart {
-    /// L_l, a scalar; 0 without mentions.
+    /// L_l, a scalar, with that of added mentions by their weight; 0 without mentions.
     pub loss: Tensor,
     /// Share of the batch's mentions that are this rank's and whose most similar concept is their own: a scalar.
     pub accuracy: Tensor,
@@ -39,6 +40,8 @@ pub struct ConceptPart {
     pub other_image: Option<Tensor>,
     /// Mean number of doubtful negatives per mention of the batch that this rank's mentions drop, if there is an averaged tower.
     pub doubtful: Option<Tensor>,
+    /// Number of this rank's added mentions per mention of the batch, if they have a weight.
+    pub added: Option<Tensor>,
     /// Number of distinct concepts in the global batch.
     pub concepts: i64,
 }
@@ -80,7 +83,8 @@ pub fn concept_loss(
         scale,
         separated: settings.separation_weight > 0.0,
     };
-    let (classes, dropped) = unmentioned.classes(choices, patches, mentions, &concepts, &own);
+    let presence = unmentioned.presence(patches, mentions, &concepts);
+    let (classes, dropped) = unmentioned.classes(choices, presence.as_ref(), mentions, &concepts, &own);
     let sums = losses::concept(&pooled, &vectors, &rows, scale, settings.target, &classes);
     let next = unmentioned.next.as_ref().filter(|_| !own.is_empty());
     let next = next.map(|next| (next, pool_next(patches, &next.patches, mentions, &queries, temperature)));
@@ -93,17 +97,36 @@ pub fn concept_loss(
     let image_negatives =
         next.as_ref().filter(|_| settings.image_negatives_weight > 0.0).map(|(next, there)| {
             let threshold = settings.doubtful.threshold;
-            let shown = unmentioned.shown_by_next(next, threshold, patches, mentions, &concepts, &own);
+            let shown =
+                unmentioned.shown_by_next(next, threshold, presence.as_ref(), mentions, &concepts, &own);
             let wanted = vectors.index_select(0, &rows);
             losses::image_negatives(&pooled, there, &wanted, &shown, scale) / divisor as f64
         });
+    let weight = settings.doubtful.added_weight;
+    let added = presence
+        .as_ref()
+        .filter(|_| weight > 0.0)
+        .and_then(|presence| unmentioned.added(&settings.doubtful, presence, mentions, &concepts));
+    let (mut loss, mut number) = (sums.loss, 0);
+    if let Some(added) = added {
+        number = added.mentions.len();
+        let queries = vectors.index_select(0, &added.rows);
+        let pooled = added.mentions.pool(patches, &queries, temperature);
+        let classes = Classes { ignored: Some(added.ignored), ..Classes::default() };
+        loss += losses::concept(&pooled, &vectors, &added.rows, scale, Target::Label, &classes).loss * weight;
+    }
     ConceptPart {
-        loss: sums.loss / divisor as f64,
+        loss: loss / divisor as f64,
         accuracy: sums.hits / concepts.mentions() as f64,
         separation: sums.separation.map(|separation| separation / divisor as f64),
         image_negatives,
         other_image,
         doubtful: dropped.map(|dropped| dropped / concepts.mentions() as f64),
+        added: (weight > 0.0).then(|| {
+            Tensor::from(number as f64 / concepts.mentions() as f64)
+                .to_kind(Kind::Float)
+                .to_device(texts.device())
+        }),
         concepts: concepts.count(),
     }
 }

@@ -1,12 +1,14 @@
 //! The method of the paper: its losses ([`losses`]; another for captions, [`sigmoid`], and one for what is trained behind a frozen
-//! tower, [`gram`]), concept pooling ([`pooling`]), the concept loss ([`concept_loss`]), concepts that captions do not mention ([`unmentioned`]), one forward and
-//! backward pass over a batch ([`objective`]), and AdamW with its learning rate schedule ([`optimizer`]) for groups of parameters
-//! ([`groups`]); what Talk2DINO does otherwise ([`talk2dino`]). Nothing here reads or writes files.
+//! tower, [`gram`]), concept pooling ([`pooling`]), the concept loss ([`concept_loss`]), concepts that captions do not mention
+//! ([`unmentioned`]) and other images to compare with ([`next_image`]), one forward and backward pass over a batch ([`objective`]), and
+//! AdamW with its learning rate schedule ([`optimizer`]) for groups of parameters ([`groups`]); what Talk2DINO does otherwise
+//! ([`talk2dino`]). Nothing here reads or writes files.
 
 pub mod concept_loss;
 pub mod gram;
 pub mod groups;
 pub mod losses;
+pub mod next_image;
 pub mod objective;
 pub mod optimizer;
 pub mod pooling;

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 use super::concept_loss::{ConceptPart, concept_loss, embed_mentions};
 use super::gram::gram;
 use super::losses;
+use super::next_image::next_image;
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
 use super::talk2dino;
@@ -68,6 +69,8 @@ pub struct StepReport {
     pub other_image: Option<Tensor>,
     /// Mean number of negatives per mention that were dropped as doubtful; `None` if none is ever.
     pub doubtful: Option<Tensor>,
+    /// Number of added mentions per mention; `None` if there never are any.
+    pub added: Option<Tensor>,
     /// The Gram loss; `None` without it.
     pub gram: Option<Tensor>,
     /// Number of distinct concepts in the global batch.
@@ -317,7 +320,7 @@ fn losses(
             };
             let siblings = siblings_of_mentions(settings, input);
             let next = if settings.shortcut_check || settings.image_negatives_weight > 0.0 {
-                Some(unmentioned::next_image(patches, &mentions, &siblings, &labels, group)?)
+                Some(next_image(patches, &mentions, &siblings, &labels, group)?)
             } else {
                 None
             };
@@ -380,6 +383,7 @@ fn losses(
         }),
         other_image: part(settings.shortcut_check, &|c| c.other_image.as_ref().map(Tensor::shallow_clone)),
         doubtful: part(settings.doubtful.decay > 0.0, &|c| c.doubtful.as_ref().map(Tensor::shallow_clone)),
+        added: part(settings.doubtful.added_weight > 0.0, &|c| c.added.as_ref().map(Tensor::shallow_clone)),
         gram: of_gram,
         concepts: count,
     };

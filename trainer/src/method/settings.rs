@@ -127,7 +127,7 @@ pub struct ObjectiveSettings {
     /// captions that were tagged in that field.
     #[serde(skip_serializing_if = "is_default")]
     pub siblings: Siblings,
-    /// Negatives of the concept loss that are dropped because the image seems to show them.
+    /// Negatives of the concept loss that are dropped because the image seems to show them, or become mentions.
     #[serde(skip_serializing_if = "is_default")]
     pub doubtful: DoubtfulSettings,
     /// Weight of the loss that separates the concepts of a caption in its image: the cross-entropy of the concept loss among the concepts
@@ -205,11 +205,16 @@ impl ObjectiveSettings {
         if !(0.0..=1.0).contains(&doubtful.soft) {
             return Some(("objective.doubtful.soft", "must be a share, 0 to 1"));
         }
-        if doubtful.soft > 0.0 && doubtful.decay == 0.0 {
-            return Some((
-                "objective.doubtful.soft",
-                "needs the averaged copy; add --set objective.doubtful.decay=0.999",
-            ));
+        if !(0.0..=1.0).contains(&doubtful.added_threshold) {
+            return Some(("objective.doubtful.added_threshold", "must be 0 to 1"));
+        }
+        for (name, value) in [
+            ("objective.doubtful.soft", doubtful.soft),
+            ("objective.doubtful.added_weight", doubtful.added_weight),
+        ] {
+            if value > 0.0 && doubtful.decay == 0.0 {
+                return Some((name, "needs the averaged copy; add --set objective.doubtful.decay=0.999"));
+            }
         }
         if doubtful.soft > 0.0 && self.target == Target::Argmax {
             return Some((
@@ -220,6 +225,7 @@ impl ObjectiveSettings {
         for (name, weight) in [
             ("objective.separation_weight", self.separation_weight),
             ("objective.image_negatives_weight", self.image_negatives_weight),
+            ("objective.doubtful.added_weight", doubtful.added_weight),
         ] {
             if !weight.is_finite() || weight < 0.0 {
                 return Some((name, "must be 0 or more"));

@@ -1,6 +1,6 @@
 //! Concepts that an image may show although its caption does not mention them. In the paper they are negatives like those of any other
 //! image. Here are what is known of them ([`Beyond`], [`Unmentioned`]), what they become in the concept loss
-//! ([`Unmentioned::classes`]), and the images on which the concept loss is computed only to be compared ([`pool_next`]).
+//! ([`Unmentioned::classes`]), and those that become mentions ([`Unmentioned::added`]).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -9,10 +9,9 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::losses::{Classes, Concepts};
+use super::next_image::NextImage;
 use super::pooling::{Mention, Mentions};
 use crate::device::send;
-use crate::distributed::Group;
-use crate::error::Result;
 use crate::towers::{TextTower, full_precision};
 
 /// Similarities of patches and concepts that are computed at a time: 64 MB in float32.
@@ -31,7 +30,7 @@ pub enum Siblings {
     Positive,
 }
 
-/// Negatives of the concept loss that are dropped because the image seems to show them.
+/// Negatives of the concept loss that are dropped because the image seems to show them, or become mentions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DoubtfulSettings {
@@ -45,14 +44,40 @@ pub struct DoubtfulSettings {
     /// Share of a mention's target that is spread over the concepts of the batch, in proportion to the softmax of their similarity with the
     /// mentioned one in the averaged copy (scaled by `concept_scale`), so that synonyms are no full negatives. 0 = none, as in the paper.
     pub soft: f64,
+    /// Weight of added mentions: a concept of the batch that an image shows by the copy, although none of its captions mentions it, pools
+    /// the patches of the image with the vector of the concept as the query, and its loss counts this much of a mention's. The
+    /// other concepts that the image shows are no negatives of it. 0 = none, as in the paper.
+    #[serde(skip_serializing_if = "is_default")]
+    pub added_weight: f64,
+    /// As `threshold`, for added mentions.
+    #[serde(skip_serializing_if = "is_default_added")]
+    pub added_threshold: f64,
     /// Steps before the copy is used: a new tower sees nothing.
     pub start: u64,
 }
 
 impl Default for DoubtfulSettings {
     fn default() -> Self {
-        Self { decay: 0.0, threshold: 0.8, soft: 0.0, start: 0 }
+        Self {
+            decay: 0.0,
+            threshold: 0.8,
+            soft: 0.0,
+            added_weight: 0.0,
+            added_threshold: ADDED_THRESHOLD,
+            start: 0,
+        }
     }
+}
+
+const ADDED_THRESHOLD: f64 = 0.95;
+
+// Runs of before these settings are resumed as what they were.
+fn is_default(weight: &f64) -> bool {
+    *weight == 0.0
+}
+
+fn is_default_added(threshold: &f64) -> bool {
+    *threshold == ADDED_THRESHOLD
 }
 
 /// What is known of the images of a rank's part of a batch beyond the captions of its rows.
@@ -105,31 +130,80 @@ pub struct Unmentioned<'a> {
     pub next: Option<NextImage>,
 }
 
-/// An image that is not the rank's own.
+/// How much an averaged copy of the text tower sees of each concept of the batch in each of some images.
 #[derive(Debug)]
-pub struct NextImage {
-    /// Its patches, of unit length, [1, N, d_v].
-    pub patches: Tensor,
-    /// The concepts that its captions mention, as far as they are known.
-    pub labels: Vec<u32>,
+pub struct Presence {
+    /// The concept vectors of the copy, [k, d_v].
+    vectors: Tensor,
+    /// The highest similarity of a patch of the image with the concept, [images, k].
+    highest: Tensor,
+}
+
+impl Presence {
+    /// Of these rows of `patches`. `vectors`: of the concepts, [k, d_v].
+    fn new(patches: &Tensor, images: &[i64], vectors: Tensor) -> Self {
+        let highest = tch::no_grad(|| {
+            let concepts = vectors.to_kind(patches.kind()).transpose(0, 1);
+            let piece = (SIMILARITIES / (patches.size()[1] * vectors.size()[0])).max(1) as usize;
+            let highest = |images: &[i64]| {
+                let images = send(&Tensor::from_slice(images), patches.device());
+                let similarities = patches.index_select(0, &images).matmul(&concepts);
+                full_precision(&similarities.amax([1i64].as_slice(), false))
+            };
+            Tensor::cat(&images.chunks(piece).map(highest).collect::<Vec<_>>(), 0)
+        });
+        Self { vectors, highest }
+    }
+
+    /// The concepts that each image shows, [images, k].
+    fn shown(&self, threshold: f64) -> Tensor {
+        let [low, high] =
+            [self.highest.amin([1i64].as_slice(), true), self.highest.amax([1i64].as_slice(), true)];
+        self.highest.ge_tensor(&(&low + (high - &low) * threshold))
+    }
+}
+
+/// Concepts that images show beyond their captions, as mentions of these images.
+#[derive(Debug)]
+pub struct Added {
+    /// One for each image and concept.
+    pub mentions: Mentions,
+    /// The row of each one's concept.
+    pub rows: Tensor,
+    /// The other concepts that the image shows, or that its captions mention, [added, k].
+    pub ignored: Tensor,
 }
 
 impl Unmentioned<'_> {
+    /// What the averaged copy sees in the images of a rank's mentions; `None` without a copy or mentions.
+    pub fn presence(&self, patches: &Tensor, mentions: &Mentions, concepts: &Concepts) -> Option<Presence> {
+        let texts = self.averaged.as_ref().filter(|_| !mentions.is_empty())?;
+        let vectors = concepts.vectors(texts, &(0..concepts.mentions()));
+        Some(Presence::new(patches, &mentions.images(), vectors))
+    }
+
+    /// The concepts that captions of each of the rank's images mention.
+    fn named(&self, mentions: &Mentions) -> Vec<Vec<u32>> {
+        let of_captions = mentions.labels_of_captions();
+        let siblings = |mention: usize| self.siblings.get(mention).copied().unwrap_or_default();
+        mentions.starts().into_iter().map(|first| [of_captions[first], siblings(first)].concat()).collect()
+    }
+
     /// What the concepts of the batch are to each of a rank's mentions. Also returns the number of negatives that are dropped as
     /// doubtful. `own`: the rank's mentions among all.
     pub fn classes(
         &self,
         Choices { siblings, doubtful: settings, scale, separated }: Choices<'_>,
-        patches: &Tensor,
+        presence: Option<&Presence>,
         mentions: &Mentions,
         concepts: &Concepts,
         own: &Range<i64>,
     ) -> (Classes, Option<Tensor>) {
         let has_siblings = siblings != Siblings::Negative && !self.siblings.is_empty();
-        if mentions.is_empty() || !(has_siblings || separated || self.averaged.is_some()) {
+        if mentions.is_empty() || !(has_siblings || separated || presence.is_some()) {
             return (Classes::default(), None);
         }
-        let device = patches.device();
+        let device = concepts.rows(own).device();
         let of_caption = mark(&mentions.labels_of_captions(), concepts, device);
         let mut known = of_caption.shallow_clone();
         let (mut ignored, mut targets) = (None, None);
@@ -144,10 +218,9 @@ impl Unmentioned<'_> {
             }
         }
         let mut dropped = None;
-        if let Some(texts) = &self.averaged {
-            let vectors = concepts.vectors(texts, &(0..concepts.mentions()));
-            let shown = shown(patches, &mentions.images(), &vectors, settings.threshold);
-            let shown = shown.index_select(0, &mentions.image_places());
+        if let Some(presence) = presence {
+            let vectors = &presence.vectors;
+            let shown = presence.shown(settings.threshold).index_select(0, &mentions.image_places());
             let doubtful = shown.logical_and(&known.logical_not());
             dropped = Some(doubtful.sum(Kind::Float));
             let left_out =
@@ -166,34 +239,54 @@ impl Unmentioned<'_> {
         (Classes { ignored, targets, of_caption: separated.then_some(of_caption) }, dropped)
     }
 
-    /// For each of a rank's mentions, whether the image that [`pool_next`] takes for it may show its concept: a caption of that image
-    /// mentions it, or the averaged copy of the text tower finds it there. `[b]`.
+    /// The concepts that the rank's images show, although none of their captions mentions them; `None` if there are none.
+    pub fn added(
+        &self,
+        settings: &DoubtfulSettings,
+        presence: &Presence,
+        mentions: &Mentions,
+        concepts: &Concepts,
+    ) -> Option<Added> {
+        let named = mark(&self.named(mentions), concepts, presence.highest.device());
+        let added = presence.shown(settings.added_threshold).logical_and(&named.logical_not());
+        let pairs = added.nonzero();
+        if pairs.size()[0] == 0 {
+            return None;
+        }
+        let (places, rows) = (pairs.select(1, 0), pairs.select(1, 1));
+        let known = presence.shown(settings.threshold).logical_or(&named).logical_or(&added);
+        let images = mentions.images();
+        let places_on_host = Vec::<i64>::try_from(&places).unwrap_or_default();
+        let mention =
+            |&place: &i64| Mention { row: images[place as usize] as u32, label: 0, positions: 0..1 };
+        let as_mentions: Vec<Mention> = places_on_host.iter().map(mention).collect();
+        Some(Added {
+            mentions: Mentions::new(&as_mentions, 1, rows.device()),
+            ignored: known.index_select(0, &places).scatter_value(1, &rows.unsqueeze(1), 0),
+            rows,
+        })
+    }
+
+    /// For each of a rank's mentions, whether the image that [`super::next_image::pool_next`] takes for it may show its concept: a
+    /// caption of that image mentions it, or the averaged copy of the text tower finds it there. `[b]`.
     pub fn shown_by_next(
         &self,
         next: &NextImage,
         threshold: f64,
-        patches: &Tensor,
+        presence: Option<&Presence>,
         mentions: &Mentions,
         concepts: &Concepts,
         own: &Range<i64>,
     ) -> Tensor {
         let places = mentions.image_places();
-        let of_captions = mentions.labels_of_captions();
-        let siblings = |mention: usize| self.siblings.get(mention).copied().unwrap_or_default();
-        let mut images: Vec<Vec<u32>> = mentions
-            .starts()
-            .into_iter()
-            .map(|first| [of_captions[first], siblings(first)].concat())
-            .collect();
+        let mut images = self.named(mentions);
         images.push(next.labels.clone());
-        let named = mark(&images, concepts, patches.device());
-        let all = match &self.averaged {
+        let named = mark(&images, concepts, places.device());
+        let all = match presence {
             None => named,
-            Some(texts) => {
-                let vectors = concepts.vectors(texts, &(0..concepts.mentions()));
-                let ours = shown(patches, &mentions.images(), &vectors, threshold);
-                let theirs = shown(&next.patches, &[0], &vectors, threshold);
-                named.logical_or(&Tensor::cat(&[ours, theirs], 0))
+            Some(presence) => {
+                let theirs = Presence::new(&next.patches, &[0], presence.vectors.shallow_clone());
+                named.logical_or(&Tensor::cat(&[presence.shown(threshold), theirs.shown(threshold)], 0))
             }
         };
         all.index_select(0, &(places + 1)).gather(1, &concepts.rows(own).unsqueeze(1), false).squeeze_dim(1)
@@ -212,82 +305,4 @@ fn mark<L: AsRef<[u32]>>(labels: &[L], concepts: &Concepts, device: Device) -> T
         .collect();
     let marks = Tensor::zeros([count * width], (Kind::Bool, device));
     marks.index_fill(0, &send(&Tensor::from_slice(&at), device), 1).view([count, width])
-}
-
-/// Which concepts each of some images shows by the maximum similarity of its patches: [images, k]. `vectors`: of the concepts, [k, d_v].
-fn shown(patches: &Tensor, images: &[i64], vectors: &Tensor, threshold: f64) -> Tensor {
-    tch::no_grad(|| {
-        let concepts = vectors.to_kind(patches.kind()).transpose(0, 1);
-        let piece = (SIMILARITIES / (patches.size()[1] * vectors.size()[0])).max(1) as usize;
-        let highest = |images: &[i64]| {
-            let images = send(&Tensor::from_slice(images), patches.device());
-            full_precision(&patches.index_select(0, &images).matmul(&concepts).amax([1i64].as_slice(), false))
-        };
-        let highest = Tensor::cat(&images.chunks(piece).map(highest).collect::<Vec<_>>(), 0);
-        let (low, high) = (highest.amin([1i64].as_slice(), true), highest.amax([1i64].as_slice(), true));
-        highest.ge_tensor(&(&low + (high - &low) * threshold))
-    })
-}
-
-/// The first image with mentions of the next rank that has one, for [`pool_next`]. `siblings`: of each mention, as in
-/// [`Unmentioned::siblings`]; `labels`: of all ranks' mentions, of which there is at least one.
-pub fn next_image(
-    patches: &Tensor,
-    mentions: &[Mention],
-    siblings: &[&[u32]],
-    labels: &[Vec<i64>],
-    group: &Group,
-) -> Result<NextImage> {
-    let patches = patches.detach();
-    let first = match mentions.first() {
-        Some(mention) => patches.narrow(0, i64::from(mention.row), 1),
-        None => Tensor::zeros([1, patches.size()[1], patches.size()[2]], (patches.kind(), patches.device())),
-    };
-    let all = group.gather(&full_precision(&first))?;
-    let (ranks, own) = (labels.len(), group.rank());
-    let next = (1..=ranks).map(|by| (own + by) % ranks).find(|&rank| !labels[rank].is_empty()).unwrap_or(own);
-    let of_first = mentions.chunk_by(|a, b| a.row == b.row).next().unwrap_or_default();
-    let known = of_first
-        .iter()
-        .map(|mention| mention.label)
-        .chain(siblings.first().copied().unwrap_or_default().iter().copied());
-    let mut known = group.gather_numbers(&known.map(i64::from).collect::<Vec<_>>())?;
-    Ok(NextImage {
-        patches: all.narrow(0, next as i64, 1).to_kind(patches.kind()),
-        labels: known.swap_remove(next).into_iter().map(|label| label as u32).collect(),
-    })
-}
-
-/// As [`Mentions::pool`], but each mention pools the patches of the next image with mentions, those of a rank's last image the patches
-/// `next`, [1, N, d_v]. No gradient reaches them: on other ranks, none could.
-pub fn pool_next(
-    patches: &Tensor,
-    next: &Tensor,
-    mentions: &Mentions,
-    queries: &Tensor,
-    temperature: f64,
-) -> Tensor {
-    let (images, patches) = (mentions.images(), &patches.detach());
-    let places = mentions.rows().map(|row| images.partition_point(|&image| image < row));
-    let mention = |row: i64| Mention { row: row as u32, label: 0, positions: 0..1 };
-    let (mut moved, mut last) = (Vec::new(), Vec::new());
-    for place in places {
-        match images.get(place + 1) {
-            Some(&image) => moved.push(mention(image)),
-            None => last.push(mention(0)),
-        }
-    }
-    let pooled = [(moved, 0, patches), (last, 1, next)].map(|(mentions, part, patches)| {
-        let count = mentions.len() as i64;
-        let queries = if part == 0 {
-            queries.narrow(0, 0, count)
-        } else {
-            queries.narrow(0, queries.size()[0] - count, count)
-        };
-        if mentions.is_empty() {
-            return queries;
-        }
-        Mentions::new(&mentions, 1, patches.device()).pool(patches, &queries, temperature)
-    });
-    Tensor::cat(&pooled, 0)
 }

@@ -42,6 +42,9 @@ struct Line {
     /// Negatives per mention that were dropped, of `objective.doubtful`.
     #[serde(skip_serializing_if = "Option::is_none")]
     doubtful_negatives: Option<f64>,
+    /// Mentions per mention that were added, of `objective.doubtful.added_weight`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    added_mentions: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     gram: Option<f64>,
     logit_scale: f64,
@@ -201,6 +204,7 @@ impl<'a> Log<'a> {
             column(&|r| r.image_negatives.as_ref()),
             column(&|r| r.other_image.as_ref()),
             column(&|r| r.doubtful.as_ref()),
+            column(&|r| r.added.as_ref()),
             column(&|r| r.gram.as_ref()),
         ];
         let present: Vec<&Tensor> = columns.iter().flatten().collect();
@@ -233,7 +237,8 @@ impl<'a> Log<'a> {
             image_negatives: next(columns[5].is_some()),
             concept_on_other_images: next(columns[6].is_some()),
             doubtful_negatives: next(columns[7].is_some()),
-            gram: next(columns[8].is_some()),
+            added_mentions: next(columns[8].is_some()),
+            gram: next(columns[9].is_some()),
             logit_scale: logit_scale.double_value(&[]),
             lr,
             images_per_second: self.pending_images as f64 * group.world() as f64 / elapsed,
@@ -370,6 +375,7 @@ impl Line {
         out.extend(self.image_negatives.map(|loss| ("loss/image_negatives", loss)));
         out.extend(self.concept_on_other_images.map(|loss| ("loss/concept_on_other_images", loss)));
         out.extend(self.doubtful_negatives.map(|count| ("doubtful_negatives", count)));
+        out.extend(self.added_mentions.map(|count| ("added_mentions", count)));
         out.extend(self.gram.map(|loss| ("loss/gram", loss)));
         out.extend(self.utilization.map(|used| ("speed/utilization", used)));
         out
@@ -421,6 +427,7 @@ mod tests {
             image_negatives: None,
             other_image: None,
             doubtful: None,
+            added: None,
             gram: None,
             concepts: if accuracy.is_some() { 3 } else { 0 },
         };
@@ -479,6 +486,7 @@ mod tests {
             image_negatives: None,
             concept_on_other_images: None,
             doubtful_negatives: None,
+            added_mentions: None,
             gram: None,
             logit_scale: 14.1,
             lr: 6.4e-4,

@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Do the settings for what captions do not mention help? Trains SimZSS with and without them on rendered scenes with five captions an
+image, from one frozen tower, and prints tables of the scores on held-out scenes.
+
+    tools/bench/unmentioned.py methods --out DIR [--seeds 5] [--jobs 2]    SimZSS and each setting: mIoU of all classes and of the
+                                                                           third that captions mention least; the ladder over SimZSS
+    tools/bench/unmentioned.py rates --out DIR [--seeds 3] [--jobs 2]      mIoU against the naming rate, the probability that a
+                                                                           caption mentions a class that the image shows
+    tools/bench/unmentioned.py names --out DIR [--seeds 3] [--jobs 2]      classes with two names: mIoU with the first and the second
+    tools/bench/unmentioned.py shortcut --out DIR [--jobs 2]               the concept loss on the own and on another image, with true
+                                                                           captions and with those of other images
+
+Data, tower and training are those of ./demo but for the captions: each step draws one of an image's five. What DIR has already is not
+made again. Standard Python only. The last line of the output is JSON.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+
+import trainings
+from trainings import figure
+
+CAPTIONS = "data.captions={ json = { key = 'captions', choice = 'random' } }"
+# The averaged copy follows a training of 150 steps, and is used after the first third.
+COPY = ["objective.doubtful.decay=0.95", "objective.doubtful.start=50"]
+SIBLINGS = ["objective.siblings=ignore"]
+POSITIVE = ["objective.siblings=positive"]
+SEPARATION = ["objective.separation_weight=0.5"]
+IMAGES = ["objective.image_negatives_weight=0.5"]
+SOFT = ["objective.doubtful.soft=0.1"]
+ADDED = ["objective.doubtful.added_weight=0.5"]
+METHODS = {
+    "simzss": [],
+    "siblings ignored": SIBLINGS,
+    "siblings positive": POSITIVE,
+    "doubtful": COPY,
+    "soft": [*COPY, *SOFT],
+    "added": [*COPY, *ADDED],
+    "separation": SEPARATION,
+    "image negatives": IMAGES,
+    "all": [*SIBLINGS, *COPY, *SOFT, *ADDED, *SEPARATION, *IMAGES],
+}
+# What `rates` and `names` compare with SimZSS.
+OURS = {"simzss": [], "siblings ignored": SIBLINGS, "all": METHODS["all"]}
+RATES = [0.2, 0.4, 0.6, 0.8, 1.0]
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.place = trainings.Place(arguments.out, arguments.bin, arguments.jobs)
+        self.seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
+        # The tower of ./demo sees no captions.
+        self.place.make_tower(self.place.shards("shards", self.place.scenes("scenes")))
+
+    def data(self, name, *options):
+        """Scenes, shards with five captions a sample, and features."""
+        scenes = self.place.scenes(f"{name}-scenes", "--captions-per-image", 5, *options)
+        shards = self.place.joined_shards(f"{name}-shards", scenes)
+        return scenes, shards, self.place.features(f"{name}-features", shards)
+
+    def trained(self, name, data, method, settings, seed):
+        _, shards, features = data
+        run = self.place.out / f"{name}-{method.replace(' ', '-')}-{seed}"
+        summary = self.place.train(run, shards, features, seed, [CAPTIONS, *settings])
+        return run, summary
+
+    def score(self, name, data, method, settings, seed, *options):
+        """The result of the evaluation."""
+        run, summary = self.trained(name, data, method, settings, seed)
+        suffix = f".{options[1].stem}" if options else ""
+        file = run.with_name(run.name + suffix + ".json")
+        if not file.exists():
+            file.write_text(json.dumps(self.place.evaluate(run, *options) | {"images_per_second": summary["images_per_second"]}))
+        result = json.loads(file.read_text())
+        print(f"{name}, seed {seed}, {method}: mIoU {100 * result['miou']:.1f} %", file=sys.stderr, flush=True)
+        return result
+
+    def scores(self, data_of, methods, *options):
+        """The results of all seeds by (data, method)."""
+        tasks = [(name, data, method, settings, seed, *options)
+                 for name, data in data_of.items() for seed in self.seeds for method, settings in methods.items()]
+        found = {}
+        for (name, _, method, *_), result in zip(tasks, self.place.each(self.score, tasks)):
+            found.setdefault((name, method), []).append(result)
+        return found
+
+    def methods(self):
+        data = self.data("five")
+        rare = rarest_third(data[0])
+        found = self.scores({"five": data}, METHODS)
+        print("| method | mIoU % | of the rarest third of the classes | training images/s |\n|---|---|---|---|")
+        results = {}
+        for (_, method), scores in found.items():
+            all_classes = [score["miou"] for score in scores]
+            of_rare = [statistics.mean(entry["iou"] or 0 for entry in score["classes"] if entry["class"] in rare) for score in scores]
+            speed = statistics.mean(score["images_per_second"] for score in scores)
+            print(f"| {method} | {figure(all_classes)} | {figure(of_rare)} | {speed:.0f} |")
+            results[method] = {"miou": all_classes, "rare": of_rare}
+        run = self.place.out / f"five-simzss-{self.seeds[0]}"
+        ladder = self.place.run("trainer", "eval", "probe", "--data", self.place.held_out, "--train", data[0], "--checkpoint", run,
+                                "--out", self.place.out / "ladder", "--json")
+        return results | {"rare classes": sorted(rare), "ladder": ladder}
+
+    def rates(self):
+        data = {f"rate-{rate}": self.data(f"rate-{rate}", "--naming-rate", rate) for rate in RATES}
+        found = self.scores(data, OURS)
+        print(f"| naming rate | {' | '.join(OURS)} |\n|---|{'---|' * len(OURS)}")
+        for name in data:
+            print(f"| {name[5:]} | {' | '.join(figure([score['miou'] for score in found[name, method]]) for method in OURS)} |")
+        return {f"{name} {method}": [score["miou"] for score in scores] for (name, method), scores in found.items()}
+
+    def names(self):
+        data = self.data("names", "--two-names")
+        second = data[0] / "second-names.txt"
+        methods = OURS | {"soft": METHODS["soft"], "doubtful": COPY}
+        first, other = self.scores({"names": data}, methods), self.scores({"names": data}, methods, "--class-file", second)
+        print("| method | mIoU with the first names | with the second names |\n|---|---|---|")
+        results = {}
+        for (_, method), scores in first.items():
+            pair = [[score["miou"] for score in of] for of in (scores, other["names", method])]
+            print(f"| {method} | {figure(pair[0])} | {figure(pair[1])} |")
+            results[method] = pair
+        return results
+
+    def shortcut(self):
+        check = ["objective.shortcut_check=true", "log_every=25"]
+        data = {"five": self.data("five"), "wrong": self.data("wrong", "--mismatched", 1)}
+        tasks = [(name, of, f"{method} checked", [*settings, *check], self.seeds[0])
+                 for name, of in data.items() for method, settings in {"simzss": [], "image negatives": IMAGES}.items()]
+        lines, results = [], {}
+        for (name, of, method, *_), (run, _) in zip(tasks, self.place.each(self.trained, tasks)):
+            log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+            log = [line for line in log if "concept_on_other_images" in line]
+            results[f"{name} {method}"] = [{key: line[key] for key in ("step", "concept", "concept_on_other_images")} for line in log]
+            miou = self.place.evaluate(run)["miou"]
+            shown = ", ".join(f"{line['concept']:.2f} / {line['concept_on_other_images']:.2f}" for line in log)
+            captions = "true" if name == "five" else "of other images"
+            lines.append(f"| {captions} | {method.removesuffix(' checked')} | {shown} | {100 * miou:.1f} |")
+        steps = ", ".join(str(line["step"]) for line in log)
+        print(f"| captions | method | concept loss on the own / another image after {steps} steps | mIoU % |\n|---|---|---|---|")
+        print("\n".join(lines))
+        entropy = self.entropy(data["wrong"][1])
+        print(f"Entropy of the concepts of all mentions: {entropy:.2f}")
+        return results | {"entropy": entropy}
+
+    def entropy(self, shards):
+        """Of the distribution of the concepts that are in the vocabulary, in nats: what a loss that sees no image can reach at best."""
+        statistics_of = self.place.out / f"{shards.name}-statistics"
+        if not statistics_of.exists():
+            self.place.run("tools", "stats", shards, "--captions", "json:captions", "--out", statistics_of)
+        query = "SELECT mentions FROM concepts WHERE mentions >= 10"
+        done = self.place.run("tools", "sql", statistics_of, query, "--format", "json")
+        counts = [row["mentions"] for row in done]
+        return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
+
+
+def rarest_third(scenes):
+    """The classes that captions mention least."""
+    counts = json.loads((scenes / "scenes.json").read_text())["classes"]
+    ranked = sorted(counts, key=lambda entry: entry["captions"])
+    return {entry["name"] for entry in ranked[: len(ranked) // 3]}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("comparison", choices=["methods", "rates", "names", "shortcut"])
+    trainings.options(parser)
+    arguments = parser.parse_args()
+    print(json.dumps(getattr(Bench(arguments), arguments.comparison)()))
+
+
+if __name__ == "__main__":
+    main()
