@@ -7,17 +7,15 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use arrow_array::Array;
-use arrow_array::cast::AsArray;
 use concepts::sidecar::{self, Cut, Metadata, Parts, Table, Writer};
 use concepts::{Mention, TaggerDescription};
 
-fn tools(arguments: &[&str]) -> Output {
+pub(crate) fn tools(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tools")).args(arguments).output().unwrap()
 }
 
 /// Runs the program, which must succeed; returns the JSON on the last line of its standard output.
-fn summary(arguments: &[&str]) -> serde_json::Value {
+pub(crate) fn summary(arguments: &[&str]) -> serde_json::Value {
     let output = tools(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
@@ -25,7 +23,7 @@ fn summary(arguments: &[&str]) -> serde_json::Value {
 }
 
 /// Exit code and the error line of a run that must fail; there must be exactly one such line.
-fn failure(arguments: &[&str]) -> (i32, String) {
+pub(crate) fn failure(arguments: &[&str]) -> (i32, String) {
     let output = tools(arguments);
     let text = String::from_utf8(output.stderr).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -76,154 +74,6 @@ fn a_signal_ends_a_long_command_with_128_and_its_number() {
         assert!(said.contains(&format!("error: interrupted: {} was not written", out.display())), "{said}");
         assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0, "nothing is left");
     }
-}
-
-#[test]
-fn scenes_do_not_depend_on_the_number_of_threads() {
-    let place = tempfile::tempdir().unwrap();
-    let (one, four) = (place.path().join("one"), place.path().join("four"));
-    for (out, threads) in [(&one, "1"), (&four, "4")] {
-        let arguments =
-            ["scenes", "--count", "12", "--seed", "9", "--size", "48", "--captions-per-image", "3"];
-        let output = tools(&[&arguments[..], &["--threads", threads, "--out", text(out)]].concat());
-        assert!(output.status.success());
-        let line = String::from_utf8(output.stdout).unwrap();
-        assert_eq!(line, format!("written to {} (12 scenes)\n", out.display()));
-    }
-    let files = contents(&one);
-    assert_eq!(files.len(), 12 * 2 + 3);
-    assert!(files == contents(&four));
-    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 2, "a temporary folder was left");
-}
-
-#[test]
-fn a_scene_depends_only_on_seed_and_index() {
-    let place = tempfile::tempdir().unwrap();
-    let (all, tail) = (place.path().join("all"), place.path().join("tail"));
-    assert!(tools(&["scenes", "--count", "6", "--size", "32", "--out", text(&all)]).status.success());
-    let arguments = ["scenes", "--count", "2", "--first-index", "4", "--size", "32", "--out", text(&tail)];
-    assert!(tools(&arguments).status.success());
-    for name in ["images/000004.jpg", "images/000005.jpg", "masks/000004.png", "masks/000005.png"] {
-        assert!(fs::read(all.join(name)).unwrap() == fs::read(tail.join(name)).unwrap(), "{name}");
-    }
-}
-
-/// Duplicates have the image and mask of an earlier scene, in another file; captions that are mismatched are those of another scene.
-#[test]
-fn scenes_can_be_duplicates_or_have_captions_of_others() {
-    let place = tempfile::tempdir().unwrap();
-    let out = place.path().join("set");
-    let arguments = [
-        "scenes",
-        "--count",
-        "80",
-        "--size",
-        "64",
-        "--duplicates",
-        "0.3",
-        "--mismatched",
-        "0.2",
-        "--zipf",
-        "1",
-    ];
-    let told = summary(&[&arguments[..], &["--seed", "4", "--json", "--out", text(&out)]].concat());
-    let table = parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder::try_new(
-        fs::File::open(out.join("captions.parquet")).unwrap(),
-    );
-    let batch = table.unwrap().build().unwrap().next().unwrap().unwrap();
-    let originals = batch.column_by_name("duplicate_of").unwrap().as_string::<i32>().clone();
-    let mismatched = batch.column_by_name("mismatched").unwrap().as_boolean().clone();
-    assert_eq!((originals.len(), mismatched.len()), (80, 80));
-    let (duplicates, others) = (originals.len() - originals.null_count(), mismatched.true_count());
-    assert_eq!((&told["duplicates"], &told["mismatched"]), (&duplicates.into(), &others.into()));
-    assert!((12..36).contains(&duplicates) && (6..28).contains(&others), "{duplicates}, {others}");
-    for (number, original) in originals.iter().enumerate() {
-        let Some(original) = original else { continue };
-        assert!(original.parse::<usize>().unwrap() < number && originals.is_null(original.parse().unwrap()));
-        assert!(!mismatched.value(number));
-        let file = |stem: &str, kind: &str| fs::read(out.join(kind.replace('*', stem))).unwrap();
-        let stem = format!("{number:06}");
-        assert_eq!(file(&stem, "masks/*.png"), file(original, "masks/*.png"));
-        let [one, other] = [file(&stem, "images/*.jpg"), file(original, "images/*.jpg")];
-        assert!(one.len() < other.len(), "stored at a lower quality");
-        let [one, other] =
-            [one, other].map(|jpeg| image::load_from_memory(&jpeg).unwrap().to_rgb8().into_raw());
-        let difference: u32 = one.iter().zip(&other).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
-        assert!(difference < 12 * one.len() as u32, "{difference}");
-    }
-    let (code, error) =
-        failure(&["scenes", "--count", "2", "--duplicates", "0.6", "--mismatched", "0.6", "--out", "x"]);
-    assert!(code == 2 && error.contains("together they are at most 1"), "{error}");
-}
-
-#[test]
-fn masks_contain_class_indices_and_the_summary_counts_them() {
-    let place = tempfile::tempdir().unwrap();
-    let out = place.path().join("set");
-    let sheet = place.path().join("sheet.png");
-    let summary = summary(&[
-        "scenes",
-        "--count",
-        "20",
-        "--size",
-        "40",
-        "--json",
-        "--out",
-        text(&out),
-        "--sheet",
-        text(&sheet),
-    ]);
-    let names: Vec<String> =
-        fs::read_to_string(out.join("classes.txt")).unwrap().lines().map(str::to_owned).collect();
-    let mut counts = vec![0_u64; names.len()];
-    for index in 0..20 {
-        let image = image::open(out.join(format!("images/{index:06}.jpg"))).unwrap();
-        assert_eq!((image.width(), image.height()), (40, 40));
-        let mask = image::open(out.join(format!("masks/{index:06}.png"))).unwrap();
-        let image::DynamicImage::ImageLuma8(mask) = mask else { panic!("the mask is not 8-bit grey") };
-        for pixel in mask.pixels() {
-            counts[usize::from(pixel.0[0])] += 1;
-        }
-    }
-    let total: u64 = counts.iter().sum();
-    assert_eq!(total, 20 * 40 * 40);
-    for (class, count) in counts.iter().enumerate() {
-        let counted = &summary["classes"][class];
-        assert_eq!(counted["name"], names[class]);
-        assert!((counted["pixel_share"].as_f64().unwrap() - *count as f64 / total as f64).abs() < 1e-12);
-    }
-    let written: serde_json::Value =
-        serde_json::from_slice(&fs::read(out.join("scenes.json")).unwrap()).unwrap();
-    assert_eq!(written, summary);
-    assert!(image::open(sheet).unwrap().width() > 800);
-}
-
-#[test]
-fn scenes_with_impossible_options_fail() {
-    let place = tempfile::tempdir().unwrap();
-    let full = place.path().join("full");
-    fs::create_dir(&full).unwrap();
-    fs::write(full.join("mine"), "precious").unwrap();
-    let (code, line) = failure(&["scenes", "--count", "1", "--out", text(&full)]);
-    assert_eq!(code, 1);
-    assert!(line.contains("full exists and is not empty"), "{line}");
-    assert_eq!(fs::read(full.join("mine")).unwrap(), b"precious");
-
-    let (code, line) = failure(&["scenes", "--count", "1", "--out", text(&full.join("mine/below"))]);
-    assert_eq!(code, 1);
-    assert!(line.contains("mine/below"), "{line}");
-
-    let sheet = place.path().join("no/sheet.png");
-    let out = place.path().join("set");
-    let (code, line) = failure(&["scenes", "--count", "1", "--out", text(&out), "--sheet", text(&sheet)]);
-    assert_eq!(code, 1);
-    assert!(line.contains("no/sheet.png"), "{line}");
-    assert!(!out.exists(), "no dataset without the sheet that was requested");
-
-    for wrong in [&["scenes", "--out", "x", "--count", "0"][..], &["scenes", "--count", "1"], &["paint"]] {
-        assert_eq!(tools(wrong).status.code(), Some(2), "{wrong:?}");
-    }
-    assert_eq!(failure(&["scenes", "--count", "1", "--out", "/"]).0, 2);
 }
 
 /// The mention of `phrase` in `caption`; the concept's words end the phrase, and the last one is the head.

@@ -6,5 +6,6 @@ mod duplicates;
 mod kills;
 mod program;
 mod report;
+mod scenes;
 mod select;
 mod sql;
