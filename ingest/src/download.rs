@@ -43,7 +43,7 @@ use crate::rows::Input;
 /// Started rows per request in flight, in total and per host: rows that wait for another attempt must not block the others.
 const ROWS_PER_REQUEST: usize = 8;
 /// Threads for DNS lookups: the system's interface blocks one thread per lookup.
-const LOOK_UP_THREADS: usize = 64;
+const LOOK_UP_THREADS: usize = 256;
 /// Open files other than the connections of requests: shards, inputs, idle connections.
 const OTHER_FILES: u64 = 200;
 
@@ -128,7 +128,7 @@ impl Downloader {
             queue: None,
             watch,
             deny,
-            idle: &|| self.network.is_idle(),
+            idle: &|| self.network.is_waiting(),
         };
         let work = Work::Inputs(&|| input.open());
         let totals =
@@ -196,9 +196,11 @@ fn parsed(url: &str) -> Option<Url> {
 }
 
 impl Rows {
-    /// Whether no row is started.
-    fn is_idle(&self) -> bool {
-        self.started.available_permits() == self.most_started
+    /// Whether requests could be made but for the rows, which wait for their hosts: fewer are started than a quarter of the requests that
+    /// may be in flight.
+    fn is_waiting(&self) -> bool {
+        let started = self.most_started - self.started.available_permits();
+        4 * started < self.most_started / ROWS_PER_REQUEST
     }
 
     fn start(self: &Arc<Self>, row: Started, workers: &Workers) {

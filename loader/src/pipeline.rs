@@ -32,8 +32,8 @@ use crate::shards::set_index::INDEX;
 use crate::shards::store::Expected;
 use crate::shards::{Identity, MAX_OPEN};
 
-/// Number of threads that read remote shards. Each waits for one request at a time.
-const READERS: usize = 32;
+/// Number of threads that read remote shards. Each waits for one request at a time: at 30 ms a request they read 8,500 images/s.
+const READERS: usize = 256;
 
 /// From this number of shards on, a user is told that an index would save requests: at 64 requests at once, those for fewer take
 /// less than a second.

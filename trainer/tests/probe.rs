@@ -1,5 +1,5 @@
-//! `trainer eval probe`: its rungs beside NumPy and scikit-learn (`tests/fixtures/evaluation/probe.py`), and the command from its options to
-//! its files.
+//! `trainer eval probe`: its rungs beside NumPy and scikit-learn (`tests/fixtures/evaluation/probe.py`) and PyTorch (`probe_recipe.py`), and
+//! the command from its options to its files.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -14,13 +14,14 @@ use trainer::evaluation::probe::learned::Learned;
 use trainer::evaluation::probe::linear::{Linear, LinearSettings};
 use trainer::evaluation::probe::neighbours;
 use trainer::evaluation::probe::patches::{Patches, counts};
+use trainer::evaluation::probe::recipe::Head;
 use trainer::inference::window::{Resize, Window};
 
 use crate::eval_command::{HEADS, clip, run, text, trainer};
 
-fn fixture() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/evaluation/probe.json");
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+fn fixture(name: &str) -> Value {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/evaluation");
+    serde_json::from_slice(&fs::read(Path::new(folder).join(name)).unwrap()).unwrap()
 }
 
 fn list<T: serde::de::DeserializeOwned>(value: &Value) -> Vec<T> {
@@ -35,7 +36,7 @@ fn apart(found: &Tensor, expected: &Value) -> f64 {
 
 #[test]
 fn pixels_of_patches_are_counted_as_by_numpy() {
-    let all = fixture();
+    let all = fixture("probe.json");
     for case in all["windows"].as_array().unwrap() {
         let [height, width] = list::<u32>(&case["mask"])[..] else { panic!("{case}") };
         let size: Vec<i64> = list(&case["resized"]);
@@ -55,7 +56,7 @@ fn pixels_of_patches_are_counted_as_by_numpy() {
 
 #[test]
 fn rungs_are_those_of_numpy_and_scikit_learn() {
-    let all = fixture();
+    let all = fixture("probe.json");
     let (width, classes) = (all["width"].as_i64().unwrap(), all["classes"].as_i64().unwrap());
     let tensor = |name: &str, columns: i64| Tensor::from_slice(&list::<f64>(&all[name])).view([-1, columns]);
     let (features, shares, queries) =
@@ -86,6 +87,27 @@ fn rungs_are_those_of_numpy_and_scikit_learn() {
         .unwrap();
     assert_eq!(seen[..4], [0.0; 4]);
     assert!(seen[4] < -1e3);
+}
+
+#[test]
+fn the_head_of_dinov2s_recipe_is_trained_as_by_pytorch() {
+    let all = fixture("probe_recipe.json");
+    let number = |name: &str| all[name].as_i64().unwrap();
+    let (width, classes, side) = (number("width"), number("classes"), number("side"));
+    let numbers = |value: &Value| Tensor::from_slice(&list::<f32>(value));
+    let mut head = Head::new(&numbers(&all["first"]).view([classes, width]));
+    let rates: Vec<f64> = list(&all["rates"]);
+    for (step, rate) in rates.iter().enumerate() {
+        let patches = numbers(&all["patches"][step]).view([number("crops"), number("places"), width]);
+        let labels =
+            Tensor::from_slice(&list::<i64>(&all["labels"][step])).view([number("crops"), side, side]);
+        let loss = head.step(&patches, &labels, *rate).unwrap();
+        let expected = all["losses"][step].as_f64().unwrap();
+        assert!((loss - expected).abs() < 1e-6, "step {step}: {loss}, expected {expected}");
+    }
+    let queries = numbers(&all["queries"]).view([-1, width]);
+    let off = apart(&head.linear(4).scores(&queries), &all["scores"]);
+    assert!(off < 1e-5, "scores are off by {off:e}");
 }
 
 /// A folder of images, the left part of which is of one class and the right part of another, with 16 px a patch row on each side.
@@ -195,6 +217,51 @@ fn the_ladder_is_climbed_and_what_was_learned_is_used_again() {
         left.contains("scores-00001.json") && !left.iter().any(|name| name.starts_with("patches")),
         "{left:?}"
     );
+}
+
+/// A training that is interrupted goes on as if it had not been.
+#[test]
+fn a_linear_classifier_is_trained_by_dinov2s_recipe() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let model = clip(folder.path());
+    let classes = "red thing\nblue thing\n";
+    halves(&at("set"), 0, 4, classes);
+    halves(&at("more"), 10, 6, classes);
+    let (set, more) = (at("set"), at("more"));
+    let probe = |out: &str, steps: &str| {
+        let out = at(out);
+        let fixed =
+            ["probe", "--clip", text(&model), "--templates", "simple", "--size", "32", "--data", text(&set)];
+        let rest = ["--train", text(&more), "--out", text(&out), "--recipe", steps, "--threads", "1"];
+        run(&[&fixed[..], &HEADS, &rest].concat()).unwrap()
+    };
+    let found = probe("out", "60");
+    let names: Vec<&str> =
+        found["rungs"].as_array().unwrap().iter().map(|rung| rung["rung"].as_str().unwrap()).collect();
+    assert_eq!(names, ["text", "means", "neighbours", "linear", "recipe", "oracle"]);
+    let miou = found["rungs"][4]["miou"].as_f64().unwrap();
+    assert!(miou > 0.8, "{}", found["rungs"]);
+    assert_eq!(
+        (&found["recipe"]["steps"], &found["recipe"]["published_steps"]),
+        (&60.into(), &40_000.into())
+    );
+    assert!(found["zero_shot_of_recipe"].as_f64().is_some());
+
+    // What is on the disk after an interruption: the state of some step. Here it is that of the last one.
+    let [whole, again] = ["out", "again"].map(|out| at(out).join("recipe.safetensors"));
+    fs::create_dir(at("again")).unwrap();
+    fs::copy(&whole, &again).unwrap();
+    let second = probe("again", "60");
+    assert_eq!(second["rungs"][4], found["rungs"][4], "nothing was left to train");
+    assert_eq!(fs::read(&whole).unwrap(), fs::read(&again).unwrap());
+    let refused = run(&[
+        &["probe", "--clip", text(&model), "--templates", "simple", "--size", "32", "--data", text(&set)][..],
+        &HEADS,
+        &["--train", text(&more), "--out", text(&at("out")), "--recipe", "80"],
+    ]
+    .concat());
+    assert!(refused.unwrap_err().contains("was made with the recipe 60, but now it is 80"));
 }
 
 #[test]

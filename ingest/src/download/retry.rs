@@ -62,7 +62,7 @@ impl Downloader {
             queue: None,
             watch,
             deny,
-            idle: &|| self.network.is_idle(),
+            idle: &|| self.network.is_waiting(),
         };
         let work = Work::Again(&shards, &mut open);
         let mut totals = pipeline::run(dataset, &plan, work, &mut |mut task, workers| {

@@ -23,8 +23,8 @@ use crate::shard::ShardWriter;
 
 /// Number of shards filled at a time: more than one, so that a slow image at the end of a shard does not block the rest.
 const OPEN_SHARDS: usize = 4;
-/// The same while all rows of the open shards wait for hosts that asked for it. Each open shard takes disk space.
-const MOST_OPEN_SHARDS: usize = 64;
+/// The same while nearly all rows of the open shards wait for slow hosts, or for hosts that asked for it. Each open shard takes disk space.
+const MOST_OPEN_SHARDS: usize = 32;
 /// How long that must last before another shard is opened.
 const IDLE_FOR: Duration = Duration::from_secs(1);
 /// Maximum number of shards that are taken over from other processes at a time.

@@ -34,7 +34,7 @@ FAILURES_TO_OPEN = 20  # hosts.rs
 TIMEOUT_WEIGHT = 4  # hosts.rs
 OPEN_FOR = 60.0  # hosts.rs
 ROWS_PER_REQUEST = 8  # download.rs
-OPEN_SHARDS, MOST_OPEN_SHARDS, IDLE_FOR = 4, 64, 1.0  # feed.rs
+OPEN_SHARDS, MOST_OPEN_SHARDS, IDLE_FOR = 4, 32, 1.0  # feed.rs
 RENEW_EVERY = 15.0  # claim.rs
 NAME_LASTS = 600.0  # resolver.rs, TTL
 
@@ -79,14 +79,20 @@ class Settings:
     shard: int = 10_000
     cores: float = CORES
     core: float = CORE
-    threads: int = 64  # for name look-ups
-    # More shards than OPEN_SHARDS are opened while fewer rows than this are started. The program: only if none is.
-    started_below: int = 1
+    threads: int = 256  # for name look-ups
+    # More shards than OPEN_SHARDS are opened while fewer rows than `concurrency` divided by this are started.
+    waiting: float = 4.0
     most_open: int = MOST_OPEN_SHARDS
+
+    @property
+    def started_below(self):
+        return self.concurrency / self.waiting
 
 
 DEFAULT = Settings()
 TUNED = Settings(concurrency=4096)
+# As the program was until November 2026: another shard only if no row was started.
+BEFORE = {"threads": 64, "waiting": math.inf, "most_open": 64}
 # Short timeouts in a first pass; `ingest retry` asks the failed ones again.
 PASSES = replace(TUNED, timeout=5.0, deadline=20.0, retries=0)
 
@@ -381,18 +387,15 @@ def main():
 
     world = World()
     calm = replace(world, crawling=0)
-    mended = {"started_below": 1024, "most_open": 32}
-    every = replace(PASSES, threads=256, **mended)
     rows = [
+        ("before: defaults", replace(DEFAULT, **BEFORE), world),
+        ("before: --concurrency 4096", replace(TUNED, **BEFORE), world),
         ("defaults", DEFAULT, world),
         ("defaults, no crawling hosts", DEFAULT, calm),
-        ("--concurrency 4096", TUNED, world),
-        ("A: --concurrency 4096 --timeout 5 --deadline 20 --retries 0", PASSES, world),
-        ("B: --concurrency 4096, shards opened earlier", replace(TUNED, **mended), world),
-        ("C: B, 256 threads for names", replace(TUNED, threads=256, **mended), world),
-        ("D: A, shards opened earlier, 256 threads for names", every, world),
-        ("D, half as many hosts fail", every, replace(world, no_name=0.04, refused=0.015, silent=0.015, crawling=0.0015)),
-        ("D, answers twice as slow", every, replace(world, answer=0.6, large=0.3)),
+        ("A: --concurrency 4096", TUNED, world),
+        ("B: A --timeout 5 --deadline 20 --retries 0", PASSES, world),
+        ("A, half as many hosts fail", TUNED, replace(world, no_name=0.04, refused=0.015, silent=0.015, crawling=0.0015)),
+        ("A, answers twice as slow", TUNED, replace(world, answer=0.6, large=0.3)),
     ]
     print("| one process | URLs/s | 400 M on 1, 10, 100 machines, h | 5 B, h ", end="")
     print("| cores | in flight | largest host | names | open shards |")
@@ -401,7 +404,7 @@ def main():
     for name, settings, its in rows:
         result = simulate(urls, settings, Web(its, counts), arguments.seed)
         alone = limits(settings, its, result, top)
-        if settings.started_below > 1:
+        if settings.waiting < math.inf:
             alone[-1] = math.inf
         # These two need a longer list to show in full: rows of the largest host pile up, and the first shards have no others open.
         results[name] = result = replace(result, rate=min(result.rate, alone[2], alone[4]))
@@ -411,13 +414,13 @@ def main():
         cells = " | ".join("-" if limit == math.inf else f"{limit:,.0f}" for limit in alone)
         print(f"| {name} | {result.rate:,.0f} | {each[0]} | {each[1]} | {cells} |", flush=True)
 
-    today, best = (next(result for name, result in results.items() if name.startswith(it)) for it in ("A:", "D:"))
-    print(f"\nWhat it costs; prices are assumptions (A: today's program, {today.rate:,.0f} URLs/s; D: {best.rate:,.0f}):\n")
-    print("| | LAION-400M, A | D | 5 B pairs, A | D |\n|---|---|---|---|---|")
-    for (name, value), other in zip(costs(today).items(), costs(best).values(), strict=True):
+    plain, best = results["defaults"], next(result for name, result in results.items() if name.startswith("A:"))
+    print(f"\nWhat it costs; prices are assumptions (defaults: {plain.rate:,.0f} URLs/s; A: {best.rate:,.0f}):\n")
+    print("| | LAION-400M, defaults | A | 5 B pairs, defaults | A |\n|---|---|---|---|---|")
+    for (name, value), other in zip(costs(plain).items(), costs(best).values(), strict=True):
         print(f"| {name} | {value(4e8)} | {other(4e8)} | {value(5e9)} | {other(5e9)} |")
 
-    print("\nRequests/s that the largest hosts get (D), and hours if a host takes no more than 100/s:\n")
+    print("\nRequests/s that the largest hosts get (A), and hours if a host takes no more than 100/s:\n")
     print("| place, URLs in 10,000 | 1 machine | 10 | 100 | 400 M: URLs | h | 5 B: URLs | h |")
     print("|---|---|---|---|---|---|---|---|")
     for place in (1, 2, 5, 10, 50, 100, 200):

@@ -18,7 +18,7 @@ import random
 from dataclasses import dataclass, replace
 
 # --- Constants of the program. ---
-READERS = 32  # loader/src/pipeline.rs: threads that read images, each with one request at a time
+READERS = 256  # loader/src/pipeline.rs: threads that read images, each with one request at a time
 FOOTER_READERS = 16  # loader/src/shards/sidecar.rs
 FOOTER = 64 << 10  # the same: bytes that are read of a sidecar's end
 OPENING, OPENING_SIDECAR = 5, 2  # shards/store.rs, table.rs: tar (HEAD), table, two headers, statistics; sidecar and tar (HEAD)

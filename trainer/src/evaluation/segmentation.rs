@@ -278,7 +278,8 @@ fn read_all(
     }
 }
 
-fn read_sample(set: &SegmentationDataset, at: usize) -> Result<Sample> {
+/// Reads an image of a dataset and its mask.
+pub(super) fn read_sample(set: &SegmentationDataset, at: usize) -> Result<Sample> {
     let (image_path, mask_path) = &set.pairs[at];
     let image = read_image(image_path)?;
     let mask = masks::read(mask_path, &set.table)?;

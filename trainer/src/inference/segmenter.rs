@@ -48,7 +48,8 @@ pub struct Segmenter {
     words: Tensor,
     /// The rows of `words` that belong to each class.
     classes: Vec<Range<i64>>,
-    window: Window,
+    /// How images are cut.
+    pub window: Window,
     /// What is averaged where windows overlap.
     pub fusion: Fusion,
     /// Refinement of the scores of each window.
@@ -134,6 +135,16 @@ impl Segmenter {
         batch: usize,
         score: &dyn Fn(&Tensor) -> Tensor,
     ) -> (Vec<Cut>, Vec<Tensor>) {
+        self.windows_of_features(images, batch, &|patches| score(&unit(patches)))
+    }
+
+    /// The same for patches as the model gives them.
+    pub fn windows_of_features(
+        &self,
+        images: &[&RgbImage],
+        batch: usize,
+        score: &dyn Fn(&Tensor) -> Tensor,
+    ) -> (Vec<Cut>, Vec<Tensor>) {
         tch::no_grad(|| {
             let filling = self.model.vision.mean_pixel();
             let cut = |image: &&RgbImage| {
@@ -183,12 +194,15 @@ impl Segmenter {
 
     /// [n, side, side, 3] pixels -> scores of every patch, [n, R, grid, grid].
     fn patch_scores(&self, pixels: &Tensor, score: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
-        let patch = self.model.vision.patch();
-        let pixels = self.window.whole_patches(pixels, patch);
-        let patches = unit(&self.model.vision.features(&pixels).patches);
-        let side = pixels.size()[1] / patch;
-        let scores = score(&patches);
+        let scores = score(&self.patches(pixels));
+        let side = (scores.size()[2] as f64).sqrt().round() as i64;
         scores.reshape([-1, scores.size()[1], side, side])
+    }
+
+    /// The patches of windows as the model gives them: [n, side, side, 3] pixels -> [n, P, d].
+    pub fn patches(&self, pixels: &Tensor) -> Tensor {
+        let pixels = self.window.whole_patches(pixels, self.model.vision.patch());
+        self.model.vision.features(&pixels).patches
     }
 
     /// Scores of names, [W, h, w] -> scores of classes, [C, h, w].

@@ -26,7 +26,8 @@ pub fn contrastive(
     let (first, count) = (own.start, own.end - own.start);
     let target = Tensor::arange_start(own.start, own.end, (Kind::Int64, images.device()));
     let side = |own: &Tensor, all: &Tensor| {
-        let logits = own.narrow(0, first, count).matmul(&all.transpose(0, 1)) * scale;
+        // Scaling the rows instead of the logits keeps one array of their size less for the gradient.
+        let logits = (own.narrow(0, first, count) * scale).matmul(&all.transpose(0, 1));
         cross_entropy(&without(&logits, ignored), &target)
     };
     (side(images, captions) + side(captions, images)) / (2 * images.size()[0]) as f64

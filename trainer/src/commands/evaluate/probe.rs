@@ -19,6 +19,7 @@ use trainer::evaluation::probe::learned::{Learned, learn};
 use trainer::evaluation::probe::linear::LinearSettings;
 use trainer::evaluation::probe::neighbours;
 use trainer::evaluation::probe::parts::Parts;
+use trainer::evaluation::probe::recipe::STEPS;
 use trainer::evaluation::protocol;
 use trainer::evaluation::published_datasets::Background;
 use trainer::evaluation::segmentation::{DecisionSettings, SegmentationScores};
@@ -33,6 +34,10 @@ use crate::commands::console::Console;
 /// What DINOv2's linear segmentation does otherwise; for readers of the results.
 const DIFFERENCES: &str = "logistic regression to its optimum on selected patches with soft labels, without augmentation; DINOv2's linear \
     segmentation takes 40,000 steps of AdamW on augmented crops with up-sampled logits";
+
+/// What the rung of DINOv2's recipe does otherwise than DINOv2.
+const RECIPE_DIFFERENCES: &str = "crops have the side of this evaluation's window, scales are relative to its short side, and images are evaluated in its windows; DINOv2 has \
+    crops and windows of 512 px with a stride of 341 px";
 
 /// How long processes wait for each other: one may have a part more to do, and the first one learns alone.
 const WAIT: Duration = Duration::from_hours(6);
@@ -62,6 +67,10 @@ pub(crate) struct ProbeArgs {
     /// Penalty on the squared weights of the linear classifier.
     #[arg(long, default_value_t = LinearSettings::default().penalty)]
     penalty: f64,
+    /// Also train a linear classifier as DINOv2's linear segmentation does, for so many steps of 16 augmented crops (40000 there): the
+    /// rung `recipe`. An interrupted training loses at most 500 steps [default: 0, no such rung]
+    #[arg(long, value_name = "STEPS", default_value_t = 0, hide_default_value = true)]
+    recipe: u64,
     /// Images per part: of each part a file is kept until all are done. An interrupted probe loses one part, and several processes
     /// share the parts.
     #[arg(long, value_name = "N", default_value_t = 256)]
@@ -124,7 +133,8 @@ impl ProbeArgs {
         let files = Parts::open(&self.out, &source, self.part, group)?;
         let linear = LinearSettings { penalty: self.penalty, ..LinearSettings::default() };
         let sizes = (self.batch, self.model.readers());
-        let learned = learn(&training, &segmenter, (self.memory, &linear), sizes, &files, &observer)?;
+        let learned =
+            learn(&training, &segmenter, (self.memory, &linear), sizes, &files, self.recipe, &observer)?;
         let rungs = climb(&set, &segmenter, &learned, &decision, &files, &observer)?;
         let result = self.result(&set, &training, &parts, (&segmenter, &learned), &rungs, &about);
         if group.is_first() {
@@ -210,7 +220,7 @@ impl ProbeArgs {
             "training images": images(training), "classes": set.classes.iter().map(|class| &class.name).collect::<Vec<_>>(),
             "window": parts.window, "dense": parts.dense, "templates": parts.templates, "class vectors": parts.vectors,
             "class names": parts.names, "background": set.background, "threshold": decision.threshold,
-            "memory": self.memory, "penalty": self.penalty, "part": self.part,
+            "memory": self.memory, "penalty": self.penalty, "recipe": self.recipe, "part": self.part,
         }))
     }
 
@@ -257,10 +267,14 @@ impl ProbeArgs {
                 "temperature": neighbours::TEMPERATURE, "penalty": self.penalty,
             },
             "linear": { "steps": learned.linear.steps, "gradient": learned.linear.gradient, "differs": DIFFERENCES },
+            "recipe": learned.recipe.as_ref().map(|recipe| json!({
+                "steps": recipe.steps, "published_steps": STEPS, "differs": RECIPE_DIFFERENCES,
+            })),
             "rungs": rungs.iter().map(|(rung, scores)| json!({
                 "rung": rung, "miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy,
             })).collect::<Vec<_>>(),
             "zero_shot_of_linear": share(of(Rung::Linear)),
+            "zero_shot_of_recipe": share(of(Rung::Recipe)),
             "zero_shot_of_oracle": share(of(Rung::Oracle)),
             "classes": classes,
         })

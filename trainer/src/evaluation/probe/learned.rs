@@ -8,6 +8,7 @@ use tch::{Device, Tensor};
 use super::linear::{Linear, LinearSettings};
 use super::parts::Parts;
 use super::patches::{Patches, collect};
+use super::recipe;
 use crate::error::{Error, Result, reading, writing};
 use crate::evaluation::SegmentationDataset;
 use crate::inference::segmenter::Segmenter;
@@ -17,7 +18,9 @@ use crate::weights::{self, Weights};
 
 /// File of the tensors in the folder of a probe.
 const TENSORS: &str = "learned.safetensors";
-/// How the linear classifier was found; written last.
+/// The linear classifier that is trained as DINOv2's, and what its training continues with.
+const RECIPE: &str = "recipe.safetensors";
+/// How the light linear classifier was found; written last.
 const SEARCH: &str = "learned.json";
 
 /// Similarities of classes that no patch of the training set has: they are never predicted.
@@ -32,6 +35,8 @@ pub struct Learned {
     pub means: Tensor,
     /// The linear classifier.
     pub linear: Linear,
+    /// The one that is trained as DINOv2's, for features as they are, if it was asked for.
+    pub recipe: Option<Linear>,
     /// Added to the scores of a class: 0, or a very low number if no patch of the training set has the class. `[C]`.
     pub seen: Tensor,
 }
@@ -44,6 +49,7 @@ impl Learned {
         let of_classes = shares.sum_dim_intlist([0i64].as_slice(), false, tch::Kind::Float);
         Self {
             linear: Linear::fit(&features, &shares, settings),
+            recipe: None,
             means: unit(&sums),
             seen: of_classes.eq(0.0).to_kind(tch::Kind::Float) * NEVER,
             memory: (features, shares),
@@ -93,19 +99,21 @@ impl Learned {
                 steps: found["steps"].as_u64().unwrap_or(0) as usize,
                 gradient: found["gradient"].as_f64().unwrap_or(f64::NAN),
             },
+            recipe: None,
             seen: take("seen")?,
         })
     }
 }
 
 /// Learns from the training set, or reads what an earlier probe has learned in this folder. About `memory` patches are kept, as many of
-/// every image.
+/// every image. With steps of DINOv2's recipe, its classifier is trained, too, by the first process.
 pub fn learn(
     training: &SegmentationDataset,
     segmenter: &Segmenter,
     (memory, settings): (usize, &LinearSettings),
     sizes: (usize, usize),
     parts: &Parts<'_>,
+    recipe_steps: u64,
     observer: &dyn Observer,
 ) -> Result<Learned> {
     let device = segmenter.model.device();
@@ -132,5 +140,13 @@ pub fn learn(
         }
         parts.wait()?;
     }
-    Learned::read(parts.folder(), device)
+    let mut learned = Learned::read(parts.folder(), device)?;
+    if recipe_steps > 0 {
+        let path = parts.folder().join(RECIPE);
+        let train = || recipe::train(training, segmenter, recipe_steps, sizes.1, &path, observer);
+        let first = parts.is_first().then(train).transpose()?;
+        parts.wait()?;
+        learned.recipe = Some(first.map_or_else(train, Ok)?);
+    }
+    Ok(learned)
 }
