@@ -170,15 +170,15 @@ def main():
                 f"| {duration(counted)} | {bytes_ / 1e9:,.0f} GB | {ranks * few:,} | {duration(soon)} |"
             )
     print("\nAfter the start, shards of 10,000, 1,024 rows of a rank, 400 M pairs:\n")
-    print("| ranks | streams of a rank | shards that it opens | requests to the first batch | time | with 256 readers ", end="")
+    print("| ranks | streams of a rank | shards that it opens | requests to the first batch | time, 32 readers | 256 ", end="")
     print("| open shards | connections of all | tables read |")
     print("|---|---|---|---|---|---|---|---|---|")
     for ranks in (1, 2, 8, 64, 256, 1024):
         run = Run(40_000, ranks=ranks)
         of = read(run, 1)
         print(
-            f"| {ranks:,} | {run.used_streams() // ranks} | {of.opened} | {of.first_requests:,} | {duration(of.first)} "
-            f"| {duration(read(replace(run, readers=256), 1).first)} | {in_use(run)} "
+            f"| {ranks:,} | {run.used_streams() // ranks} | {of.opened} | {of.first_requests:,} "
+            f"| {duration(read(replace(run, readers=32), 1).first)} | {duration(of.first)} | {in_use(run)} "
             f"| {ranks * run.readers:,} | {table_bytes(run):.3f} times |"
         )
     print("\nImages/s of a rank from the store, and what an epoch costs:\n")
