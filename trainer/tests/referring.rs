@@ -12,6 +12,7 @@ use trainer::evaluation::referring::regions::{MaskRule, Region};
 use trainer::evaluation::referring::scores::{Counts, Tally};
 use trainer::evaluation::referring::set::Sample;
 use trainer::evaluation::referring::{Place, ReferringSet, open};
+use trainer::inference::referring::expression::Expression;
 use trainer::method::objective::Objective;
 
 use crate::eval_command::{HEADS, checkpoint, clip, photo, run, text, trainer};
@@ -330,7 +331,7 @@ fn segment_draws_what_expressions_mean() {
     assert!(image::open(out.join("photo.png")).unwrap().width() > 2 * 48, "photo and overlay");
 
     for (more, words) in [
-        (&["--refer", "left"][..], "\"left\", in which no noun names a thing"),
+        (&["--refer", "left"][..], "in \"left\" no noun names a thing"),
         (&["--refer", "the crate", "--refer", "the crate"], "twice"),
         (&["--refer", "the crate", "--classes", "crate"], "cannot be used with"),
         (&["--classes", "crate", "--cut", "0.5"], "only with --refer"),
@@ -441,4 +442,39 @@ fn damaged_sets_are_refused_by_name() {
         code == Some(0) && printed.contains("10 expressions about 2 images, 0 files missing"),
         "{printed}"
     );
+}
+
+/// The fifty expressions about photographs: each means something in its photograph, of its size, and has a subject.
+#[test]
+fn expressions_about_photographs_fit_them() {
+    let photos = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/coco");
+    if !photos.is_dir() {
+        println!("skipped: {} is not there", photos.display());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let ours = fixtures().join("coco");
+    let link = |from: PathBuf, to: &str| {
+        std::os::unix::fs::symlink(from.canonicalize().unwrap(), folder.path().join(to)).unwrap()
+    };
+    link(photos.join("semantic_train2017_images"), "images");
+    link(photos.join("semantic_train2017"), "masks");
+    link(ours.join("drawn"), "drawn");
+    fs::copy(ours.join("expressions.jsonl"), folder.path().join("expressions.jsonl")).unwrap();
+    let out = folder.path().join("out");
+    let data = ["referring", "--data", text(folder.path()), "--out", text(&out)];
+    let result = run(&[&data[..], &["--control", "whole-image"]].concat()).unwrap();
+    assert_eq!(
+        (&result["scores"]["expressions"], &result["scores"]["with_target"]),
+        (&json!(50), &json!(46))
+    );
+    let extractor = concepts::Extractor::new(concepts::TaggerKind::default()).unwrap();
+    for line in fs::read_to_string(out.join("expressions.jsonl")).unwrap().lines() {
+        let record: Value = serde_json::from_str(line).unwrap();
+        let share = record["target"].as_f64().unwrap() / record["mask"].as_f64().unwrap();
+        let fits = if record["groups"][0] == "none" { share == 0.0 } else { (0.002..0.9).contains(&share) };
+        assert!(fits, "{share}: {record}");
+        let expression = Expression::read(&extractor, record["expression"].as_str().unwrap());
+        assert!(expression.subject.is_some(), "{record}");
+    }
 }

@@ -10,6 +10,7 @@ use trainer::evaluation::referring::regions::MaskRule;
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::classes::ClassNames;
 use trainer::inference::fusion::Fusion;
+use trainer::inference::referring::map::CutRule;
 use trainer::inference::window::Resize;
 use trainer::towers::{Dense, PositionResize, RopePeriods};
 use trainer::weights::Family;
@@ -39,6 +40,18 @@ pub(crate) fn protocol() -> impl TypedValueParser<Value = &'static Protocol> {
     PossibleValuesParser::new(names).try_map(|given| {
         PROTOCOLS.iter().find(|protocol| protocol.name == given).ok_or("is not one of the protocols")
     })
+}
+
+/// A parser of where a map is cut.
+pub(crate) fn cut(given: &str) -> Result<CutRule, String> {
+    match given {
+        "otsu" => Ok(CutRule::Otsu),
+        "difference" => Ok(CutRule::Difference),
+        share => match share.parse() {
+            Ok(share) if share > 0.0 && share < 1.0 => Ok(CutRule::Share(share)),
+            _ => Err("it must be otsu, difference, or a share above 0 and below 1".to_owned()),
+        },
+    }
 }
 
 /// A parser of one of these values.

@@ -9,6 +9,7 @@ use trainer::device::{self, Precision};
 use trainer::inference::class_list::ClassList;
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::referring::find::ReferSettings;
+use trainer::inference::referring::map::CutRule;
 use trainer::inference::segmenter::SegmentSettings;
 
 use super::choices;
@@ -60,13 +61,15 @@ pub(crate) struct PromptArgs {
 /// How expressions are followed.
 #[derive(Debug, Args)]
 pub(crate) struct ReferArgs {
-    /// Weight, 0 to 1, of the embedding of a whole expression; that of its head phrase ("red car") has the rest [default: 0.5].
+    /// Weight, 0 to 1, of the embedding of a whole expression; that of its head phrase ("red car") has the rest [default: 0 for models
+    /// trained with simzss, 0.5 for the others].
     #[arg(long, value_name = "WEIGHT")]
     expression_weight: Option<f64>,
-    /// Where the mask of an expression is cut, as a share of the range of its similarities, between 0 and 1 [default: the best of 0.05,
-    /// 0.10 .. 0.95, at which its pixels are the furthest above the others].
-    #[arg(long, value_name = "SHARE")]
-    cut: Option<f64>,
+    /// Where the mask of an expression is cut from its similarities: `otsu` (of 5 %, 10 % .. 95 % of their range, where the variance between
+    /// inside and outside is highest), `difference` (where the mean inside is the furthest above the mean outside, as Ref-Diff), or a share
+    /// of the range between 0 and 1 [default: otsu].
+    #[arg(long, value_name = "RULE", value_parser = choices::cut)]
+    cut: Option<CutRule>,
     /// Nothing in the image is meant if the highest similarity of a patch with the expression is below this cosine [default: none, so that
     /// every expression gets a mask]. `trainer eval referring --calibrate` finds a value.
     #[arg(long, allow_negative_numbers = true, value_name = "COSINE")]
@@ -76,10 +79,9 @@ pub(crate) struct ReferArgs {
 impl ReferArgs {
     /// The settings of the library.
     pub(crate) fn settings(&self) -> trainer::Result<ReferSettings> {
-        let usual = ReferSettings::default();
         let settings = ReferSettings {
-            expression_weight: self.expression_weight.unwrap_or(usual.expression_weight),
-            cut: self.cut,
+            expression_weight: self.expression_weight,
+            cut: self.cut.unwrap_or_default(),
             absent_below: self.absent_below,
         };
         settings.check()?;

@@ -115,6 +115,7 @@ impl ReferringArgs {
             _ => Method::Model(&referrer),
         };
         let (scores, records) = evaluate(&set, &method, count, &Console)?;
+        let settings = ReferSettings { expression_weight: Some(referrer.expression_weight()), ..settings };
         self.report(&set, &scores, &records, &about, Some((settings, window)), json)
     }
 
@@ -173,7 +174,7 @@ impl ReferringArgs {
             "precision": if self.precision_above { "above" } else { "at least" },
             "window": made.map(|(_, window)| window),
             "expression weight": made.map(|(settings, _)| settings.expression_weight),
-            "cut": made.map(|(settings, _)| settings.cut.map_or(json!("best"), |cut| json!(cut))),
+            "cut": made.map(|(settings, _)| settings.cut),
             "absent below": made.and_then(|(settings, _)| settings.absent_below),
             "dense": self.dense.filter(|dense| *dense != Dense::Tokens),
         });

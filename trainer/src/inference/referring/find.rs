@@ -3,24 +3,19 @@
 use super::choose::{Anchor, choose};
 use super::components::{Components, NONE};
 use super::expression::Expression;
-use super::map::Map;
+use super::map::{CutRule, Map};
 use crate::error::{Error, Result};
 
 /// How an expression is followed.
-#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct ReferSettings {
-    /// Weight of the embedding of the whole expression; that of its head phrase has the rest.
-    pub expression_weight: f64,
-    /// Threshold as a share of the range of the map; `None` = the best of 5 %, 10 % .. 95 %.
-    pub cut: Option<f64>,
+    /// Weight of the embedding of the whole expression; that of its head phrase has the rest. `None` = as suits the model
+    /// ([`default_weight`](super::vectors::default_weight)).
+    pub expression_weight: Option<f64>,
+    /// Where the map is cut.
+    pub cut: CutRule,
     /// Nothing is meant if the highest similarity of a patch is below this cosine; `None` = something always is.
     pub absent_below: Option<f64>,
-}
-
-impl Default for ReferSettings {
-    fn default() -> Self {
-        Self { expression_weight: 0.5, cut: None, absent_below: None }
-    }
 }
 
 impl ReferSettings {
@@ -29,11 +24,8 @@ impl ReferSettings {
         let refuse = |name: &str, value: f64, right: &str| {
             Err(Error::Setting { name: name.to_owned(), problem: format!("is {value}; it must be {right}") })
         };
-        if !(0.0..=1.0).contains(&self.expression_weight) {
-            return refuse("--expression-weight", self.expression_weight, "0 to 1");
-        }
-        if let Some(cut) = self.cut.filter(|cut| !(*cut > 0.0 && *cut < 1.0)) {
-            return refuse("--cut", cut, "above 0 and below 1, a share of the range of the similarities");
+        if let Some(weight) = self.expression_weight.filter(|weight| !(0.0..=1.0).contains(weight)) {
+            return refuse("--expression-weight", weight, "0 to 1");
         }
         if let Some(least) = self.absent_below.filter(|least| !(-1.0..=1.0).contains(least)) {
             return refuse("--absent-below", least, "a cosine, -1 to 1");
@@ -64,11 +56,10 @@ pub fn find(
     highest: f64,
     settings: &ReferSettings,
 ) -> Found {
-    let cut = |map: &Map| settings.cut.map_or_else(|| map.best_cut(), |share| map.cut_at(share));
-    let own = cut(map);
+    let own = map.cut(settings.cut);
     let parts = Components::new(map, &own.inside);
     let anchor = expression.relation.as_ref().zip(other).map(|((_, thing), map)| {
-        let parts = Components::new(map, &cut(map).inside);
+        let parts = Components::new(map, &map.cut(settings.cut).inside);
         let chosen = choose(&parts.all, thing, None, &[]);
         let place = chosen.first().map(|&number| Anchor { x: parts.all[number].x, y: parts.all[number].y });
         (place, parts.mask(&chosen))
@@ -141,7 +132,7 @@ mod tests {
     #[test]
     fn one_thing_is_the_most_similar_part() {
         check(&FOUR, None, &[("the crate", "9"), ("crate in the picture", "9")]);
-        let settings = ReferSettings { cut: Some(0.95), ..ReferSettings::default() };
+        let settings = ReferSettings { cut: CutRule::Share(0.95), ..ReferSettings::default() };
         let fixed = find(&read("the crates"), &map(&FOUR), None, 1.0, &settings);
         assert_eq!((fixed.cut, fixed.mask.iter().filter(|inside| **inside).count()), (0.95, 4));
     }
@@ -285,8 +276,10 @@ mod tests {
     #[test]
     fn settings_out_of_range_are_refused() {
         for (settings, option) in [
-            (ReferSettings { expression_weight: 1.5, ..ReferSettings::default() }, "--expression-weight"),
-            (ReferSettings { cut: Some(1.0), ..ReferSettings::default() }, "--cut"),
+            (
+                ReferSettings { expression_weight: Some(1.5), ..ReferSettings::default() },
+                "--expression-weight",
+            ),
             (ReferSettings { absent_below: Some(f64::NAN), ..ReferSettings::default() }, "--absent-below"),
         ] {
             let error = settings.check().unwrap_err();

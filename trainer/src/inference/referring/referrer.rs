@@ -8,7 +8,7 @@ use tch::Tensor;
 use super::expression::Expression;
 use super::find::{Found, ReferSettings, find};
 use super::map::Map;
-use super::vectors::{embed, queries};
+use super::vectors::{default_weight, embed, queries};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, to_vec};
 use crate::error::{Error, Result};
@@ -110,6 +110,11 @@ impl Referrer {
         (Segmentation { height, width, labels, background, classes: Vec::new() }, about)
     }
 
+    /// The weight of the embedding of a whole expression.
+    pub fn expression_weight(&self) -> f64 {
+        self.settings.expression_weight.unwrap_or(default_weight(self.by))
+    }
+
     /// The side of a patch, in pixels.
     pub fn patch(&self) -> i64 {
         self.segmenter.model.vision.patch()
@@ -156,9 +161,12 @@ pub fn check(text: &str) -> Result<()> {
         Some(_) => Ok(()),
         None => Err(Error::Setting {
             name: "--refer".to_owned(),
-            problem: format!(
-                "is {text:?}, in which no noun names a thing; write for example \"the red car on the left\""
-            ),
+            problem: format!("is of no use: {}", nameless(text)),
         }),
     }
+}
+
+/// Why an expression without a subject is refused.
+pub fn nameless(text: &str) -> String {
+    format!("in {text:?} no noun names a thing; write for example \"the red car on the left\"")
 }
