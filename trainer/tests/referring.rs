@@ -185,6 +185,7 @@ fn the_whole_image_has_the_scores_of_numpy() {
         let result = run(&[&arguments[..], &more].concat()).unwrap();
         alike(&result["scores"], expected, name);
         assert_eq!((&result["split"], &result["control"]), (&json!("val"), &json!("whole-image")));
+        assert_eq!(result["scores"]["without_subject"], 0, "no model compared anything");
         let records = fs::read_to_string(out.join("expressions.jsonl")).unwrap();
         let records: Vec<Value> = records.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(records.len() as u64, result["scores"]["expressions"].as_u64().unwrap());

@@ -165,7 +165,7 @@ impl ReferringArgs {
         }
         let without: Vec<Value> = records
             .iter()
-            .filter(|record| record.head.is_none() && record.highest.is_some())
+            .filter(|record| record.has_no_subject())
             .map(|record| json!({ "id": record.id, "expression": record.expression }))
             .collect();
         let protocol = json!({

@@ -76,7 +76,7 @@ pub struct Record {
     pub image: std::path::PathBuf,
     /// The expression.
     pub expression: String,
-    /// The head phrase; `None` if no noun names a thing. (For controls without a model, too.)
+    /// The head phrase; `None` if no noun names a thing, and for controls without a model.
     pub head: Option<String>,
     /// Its groups.
     pub groups: Vec<String>,
@@ -91,6 +91,13 @@ pub struct Record {
     pub highest: Option<f64>,
     /// With [`Method::Mirrored`]: IoU of the mask with that of the image as it is.
     pub mirror: Option<f64>,
+}
+
+impl Record {
+    /// Whether the model compared the whole expression, because no noun in it names a thing.
+    pub fn has_no_subject(&self) -> bool {
+        self.head.is_none() && self.highest.is_some()
+    }
 }
 
 /// Scores on a set.
@@ -154,7 +161,7 @@ pub fn evaluate(
         all,
         groups: tally.groups(),
         images: set.images.len(),
-        without_subject: records.iter().filter(|record| record.head.is_none()).count(),
+        without_subject: records.iter().filter(|record| record.has_no_subject()).count(),
         mirror: (!mirrors.is_empty()).then(|| mirrors.iter().sum::<f64>() / mirrors.len() as f64),
         images_per_second: set.images.len() as f64 / started.elapsed().as_secs_f64().max(1e-9),
     };
