@@ -312,6 +312,56 @@ fn the_server_agrees_with_the_command_and_serves_many_requests_at_once() {
     });
 }
 
+/// The mask of an expression as the server sends it, and as the command writes it.
+#[test]
+fn expressions_mean_the_same_on_the_page_and_in_the_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = trained(folder.path());
+    let server = Server::start(&run, &[]);
+    let photo = fs::read(folder.path().join("scenes/images/000000.jpg")).unwrap();
+    let picture = server.send(&photo);
+    let ask = |id: &Value, expression: &str, side: u32| {
+        let question = json!({"picture": id, "expression": expression, "width": side, "height": side});
+        server.ask("POST", "/mask", "application/json", question.to_string().as_bytes())
+    };
+    let (image, out) = (folder.path().join("scenes/images/000000.jpg"), folder.path().join("meant.png"));
+    for (expression, head) in
+        [("the ball on the left", "ball"), ("the ball next to the fish", "ball"), ("all balls", "balls")]
+    {
+        let (status, body) = ask(&picture["id"], expression, 112);
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        let told: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(told["head"], head);
+        assert_eq!(told["similarity"].as_array().unwrap().len(), 14 * 14);
+        let mut mask = Vec::new();
+        for (number, run) in told["runs"].as_array().unwrap().iter().enumerate() {
+            mask.extend(std::iter::repeat_n(
+                if number % 2 == 1 { 0 } else { 255 },
+                run.as_u64().unwrap() as usize,
+            ));
+        }
+        let arguments =
+            ["segment", text(&image), "--refer", expression, "--out", text(&out), "--checkpoint", text(&run)];
+        summary("trainer", &arguments);
+        let written = image::open(folder.path().join("meant.mask.png")).unwrap().into_luma8();
+        let sent = GrayImage::from_raw(112, 112, mask).unwrap();
+        assert!(sent.pixels().any(|pixel| pixel.0[0] == 0));
+        let alike = share_alike(&sent, &written);
+        assert!(alike > 0.99, "{expression}: {alike} of the pixels are the same");
+    }
+    for (id, expression, side, status, part) in [
+        (&picture["id"], "left", 112, 400, "no noun names a thing"),
+        (&picture["id"], "ball", 0, 400, "the mask is 0 x 0"),
+        (&picture["id"], "ball", 1 << 16, 400, "the mask is 65536 x 65536"),
+        (&json!("00"), "ball", 112, 410, "send it again"),
+    ] {
+        let (found, why) = refusal(ask(id, expression, side));
+        assert!(found == status && why.contains(part), "{expression}: {found} {why}");
+    }
+    let (status, why) = refusal(ask(&picture["id"], &"long ball ".repeat(40), 112));
+    assert!(status == 400 && why.contains("characters"), "{status} {why}");
+}
+
 /// Saves a screenshot in the folder that the environment variable `SCREENSHOTS` names, if it is set.
 fn keep(browser: &mut Browser, name: &str) {
     if let Some(folder) = std::env::var_os("SCREENSHOTS") {
@@ -441,8 +491,22 @@ fn works_in_a_browser() {
         browser.dark(width == 390);
         keep(&mut browser, &format!("serve-{width}"));
     }
+    // An expression replaces the classes until they are typed again; its pixels are those that the server found.
+    browser.run("document.body.dataset.took = ''");
+    browser.type_into("#expression", "the ball on the left\n");
+    browser.until("return !!document.body.dataset.took && !asking && !!scores?.found");
+    let meant = "return [scores.found.inside.filter(Boolean).length, visible(labels).filter(label => label === 0).length]";
+    let meant: Vec<u64> = serde_json::from_value(browser.run(meant)).unwrap();
+    assert!(meant[0] > 0 && meant[0] == meant[1], "{meant:?}");
+    assert_eq!(browser.run("return document.getElementById('classes').children.length"), 1);
+    keep(&mut browser, "serve-expression");
     // HTML in words stays text.
     write_words(&mut browser, "<img src=x onerror=window.harmed=1>, \"quotes\" & more");
     assert_eq!(browser.run("return window.harmed ?? null"), Value::Null);
+    assert_eq!(
+        browser.run("return document.getElementById('expression').value"),
+        "",
+        "classes replace the expression"
+    );
     assert_eq!(browser.errors(), Vec::<String>::new());
 }

@@ -32,7 +32,12 @@ fn wrong_use_ends_with_exit_code_2_and_says_what_to_do() {
         (vec!["bench", "--objectives", "clip", "--size", "100"], "needs a multiple of its patch size, 16 px"),
         (vec!["bench", "--precision", "float16"], "[possible values: auto, float32, bfloat16]"),
         (vec!["bench", "--device", "gpu"], "option `device` is gpu; it must be auto, cpu, cuda or cuda:N"),
-        (vec!["segment", "x.jpg", "--out", "y", "--checkpoint", "z"], "--classes <LIST>|--class-file <FILE>"),
+        (
+            vec!["segment", "x.jpg", "--out", "y", "--checkpoint", "z"],
+            "missing --classes, --class-file or --refer",
+        ),
+        (vec!["classes", "--out", "y", "--checkpoint", "z"], "missing --classes or --class-file"),
+        (vec!["eval", "referring", "--data", here], no_model),
         (
             vec!["pretrain", "--shards", here, "--out", "y", "--width", "65"],
             "option `--width` must be a multiple of 64",

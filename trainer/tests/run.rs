@@ -16,6 +16,7 @@ mod losses;
 mod predictions;
 mod probe;
 mod protocols;
+mod referring;
 mod siglip;
 mod starts;
 mod step;

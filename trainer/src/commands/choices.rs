@@ -5,9 +5,12 @@ use trainer::device::Precision;
 use trainer::evaluation::predictions::Numbering;
 use trainer::evaluation::protocol::{PROTOCOLS, Protocol};
 use trainer::evaluation::published_datasets::Background;
+use trainer::evaluation::referring::evaluate::Control;
+use trainer::evaluation::referring::regions::MaskRule;
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::classes::ClassNames;
 use trainer::inference::fusion::Fusion;
+use trainer::inference::referring::map::CutRule;
 use trainer::inference::window::Resize;
 use trainer::towers::{Dense, PositionResize, RopePeriods};
 use trainer::weights::Family;
@@ -37,6 +40,18 @@ pub(crate) fn protocol() -> impl TypedValueParser<Value = &'static Protocol> {
     PossibleValuesParser::new(names).try_map(|given| {
         PROTOCOLS.iter().find(|protocol| protocol.name == given).ok_or("is not one of the protocols")
     })
+}
+
+/// A parser of where a map is cut.
+pub(crate) fn cut(given: &str) -> Result<CutRule, String> {
+    match given {
+        "otsu" => Ok(CutRule::Otsu),
+        "difference" => Ok(CutRule::Difference),
+        share => match share.parse() {
+            Ok(share) if share > 0.0 && share < 1.0 => Ok(CutRule::Share(share)),
+            _ => Err("it must be otsu, difference, or a share above 0 and below 1".to_owned()),
+        },
+    }
 }
 
 /// A parser of one of these values.
@@ -102,6 +117,17 @@ choices!(background: Background {
     Ignored = "ignored": "Not at all: its pixels do not count (foreground only)";
     Threshold = "threshold": "A pixel is background if the probability of every class is below the threshold";
     Words = "words": "As a class like the others, with its own prompts";
+});
+
+choices!(mask_rule: MaskRule {
+    Union = "union": "They belong to the object";
+    Single = "single": "They do not: only pixels under exactly one polygon do, as in released code that adds polygons and compares with 1";
+});
+
+choices!(control: Control {
+    WholeImage = "whole-image": "The mask is the whole image; needs no model";
+    Mirrored = "mirrored": "The image is mirrored, and left and right change places in the expression; the mask must be the mirror image";
+    Patches = "patches": "The true mask as exactly as the patches of the model can tell: the upper bound of any map of them";
 });
 
 choices!(resize: Resize {

@@ -8,6 +8,8 @@ use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
 use trainer::inference::class_list::ClassList;
 use trainer::inference::class_vectors::ClassVectors;
+use trainer::inference::referring::find::ReferSettings;
+use trainer::inference::referring::map::CutRule;
 use trainer::inference::segmenter::SegmentSettings;
 
 use super::choices;
@@ -56,9 +58,45 @@ pub(crate) struct PromptArgs {
     pub(crate) class_vectors: Option<ClassVectors>,
 }
 
-/// A list of classes: exactly one of the two options.
+/// How expressions are followed.
 #[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
+pub(crate) struct ReferArgs {
+    /// Weight, 0 to 1, of the embedding of a whole expression; that of its head phrase ("red car") has the rest [default: 0 for models
+    /// trained with simzss, 0.5 for the others].
+    #[arg(long, value_name = "WEIGHT")]
+    expression_weight: Option<f64>,
+    /// Where the mask of an expression is cut from its similarities: `otsu` (of 5 %, 10 % .. 95 % of their range, where the variance between
+    /// inside and outside is highest), `difference` (where the mean inside is the furthest above the mean outside, as Ref-Diff), or a share
+    /// of the range between 0 and 1 [default: otsu].
+    #[arg(long, value_name = "RULE", value_parser = choices::cut)]
+    cut: Option<CutRule>,
+    /// Nothing in the image is meant if the highest similarity of a patch with the expression is below this cosine [default: none, so that
+    /// every expression gets a mask]. `trainer eval referring --calibrate` finds a value.
+    #[arg(long, allow_negative_numbers = true, value_name = "COSINE")]
+    absent_below: Option<f64>,
+}
+
+impl ReferArgs {
+    /// The settings of the library.
+    pub(crate) fn settings(&self) -> trainer::Result<ReferSettings> {
+        let settings = ReferSettings {
+            expression_weight: self.expression_weight,
+            cut: self.cut.unwrap_or_default(),
+            absent_below: self.absent_below,
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Whether one of the options is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.expression_weight.is_some() || self.cut.is_some() || self.absent_below.is_some()
+    }
+}
+
+/// A list of classes: one of the two options.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
 pub(crate) struct ClassListArgs {
     /// Class names, separated by commas; `cat|kitten` is one class with two names.
     #[arg(long, value_name = "LIST")]
@@ -70,8 +108,17 @@ pub(crate) struct ClassListArgs {
 }
 
 impl ClassListArgs {
+    /// The list; wrong use if neither option is given.
     pub(crate) fn read(&self) -> anyhow::Result<ClassList> {
+        if !self.is_given() {
+            return Err(UsageError("missing --classes or --class-file".to_owned()).into());
+        }
         class_list(self.classes.as_deref(), self.class_file.as_deref())
+    }
+
+    /// Whether one of the options is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.classes.is_some() || self.class_file.is_some()
     }
 }
 

@@ -1,4 +1,4 @@
-//! `trainer segment`: segments images; writes overlay, mask and scores.
+//! `trainer segment`: segments images into classes, or into what expressions mean; writes overlay, mask and scores.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,12 @@ use image::GrayImage;
 use program::{Progress, UsageError, interrupted};
 use serde_json::{Value, json};
 use trainer::inference::class_list::ClassList;
-use trainer::inference::segmentation::Segmentation;
+use trainer::inference::referring::referrer::{self, Referrer};
+use trainer::inference::segmentation::{NO_CLASS, Segmentation};
 use trainer::inference::segmenter::Segmenter;
 use trainer::pictures;
 
-use super::options::{ClassListArgs, PromptArgs, RunArgs, WindowArgs};
+use super::options::{ClassListArgs, PromptArgs, ReferArgs, RunArgs, WindowArgs};
 use super::{write_mask, write_png};
 
 #[derive(Debug, Args)]
@@ -24,12 +25,16 @@ pub(crate) struct SegmentArgs {
     pictures: Vec<PathBuf>,
     #[command(flatten)]
     list: ClassListArgs,
-    /// Minimum similarity (cosine, -1 to 1) between a pixel and its class. Pixels below it are background: 255 in the mask.
+    /// Instead of classes: what this expression means, such as "the red car on the left"; may be given several times. In the mask,
+    /// everything else is 255.
+    #[arg(long, value_name = "EXPRESSION", conflicts_with = "ClassListArgs")]
+    refer: Vec<String>,
+    /// With classes: minimum similarity (cosine, -1 to 1) between a pixel and its class. Pixels below it are background: 255 in the mask.
     /// [default: none, so that every pixel gets a class]
-    #[arg(long, allow_negative_numbers = true, value_name = "COSINE")]
+    #[arg(long, allow_negative_numbers = true, value_name = "COSINE", conflicts_with = "refer")]
     threshold: Option<f64>,
     /// Folder to write, or NAME.png for a single image. Per image: the overlay NAME.png; NAME.mask.png, 8-bit, in the size of the
-    /// image, with the index of the class in the list, from 0; and NAME.json with the area and similarity of each class.
+    /// image, with the index of the class or expression in the list, from 0; and NAME.json with the area and similarity of each.
     #[arg(long)]
     out: PathBuf,
     #[command(flatten)]
@@ -38,14 +43,44 @@ pub(crate) struct SegmentArgs {
     window: WindowArgs,
     #[command(flatten)]
     prompts: PromptArgs,
+    #[command(flatten)]
+    following: ReferArgs,
+}
+
+/// What is looked for, and with what.
+enum Finder {
+    Classes { list: ClassList, segmenter: Box<Segmenter>, threshold: Option<f64> },
+    Expressions { texts: Vec<String>, referrer: Box<Referrer> },
 }
 
 pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
-    let list = args.list.read()?;
+    let list = if args.refer.is_empty() {
+        if !args.list.is_given() {
+            return Err(UsageError("missing --classes, --class-file or --refer".to_owned()).into());
+        }
+        Some(args.list.read()?)
+    } else {
+        check_expressions(&args.refer)?;
+        None
+    };
+    let following = args.following.settings()?;
+    if list.is_some() && args.following.is_given() {
+        let problem = "options --expression-weight, --cut and --absent-below have an effect only with --refer; leave them out";
+        return Err(UsageError(problem.to_owned()).into());
+    }
     let pictures = pictures::list(&args.pictures)?;
     let overlays = overlays(&pictures, &args.out)?;
     let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
-    let segmenter = Segmenter::open(&args.run.open()?, &list.words, &settings)?;
+    let finder = match list {
+        Some(list) => {
+            let segmenter = Box::new(Segmenter::open(&args.run.open()?, &list.words, &settings)?);
+            Finder::Classes { list, segmenter, threshold: args.threshold }
+        }
+        None => Finder::Expressions {
+            texts: args.refer.clone(),
+            referrer: Box::new(Referrer::open(&args.run.open()?, &settings, following)?),
+        },
+    };
     if let Some(folder) = overlays[0].parent().filter(|folder| !folder.as_os_str().is_empty()) {
         storage::create_folder(folder)?;
         if !storage::Location::from(folder).is_remote() {
@@ -64,7 +99,7 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
                 pictures.len()
             )));
         }
-        match one(path, overlay, &list, &segmenter, args.threshold) {
+        match one(path, overlay, &finder) {
             Ok(summary) => {
                 println!("{}", overlay.display());
                 done.push(summary);
@@ -128,39 +163,59 @@ fn overlays(pictures: &[PathBuf], out: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(overlays)
 }
 
-fn one(
-    path: &Path,
-    overlay: &Path,
-    list: &ClassList,
-    segmenter: &Segmenter,
-    threshold: Option<f64>,
-) -> anyhow::Result<Value> {
+/// Refuses expressions that name nothing, too many, and the same twice.
+fn check_expressions(texts: &[String]) -> anyhow::Result<()> {
+    let refuse = |problem: String| Err(UsageError(format!("option --refer {problem}")).into());
+    if texts.len() > usize::from(NO_CLASS) {
+        return refuse(format!("is given {} times; at most {NO_CLASS} are possible", texts.len()));
+    }
+    for (at, text) in texts.iter().enumerate() {
+        referrer::check(text)?;
+        if texts[..at].contains(text) {
+            return refuse(format!("is {text:?} twice; leave one out"));
+        }
+    }
+    Ok(())
+}
+
+fn one(path: &Path, overlay: &Path, finder: &Finder) -> anyhow::Result<Value> {
     let photo = pictures::read(path)?;
-    let scores = list.best(&segmenter.scores(&photo));
-    let least = threshold.map(|least| least as f32);
-    let found = Segmentation::new(&scores, &list.names, photo.height(), photo.width(), least);
     let shown = pictures::shown(&photo);
-    let labels = if shown.height() < photo.height() {
-        found.labels_at(shown.height(), shown.width())
-    } else {
-        // Enlarged images are segmented again at their new size, so that the borders are smooth.
-        Segmentation::new(&scores, &list.names, shown.height(), shown.width(), least).labels
+    let reduced = shown.height() < photo.height();
+    let (found, labels, names, about) = match finder {
+        Finder::Classes { list, segmenter, threshold } => {
+            let scores = list.best(&segmenter.scores(&photo));
+            let least = threshold.map(|least| least as f32);
+            let found = Segmentation::new(&scores, &list.names, photo.height(), photo.width(), least);
+            // Enlarged images are segmented again at their new size, so that the borders are smooth.
+            let labels = (!reduced).then(|| {
+                Segmentation::new(&scores, &list.names, shown.height(), shown.width(), least).labels
+            });
+            let about = json!({ "threshold": threshold, "classes": found.classes });
+            (found, labels, &list.names, about)
+        }
+        Finder::Expressions { texts, referrer } => {
+            let (found, about) = referrer.segmentation(&photo, texts);
+            (found, None, texts, json!({ "expressions": about }))
+        }
     };
-    write_png(&pictures::overlay(&shown, &labels, &list.names)?, overlay)?;
+    let labels = labels.unwrap_or_else(|| found.labels_at(shown.height(), shown.width()));
+    write_png(&pictures::overlay(&shown, &labels, names)?, overlay)?;
     let mask_path = overlay.with_extension("mask.png");
     let mask = GrayImage::from_raw(found.width, found.height, found.labels.clone()).unwrap_or_default();
     write_mask(&mask, &mask_path)?;
     let scores_path = overlay.with_extension("json");
-    let summary = json!({
+    let mut summary = json!({
         "picture": path,
         "width": photo.width(),
         "height": photo.height(),
         "overlay": overlay,
         "mask": mask_path,
-        "threshold": threshold,
         "background": found.background,
-        "classes": found.classes,
     });
+    if let (Some(summary), Value::Object(about)) = (summary.as_object_mut(), about) {
+        summary.extend(about);
+    }
     let text = serde_json::to_string_pretty(&summary)? + "\n";
     storage::write(&scores_path, text.into_bytes())?;
     Ok(summary)

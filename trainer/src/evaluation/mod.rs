@@ -4,7 +4,7 @@
 //! conversions), [`segmentation`] (the loop), [`confusion`] (metrics); [`predictions`] scores label maps of other programs
 //! instead; [`probe`] compares the score with what the features allow; [`protocol`] has the published protocols by name; [`periodic`] is the evaluation of checkpoints during training.
 //! [`classification`] and [`retrieval`] share [`image_datasets`], [`image_batches`] and [`ranking`]. [`table`] writes tables
-//! together with the [`published_results`]. [`agreement`] scores captions instead of models. (Scores become labels in
+//! together with the [`published_results`]. [`referring`] scores masks of expressions. [`agreement`] scores captions instead of models. (Scores become labels in
 //! [`inference`](crate::inference).)
 
 pub mod agreement;
@@ -21,6 +21,7 @@ pub mod protocol;
 pub mod published_datasets;
 pub mod published_results;
 pub mod ranking;
+pub mod referring;
 pub mod retrieval;
 pub mod segmentation;
 pub mod table;

@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::published_results::{CLASSIFICATION, GROUPS, Group, TITLES};
+use super::referring;
 
 /// Results of one task, model and protocol: scores in percent per dataset.
 struct Measured {
@@ -32,6 +33,9 @@ pub fn markdown(results: &[Value]) -> String {
     if !retrieval.is_empty() {
         retrieval_table(&mut out, &retrieval);
     }
+    let expressions: Vec<&Value> = results.iter().filter(|result| result["task"] == "referring").collect();
+    let made = |result: &Value| protocol(&result["protocol"]) + &bank(&result["model"]["bank"]);
+    referring::table::write(&mut out, &expressions, &made);
     out.trim_end().to_owned() + "\n"
 }
 

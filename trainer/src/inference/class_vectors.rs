@@ -97,6 +97,24 @@ pub fn caption_vectors(text: &TextTower, captions: &[String], kind: Kind) -> Ten
     Tensor::cat(&embedded, 0)
 }
 
+/// L2-normalized embeddings of texts, or for [`ClassVectors::Concept`] of the byte range of each, [n, d]; a range beyond the context of
+/// the text tower gives NaN.
+pub fn span_vectors(
+    text: &TextTower,
+    texts: &[(String, Range<u32>)],
+    by: ClassVectors,
+    with: ComparedWith,
+    kind: Kind,
+) -> Tensor {
+    let embedded: Vec<Tensor> =
+        tch::no_grad(|| texts.chunks(TEXT_BATCH).map(|some| embed(text, some, by, with, kind)).collect());
+    let all = Tensor::cat(&embedded, 0);
+    match by {
+        ClassVectors::Unscaled => tch::no_grad(|| unit(&compared(text, &text.mapped(&all), with))),
+        ClassVectors::Caption | ClassVectors::Concept => all,
+    }
+}
+
 /// A name in a template as normalized text, with the byte range of the name.
 fn worded(template: &str, name: &str) -> (String, Range<u32>) {
     let caption = concepts::canonical(&template.replace("{}", name.trim()));

@@ -13,7 +13,7 @@ use super::templates;
 use super::window::{Cut, Resize, Window};
 use super::{classes, labels};
 use crate::checkpoint::Checkpoint;
-use crate::device::{self, Precision};
+use crate::device::{self, Precision, to_vec};
 use crate::error::{Error, Result};
 use crate::towers::unit;
 
@@ -39,6 +39,15 @@ pub struct SegmentSettings {
     pub vectors: Option<ClassVectors>,
 }
 
+impl SegmentSettings {
+    /// The window, for a model that was trained with images of this size.
+    pub fn window(&self, trained: i64) -> Window {
+        let short = if self.size == 0 { trained } else { i64::from(self.size) };
+        let stride = if self.stride == 0 { short / 2 } else { i64::from(self.stride) };
+        Window { short, long: 0, side: short, stride, resize: Resize::Float }
+    }
+}
+
 /// Towers, class embeddings and window.
 #[derive(Debug)]
 pub struct Segmenter {
@@ -60,9 +69,7 @@ impl Segmenter {
     /// From a checkpoint and the class names, in order; `cat|kitten` is one class with two names.
     pub fn open(checkpoint: &Checkpoint, names: &[String], settings: &SegmentSettings) -> Result<Self> {
         let model = Model::open(checkpoint, settings.precision, device::open(&settings.device)?)?;
-        let short = if settings.size == 0 { model.size } else { i64::from(settings.size) };
-        let stride = if settings.stride == 0 { short / 2 } else { i64::from(settings.stride) };
-        let window = Window { short, long: 0, side: short, stride, resize: Resize::Float };
+        let window = settings.window(model.size);
         let words: Vec<Vec<String>> = names.iter().map(|name| classes::synonyms(name)).collect();
         let by = settings.vectors.unwrap_or(model.vectors);
         Self::new(model, &words, &templates::read(&settings.templates)?, by, window)
@@ -102,6 +109,25 @@ impl Segmenter {
         window.check(model.vision.patch())?;
         let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
         Ok(Self { model, words: vectors, classes, window, fusion: Fusion::default(), pamr: None })
+    }
+
+    /// For [`Segmenter::compared`] only.
+    pub fn without_classes(model: Model, window: Window) -> Result<Self> {
+        let none = Tensor::zeros([0, model.text.patches()], (tch::Kind::Float, model.device()));
+        Self::with_vectors(model, none, window)
+    }
+
+    /// Similarities of these L2-normalized vectors, [R, d], with every pixel of the resized image, [R, h, w], and for each vector the
+    /// highest similarity of a patch.
+    pub fn compared(&self, image: &RgbImage, vectors: &Tensor) -> (Tensor, Vec<f32>) {
+        let score = |patches: &Tensor| patches.matmul(&vectors.transpose(0, 1)).transpose(1, 2);
+        let (cuts, grids) = self.windows_scored(&[image], WINDOW_BATCH, &score);
+        tch::no_grad(|| {
+            let highest: Vec<Tensor> =
+                grids.iter().map(|grid| grid.amax([1i64, 2].as_slice(), false)).collect();
+            let highest = Tensor::stack(&highest, 0).amax([0i64].as_slice(), false);
+            (cuts[0].blend(&grids, Fusion::Similarity, None), to_vec(&highest))
+        })
     }
 
     /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are

@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use tch::{Device, Kind, Tensor};
 
 use super::class_vectors::{ClassVectors, ComparedWith, class_vectors};
+use super::referring::expression::Expression;
+use super::referring::vectors::{embed, queries};
 use super::segmenter::SegmentSettings;
 use super::templates;
 use crate::checkpoint::Checkpoint;
@@ -40,6 +42,13 @@ impl WordVectors {
             kind: settings.precision.kind(device),
             known: HashMap::new(),
         })
+    }
+
+    /// Embeddings of expressions and of the other things of their relations, [n, d_v], on the CPU; see
+    /// [`embed`](super::referring::vectors::embed). They are not stored.
+    pub fn expressions(&self, expressions: &[Expression], weight: Option<f64>) -> Tensor {
+        let queries = queries(expressions);
+        tch::no_grad(|| embed(&self.text, &queries, self.by, weight, self.kind)).to_device(Device::Cpu)
     }
 
     /// Which embedding represents a class.

@@ -72,7 +72,7 @@ pub fn serve(
         let gone = || Error::Failed("a thread of the model has ended".to_owned());
         let width = vision.ask(|vision| vision.width()).await.map_err(|_| gone())?;
         let words = Worker::start("words", WAITING, move || {
-            Ok(FeatureStore::new(WordVectors::open(&checkpoint, width, &segment)?))
+            FeatureStore::new(WordVectors::open(&checkpoint, width, &segment)?)
         })?;
         let by = words.ask(|held| held.words.by()).await.map_err(|_| gone())?;
         let listener = tokio::net::TcpListener::bind(settings.address).await.map_err(cannot)?;

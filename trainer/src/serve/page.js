@@ -12,7 +12,7 @@ let model = null;
 let picture = null;
 /** [{text, name, hidden, share}], in the order of the text field; share is the area fraction. */
 let classes = [];
-/** {grid: Float32Array [classes, rows, columns], classes: texts, low, high}, or null. */
+/** {grid: Float32Array [classes, rows, columns], classes: texts, low, high}, or null; of an expression also found: {width, height, inside}. */
 let scores = null;
 /** {width, height, label: Uint8Array, best: Float32Array}: per pixel the most similar class and its similarity. */
 let labels = null;
@@ -69,24 +69,27 @@ async function compare(since) {
   if (!classes.length) { scores = labels = null; list(); return draw(); }
   if (asking) { again = since; return; }
   asking = true;
-  const of = picture, texts = classes.map(each => each.text);
+  const of = picture, texts = classes.map(each => each.text), expression = meaning(), [width, height] = fit(LABELLED, true);
   try {
-    const wish = {method: 'POST', headers: {'Content-Type': 'application/json'}, body: JSON.stringify({picture: of.id, classes: texts})};
-    const answer = await ask('scores', wish).catch(async why => {
+    const body = JSON.stringify(expression ? {picture: of.id, expression, width, height} : {picture: of.id, classes: texts});
+    const path = expression ? 'mask' : 'scores', wish = {method: 'POST', headers: {'Content-Type': 'application/json'}, body};
+    const answer = await ask(path, wish).catch(async why => {
       if (why.status !== 410) throw why;
       await send(of.blob);
-      return ask('scores', wish);
+      return ask(path, wish);
     });
-    const grid = new Float32Array(await answer.arrayBuffer());
+    const told = expression ? await answer.json() : {};
+    const grid = expression ? Float32Array.from(told.similarity) : new Float32Array(await answer.arrayBuffer());
     if (of === picture) {
-      scores = {grid, classes: texts};
+      scores = {grid, classes: texts, found: expression ? {width, height, inside: filled(told.runs, width * height)} : null};
       let low = Infinity, high = -Infinity;
       for (const value of grid) { if (value < low) low = value; if (value > high) high = value; }
       Object.assign(scores, {low, high});
       show();
       const took = performance.now() - since;
       document.body.dataset.took = took.toFixed(1);
-      say(`${texts.length} ${texts.length === 1 ? 'class' : 'classes'} in ${took.toFixed(0)} ms`);
+      const what = expression ? `"${told.head}", highest similarity ${told.highest.toFixed(2)},` : `${texts.length} ${texts.length === 1 ? 'class' : 'classes'}`;
+      say(`${what} in ${took.toFixed(0)} ms`);
     }
   } catch (why) {
     say(why.message, true);
@@ -94,6 +97,17 @@ async function compare(since) {
     asking = false;
     if (again !== null) { const next = again; again = null; compare(next); }
   }
+}
+
+/** The expression, or nothing if classes are shown. */
+const meaning = () => $('expression').value.trim();
+
+/** A mask of 0 and 1 from the lengths of its runs, of which the first is outside. */
+function filled(runs, length) {
+  const inside = new Uint8Array(length);
+  let at = 0;
+  runs.forEach((run, number) => { if (number % 2) inside.fill(1, at, at + run); at += run; });
+  return inside;
 }
 
 // ---- scores to labels
@@ -116,8 +130,19 @@ function mixRow(row, grid, first, y, rows) {
   for (let x = 0; x < columns; x++) row[x] = grid[a + x] + (grid[b + x] - grid[a + x]) * share;
 }
 
+/** The mask of an expression as labels, in another size by nearest neighbour. */
+function meant(width, height) {
+  const {found} = scores, label = new Uint8Array(width * height).fill(NONE), best = new Float32Array(width * height).fill(Infinity);
+  for (let y = 0; y < height; y++) {
+    const row = Math.floor(y * found.height / height) * found.width;
+    for (let x = 0; x < width; x++) if (found.inside[row + Math.floor(x * found.width / width)]) label[y * width + x] = 0;
+  }
+  return {width, height, label, best};
+}
+
 /** The most similar class of each pixel and its similarity, with bilinear interpolation. */
 function segment(width, height) {
+  if (scores.found) return meant(width, height);
   const {rows: gridRows, columns} = picture, {grid} = scores, count = scores.classes.length;
   const rows = between(height, gridRows), {below, above, share} = between(width, columns);
   const label = new Uint8Array(width * height), best = new Float32Array(width * height).fill(-Infinity), row = new Float32Array(columns);
@@ -277,8 +302,9 @@ function write(context, canvas, shown) {
 /** Reads the text field; classes that are still in it stay hidden or shown. */
 function read() {
   const before = new Map(classes.map(each => [each.text, each]));
-  const texts = $('words').value.split(/[,\n]/).map(text => text.split('|').map(word => word.trim()).filter(Boolean).join('|')).filter(Boolean);
-  classes = [...new Set(texts)].slice(0, NONE).map(text => before.get(text) ?? {text, name: text.split('|')[0], hidden: false, share: null});
+  const expression = meaning();
+  const texts = expression ? [expression] : $('words').value.split(/[,\n]/).map(text => text.split('|').map(word => word.trim()).filter(Boolean).join('|')).filter(Boolean);
+  classes = [...new Set(texts)].slice(0, NONE).map(text => before.get(text) ?? {text, name: expression || text.split('|')[0], hidden: false, share: null});
   heatOf = null;
 }
 
@@ -438,7 +464,8 @@ async function example(number) {
 }
 
 function listen() {
-  $('words').addEventListener('input', () => { const since = performance.now(); read(); count(); compare(since); });
+  $('words').addEventListener('input', () => { const since = performance.now(); $('expression').value = ''; read(); count(); compare(since); });
+  $('expression').addEventListener('change', () => { const since = performance.now(); read(); count(); compare(since); });
   for (const slider of ['threshold', 'opacity']) $(slider).addEventListener('input', draw);
   for (const pick of document.querySelectorAll('[name=view]')) pick.addEventListener('change', () => { heatOf = null; draw(); });
   for (const button of document.querySelectorAll('[data-choose]')) button.addEventListener('click', () => $('file').click());
@@ -470,7 +497,7 @@ function key(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const at = event.target;
   if (event.key === 'Escape') { at.blur(); $('tip').hidden = true; return; }
-  if (at.matches('textarea, input[type=range], input[type=radio]')) return;
+  if (at.matches('textarea, input[type=text], input[type=range], input[type=radio]')) return;
   // Space keeps its usual function on buttons.
   if (at.matches('button, summary') && event.key === ' ') return;
   const slide = by => { $('threshold').value = +$('threshold').value + by; draw(); };

@@ -25,6 +25,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
 use loader::images::Format;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
@@ -49,6 +50,8 @@ const STALL_TIME: Duration = Duration::from_secs(10);
 const REQUEST_TIME: Duration = Duration::from_mins(5);
 /// Maximum size of a request for scores, in bytes.
 const MAX_QUERY: usize = 64 << 10;
+/// Maximum size of a mask, in pixels.
+const MAX_MASK: u64 = 4 << 20;
 /// Maximum number of class names in a request, with all synonyms.
 const MAX_NAMES: usize = 1024;
 /// Maximum length of a class name in characters; the text tower truncates prompts to its context length.
@@ -112,6 +115,7 @@ pub(super) fn router(app: Arc<App>) -> Router {
         .route("/examples/{number}", get(example))
         .route("/pictures", post(upload))
         .route("/scores", post(scores))
+        .route("/mask", post(mask))
         .layer(middleware::from_fn_with_state(app.clone(), guard))
         .with_state(app)
 }
@@ -294,10 +298,7 @@ async fn scores(
     request: Request,
 ) -> Result<Response, Refused> {
     let mut memory = Allocation::nothing(&app.bodies, client);
-    let (head, sent) = request.into_parts();
-    let sent = body(sent, MAX_QUERY as u64, &mut memory).await?;
-    let question = Json::<Question>::from_request(Request::from_parts(head, sent.into()), &()).await;
-    let Json(question) = question.map_err(|why| Refused(why.status(), why.body_text()))?;
+    let question: Question = question(request, &mut memory).await?;
     let refuse = |why: String| Refused(StatusCode::BAD_REQUEST, why);
     let list = ClassList::new(question.classes.iter().map(String::as_str))
         .map_err(|problem| refuse(format!("the list of classes {problem}")))?;
@@ -321,11 +322,46 @@ async fn scores(
         }
     }
     let scored = app.words.ask(move |held| held.scores(&question.picture, &list)).await?;
-    let gone = || {
-        Refused(StatusCode::GONE, "the features of this image are no longer stored; send it again".to_owned())
-    };
     let bytes = scored.map_err(failed)?.ok_or_else(gone)?;
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes).into_response())
+}
+
+fn gone() -> Refused {
+    Refused(StatusCode::GONE, "the features of this image are no longer stored; send it again".to_owned())
+}
+
+/// The content of a request, json.
+async fn question<T: DeserializeOwned>(request: Request, memory: &mut Allocation) -> Result<T, Refused> {
+    let (head, sent) = request.into_parts();
+    let sent = body(sent, MAX_QUERY as u64, memory).await?;
+    let question = Json::<T>::from_request(Request::from_parts(head, sent.into()), &()).await;
+    question.map(|Json(question)| question).map_err(|why| Refused(why.status(), why.body_text()))
+}
+
+#[derive(Deserialize)]
+struct Meaning {
+    picture: String,
+    expression: String,
+    width: u32,
+    height: u32,
+}
+
+async fn mask(
+    State(app): State<Arc<App>>,
+    Extension(client): Extension<Client>,
+    request: Request,
+) -> Result<Json<Value>, Refused> {
+    let mut memory = Allocation::nothing(&app.bodies, client);
+    let Meaning { picture, expression, width, height } = question(request, &mut memory).await?;
+    let refuse = |why: String| Refused(StatusCode::BAD_REQUEST, why);
+    if expression.chars().count() > MAX_NAME {
+        return Err(refuse(format!("the expression is longer than {MAX_NAME} characters")));
+    }
+    if width == 0 || height == 0 || u64::from(width) * u64::from(height) > MAX_MASK {
+        return Err(refuse(format!("the mask is {width} x {height}; it must have 1 to {MAX_MASK} pixels")));
+    }
+    let found = app.words.ask(move |held| held.mask(&picture, &expression, width, height)).await?;
+    Ok(Json(found.map_err(refuse)?.ok_or_else(gone)?))
 }
 
 #[cfg(test)]

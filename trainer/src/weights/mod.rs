@@ -10,6 +10,7 @@ mod state_dict;
 mod torch_file;
 
 pub use families::Family;
+pub(crate) use pickle::from_slice as plain_pickle;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -4,6 +4,7 @@ mod classification;
 mod parts;
 mod predictions;
 mod probe;
+mod referring;
 mod segmentation;
 
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use tch::Device;
 
 use classification::{ClassificationArgs, RetrievalArgs};
 use probe::ProbeArgs;
+use referring::ReferringArgs;
 use segmentation::SegmentationArgs;
 use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
@@ -30,6 +32,8 @@ pub(crate) enum Eval {
     /// How much of what the features of a model allow its zero-shot segmentation reaches: class names, class means, nearest
     /// neighbours, a linear classifier and the true labels of the patches on the same windows.
     Probe(Box<ProbeArgs>),
+    /// Referring segmentation: IoU of the masks of expressions such as "the red car on the left".
+    Referring(Box<ReferringArgs>),
     /// Zero-shot classification: top-1, top-5 and mean per-class accuracy on one or several datasets.
     Classification(ClassificationArgs),
     /// Image-text retrieval: recall at 1, 5 and 10 in both directions.
@@ -44,6 +48,7 @@ impl Eval {
         match self {
             Self::Segmentation(args) => args.run(json),
             Self::Probe(args) => args.run(json),
+            Self::Referring(args) => args.run(json),
             Self::Classification(args) => args.run(),
             Self::Retrieval(args) => args.run(),
             Self::Table(args) => args.run(json),

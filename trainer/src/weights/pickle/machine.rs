@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{Call, Node, Value, known};
+use super::{Call, Node, Value, known, lines};
 
 const EMPTY: &str = "is damaged: it uses a value that does not exist";
+const NO_NUMBER: &str = "is damaged: a number cannot be read";
 
 /// The stack machine of pickle, without the instructions that import or call code.
 pub(super) struct Machine<'a> {
@@ -16,6 +17,8 @@ pub(super) struct Machine<'a> {
     nodes: Vec<Node>,
     /// Number of values that were copied from one container to another.
     copied: usize,
+    /// Whether only plain values may occur: no names, calls, bytes or persistent ids.
+    plain: bool,
 }
 
 /// Maximum of `copied`, far more than weights files need. It bounds the memory for a few bytes that copy a large container many
@@ -25,10 +28,16 @@ const MAX_COPIED: usize = 1 << 22;
 /// Maximum number of instructions; the pickles of published checkpoints have some ten thousand. An instruction of one byte may
 /// keep a hundred bytes in memory.
 const MAX_INSTRUCTIONS: usize = 1 << 22;
+/// The same for plain values: 142,209 expressions with their words take some ten million.
+const MAX_PLAIN_INSTRUCTIONS: usize = 1 << 25;
+
+/// Instructions that import, call, or make other values than plain ones.
+const NOT_PLAIN: [u8; 12] = [b'c', 0x93, b'R', 0x81, 0x92, b'b', b'Q', b'P', b'i', b'o', b'B', b'C'];
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8], plain: bool) -> Self {
         Self {
+            plain,
             bytes,
             at: 0,
             stack: Vec::new(),
@@ -45,8 +54,12 @@ impl<'a> Machine<'a> {
 
     /// Runs the pickle and returns its final value.
     pub(super) fn run(&mut self) -> Result<Value, String> {
-        for _ in 0..MAX_INSTRUCTIONS {
+        let most = if self.plain { MAX_PLAIN_INSTRUCTIONS } else { MAX_INSTRUCTIONS };
+        for _ in 0..most {
             let instruction = self.take(1)?[0];
+            if self.plain && NOT_PLAIN.contains(&instruction) {
+                return Err(self.not_plain(instruction));
+            }
             match instruction {
                 // PROTO, FRAME
                 0x80 => drop(self.take(1)?),
@@ -60,7 +73,7 @@ impl<'a> Machine<'a> {
                     self.stack.push(top);
                 }
                 // Plain values.
-                b'N' => self.stack.push(Value::Other),
+                b'N' => self.stack.push(Value::Nothing),
                 0x88 => self.stack.push(Value::Integer(1)),
                 0x89 => self.stack.push(Value::Integer(0)),
                 b'K' => self.integer(1)?,
@@ -71,8 +84,26 @@ impl<'a> Machine<'a> {
                     self.integer(count)?;
                 }
                 b'G' => {
-                    self.take(8)?;
-                    self.stack.push(Value::Other);
+                    let bytes = self.take(8)?.iter().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
+                    self.stack.push(Value::Float(f64::from_bits(bytes)));
+                }
+                // The same as lines of text: protocol 0.
+                b'I' | b'L' => {
+                    let line = self.line()?;
+                    let value = line.trim_end_matches('L').parse();
+                    self.stack.push(Value::Integer(value.map_err(|_| NO_NUMBER)?));
+                }
+                b'F' => {
+                    let line = self.line()?;
+                    self.stack.push(Value::Float(line.parse().map_err(|_| NO_NUMBER)?));
+                }
+                b'S' => {
+                    let line = self.raw_line()?;
+                    self.stack.push(Value::Text(lines::string(line)?.into()));
+                }
+                b'V' => {
+                    let line = self.raw_line()?;
+                    self.stack.push(Value::Text(lines::unicode(line)?.into()));
                 }
                 // Strings with a length of 4, 1 and 8 bytes; strings of Python 2.
                 b'X' | b'T' => self.text(4)?,
@@ -121,12 +152,20 @@ impl<'a> Machine<'a> {
                 // The memo.
                 b'q' => self.remember(1)?,
                 b'r' => self.remember(4)?,
+                b'p' => {
+                    let place = self.place()?;
+                    self.remember_at(place)?;
+                }
                 0x94 => {
                     let top = self.stack.last().cloned().ok_or(EMPTY)?;
                     self.memo.insert(self.memo.len(), top);
                 }
                 b'h' => self.recall(1)?,
                 b'j' => self.recall(4)?,
+                b'g' => {
+                    let place = self.place()?;
+                    self.recall_from(place)?;
+                }
                 // Names, and calls of them.
                 b'c' => {
                     let (module, name) = (self.line()?, self.line()?);
@@ -159,7 +198,19 @@ impl<'a> Machine<'a> {
                 }
             }
         }
-        Err(format!("is damaged or malicious: its pickle has more than {MAX_INSTRUCTIONS} instructions"))
+        Err(format!("is damaged or malicious: its pickle has more than {most} instructions"))
+    }
+
+    /// Why an instruction is refused where only plain values may be; names what it would import.
+    fn not_plain(&mut self, instruction: u8) -> String {
+        let wanted = match (instruction, self.line(), self.line()) {
+            (b'c' | b'i', Ok(module), Ok(name)) => format!("it imports {module}.{name}"),
+            _ => format!("pickle instruction {instruction:#04x} makes something else"),
+        };
+        format!(
+            "is refused: only dicts, lists, tuples, strings, numbers, true, false and None may be in it, but {wanted}. Such a pickle \
+             may run any program"
+        )
     }
 
     fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
@@ -191,7 +242,7 @@ impl<'a> Machine<'a> {
 
     fn text(&mut self, length_bytes: usize) -> Result<(), String> {
         let length = self.number(length_bytes)?;
-        let text = String::from_utf8_lossy(self.take(length)?);
+        let text = lines::decoded(self.take(length)?.to_vec());
         self.stack.push(Value::Text(text.into()));
         Ok(())
     }
@@ -204,9 +255,18 @@ impl<'a> Machine<'a> {
     }
 
     fn line(&mut self) -> Result<String, String> {
+        Ok(String::from_utf8_lossy(self.raw_line()?).into_owned())
+    }
+
+    fn raw_line(&mut self) -> Result<&'a [u8], String> {
         let length = self.bytes[self.at..].iter().position(|&byte| byte == b'\n');
         let line = self.take(length.ok_or("is damaged: a name has no end")? + 1)?;
-        Ok(String::from_utf8_lossy(&line[..line.len() - 1]).into_owned())
+        Ok(&line[..line.len() - 1])
+    }
+
+    /// A place of the memo, written as a line.
+    fn place(&mut self) -> Result<usize, String> {
+        Ok(self.line()?.parse().map_err(|_| NO_NUMBER)?)
     }
 
     fn pop(&mut self) -> Result<Value, String> {
@@ -251,6 +311,10 @@ impl<'a> Machine<'a> {
 
     fn remember(&mut self, bytes: usize) -> Result<(), String> {
         let place = self.number(bytes)?;
+        self.remember_at(place)
+    }
+
+    fn remember_at(&mut self, place: usize) -> Result<(), String> {
         let top = self.stack.last().cloned().ok_or(EMPTY)?;
         self.memo.insert(place, top);
         Ok(())
@@ -258,6 +322,10 @@ impl<'a> Machine<'a> {
 
     fn recall(&mut self, bytes: usize) -> Result<(), String> {
         let place = self.number(bytes)?;
+        self.recall_from(place)
+    }
+
+    fn recall_from(&mut self, place: usize) -> Result<(), String> {
         let value =
             self.memo.get(&place).cloned().ok_or("is damaged: it uses a value that was never stored")?;
         self.stack.push(value);

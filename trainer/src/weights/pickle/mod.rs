@@ -1,21 +1,28 @@
-//! Reads the part of Python's pickle format that weights files need, without executing anything.
+//! Reads the part of Python's pickle format that weights files need, and, stricter, files of plain values ([`from_slice`]), without
+//! executing anything.
 //!
 //! A pickle is a program for a small stack machine, and its instructions may import and call any Python function. This reader
 //! implements only the instructions that build plain values, and has built-in replacements for the few functions and classes that a
 //! state dict needs. Every other name is refused. The instructions are documented in CPython's `Lib/pickletools.py`.
 
+mod lines;
 mod machine;
+mod plain;
 
 use std::rc::Rc;
 
 use machine::Machine;
+pub(crate) use plain::from_slice;
 
 /// A value. Containers are indices of nodes in [`Pickle`], so that shared and recursive values need no copies.
 #[derive(Debug, Clone)]
 pub(super) enum Value {
-    /// Values that are not needed for weights: None, floating-point numbers, bytes, random states, training arguments.
+    /// Values that nobody needs: bytes, random states, training arguments.
     Other,
+    /// None.
+    Nothing,
     Integer(i64),
+    Float(f64),
     Text(Rc<str>),
     /// The name of a class or function, `module.name`.
     Name(Rc<str>),
@@ -89,7 +96,7 @@ const KINDS: [&str; 10] =
 
 /// Reads a pickle. An error is the rest of a sentence about the file.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle, String> {
-    let mut machine = Machine::new(bytes);
+    let mut machine = Machine::new(bytes, false);
     let root = machine.run()?;
     Ok(Pickle { nodes: machine.into_nodes(), root })
 }
