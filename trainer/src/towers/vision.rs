@@ -6,13 +6,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init};
 use super::denoiser::Denoiser;
-use super::dense::Dense;
+use super::dense::{Dense, Reading};
 use super::family::TowerFamily;
 use super::full_precision;
 use super::heads;
 use super::layers::{Norm, normal};
 use super::pooling::AttentionPooling;
 use super::position::{LearnedPositions, PositionResize};
+use super::reading::last_block;
 use super::rotary::{PERIODS, Rotation, exact_periods, read_periods};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
@@ -67,7 +68,7 @@ pub struct VisionTower {
     pub width: i64,
     /// Number of attention heads.
     pub heads: i64,
-    /// Which patch features [`VisionTower::forward`] returns.
+    /// Which patch features [`VisionTower::forward`] returns: tokens or values.
     pub dense: Dense,
     /// How an image is embedded.
     class: Class,
@@ -286,8 +287,9 @@ impl VisionTower {
         for (i, block) in self.blocks.iter().enumerate() {
             if i + 1 == self.blocks.len() {
                 at_last(block, &x);
-                if self.dense == Dense::Values {
-                    values = Some(self.norm.forward(&block.forward_values(&x)));
+                if let Reading::Last(way) = self.dense.reading() {
+                    let read = last_block(block, &x, way, [height, width], None);
+                    values = Some(self.norm.forward(&read));
                 }
             }
             x = block.forward_with(&x, false, rotation.as_ref());
@@ -339,6 +341,11 @@ impl VisionTower {
             Positions::Learned(_) => None,
             Positions::Rotary(periods) => Some(periods),
         }
+    }
+
+    /// The device of its tensors.
+    pub(super) fn device(&self) -> Device {
+        self.patch_weight.device()
     }
 
     /// Number of transformer blocks.

@@ -13,8 +13,9 @@ use super::patches::{counts, shares};
 use crate::error::{Error, Result, reading, writing};
 use crate::evaluation::SegmentationDataset;
 use crate::evaluation::confusion::Confusion;
-use crate::evaluation::masks::Mask;
-use crate::evaluation::segmentation::{self, DecisionSettings, SegmentationScores, decide, in_groups};
+use crate::evaluation::segmentation::{
+    self, DecisionSettings, Sample, SegmentationScores, decide, in_groups,
+};
 use crate::inference::fusion::Fusion;
 use crate::inference::labels::{self, Rule};
 use crate::inference::segmenter::Segmenter;
@@ -79,7 +80,7 @@ pub fn climb(
             for (sample, cut) in samples.iter().zip(&cuts) {
                 let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
                 for (rung, counted) in Rung::ALL.into_iter().zip(&mut counted) {
-                    let predicted = labels_of(rung, set, segmenter, decision, &sample.mask, (cut, &own));
+                    let predicted = labels_of(rung, set, segmenter, decision, sample, (cut, &own));
                     counted.add(&sample.mask.labels, &predicted);
                 }
                 progress.advance(1, &|| format!("zero-shot mIoU {:.1} %", 100.0 * counted[0].mean_iou()));
@@ -112,9 +113,10 @@ fn labels_of(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
-    mask: &Mask,
+    sample: &Sample,
     (cut, windows): (&Cut, &[Tensor]),
 ) -> Vec<u8> {
+    let mask = &sample.mask;
     let (classes, grid) = (set.classes.len() as i64, windows[0].size()[1]);
     let names = windows[0].size()[0] - 3 * classes;
     let part = |first: i64, count: i64| -> Vec<Tensor> {
@@ -122,7 +124,7 @@ fn labels_of(
     };
     let grids = match rung {
         Rung::Text => {
-            return decide(set, segmenter, decision, mask, &segmenter.blended(cut, &part(0, names)));
+            return decide(set, segmenter, decision, sample, &segmenter.blended(cut, &part(0, names)));
         }
         Rung::Means => part(names, classes),
         Rung::Neighbours => part(names + classes, classes),
