@@ -14,6 +14,7 @@ mod evaluation;
 mod export;
 mod gram;
 mod heads;
+mod lit;
 mod losses;
 mod predictions;
 mod probe;

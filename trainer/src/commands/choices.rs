@@ -136,4 +136,5 @@ choices!(family: Family {
     OpenClip = "open_clip": "open_clip and OpenAI: a CLIP, or only its text tower";
     Simzss = "simzss": "The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have \
         the keys of its vision part";
+    Augreg = "augreg": "AugReg's vision towers in Google's `vision_transformer` (.npz). Read only";
 });

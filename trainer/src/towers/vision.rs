@@ -132,7 +132,7 @@ impl VisionTower {
             let gated = block.activation() == Activation::SwiGlu;
             blocks.push(if gated { block } else { block.with_activation(family.activation) });
         }
-        let norm = Norm::read(&mut weights, "norm", width, family.eps)?;
+        let norm = Norm::read(&mut weights, family.norm, width, family.eps)?;
         let denoised = family.denoisable() && weights.has("denoiser.pos_embed");
         let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
         // The mask token is used only in the tower's own training.
@@ -386,13 +386,14 @@ impl VisionTower {
             position,
             ("patch_embed.proj.weight", &self.patch_weight),
             ("patch_embed.proj.bias", &self.patch_bias),
-            ("norm.weight", &self.norm.weight),
-            ("norm.bias", &self.norm.bias),
         ]
         .into_iter()
         .chain(self.registers.as_ref().map(|registers| (self.family.registers, registers)))
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
         .collect();
+        for (end, tensor) in [("weight", &self.norm.weight), ("bias", &self.norm.bias)] {
+            out.push((format!("{}.{end}", self.family.norm), tensor.shallow_clone()));
+        }
         match &self.class {
             Class::Token(class) => out.push(("cls_token".to_owned(), class.shallow_clone())),
             Class::Pooled(pooling) => out.extend(pooling.named()),
