@@ -21,7 +21,7 @@ use trainer::evaluation::{SegmentationDataset, published_datasets, retrieval};
 use trainer::inference::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use trainer::inference::classes;
 use trainer::inference::labels::{Rule, bytes, decide, upsample};
-use trainer::inference::model::{ClipSettings, Model, Vision};
+use trainer::inference::model::{ClipSettings, DenseFiles, Model, Vision};
 use trainer::inference::opencv;
 use trainer::inference::pamr::Pamr;
 use trainer::inference::segmenter::Segmenter;
@@ -229,7 +229,7 @@ fn the_sliding_window_is_the_plain_one() {
     let [short, side, stride, classes, height, width] =
         ["short", "side", "stride", "classes", "height", "width"].map(|name| int(&case[name]));
     let vectors = unit(&wave((classes * 64) as usize, 9).view([classes, 64]).to_kind(Kind::Float));
-    let window = Window { short, long: 0, side, stride, resize: Resize::Float };
+    let window = Window { short, long: 0, side, stride, resize: Resize::Float, ..Window::PUBLISHED };
     let segmenter = Segmenter::with_vectors(narrow_model(), vectors, window).unwrap();
     let photo: Vec<u8> =
         draws((height * width * 3) as usize, 5).into_iter().map(|v| (v % 256) as u8).collect();
@@ -324,7 +324,14 @@ fn evaluations_of_cityscapes_and_coco_object_score_as_in_python() {
         let by_threshold = set.background == Some(Background::Threshold);
         let classes = set.classes.len() - usize::from(by_threshold);
         let vectors = unit(&wave(classes * 64, 9).view([classes as i64, 64])).to_kind(Kind::Float);
-        let window = Window { short: 24, long: 2048, side: 24, stride: 8, resize: Resize::Opencv };
+        let window = Window {
+            short: 24,
+            long: 2048,
+            side: 24,
+            stride: 8,
+            resize: Resize::Opencv,
+            ..Window::PUBLISHED
+        };
         let mut segmenter = Segmenter::with_vectors(narrow_model(), vectors, window).unwrap();
         let iterations = int(&case["pamr"]) as usize;
         segmenter.pamr = (iterations > 0).then(|| Pamr { iterations, dilations: Pamr::DILATIONS.to_vec() });
@@ -359,7 +366,8 @@ fn synonyms_give_a_class_its_best_word() {
         words.iter().map(|words| words.iter().map(|&word| word.to_owned()).collect()).collect()
     };
     let segmenter = |words: &[&[&str]]| {
-        let window = Window { short: 32, long: 0, side: 32, stride: 16, resize: Resize::Float };
+        let window =
+            Window { short: 32, long: 0, side: 32, stride: 16, resize: Resize::Float, ..Window::PUBLISHED };
         let templates = ["a {}".to_owned()];
         Segmenter::new(narrow_model(), &names(words), &templates, ClassVectors::Caption, window).unwrap()
     };
@@ -407,7 +415,7 @@ fn clips_tower_is_open_clips_and_maskclip_its_values() {
         for dense in [Dense::Tokens, Dense::Values] {
             let clip = ClipSettings { activation, vision_heads: Some(1), text_heads: Some(1) };
             let model = Model::open_clip(&path, clip, Precision::Float32, Device::Cpu).unwrap();
-            let model = model.with_dense(dense).unwrap();
+            let model = model.with_dense(dense, &DenseFiles::default()).unwrap();
             assert_eq!((model.size, model.vision.patch()), (32, 8));
             let Vision::Clip(vision) = &model.vision else { panic!("a CLIP") };
             for case in case["cases"].as_array().unwrap() {

@@ -42,7 +42,8 @@ fn pixels_of_patches_are_counted_as_by_numpy() {
         let size: Vec<i64> = list(&case["resized"]);
         let number = |name: &str| case[name].as_i64().unwrap();
         let (side, stride) = (number("side"), number("stride"));
-        let window = Window { short: side, long: 0, side, stride, resize: Resize::Float };
+        let window =
+            Window { short: side, long: 0, side, stride, resize: Resize::Float, ..Window::PUBLISHED };
         let filling = Tensor::from_slice(&[0f32; 3]);
         let cut = window.cut(&Tensor::zeros([1, size[0], size[1], 3], (Kind::Float, Device::Cpu)), &filling);
         let mask = Mask { width, height, labels: list(&case["labels"]) };

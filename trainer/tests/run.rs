@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod baselines;
 mod cached;
 mod command_line;
+mod dense;
 mod dinov3;
 mod download;
 mod eval_command;
@@ -12,6 +14,7 @@ mod evaluation;
 mod export;
 mod gram;
 mod heads;
+mod lit;
 mod losses;
 mod predictions;
 mod probe;

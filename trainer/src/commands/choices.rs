@@ -90,6 +90,15 @@ choices!(dense: Dense {
     Tokens = "tokens": "The patch tokens of the last block; of a CLIP projected like the class token (\"CLIP\" in the tables of the \
         papers)";
     Values = "values": "The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022), TIPSv2";
+    Maskclip = "maskclip": "Of a CLIP: as `values`, with positions resized as in MaskCLIP's code (bicubic without antialiasing)";
+    Sclip = "sclip": "Of a CLIP: attention of queries to queries and of keys to keys, added";
+    Naclip = "naclip": "Of a CLIP: attention of keys to keys that prefers patches nearby; neither residual nor MLP";
+    Clearclip = "clearclip": "Of a CLIP: attention of queries to queries; neither residual nor MLP";
+    Proxyclip = "proxyclip": "Of a CLIP: attention by the similarity of the patches of another tower (--proxy-weights); neither residual \
+        nor MLP";
+    Gem = "gem": "Of a CLIP: self-self attention in a second stream beside its last six blocks";
+    ClipDinoiser = "clip-dinoiser": "Of a CLIP: as `maskclip`, averaged over patches whose correlation two trained convolutions find high \
+        (--dinoiser-weights)";
 });
 
 choices!(numbering: Numbering {
@@ -140,6 +149,8 @@ choices!(fusion: Fusion {
     Similarity = "similarity": "The similarities themselves";
     Softmax = "softmax": "Their softmax over all class names, at temperature 1: as dino.txt and TIPSv2";
     Sigmoid = "sigmoid": "Their sigmoid, as Talk2DINO";
+    PatchSoftmax = "patch-softmax": "Their softmax over all class names, 100 times as large, for each patch before it is up-sampled: as \
+        CLIP-DINOiser";
 });
 
 choices!(family: Family {
@@ -151,4 +162,5 @@ choices!(family: Family {
     OpenClip = "open_clip": "open_clip and OpenAI: a CLIP, or only its text tower";
     Simzss = "simzss": "The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have \
         the keys of its vision part";
+    Augreg = "augreg": "AugReg's vision towers in Google's `vision_transformer` (.npz). Read only";
 });

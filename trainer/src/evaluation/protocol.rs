@@ -1,43 +1,14 @@
 //! Published protocols of segmentation, by name: each fixes everything that influences a score but the model.
 
-use serde_json::{Value, json};
-
-use super::datasets::SegmentationDataset;
+use super::baselines;
+use super::protocol_parts::tcl;
+pub use super::protocol_parts::{Decision, Parts};
 use super::published_datasets::{Background, PUBLISHED};
-use super::segmentation::THRESHOLD;
-use crate::error::Result;
 use crate::inference::class_vectors::ClassVectors;
 use crate::inference::classes::ClassNames;
 use crate::inference::fusion::Fusion;
-use crate::inference::model::Model;
-use crate::inference::pamr::Pamr;
-use crate::inference::segmenter::Segmenter;
-use crate::inference::templates;
 use crate::inference::window::{Resize, Window};
 use crate::towers::Dense;
-
-/// All parts of a protocol of segmentation.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Parts {
-    /// How images are cut.
-    pub window: Window,
-    /// Prompt templates, by name or file.
-    pub templates: String,
-    /// Which embedding of the prompts represents a class.
-    pub vectors: ClassVectors,
-    /// Which names of a class are in the prompts.
-    pub names: ClassNames,
-    /// Which patch features are used.
-    pub dense: Dense,
-    /// What is averaged where windows overlap.
-    pub fusion: Fusion,
-    /// Iterations of PAMR; 0 = none.
-    pub pamr: usize,
-    /// With a background by threshold: minimum probability, or score, of a class.
-    pub threshold: f64,
-    /// Scale of the similarities before the softmax that this threshold is for; `None` = the logit scale that the model learned.
-    pub scale: Option<f64>,
-}
 
 /// A published protocol.
 #[derive(Debug)]
@@ -48,162 +19,182 @@ pub struct Protocol {
     pub about: &'static str,
     /// The datasets that it has prompts for.
     pub datasets: &'static [&'static str],
-    parts: fn() -> Parts,
+    /// How the class background is predicted where the dataset has one, if not as in TCL's frame.
+    pub background: Option<Background>,
+    /// What separates the names of a class in its lists, which are its authors' files: `--class-file` reads one. `None` = it has the
+    /// names of the datasets.
+    pub separator: Option<&'static str>,
+    parts: fn(&str) -> Parts,
 }
 
 /// The datasets of TCL's frame.
 const EIGHT: [&str; 8] =
     ["voc20", "voc21", "context59", "context60", "coco-stuff171", "coco-object81", "cityscapes19", "ade150"];
 
-fn tcl() -> Parts {
-    Parts {
-        window: Window::PUBLISHED,
-        templates: "imagenet".to_owned(),
-        vectors: ClassVectors::Caption,
-        names: ClassNames::Plain,
-        dense: Dense::Tokens,
-        fusion: Fusion::Similarity,
-        pamr: 0,
-        threshold: THRESHOLD,
-        scale: None,
-    }
-}
-
 /// The protocols. Any two differ in several parts, so their scores cannot be compared.
-pub static PROTOCOLS: [Protocol; 4] = [
+pub static PROTOCOLS: [Protocol; 10] = [
     Protocol {
         name: "tcl",
         about: "TCL's frame with CLIP's 80 prompts and without refinement, as in the SimZSS paper",
         datasets: &EIGHT,
+        background: None,
+        separator: None,
         parts: tcl,
     },
     Protocol {
         name: "dinotxt",
         about: "dino.txt's: short side 512 px, windows of 384 px, 80 prompts, softmax",
         datasets: &["cityscapes19", "ade150"],
-        parts: || Parts {
-            window: Window { short: 512, long: 0, side: 384, stride: 192, resize: Resize::Bicubic },
+        background: None,
+        separator: None,
+        parts: |set| Parts {
+            window: Window {
+                short: 512,
+                long: 0,
+                side: 384,
+                stride: 192,
+                resize: Resize::Bicubic,
+                ..Window::PUBLISHED
+            },
             names: ClassNames::Dataset,
             fusion: Fusion::Softmax,
-            ..tcl()
+            ..tcl(set)
         },
     },
     Protocol {
         name: "tips",
         about: "TIPSv2's: windows of 448 px in steps of 336 px, 9 prompts, values of the last block, softmax",
         datasets: &["ade150"],
-        parts: || Parts {
-            window: Window { short: 448, long: 0, side: 448, stride: 336, resize: Resize::Bicubic },
+        background: None,
+        separator: None,
+        parts: |set| Parts {
+            window: Window {
+                short: 448,
+                long: 0,
+                side: 448,
+                stride: 336,
+                resize: Resize::Bicubic,
+                ..Window::PUBLISHED
+            },
             templates: "tcl9".to_owned(),
             names: ClassNames::Dataset,
             dense: Dense::Values,
             fusion: Fusion::Softmax,
-            ..tcl()
+            ..tcl(set)
         },
     },
     Protocol {
         name: "talk2dino",
         about: "Talk2DINO's for ViT-B: TCL's frame with 7 prompts, sigmoid, PAMR, and background below 0.55",
         datasets: &EIGHT,
-        parts: || Parts {
+        background: None,
+        separator: None,
+        parts: |set| Parts {
             templates: "imagenet7".to_owned(),
             vectors: ClassVectors::Unscaled,
             names: ClassNames::Dataset,
             fusion: Fusion::Sigmoid,
             pamr: 10,
             threshold: 0.55,
-            ..tcl()
+            ..tcl(set)
         },
+    },
+    Protocol {
+        name: "sclip",
+        about: "SCLIP's: windows of 224 px, softmax over all names of its lists, small areas left out in voc21",
+        datasets: &EIGHT,
+        background: Some(Background::Words),
+        separator: Some(", "),
+        parts: baselines::sclip,
+    },
+    Protocol {
+        name: "naclip",
+        about: "NACLIP's: windows of 224 px or the whole image, softmax over all names of its lists, PAMR",
+        datasets: &EIGHT,
+        background: Some(Background::Words),
+        separator: Some(", "),
+        parts: baselines::naclip,
+    },
+    Protocol {
+        name: "clearclip",
+        about: "ClearCLIP's: windows of 448 px, softmax over all names of its lists",
+        datasets: &EIGHT,
+        background: Some(Background::Words),
+        separator: Some(","),
+        parts: baselines::clearclip,
+    },
+    Protocol {
+        name: "proxyclip",
+        about: "ProxyCLIP's: windows of 336 px, softmax over all names of its lists",
+        datasets: &EIGHT,
+        background: Some(Background::Words),
+        separator: Some("; "),
+        parts: baselines::proxyclip,
+    },
+    Protocol {
+        name: "maskclip",
+        about: "MaskCLIP's: whole images, 85 prompts",
+        datasets: &["voc20", "context59", "coco-stuff171", "cityscapes19"],
+        background: None,
+        separator: None,
+        parts: baselines::maskclip,
+    },
+    Protocol {
+        name: "clip-dinoiser",
+        about: "CLIP-DINOiser's: windows of 448 px, softmax of patches, background by its convolution",
+        datasets: &EIGHT,
+        background: Some(Background::Words),
+        separator: None,
+        parts: baselines::clip_dinoiser,
     },
 ];
 
 impl Protocol {
-    /// Its parts.
-    pub fn parts(&self) -> Parts {
-        (self.parts)()
+    /// Its parts for a dataset.
+    pub fn parts(&self, dataset: &str) -> Parts {
+        (self.parts)(dataset)
+    }
+
+    /// How the class background of a dataset is predicted, which is predicted by `usual` in TCL's frame; `None` without such a class.
+    pub fn background_of(&self, usual: Option<Background>) -> Option<Background> {
+        match usual {
+            Some(Background::Threshold | Background::Words) => self.background.or(usual),
+            _ => usual,
+        }
     }
 
     /// The protocol that has exactly these parts for a dataset, of which class 0 is predicted by `background`; `None` if none has.
     pub fn of(dataset: &str, background: Option<Background>, parts: &Parts) -> Option<&'static Self> {
         let set = PUBLISHED.iter().find(|set| set.name == dataset)?;
-        if set.background != background {
-            return None;
-        }
         PROTOCOLS.iter().find(|protocol| {
-            let mut own = protocol.parts();
-            if background != Some(Background::Threshold) {
+            let mut own = protocol.parts(dataset);
+            if background != Some(Background::Threshold) && own.decision == Decision::Classes {
                 // Without effect.
                 (own.threshold, own.scale) = (parts.threshold, parts.scale);
             }
-            protocol.datasets.contains(&dataset) && own == *parts
+            let as_published = protocol.background_of(set.background) == background;
+            protocol.datasets.contains(&dataset) && as_published && own == *parts
         })
-    }
-}
-
-impl Parts {
-    /// Those of an evaluation without options: `tcl`'s for a published dataset; for a folder of the user (`folder`) the size of the
-    /// training images, and the class vectors that suit the model.
-    pub fn usual(folder: bool, model: &Model) -> Self {
-        if !folder {
-            return tcl();
-        }
-        let window = Window {
-            short: model.size,
-            side: model.size,
-            stride: (model.size / 2).max(1),
-            resize: Resize::Float,
-            ..Window::PUBLISHED
-        };
-        Self { window, vectors: model.vectors, ..tcl() }
-    }
-
-    /// A model that segments the images of a dataset in this way. Its patch features are those that the model is opened with.
-    pub fn segmenter(&self, model: Model, set: &SegmentationDataset) -> Result<Segmenter> {
-        let by_threshold = set.background == Some(Background::Threshold);
-        let classes = set.classes.iter().skip(usize::from(by_threshold));
-        let words: Vec<Vec<String>> = classes.map(|class| class.prompts(self.names)).collect();
-        let prompts = templates::read(&self.templates)?;
-        let mut segmenter = Segmenter::new(model, &words, &prompts, self.vectors, self.window)?;
-        segmenter.fusion = self.fusion;
-        segmenter.pamr =
-            (self.pamr > 0).then(|| Pamr { iterations: self.pamr, dilations: Pamr::DILATIONS.to_vec() });
-        Ok(segmenter)
-    }
-
-    /// The values of the options that give the parts, as JSON.
-    pub fn options(&self) -> [(&'static str, Value); 13] {
-        let Window { short, long, side, stride, resize } = self.window;
-        [
-            ("--size", json!(short)),
-            ("--long-side", json!(long)),
-            ("--window", json!(side)),
-            ("--stride", json!(stride)),
-            ("--resize", json!(resize)),
-            ("--templates", json!(self.templates)),
-            ("--class-vectors", json!(self.vectors)),
-            ("--class-names", json!(self.names)),
-            ("--dense", json!(self.dense)),
-            ("--fusion", json!(self.fusion)),
-            ("--pamr", json!(self.pamr)),
-            ("--threshold", json!(self.threshold)),
-            ("--scale", json!(self.scale)),
-        ]
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inference::templates;
 
     #[test]
     fn protocols_are_found_by_their_parts() {
         for protocol in &PROTOCOLS {
-            let parts = protocol.parts();
             for dataset in protocol.datasets {
                 let set = PUBLISHED.iter().find(|set| set.name == *dataset).unwrap();
-                let found = Protocol::of(dataset, set.background, &parts).unwrap();
+                let background = protocol.background_of(set.background);
+                let found = Protocol::of(dataset, background, &protocol.parts(dataset)).unwrap();
                 assert_eq!(found.name, protocol.name);
             }
+        }
+        for protocol in &PROTOCOLS[..4] {
+            let parts = protocol.parts("ade150");
             for changed in [
                 Parts { pamr: parts.pamr + 1, ..parts.clone() },
                 Parts { window: Window { stride: 100, ..parts.window }, ..parts.clone() },
@@ -222,7 +213,7 @@ mod tests {
 
     #[test]
     fn the_numbers_of_prompts_are_the_published_ones() {
-        let prompts = |protocol: &Protocol| templates::read(&protocol.parts().templates).unwrap().len();
-        assert_eq!(PROTOCOLS.iter().map(prompts).collect::<Vec<_>>(), [80, 80, 9, 7]);
+        let prompts = |protocol: &Protocol| templates::read(&protocol.parts("").templates).unwrap().len();
+        assert_eq!(PROTOCOLS.iter().map(prompts).collect::<Vec<_>>(), [80, 80, 9, 7, 80, 80, 80, 80, 85, 80]);
     }
 }

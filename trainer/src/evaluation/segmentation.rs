@@ -171,10 +171,10 @@ pub fn evaluate(
     in_groups(set, 0..set.pairs.len(), segmenter, sizes, observer, &mut |samples| {
         let images: Vec<&RgbImage> = samples.iter().map(|sample| &sample.image).collect();
         let scores = segmenter.scores_of(&images, decision.batch);
-        for (Sample { at, mask, .. }, scores) in samples.into_iter().zip(scores) {
-            let predicted = decide(set, segmenter, decision, &mask, &scores);
-            each(at, &mask, &predicted)?;
-            tally.add(at, mask, predicted);
+        for (sample, scores) in samples.into_iter().zip(scores) {
+            let predicted = decide(set, segmenter, decision, &sample, &scores);
+            each(sample.at, &sample.mask, &predicted)?;
+            tally.add(sample.at, sample.mask, predicted);
             progress.advance(1, &|| tally.message());
         }
         Ok(())
@@ -210,21 +210,25 @@ pub(super) fn in_groups(
     })
 }
 
-/// Labels of an image from the scores of its classes. With background by threshold, `scores` has no row for the background.
+/// Labels of an image from its scores. With background by threshold, `scores` has no row for the background.
 pub(super) fn decide(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
-    mask: &Mask,
+    Sample { image, mask, .. }: &Sample,
     scores: &Tensor,
 ) -> Vec<u8> {
+    let size = [mask.height.into(), mask.width.into()];
+    if let Some(labels) = segmenter.labels_by_names(image, scores, size) {
+        return labels::bytes(&labels);
+    }
     let DecisionSettings { threshold, scale, .. } = *decision;
     let rule = match set.background {
         Some(Background::Threshold) if segmenter.fusion.is_bounded() => Rule::Floor(threshold),
         Some(Background::Threshold) => Rule::Threshold { threshold, scale },
         _ => Rule::HighestScore,
     };
-    labels::bytes(&labels::decide(scores, mask.height.into(), mask.width.into(), rule))
+    labels::bytes(&labels::decide(scores, size[0], size[1], rule))
 }
 
 /// Images until their windows fill a batch; `None` at the end of the dataset.

@@ -55,6 +55,34 @@ pub fn read(path: &Path) -> Result<Vec<Class>> {
     checked(classes).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
 }
 
+/// Reads a list of other projects: one class per line, with its names separated by `separator`, the first of which is also its name in
+/// results. Empty lines are left out.
+pub fn read_separated(path: &Path, separator: &str) -> Result<Vec<Class>> {
+    let text = read_text(path)?;
+    let classes = separated(&text, separator);
+    checked(classes).map_err(|problem| Error::Invalid { path: path.to_owned(), problem })
+}
+
+fn separated(text: &str, separator: &str) -> Vec<Class> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    lines
+        .map(|line| {
+            let words: Vec<String> = line
+                .split(separator)
+                .map(str::trim)
+                .filter(|word| !word.is_empty())
+                .map(str::to_owned)
+                .collect();
+            Class { name: words.first().cloned().unwrap_or_default(), words }
+        })
+        .collect()
+}
+
+/// The same classes with the names of others for results.
+pub fn renamed(classes: Vec<Class>, names: &[Class]) -> Vec<Class> {
+    classes.into_iter().zip(names).map(|(class, of)| Class { name: of.name.clone(), ..class }).collect()
+}
+
 /// The list if it can be used.
 ///
 /// # Errors
@@ -104,5 +132,18 @@ mod tests {
         assert_eq!(classes[1].prompts(ClassNames::Plain), ["potted plant"]);
         assert_eq!(classes[1].prompts(ClassNames::Dataset), ["pottedplant"]);
         assert_eq!(classes[1].prompts(ClassNames::Synonyms), ["potted plant", "houseplant"]);
+    }
+
+    #[test]
+    fn lists_of_other_projects_have_separators_of_their_own() {
+        let words = |text: &str, separator: &str| -> Vec<Vec<String>> {
+            separated(text, separator).into_iter().map(|class| class.words).collect()
+        };
+        assert_eq!(words("sky, wall\ntv, tv set\n", ", "), [["sky", "wall"], ["tv", "tv set"]]);
+        // A comma in a name is one only where commas separate.
+        assert_eq!(words("sky, clear; wall\n\n", "; "), [["sky, clear", "wall"]]);
+        assert_eq!(words("sky,wall \ncat", ","), [vec!["sky", "wall"], vec!["cat"]]);
+        let [class] = &renamed(separated("ship, boat", ", "), &parse("boat"))[..] else { panic!("one") };
+        assert_eq!((class.name.as_str(), class.prompts(ClassNames::Synonyms)), ("boat", class.words.clone()));
     }
 }

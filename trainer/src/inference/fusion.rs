@@ -18,22 +18,43 @@ pub enum Fusion {
     Softmax,
     /// Their sigmoid, taken before the up-sampling, which aligns the corners: as Talk2DINO.
     Sigmoid,
+    /// Their softmax over all class names, 100 times as large, taken before the up-sampling: as CLIP-DINOiser.
+    #[serde(rename = "patch-softmax")]
+    PatchSoftmax,
 }
 
+/// Scale of the similarities in [`Fusion::PatchSoftmax`], CLIP's largest.
+const PATCH_SCALE: f64 = 100.0;
+
 impl Fusion {
-    /// Scores of the pixels of a window, [C, side, side], from the similarities of its patches, [C, grid, grid]. `pamr` refines them by
-    /// the pixels of the window, [1, side, side, 3].
-    pub fn scores(self, grid: &Tensor, side: i64, window: &Tensor, pamr: Option<&Pamr>) -> Tensor {
+    /// Scores of the pixels of a window, [C, height, width], from those of its patches, [C, rows, columns]. `pamr` refines them by the
+    /// pixels of the window, [1, height, width, 3].
+    pub fn scores(
+        self,
+        grid: &Tensor,
+        [height, width]: [i64; 2],
+        window: &Tensor,
+        pamr: Option<&Pamr>,
+    ) -> Tensor {
         let grid = grid.unsqueeze(0);
         let scores = match self {
-            Self::Similarity | Self::Softmax => upsample(&grid, side, side),
-            Self::Sigmoid => grid.sigmoid().upsample_bilinear2d([side, side], true, None, None),
+            Self::Similarity | Self::Softmax | Self::PatchSoftmax => upsample(&grid, height, width),
+            Self::Sigmoid => grid.sigmoid().upsample_bilinear2d([height, width], true, None, None),
         };
         let mut scores = scores.squeeze_dim(0);
         if let Some(pamr) = pamr {
             scores = pamr.refine(&window.squeeze_dim(0).permute([2, 0, 1]), &scores);
         }
         if self == Self::Softmax { scores.softmax(0, Kind::Float) } else { scores }
+    }
+
+    /// What is up-sampled, of the similarities of patches, [n, W, P].
+    pub(super) fn of_patches(self, similarities: Tensor) -> Tensor {
+        if self == Self::PatchSoftmax {
+            (similarities * PATCH_SCALE).softmax(1, Kind::Float)
+        } else {
+            similarities
+        }
     }
 
     /// Whether a threshold for the background is compared with the scores themselves. That of similarities is compared with their

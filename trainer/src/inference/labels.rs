@@ -69,7 +69,8 @@ pub fn upsample(scores: &Tensor, height: i64, width: i64) -> Tensor {
     scores.upsample_bilinear2d([height, width], false, None, None)
 }
 
-fn finish(label: &Tensor) -> Tensor {
+/// [1, h, w] -> uint8 [h, w] on the CPU.
+pub(super) fn finish(label: &Tensor) -> Tensor {
     label.squeeze_dim(0).to_kind(Kind::Uint8).to_device(tch::Device::Cpu)
 }
 

@@ -1,6 +1,7 @@
 //! The two towers of a trained model for evaluation and visualization: from a checkpoint, or a CLIP.
 
-use std::path::Path;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,8 +10,8 @@ use crate::checkpoint::Checkpoint;
 use crate::device::Precision;
 use crate::error::{Error, Result};
 use crate::towers::{
-    Activation, ClipVisionTower, Dense, FrozenVision, ImageEncoder, Normalization, TextTower, VisionFeatures,
-    heads,
+    Activation, Beside, ClipVisionTower, Dense, Dinoiser, FrozenVision, ImageEncoder, Normalization,
+    PositionResize, Proxy, TextTower, VisionFeatures, VisionTower, heads,
 };
 use crate::weights::Weights;
 
@@ -25,6 +26,49 @@ pub struct ClipSettings {
     pub text_heads: Option<i64>,
 }
 
+/// Files that some ways of reading patch features need.
+#[derive(Debug, Clone, Default)]
+pub struct DenseFiles {
+    /// [`Dense::Proxyclip`]: weights of a vision tower.
+    pub proxy: Option<PathBuf>,
+    /// [`Dense::ClipDinoiser`]: a checkpoint of its convolutions.
+    pub dinoiser: Option<PathBuf>,
+}
+
+impl DenseFiles {
+    /// An error if a file is missing that these patch features need, or one is given that they do not need.
+    pub fn check(&self, dense: Dense) -> Result<()> {
+        for (option, file, of, what) in [
+            (
+                "--proxy-weights",
+                &self.proxy,
+                Dense::Proxyclip,
+                "the weights of a vision tower, such as DINO v1's ViT-B/8",
+            ),
+            (
+                "--dinoiser-weights",
+                &self.dinoiser,
+                Dense::ClipDinoiser,
+                "the checkpoint of its two convolutions",
+            ),
+        ] {
+            let name = of.name();
+            match file {
+                None if dense == of => {
+                    return Err(Error::Usage(format!("--dense {name} needs {option} FILE: {what}")));
+                }
+                Some(_) if dense != of => {
+                    let problem =
+                        format!("option {option} has an effect only with --dense {name}; leave it out");
+                    return Err(Error::Usage(problem));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A vision tower with the normalization of its images.
 #[derive(Debug)]
 pub enum Vision {
@@ -37,9 +81,23 @@ pub enum Vision {
 impl Vision {
     /// Features of pixels 0..255, [B, H, W, 3], in the embedding space shared with the text tower.
     pub fn features(&self, pixels: &Tensor) -> VisionFeatures {
+        self.read(pixels).0
+    }
+
+    /// The same, and the probability that each patch is foreground, [B, N], if the features say that.
+    pub fn read(&self, pixels: &Tensor) -> (VisionFeatures, Option<Tensor>) {
         match self {
-            Self::Frozen(vision) => vision.features(pixels),
-            Self::Clip(vision) => tch::no_grad(|| vision.tower.forward(&vision.normalise(pixels))),
+            Self::Frozen(vision) => (vision.features(pixels), None),
+            Self::Clip(vision) => tch::no_grad(|| vision.tower.read(&vision.normalise(pixels))),
+        }
+    }
+
+    /// Side in pixels of the parts of an image that have a feature each: the patches, or those of another tower that says which belong
+    /// together.
+    pub fn dense_patch(&self) -> i64 {
+        match self {
+            Self::Frozen(vision) => vision.patch(),
+            Self::Clip(vision) => vision.tower.dense_patch(),
         }
     }
 
@@ -128,13 +186,33 @@ impl Model {
         })
     }
 
-    /// The same model with another kind of patch features.
+    /// The same model with another kind of patch features, which may need `files`.
     ///
     /// # Errors
-    /// Wrong use for values of a tower behind which something was trained on its tokens.
-    pub fn with_dense(mut self, dense: Dense) -> Result<Self> {
+    /// Wrong use for values of a tower behind which something was trained on its tokens, for features that only a CLIP has, and for files
+    /// that are missing or needless; a file that does not fit to the tower.
+    pub fn with_dense(mut self, dense: Dense, files: &DenseFiles) -> Result<Self> {
+        files.check(dense)?;
+        let name = dense.name();
+        let beside = self.beside(files)?;
         match &mut self.vision {
-            Vision::Clip(vision) => vision.tower.dense = dense,
+            Vision::Clip(vision) => {
+                let read = vision.tower.read_as(dense, beside);
+                let file = files.proxy.as_ref().or(files.dinoiser.as_ref());
+                read.map_err(|problem| match file {
+                    Some(path) => Error::Weights { path: path.clone(), problem },
+                    None => Error::Setting {
+                        name: "--dense".to_owned(),
+                        problem: format!("is {name}, which {problem}"),
+                    },
+                })?;
+            }
+            Vision::Frozen(_) if dense.needs_clip() => {
+                return Err(Error::Usage(format!(
+                    "--dense {name} reads the vision tower of a CLIP, but this model has a frozen one; give --clip FILE, or a checkpoint \
+                     that trains a CLIP"
+                )));
+            }
             Vision::Frozen(vision) => {
                 let behind = if vision.head.is_trained() { "head" } else { "denoiser" };
                 if dense == Dense::Values && (vision.head.is_trained() || vision.encoder.tower.is_denoised())
@@ -147,10 +225,26 @@ impl Model {
                 vision.encoder.tower.dense = dense;
             }
         }
-        if dense == Dense::Values {
-            self.description.push_str(", values of the last block (MaskCLIP)");
+        match dense {
+            Dense::Tokens => {}
+            Dense::Values => self.description.push_str(", values of the last block (MaskCLIP)"),
+            _ => {
+                let _ = write!(self.description, ", {name}");
+            }
         }
         Ok(self)
+    }
+
+    /// What is read from these files.
+    fn beside(&self, files: &DenseFiles) -> Result<Option<Beside>> {
+        let device = self.device();
+        if let Some(path) = &files.dinoiser {
+            return Ok(Some(Beside::Dinoiser(Box::new(Dinoiser::read(path, device)?))));
+        }
+        let (Some(path), Vision::Clip(clip)) = (&files.proxy, &self.vision) else { return Ok(None) };
+        // As DINO and DINOv2 resize their positions, whose towers the authors use.
+        let tower = VisionTower::read(path, Some(PositionResize::Dinov2), self.kind, device)?;
+        Ok(Some(Beside::Proxy(Box::new(Proxy::new(tower, clip.normalization())))))
     }
 
     /// Refuses a model that cannot compare whole images with texts.

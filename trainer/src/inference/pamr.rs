@@ -22,6 +22,8 @@ pub struct Pamr {
 impl Pamr {
     /// The distances in the papers.
     pub const DILATIONS: [i64; 6] = [1, 2, 4, 8, 12, 24];
+    /// Those of NACLIP.
+    pub const NACLIPS_DILATIONS: [i64; 2] = [8, 16];
 
     /// Refines `scores`, [C, h, w], with `image`, [3, h, w], whose values may have any linear scale; both float32.
     pub fn refine(&self, image: &Tensor, scores: &Tensor) -> Tensor {

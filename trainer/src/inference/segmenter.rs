@@ -8,6 +8,7 @@ use tch::Tensor;
 use super::class_vectors::{ClassVectors, ComparedWith, class_vectors};
 use super::fusion::Fusion;
 use super::model::Model;
+use super::names::{self, NameRule};
 use super::pamr::Pamr;
 use super::templates;
 use super::window::{Cut, Resize, Window};
@@ -44,7 +45,7 @@ impl SegmentSettings {
     pub fn window(&self, trained: i64) -> Window {
         let short = if self.size == 0 { trained } else { i64::from(self.size) };
         let stride = if self.stride == 0 { short / 2 } else { i64::from(self.stride) };
-        Window { short, long: 0, side: short, stride, resize: Resize::Float }
+        Window { short, long: 0, side: short, stride, resize: Resize::Float, ..Window::PUBLISHED }
     }
 }
 
@@ -63,6 +64,10 @@ pub struct Segmenter {
     pub fusion: Fusion,
     /// Refinement of the scores of each window.
     pub pamr: Option<Pamr>,
+    /// How labels are decided, if it is by the similarities of all names instead of those of classes.
+    pub names: Option<NameRule>,
+    /// Where no class has as high a score as this, a patch that is not foreground gets class 0, if the features say what is foreground.
+    pub sure: Option<f64>,
 }
 
 impl Segmenter {
@@ -107,8 +112,25 @@ impl Segmenter {
     /// From L2-normalized class embeddings, [C, d].
     pub fn with_vectors(model: Model, vectors: Tensor, window: Window) -> Result<Self> {
         window.check(model.vision.patch())?;
+        let other = model.vision.dense_patch();
+        if other != model.vision.patch() && window.side % other != 0 {
+            let problem = format!(
+                "is {} px; it must be a multiple of the patch size of the tower of --proxy-weights, {other} px, too",
+                window.side
+            );
+            return Err(Error::Setting { name: "--window".to_owned(), problem });
+        }
         let classes = (0..vectors.size()[0]).map(|class| class..class + 1).collect();
-        Ok(Self { model, words: vectors, classes, window, fusion: Fusion::default(), pamr: None })
+        Ok(Self {
+            model,
+            words: vectors,
+            classes,
+            window,
+            fusion: Fusion::default(),
+            pamr: None,
+            names: None,
+            sure: None,
+        })
     }
 
     /// For [`Segmenter::compared`] only.
@@ -130,8 +152,8 @@ impl Segmenter {
         })
     }
 
-    /// Similarity of every class at every pixel of the resized image, [C, h, w], float32. Where windows overlap, their similarities are
-    /// averaged.
+    /// Similarity of every class (with a rule for [`Segmenter::names`], of every name) at every pixel of the resized image, [C, h, w],
+    /// float32. Where windows overlap, their similarities are averaged.
     pub fn scores(&self, image: &RgbImage) -> Tensor {
         let (cuts, grids) =
             self.windows_scored(&[image], WINDOW_BATCH, &|patches| self.similarities(patches));
@@ -179,8 +201,10 @@ impl Segmenter {
             let cuts: Vec<Cut> = images.iter().map(cut).collect();
             let windows: Vec<&Tensor> = cuts.iter().flat_map(|cut| &cut.windows).collect();
             let mut grids: Vec<Tensor> = Vec::with_capacity(windows.len());
-            for some in windows.chunks(batch.max(1)) {
-                grids.extend(self.patch_scores(&Tensor::cat(some, 0), score).unbind(0));
+            for alike in windows.chunk_by(|one, next| one.size() == next.size()) {
+                for some in alike.chunks(batch.max(1)) {
+                    grids.extend(self.patch_scores(&Tensor::cat(some, 0), score).unbind(0));
+                }
             }
             (cuts, grids)
         })
@@ -188,7 +212,18 @@ impl Segmenter {
 
     /// Scores of the classes of an image from the similarities of the patches in its windows with all names.
     pub fn blended(&self, cut: &Cut, grids: &[Tensor]) -> Tensor {
-        tch::no_grad(|| self.of_classes(&cut.blend(grids, self.fusion, self.pamr.as_ref())))
+        tch::no_grad(|| {
+            let blended = cut.blend(grids, self.fusion, self.pamr.as_ref());
+            if self.names.is_some() { blended } else { self.of_classes(&blended) }
+        })
+    }
+
+    /// Labels of an image from its scores, for an image of `height` x `width` pixels, if they are decided by a rule for
+    /// [`Segmenter::names`]: uint8 [height, width], on the CPU.
+    pub fn labels_by_names(&self, image: &RgbImage, scores: &Tensor, size: [i64; 2]) -> Option<Tensor> {
+        let rule = self.names.as_ref()?;
+        let pixels = self.window.resized(image, scores.device());
+        Some(names::decide(scores, &self.classes, size, rule, &pixels))
     }
 
     /// Number of windows of an image.
@@ -218,17 +253,23 @@ impl Segmenter {
         unit(&Tensor::stack(&self.classes.iter().map(mean).collect::<Vec<_>>(), 0))
     }
 
-    /// [n, side, side, 3] pixels -> scores of every patch, [n, R, grid, grid].
+    /// [n, h, w, 3] pixels -> scores of every patch, [n, R, rows, columns].
     fn patch_scores(&self, pixels: &Tensor, score: &dyn Fn(&Tensor) -> Tensor) -> Tensor {
-        let scores = score(&self.patches(pixels));
-        let side = (scores.size()[2] as f64).sqrt().round() as i64;
-        scores.reshape([-1, scores.size()[1], side, side])
+        let pixels = self.window.whole_patches(pixels, self.model.vision.patch());
+        let (features, foreground) = self.model.vision.read(&pixels);
+        let scores = self.fusion.of_patches(score(&features.patches));
+        if let (Some(sure), Some(foreground)) = (self.sure, foreground) {
+            let unsure = scores.amax([1i64].as_slice(), false).lt(sure).logical_and(&foreground.le(0.5));
+            let _ = scores.select(1, 0).masked_fill_(&unsure, 1.0);
+        }
+        let patch = self.model.vision.dense_patch();
+        scores.reshape([-1, scores.size()[1], pixels.size()[1] / patch, pixels.size()[2] / patch])
     }
 
     /// The patches of windows as the model gives them: [n, side, side, 3] pixels -> [n, P, d].
     pub fn patches(&self, pixels: &Tensor) -> Tensor {
         let pixels = self.window.whole_patches(pixels, self.model.vision.patch());
-        self.model.vision.features(&pixels).patches
+        self.model.vision.read(&pixels).0.patches
     }
 
     /// Scores of names, [W, h, w] -> scores of classes, [C, h, w].

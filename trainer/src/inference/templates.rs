@@ -14,13 +14,20 @@ const IMAGENET_7: &str = include_str!("../../data/imagenet7_templates.txt");
 /// What TCL adds to them.
 const PLURAL: &str = "a photo of many {}.\na photo of {}s.";
 
-/// Templates by name (`imagenet`: the 80 of CLIP; `imagenet7`: seven of these; `tcl9`: the seven and two with plurals; `simple`: "a photo
-/// of a {}.") or from a file with one per line.
+/// What MaskCLIP adds to the 80.
+const IN_THE_SCENE: [&str; 5] = ["there is a", "there is the", "this is a", "this is the", "this is one"];
+
+/// Templates by name (`imagenet`: the 80 of CLIP; `imagenet7`: seven of these; `tcl9`: the seven and two with plurals; `maskclip85`: the 80
+/// and five that end with "in the scene."; `simple`: "a photo of a {}.") or from a file with one per line.
 pub fn read(name: &str) -> Result<Vec<String>> {
     let text = match name {
         "imagenet" => IMAGENET.to_owned(),
         "imagenet7" => IMAGENET_7.to_owned(),
         "tcl9" => format!("{IMAGENET_7}{PLURAL}"),
+        "maskclip85" => {
+            let scenes = IN_THE_SCENE.map(|start| format!("\n{start} {{}} in the scene."));
+            format!("{IMAGENET}{}", scenes.concat())
+        }
         "simple" => "a photo of a {}.".to_owned(),
         path => read_text(Path::new(path))?,
     };

@@ -26,6 +26,25 @@ pub enum Resize {
     Bicubic,
 }
 
+/// How windows that are not as large as they should be get the sizes that a tower needs: those of images that are smaller than the
+/// window, and whole images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edges {
+    /// At the right and below they are filled up to the whole window, with the mean of the training.
+    #[default]
+    Filled,
+    /// They are as large as the image. What is more than whole patches is left out, and the scores are stretched over the window.
+    Cropped,
+    /// They are filled up to a multiple of this many pixels, on all sides alike.
+    Centred(i64),
+    /// At the right and below they are filled up to a multiple of this many pixels, and the scores are stretched over the window without
+    /// the filling.
+    Corner(i64),
+    /// The same with black.
+    BlackCorner(i64),
+}
+
 /// Sizes of the sliding window, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Window {
@@ -33,23 +52,33 @@ pub struct Window {
     pub short: i64,
     /// Maximum long side of the image; the short side becomes smaller if necessary. 0 = no limit.
     pub long: i64,
-    /// Side of the window.
+    /// Side of the window; 0 = the whole image.
     pub side: i64,
     /// Step of the window.
     pub stride: i64,
     /// How the image is resized.
     pub resize: Resize,
+    /// What becomes of smaller windows.
+    #[serde(skip_serializing_if = "is_filled")]
+    pub edges: Edges,
+}
+
+/// Not written in results, which had no such part before.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_filled(edges: &Edges) -> bool {
+    *edges == Edges::Filled
 }
 
 impl Window {
     /// The published protocol.
     pub const PUBLISHED: Self =
-        Self { short: 448, long: 2048, side: 448, stride: 224, resize: Resize::Opencv };
+        Self { short: 448, long: 2048, side: 448, stride: 224, resize: Resize::Opencv, edges: Edges::Filled };
 
     /// Rejects sizes with which no image could be cut.
     pub fn check(&self, patch: i64) -> Result<()> {
         let refuse = |name: &str, problem: String| Err(Error::Setting { name: name.to_owned(), problem });
-        if self.side < 1 || (self.resize != Resize::Bicubic && self.side % patch != 0) {
+        let whole = self.side == 0 && self.edges != Edges::Filled;
+        if self.side < i64::from(!whole) || (self.resize != Resize::Bicubic && self.side % patch != 0) {
             let option = if self.side == self.short { "--size" } else { "--window" };
             return refuse(
                 option,
@@ -62,7 +91,7 @@ impl Window {
                 format!("is {} px; it must be at least the short side, {} px, or 0", self.long, self.short),
             );
         }
-        if self.stride < 1 || self.stride > self.side {
+        if !whole && (self.stride < 1 || self.stride > self.side) {
             return refuse(
                 "--stride",
                 format!("is {} px; it must be 1 to {}, the window", self.stride, self.side),
@@ -91,8 +120,20 @@ impl Window {
     /// Number of windows for an image of this size.
     pub fn count(&self, height: i64, width: i64) -> usize {
         let (height, width) = self.fit(height, width);
-        let along = |length: i64| offsets(length.max(self.side), self.side, self.stride).len();
+        let along = |length: i64| {
+            let side = self.along(length);
+            offsets(length.max(side), side, self.stride).len()
+        };
         along(height) * along(width)
+    }
+
+    /// Side of the windows along a side of the image.
+    fn along(&self, length: i64) -> i64 {
+        match (self.edges, self.side) {
+            (Edges::Filled, side) => side,
+            (_, 0) => length,
+            (_, side) => side.min(length),
+        }
     }
 
     /// The resized image, pixels 0..255 as float32, [1, h, w, 3].
@@ -110,58 +151,92 @@ impl Window {
         }
     }
 
-    /// Windows, [n, side, side, 3], with as many pixels as a tower needs.
+    /// Windows, [n, h, w, 3], with as many pixels as a tower needs.
     pub fn whole_patches(&self, windows: &Tensor, patch: i64) -> Tensor {
         let side = (self.side + patch - 1) / patch * patch;
-        if side == self.side {
+        if side == self.side || self.resize != Resize::Bicubic {
             return windows.shallow_clone();
         }
         let planes = windows.permute([0, 3, 1, 2]);
         planes.upsample_bicubic2d([side, side], false, None, None).permute([0, 2, 3, 1])
     }
 
-    /// Cuts a resized image into windows. Sides shorter than the window are padded with the pixel value `filling`, `[3]`.
+    /// Cuts a resized image into windows. Where they are filled up, it is with the pixel value `filling`, `[3]`.
     pub fn cut(&self, pixels: &Tensor, filling: &Tensor) -> Cut {
         let (height, width) = (pixels.size()[1], pixels.size()[2]);
-        let (full_height, full_width) = (height.max(self.side), width.max(self.side));
-        let filled = if (full_height, full_width) == (height, width) {
-            pixels.shallow_clone()
-        } else {
-            let filled = filling.view([1, 1, 1, 3]).expand([1, full_height, full_width, 3], false).copy();
-            filled.narrow(1, 0, height).narrow(2, 0, width).copy_(pixels);
-            filled
+        let (rows, columns) = (self.along(height), self.along(width));
+        let full = (height.max(rows), width.max(columns));
+        let filled = framed(pixels, [0, full.0 - height, 0, full.1 - width], filling);
+        let corners: Vec<(i64, i64)> = offsets(full.0, rows, self.stride)
+            .into_iter()
+            .flat_map(|y| offsets(full.1, columns, self.stride).into_iter().map(move |x| (y, x)))
+            .collect();
+        let missing = |length: i64, multiple: i64| (multiple - length % multiple) % multiple;
+        let black = filling.zeros_like();
+        let ([above, below, left, right], filling) = match self.edges {
+            Edges::Filled | Edges::Cropped => ([0; 4], filling),
+            Edges::Centred(multiple) => {
+                let [down, across] = [missing(rows, multiple), missing(columns, multiple)];
+                ([down / 2, down - down / 2, across / 2, across - across / 2], filling)
+            }
+            Edges::Corner(multiple) => ([0, missing(rows, multiple), 0, missing(columns, multiple)], filling),
+            Edges::BlackCorner(multiple) => {
+                ([0, missing(rows, multiple), 0, missing(columns, multiple)], &black)
+            }
         };
-        let rows = offsets(full_height, self.side, self.stride);
-        let columns = offsets(full_width, self.side, self.stride);
-        let corners: Vec<(i64, i64)> =
-            rows.iter().flat_map(|&y| columns.iter().map(move |&x| (y, x))).collect();
-        let windows =
-            corners.iter().map(|&(y, x)| filled.narrow(1, y, self.side).narrow(2, x, self.side)).collect();
-        Cut { side: self.side, height, width, full: (full_height, full_width), corners, windows }
+        let window = |&(y, x): &(i64, i64)| {
+            framed(&filled.narrow(1, y, rows).narrow(2, x, columns), [above, below, left, right], filling)
+        };
+        Cut {
+            height,
+            width,
+            size: (rows, columns),
+            full,
+            inside: matches!(self.edges, Edges::Filled | Edges::Centred(_)).then_some((above, left)),
+            windows: corners.iter().map(window).collect(),
+            corners,
+        }
     }
+}
+
+/// Pixels, [1, h, w, 3], with a frame of so many pixels above, below, left and right.
+fn framed(pixels: &Tensor, frame: [i64; 4], filling: &Tensor) -> Tensor {
+    let [above, below, left, right] = frame;
+    if frame == [0; 4] {
+        return pixels.shallow_clone();
+    }
+    let (height, width) = (pixels.size()[1], pixels.size()[2]);
+    let size = [1, above + height + below, left + width + right, 3];
+    let framed = filling.view([1, 1, 1, 3]).expand(size, false).copy();
+    framed.narrow(1, above, height).narrow(2, left, width).copy_(pixels);
+    framed
 }
 
 /// The windows of an image.
 #[derive(Debug)]
 pub struct Cut {
-    side: i64,
     /// Height of the resized image.
     pub height: i64,
     /// Width of the resized image.
     pub width: i64,
+    /// Height and width of a window in the image.
+    size: (i64, i64),
     full: (i64, i64),
+    /// Where a window without its frame begins in the one that a tower is given; `None` if the scores of that are stretched over the
+    /// window.
+    inside: Option<(i64, i64)>,
     corners: Vec<(i64, i64)>,
-    /// The windows, each [1, side, side, 3].
+    /// The windows as a tower is given them, each [1, h, w, 3], all of one size.
     pub windows: Vec<Tensor>,
 }
 
 impl Cut {
-    /// The parts of a plane of labels of the resized image, [h, w], that lie in the windows, [side, side] each. Where the image is filled
-    /// up, they are `filling`.
+    /// The parts of a plane of labels of the resized image, [h, w], that lie in the windows. Where the image is filled up, they are
+    /// `filling`.
     pub fn planes(&self, labels: &Tensor, filling: f64) -> Vec<Tensor> {
         let below = [0, self.full.1 - self.width, 0, self.full.0 - self.height];
         let full = labels.constant_pad_nd(below) + self.outside(labels) * filling;
-        let part = |&(y, x): &(i64, i64)| full.narrow(0, y, self.side).narrow(1, x, self.side);
+        let part = |&(y, x): &(i64, i64)| full.narrow(0, y, self.size.0).narrow(1, x, self.size.1);
         self.corners.iter().map(part).collect()
     }
 
@@ -172,16 +247,24 @@ impl Cut {
         outside
     }
 
-    /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, grid, grid] each. `pamr` refines the scores of
-    /// each window by its pixels.
+    /// Scores of the resized image, [C, h, w], from the patch scores of its windows, [C, rows, columns] each. `pamr` refines the scores
+    /// of each window by its pixels.
     pub fn blend(&self, grids: &[Tensor], fusion: Fusion, pamr: Option<&Pamr>) -> Tensor {
         let classes = grids[0].size()[0];
         let options = (Kind::Float, grids[0].device());
         let sums = Tensor::zeros([classes, self.full.0, self.full.1], options);
         let counts = Tensor::zeros([1, self.full.0, self.full.1], options);
+        let (rows, columns) = self.size;
         for ((grid, window), &(y, x)) in grids.iter().zip(&self.windows).zip(&self.corners) {
-            let place = |t: &Tensor| t.narrow(1, y, self.side).narrow(2, x, self.side);
-            let scores = fusion.scores(grid, self.side, window, pamr);
+            let place = |t: &Tensor| t.narrow(1, y, rows).narrow(2, x, columns);
+            let scores = match self.inside {
+                None => fusion.scores(grid, [rows, columns], window, pamr),
+                Some((above, left)) => {
+                    let size = [window.size()[1], window.size()[2]];
+                    let scores = fusion.scores(grid, size, window, pamr);
+                    scores.narrow(1, above, rows).narrow(2, left, columns)
+                }
+            };
             let _ = place(&sums).g_add_(&scores);
             let _ = place(&counts).g_add_scalar_(1.0);
         }
@@ -225,7 +308,7 @@ mod tests {
 
     #[test]
     fn short_sides_are_filled_and_cut_off_again() {
-        let window = Window { short: 20, long: 0, side: 32, stride: 16, resize: Resize::Float };
+        let window = Window { short: 20, side: 32, stride: 16, resize: Resize::Float, ..Window::PUBLISHED };
         let pixels = Tensor::ones([1, 20, 40, 3], (Kind::Float, Device::Cpu));
         let cut = window.cut(&pixels, &Tensor::from_slice(&[7f32, 8.0, 9.0]));
         assert_eq!(cut.windows.len(), 2);
@@ -236,5 +319,44 @@ mod tests {
         assert_eq!(scores.size(), [2, 20, 40]);
         // Columns 0..8 are in the first window only, 8..32 in both, 32..40 in the second only.
         assert_eq!([0, 20, 39].map(|x| scores.double_value(&[0, 5, x])), [1.0, 2.0, 3.0]);
+    }
+
+    /// Scores that grow with the place show where a window lies in what a tower was given.
+    #[test]
+    fn smaller_windows_are_framed_and_cut_out_again() {
+        let pixels = Tensor::ones([1, 20, 52, 3], (Kind::Float, Device::Cpu));
+        let filling = Tensor::from_slice(&[7f32, 8.0, 9.0]);
+        let cut = |side: i64, edges: Edges| {
+            Window { short: 20, side, stride: 16, edges, ..Window::PUBLISHED }.cut(&pixels, &filling)
+        };
+        let size = |cut: &Cut| (cut.windows.len(), cut.windows[0].size()[1], cut.windows[0].size()[2]);
+        // 20 x 52 in windows of 32: as high as the image, at 0, 16 and 20.
+        assert_eq!(size(&cut(32, Edges::Filled)), (3, 32, 32));
+        assert_eq!(size(&cut(32, Edges::Cropped)), (3, 20, 32));
+        assert_eq!(size(&cut(32, Edges::Centred(16))), (3, 32, 32));
+        assert_eq!(size(&cut(0, Edges::Cropped)), (1, 20, 52));
+        assert_eq!(size(&cut(0, Edges::Corner(16))), (1, 32, 64));
+
+        let centred = cut(0, Edges::Centred(16));
+        let at = |cut: &Cut, y: i64, x: i64| cut.windows[0].double_value(&[0, y, x, 1]);
+        assert_eq!([5, 6, 25, 26].map(|y| at(&centred, y, 30)), [8.0, 1.0, 1.0, 8.0]);
+        assert_eq!([5, 6, 57, 58].map(|x| at(&centred, 16, x)), [8.0, 1.0, 1.0, 8.0]);
+        let corner = cut(0, Edges::BlackCorner(16));
+        assert_eq!((at(&corner, 19, 51), at(&corner, 20, 0), at(&corner, 0, 52)), (1.0, 0.0, 0.0));
+
+        // One row of four patches whose scores are 0, 1, 2, 3: the centre of patch i is at 8 + 16 i in what the tower was given.
+        let grid = Tensor::from_slice(&[0f32, 1.0, 2.0, 3.0]).view([1, 1, 4]);
+        let row = |cut: &Cut| {
+            let scores = cut.blend(&[grid.shallow_clone()], Fusion::default(), None);
+            assert_eq!(scores.size(), [1, 20, 52]);
+            [0, 26, 51].map(|x| scores.double_value(&[0, 10, x]))
+        };
+        let place = |x: f64| ((x + 0.5) / 16.0 - 0.5).clamp(0.0, 3.0);
+        let near = |found: [f64; 3], expected: [f64; 3]| {
+            assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-5), "{found:?} {expected:?}");
+        };
+        near(row(&centred), [6.0, 32.0, 57.0].map(place));
+        // Stretched: pixel x of 52 is at x 64 / 52.
+        near(row(&corner), [0.5, 26.5, 51.5].map(|x: f64| place(x * 64.0 / 52.0 - 0.5)));
     }
 }

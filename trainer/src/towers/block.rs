@@ -151,11 +151,28 @@ impl Block {
         &x + self.mlp(&x) * mlp
     }
 
-    /// The block with every token attending only to itself: the attention is then just its projected values.
-    pub(super) fn forward_values(&self, x: &Tensor) -> Tensor {
-        let width = x.size()[2];
-        let values = self.qkv.forward(&self.norm1.forward(x)).narrow(2, 2 * width, width);
-        self.with_mlp(&(x + scaled(self.proj.forward(&values), self.scale1.as_ref())))
+    /// The input of its attention.
+    pub(super) fn normed(&self, x: &Tensor) -> Tensor {
+        self.norm1.forward(x)
+    }
+
+    /// Queries, keys and values of the tokens that the block is given, [B, heads, T, d / heads] each, without rotation.
+    pub(super) fn queries_keys_values(&self, x: &Tensor) -> [Tensor; 3] {
+        let qkv = self.separate(&self.qkv.forward(&self.normed(x)));
+        [0, 1, 2].map(|part| qkv.get(part))
+    }
+
+    /// The output of its attention from what each head has attended to, [B, heads, T, d / heads] -> [B, T, d].
+    pub(super) fn joined(&self, attended: &Tensor) -> Tensor {
+        let size = attended.size();
+        let joined = attended.transpose(1, 2).reshape([size[0], size[2], size[1] * size[3]]);
+        scaled(self.proj.forward(&joined), self.scale1.as_ref())
+    }
+
+    /// As [`Block::forward`]; also returns the input of the MLP.
+    pub(super) fn forward_seen(&self, x: &Tensor) -> (Tensor, Tensor) {
+        let x = x + scaled(self.attention(&self.normed(x), false, None), self.scale1.as_ref());
+        (self.with_mlp(&x), self.norm2.forward(&x))
     }
 
     /// The attention of the class token, which is the first, to the tokens from number `first` on: a softmax over these alone, for each
@@ -177,7 +194,7 @@ impl Block {
     }
 
     /// The second half of the block, before it is added.
-    fn mlp(&self, x: &Tensor) -> Tensor {
+    pub(super) fn mlp(&self, x: &Tensor) -> Tensor {
         let hidden = self.activation.after(&self.fc1, &self.norm2.forward(x));
         scaled(self.fc2.forward(&hidden), self.scale2.as_ref())
     }
@@ -211,20 +228,21 @@ impl Block {
     }
 
     fn attention(&self, x: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
-        let size = x.size();
-        let (batch, tokens, width) = (size[0], size[1], size[2]);
-        let qkv = self
-            .qkv
-            .forward(x)
-            .view([batch, tokens, 3, self.heads, width / self.heads])
-            .permute([2, 0, 3, 1, 4]);
+        let qkv = self.separate(&self.qkv.forward(x));
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
         let (q, k) = match rotation {
             Some(rotation) => (rotation.apply(&q), rotation.apply(&k)),
             None => (q, k),
         };
         let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, false);
-        self.proj.forward(&out.transpose(1, 2).reshape([batch, tokens, width]))
+        self.proj.forward(&out.transpose(1, 2).reshape(x.size().as_slice()))
+    }
+
+    /// Queries, keys and values by head: [B, T, 3 d] -> [3, B, heads, T, d / heads].
+    fn separate(&self, qkv: &Tensor) -> Tensor {
+        let size = qkv.size();
+        let head = size[2] / 3 / self.heads;
+        qkv.view([size[0], size[1], 3, self.heads, head]).permute([2, 0, 3, 1, 4])
     }
 
     /// All parameters with their state-dict keys in the family of checkpoints.

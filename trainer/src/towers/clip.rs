@@ -1,18 +1,24 @@
-//! CLIP's vision transformer with its projection, and MaskCLIP's way to get patch features from it.
+//! CLIP's vision transformer with its projection, and the ways to get patch features from it.
 
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init};
 use super::block_keys::OPEN_CLIP;
-use super::dense::Dense;
+use super::dense::{Attention, Dense, Reading};
+use super::dinoiser::Dinoiser;
 use super::heads::HEAD_WIDTH;
 use super::layers::{Norm, normal};
+use super::position::fit_position;
+use super::proxy::Proxy;
+use super::reading::{last_block, self_self};
 use super::vision::VisionFeatures;
 use crate::error::Result;
 use crate::weights::Weights;
 
 const EPS: f64 = 1e-5;
+/// CLIP-DINOiser compares the patches by what the MLP of the third block from the end is given.
+const SEEN_FROM_END: usize = 3;
 
 /// Size of a new CLIP vision tower. The defaults are those of CLIP's ViT-B/16.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +40,15 @@ impl Default for ClipShape {
     }
 }
 
+/// What some ways of reading patch features need beside the tower.
+#[derive(Debug)]
+pub enum Beside {
+    /// [`Dense::Proxyclip`]: another tower.
+    Proxy(Box<Proxy>),
+    /// [`Dense::ClipDinoiser`]: convolutions.
+    Dinoiser(Box<Dinoiser>),
+}
+
 /// CLIP's vision transformer.
 #[derive(Debug)]
 pub struct ClipVisionTower {
@@ -41,8 +56,8 @@ pub struct ClipVisionTower {
     pub patch: i64,
     /// Patches per side of the training image.
     pub grid: i64,
-    /// Which patch features [`ClipVisionTower::forward`] returns.
-    pub dense: Dense,
+    dense: Dense,
+    beside: Option<Beside>,
     kind: Kind,
     width: i64,
     patch_weight: Tensor,
@@ -80,6 +95,7 @@ impl ClipVisionTower {
             patch,
             grid,
             dense: Dense::Tokens,
+            beside: None,
             kind,
             width,
             patch_weight: weights.take("conv1.weight", &[width, 3, patch, patch])?,
@@ -111,6 +127,7 @@ impl ClipVisionTower {
             patch,
             grid,
             dense: Dense::Tokens,
+            beside: None,
             kind,
             width,
             patch_weight: normal(&[width, 3, patch, patch], ((3 * patch * patch) as f64).powf(-0.5)),
@@ -120,6 +137,45 @@ impl ClipVisionTower {
             blocks: (0..depth).map(|_| Block::random(width, heads, EPS, &init, device)).collect(),
             after: Norm::new(width, EPS, device),
             projection: normal(&[width, output], scale),
+        }
+    }
+
+    /// Chooses which patch features [`ClipVisionTower::forward`] returns. `beside`: what they need beside the tower.
+    ///
+    /// # Errors
+    /// What they need and is not given, or what does not fit to the tower, as the rest of a sentence about the option.
+    pub fn read_as(&mut self, dense: Dense, beside: Option<Beside>) -> std::result::Result<(), String> {
+        let depth = self.blocks.len();
+        let least = match (dense.reading(), &beside) {
+            (Reading::Pooled(_), Some(Beside::Dinoiser(dinoiser))) => {
+                let (trained, width) = (dinoiser.width(), self.width);
+                if trained != width {
+                    return Err(format!(
+                        "has convolutions for a tower that is {trained} wide, but the CLIP is {width}"
+                    ));
+                }
+                SEEN_FROM_END
+            }
+            (Reading::Pooled(_), _) => return Err("needs the convolutions of CLIP-DINOiser".to_owned()),
+            (Reading::Last(way), None) if way.attention == Attention::Proxy => {
+                return Err("needs another vision tower".to_owned());
+            }
+            (Reading::SecondStream(blocks), _) => blocks,
+            _ => 1,
+        };
+        if depth < least {
+            return Err(format!("reads the last {least} blocks, but the CLIP has {depth}"));
+        }
+        (self.dense, self.beside) = (dense, beside);
+        Ok(())
+    }
+
+    /// Side in pixels of the parts of an image for which [`ClipVisionTower::forward`] returns a feature each: its patches, but for
+    /// ProxyCLIP those of the other tower.
+    pub fn dense_patch(&self) -> i64 {
+        match &self.beside {
+            Some(Beside::Proxy(proxy)) => proxy.patch(),
+            _ => self.patch,
         }
     }
 
@@ -168,21 +224,54 @@ impl ClipVisionTower {
         self.projection.size()[1]
     }
 
-    /// `pixels`: [B, 3, H, W], normalized, H and W multiples of the patch size. Returns projected features.
+    /// `pixels`: [B, 3, H, W], normalized. What H and W are more than a multiple of the patch size is left out. Returns projected
+    /// features.
     pub fn forward(&self, pixels: &Tensor) -> VisionFeatures {
+        self.read(pixels).0
+    }
+
+    /// The same, and the probability that each patch is foreground, [B, N], if CLIP-DINOiser says that.
+    pub fn read(&self, pixels: &Tensor) -> (VisionFeatures, Option<Tensor>) {
+        let size = pixels.size();
+        let grid = [size[2] / self.patch, size[3] / self.patch];
+        let reading = self.dense.reading();
+        let depth = self.blocks.len();
         let mut x = self.embed(pixels);
-        let patches = x.size()[1] - 1;
-        let mut values = None;
+        let (mut read, mut seen) = (None, None);
         for (i, block) in self.blocks.iter().enumerate() {
-            if self.dense == Dense::Values && i + 1 == self.blocks.len() {
-                values = Some(block.forward_values(&x));
+            match (reading, &self.beside) {
+                (Reading::Last(way) | Reading::Pooled(way), beside) if i + 1 == depth => {
+                    let proxy = match beside {
+                        Some(Beside::Proxy(proxy)) => Some(proxy.tokens(pixels)),
+                        _ => None,
+                    };
+                    let proxy = proxy.as_ref().map(|(tokens, grid)| (tokens, *grid));
+                    read = Some(last_block(block, &x, way, grid, proxy));
+                }
+                (Reading::SecondStream(blocks), _) if i + blocks >= depth => {
+                    let stream = read.unwrap_or_else(|| x.shallow_clone());
+                    read = Some(stream + self_self(block, &x));
+                }
+                _ => {}
             }
-            x = block.forward(&x, false);
+            if matches!(reading, Reading::Pooled(_)) && i + SEEN_FROM_END == depth {
+                let (output, normed) = block.forward_seen(&x);
+                (x, seen) = (output, Some(normed.narrow(1, 1, normed.size()[1] - 1)));
+            } else {
+                x = block.forward(&x, false);
+            }
         }
-        VisionFeatures {
-            class: self.project(&x.select(1, 0)),
-            patches: self.project(&values.as_ref().unwrap_or(&x).narrow(1, 1, patches)),
-        }
+        let read = read.as_ref().unwrap_or(&x);
+        // ProxyCLIP has left the class token out.
+        let first = i64::from(!matches!(self.beside, Some(Beside::Proxy(_))));
+        let patches = self.project(&read.narrow(1, first, read.size()[1] - first));
+        let (patches, foreground) = match (&self.beside, seen) {
+            (Some(Beside::Dinoiser(dinoiser)), Some(seen)) => {
+                (dinoiser.pooled(&seen, &patches, grid), Some(dinoiser.foreground(&seen)))
+            }
+            _ => (patches, None),
+        };
+        (VisionFeatures { class: self.project(&x.select(1, 0)), patches }, foreground)
     }
 
     /// Only the embeddings of the images, [B, d_v], on which CLIP is trained.
@@ -207,15 +296,11 @@ impl ClipVisionTower {
         self.after.forward(x).to_kind(Kind::Float).matmul(&self.projection)
     }
 
-    /// The position embedding, resized to another grid as open_clip does: bicubic, antialiased.
+    /// The position embedding for a grid of patches.
     fn position_for(&self, height: i64, width: i64) -> Tensor {
-        if (height, width) == (self.grid, self.grid) {
-            return self.position.shallow_clone();
-        }
-        let grid = self.position.narrow(0, 1, self.grid * self.grid).to_kind(Kind::Float);
-        let grid = grid.reshape([1, self.grid, self.grid, self.width]).permute([0, 3, 1, 2]);
-        let fitted = grid.internal_upsample_bicubic2d_aa([height, width], false, None, None);
-        let patches = fitted.permute([0, 2, 3, 1]).reshape([height * width, self.width]);
-        Tensor::cat(&[self.position.narrow(0, 0, 1).to_kind(Kind::Float), patches], 0)
+        let patches = self.position.narrow(0, 1, self.grid * self.grid).unsqueeze(0);
+        let fit = self.dense.positions().fit(false);
+        let fitted = fit_position(&patches, self.grid, height, width, fit).squeeze_dim(0);
+        Tensor::cat(&[self.position.narrow(0, 0, 1).to_kind(fitted.kind()), fitted], 0)
     }
 }

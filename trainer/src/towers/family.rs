@@ -6,6 +6,7 @@ use super::heads;
 use super::normalization::Normalization;
 use super::pooling::QUERY;
 use crate::weights::Weights;
+use crate::weights::families::augreg;
 
 /// Vision towers that are trained and built in the same way. Width, depth, patch size, number of registers, kind of the MLP, and
 /// whether there is LayerScale follow from the tensors.
@@ -23,6 +24,8 @@ pub struct TowerFamily {
     pub class_token: bool,
     /// State-dict key of the registers.
     pub(super) registers: &'static str,
+    /// State-dict key of the last LayerNorm.
+    pub(super) norm: &'static str,
     /// Whether positions are rotary; otherwise they are learned.
     pub rotary: bool,
     /// Normalization of the images with which it was trained.
@@ -37,6 +40,7 @@ pub(super) const DINOV2: TowerFamily = TowerFamily {
     activation: Activation::Gelu,
     class_token: true,
     registers: "register_tokens",
+    norm: "norm",
     rotary: false,
     normalization: Normalization::IMAGENET,
 };
@@ -65,15 +69,26 @@ const SIGLIP: TowerFamily = TowerFamily {
     ..DINOV2
 };
 
-static FAMILIES: [TowerFamily; 4] = [DINOV2, TIPSV2, DINOV3, SIGLIP];
+/// AugReg's, as Google's code computes them.
+const AUGREG: TowerFamily = TowerFamily {
+    name: "AugReg",
+    activation: Activation::GeluTanh,
+    norm: augreg::NORM,
+    normalization: SIGLIP.normalization,
+    ..DINOV2
+};
+
+static FAMILIES: [TowerFamily; 5] = [DINOV2, TIPSV2, DINOV3, SIGLIP, AUGREG];
 
 impl TowerFamily {
     /// The family of a tower with the state-dict keys of DINOv2, DINOv3 or SigLIP.
     pub fn of(weights: &Weights) -> &'static Self {
-        let [dinov2, tipsv2, dinov3, siglip] = &FAMILIES;
+        let [dinov2, tipsv2, dinov3, siglip, augreg] = &FAMILIES;
         let registers = weights.size(DINOV2.registers).ok().and_then(|size| size.get(1).copied());
         if weights.has(QUERY) {
             siglip
+        } else if weights.has(&format!("{}.weight", augreg::NORM)) {
+            augreg
         } else if weights.has("pos_embed") {
             if registers == Some(1) { tipsv2 } else { dinov2 }
         } else if weights.has(DINOV3.registers) || weights.has(super::rotary::PERIODS) {

@@ -38,6 +38,12 @@ impl<T> ImageEncoder<T> {
         Self { tower, mean: channels(mean), std: channels(std), kind, device }
     }
 
+    /// The normalization of its images.
+    pub fn normalization(&self) -> Normalization {
+        let values = |channels: &Tensor| [0, 1, 2].map(|i| channels.double_value(&[0, i, 0, 0]));
+        Normalization { mean: values(&self.mean), std: values(&self.std) }
+    }
+
     /// Pixels 0..255, [B, H, W, 3] -> normalized [B, 3, H, W] on the device.
     pub fn normalise(&self, pixels: &Tensor) -> Tensor {
         let pixels = pixels.to_device(self.device).permute([0, 3, 1, 2]).to_kind(Kind::Float) / 255.0;

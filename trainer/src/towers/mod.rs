@@ -1,7 +1,8 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
 //! (`text`, whose captions are in `captions`; behind it there may be a `text_map`) share one transformer block (`block`; its `layers` and state-dict keys,
 //! `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in `family`; patches get their positions by `position` (learned) or
-//! `rotary`, `dense` says which features of them are used, and `pooling` embeds images for towers without a class token. [`ImageEncoder`] is a vision tower together with the normalization
+//! `rotary`, `dense` says which features of them are used (`reading` computes those that the last block was not trained to give, beside it
+//! may be a `proxy` or a `dinoiser`), and `pooling` embeds images for towers without a class token. [`ImageEncoder`] is a vision tower together with the normalization
 //! of its images, [`FrozenVision`] that together with the blocks that are trained behind it (`head`); [`convert`] rewrites the
 //! weights of towers for other libraries, and [`operations`] counts what they cost.
 
@@ -12,6 +13,7 @@ mod clip;
 pub mod convert;
 mod denoiser;
 mod dense;
+mod dinoiser;
 mod family;
 mod frozen_vision;
 mod head;
@@ -22,6 +24,8 @@ mod normalization;
 pub mod operations;
 mod pooling;
 mod position;
+mod proxy;
+mod reading;
 mod rotary;
 mod text;
 mod text_map;
@@ -29,8 +33,9 @@ mod vision;
 
 pub use block::Activation;
 pub use captions::CaptionTokens;
-pub use clip::{ClipShape, ClipVisionTower};
+pub use clip::{Beside, ClipShape, ClipVisionTower};
 pub use dense::Dense;
+pub use dinoiser::Dinoiser;
 pub use family::TowerFamily;
 pub use frozen_vision::FrozenVision;
 pub(crate) use head::PREFIX as HEAD_PREFIX;
@@ -38,6 +43,7 @@ pub use head::{Embedding, HeadSettings, MOST_BLOCKS, VisionHead, kept};
 pub use image_encoder::{ImageEncoder, pixels};
 pub use normalization::Normalization;
 pub use position::PositionResize;
+pub use proxy::Proxy;
 pub use rotary::RopePeriods;
 pub(crate) use rotary::{PERIODS as ROPE_PERIODS, exact_periods};
 pub(crate) use text::VOCABULARY;

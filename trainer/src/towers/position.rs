@@ -38,7 +38,7 @@ impl From<Family> for PositionResize {
             // A tower of DINOv3 has no position embedding.
             Family::Dinov2 | Family::Dinov3 => Self::Dinov2,
             Family::Huggingface => Self::Huggingface,
-            Family::Timm | Family::Simzss | Family::OpenClip => Self::Timm,
+            Family::Timm | Family::Simzss | Family::OpenClip | Family::Augreg => Self::Timm,
         }
     }
 }

@@ -6,13 +6,14 @@ use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init};
 use super::denoiser::Denoiser;
-use super::dense::Dense;
+use super::dense::{Dense, Reading};
 use super::family::TowerFamily;
 use super::full_precision;
 use super::heads;
 use super::layers::{Norm, normal};
 use super::pooling::AttentionPooling;
 use super::position::{LearnedPositions, PositionResize};
+use super::reading::last_block;
 use super::rotary::{PERIODS, Rotation, exact_periods, read_periods};
 use crate::error::{Error, Result};
 use crate::weights::Weights;
@@ -67,7 +68,7 @@ pub struct VisionTower {
     pub width: i64,
     /// Number of attention heads.
     pub heads: i64,
-    /// Which patch features [`VisionTower::forward`] returns.
+    /// Which patch features [`VisionTower::forward`] returns: tokens or values.
     pub dense: Dense,
     /// How an image is embedded.
     class: Class,
@@ -131,7 +132,7 @@ impl VisionTower {
             let gated = block.activation() == Activation::SwiGlu;
             blocks.push(if gated { block } else { block.with_activation(family.activation) });
         }
-        let norm = Norm::read(&mut weights, "norm", width, family.eps)?;
+        let norm = Norm::read(&mut weights, family.norm, width, family.eps)?;
         let denoised = family.denoisable() && weights.has("denoiser.pos_embed");
         let denoiser = denoised.then(|| Denoiser::take(&mut weights, width)).transpose()?.map(Box::new);
         // The mask token is used only in the tower's own training.
@@ -286,8 +287,9 @@ impl VisionTower {
         for (i, block) in self.blocks.iter().enumerate() {
             if i + 1 == self.blocks.len() {
                 at_last(block, &x);
-                if self.dense == Dense::Values {
-                    values = Some(self.norm.forward(&block.forward_values(&x)));
+                if let Reading::Last(way) = self.dense.reading() {
+                    let read = last_block(block, &x, way, [height, width], None);
+                    values = Some(self.norm.forward(&read));
                 }
             }
             x = block.forward_with(&x, false, rotation.as_ref());
@@ -341,6 +343,11 @@ impl VisionTower {
         }
     }
 
+    /// The device of its tensors.
+    pub(super) fn device(&self) -> Device {
+        self.patch_weight.device()
+    }
+
     /// Number of transformer blocks.
     pub fn depth(&self) -> i64 {
         self.blocks.len() as i64
@@ -379,13 +386,14 @@ impl VisionTower {
             position,
             ("patch_embed.proj.weight", &self.patch_weight),
             ("patch_embed.proj.bias", &self.patch_bias),
-            ("norm.weight", &self.norm.weight),
-            ("norm.bias", &self.norm.bias),
         ]
         .into_iter()
         .chain(self.registers.as_ref().map(|registers| (self.family.registers, registers)))
         .map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()))
         .collect();
+        for (end, tensor) in [("weight", &self.norm.weight), ("bias", &self.norm.bias)] {
+            out.push((format!("{}.{end}", self.family.norm), tensor.shallow_clone()));
+        }
         match &self.class {
             Class::Token(class) => out.push(("cls_token".to_owned(), class.shallow_clone())),
             Class::Pooled(pooling) => out.extend(pooling.named()),

@@ -1,8 +1,9 @@
-//! Weights files. Reads PyTorch and safetensors files; errors name every tensor that is missing, unexpected or has the wrong shape.
+//! Weights files. Reads PyTorch, safetensors and NumPy files; errors name every tensor that is missing, unexpected or has the wrong shape.
 //! Writes safetensors files, which appear under their final name when they are complete.
 
 pub mod download;
 pub(crate) mod families;
+mod npz_file;
 mod pickle;
 pub mod published;
 mod safetensors_file;
@@ -26,7 +27,7 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result, reading, writing};
 use families::{Named, full};
 
-pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, DINOv3, SigLIP, timm, Hugging Face, open_clip or SimZSS: there is \
+pub(crate) const UNKNOWN_FAMILY: &str = "its state-dict keys are not those of DINOv2, DINOv3, SigLIP, timm, Hugging Face, open_clip, AugReg or SimZSS: there is \
                               neither patch_embed.proj.weight nor token_embedding.weight";
 
 /// The tensors of a file. A tower takes its tensors out by name; then none may be left.
@@ -37,7 +38,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Reads all tensors of a PyTorch or safetensors file to `device`.
+    /// Reads all tensors of a PyTorch, safetensors or NumPy file to `device`.
     pub fn read(path: &Path, device: Device) -> Result<Self> {
         let tensors =
             tensors(path)?.into_iter().map(|(name, tensor)| (name, tensor.to_device(device))).collect();
@@ -179,6 +180,7 @@ pub fn tensors(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     let file = storage::local_copy(path)?;
     File::open(&file).and_then(|file| file.take(4).read_to_end(&mut start)).map_err(reading(path))?;
     match start[..] {
+        [b'P', b'K', ..] if npz_file::is_one(&file) => npz_file::read(path, &file),
         [b'P', b'K', ..] => torch_file::read(path, &file),
         [0x80, 2..=5, b'\x8a' | b'c' | b'}' | b']', ..] => Err(problem(
             "is in the format of PyTorch before 1.6, or another pickle; load it with PyTorch (only if you trust the file) and save it again".to_owned(),

@@ -61,14 +61,14 @@ pub(super) fn read(path: &Path, file: &Path) -> Result<BTreeMap<String, Tensor>>
 }
 
 /// An uncompressed file in the archive.
-fn record(
+pub(super) fn record(
     archive: &mut ZipArchive<BufReader<File>>,
     name: &str,
     most: u64,
 ) -> std::result::Result<Vec<u8>, String> {
     let mut entry = archive.by_name(name).map_err(|e| format!("{name}: {e}"))?;
     if entry.compression() != CompressionMethod::Stored {
-        return Err(format!("{name} is compressed, which PyTorch files never are"));
+        return Err(format!("{name} is compressed, which weights files never are"));
     }
     let size = entry.size();
     if size > most {

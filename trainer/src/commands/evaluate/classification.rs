@@ -94,7 +94,7 @@ impl ClassificationArgs {
             .iter()
             .map(|folder| ImageDataset::classification(folder, args.split(folder)?))
             .collect::<Result<_>>()?;
-        let (model, about) = args.model.open(None)?;
+        let (model, about) = args.model.open(&Default::default())?;
         let size = args.side(&model)?;
         let by = self.class_vectors;
         let mut results = Vec::new();
@@ -183,7 +183,7 @@ impl RetrievalArgs {
             }
             None => ImageDataset::captioned_shards(&self.data, args.split(&self.data)?)?,
         };
-        let (model, about) = args.model.open(None)?;
+        let (model, about) = args.model.open(&Default::default())?;
         let size = args.side(&model)?;
         let scores = retrieval::evaluate(&set, &model, size, args.batch, args.model.readers(), &Console)?;
         for (way, recall) in

@@ -20,7 +20,7 @@ use segmentation::SegmentationArgs;
 use trainer::checkpoint::Checkpoint;
 use trainer::device::{self, Precision};
 use trainer::evaluation::table;
-use trainer::inference::model::{ClipSettings, Model};
+use trainer::inference::model::{ClipSettings, DenseFiles, Model};
 use trainer::towers::{Activation, Dense};
 use trainer::{Error, Result};
 
@@ -93,26 +93,26 @@ impl EvalModelArgs {
         }
     }
 
-    /// The model, and its description for the results. `dense`: its patch features, if they are to be chosen.
-    fn open(&self, dense: Option<Dense>) -> Result<(Model, Value)> {
+    /// The model, and its description for the results. `dense`: its patch features, and the files that they need.
+    fn open(&self, dense: &(Dense, DenseFiles)) -> Result<(Model, Value)> {
         self.open_on(device::open(&self.device)?, dense)
     }
 
     /// The same on this device.
-    fn open_on(&self, device: Device, dense: Option<Dense>) -> Result<(Model, Value)> {
+    fn open_on(&self, device: Device, (dense, files): &(Dense, DenseFiles)) -> Result<(Model, Value)> {
         device::limit_threads(self.threads);
         let activation = if self.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
         if let Some(path) = &self.clip {
             let (vision_heads, text_heads) = (self.vision_heads, self.text_heads);
             let clip = ClipSettings { activation, vision_heads, text_heads };
-            let model = with_dense(Model::open_clip(path, clip, Precision::Auto, device)?, dense)?;
+            let model = Model::open_clip(path, clip, Precision::Auto, device)?.with_dense(*dense, files)?;
             let about = json!({ "description": model.description, "path": path });
             return Ok((model, about));
         }
         self.check()?;
         let path = self.checkpoint.clone().unwrap_or_default();
         let checkpoint = Checkpoint::open(&path)?;
-        let model = with_dense(Model::open(&checkpoint, Precision::Auto, device)?, dense)?;
+        let model = Model::open(&checkpoint, Precision::Auto, device)?.with_dense(*dense, files)?;
         let bank = &checkpoint.state.settings.bank;
         let bank = json!({ "names": bank.names, "min_mentions": bank.min_mentions, "concepts": checkpoint.state.bank });
         let about = json!({ "description": model.description, "path": path, "bank": bank });
@@ -125,13 +125,6 @@ impl EvalModelArgs {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         }
-    }
-}
-
-fn with_dense(model: Model, dense: Option<Dense>) -> Result<Model> {
-    match dense {
-        Some(dense) => model.with_dense(dense),
-        None => Ok(model),
     }
 }
 

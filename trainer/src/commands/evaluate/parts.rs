@@ -1,5 +1,7 @@
 //! The options of `trainer eval segmentation` that are parts of a protocol.
 
+use std::path::PathBuf;
+
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -7,7 +9,7 @@ use trainer::evaluation::protocol::{Parts, Protocol};
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::classes::ClassNames;
 use trainer::inference::fusion::Fusion;
-use trainer::inference::model::Model;
+use trainer::inference::model::{DenseFiles, Model};
 use trainer::inference::window::{Resize, Window};
 use trainer::towers::Dense;
 use trainer::{Error, Result};
@@ -17,7 +19,8 @@ use crate::commands::choices;
 #[derive(Debug, Args)]
 pub(crate) struct PartsArgs {
     /// A published protocol by its name. It fixes all parts below, down to --class-vectors; an option that differs from it is refused, and
-    /// so is a dataset that it has no prompts for.
+    /// so is a dataset that it has no prompts for. `sclip`, `naclip`, `clearclip` and `proxyclip` need the list of names of their authors
+    /// for the dataset, as --class-file.
     #[arg(long, value_parser = choices::protocol())]
     pub(super) protocol: Option<&'static Protocol>,
     /// Resize the short side of the images to this many pixels [default: 448; with `--dataset folder` the image size in training].
@@ -35,9 +38,8 @@ pub(crate) struct PartsArgs {
     /// Step of the sliding window in pixels [default: half the window].
     #[arg(long)]
     stride: Option<u32>,
-    /// Which patch features are used [default: tokens].
-    #[arg(long, value_parser = choices::dense())]
-    dense: Option<Dense>,
+    #[command(flatten)]
+    dense: DenseArgs,
     /// What is averaged where windows overlap [default: similarity].
     #[arg(long, value_parser = choices::fusion())]
     pub(super) fusion: Option<Fusion>,
@@ -54,7 +56,7 @@ pub(crate) struct PartsArgs {
     #[arg(long)]
     pub(super) scale: Option<f64>,
     /// Prompt templates for the class names: `imagenet` (the 80 of CLIP), `imagenet7` (seven of these), `tcl9` (the seven and two with
-    /// plurals), `simple` ("a photo of a {}.") or a file with one template per line [default: imagenet].
+    /// plurals), `maskclip85` (the 80 and five of MaskCLIP), `simple` ("a photo of a {}.") or a file with one template per line [default: imagenet].
     #[arg(long)]
     templates: Option<String>,
     /// Embedding of a class [default: `caption`, as in the published protocol; with `--dataset folder`: `concept` for models
@@ -67,18 +69,18 @@ pub(crate) struct PartsArgs {
 }
 
 impl PartsArgs {
-    /// The protocol: the one that is named, or that the options describe. `folder`: for a dataset that is not published; `own_names`: the
-    /// class names are those of the user.
-    pub(super) fn parts(&self, model: &Model, folder: bool, own_names: bool) -> Parts {
+    /// The protocol for a dataset: the one that is named, or that the options describe. `own_names`: the class names are those of the
+    /// user.
+    pub(super) fn parts(&self, model: &Model, dataset: &str, own_names: bool) -> Parts {
         if let Some(protocol) = self.protocol {
-            return protocol.parts();
+            return protocol.parts(dataset);
         }
         // 0 also stands for the default.
         let own = |value: Option<u32>, default: i64| match value {
             None | Some(0) => default,
             Some(value) => i64::from(value),
         };
-        let usual = Parts::usual(folder, model);
+        let usual = Parts::usual(dataset == "folder", model);
         let short = own(self.size, usual.window.short);
         let side = own(self.window, short);
         Parts {
@@ -88,25 +90,31 @@ impl PartsArgs {
                 side,
                 stride: own(self.stride, (side / 2).max(1)),
                 resize: self.resize.unwrap_or(usual.window.resize),
+                edges: usual.window.edges,
             },
             templates: self.templates.clone().unwrap_or(usual.templates),
             vectors: self.class_vectors.unwrap_or(usual.vectors),
             names: self.class_names.unwrap_or(if own_names { ClassNames::Synonyms } else { usual.names }),
-            dense: self.dense.unwrap_or(usual.dense),
+            dense: self.dense.dense.unwrap_or(usual.dense),
             fusion: self.fusion.unwrap_or(usual.fusion),
             pamr: self.pamr.unwrap_or(usual.pamr),
             threshold: self.threshold.unwrap_or(usual.threshold),
             scale: self.scale,
+            decision: usual.decision,
+            sure: usual.sure,
         }
     }
 
-    /// The patch features, if they are to be chosen.
-    pub(super) fn dense(&self) -> Option<Dense> {
-        self.protocol.map(|protocol| protocol.parts().dense).or(self.dense)
+    /// The patch features, and the files that they need.
+    pub(super) fn dense(&self) -> (Dense, DenseFiles) {
+        let (dense, files) = self.dense.dense();
+        (self.protocol.map_or(dense, |protocol| protocol.parts("").dense), files)
     }
 
     /// An error if a protocol is given that has no prompts for the dataset, or whose parts other options change.
     pub(super) fn check(&self, dataset: &str) -> Result<()> {
+        let (dense, files) = self.dense();
+        files.check(dense)?;
         let Some(protocol) = self.protocol else { return Ok(()) };
         let name = protocol.name;
         if !protocol.datasets.contains(&dataset) {
@@ -127,13 +135,13 @@ impl PartsArgs {
             json!(self.templates),
             json!(self.class_vectors),
             json!(self.class_names),
-            json!(self.dense),
+            json!(self.dense.dense),
             json!(self.fusion),
             json!(self.pamr),
             json!(self.threshold),
             json!(self.scale),
         ];
-        let fixed = protocol.parts().options();
+        let fixed = protocol.parts(dataset).options();
         let differs =
             fixed.iter().zip(&given).find(|((_, fixed), given)| !given.is_null() && fixed != *given);
         let problem = |fixed: &Value, given: &Value| {
@@ -145,5 +153,28 @@ impl PartsArgs {
             return Err(Error::Setting { name: (*option).to_owned(), problem: problem(fixed, given) });
         }
         Ok(())
+    }
+}
+
+/// Which patch features are used, and the files that some of them need.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DenseArgs {
+    /// Which patch features are used [default: tokens].
+    #[arg(long, value_parser = choices::dense())]
+    dense: Option<Dense>,
+    /// With `--dense proxyclip`: weights of the vision tower whose patches say which belong together, PyTorch or safetensors, with the
+    /// state-dict keys of any family that `trainer convert` knows; the authors use DINO v1's ViT-B/8.
+    #[arg(long, value_name = "FILE")]
+    proxy_weights: Option<PathBuf>,
+    /// With `--dense clip-dinoiser`: the authors' checkpoint with its two convolutions.
+    #[arg(long, value_name = "FILE")]
+    dinoiser_weights: Option<PathBuf>,
+}
+
+impl DenseArgs {
+    /// The patch features, and the files that they need.
+    pub(super) fn dense(&self) -> (Dense, DenseFiles) {
+        let files = DenseFiles { proxy: self.proxy_weights.clone(), dinoiser: self.dinoiser_weights.clone() };
+        (self.dense.unwrap_or_default(), files)
     }
 }

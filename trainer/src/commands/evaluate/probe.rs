@@ -25,6 +25,7 @@ use trainer::evaluation::published_datasets::Background;
 use trainer::evaluation::segmentation::{DecisionSettings, SegmentationScores};
 use trainer::inference::fusion::Fusion;
 use trainer::inference::segmenter::{Segmenter, WINDOW_BATCH};
+use trainer::inference::window::Edges;
 use trainer::{Error, Result, pictures, weights};
 
 use super::parts::PartsArgs;
@@ -118,8 +119,8 @@ impl ProbeArgs {
         training.pairs.truncate(self.train_limit.unwrap_or(usize::MAX).max(1));
 
         let observer = FirstRank::new(&Console, group);
-        let (model, about) = self.model.open_on(device, self.parts.dense())?;
-        let parts = self.parts.parts(&model, self.dataset == "folder", false);
+        let (model, about) = self.model.open_on(device, &self.parts.dense())?;
+        let parts = self.parts.parts(&model, &self.dataset, false);
         refuse_refinements(&parts)?;
         let decision = DecisionSettings {
             threshold: parts.threshold,
@@ -211,6 +212,8 @@ impl ProbeArgs {
                 (checkpoint.model_sha256()?, checkpoint.state.vision)
             }
         };
+        let (_, files) = self.parts.dense();
+        let beside = files.proxy.or(files.dinoiser).map(|path| weights::sha256(&path)).transpose()?;
         let images = |set: &SegmentationDataset| {
             let paths: Vec<String> = set.pairs.iter().map(|(image, _)| image.display().to_string()).collect();
             json!({ "count": paths.len(), "first": paths.first(), "last": paths.last() })
@@ -218,7 +221,7 @@ impl ProbeArgs {
         Ok(json!({
             "weights": model, "vision tower": vision, "dataset": set.name, "images": images(set),
             "training images": images(training), "classes": set.classes.iter().map(|class| &class.name).collect::<Vec<_>>(),
-            "window": parts.window, "dense": parts.dense, "templates": parts.templates, "class vectors": parts.vectors,
+            "window": parts.window, "dense": parts.dense, "file beside": beside, "templates": parts.templates, "class vectors": parts.vectors,
             "class names": parts.names, "background": set.background, "threshold": decision.threshold,
             "memory": self.memory, "penalty": self.penalty, "recipe": self.recipe, "part": self.part,
         }))
@@ -327,6 +330,9 @@ fn refuse_refinements(parts: &protocol::Parts) -> Result<()> {
     match parts {
         _ if parts.pamr > 0 => refuse("--pamr"),
         _ if parts.fusion != Fusion::Similarity => refuse("--fusion"),
+        _ if parts.decision != protocol::Decision::Classes || parts.window.edges != Edges::Filled => {
+            refuse("--protocol")
+        }
         _ => Ok(()),
     }
 }

@@ -18,6 +18,7 @@ use trainer::inference::window::{Resize, Window};
 use trainer::towers::Dense;
 use trainer::{Error, Result};
 
+use super::parts::DenseArgs;
 use super::{EvalModelArgs, write_results};
 use crate::commands::choices;
 use crate::commands::console::Console;
@@ -69,9 +70,8 @@ pub(crate) struct ReferringArgs {
     /// Folder to write: result.json, table.md and expressions.jsonl with the mask's area and the IoU of each expression.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Which patch features are used [default: tokens].
-    #[arg(long, value_parser = choices::dense())]
-    dense: Option<Dense>,
+    #[command(flatten)]
+    dense: DenseArgs,
     #[command(flatten)]
     model: EvalModelArgs,
     #[command(flatten)]
@@ -88,6 +88,8 @@ impl ReferringArgs {
         }
         let settings = self.refer.settings()?;
         self.refuse_unused()?;
+        let (dense, files) = self.dense.dense();
+        files.check(dense)?;
         let place = Place {
             data: self.data.clone(),
             images: self.images.clone(),
@@ -106,7 +108,7 @@ impl ReferringArgs {
             let (scores, records) = evaluate(&set, &Method::WholeImage, count, &Console)?;
             return self.report(&set, &scores, &records, &about, None, json);
         }
-        let (model, about) = self.model.open(self.dense)?;
+        let (model, about) = self.model.open(&(dense, files))?;
         let window = self.window(model.size);
         let referrer = Referrer::new(model, window, settings)?;
         let method = match self.control {
@@ -144,7 +146,7 @@ impl ReferringArgs {
     fn window(&self, trained: i64) -> Window {
         let short = if self.window.size == 0 { trained } else { i64::from(self.window.size) };
         let stride = if self.window.stride == 0 { (short / 2).max(1) } else { i64::from(self.window.stride) };
-        Window { short, long: 0, side: short, stride, resize: Resize::Float }
+        Window { short, long: 0, side: short, stride, resize: Resize::Float, ..Window::PUBLISHED }
     }
 
     /// Writes and prints the results; returns the summary.
@@ -176,7 +178,7 @@ impl ReferringArgs {
             "expression weight": made.map(|(settings, _)| settings.expression_weight),
             "cut": made.map(|(settings, _)| settings.cut),
             "absent below": made.and_then(|(settings, _)| settings.absent_below),
-            "dense": self.dense.filter(|dense| *dense != Dense::Tokens),
+            "dense": Some(self.dense.dense().0).filter(|dense| *dense != Dense::Tokens),
         });
         let result = json!({
             "task": "referring", "dataset": set.name, "title": set.title, "split": set.split, "model": about,

@@ -97,12 +97,12 @@ impl SegmentationArgs {
             return self.report(&set, &scores, &low, &about, &protocol, json);
         }
 
-        let (model, mut about) = self.model.open(self.parts.dense())?;
+        let (model, mut about) = self.model.open(&self.parts.dense())?;
         if let Some(covered) = covered(&set, &about["bank"]["names"]) {
             about["bank"]["classes_of_this_set"] = json!(covered);
         }
         let own_names = self.classes.is_some() || self.class_file.is_some();
-        let parts = self.parts.parts(&model, self.dataset == "folder", own_names);
+        let parts = self.parts.parts(&model, &self.dataset, own_names);
         let learned = model.text.logit_scale().double_value(&[]);
         let decision = DecisionSettings {
             threshold: parts.threshold,
@@ -128,13 +128,17 @@ impl SegmentationArgs {
             (None, list) => list.as_ref().map(|list| json!(list)),
         };
         // Also where the options are those of a protocol that is not named.
-        let named = Protocol::of(&set.name, set.background, &parts).filter(|_| own_words.is_none());
+        let named = Protocol::of(&set.name, set.background, &parts)
+            .filter(|protocol| own_words.is_none() != protocol.separator.is_some());
+        let by_names = segmenter.names.as_ref();
         let scaled = by_threshold && !parts.fusion.is_bounded();
         let protocol = json!({
             "name": named.map(|protocol| protocol.name),
             "background": set.background,
-            "threshold": by_threshold.then_some(decision.threshold),
-            "scale": scaled.then_some(decision.scale),
+            "threshold": (by_threshold && by_names.is_none()).then_some(decision.threshold),
+            "scale": (scaled && by_names.is_none()).then_some(decision.scale),
+            "names": by_names,
+            "sure": parts.sure,
             "window": parts.window,
             "templates": parts.templates,
             "vectors": parts.vectors,
@@ -180,18 +184,12 @@ impl SegmentationArgs {
 
     fn set(&self) -> Result<SegmentationDataset> {
         self.parts.check(&self.dataset)?;
-        for (option, given) in
-            [("--classes", self.classes.is_some()), ("--class-file", self.class_file.is_some())]
-        {
-            if let Some(protocol) = self.parts.protocol.filter(|_| given) {
-                let problem = format!(
-                    "replaces the class names that --protocol {} fixes; leave out one of both",
-                    protocol.name
-                );
-                return Err(Error::Setting { name: option.to_owned(), problem });
-            }
-        }
+        self.check_names()?;
         let mut set = SegmentationDataset::open(&self.dataset, &self.data, self.split.as_deref())?;
+        let by_protocol = self.parts.protocol.and_then(|protocol| protocol.background_of(set.background));
+        if let Some(background) = by_protocol {
+            set = set.with_background(background);
+        }
         let refuse = |problem: String| Err(Error::Setting { name: "--background".to_owned(), problem });
         if let Some(background) = self.background {
             if set.published.is_some() && set.background.is_none() {
@@ -211,7 +209,9 @@ impl SegmentationArgs {
             }
             set = set.with_background(background);
         }
-        let by_threshold = set.background == Some(Background::Threshold);
+        let by_names = |protocol: &Protocol| protocol.separator.is_some();
+        let by_threshold =
+            set.background == Some(Background::Threshold) || self.parts.protocol.is_some_and(by_names);
         let unused = |option: &str, with: &str| {
             Err(Error::Usage(format!("option {option} has an effect only with {with}; leave it out")))
         };
@@ -237,15 +237,45 @@ impl SegmentationArgs {
                 let problem = format!("{source} has {found} classes, but {} has {expected}", set.title);
                 return Err(Error::Usage(problem));
             }
-            set.classes = classes;
+            set.classes = match self.parts.protocol {
+                // Results show the names of the dataset.
+                Some(_) => classes::renamed(classes, &set.classes),
+                None => classes,
+            };
         }
         Ok(set)
     }
 
+    /// An error if a protocol has class names that others replace, or needs a list of names.
+    fn check_names(&self) -> Result<()> {
+        let Some(protocol) = self.parts.protocol else { return Ok(()) };
+        let given = [("--classes", self.classes.is_some()), ("--class-file", self.class_file.is_some())];
+        let needed = protocol.separator.map(|_| "--class-file");
+        if let Some((option, _)) = given.iter().find(|(option, given)| *given && Some(*option) != needed) {
+            let problem = format!(
+                "replaces the class names that --protocol {} fixes; leave out one of both",
+                protocol.name
+            );
+            return Err(Error::Setting { name: (*option).to_owned(), problem });
+        }
+        match protocol.separator.filter(|_| self.class_file.is_none()) {
+            Some(separator) => Err(Error::Usage(format!(
+                "--protocol {} needs --class-file: the list of names of its authors for this dataset (configs/cls_*.txt in their \
+                 repository), one class per line with names separated by {separator:?}",
+                protocol.name
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// The classes of `--class-file` or `--classes`.
     fn class_list(&self) -> Result<Option<Vec<classes::Class>>> {
+        let separator = self.parts.protocol.and_then(|protocol| protocol.separator);
         match (&self.class_file, &self.classes) {
-            (Some(path), _) => classes::read(path).map(Some),
+            (Some(path), _) => match separator {
+                Some(separator) => classes::read_separated(path, separator).map(Some),
+                None => classes::read(path).map(Some),
+            },
             // The former meaning of this option, which still works.
             (None, Some(list)) if Path::new(list).is_file() || storage::Location::from(list).is_remote() => {
                 classes::read(Path::new(list)).map(Some)

@@ -162,7 +162,6 @@ mod tests {
     use rand::SeedableRng;
 
     use super::*;
-    use crate::inference::window::Resize;
 
     /// Calculated by hand: (200, 100, 50) has hue 20 degrees, saturation 0.75 and value 200.
     #[test]
@@ -204,7 +203,7 @@ mod tests {
         let image = RgbImage::from_fn(120, 90, |x, y| image::Rgb([10 * label(x, y); 3]));
         let labels = (0..90).flat_map(|y| (0..120).map(move |x| label(x, y))).collect();
         let mask = Mask { width: 120, height: 90, labels };
-        let window = Window { short: 60, long: 2048, side: 60, stride: 60, resize: Resize::Opencv };
+        let window = Window { short: 60, long: 2048, side: 60, stride: 60, ..Window::PUBLISHED };
         let (mut inside, mut beyond, mut same) = (0, 0, 0);
         for seed in 0..80 {
             let crop = crop(&image, &mask, &window, [1.0, 2.0, 3.0], &mut ChaCha8Rng::seed_from_u64(seed));

@@ -13,8 +13,9 @@ use super::patches::{counts, shares};
 use crate::error::{Error, Result, reading, writing};
 use crate::evaluation::SegmentationDataset;
 use crate::evaluation::confusion::Confusion;
-use crate::evaluation::masks::Mask;
-use crate::evaluation::segmentation::{self, DecisionSettings, SegmentationScores, decide, in_groups};
+use crate::evaluation::segmentation::{
+    self, DecisionSettings, Sample, SegmentationScores, decide, in_groups,
+};
 use crate::inference::fusion::Fusion;
 use crate::inference::labels::{self, Rule};
 use crate::inference::segmenter::Segmenter;
@@ -91,7 +92,7 @@ pub fn climb(
                 let own: Vec<Tensor> = grids.by_ref().take(cut.windows.len()).collect();
                 for (&rung, counted) in rungs.iter().zip(&mut counted) {
                     let planes = Planes { cut, windows: &own, learned: rungs.len() as i64 - 2 };
-                    let predicted = labels_of(rung, set, segmenter, decision, &sample.mask, &planes);
+                    let predicted = labels_of(rung, set, segmenter, decision, sample, &planes);
                     counted.add(&sample.mask.labels, &predicted);
                 }
                 progress.advance(1, &|| format!("zero-shot mIoU {:.1} %", 100.0 * counted[0].mean_iou()));
@@ -133,9 +134,10 @@ fn labels_of(
     set: &SegmentationDataset,
     segmenter: &Segmenter,
     decision: &DecisionSettings,
-    mask: &Mask,
+    sample: &Sample,
     &Planes { cut, windows, learned }: &Planes<'_>,
 ) -> Vec<u8> {
+    let mask = &sample.mask;
     let (classes, grid) = (set.classes.len() as i64, windows[0].size()[1]);
     let names = windows[0].size()[0] - learned * classes;
     let part = |first: i64, count: i64| -> Vec<Tensor> {
@@ -143,7 +145,7 @@ fn labels_of(
     };
     let grids = match rung {
         Rung::Text => {
-            return decide(set, segmenter, decision, mask, &segmenter.blended(cut, &part(0, names)));
+            return decide(set, segmenter, decision, sample, &segmenter.blended(cut, &part(0, names)));
         }
         Rung::Means => part(names, classes),
         Rung::Neighbours => part(names + classes, classes),

@@ -1,6 +1,7 @@
 //! Detects the family of a weights file by its state-dict keys, and converts the keys. Internally, vision towers have the keys of
 //! DINOv2, with rotary positions of DINOv3, without a class token of SigLIP in timm; text towers and CLIPs those of open_clip.
 
+pub(crate) mod augreg;
 mod dinotxt;
 mod dinov2;
 mod dinov3;
@@ -32,6 +33,8 @@ pub enum Family {
     OpenClip,
     /// The SimZSS release: a vision tower of timm, optionally a denoiser, and a text tower. Files of DVT have the keys of its vision part.
     Simzss,
+    /// AugReg's vision towers in the files of Google's `vision_transformer`. Read only.
+    Augreg,
 }
 
 impl std::fmt::Display for Family {
@@ -43,6 +46,7 @@ impl std::fmt::Display for Family {
             Self::Huggingface => "Hugging Face",
             Self::OpenClip => "open_clip",
             Self::Simzss => "SimZSS",
+            Self::Augreg => "AugReg",
         })
     }
 }
@@ -98,6 +102,10 @@ pub(crate) fn parts(mut tensors: Named) -> Option<(Family, Parts)> {
     if dinotxt::is_theirs(&tensors) {
         parts.text = dinotxt::from_theirs(tensors, &mut parts.beside);
         return Some((Family::Dinov3, parts));
+    }
+    if augreg::is_theirs(&tensors) {
+        parts.vision = augreg::from_theirs(tensors, &mut parts.beside);
+        return Some((Family::Augreg, parts));
     }
     parts.beside.extend(heads::without(&mut tensors));
     let has = |name: &str| tensors.contains_key(name);
@@ -164,6 +172,16 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
     let mut left: Vec<String> = parts.beside.keys().cloned().collect();
     let missing = |what: &str| Err(format!("contains no {what}"));
     let out = match family {
+        Family::Augreg => {
+            return Err(format!("cannot be written in the format of {family}, which is read only"));
+        }
+        Family::Timm if augreg::is_ours(&tower) => {
+            left.extend(parts.clip.keys().chain(parts.text.keys()).cloned());
+            augreg::to_timm(tower)
+        }
+        _ if augreg::is_ours(&tower) => {
+            return Err(format!("is a tower of AugReg, whose format is timm's, not that of {family}"));
+        }
         Family::Dinov2 | Family::Simzss if dinov3::is_ours(&tower) => {
             return Err(format!("has rotary positions, as DINOv3; the format of {family} has none"));
         }
@@ -232,6 +250,8 @@ pub(crate) fn named(parts: &Parts, family: Family) -> Result<(Named, Vec<String>
 pub(crate) fn to_timm(tower: Named) -> Result<Named, String> {
     if siglip::is_ours(&tower) {
         Ok(tower)
+    } else if augreg::is_ours(&tower) {
+        Ok(augreg::to_timm(tower))
     } else if dinov3::is_ours(&tower) {
         dinov3::to_timm(tower, &mut Vec::new())
     } else {
