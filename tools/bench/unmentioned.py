@@ -5,7 +5,8 @@ image, from one frozen tower, and prints tables of the scores on held-out scenes
     tools/bench/unmentioned.py methods --out DIR [--seeds 5] [--jobs 2]    SimZSS and each setting: mIoU of all classes and of the
                                                                            third that captions mention least; the ladder over SimZSS
     tools/bench/unmentioned.py rates --out DIR [--seeds 3] [--jobs 2]      mIoU against the naming rate, the probability that a
-                                                                           caption mentions a class that the image shows
+                                                                           caption mentions a class that the image shows; with
+                                                                           --picture FILE.png also drawn (needs Pillow)
     tools/bench/unmentioned.py names --out DIR [--seeds 3] [--jobs 2]      classes with two names: mIoU with the first and the second
     tools/bench/unmentioned.py shortcut --out DIR [--jobs 2]               the concept loss on the own and on another image, with true
                                                                            captions and with those of other images
@@ -47,13 +48,13 @@ METHODS = {
 }
 # What `rates` and `names` compare with SimZSS.
 OURS = {"simzss": [], "siblings ignored, image negatives": [*SIBLINGS, *IMAGES]}
-RATES = [0.2, 0.4, 0.6, 0.8, 1.0]
+RATES = [0.2, 0.4, 0.7, 1.0]
 
 
 class Bench:
     def __init__(self, arguments):
         self.place = trainings.Place(arguments.out, arguments.bin, arguments.jobs)
-        self.only = arguments.only
+        self.only, self.picture = arguments.only, arguments.picture
         self.seeds = range(arguments.first_seed, arguments.first_seed + arguments.seeds)
         # The tower of ./demo sees no captions.
         self.place.make_tower(self.place.shards("shards", self.place.scenes("scenes")))
@@ -114,7 +115,10 @@ class Bench:
         print(f"| naming rate | {' | '.join(OURS)} |\n|---|{'---|' * len(OURS)}")
         for name in data:
             print(f"| {name[5:]} | {' | '.join(figure([score['miou'] for score in found[name, method]]) for method in OURS)} |")
-        return {f"{name} {method}": [score["miou"] for score in scores] for (name, method), scores in found.items()}
+        results = {f"{name} {method}": [score["miou"] for score in scores] for (name, method), scores in found.items()}
+        if self.picture:
+            draw(self.picture, {method: [[score["miou"] for score in found[name, method]] for name in data] for method in OURS})
+        return results
 
     def names(self):
         data = self.data("names", "--two-names")
@@ -168,10 +172,42 @@ def rarest_third(scenes):
     return {entry["name"] for entry in ranked[: len(ranked) // 3]}
 
 
+def draw(file, curves):
+    """Curves of mean and standard deviation against RATES."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height, left, top, right, bottom = 1280, 640, 110, 64, 380, 90
+    page = Image.new("RGB", (width, height), (250, 249, 246))
+    pen, font, ink = ImageDraw.Draw(page), ImageFont.load_default(26), (52, 50, 48)
+    values = [100 * value for curve in curves.values() for seeds in curve for value in seeds]
+    low, high = 5 * math.floor(min(values) / 5), 5 * math.ceil(max(values) / 5)
+    x = lambda rate: left + (width - left - right) * rate
+    y = lambda value: height - bottom - (height - top - bottom) * (value - low) / (high - low)
+    for value in range(low, high + 1, 5):
+        pen.line([(left, y(value)), (width - right, y(value))], fill=(222, 219, 213), width=2)
+        pen.text((left - 14, y(value)), f"{value}", fill=ink, font=font, anchor="rm")
+    for rate in RATES:
+        pen.text((x(rate), height - bottom + 12), f"{rate:g}", fill=ink, font=font, anchor="mt")
+    pen.text((x(0.5), height - 14), "naming rate", fill=ink, font=font, anchor="mb")
+    pen.text((12, 10), "mIoU %", fill=ink, font=font)
+    for (name, curve), colour in zip(curves.items(), [(190, 90, 60), (40, 110, 170), (60, 140, 80)]):
+        means = [100 * statistics.mean(seeds) for seeds in curve]
+        points = [(x(rate), y(mean)) for rate, mean in zip(RATES, means)]
+        pen.line(points, fill=colour, width=5)
+        for (at, middle), seeds, mean in zip(points, curve, means):
+            spread = 100 * statistics.stdev(seeds) if len(seeds) > 1 else 0
+            pen.line([(at, y(mean - spread)), (at, y(mean + spread))], fill=colour, width=3)
+            pen.ellipse([at - 7, middle - 7, at + 7, middle + 7], fill=colour)
+        for line, words in enumerate(name.split(", ")):
+            pen.text((points[-1][0] + 20, points[-1][1] - 14 + 30 * line), words, fill=colour, font=font)
+    page.save(file)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("comparison", choices=["methods", "rates", "names", "shortcut"])
     parser.add_argument("--only", action="append", choices=METHODS, help="of `methods`: one of them; may be repeated")
+    parser.add_argument("--picture", help="of `rates`: a file for the curves")
     trainings.options(parser)
     arguments = parser.parse_args()
     print(json.dumps(getattr(Bench(arguments), arguments.comparison)()))
