@@ -10,8 +10,11 @@ mod safetensors_file;
 #[path = "../../trainer/src/weights/state_dict.rs"]
 mod state_dict;
 
-/// Runs the target `pickle`: every tensor is inside its storage.
+/// Runs the target `pickle`: every tensor is inside its storage, and reading plain values ends.
 pub fn pickle(bytes: &[u8]) {
+    if let Ok(plain) = pickle::from_slice::<serde_json::Value>(bytes) {
+        assert!(!plain.to_string().is_empty());
+    }
     let Ok(tensors) = pickle::read(bytes).and_then(|pickle| state_dict::tensors(&pickle)) else { return };
     assert!(!tensors.is_empty());
     for (name, place) in tensors {

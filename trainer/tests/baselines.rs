@@ -20,7 +20,7 @@ use trainer::towers::{Activation, ClipShape, ClipVisionTower, Dense, TextShape, 
 use trainer::weights;
 
 use crate::dense::{dinoiser, proxy};
-use crate::eval_command::{text, trainer};
+use crate::eval_command::{run, text, trainer, voc};
 use crate::evaluation::{draws, photo};
 use crate::protocols::numbers;
 use crate::wave::fill;
@@ -206,4 +206,48 @@ fn lists_of_names_are_asked_for_and_taken() {
         assert_eq!(code, Some(2), "{protocol} {dataset} {more:?}: {printed}");
         assert!(printed.contains(message), "{protocol} {dataset} {more:?}: {printed}");
     }
+}
+
+/// From the options to the result.
+#[test]
+fn a_result_says_how_it_was_decided() {
+    let _turn = crate::random(33);
+    let folder = tempfile::tempdir().unwrap();
+    voc(folder.path(), 1);
+    let bias = serde_json::json!(vec![0.0; WIDTH as usize]);
+    let clip = clip(folder.path(), &bias);
+    let list = folder.path().join("names.txt");
+    let lines: Vec<String> = (0..21).map(|class| format!("thing {class}, object {class}")).collect();
+    let eval = |lines: &[String]| {
+        fs::write(&list, lines.join("\n")).unwrap();
+        let model = ["segmentation", "--clip", text(&clip), "--vision-heads", "1", "--text-heads", "2"];
+        let data =
+            ["--dataset", "voc21", "--data", text(folder.path()), "--protocol", "sclip", "--class-file"];
+        run(&[&model[..], &data[..], &[text(&list)]].concat())
+    };
+    let result = eval(&lines).unwrap();
+    let protocol = &result["protocol"];
+    assert_eq!(
+        (&protocol["name"], &protocol["background"], &protocol["dense"]),
+        (&"sclip".into(), &"words".into(), &"sclip".into())
+    );
+    assert_eq!(
+        protocol["names"],
+        serde_json::json!({ "scale": 65.0, "threshold": 0.1, "least_area": 0.1, "pamr": null })
+    );
+    assert_eq!(protocol["words"], text(&list));
+    assert_eq!(result["model"]["description"], "clip, sclip");
+    // `plain` is another name of `tokens`.
+    let of = |dense: &str| {
+        let model = ["segmentation", "--clip", text(&clip), "--vision-heads", "1", "--text-heads", "2"];
+        let data =
+            ["--dataset", "voc20", "--data", text(folder.path()), "--templates", "simple", "--dense", dense];
+        run(&[&model[..], &data[..]].concat()).unwrap()
+    };
+    assert_eq!(of("plain")["classes"], of("tokens")["classes"]);
+    assert_eq!(of("plain")["protocol"]["dense"], Value::Null);
+    // Results have the names of the dataset.
+    assert_eq!(result["classes"][1]["class"], "aeroplane");
+    let error = eval(&lines[..20]).unwrap_err();
+    assert!(error.contains("names.txt has 20 classes, but"), "{error}");
 }

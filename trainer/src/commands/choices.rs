@@ -54,16 +54,19 @@ pub(crate) fn cut(given: &str) -> Result<CutRule, String> {
     }
 }
 
-/// A parser of one of these values.
+/// A parser of one of these values. Names that are separated by `|` are of the same value; the help shows the first.
 fn one_of<T>(choices: &'static [Choice<T>]) -> impl TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + 'static,
 {
-    PossibleValuesParser::new(choices.iter().map(|(_, name, help)| PossibleValue::new(*name).help(*help)))
-        .try_map(|given| {
-            let chosen = choices.iter().find(|(_, name, _)| *name == given);
-            chosen.map(|(value, ..)| *value).ok_or("is not one of the values")
-        })
+    let values = choices.iter().map(|(_, names, help)| {
+        let mut names = names.split('|');
+        PossibleValue::new(names.next().unwrap_or_default()).aliases(names).help(*help)
+    });
+    PossibleValuesParser::new(values).try_map(|given| {
+        let chosen = choices.iter().find(|(_, names, _)| names.split('|').any(|name| name == given));
+        chosen.map(|(value, ..)| *value).ok_or("is not one of the values")
+    })
 }
 
 choices!(precision: Precision {
@@ -87,8 +90,8 @@ choices!(rope_periods: RopePeriods {
 });
 
 choices!(dense: Dense {
-    Tokens = "tokens": "The patch tokens of the last block; of a CLIP projected like the class token (\"CLIP\" in the tables of the \
-        papers)";
+    Tokens = "tokens|plain": "The patch tokens of the last block; of a CLIP projected like the class token (\"CLIP\" in the tables of the \
+        papers). `plain` is the same";
     Values = "values": "The value vectors of the last block without attention: MaskCLIP (Zhou et al., 2022), TIPSv2";
     Maskclip = "maskclip": "Of a CLIP: as `values`, with positions resized as in MaskCLIP's code (bicubic without antialiasing)";
     Sclip = "sclip": "Of a CLIP: attention of queries to queries and of keys to keys, added";

@@ -36,6 +36,11 @@ pub struct DenseFiles {
 }
 
 impl DenseFiles {
+    /// The one that is given.
+    pub fn given(&self) -> Option<&PathBuf> {
+        self.proxy.as_ref().or(self.dinoiser.as_ref())
+    }
+
     /// An error if a file is missing that these patch features need, or one is given that they do not need.
     pub fn check(&self, dense: Dense) -> Result<()> {
         for (option, file, of, what) in [
@@ -198,8 +203,7 @@ impl Model {
         match &mut self.vision {
             Vision::Clip(vision) => {
                 let read = vision.tower.read_as(dense, beside);
-                let file = files.proxy.as_ref().or(files.dinoiser.as_ref());
-                read.map_err(|problem| match file {
+                read.map_err(|problem| match files.given() {
                     Some(path) => Error::Weights { path: path.clone(), problem },
                     None => Error::Setting {
                         name: "--dense".to_owned(),

@@ -6,12 +6,13 @@ use image::RgbImage;
 use tch::Tensor;
 
 use super::class_vectors::{ClassVectors, ComparedWith, class_vectors};
+use super::cut::Cut;
 use super::fusion::Fusion;
 use super::model::Model;
 use super::names::{self, NameRule};
 use super::pamr::Pamr;
 use super::templates;
-use super::window::{Cut, Resize, Window};
+use super::window::{Resize, Window};
 use super::{classes, labels};
 use crate::checkpoint::Checkpoint;
 use crate::device::{self, Precision, to_vec};

@@ -35,7 +35,10 @@ impl Proxy {
     /// Its patch tokens, [B, N, d], and their grid, from normalized pixels of the CLIP, [B, 3, H, W].
     pub(super) fn tokens(&self, pixels: &Tensor) -> (Tensor, [i64; 2]) {
         let size = pixels.size();
-        let pixels = pixels.to_kind(Kind::Float) * &self.factor + &self.offset;
-        (self.tower.forward(&pixels).patches, [size[2] / self.patch(), size[3] / self.patch()])
+        let side = self.patch();
+        let [rows, columns] = [size[2] / side, size[3] / side];
+        // What is more than whole patches is left out.
+        let pixels = pixels.narrow(2, 0, rows * side).narrow(3, 0, columns * side).to_kind(Kind::Float);
+        (self.tower.forward(&(pixels * &self.factor + &self.offset)).patches, [rows, columns])
     }
 }

@@ -1,6 +1,7 @@
 //! `trainer eval`: evaluates models.
 
 mod classification;
+mod names;
 mod parts;
 mod predictions;
 mod probe;
@@ -106,7 +107,7 @@ impl EvalModelArgs {
             let (vision_heads, text_heads) = (self.vision_heads, self.text_heads);
             let clip = ClipSettings { activation, vision_heads, text_heads };
             let model = Model::open_clip(path, clip, Precision::Auto, device)?.with_dense(*dense, files)?;
-            let about = json!({ "description": model.description, "path": path });
+            let about = json!({ "description": model.description, "path": path, "beside": files.given() });
             return Ok((model, about));
         }
         self.check()?;
@@ -115,7 +116,8 @@ impl EvalModelArgs {
         let model = Model::open(&checkpoint, Precision::Auto, device)?.with_dense(*dense, files)?;
         let bank = &checkpoint.state.settings.bank;
         let bank = json!({ "names": bank.names, "min_mentions": bank.min_mentions, "concepts": checkpoint.state.bank });
-        let about = json!({ "description": model.description, "path": path, "bank": bank });
+        let about =
+            json!({ "description": model.description, "path": path, "beside": files.given(), "bank": bank });
         Ok((model, about))
     }
 

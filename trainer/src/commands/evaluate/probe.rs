@@ -213,7 +213,7 @@ impl ProbeArgs {
             }
         };
         let (_, files) = self.parts.dense();
-        let beside = files.proxy.or(files.dinoiser).map(|path| weights::sha256(&path)).transpose()?;
+        let beside = files.given().map(|path| weights::sha256(path)).transpose()?;
         let images = |set: &SegmentationDataset| {
             let paths: Vec<String> = set.pairs.iter().map(|(image, _)| image.display().to_string()).collect();
             json!({ "count": paths.len(), "first": paths.first(), "last": paths.last() })

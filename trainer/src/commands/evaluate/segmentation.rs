@@ -18,6 +18,7 @@ use trainer::inference::segmenter::WINDOW_BATCH;
 use trainer::towers::Dense;
 use trainer::{Error, Result, pictures};
 
+use super::names::NameArgs;
 use super::parts::PartsArgs;
 use super::predictions::PredictionArgs;
 use super::{EvalModelArgs, write_results};
@@ -52,13 +53,8 @@ pub(crate) struct SegmentationArgs {
     /// How class 0, background, is predicted [default: as in the published protocol of the dataset; with `--dataset folder`: words].
     #[arg(long, value_parser = choices::background())]
     background: Option<Background>,
-    /// Use these class names instead of those of the dataset, in the same order, separated by commas; `cat|kitten` is one class with
-    /// two names, `name = prompt | prompt` shows one name and uses others in the prompts.
-    #[arg(long, value_name = "LIST", conflicts_with = "class_file")]
-    classes: Option<String>,
-    /// The same from a file with one class per line.
-    #[arg(long, value_name = "FILE")]
-    class_file: Option<PathBuf>,
+    #[command(flatten)]
+    names: NameArgs,
     /// Windows per forward pass, from one or several images.
     #[arg(long, default_value_t = WINDOW_BATCH)]
     batch: usize,
@@ -101,8 +97,8 @@ impl SegmentationArgs {
         if let Some(covered) = covered(&set, &about["bank"]["names"]) {
             about["bank"]["classes_of_this_set"] = json!(covered);
         }
-        let own_names = self.classes.is_some() || self.class_file.is_some();
-        let parts = self.parts.parts(&model, &self.dataset, own_names);
+        let own_words = self.names.given();
+        let parts = self.parts.parts(&model, &self.dataset, own_words.is_some());
         let learned = model.text.logit_scale().double_value(&[]);
         let decision = DecisionSettings {
             threshold: parts.threshold,
@@ -123,10 +119,6 @@ impl SegmentationArgs {
                 .map_or(Ok(()), |folder| save(folder, &set.pairs[at].0, size, labels))
         })?;
 
-        let own_words = match (&self.class_file, &self.classes) {
-            (Some(path), _) => Some(json!(path)),
-            (None, list) => list.as_ref().map(|list| json!(list)),
-        };
         // Also where the options are those of a protocol that is not named.
         let named = Protocol::of(&set.name, set.background, &parts)
             .filter(|protocol| own_words.is_none() != protocol.separator.is_some());
@@ -184,7 +176,7 @@ impl SegmentationArgs {
 
     fn set(&self) -> Result<SegmentationDataset> {
         self.parts.check(&self.dataset)?;
-        self.check_names()?;
+        self.names.check(self.parts.protocol)?;
         let mut set = SegmentationDataset::open(&self.dataset, &self.data, self.split.as_deref())?;
         let by_protocol = self.parts.protocol.and_then(|protocol| protocol.background_of(set.background));
         if let Some(background) = by_protocol {
@@ -227,65 +219,10 @@ impl SegmentationArgs {
         if self.split.is_some() && self.dataset == "folder" {
             return unused("--split", "a published dataset");
         }
-        if let Some(classes) = self.class_list()? {
-            let (found, expected) = (classes.len(), set.classes.len());
-            if found != expected {
-                let source = self
-                    .class_file
-                    .as_ref()
-                    .map_or("--classes".to_owned(), |path| path.display().to_string());
-                let problem = format!("{source} has {found} classes, but {} has {expected}", set.title);
-                return Err(Error::Usage(problem));
-            }
-            set.classes = match self.parts.protocol {
-                // Results show the names of the dataset.
-                Some(_) => classes::renamed(classes, &set.classes),
-                None => classes,
-            };
+        if let Some(classes) = self.names.read(&set, self.parts.protocol)? {
+            set.classes = classes;
         }
         Ok(set)
-    }
-
-    /// An error if a protocol has class names that others replace, or needs a list of names.
-    fn check_names(&self) -> Result<()> {
-        let Some(protocol) = self.parts.protocol else { return Ok(()) };
-        let given = [("--classes", self.classes.is_some()), ("--class-file", self.class_file.is_some())];
-        let needed = protocol.separator.map(|_| "--class-file");
-        if let Some((option, _)) = given.iter().find(|(option, given)| *given && Some(*option) != needed) {
-            let problem = format!(
-                "replaces the class names that --protocol {} fixes; leave out one of both",
-                protocol.name
-            );
-            return Err(Error::Setting { name: (*option).to_owned(), problem });
-        }
-        match protocol.separator.filter(|_| self.class_file.is_none()) {
-            Some(separator) => Err(Error::Usage(format!(
-                "--protocol {} needs --class-file: the list of names of its authors for this dataset (configs/cls_*.txt in their \
-                 repository), one class per line with names separated by {separator:?}",
-                protocol.name
-            ))),
-            None => Ok(()),
-        }
-    }
-
-    /// The classes of `--class-file` or `--classes`.
-    fn class_list(&self) -> Result<Option<Vec<classes::Class>>> {
-        let separator = self.parts.protocol.and_then(|protocol| protocol.separator);
-        match (&self.class_file, &self.classes) {
-            (Some(path), _) => match separator {
-                Some(separator) => classes::read_separated(path, separator).map(Some),
-                None => classes::read(path).map(Some),
-            },
-            // The former meaning of this option, which still works.
-            (None, Some(list)) if Path::new(list).is_file() || storage::Location::from(list).is_remote() => {
-                classes::read(Path::new(list)).map(Some)
-            }
-            (None, Some(list)) => match classes::checked(classes::parse(&list.replace(',', "\n"))) {
-                Ok(classes) => Ok(Some(classes)),
-                Err(problem) => Err(Error::Setting { name: "--classes".to_owned(), problem }),
-            },
-            (None, None) => Ok(None),
-        }
     }
 }
 

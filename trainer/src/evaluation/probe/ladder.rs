@@ -16,10 +16,10 @@ use crate::evaluation::confusion::Confusion;
 use crate::evaluation::segmentation::{
     self, DecisionSettings, Sample, SegmentationScores, decide, in_groups,
 };
+use crate::inference::cut::Cut;
 use crate::inference::fusion::Fusion;
 use crate::inference::labels::{self, Rule};
 use crate::inference::segmenter::Segmenter;
-use crate::inference::window::Cut;
 use crate::observer::Observer;
 use crate::towers::{full_precision, unit};
 

@@ -12,8 +12,8 @@ use crate::evaluation::SegmentationDataset;
 use crate::evaluation::confusion::IGNORED;
 use crate::evaluation::masks::Mask;
 use crate::evaluation::segmentation::in_groups;
+use crate::inference::cut::Cut;
 use crate::inference::segmenter::Segmenter;
-use crate::inference::window::Cut;
 use crate::observer::Observer;
 use crate::weights::{self, Weights};
 
