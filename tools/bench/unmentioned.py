@@ -9,10 +9,10 @@ image, from one frozen tower, and prints tables of the scores on held-out scenes
                                                                            --picture FILE.png also drawn (needs Pillow)
     tools/bench/unmentioned.py names --out DIR [--seeds 3] [--jobs 2]      classes with two names: mIoU with the first and the second
     tools/bench/unmentioned.py shortcut --out DIR [--jobs 2]               the concept loss on the own and on another image, with true
-                                                                           captions and with those of other images
+                                                                           captions and with those of other images (needs pyarrow)
 
 Data, tower and training are those of ./demo but for the captions: each step draws one of an image's five. What DIR has already is not
-made again. Standard Python only. The last line of the output is JSON.
+made again. Standard Python but for what is said above. The last line of the output is JSON.
 """
 
 import argparse
@@ -155,13 +155,13 @@ class Bench:
         return results | {"entropy": entropy}
 
     def entropy(self, shards):
-        """Of the distribution of the concepts that are in the vocabulary, in nats: what a loss that sees no image can reach at best."""
+        """Of the distribution of the concepts of all mentions, in nats: what a loss that sees neither image nor text can reach."""
+        import pyarrow.parquet
+
         statistics_of = self.place.out / f"{shards.name}-statistics"
         if not statistics_of.exists():
-            self.place.run("tools", "stats", shards, "--captions", "json:captions", "--out", statistics_of)
-        query = "SELECT mentions FROM concepts WHERE mentions >= 10"
-        done = self.place.run("tools", "sql", statistics_of, query, "--format", "json")
-        counts = [row["mentions"] for row in done]
+            self.place.run("tools", "stats", shards, "--out", statistics_of)
+        counts = pyarrow.parquet.read_table(statistics_of / "concepts.parquet").column("mentions").to_pylist()
         return -sum(count / sum(counts) * math.log(count / sum(counts)) for count in counts)
 
 
