@@ -456,7 +456,7 @@ fn expressions_about_photographs_fit_them() {
     let folder = tempfile::tempdir().unwrap();
     let ours = fixtures().join("coco");
     let link = |from: PathBuf, to: &str| {
-        std::os::unix::fs::symlink(from.canonicalize().unwrap(), folder.path().join(to)).unwrap()
+        std::os::unix::fs::symlink(from.canonicalize().unwrap(), folder.path().join(to)).unwrap();
     };
     link(photos.join("semantic_train2017_images"), "images");
     link(photos.join("semantic_train2017"), "masks");

@@ -211,9 +211,9 @@ fn one(
             let swapped: Vec<Expression> = texts().map(|text| referrer.read(&mirrored(text))).collect();
             let straight = referrer.find(image, &expressions);
             let mut found = referrer.find(&flip_horizontal(image), &swapped);
-            found
-                .iter_mut()
-                .for_each(|found| found.mask.chunks_mut(width as usize).for_each(<[bool]>::reverse));
+            for found in &mut found {
+                found.mask.chunks_mut(width as usize).for_each(<[bool]>::reverse);
+            }
             let alike = |(a, b): (&Found, &Found)| Counts::new(&a.mask, &b.mask, false).iou();
             mirrors = Some(found.iter().zip(&straight).map(alike).collect::<Vec<f64>>());
             (expressions.into_iter().map(Some).collect(), found)

@@ -47,16 +47,16 @@ pub fn open(name: &str, place: &Place) -> Result<ReferringSet> {
         (None, None) => ("", &phrasecut::SPLITS[..]),
         (None, Some(_)) => return refuse("--split-by", format!("has no effect with {name}; leave it out")),
         (Some(set), None) => set.splits[0],
-        (Some(set), Some(by)) => match set.splits.iter().find(|(known, _)| known == by) {
-            Some(found) => *found,
-            None => {
+        (Some(set), Some(by)) => {
+            let Some(found) = set.splits.iter().find(|(known, _)| known == by) else {
                 let known: Vec<&str> = set.splits.iter().map(|(by, _)| *by).collect();
                 return refuse(
                     "--split-by",
                     format!("is {by}; {name} was split by {}", known.join(" and by ")),
                 );
-            }
-        },
+            };
+            *found
+        }
     };
     let split = place.split.as_deref().unwrap_or(splits[0]);
     if !splits.contains(&split) {

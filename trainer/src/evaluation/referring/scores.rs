@@ -220,7 +220,7 @@ mod tests {
         let found = tally.scores();
         assert_eq!((found.expressions, found.with_target), (6, 4));
         let near = |found: Option<f64>, expected: f64| {
-            assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?} {expected}")
+            assert!((found.unwrap() - expected).abs() < 1e-12, "{found:?} {expected}");
         };
         near(found.oiou, 19.0 / (10.0 + 6.0 + 10.0 + 2.0));
         near(found.miou, (1.0 + 4.0 / 6.0 + 0.5 + 0.0) / 4.0);

@@ -95,7 +95,9 @@ impl Components {
     /// The pixels of some of the parts.
     pub fn mask(&self, chosen: &[usize]) -> Vec<bool> {
         let mut wanted = vec![false; self.all.len()];
-        chosen.iter().for_each(|&number| wanted[number] = true);
+        for &number in chosen {
+            wanted[number] = true;
+        }
         self.numbers.iter().map(|&number| wanted.get(number as usize).copied().unwrap_or(false)).collect()
     }
 }

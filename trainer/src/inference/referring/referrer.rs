@@ -103,8 +103,8 @@ impl Referrer {
             highest: found.highest,
             absent: found.absent,
         };
-        let background =
-            labels.iter().filter(|&&label| label == NO_CLASS).count() as f64 / pixels.max(1) as f64;
+        let meant: Vec<bool> = labels.iter().map(|&label| label != NO_CLASS).collect();
+        let background = 1.0 - share(&meant);
         let about = found.iter().zip(&expressions).enumerate().map(summary).collect();
         let (height, width) = (image.height(), image.width());
         (Segmentation { height, width, labels, background, classes: Vec::new() }, about)

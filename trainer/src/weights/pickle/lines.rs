@@ -50,7 +50,7 @@ pub(super) fn unicode(line: &[u8]) -> Result<String, String> {
         match u16::try_from(code) {
             Ok(unit) => units.push(unit),
             Err(_) => {
-                units.extend_from_slice(char::from_u32(code).ok_or(BAD_ESCAPE)?.encode_utf16(&mut [0; 2]))
+                units.extend_from_slice(char::from_u32(code).ok_or(BAD_ESCAPE)?.encode_utf16(&mut [0; 2]));
             }
         }
     }

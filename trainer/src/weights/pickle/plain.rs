@@ -91,7 +91,7 @@ impl<'de> Deserializer<'de> for Place<'_> {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Problem> for Place<'_> {
+impl IntoDeserializer<'_, Problem> for Place<'_> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
