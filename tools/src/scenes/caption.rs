@@ -538,8 +538,7 @@ mod tests {
         let found = std::cell::Cell::new(0);
         captions_of(&content, Style::default(), |scene, caption| {
             let text = format!(" {}", caption.text.to_lowercase());
-            for object in 0..CLASSES.len() {
-                let class = &CLASSES[object];
+            for (object, class) in CLASSES.iter().enumerate() {
                 for (colour, word) in COLOURS.iter().enumerate() {
                     if !class.plural.is_empty() && text.contains(&format!(" {word} {}", class.name)) {
                         found.set(found.get() + 1);

@@ -102,12 +102,8 @@ pub(crate) struct Arguments {
     /// Draw objects in colours that do not follow from their classes, and mention these
     #[arg(long)]
     colours: bool,
-    /// Also write which pixel belongs to which object, and a table of all objects
-    #[arg(long)]
-    objects: bool,
-    /// Also write referring expressions of several kinds for each image, and what --objects writes
-    #[arg(long)]
-    expressions: bool,
+    #[command(flatten)]
+    besides: Besides,
     /// Also write an overview as one PNG: the first scenes with their masks and captions
     #[arg(long, value_name = "FILE", value_parser = location(), value_hint = ValueHint::AnyPath)]
     sheet: Option<Location>,
@@ -117,6 +113,17 @@ pub(crate) struct Arguments {
     /// Print a summary as one line of JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What is written besides.
+#[derive(Debug, clap::Args)]
+struct Besides {
+    /// Also write which pixel belongs to which object, and a table of all objects
+    #[arg(long)]
+    objects: bool,
+    /// Also write referring expressions of several kinds for each image, and what --objects writes
+    #[arg(long)]
+    expressions: bool,
 }
 
 fn fraction(text: &str) -> Result<f64, String> {
@@ -142,7 +149,7 @@ impl Arguments {
 
     /// Whether objects are told apart in what is written.
     fn with_objects(&self) -> bool {
-        self.objects || self.expressions
+        self.besides.objects || self.besides.expressions
     }
 }
 
@@ -250,7 +257,7 @@ fn render_one(arguments: &Arguments, folder: &Path, number: u64) -> Result<(u64,
         write("instances", ".png", &labels(&scene.instances)?)?;
         rendered.things = tables::things(&scene);
     }
-    if arguments.expressions {
+    if arguments.besides.expressions {
         let mut rng = draw::stream(arguments.seed ^ EXPRESSIONS, index, 0);
         rendered.expressions = expressions::write(&scene, &mut rng);
     }

@@ -98,17 +98,17 @@ fn write_things(path: &Path, of_images: &[(String, &Rendered)]) -> Result<()> {
     let colour = |thing: &Thing| thing.colour.map(|colour| COLOURS[colour]);
     let columns: Vec<(&str, ArrayRef)> = vec![
         ("image", Arc::new(StringArray::from_iter_values(rows.iter().map(|(image, _)| image)))),
-        ("instance", Arc::new(UInt8Array::from_iter(rows.iter().map(|(_, thing)| thing.instance)))),
+        ("instance", Arc::new(rows.iter().map(|(_, thing)| thing.instance).collect::<UInt8Array>())),
         (
             "class",
             Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, thing)| CLASSES[thing.class].name))),
         ),
-        ("colour", Arc::new(StringArray::from_iter(rows.iter().map(|(_, thing)| colour(thing))))),
+        ("colour", Arc::new(rows.iter().map(|(_, thing)| colour(thing)).collect::<StringArray>())),
         ("x", numbers(|thing| thing.place[0])),
         ("y", numbers(|thing| thing.place[1])),
         ("radius", numbers(|thing| thing.place[2])),
         ("pixels", Arc::new(UInt32Array::from_iter_values(rows.iter().map(|(_, thing)| thing.pixels)))),
-        ("visible", Arc::new(BooleanArray::from_iter(rows.iter().map(|(_, thing)| Some(thing.visible))))),
+        ("visible", Arc::new(rows.iter().map(|(_, thing)| Some(thing.visible)).collect::<BooleanArray>())),
     ];
     crate::table::write(
         path,
@@ -139,7 +139,7 @@ pub(super) fn write(
     if arguments.with_objects() {
         write_things(&folder.join("objects.parquet"), &of_images)?;
     }
-    if arguments.expressions {
+    if arguments.besides.expressions {
         let lines = of_images.iter().flat_map(|(image, scene)| {
             let mask = image.replace("images/", "instances/").replace(".jpg", ".png");
             scene.expressions.iter().map(move |expression| {

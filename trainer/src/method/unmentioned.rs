@@ -72,10 +72,12 @@ impl Default for DoubtfulSettings {
 const ADDED_THRESHOLD: f64 = 0.95;
 
 // Runs of before these settings are resumed as what they were.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_default(weight: &f64) -> bool {
     *weight == 0.0
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_default_added(threshold: &f64) -> bool {
     *threshold == ADDED_THRESHOLD
 }

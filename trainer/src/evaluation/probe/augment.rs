@@ -208,14 +208,10 @@ mod tests {
         for seed in 0..80 {
             let crop = crop(&image, &mask, &window, [1.0, 2.0, 3.0], &mut ChaCha8Rng::seed_from_u64(seed));
             assert_eq!((crop.pixels.len(), crop.labels.len()), (3 * 60 * 60, 60 * 60));
-            let greys: std::collections::BTreeMap<u8, Vec<f32>> = crop
-                .labels
-                .iter()
-                .zip(crop.pixels.chunks(3))
-                .fold(Default::default(), |mut all, (label, pixel)| {
-                    all.entry(*label).or_insert_with(Vec::new).push(pixel[0]);
-                    all
-                });
+            let mut greys = std::collections::BTreeMap::<u8, Vec<f32>>::new();
+            for (label, pixel) in crop.labels.iter().zip(crop.pixels.chunks(3)) {
+                greys.entry(*label).or_default().push(pixel[0]);
+            }
             for (label, mut greys) in greys {
                 if label == IGNORED {
                     beyond += greys.len();
