@@ -45,7 +45,7 @@ impl WordVectors {
     }
 
     /// Embeddings of expressions and of the other things of their relations, [n, d_v], on the CPU; see
-    /// [`embed`](super::referring::vectors::embed). They are not stored.
+    /// [`embed`]. They are not stored.
     pub fn expressions(&self, expressions: &[Expression], weight: Option<f64>) -> Tensor {
         let queries = queries(expressions);
         tch::no_grad(|| embed(&self.text, &queries, self.by, weight, self.kind)).to_device(Device::Cpu)
