@@ -268,10 +268,14 @@ fn presets_beyond_the_paper_are_what_they_say() {
         let more = ["out=run", "data.shards=['shards']", "vision.weights=tower.safetensors"];
         Settings::read(&[preset], &more.map(str::to_owned)).unwrap()
     };
-    let [dinotxt, frontier, head, siglit] = ["dinotxt", "frontier", "head", "siglit"].map(read);
-    for (settings, objective, blocks) in
-        [(&dinotxt, Objective::Lit, 2), (&head, Objective::Simzss, 2), (&frontier, Objective::Simzss, 0)]
-    {
+    let [dinotxt, frontier, head, siglit, several] =
+        ["dinotxt", "frontier", "head", "siglit", "several"].map(read);
+    for (settings, objective, blocks) in [
+        (&dinotxt, Objective::Lit, 2),
+        (&head, Objective::Simzss, 2),
+        (&frontier, Objective::Simzss, 0),
+        (&several, Objective::Simzss, 0),
+    ] {
         assert_eq!(settings.objective.name, objective);
         assert_eq!((settings.vision.head.blocks, settings.vision.embedding), (blocks, Embedding::ClassMean));
     }
@@ -280,4 +284,7 @@ fn presets_beyond_the_paper_are_what_they_say() {
     assert!((warm_up - 2000.0).abs() < 1e-9);
     assert_eq!(siglit.objective.initial_logits(), (10.0, Some(-2.71)));
     assert_eq!(siglit.vision.head.blocks, 0);
+    let several = &several.objective;
+    assert_eq!(several.siblings, trainer::method::unmentioned::Siblings::Ignore);
+    assert_eq!(several.image_negatives_weight, several.concept_weight / 2.0);
 }

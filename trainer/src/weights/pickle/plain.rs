@@ -10,7 +10,8 @@ use serde::forward_to_deserialize_any;
 use super::machine::Machine;
 use super::{Node, Pickle, Value};
 
-/// Maximum number of values that are read. A container may occur several times in a pickle that stores it once.
+/// Maximum number of values that are read, and never more than the file has bytes: a container may occur several times in a pickle that
+/// stores it once.
 const MAX_VALUES: usize = 1 << 23;
 /// Maximum depth of containers in containers.
 const MAX_DEPTH: usize = 32;
@@ -20,7 +21,12 @@ pub(crate) fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String>
     let mut machine = Machine::new(bytes, true);
     let root = machine.run()?;
     let pickle = Pickle { nodes: machine.into_nodes(), root };
-    let place = Place { pickle: &pickle, value: &pickle.root, depth: 0, left: &Cell::new(MAX_VALUES) };
+    let place = Place {
+        pickle: &pickle,
+        value: &pickle.root,
+        depth: 0,
+        left: &Cell::new(MAX_VALUES.min(bytes.len())),
+    };
     T::deserialize(place).map_err(|e| format!("has other content than it should: {e}"))
 }
 
@@ -145,7 +151,8 @@ mod tests {
     /// A list that contains itself, and one that doubles at each of 64 levels.
     #[test]
     fn endless_content_ends() {
-        assert!(from_slice::<serde_json::Value>(b"(lp0\ng0\na.").unwrap_err().contains("too deep"));
+        let long = [b"(lp0\ng0\na.".as_slice(), &[b' '; 100]].concat();
+        assert!(from_slice::<serde_json::Value>(&long).unwrap_err().contains("too deep"));
         let mut bytes = b"(lp0\n0".to_vec();
         for level in 0..30 {
             bytes.extend(format!("(g{level}\ng{level}\nlp{}\n0", level + 1).bytes());
