@@ -4,6 +4,7 @@
 import io
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -93,13 +94,16 @@ class Place:
 
     def train(self, run, shards, features, seed, settings):
         """Trains as ./demo does, with other settings."""
-        if (run / "latest").exists():
-            return json.loads((run / "summary.json").read_text())
+        done = run / "summary.json"
+        if done.exists():
+            return json.loads(done.read_text())
+        # What an interrupted comparison left.
+        shutil.rmtree(run, ignore_errors=True)
         all_settings = [f"out={run}", f"seed={seed}", f"data.shards=['{shards}']", f"data.features={features}",
                         f"vision.weights={self.tower}", f"threads={self.threads()}", *settings]
         summary = self.run("trainer", "train", "--config", "trainer/presets/demo.toml", "--json",
                            *(word for setting in all_settings for word in ("--set", setting)))
-        (run / "summary.json").write_text(json.dumps(summary))
+        done.write_text(json.dumps(summary))
         return summary
 
     def evaluate(self, run, *options):
