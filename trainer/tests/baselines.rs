@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use image::{DynamicImage, GrayImage, RgbImage};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
-use trainer::Silent;
 use trainer::device::Precision;
 use trainer::evaluation::SegmentationDataset;
 use trainer::evaluation::protocol::{PROTOCOLS, Protocol};
-use trainer::evaluation::segmentation::{DecisionSettings, evaluate};
+use trainer::evaluation::segmentation::DecisionSettings;
 use trainer::inference::classes;
 use trainer::inference::model::{ClipSettings, DenseFiles, Model};
 use trainer::towers::{Activation, ClipShape, ClipVisionTower, Dense, TextShape, TextTower};
@@ -22,7 +21,7 @@ use trainer::weights;
 use crate::dense::{dinoiser, proxy};
 use crate::eval_command::{run, text, trainer, voc};
 use crate::evaluation::{draws, photo};
-use crate::protocols::numbers;
+use crate::protocols::{agree, differences, numbers};
 use crate::wave::fill;
 
 const WIDTH: i64 = 64;
@@ -121,14 +120,7 @@ fn protocols_of_methods_without_training_give_the_scores_of_plain_implementation
         let model = Model::open_clip(&path, settings, Precision::Float32, Device::Cpu).unwrap();
         let segmenter = parts.segmenter(model.with_dense(parts.dense, &files).unwrap(), &set).unwrap();
 
-        let scores = segmenter.scores(&image);
-        let resized: Vec<f64> = scores.size()[1..].iter().map(|&side| side as f64).collect();
-        assert_eq!(resized, numbers(&case["resized"]), "{name}");
-        let shown = scores.slice(0, 0, None, 7).slice(1, 0, None, 97).slice(2, 0, None, 89).contiguous();
-        let expected = Tensor::from_slice(&numbers(&case["scores"]));
-        let largest = expected.abs().max().double_value(&[]);
-        let apart = (shown.view([-1]).to_kind(Kind::Double) - expected).abs().max().double_value(&[]);
-        eprintln!("{name}: the largest difference is {apart:.1e}, of scores up to {largest:.2}");
+        let (apart, _) = differences(&name, case, &segmenter.scores(&image));
         // Without the residual little is left of the differences between the patches of this tower: PyTorch in float32 differs as much
         // from float64. A similarity of two patches may be on the other side of a threshold, and probabilities are of similarities 100
         // times as large.
@@ -146,19 +138,7 @@ fn protocols_of_methods_without_training_give_the_scores_of_plain_implementation
             readers: 1,
             worst: 0,
         };
-        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent, &mut |_, _, _| Ok(())).unwrap();
-        assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
-        for (what, found) in [("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)] {
-            let expected = case[what].as_f64().unwrap();
-            assert!((found - expected).abs() < 1e-9, "{name}: {what} is {found} instead of {expected}");
-        }
-        for (class, expected) in scores.classes.iter().zip(numbers(&case["ious"])) {
-            let found = class.iou.unwrap_or(f64::NAN);
-            assert!(
-                (found - expected).abs() < 1e-9 || found.is_nan() && expected.is_nan(),
-                "{name}: {class:?}"
-            );
-        }
+        agree(&name, case, &set, &segmenter, &decision);
     }
     seen.dedup();
     let named: Vec<&str> = PROTOCOLS[4..].iter().map(|protocol| protocol.name).collect();

@@ -18,6 +18,7 @@ use trainer::evaluation::segmentation::{DecisionSettings, evaluate};
 use trainer::inference::class_vectors::ClassVectors;
 use trainer::inference::model::{DenseFiles, Model, Vision};
 use trainer::inference::pillow;
+use trainer::inference::segmenter::Segmenter;
 use trainer::settings::VisionSettings;
 use trainer::towers::{
     Dense, Embedding, FrozenVision, PositionResize, TextShape, TextTower, VisionHead, VisionShape,
@@ -91,6 +92,38 @@ fn write(case: &Value, image: &RgbImage, root: &Path) {
     fs::write(root.join("ImageSets/Segmentation/val.txt"), "0\n").unwrap();
 }
 
+/// The largest difference of some scores from the reference, and the largest of these.
+pub(crate) fn differences(name: &str, case: &Value, scores: &Tensor) -> (f64, f64) {
+    let resized: Vec<f64> = scores.size()[1..].iter().map(|&side| side as f64).collect();
+    assert_eq!(resized, numbers(&case["resized"]), "{name}");
+    let shown = scores.slice(0, 0, None, 7).slice(1, 0, None, 97).slice(2, 0, None, 89).contiguous();
+    let expected = Tensor::from_slice(&numbers(&case["scores"]));
+    let largest = expected.abs().max().double_value(&[]);
+    let apart = (shown.view([-1]).to_kind(Kind::Double) - expected).abs().max().double_value(&[]);
+    eprintln!("{name}: the largest difference is {apart:.1e}, of scores up to {largest:.2}");
+    (apart, largest)
+}
+
+/// An evaluation counts what the reference does.
+pub(crate) fn agree(
+    name: &str,
+    case: &Value,
+    set: &SegmentationDataset,
+    segmenter: &Segmenter,
+    decision: &DecisionSettings,
+) {
+    let (scores, _) = evaluate(set, segmenter, decision, &Silent, &mut |_, _, _| Ok(())).unwrap();
+    assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
+    for (what, found) in [("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)] {
+        let expected = case[what].as_f64().unwrap();
+        assert!((found - expected).abs() < 1e-9, "{name}: {what} is {found} instead of {expected}");
+    }
+    for (class, expected) in scores.classes.iter().zip(numbers(&case["ious"])) {
+        let found = class.iou.unwrap_or(f64::NAN);
+        assert!((found - expected).abs() < 1e-9 || found.is_nan() && expected.is_nan(), "{name}: {class:?}");
+    }
+}
+
 #[test]
 fn protocols_give_the_scores_of_plain_implementations() {
     let all = fixture();
@@ -110,16 +143,7 @@ fn protocols_give_the_scores_of_plain_implementations() {
         let model = model(logit_scale, 0).with_dense(parts.dense, &DenseFiles::default()).unwrap();
         let segmenter = parts.segmenter(model, &set).unwrap();
 
-        let scores = segmenter.scores(&image);
-        assert_eq!(
-            scores.size()[1..].iter().map(|&side| side as f64).collect::<Vec<_>>(),
-            numbers(&case["resized"])
-        );
-        let shown = scores.slice(0, 0, None, 7).slice(1, 0, None, 97).slice(2, 0, None, 89).contiguous();
-        let expected = Tensor::from_slice(&numbers(&case["scores"]));
-        let largest = expected.abs().max().double_value(&[]);
-        let apart = (shown.view([-1]).to_kind(Kind::Double) - expected).abs().max().double_value(&[]);
-        eprintln!("{name}: the largest difference is {apart:.1e}, of scores up to {largest:.2}");
+        let (apart, largest) = differences(&name, case, &segmenter.scores(&image));
         assert!(apart < 2e-5 * largest.max(0.05), "{name}: {apart:e}");
 
         let decision = DecisionSettings {
@@ -129,19 +153,7 @@ fn protocols_give_the_scores_of_plain_implementations() {
             readers: 1,
             worst: 0,
         };
-        let (scores, _) = evaluate(&set, &segmenter, &decision, &Silent, &mut |_, _, _| Ok(())).unwrap();
-        assert_eq!(scores.pixels, case["pixels"].as_u64().unwrap(), "{name}");
-        for (what, found) in [("miou", scores.miou), ("pixel_accuracy", scores.pixel_accuracy)] {
-            let expected = case[what].as_f64().unwrap();
-            assert!((found - expected).abs() < 1e-9, "{name}: {what} is {found} instead of {expected}");
-        }
-        for (class, expected) in scores.classes.iter().zip(numbers(&case["ious"])) {
-            let found = class.iou.unwrap_or(f64::NAN);
-            assert!(
-                (found - expected).abs() < 1e-9 || found.is_nan() && expected.is_nan(),
-                "{name}: {class:?}"
-            );
-        }
+        agree(&name, case, &set, &segmenter, &decision);
     }
     seen.dedup();
     assert_eq!(
