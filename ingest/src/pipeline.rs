@@ -279,7 +279,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) watch: Arc<Watch>,
     /// What must not be taken.
     pub(crate) deny: Option<&'a Deny>,
-    /// Whether all started rows wait for something, so that looking further ahead in the inputs is worthwhile.
+    /// Whether nearly all rows of the open shards wait for something, so that looking further ahead in the inputs is worthwhile.
     pub(crate) idle: &'a dyn Fn() -> bool,
 }
 
