@@ -22,24 +22,32 @@ import trainings
 from trainings import figure
 
 HEAD = ["vision.head.blocks=2", "vision.head.drop_path=0", "vision.embedding=class+mean"]
+PATCHES = ["objective.patch_weight=2"]
 SIGMOID = ["objective.caption=sigmoid", "objective.logit_bias=-2.71"]
 # The settings of each method, in addition to those of the demo's preset.
 METHODS = {
     "lit": ["objective.name=lit"],
     "simzss": [],
     "mean": ["vision.embedding=class+mean"],
+    "patches": PATCHES,
+    "mean+patches": ["vision.embedding=class+mean", *PATCHES],
     "dinotxt": ["objective.name=lit", *HEAD, "vision.head.drop_path=0.3"],
     "head": HEAD,
     "sigmoid": SIGMOID,
     "mean+sigmoid": ["vision.embedding=class+mean", *SIGMOID],
     "head+sigmoid": [*HEAD, *SIGMOID],
+    "head+patches": [*HEAD, *PATCHES],
     "head+gram": [*HEAD, "objective.gram_weight=1"],
     "talk2dino": ["objective.name=talk2dino"],
     # Parts of `head`, to see which of them counts.
     "head1": [*HEAD, "vision.head.blocks=1"],
     "head-class": [*HEAD, "vision.embedding=class"],
+    # Other weights of the patch loss, and it alone.
+    "patches-0.5": ["objective.patch_weight=0.5"],
+    "patches-8": ["objective.patch_weight=8"],
+    "only-patches": ["objective.concept_weight=0", *PATCHES],
 }
-DEFAULT = ["lit", "simzss", "mean", "dinotxt", "head", "head+sigmoid"]
+DEFAULT = ["lit", "simzss", "mean", "patches", "mean+patches", "dinotxt", "head", "head+sigmoid"]
 SCORES = ["miou", "border", "image_to_text", "text_to_image"]
 
 

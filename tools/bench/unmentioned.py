@@ -31,6 +31,7 @@ SIBLINGS = ["objective.siblings=ignore"]
 POSITIVE = ["objective.siblings=positive"]
 SEPARATION = ["objective.separation_weight=0.5"]
 IMAGES = ["objective.image_negatives_weight=0.5"]
+PATCHES = ["objective.patch_weight=2"]
 SOFT = ["objective.doubtful.soft=0.1"]
 ADDED = ["objective.doubtful.added_weight=0.5"]
 METHODS = {
@@ -44,10 +45,14 @@ METHODS = {
     "image negatives": IMAGES,
     "siblings ignored, image negatives": [*SIBLINGS, *IMAGES],
     "the same, class+mean": [*SIBLINGS, *IMAGES, "vision.embedding=class+mean"],
+    "patches": PATCHES,
+    "siblings ignored, patches": [*SIBLINGS, *PATCHES],
+    "siblings ignored, patches, class+mean": [*SIBLINGS, *PATCHES, "vision.embedding=class+mean"],
+    "siblings ignored, image negatives, patches, class+mean": [*SIBLINGS, *IMAGES, *PATCHES, "vision.embedding=class+mean"],
     "all": [*SIBLINGS, *COPY, *SOFT, *ADDED, *SEPARATION, *IMAGES],
 }
 # What `rates` and `names` compare with SimZSS.
-OURS = {"simzss": [], "siblings ignored, image negatives": [*SIBLINGS, *IMAGES]}
+OURS = {"simzss": [], "siblings ignored, image negatives": [*SIBLINGS, *IMAGES], "siblings ignored, patches": [*SIBLINGS, *PATCHES]}
 RATES = [0.2, 0.4, 0.7, 1.0]
 
 

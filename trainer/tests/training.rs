@@ -269,8 +269,9 @@ fn ten_steps_of_clip(group: &Group, micro_batch: usize) {
     eprintln!("clip: losses differ by at most {worst:.1e} of their value, weights by {weights:.1e}");
 }
 
-/// The cases of `tests/fixtures/training/frontier.py` and `gram.py`: a head behind the frozen tower, the sigmoid loss, the Gram loss.
-const FRONTIER: [&str; 4] = ["head", "sigmoid", "head and sigmoid", "head and gram"];
+/// The cases of `tests/fixtures/training/frontier.py` and `gram.py`: a head behind the frozen tower, the sigmoid loss, the Gram loss, the patch loss.
+const FRONTIER: [&str; 6] =
+    ["head", "sigmoid", "head and sigmoid", "head and gram", "patches", "head and patches"];
 
 /// Ten steps of such a case are PyTorch's.
 fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
@@ -285,6 +286,7 @@ fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
         caption: if sigmoid { CaptionLoss::Sigmoid } else { CaptionLoss::Infonce },
         logit_bias: -2.71,
         concept_weight: all["concept_weight"].as_f64().unwrap(),
+        patch_weight: case["patch"].as_f64().unwrap_or_default(),
         gram_weight: frontier["weight"].as_f64().unwrap_or_default(),
         ..ObjectiveSettings::default()
     };
@@ -312,7 +314,7 @@ fn ten_steps_of_frontier(name: &str, group: &Group, micro_batch: usize) {
         let report = gradients(&text, &settings, &input, group, micro_batch, Kind::Float).unwrap();
         let concept = report.concept.unwrap();
         let mut parts = vec![&report.loss, &report.contrastive, &concept];
-        parts.extend(&report.gram);
+        parts.extend(report.gram.iter().chain(&report.patch));
         let parts = Tensor::stack(&parts, 0).to_kind(Kind::Double);
         group.sum(std::slice::from_ref(&parts)).unwrap();
         assert_eq!(parts.size(), [expected.as_array().unwrap().len() as i64], "{name}");
@@ -469,6 +471,7 @@ fn as_rank(role: &str, group: &Group) {
                 ten_steps_of_frontier(name, group, 0);
             }
             ten_steps_of_frontier("head", group, 1);
+            ten_steps_of_frontier("head and patches", group, 1);
             ten_steps_of_frontier("head and gram", group, 2);
             ten_steps_of_clip(group, 0);
             crate::talk2dino::ten_steps(group, 0);

@@ -50,6 +50,7 @@ fn settings(case: &Value) -> ObjectiveSettings {
             added_threshold: settings["added"][1].as_f64().unwrap_or(1.0),
             start: 0,
         },
+        patch_weight: settings["patches"].as_f64().unwrap_or(0.0),
         separation_weight: settings["separation"].as_f64().unwrap_or(0.0),
         image_negatives_weight: settings["images"].as_f64().unwrap_or(0.0),
         shortcut_check: true,
@@ -61,7 +62,7 @@ fn settings(case: &Value) -> ObjectiveSettings {
 fn values_and_gradients_are_the_references() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/losses/unmentioned.json");
     let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    assert_eq!(all["cases"].as_object().unwrap().len(), 21);
+    assert_eq!(all["cases"].as_object().unwrap().len(), 25);
     for (name, case) in all["cases"].as_object().unwrap() {
         for ranks in [1, 2, 3] {
             compare(&format!("{name}, {ranks} ranks"), &all, case, ranks);
@@ -78,7 +79,8 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
     let z_t = trained("z_t", &[batch, tokens, size("text_width")]);
     let projection = trained("projection", &[size("text_width"), width]);
     let (images, captions) = (trained("images", &[batch, width]), trained("captions", &[batch, width]));
-    let z_v = unit(&tensor("z_v", &[batch, size("patches"), width]));
+    let seen = trained("z_v", &[batch, size("patches"), width]);
+    let z_v = unit(&seen);
     let settings = settings(case);
     let mention = |m: &Vec<u32>| Mention { row: m[0], label: m[3], positions: m[1]..m[2] };
     let mentions: Vec<Mention> = list::<Vec<u32>>(&case["mentions"]).iter().map(mention).collect();
@@ -103,12 +105,13 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         mut contrastive,
         mut by_sigmoid,
         mut concept,
+        mut patch,
         mut separation,
         mut image_negatives,
         mut other,
         mut doubtful,
         mut added,
-    ] = [(); 8].map(|()| zero());
+    ] = [(); 9].map(|()| zero());
     for (rank, own) in parts.iter().enumerate() {
         let first = rank as i64 * rows;
         let own_rows = first..first + rows;
@@ -142,6 +145,7 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         let part =
             concept_loss(&settings, &z_v.narrow(0, first, rows), &here, &texts, &labels, rank, &unmentioned);
         concept += part.loss;
+        patch += part.patch.unwrap_or_else(zero) / batch as f64;
         separation += part.separation.unwrap_or_else(zero);
         image_negatives += part.image_negatives.unwrap_or_else(zero);
         other += part.other_image.unwrap_or_else(zero);
@@ -157,6 +161,10 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         assert!(off.abs() < 1e-6, "{name}: the number per mention ({what}) is off by {off}");
     }
     let mut loss = contrastive + by_sigmoid + concept * settings.concept_weight;
+    if settings.patch_weight > 0.0 {
+        close(&format!("{name}: patch"), &patch, &case["patch"]);
+        loss += patch * settings.patch_weight;
+    }
     if settings.separation_weight > 0.0 {
         close(&format!("{name}: separation"), &separation, &case["separation"]);
         loss += separation * settings.separation_weight;
@@ -170,6 +178,9 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         [("z_t", &z_t), ("projection", &projection), ("images", &images), ("captions", &captions)]
     {
         close(&format!("{name}: d {part}"), &tensor.grad(), &case["gradients"][part]);
+    }
+    if let Some(expected) = case["gradients"].get("z_v") {
+        close(&format!("{name}: d z_v"), &seen.grad(), expected);
     }
 }
 
@@ -195,6 +206,7 @@ fn everything(siblings: Siblings) -> ObjectiveSettings {
             added_threshold: 0.6,
             start: 0,
         },
+        patch_weight: 0.3,
         separation_weight: 0.25,
         image_negatives_weight: 0.2,
         shortcut_check: true,
@@ -268,6 +280,7 @@ fn step(
         loss,
         contrastive,
         concept,
+        patch,
         separation,
         image_negatives,
         other_image,
@@ -275,8 +288,9 @@ fn step(
         added,
         ..
     } = report;
+    let [loss, contrastive] = [loss, contrastive].map(Some);
     let parts =
-        [Some(loss), Some(contrastive), concept, separation, image_negatives, other_image, doubtful, added];
+        [loss, contrastive, concept, patch, separation, image_negatives, other_image, doubtful, added];
     let parts: Vec<Tensor> = parts.into_iter().map(|part| part.unwrap().to_kind(Kind::Double)).collect();
     let sums = Tensor::stack(&parts, 0);
     group.sum(std::slice::from_ref(&sums)).unwrap();
@@ -339,7 +353,7 @@ fn the_paper_uses_none_of_it() {
         }
         let report = gradients(&text, &paper, &input, &Group::alone(), 0, Kind::Float).unwrap();
         assert!(report.separation.is_none() && report.other_image.is_none() && report.doubtful.is_none());
-        assert!(report.added.is_none());
+        assert!(report.added.is_none() && report.patch.is_none());
         report.loss.double_value(&[]).to_bits()
     };
     let known = Beyond { averaged: None, ..input(&Group::alone(), &averaged).beyond };
@@ -386,6 +400,8 @@ fn settings_that_cannot_be_are_refused_by_name() {
         ),
         (&["objective.doubtful.added_threshold=-1"], "`objective.doubtful.added_threshold` must be 0 to 1"),
         (&["objective.doubtful.threshold=2"], "`objective.doubtful.threshold` must be 0 to 1"),
+        (&["objective.patch_weight=-1"], "`objective.patch_weight` must be 0 or more"),
+        (&["objective.patch_weight=1", "objective.name=lit"], "is about the concept loss"),
         (&["objective.separation_weight=-1"], "`objective.separation_weight` must be 0 or more"),
         (&["objective.separation_weight=1", "objective.name=lit"], "is about the concept loss"),
         (&["objective.shortcut_check=true", "objective.name=lit"], "is about the concept loss"),
@@ -393,11 +409,19 @@ fn settings_that_cannot_be_are_refused_by_name() {
         refused(changes, message);
     }
     let saved = |changes: &[&str]| toml::to_string(&settings_of(changes).unwrap().objective).unwrap();
-    let names = ["siblings", "doubtful", "separation_weight", "image_negatives_weight", "shortcut_check"];
+    let names = [
+        "siblings",
+        "doubtful",
+        "patch_weight",
+        "separation_weight",
+        "image_negatives_weight",
+        "shortcut_check",
+    ];
     assert!(names.iter().all(|name| !saved(&[]).contains(name)), "a run of the paper's settings saves none");
     let all = saved(&[
         "objective.siblings=ignore",
         "objective.doubtful.decay=0.99",
+        "objective.patch_weight=0.1",
         "objective.separation_weight=0.1",
         "objective.image_negatives_weight=0.1",
         "objective.shortcut_check=true",

@@ -4,9 +4,11 @@ use tch::{Kind, Tensor};
 
 use super::losses::{self, Classes, Concepts, Target};
 use super::next_image::pool_next;
+use super::patch_loss::patch_loss;
 use super::pooling::Mentions;
 use super::settings::{ObjectiveSettings, Query, Scope, Tokens};
 use super::unmentioned::{Choices, Unmentioned};
+use crate::device::send;
 use crate::towers::unit;
 
 /// The embeddings of mentions, [b, d_v], from the tokens of their captions, [B, T, d_t], with the projection g.
@@ -32,6 +34,8 @@ pub struct ConceptPart {
     pub loss: Tensor,
     /// Share of the batch's mentions that are this rank's and whose most similar concept is their own: a scalar.
     pub accuracy: Tensor,
+    /// The patch loss, if it has a weight: the sum over this rank's images, whose mean over the global batch is the loss.
+    pub patch: Option<Tensor>,
     /// The loss that separates the concepts of a caption, if it has a weight.
     pub separation: Option<Tensor>,
     /// The loss whose negatives are images, if it has a weight.
@@ -102,6 +106,11 @@ pub fn concept_loss(
             let wanted = vectors.index_select(0, &rows);
             losses::image_negatives(&pooled, there, &wanted, &shown, scale) / divisor as f64
         });
+    let patch = (settings.patch_weight > 0.0 && !own.is_empty()).then(|| {
+        let images = send(&Tensor::from_slice(&mentions.images()), patches.device());
+        let named = unmentioned.named_concepts(mentions, &concepts, patches.device());
+        patch_loss(patches, &images, &vectors, &named, scale)
+    });
     let weight = settings.doubtful.added_weight;
     let added = presence
         .as_ref()
@@ -118,6 +127,7 @@ pub fn concept_loss(
     ConceptPart {
         loss: loss / divisor as f64,
         accuracy: sums.hits / concepts.mentions() as f64,
+        patch,
         separation: sums.separation.map(|separation| separation / divisor as f64),
         image_negatives,
         other_image,

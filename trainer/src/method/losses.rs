@@ -9,6 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Reduction, Tensor};
 
+use super::pieces;
 use crate::device::send;
 use crate::towers::unit;
 
@@ -23,14 +24,19 @@ pub fn contrastive(
     own: Range<i64>,
     ignored: Option<&Tensor>,
 ) -> Tensor {
-    let (first, count) = (own.start, own.end - own.start);
-    let target = Tensor::arange_start(own.start, own.end, (Kind::Int64, images.device()));
-    let side = |own: &Tensor, all: &Tensor| {
-        // Scaling the rows instead of the logits keeps one array of their size less for the gradient.
-        let logits = (own.narrow(0, first, count) * scale).matmul(&all.transpose(0, 1));
-        cross_entropy(&without(&logits, ignored), &target)
-    };
-    (side(images, captions) + side(captions, images)) / (2 * images.size()[0]) as f64
+    let (first, batch) = (own.start, images.size()[0]);
+    let sum = pieces::sum([images, captions, scale], own, batch, |[images, captions, scale], rows| {
+        let count = rows.end - rows.start;
+        let ignored = ignored.map(|pairs| pairs.narrow(0, rows.start - first, count));
+        let target = Tensor::arange_start(rows.start, rows.end, (Kind::Int64, images.device()));
+        let side = |own: &Tensor, all: &Tensor| {
+            // Scaling the rows instead of the logits keeps one array of their size less for the gradient.
+            let logits = (own.narrow(0, rows.start, count) * scale).matmul(&all.transpose(0, 1));
+            cross_entropy(&without(&logits, ignored.as_ref()), &target)
+        };
+        side(images, captions) + side(captions, images)
+    });
+    sum / (2 * batch) as f64
 }
 
 /// The target class of the concept loss for the pooled patches of a mention.

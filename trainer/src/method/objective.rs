@@ -63,6 +63,8 @@ pub struct StepReport {
     pub concept_accuracy: Option<Tensor>,
     /// The loss that separates the concepts of a caption; `None` without it.
     pub separation: Option<Tensor>,
+    /// The patch loss; `None` without it.
+    pub patch: Option<Tensor>,
     /// The loss whose negatives are images; `None` without it.
     pub image_negatives: Option<Tensor>,
     /// The concept loss on other images; `None` if it is not asked for.
@@ -283,6 +285,7 @@ fn losses(
     let captions = leaf(&own.captions, true)?;
     let images = leaf(&own.images, matches!(input.images, Images::ToTrain(..) | Images::Headed(..)))?;
     let own_rows = rank * batch..(rank + 1) * batch;
+    let whole_batch = captions.size()[0] as f64;
     let siblings = match settings.siblings {
         Siblings::Negative => None,
         Siblings::Ignore | Siblings::Positive => {
@@ -294,8 +297,7 @@ fn losses(
     let siblings = siblings.as_ref();
     let contrastive = match text.logit_bias() {
         None => losses::contrastive(&images, &captions, &text.logit_scale(), own_rows, siblings),
-        // It leaves nothing to propagate back.
-        Some(bias) => sigmoid::backward(&images, &captions, || text.logit_scale(), bias, own_rows, siblings),
+        Some(bias) => sigmoid::sigmoid(&images, &captions, &text.logit_scale(), bias, own_rows, siblings),
     };
     let mut loss = contrastive.shallow_clone();
     let patch_leaf = own.patches.as_ref().map(|patches| patches.shallow_clone().set_requires_grad(true));
@@ -330,6 +332,9 @@ fn losses(
                 concept_loss(settings, patches, &mentions, &texts, &labels, group.rank(), &unmentioned);
             count = part.concepts;
             loss = &loss + &part.loss * settings.concept_weight;
+            if let Some(patch) = &part.patch {
+                loss = &loss + patch * (settings.patch_weight / whole_batch);
+            }
             if let Some(separation) = &part.separation {
                 loss = &loss + separation * settings.separation_weight;
             }
@@ -344,7 +349,7 @@ fn losses(
         loss.backward();
     }
     // Its gradient needs no other rank, and is added in phase 3.
-    let of_gram = own.gram.as_ref().map(|sum| sum / (batch * group.world() as i64) as f64);
+    let of_gram = own.gram.as_ref().map(|sum| sum / whole_batch);
     if let Some(part) = &of_gram {
         loss = &loss + part * settings.gram_weight;
     }
@@ -378,6 +383,7 @@ fn losses(
         separation: part(settings.separation_weight > 0.0, &|c| {
             c.separation.as_ref().map(Tensor::shallow_clone)
         }),
+        patch: part(settings.patch_weight > 0.0, &|c| c.patch.as_ref().map(|sum| sum / whole_batch)),
         image_negatives: part(settings.image_negatives_weight > 0.0, &|c| {
             c.image_negatives.as_ref().map(Tensor::shallow_clone)
         }),

@@ -130,6 +130,11 @@ pub struct ObjectiveSettings {
     /// Negatives of the concept loss that are dropped because the image seems to show them, or become mentions.
     #[serde(skip_serializing_if = "is_default")]
     pub doubtful: DoubtfulSettings,
+    /// Weight of the patch loss: every patch is classified by itself among the concepts of the batch, with the scale `concept_scale`, and
+    /// all concepts that the captions of its image mention are right (with `siblings = "ignore"` or `"positive"`, those of its other
+    /// captions too): -log of the sum of their probabilities, averaged over all patches of the batch. 0 = no such loss, as in the paper.
+    #[serde(skip_serializing_if = "is_default")]
+    pub patch_weight: f64,
     /// Weight of the loss that separates the concepts of a caption in its image: the cross-entropy of the concept loss among the concepts
     /// of the mention's own caption alone. 0 = no such loss, as in the paper.
     #[serde(skip_serializing_if = "is_default")]
@@ -171,6 +176,7 @@ impl Default for ObjectiveSettings {
             concepts: Scope::default(),
             siblings: Siblings::default(),
             doubtful: DoubtfulSettings::default(),
+            patch_weight: 0.0,
             separation_weight: 0.0,
             image_negatives_weight: 0.0,
             shortcut_check: false,
@@ -223,6 +229,7 @@ impl ObjectiveSettings {
             ));
         }
         for (name, weight) in [
+            ("objective.patch_weight", self.patch_weight),
             ("objective.separation_weight", self.separation_weight),
             ("objective.image_negatives_weight", self.image_negatives_weight),
             ("objective.doubtful.added_weight", doubtful.added_weight),
@@ -233,6 +240,7 @@ impl ObjectiveSettings {
         }
         [
             ("objective.doubtful.decay", doubtful.decay > 0.0),
+            ("objective.patch_weight", self.patch_weight > 0.0),
             ("objective.separation_weight", self.separation_weight > 0.0),
             ("objective.image_negatives_weight", self.image_negatives_weight > 0.0),
             ("objective.shortcut_check", self.shortcut_check),

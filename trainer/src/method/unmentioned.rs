@@ -191,6 +191,11 @@ impl Unmentioned<'_> {
         mentions.starts().into_iter().map(|first| [of_captions[first], siblings(first)].concat()).collect()
     }
 
+    /// Which concepts of the batch captions of each of the rank's images mention, [images, k].
+    pub fn named_concepts(&self, mentions: &Mentions, concepts: &Concepts, device: Device) -> Tensor {
+        mark(&self.named(mentions), concepts, device)
+    }
+
     /// What the concepts of the batch are to each of a rank's mentions. Also returns the number of negatives that are dropped as
     /// doubtful. `own`: the rank's mentions among all.
     pub fn classes(
@@ -249,7 +254,7 @@ impl Unmentioned<'_> {
         mentions: &Mentions,
         concepts: &Concepts,
     ) -> Option<Added> {
-        let named = mark(&self.named(mentions), concepts, presence.highest.device());
+        let named = self.named_concepts(mentions, concepts, presence.highest.device());
         let added = presence.shown(settings.added_threshold).logical_and(&named.logical_not());
         let pairs = added.nonzero();
         if pairs.size()[0] == 0 {

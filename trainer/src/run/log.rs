@@ -30,6 +30,9 @@ struct Line {
     /// Mean over the steps with a mention; none if there was no such step.
     #[serde(skip_serializing_if = "Option::is_none")]
     concept_accuracy: Option<f64>,
+    /// Of `objective.patch_weight`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<f64>,
     /// Of `objective.separation_weight`.
     #[serde(skip_serializing_if = "Option::is_none")]
     separation: Option<f64>,
@@ -200,6 +203,7 @@ impl<'a> Log<'a> {
             column(&|r| Some(&r.contrastive)),
             column(&|r| r.concept.as_ref()),
             column(&|r| r.concept_accuracy.as_ref()),
+            column(&|r| r.patch.as_ref()),
             column(&|r| r.separation.as_ref()),
             column(&|r| r.image_negatives.as_ref()),
             column(&|r| r.other_image.as_ref()),
@@ -233,12 +237,13 @@ impl<'a> Log<'a> {
             concept_accuracy: next(columns[3].is_some())
                 .filter(|_| mentioned > 0.0)
                 .map(|accuracy| accuracy / mentioned),
-            separation: next(columns[4].is_some()),
-            image_negatives: next(columns[5].is_some()),
-            concept_on_other_images: next(columns[6].is_some()),
-            doubtful_negatives: next(columns[7].is_some()),
-            added_mentions: next(columns[8].is_some()),
-            gram: next(columns[9].is_some()),
+            patch: next(columns[4].is_some()),
+            separation: next(columns[5].is_some()),
+            image_negatives: next(columns[6].is_some()),
+            concept_on_other_images: next(columns[7].is_some()),
+            doubtful_negatives: next(columns[8].is_some()),
+            added_mentions: next(columns[9].is_some()),
+            gram: next(columns[10].is_some()),
             logit_scale: logit_scale.double_value(&[]),
             lr,
             images_per_second: self.pending_images as f64 * group.world() as f64 / elapsed,
@@ -371,6 +376,7 @@ impl Line {
         ];
         out.extend(self.concept.map(|loss| ("loss/concept", loss)));
         out.extend(self.concept_accuracy.map(|accuracy| ("concept_accuracy", accuracy)));
+        out.extend(self.patch.map(|loss| ("loss/patch", loss)));
         out.extend(self.separation.map(|loss| ("loss/separation", loss)));
         out.extend(self.image_negatives.map(|loss| ("loss/image_negatives", loss)));
         out.extend(self.concept_on_other_images.map(|loss| ("loss/concept_on_other_images", loss)));
@@ -423,6 +429,7 @@ mod tests {
             contrastive: Tensor::from(1.0),
             concept: Some(Tensor::from(accuracy.map_or(0.0, |_| 1.0))),
             concept_accuracy: Some(Tensor::from(accuracy.unwrap_or(0.0))),
+            patch: None,
             separation: None,
             image_negatives: None,
             other_image: None,
@@ -482,6 +489,7 @@ mod tests {
             contrastive: 6.0,
             concept: Some(2.21),
             concept_accuracy: Some(0.37),
+            patch: None,
             separation: None,
             image_negatives: None,
             concept_on_other_images: None,

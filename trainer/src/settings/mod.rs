@@ -224,6 +224,7 @@ impl Settings {
         let objective = &mut settings.objective;
         (objective.siblings, objective.doubtful.start) = (Siblings::Ignore, 1);
         (objective.doubtful.added_weight, objective.doubtful.added_threshold) = (1.0, 1.0);
+        objective.patch_weight = 1.0;
         (objective.separation_weight, objective.shortcut_check) = (1.0, true);
         objective.image_negatives_weight = 1.0;
         objective.gram_weight = 1.0;

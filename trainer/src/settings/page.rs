@@ -164,6 +164,7 @@ fn page() -> String {
         ("optimizer", "frozen", json!([])),
         ("objective", "siblings", json!(Siblings::default())),
         ("objective", "doubtful", json!(DoubtfulSettings::default())),
+        ("objective", "patch_weight", json!(0.0)),
         ("objective", "separation_weight", json!(0.0)),
         ("objective", "image_negatives_weight", json!(0.0)),
         ("objective", "shortcut_check", json!(false)),
