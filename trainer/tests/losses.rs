@@ -6,7 +6,7 @@
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::method::concept_loss::{concept_loss, embed_mentions};
-use trainer::method::losses::{self, Target};
+use trainer::method::losses::{self, Concepts, Target};
 use trainer::method::objective::{ObjectiveSettings, Query, Scope, Tokens};
 use trainer::method::pooling::{Mention, Mentions};
 use trainer::method::unmentioned::Unmentioned;
@@ -37,6 +37,25 @@ fn settings(case: &Value) -> ObjectiveSettings {
         concepts: if settings["concepts"] == "rank" { Scope::Rank } else { Scope::Global },
         ..ObjectiveSettings::default()
     }
+}
+
+/// The concepts of each rank, the embeddings of its mentions, and their sums by concept; `texts`: of all mentions, in the order of the ranks.
+pub(crate) fn of_ranks(labels: &[Vec<i64>], texts: &Tensor) -> Vec<(Concepts, Tensor, Tensor)> {
+    let mut first = 0;
+    let of_rank = |(rank, own): (usize, &Vec<i64>)| {
+        let concepts = Concepts::new(labels, rank, Device::Cpu);
+        let texts = texts.narrow(0, first, own.len() as i64);
+        first += own.len() as i64;
+        let sums = concepts.sum(&texts);
+        (concepts, texts, sums)
+    };
+    labels.iter().enumerate().map(of_rank).collect()
+}
+
+/// The sums by concept over all ranks.
+pub(crate) fn total(of_ranks: &[(Concepts, Tensor, Tensor)]) -> Tensor {
+    let sums: Vec<&Tensor> = of_ranks.iter().map(|(_, _, sums)| sums).collect();
+    Tensor::stack(&sums, 0).sum_dim_intlist([0i64].as_slice(), false, None)
 }
 
 #[test]
@@ -89,12 +108,16 @@ fn values_and_gradients_are_the_references() {
             let labels: Vec<Vec<i64>> =
                 parts.iter().map(|own| own.iter().map(|m| i64::from(m.label)).collect()).collect();
             let zero = || Tensor::zeros([] as [i64; 0], (Kind::Double, Device::Cpu));
+            let of_ranks = of_ranks(&labels, &texts);
+            let all_sums = total(&of_ranks);
             let (mut concept, mut accuracy) = (zero(), zero());
             for (rank, own) in parts.iter().enumerate() {
                 let patches = z_v.narrow(0, rank as i64 * rows, rows);
                 let own = Mentions::new(own, tokens, Device::Cpu);
-                let part =
-                    concept_loss(&settings, &patches, &own, &texts, &labels, rank, &Unmentioned::default());
+                let (concepts, texts, own_sums) = &of_ranks[rank];
+                let sums = if settings.concepts == Scope::Rank { own_sums } else { &all_sums };
+                let none = Unmentioned::default();
+                let part = concept_loss(&settings, &patches, &own, texts, concepts, sums, &none);
                 concept += part.loss;
                 accuracy += part.accuracy;
             }

@@ -16,6 +16,7 @@ use trainer::method::sigmoid;
 use trainer::method::unmentioned::{Beyond, DoubtfulSettings, Siblings, Unmentioned, numbers, sibling_pairs};
 use trainer::towers::{CaptionTokens, TextShape, TextTower, VisionFeatures, unit};
 
+use crate::losses::{of_ranks, total};
 use crate::wave::{fill, wave};
 use crate::{refused, settings_of};
 
@@ -94,6 +95,8 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
 
     let together = Mentions::new(&mentions, tokens, Device::Cpu);
     let texts = embed_mentions(Tokens::Mean, &together, &z_t, |rows| rows.matmul(&projection));
+    let of_ranks = of_ranks(&labels, &texts);
+    let sums = total(&of_ranks);
     let averaged =
         (settings.doubtful.decay > 0.0).then(|| unit(&tensor("averaged", &[mentions.len() as i64, width])));
     let of_images: Vec<i64> = list(&all["of_images"]);
@@ -128,7 +131,7 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
             } else {
                 own.iter().map(|m| siblings[m.row as usize].as_slice()).collect()
             },
-            averaged: averaged.as_ref().map(Tensor::shallow_clone),
+            averaged: averaged.as_ref().map(|texts| total(&crate::losses::of_ranks(&labels, texts))),
             next: Some(NextImage {
                 patches: z_v.narrow(0, i64::from(next[0].row), 1),
                 labels: next
@@ -142,8 +145,9 @@ fn compare(name: &str, all: &Value, case: &Value, ranks: usize) {
         let here: Vec<Mention> =
             own.iter().map(|m| Mention { row: m.row - first as u32, ..m.clone() }).collect();
         let here = Mentions::new(&here, tokens, Device::Cpu);
-        let part =
-            concept_loss(&settings, &z_v.narrow(0, first, rows), &here, &texts, &labels, rank, &unmentioned);
+        let (concepts, texts, _) = &of_ranks[rank];
+        let patches = z_v.narrow(0, first, rows);
+        let part = concept_loss(&settings, &patches, &here, texts, concepts, &sums, &unmentioned);
         concept += part.loss;
         patch += part.patch.unwrap_or_else(zero) / batch as f64;
         separation += part.separation.unwrap_or_else(zero);

@@ -7,10 +7,11 @@ use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 use trainer::distributed::Group;
 use trainer::method::concept_loss::concept_loss;
+use trainer::method::losses::{self, Concepts};
 use trainer::method::objective::{Images, Objective, ObjectiveSettings, StepInput, gradients};
 use trainer::method::pooling::{Mention, Mentions};
+use trainer::method::sigmoid;
 use trainer::method::unmentioned::{Beyond, Unmentioned};
-use trainer::method::{losses, sigmoid};
 use trainer::settings::{Settings, VisionSettings};
 use trainer::towers::{CaptionTokens, Embedding, TextShape, TextTower, VisionFeatures, VisionHead, unit};
 
@@ -171,15 +172,9 @@ fn gradients_of_a_step_with_a_head_do_not_depend_on_the_pieces() {
             let projected = text.project(&all.mean_tokens(&tokens));
             let words = unit(&projected.narrow(1, projected.size()[1] - WIDTH, WIDTH));
             let labels = vec![mentions().iter().map(|m| i64::from(m.label)).collect::<Vec<_>>()];
-            let part = concept_loss(
-                &settings,
-                &unit(&seen.patches),
-                &all,
-                &words,
-                &labels,
-                0,
-                &Unmentioned::default(),
-            );
+            let concepts = Concepts::new(&labels, 0, Device::Cpu);
+            let (patches, sums, none) = (unit(&seen.patches), concepts.sum(&words), Unmentioned::default());
+            let part = concept_loss(&settings, &patches, &all, &words, &concepts, &sums, &none);
             loss += part.loss * settings.concept_weight;
         }
         loss.backward();

@@ -50,72 +50,71 @@ pub struct ConceptPart {
     pub concepts: i64,
 }
 
-/// The part of rank `rank` of the concept loss.
+/// A rank's part of the concept loss.
 ///
-/// `patches`: z_v of its images, of unit length, [B, N, d_v]; `mentions`: its mentions; `texts`: the embeddings of all ranks' mentions
-/// in the order of the ranks, as [`embed_mentions`] makes them; `labels`: their concepts, one list per rank; `unmentioned`: what is known
-/// beyond the captions.
+/// `patches`: z_v of its images, of unit length, [B, N, d_v]; `mentions`: its mentions; `texts`: their embeddings, as [`embed_mentions`]
+/// makes them, [b, d_v]; `sums`: [`Concepts::sum`], summed over the ranks, or, with [`Scope::Rank`], of this one, [k, d_v];
+/// `unmentioned`: what is known beyond the captions.
 pub fn concept_loss(
     settings: &ObjectiveSettings,
     patches: &Tensor,
     mentions: &Mentions,
     texts: &Tensor,
-    labels: &[Vec<i64>],
-    rank: usize,
+    concepts: &Concepts,
+    sums: &Tensor,
     unmentioned: &Unmentioned<'_>,
 ) -> ConceptPart {
-    let first: i64 = labels[..rank].iter().map(|l| l.len() as i64).sum();
-    let own = first..first + labels[rank].len() as i64;
-    let all: Vec<u32> = labels.iter().flatten().map(|&label| label as u32).collect();
-    let concepts = Concepts::new(&all, texts.device());
-    let (from, divisor) = match settings.concepts {
-        Scope::Global => (0..concepts.mentions(), concepts.mentions()),
-        Scope::Rank => (own.clone(), (own.end - own.start).max(1) * labels.len() as i64),
+    let divisor = match settings.concepts {
+        Scope::Global => concepts.mentions(),
+        Scope::Rank => (mentions.len() as i64).max(1) * concepts.ranks(),
     };
-    let vectors = concepts.vectors(texts, &from);
+    let vectors = unit(sums);
+    let rows = concepts.rows();
     let queries = match settings.query {
-        Query::Mention => unit(&texts.narrow(0, own.start, own.end - own.start)),
-        Query::Concept => vectors.index_select(0, &concepts.rows(&own)),
+        Query::Mention => unit(texts),
+        Query::Concept => vectors.index_select(0, rows),
     };
     let temperature = settings.pooling_temperature;
-    let pooled =
-        if own.is_empty() { queries.shallow_clone() } else { mentions.pool(patches, &queries, temperature) };
-    let (rows, scale) = (concepts.rows(&own), settings.concept_scale);
+    let pooled = if mentions.is_empty() {
+        queries.shallow_clone()
+    } else {
+        mentions.pool(patches, &queries, temperature)
+    };
+    let scale = settings.concept_scale;
     let choices = Choices {
         siblings: settings.siblings,
         doubtful: &settings.doubtful,
         scale,
         separated: settings.separation_weight > 0.0,
     };
-    let presence = unmentioned.presence(patches, mentions, &concepts);
-    let (classes, dropped) = unmentioned.classes(choices, presence.as_ref(), mentions, &concepts, &own);
-    let sums = losses::concept(&pooled, &vectors, &rows, scale, settings.target, &classes);
-    let next = unmentioned.next.as_ref().filter(|_| !own.is_empty());
+    let presence = unmentioned.presence(patches, mentions);
+    let (classes, dropped) = unmentioned.classes(choices, presence.as_ref(), mentions, concepts);
+    let sums = losses::concept(&pooled, &vectors, rows, scale, settings.target, &classes);
+    let next = unmentioned.next.as_ref().filter(|_| !mentions.is_empty());
     let next = next.map(|next| (next, pool_next(patches, &next.patches, mentions, &queries, temperature)));
     let other_image = next.as_ref().map(|(_, pooled)| {
         tch::no_grad(|| {
             let paper = Classes::default();
-            losses::concept(pooled, &vectors, &rows, scale, Target::Label, &paper).loss / divisor as f64
+            losses::concept(pooled, &vectors, rows, scale, Target::Label, &paper).loss / divisor as f64
         })
     });
     let image_negatives =
         next.as_ref().filter(|_| settings.image_negatives_weight > 0.0).map(|(next, there)| {
             let threshold = settings.doubtful.threshold;
-            let shown =
-                unmentioned.shown_by_next(next, threshold, presence.as_ref(), mentions, &concepts, &own);
-            let wanted = vectors.index_select(0, &rows);
+            let shown = unmentioned.shown_by_next(next, threshold, presence.as_ref(), mentions, concepts);
+            let wanted = vectors.index_select(0, rows);
             losses::image_negatives(&pooled, there, &wanted, &shown, scale) / divisor as f64
         });
-    let patch = (settings.patch_weight > 0.0 && !own.is_empty()).then(|| {
+    let patch = (settings.patch_weight > 0.0 && !mentions.is_empty()).then(|| {
         let images = send(&Tensor::from_slice(&mentions.images()), patches.device());
-        let named = unmentioned.named_concepts(mentions, &concepts, patches.device());
+        let named = unmentioned.named_concepts(mentions, concepts, patches.device());
         patch_loss(patches, &images, &vectors, &named, scale)
     });
     let weight = settings.doubtful.added_weight;
     let added = presence
         .as_ref()
         .filter(|_| weight > 0.0)
-        .and_then(|presence| unmentioned.added(&settings.doubtful, presence, mentions, &concepts));
+        .and_then(|presence| unmentioned.added(&settings.doubtful, presence, mentions, concepts));
     let (mut loss, mut number) = (sums.loss, 0);
     if let Some(added) = added {
         number = added.mentions.len();

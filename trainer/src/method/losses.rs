@@ -11,7 +11,6 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use super::pieces;
 use crate::device::send;
-use crate::towers::unit;
 
 /// Image-caption contrastive loss L_g: symmetric InfoNCE over the batch.
 ///
@@ -50,24 +49,34 @@ pub enum Target {
     Argmax,
 }
 
-/// The distinct concepts of the global batch.
+/// The distinct concepts of the global batch, and which of them a rank's mentions have.
 #[derive(Debug)]
 pub struct Concepts {
-    /// For each mention, the row of its concept.
+    /// For each of the rank's mentions, the row of its concept.
     rows: Tensor,
     /// The row of each label.
     of_labels: BTreeMap<u32, i64>,
+    /// Number of mentions of all ranks.
+    mentions: i64,
+    /// Number of ranks.
+    ranks: i64,
 }
 
 impl Concepts {
-    /// From the labels of all mentions. Rows are sorted by label, so that they do not depend on the order of mentions.
-    pub fn new(labels: &[u32], device: Device) -> Self {
-        let mut rows: BTreeMap<u32, i64> = labels.iter().map(|&label| (label, 0)).collect();
+    /// From the labels of all mentions, one list per rank. Rows are sorted by label, so that they do not depend on the order of mentions.
+    pub fn new(labels: &[Vec<i64>], rank: usize, device: Device) -> Self {
+        let all = labels.iter().flatten();
+        let mut rows: BTreeMap<u32, i64> = all.map(|&label| (label as u32, 0)).collect();
         for (row, value) in rows.values_mut().enumerate() {
             *value = row as i64;
         }
-        let of_mentions: Vec<i64> = labels.iter().map(|label| rows[label]).collect();
-        Self { rows: send(&Tensor::from_slice(&of_mentions), device), of_labels: rows }
+        let of_mentions: Vec<i64> = labels[rank].iter().map(|&label| rows[&(label as u32)]).collect();
+        Self {
+            rows: send(&Tensor::from_slice(&of_mentions), device),
+            of_labels: rows,
+            mentions: labels.iter().map(|labels| labels.len() as i64).sum(),
+            ranks: labels.len() as i64,
+        }
     }
 
     /// Number of distinct concepts k.
@@ -75,27 +84,31 @@ impl Concepts {
         self.of_labels.len() as i64
     }
 
-    /// The row of a concept in [`Concepts::vectors`]; `None` if no mention of the batch has it.
+    /// The row of a concept; `None` if no mention of the batch has it.
     pub fn row(&self, label: u32) -> Option<i64> {
         self.of_labels.get(&label).copied()
     }
 
-    /// Number of mentions b.
+    /// For each of the rank's mentions, the row of its concept, `[b]`.
+    pub fn rows(&self) -> &Tensor {
+        &self.rows
+    }
+
+    /// Number of mentions of all ranks.
     pub fn mentions(&self) -> i64 {
-        self.rows.size()[0]
+        self.mentions
     }
 
-    /// h: for each concept the L2-normalized sum of those of its mentions that are in `from`; zeros if there are none. `texts`: the
-    /// embeddings of all mentions, [b, d_v]; returns [k, d_v].
-    pub fn vectors(&self, texts: &Tensor, from: &Range<i64>) -> Tensor {
+    /// Number of ranks.
+    pub fn ranks(&self) -> i64 {
+        self.ranks
+    }
+
+    /// For each concept the sum of the embeddings of the rank's mentions: [b, d_v] -> [k, d_v]. Of unit length, the sum over the ranks is
+    /// h, the vector of the concept.
+    pub fn sum(&self, texts: &Tensor) -> Tensor {
         let sums = Tensor::zeros([self.count(), texts.size()[1]], (texts.kind(), texts.device()));
-        let texts = texts.narrow(0, from.start, from.end - from.start);
-        unit(&sums.index_add(0, &self.rows(from), &texts))
-    }
-
-    /// For each of the mentions `own`, the row of its concept in [`Concepts::vectors`].
-    pub fn rows(&self, own: &Range<i64>) -> Tensor {
-        self.rows.narrow(0, own.start, own.end - own.start)
+        sums.index_add(0, &self.rows, texts)
     }
 }
 

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use super::concept_loss::{ConceptPart, concept_loss, embed_mentions};
 use super::gram::gram;
-use super::losses;
+use super::losses::{self, Concepts};
 use super::next_image::next_image;
 use super::pooling::{Mention, Mentions};
 use super::sigmoid;
@@ -302,34 +302,37 @@ fn losses(
     let mut loss = contrastive.shallow_clone();
     let patch_leaf = own.patches.as_ref().map(|patches| patches.shallow_clone().set_requires_grad(true));
 
-    // Ranks have different numbers of mentions: for the exchange, rows are padded to the largest number.
     let mut concept = None;
-    let mut concept_leaf = None;
+    let mut concept_leaves = None;
     let mut count = 0;
     if let (Some(texts), Some((patches, mentions))) =
         (&own.concepts, patches_and_mentions(input, patch_leaf.as_ref()))
     {
         let labels: Vec<i64> = input.mentions.iter().map(|m| i64::from(m.label)).collect();
         let labels = group.gather_numbers(&labels)?;
-        let most = labels.iter().map(Vec::len).max().unwrap_or(0) as i64;
-        if most > 0 {
-            let padded = |texts: &Tensor| texts.constant_pad_nd([0, 0, 0, most - texts.size()[0]]);
-            let gathered = leaf(&padded(texts), true)?;
-            let texts = without_padding(&gathered, &labels, most);
-            let averaged = match averaged {
-                Some(texts) => Some(without_padding(&group.gather(&padded(texts))?, &labels, most)),
-                None => None,
+        if labels.iter().any(|labels| !labels.is_empty()) {
+            let concepts = Concepts::new(&labels, group.rank(), texts.device());
+            // Sums by concept are all that is needed of the mentions of other ranks.
+            let summed = |texts: &Tensor| -> Result<Tensor> {
+                let sums = concepts.sum(&texts.detach());
+                group.sum(std::slice::from_ref(&sums))?;
+                Ok(sums)
             };
+            let texts = texts.shallow_clone().set_requires_grad(true);
+            let sums = match settings.concepts {
+                Scope::Global => summed(&texts)?.set_requires_grad(true),
+                Scope::Rank => concepts.sum(&texts),
+            };
+            let averaged = averaged.map(summed).transpose()?;
             let siblings = siblings_of_mentions(settings, input);
             let next = if settings.shortcut_check || settings.image_negatives_weight > 0.0 {
                 Some(next_image(patches, &mentions, &siblings, &labels, group)?)
             } else {
                 None
             };
-            let mentions = Mentions::new(&mentions, input.captions.ids.size()[1], gathered.device());
+            let mentions = Mentions::new(&mentions, input.captions.ids.size()[1], texts.device());
             let unmentioned = Unmentioned { siblings, averaged, next };
-            let part =
-                concept_loss(settings, patches, &mentions, &texts, &labels, group.rank(), &unmentioned);
+            let part = concept_loss(settings, patches, &mentions, &texts, &concepts, &sums, &unmentioned);
             count = part.concepts;
             loss = &loss + &part.loss * settings.concept_weight;
             if let Some(patch) = &part.patch {
@@ -342,7 +345,7 @@ fn losses(
                 loss = &loss + image_negatives * settings.image_negatives_weight;
             }
             concept = Some(part);
-            concept_leaf = Some(gathered);
+            concept_leaves = Some((texts, concepts, sums));
         }
     }
     if loss.requires_grad() {
@@ -354,19 +357,26 @@ fn losses(
         loss = &loss + part * settings.gram_weight;
     }
 
-    let back = |leaf: &Tensor| -> Result<Tensor> {
+    // Of a rank without mentions, some are not there.
+    let gradient = |leaf: &Tensor| {
         let gradient = leaf.grad();
-        group.scatter_sum(&if gradient.defined() { gradient } else { leaf.zeros_like() })
+        if gradient.defined() { gradient } else { leaf.detach().zeros_like() }
+    };
+    let back = |leaf: &Tensor| group.scatter_sum(&gradient(leaf));
+    let of_mentions = |(texts, concepts, sums): &(Tensor, Concepts, Tensor)| -> Result<Tensor> {
+        if settings.concepts == Scope::Rank {
+            return Ok(gradient(texts));
+        }
+        let of_sums = gradient(sums).contiguous();
+        group.sum(std::slice::from_ref(&of_sums))?;
+        Ok(gradient(texts) + of_sums.index_select(0, concepts.rows()))
     };
     let gradients = Gradients {
         captions: back(&captions)?,
         images: images.requires_grad().then(|| back(&images)).transpose()?,
-        concepts: concept_leaf.as_ref().map(back).transpose()?,
+        concepts: concept_leaves.as_ref().map(of_mentions).transpose()?,
         // Only this rank has them.
-        patches: patch_leaf.map(|leaf| {
-            let gradient = leaf.grad();
-            if gradient.defined() { gradient } else { leaf.detach().zeros_like() }
-        }),
+        patches: patch_leaf.as_ref().map(gradient),
     };
     let wants_concepts = settings.name == Objective::Simzss;
     let zero = || contrastive.detach().zeros_like();
@@ -424,14 +434,4 @@ fn patches_and_mentions<'a>(
         }
         Images::ToTrain(..) | Images::HeadMeans(_) => None,
     }
-}
-
-/// The rows of all ranks without the padding: the rows of rank r, `labels[r].len()` of them, start at row r · most.
-fn without_padding(texts: &Tensor, labels: &[Vec<i64>], most: i64) -> Tensor {
-    let real: Vec<i64> =
-        labels.iter().zip(0..).flat_map(|(l, r)| r * most..r * most + l.len() as i64).collect();
-    if real.len() as i64 == texts.size()[0] {
-        return texts.shallow_clone();
-    }
-    texts.index_select(0, &send(&Tensor::from_slice(&real), texts.device()))
 }

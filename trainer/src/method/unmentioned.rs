@@ -12,7 +12,7 @@ use super::losses::{Classes, Concepts};
 use super::next_image::NextImage;
 use super::pooling::{Mention, Mentions};
 use crate::device::send;
-use crate::towers::{TextTower, full_precision};
+use crate::towers::{TextTower, full_precision, unit};
 
 /// Similarities of patches and concepts that are computed at a time: 64 MB in float32.
 const SIMILARITIES: i64 = 1 << 24;
@@ -126,7 +126,7 @@ pub struct Choices<'a> {
 pub struct Unmentioned<'a> {
     /// For each mention, the concepts that other captions of its image mention. Empty: none is known.
     pub siblings: Vec<&'a [u32]>,
-    /// The embeddings of all ranks' mentions by the averaged copy of the text tower, [b, d_v].
+    /// For each concept the sum of the embeddings of all ranks' mentions by the averaged copy of the text tower, [k, d_v].
     pub averaged: Option<Tensor>,
     /// The next rank's first image with mentions; if given, the losses on other images are computed.
     pub next: Option<NextImage>,
@@ -178,10 +178,9 @@ pub struct Added {
 
 impl Unmentioned<'_> {
     /// What the averaged copy sees in the images of a rank's mentions; `None` without a copy or mentions.
-    pub fn presence(&self, patches: &Tensor, mentions: &Mentions, concepts: &Concepts) -> Option<Presence> {
-        let texts = self.averaged.as_ref().filter(|_| !mentions.is_empty())?;
-        let vectors = concepts.vectors(texts, &(0..concepts.mentions()));
-        Some(Presence::new(patches, &mentions.images(), vectors))
+    pub fn presence(&self, patches: &Tensor, mentions: &Mentions) -> Option<Presence> {
+        let sums = self.averaged.as_ref().filter(|_| !mentions.is_empty())?;
+        Some(Presence::new(patches, &mentions.images(), unit(sums)))
     }
 
     /// The concepts that captions of each of the rank's images mention.
@@ -197,20 +196,19 @@ impl Unmentioned<'_> {
     }
 
     /// What the concepts of the batch are to each of a rank's mentions. Also returns the number of negatives that are dropped as
-    /// doubtful. `own`: the rank's mentions among all.
+    /// doubtful.
     pub fn classes(
         &self,
         Choices { siblings, doubtful: settings, scale, separated }: Choices<'_>,
         presence: Option<&Presence>,
         mentions: &Mentions,
         concepts: &Concepts,
-        own: &Range<i64>,
     ) -> (Classes, Option<Tensor>) {
         let has_siblings = siblings != Siblings::Negative && !self.siblings.is_empty();
         if mentions.is_empty() || !(has_siblings || separated || presence.is_some()) {
             return (Classes::default(), None);
         }
-        let device = concepts.rows(own).device();
+        let device = concepts.rows().device();
         let of_caption = mark(&mentions.labels_of_captions(), concepts, device);
         let mut known = of_caption.shallow_clone();
         let (mut ignored, mut targets) = (None, None);
@@ -218,7 +216,7 @@ impl Unmentioned<'_> {
             let others = mark(&self.siblings, concepts, device).logical_and(&of_caption.logical_not());
             known = known.logical_or(&others);
             if siblings == Siblings::Positive {
-                let all = others.scatter_value(1, &concepts.rows(own).unsqueeze(1), 1).to_kind(Kind::Double);
+                let all = others.scatter_value(1, &concepts.rows().unsqueeze(1), 1).to_kind(Kind::Double);
                 targets = Some(&all / all.sum_dim_intlist([1i64].as_slice(), true, Kind::Double));
             } else {
                 ignored = Some(others);
@@ -233,8 +231,8 @@ impl Unmentioned<'_> {
             let left_out =
                 ignored.map_or_else(|| doubtful.shallow_clone(), |others| others.logical_or(&doubtful));
             if settings.soft > 0.0 {
-                let rows = concepts.rows(own);
-                let similarity = vectors.index_select(0, &rows).matmul(&vectors.transpose(0, 1)) * scale;
+                let rows = concepts.rows();
+                let similarity = vectors.index_select(0, rows).matmul(&vectors.transpose(0, 1)) * scale;
                 let spread = similarity.masked_fill(&left_out, f64::NEG_INFINITY).softmax(-1, None);
                 let sharp = targets.take().unwrap_or_else(|| {
                     left_out.zeros_like().scatter_value(1, &rows.unsqueeze(1), 1).to_kind(Kind::Double)
@@ -283,7 +281,6 @@ impl Unmentioned<'_> {
         presence: Option<&Presence>,
         mentions: &Mentions,
         concepts: &Concepts,
-        own: &Range<i64>,
     ) -> Tensor {
         let places = mentions.image_places();
         let mut images = self.named(mentions);
@@ -296,7 +293,7 @@ impl Unmentioned<'_> {
                 named.logical_or(&Tensor::cat(&[presence.shown(threshold), theirs.shown(threshold)], 0))
             }
         };
-        all.index_select(0, &(places + 1)).gather(1, &concepts.rows(own).unsqueeze(1), false).squeeze_dim(1)
+        all.index_select(0, &(places + 1)).gather(1, &concepts.rows().unsqueeze(1), false).squeeze_dim(1)
     }
 }
 
