@@ -262,7 +262,8 @@ fn presets_beyond_the_paper_are_what_they_say() {
     assert!((warm_up - 2000.0).abs() < 1e-9);
     assert_eq!(siglit.objective.initial_logits(), (10.0, Some(-2.71)));
     assert_eq!(siglit.vision.head.blocks, 0);
-    let several = &several.objective;
-    assert_eq!(several.siblings, trainer::method::unmentioned::Siblings::Ignore);
-    assert_eq!(several.image_negatives_weight, several.concept_weight / 2.0);
+    assert_eq!(several.objective.siblings, trainer::method::unmentioned::Siblings::Ignore);
+    for settings in [&frontier, &several] {
+        assert_eq!(settings.objective.patch_weight, 2.0 * settings.objective.concept_weight);
+    }
 }

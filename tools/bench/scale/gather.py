@@ -6,14 +6,13 @@
 Prints the tables of docs/scale.md, "Gathering and the losses". Standard Python only. `points.py` compares `gathered`, `scattered`
 and `logits` with Gloo and PyTorch.
 
-Today (trainer/src/method/objective.rs) each rank gathers captions, images and mentions of all ranks in float32, computes the logits
-of its own rows against all, and the gradients of what it gathered are summed and scattered (all-gather and reduce-scatter; the
-images' only if they are trained). Then the gradients of the weights are summed.
-
+- now (trainer/src/method/objective.rs): each rank gathers captions and images of all ranks in float32 and computes the logits of its own
+  rows against all, a few rows at a time with a backward pass each (trainer/src/method/pieces.rs). The gradients of what it gathered are
+  summed and scattered (all-gather and reduce-scatter; the images' only if they are trained). The mentions of a concept are summed on
+  each rank, and these sums, and their gradients, over the ranks. Then the gradients of the weights are summed.
+- before (until November 2026): mentions were gathered and their gradients scattered as captions are, and all logits of a rank were in
+  memory at a time.
 - ring: the rows travel from rank to rank in a ring, so that a rank has those of two ranks at a time, and the logits of one block.
-- sums: the mentions of a concept are summed on each rank, and these sums over the ranks, instead of gathering mentions; the loss
-  uses their sum only (`Concepts::vectors`).
-- pieces: a few of a rank's rows at a time against all columns, backward at once, as `sigmoid::backward` does.
 """
 
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ WIDTH = 768  # of the embeddings: ViT-B/14
 MENTIONS = 3  # of a caption
 STEP = 0.143  # seconds of a step of one H200
 WEIGHTS = 63e6  # trained: the text tower
-PIECE = 1 << 24  # logits that `sigmoid::backward` computes at a time
+PIECE = 1 << 24  # logits that `pieces::sum` computes at a time
 # Arrays of the size of the logits that a direction needs; the same if rows are scaled first. Measured: points.py, 512 x 16,384
 BLOCKS, SCALED = 3, 2
 # Distinct concepts of a batch: all n mentions are of k(n) = BANK · (1 - exp(-n / BANK_TURN)) concepts. Assumed: a bank of 20,000
@@ -84,7 +83,7 @@ class Cost:
     memory: float
 
 
-def today(ranks, network, rows=ROWS, width=WIDTH):
+def gathered_mentions(ranks, network, rows=ROWS, width=WIDTH):
     batch, mentions = rows * ranks, MENTIONS * rows * ranks
     row = width * FLOAT
     wide = gathered(batch * row, ranks)
@@ -95,7 +94,7 @@ def today(ranks, network, rows=ROWS, width=WIDTH):
     return Cost(sent, time(sent, 5 * (ranks - 1), network), memory)
 
 
-def with_sums(ranks, network, rows=ROWS, width=WIDTH):
+def now(ranks, network, rows=ROWS, width=WIDTH):
     batch, mentions = rows * ranks, MENTIONS * rows * ranks
     kinds = concepts(mentions)
     wide = gathered(batch * width * FLOAT, ranks)
@@ -117,7 +116,7 @@ def ring(ranks, network, rows=ROWS, width=WIDTH):
 
 
 def main():
-    ways = (("gather (today)", today), ("gather, sums, pieces", with_sums), ("ring, sums", ring))
+    ways = (("before: mentions gathered", gathered_mentions), ("now", now), ("ring, sums", ring))
     print(f"Rows of a rank {ROWS:,}, width {WIDTH}, {MENTIONS} mentions of a caption, float32; a step takes {1e3 * STEP:.0f} ms.\n")
     print("| ranks | global batch | way | received by a rank | " + " | ".join(it.name for it in NETWORKS) + " | memory |")
     print("|---|---|---|---|" + "---|" * len(NETWORKS) + "---|")
