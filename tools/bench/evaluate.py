@@ -13,6 +13,7 @@ built programs. Prints a table and, as the last line, JSON.
 import argparse
 import csv
 import json
+import shutil
 import subprocess
 import tempfile
 import time
@@ -52,7 +53,7 @@ def prepare(options, folder, model):
         (data / part).mkdir(parents=True)
     random = numpy.random.default_rng(0)
     for number, path in enumerate(paths):
-        (data / f"images/{number}.jpg").symlink_to(path.resolve())
+        shutil.copy(path, data / f"images/{number}.jpg")
         Image.fromarray(random.integers(options.classes, size=(480, 640), dtype=numpy.uint8)).save(data / f"masks/{number}.png")
     (data / "classes.txt").write_text("".join(f"class {i}\n" for i in range(options.classes)))
     with open(folder / "captions.csv", "w", newline="") as file:
