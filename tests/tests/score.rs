@@ -68,6 +68,7 @@ fn captions_are_scored_by_their_images() {
     arguments.extend(
         ["--text", "a ball on the grass and a fish", "--size", "112", "--out", text(&out)].map(str::to_owned),
     );
+    arguments.extend(["--precision", "float32"].map(str::to_owned));
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     summary("trainer", &arguments);
     let ((class, _), (caption, shape)) = (tensor(&out, "class"), tensor(&out, "captions"));

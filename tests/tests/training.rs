@@ -77,6 +77,40 @@ fn a_resumed_run_has_the_weights_of_an_uninterrupted_one() {
     }
 }
 
+/// What `auto` means depends on the processor. A run saves it, says it, and goes on with it wherever it is resumed.
+#[test]
+fn a_resumed_run_keeps_its_precision() {
+    let place = Place::new();
+    let half = ["--set", "checkpoint.every=4"];
+    for (precision, words) in [
+        ("float32", "float32"),
+        ("bfloat16-vision", "bfloat16 for the frozen vision tower, float32 for everything else"),
+    ] {
+        let given = format!("precision={precision}");
+        let given = ["--set", given.as_str()];
+        done(&place.train(precision, &[&half[..], &given].concat()).output().unwrap());
+        let whole = place.weights(precision);
+        let run = place.at(precision);
+        let saved = fs::read_to_string(run.join("settings.toml")).unwrap();
+        assert!(saved.contains(&format!("precision = \"{precision}\"\n")), "{saved}");
+        fs::remove_dir_all(run.join("step-00000008")).unwrap();
+        fs::write(run.join("latest"), "step-00000004").unwrap();
+        let resumed = place.train(precision, &[&half[..], &["--resume"]].concat()).output().unwrap();
+        done(&resumed);
+        let first = told(&resumed).lines().next().unwrap_or_default().to_owned();
+        assert_eq!(first, format!("precision: {words} (as the run began)"));
+        assert!(place.weights(precision) == whole, "{precision}");
+
+        let card = place.at("card.md");
+        summary("trainer", &["card", "--checkpoint", text(&run), "--out", text(&card)]);
+        let card = fs::read_to_string(card).unwrap();
+        assert!(card.contains(&format!("Its towers computed in {words}.\n")), "{card}");
+    }
+    assert_ne!(place.weights("float32"), place.weights("bfloat16-vision"));
+    let other = place.train("float32", &["--resume", "--set", "precision=bfloat16-vision"]).output().unwrap();
+    assert!(told(&other).contains("--set 'precision=\"float32\"'"), "{}", told(&other));
+}
+
 /// An averaged copy of the text tower is saved, so that a resumed run drops the same negatives; the log has what is asked for.
 #[test]
 fn a_run_that_drops_doubtful_negatives_is_resumed() {

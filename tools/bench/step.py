@@ -87,7 +87,8 @@ def peer(device, model, batch, tokens, mentions, concepts, steps):
 
 def ours(options, objective):
     command = [options.trainer, "bench", "--objectives", objective, "--model", options.model, "--batch", options.batch,
-               "--tokens", options.tokens, "--steps", options.steps, "--threads", options.threads, "--device", options.device, "--json"]
+               "--tokens", options.tokens, "--steps", options.steps, "--threads", options.threads, "--device", options.device, "--json",
+               "--precision", "float32" if options.device == "cpu" else "auto"]
     output = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True).stdout
     row = json.loads(output.splitlines()[-1])["measured"][0]
     return row["vision_milliseconds"], row["milliseconds"] - row["vision_milliseconds"], row["milliseconds"]

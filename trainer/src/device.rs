@@ -8,26 +8,72 @@ use crate::torch;
 
 /// Number format in which the towers compute. The weights of trained towers, losses and softmaxes are always float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Precision {
-    /// bfloat16 on a GPU, float32 on a CPU.
+    /// What [`Precision::chosen`] says.
     #[default]
     Auto,
     /// float32.
     Float32,
     /// bfloat16.
     Bfloat16,
+    /// bfloat16 for a frozen vision tower, float32 for everything else.
+    Bfloat16Vision,
 }
 
 impl Precision {
-    /// The tensor kind on `device`.
-    pub fn kind(self, device: Device) -> Kind {
+    /// The same, with what `auto` stands for on `device`: bfloat16 on a GPU, `bfloat16-vision` on a CPU that multiplies matrices in
+    /// bfloat16 (`multiplies`), float32 on others.
+    #[must_use]
+    pub fn chosen(self, device: Device, multiplies: bool) -> Self {
         match self {
-            Self::Bfloat16 => Kind::BFloat16,
-            Self::Auto if device.is_cuda() => Kind::BFloat16,
+            Self::Auto if device.is_cuda() => Self::Bfloat16,
+            Self::Auto if multiplies => Self::Bfloat16Vision,
+            Self::Auto => Self::Float32,
+            given => given,
+        }
+    }
+
+    /// The same for scores that are compared with those of other machines: on a CPU, `auto` stands for float32.
+    #[must_use]
+    pub fn for_scores(self, device: Device) -> Self {
+        self.chosen(device, false)
+    }
+
+    /// The tensor kind in which a frozen vision tower computes on `device`.
+    pub fn frozen_kind(self, device: Device) -> Kind {
+        match self.chosen(device, multiplies_bfloat16()) {
+            Self::Bfloat16 | Self::Bfloat16Vision => Kind::BFloat16,
             Self::Float32 | Self::Auto => Kind::Float,
         }
     }
+
+    /// The tensor kind in which all other towers compute on `device`.
+    pub fn kind(self, device: Device) -> Kind {
+        match self.for_scores(device) {
+            Self::Bfloat16 => Kind::BFloat16,
+            Self::Float32 | Self::Bfloat16Vision | Self::Auto => Kind::Float,
+        }
+    }
+
+    /// In words; `None` for `auto`, which says nothing.
+    pub fn describe(self) -> Option<&'static str> {
+        match self {
+            Self::Auto => None,
+            Self::Float32 => Some("float32"),
+            Self::Bfloat16 => Some("bfloat16"),
+            Self::Bfloat16Vision => Some("bfloat16 for the frozen vision tower, float32 for everything else"),
+        }
+    }
+}
+
+/// Whether this processor multiplies matrices in bfloat16 (AVX512-BF16, which every processor with AMX has too). Others compute
+/// bfloat16 with instructions for float32, which is slower than float32.
+pub fn multiplies_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Why there is no CUDA, and how to get it.
@@ -127,6 +173,35 @@ fn threads_to_use(wanted: usize, default: usize, allowed: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn auto_is_bfloat16_only_where_it_is_fast() {
+        let (cpu, gpu) = (Device::Cpu, Device::Cuda(0));
+        let auto = Precision::Auto;
+        assert_eq!(auto.chosen(cpu, true), Precision::Bfloat16Vision);
+        assert_eq!(auto.chosen(cpu, false), Precision::Float32);
+        assert_eq!(auto.chosen(gpu, false), Precision::Bfloat16);
+        assert_eq!(auto.for_scores(cpu), Precision::Float32);
+        assert_eq!(auto.kind(cpu), Kind::Float, "trained towers");
+        for multiplies in [true, false] {
+            for given in [Precision::Float32, Precision::Bfloat16, Precision::Bfloat16Vision] {
+                assert_eq!(given.chosen(cpu, multiplies), given);
+            }
+        }
+        let kinds = |precision: Precision| (precision.frozen_kind(cpu), precision.kind(cpu));
+        assert_eq!(kinds(Precision::Float32), (Kind::Float, Kind::Float));
+        assert_eq!(kinds(Precision::Bfloat16Vision), (Kind::BFloat16, Kind::Float));
+        assert_eq!(kinds(Precision::Bfloat16), (Kind::BFloat16, Kind::BFloat16));
+    }
+
+    /// Linux says the same about its processor.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn the_processor_is_asked() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+        let flags = text.lines().find(|line| line.starts_with("flags")).unwrap();
+        assert_eq!(multiplies_bfloat16(), flags.split_whitespace().any(|flag| flag == "avx512_bf16"));
+    }
 
     #[test]
     fn a_container_has_no_more_threads_than_its_limit() {

@@ -288,3 +288,42 @@ fn head_means_are_cached_and_no_cache_is_taken_for_another() {
         assert!(error.contains(message) && error.contains("run trainer cache again"), "{error}");
     }
 }
+
+/// A folder says in which precision the tower computed. Features in bfloat16 are not taken for others; more exact ones are.
+#[test]
+fn features_in_bfloat16_are_not_taken_for_float32() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let tower = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 4 }, Device::Cpu);
+    fill(&tower.named());
+    trainer::weights::write(&at("tower.safetensors"), &tower.named()).unwrap();
+    write_shard(&at("00000.tar"), 3);
+    let made = |name: &str, precision| {
+        let settings = CacheSettings {
+            shards: vec![at("00000.tar")],
+            vision: VisionSettings { weights: at("tower.safetensors"), ..VisionSettings::default() },
+            head_means: false,
+            size: SIZE,
+            device: "cpu".to_owned(),
+            precision,
+            threads: 1,
+        };
+        compute(&settings, &at(name), &Silent).unwrap()
+    };
+    let exact = made("exact", Precision::Float32);
+    let rounded = made("rounded", Precision::Bfloat16Vision);
+    assert_eq!((exact.precision, rounded.precision), (Some(Precision::Float32), Some(Precision::Bfloat16)));
+    let bytes = |name: &str| fs::read(at(name).join("features.bf16")).unwrap();
+    assert_ne!(bytes("exact"), bytes("rounded"));
+
+    let error = FeatureCache::open(&at("rounded"), &exact).unwrap_err().to_string();
+    assert!(error.contains("computed in bfloat16, but precision is float32"), "{error}");
+    FeatureCache::open(&at("rounded"), &rounded).unwrap();
+    FeatureCache::open(&at("exact"), &rounded).unwrap();
+    // As of earlier versions.
+    let header = at("rounded/features.json");
+    let text = fs::read_to_string(&header).unwrap().replace("\"precision\"", "\"unknown\"");
+    fs::write(&header, text).unwrap();
+    fs::remove_file(at("rounded/features.sha256")).unwrap();
+    FeatureCache::open(&at("rounded"), &exact).unwrap();
+}

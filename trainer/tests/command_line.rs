@@ -30,7 +30,10 @@ fn wrong_use_ends_with_exit_code_2_and_says_what_to_do() {
         ),
         (vec!["bench", "--config", settings, "--set", "stepz=1"], "did you mean `steps`?"),
         (vec!["bench", "--objectives", "clip", "--size", "100"], "needs a multiple of its patch size, 16 px"),
-        (vec!["bench", "--precision", "float16"], "[possible values: auto, float32, bfloat16]"),
+        (
+            vec!["bench", "--precision", "float16"],
+            "[possible values: auto, float32, bfloat16, bfloat16-vision]",
+        ),
         (vec!["bench", "--device", "gpu"], "option `device` is gpu; it must be auto, cpu, cuda or cuda:N"),
         (
             vec!["segment", "x.jpg", "--out", "y", "--checkpoint", "z"],
@@ -132,6 +135,8 @@ fn help_lists_only_options_that_have_an_effect() {
         ("eval segmentation", "--class-names", "--words"),
         ("serve", "--classes", "--words"),
         ("segment", "--class-file", "--words"),
+        ("eval referring", "--precision", "--words"),
+        ("score", "--device", "--precision"),
     ] {
         let (code, help) = trainer(&[&command.split(' ').collect::<Vec<_>>()[..], &["--help"]].concat());
         assert_eq!(code, Some(0), "{command}: {help}");

@@ -214,7 +214,17 @@ fn weights_that_do_not_fit_are_named() {
 /// Runs `trainer embed`; returns the tensors that it writes, or its error message.
 fn embed(folder: &std::path::Path, arguments: &[&str]) -> Result<BTreeMap<String, Tensor>, String> {
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_trainer"))
-        .args(["embed", "--device", "cpu", "--threads", "1", "--out", "features.safetensors"])
+        .args([
+            "embed",
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--precision",
+            "float32",
+            "--out",
+            "features.safetensors",
+        ])
         .args(arguments)
         .current_dir(folder)
         .output()

@@ -86,7 +86,7 @@ struct SyntheticArgs {
     /// Number of concepts in the vocabulary.
     #[arg(long, default_value_t = 574)]
     concepts: u32,
-    /// Number format in which the towers compute; `auto` = bfloat16 on a GPU, float32 on a CPU.
+    /// Number format in which the towers compute.
     #[arg(long, value_parser = choices::precision(), default_value = "auto")]
     precision: Precision,
     #[command(flatten)]

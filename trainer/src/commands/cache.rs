@@ -5,13 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::Value;
 use trainer::data::feature_cache::{self, CacheSettings};
-use trainer::device::Precision;
 use trainer::settings::VisionSettings;
 use trainer::towers::{PositionResize, RopePeriods};
 
 use super::choices;
 use super::console::Console;
-use super::options::DeviceArgs;
+use super::options::{DeviceArgs, PrecisionArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct CacheArgs {
@@ -43,6 +42,8 @@ pub(crate) struct CacheArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
@@ -62,7 +63,7 @@ pub(crate) fn run(args: CacheArgs) -> anyhow::Result<Value> {
         head_means: args.head_means,
         size: args.size,
         device: args.device.device,
-        precision: Precision::Auto,
+        precision: args.precision.precision,
         threads: args.device.threads,
     };
     Ok(serde_json::to_value(feature_cache::compute(&settings, &args.out, &Console)?)?)

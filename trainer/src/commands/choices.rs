@@ -70,9 +70,11 @@ where
 }
 
 choices!(precision: Precision {
-    Auto = "auto": "bfloat16 on a GPU, float32 on a CPU";
+    Auto = "auto": "bfloat16 on a GPU; on a CPU float32 or, where the processor has AVX512-BF16, bfloat16-vision. For evaluation always \
+        float32 on a CPU";
     Float32 = "float32": "float32";
     Bfloat16 = "bfloat16": "bfloat16";
+    Bfloat16Vision = "bfloat16-vision": "bfloat16 for a frozen vision tower, float32 for everything else";
 });
 
 choices!(position_resize: PositionResize {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tch::{Device, Kind, Tensor};
 use trainer::checkpoint::Checkpoint;
 use trainer::data::{frozen_tower, read_image};
-use trainer::device::{self, Precision};
+use trainer::device;
 use trainer::settings::VisionSettings;
 use trainer::towers::{
     CaptionTokens, Embedding, FrozenVision, ImageEncoder, PositionResize, RopePeriods, TextTower, VisionHead,
@@ -19,7 +19,7 @@ use trainer::towers::{
 use trainer::weights::{self, Weights};
 
 use super::choices;
-use super::options::DeviceArgs;
+use super::options::{DeviceArgs, PrecisionArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct EmbedArgs {
@@ -69,6 +69,8 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
@@ -96,7 +98,7 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
     let mut named = Vec::new();
     // The width of the projection of a checkpoint's text tower is that of its vision tower, so the vision tower is opened in any
     // case.
-    let kind = Precision::Float32.kind(device);
+    let kind = args.precision.precision.frozen_kind(device);
     let vision = match (&checkpoint, vision_settings(args)?) {
         (Some(checkpoint), _) => Some(checkpoint.frozen_vision(kind, device)?),
         (None, _) if !has_images => None,
@@ -120,9 +122,9 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
                 .tower
                 .check_size(if args.pixels.is_some() { "--pixels" } else { "--image" }, side)?;
         }
-        let features = vision.head.features(&tch::no_grad(|| vision.encoder.tower.forward(&pixels)));
-        named.push(("class".to_owned(), features.class));
-        named.push(("patches".to_owned(), features.patches));
+        let features = vision.behind(&tch::no_grad(|| vision.encoder.tower.forward(&pixels)));
+        named.push(("class".to_owned(), features.class.to_kind(Kind::Float)));
+        named.push(("patches".to_owned(), features.patches.to_kind(Kind::Float)));
     }
     if !captions.is_empty() {
         let text = match (&checkpoint, &vision, &args.text_tower) {
@@ -141,9 +143,11 @@ pub(crate) fn run(args: &EmbedArgs) -> anyhow::Result<Value> {
             .map(i64::from)
             .collect();
         let tokens = CaptionTokens::new(&ids, context as usize, device);
-        let embedded = tch::no_grad(|| text.captions(&text.tokens(&tokens, Kind::Float), &tokens.end));
+        let embedded = tch::no_grad(|| {
+            text.captions(&text.tokens(&tokens, args.precision.precision.kind(device)), &tokens.end)
+        });
         named.push(("ids".to_owned(), Tensor::from_slice(&ids).view([-1, context])));
-        named.push(("captions".to_owned(), embedded));
+        named.push(("captions".to_owned(), embedded.to_kind(Kind::Float)));
     }
     weights::write(&args.out, &named)?;
     let sizes: serde_json::Map<String, Value> =

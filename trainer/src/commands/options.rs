@@ -34,6 +34,14 @@ pub(crate) struct RunArgs {
     pub(crate) device: DeviceArgs,
 }
 
+/// How exactly a model computes.
+#[derive(Debug, Args)]
+pub(crate) struct PrecisionArgs {
+    /// Number format in which the towers compute.
+    #[arg(long, value_parser = choices::precision(), default_value = "auto")]
+    pub(crate) precision: Precision,
+}
+
 /// How an image is cut into windows.
 #[derive(Debug, Args)]
 pub(crate) struct WindowArgs {
@@ -140,12 +148,13 @@ impl RunArgs {
     /// The settings of the library; what a command has no options for keeps its default.
     pub(crate) fn settings(
         &self,
-        window: Option<&WindowArgs>,
+        image: Option<(&WindowArgs, &PrecisionArgs)>,
         prompts: Option<&PromptArgs>,
     ) -> SegmentSettings {
+        let (window, precision) = image.unzip();
         SegmentSettings {
             device: self.device.device.clone(),
-            precision: Precision::Auto,
+            precision: precision.map_or(Precision::Auto, |args| args.precision),
             size: window.map_or(0, |window| window.size),
             stride: window.map_or(0, |window| window.stride),
             templates: prompts.map_or("imagenet".to_owned(), |prompts| prompts.templates.clone()),

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use trainer::inference::dense::{DenseVision, per_pixel};
 use trainer::pictures::{self, Panel, pca};
 
-use super::options::{RunArgs, WindowArgs};
+use super::options::{PrecisionArgs, RunArgs, WindowArgs};
 use super::{for_sheet, title, write_sheet};
 
 #[derive(Debug, Args)]
@@ -24,10 +24,15 @@ pub(crate) struct PcaArgs {
     run: RunArgs,
     #[command(flatten)]
     window: WindowArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 pub(crate) fn run(args: &PcaArgs) -> anyhow::Result<Value> {
-    let vision = DenseVision::open(&args.run.open()?, &args.run.settings(Some(&args.window), None))?;
+    let vision = DenseVision::open(
+        &args.run.open()?,
+        &args.run.settings(Some((&args.window, &args.precision)), None),
+    )?;
     let pictures = for_sheet(&args.pictures)?;
     let features: Vec<_> = pictures.iter().map(|(photo, _)| vision.features(photo)).collect();
     let mut panels = Vec::new();

@@ -15,7 +15,7 @@ use trainer::inference::segmentation::{NO_CLASS, Segmentation};
 use trainer::inference::segmenter::Segmenter;
 use trainer::pictures;
 
-use super::options::{ClassListArgs, PromptArgs, ReferArgs, RunArgs, WindowArgs};
+use super::options::{ClassListArgs, PrecisionArgs, PromptArgs, ReferArgs, RunArgs, WindowArgs};
 use super::{write_mask, write_png};
 
 #[derive(Debug, Args)]
@@ -41,6 +41,8 @@ pub(crate) struct SegmentArgs {
     run: RunArgs,
     #[command(flatten)]
     window: WindowArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     #[command(flatten)]
     prompts: PromptArgs,
     #[command(flatten)]
@@ -70,7 +72,7 @@ pub(crate) fn run(args: &SegmentArgs) -> anyhow::Result<Value> {
     }
     let pictures = pictures::list(&args.pictures)?;
     let overlays = overlays(&pictures, &args.out)?;
-    let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
+    let settings = args.run.settings(Some((&args.window, &args.precision)), Some(&args.prompts));
     let finder = match list {
         Some(list) => {
             let segmenter = Box::new(Segmenter::open(&args.run.open()?, &list.words, &settings)?);

@@ -13,7 +13,7 @@ use trainer::serve::{self, ServeSettings};
 
 use super::choices;
 use super::console::Console;
-use super::options::{RunArgs, WindowArgs, class_list};
+use super::options::{PrecisionArgs, RunArgs, WindowArgs, class_list};
 
 #[derive(Debug, Args)]
 pub(crate) struct ServeArgs {
@@ -34,6 +34,8 @@ pub(crate) struct ServeArgs {
     class_file: Option<PathBuf>,
     #[command(flatten)]
     window: WindowArgs,
+    #[command(flatten)]
+    precision: PrecisionArgs,
     /// Prompt templates for the class names: `simple` ("a photo of a {}."), which is fast enough to answer while you type,
     /// `imagenet` (the 80 of CLIP), which takes 80 times as long for a new name, or a file with one template per line.
     #[arg(long, default_value = "simple")]
@@ -62,7 +64,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<Value> {
         segment: SegmentSettings {
             templates: args.templates,
             vectors: args.class_vectors,
-            ..args.run.settings(Some(&args.window), None)
+            ..args.run.settings(Some((&args.window, &args.precision)), None)
         },
         checkpoint: args.run.checkpoint,
         words,

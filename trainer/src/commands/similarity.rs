@@ -10,7 +10,7 @@ use trainer::inference::dense::{DenseVision, per_pixel};
 use trainer::inference::word_vectors::WordVectors;
 use trainer::pictures::{self, Panel};
 
-use super::options::{PromptArgs, RunArgs, WindowArgs};
+use super::options::{PrecisionArgs, PromptArgs, RunArgs, WindowArgs};
 use super::{for_sheet, title, write_sheet};
 
 #[derive(Debug, Args)]
@@ -29,12 +29,14 @@ pub(crate) struct SimilarityArgs {
     #[command(flatten)]
     window: WindowArgs,
     #[command(flatten)]
+    precision: PrecisionArgs,
+    #[command(flatten)]
     prompts: PromptArgs,
 }
 
 pub(crate) fn run(args: &SimilarityArgs) -> anyhow::Result<Value> {
     let checkpoint = args.run.open()?;
-    let settings = args.run.settings(Some(&args.window), Some(&args.prompts));
+    let settings = args.run.settings(Some((&args.window, &args.precision)), Some(&args.prompts));
     let vision = DenseVision::open(&checkpoint, &settings)?;
     let mut text = WordVectors::open(&checkpoint, vision.width(), &settings)?;
     let vectors = text.of(&args.phrases)?;

@@ -45,7 +45,7 @@ pub fn step_input<'a>(
                 .map(|some| vision.features(&some))
                 .map(|features| {
                     if head.is_trained() {
-                        features
+                        features.to_kind(kind)
                     } else {
                         seen(&head.features(&features), with_patches, kind)
                     }
@@ -55,9 +55,7 @@ pub fn step_input<'a>(
             if head.is_trained() { Images::Headed(head, all, kept) } else { Images::Seen(all) }
         }
         (VisionSource::Cache { .. }, DeviceImages::Features(features)) if head.is_trained() => {
-            let tokens = |tensor: &Tensor| tensor.to_kind(kind);
-            let all = VisionFeatures { class: tokens(&features.class), patches: tokens(&features.patches) };
-            Images::Headed(head, all, kept)
+            Images::Headed(head, features.to_kind(kind), kept)
         }
         (VisionSource::Cache { patches: PatchesOf::All, .. }, DeviceImages::Features(features)) => {
             Images::Seen(seen(&head.features(features), with_patches, kind))
@@ -86,7 +84,7 @@ fn pieces_of(pixels: &Tensor, settings: &Settings) -> impl Iterator<Item = Tenso
     (0..rows).step_by(piece as usize).map(move |start| pixels.narrow(0, start, piece.min(rows - start)))
 }
 
-/// L2-normalized features; patches in the precision of the towers.
+/// L2-normalized features; patches in the precision of what is trained.
 pub fn seen(features: &VisionFeatures, with_patches: bool, kind: Kind) -> VisionFeatures {
     tch::no_grad(|| VisionFeatures {
         class: unit(&features.class),

@@ -61,7 +61,7 @@ impl VisionSource {
         device: Device,
         observer: &dyn Observer,
     ) -> Result<(Self, i64)> {
-        let kind = settings.precision.kind(device);
+        let kind = settings.precision.frozen_kind(device);
         let vision = frozen_tower::open(&settings.vision, kind, device)?;
         vision.tower.check_size("data.size", i64::from(settings.data.loading.size))?;
         let width = vision.tower.width;

@@ -63,7 +63,8 @@ pub struct Scored {
 /// A shard or the model cannot be read, or the scores cannot be written; the work was interrupted.
 pub fn score(checkpoint: &Checkpoint, settings: &ScoreSettings, observer: &dyn Observer) -> Result<Scored> {
     device::limit_threads(settings.threads);
-    let model = Model::open(checkpoint, Precision::Auto, device::open(&settings.device)?)?;
+    let device = device::open(&settings.device)?;
+    let model = Model::open(checkpoint, Precision::Auto.for_scores(device), device)?;
     model.for_whole_images()?;
     let about = json!({
         "model": model.description,

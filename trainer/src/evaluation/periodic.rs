@@ -31,7 +31,7 @@ pub fn score(
     device: Device,
     observer: &dyn Observer,
 ) -> Result<SegmentationScores> {
-    let model = Model::open(checkpoint, Precision::Auto, device)?;
+    let model = Model::open(checkpoint, Precision::Auto.for_scores(device), device)?;
     let parts = Parts::usual(set.published.is_none(), &model);
     let decision = DecisionSettings {
         threshold: parts.threshold,

@@ -232,6 +232,10 @@ fn body(
         "The training used {seen} pairs, including repetitions, in {} steps of {} pairs at {} px.\n",
         state.step, settings.data.loading.batch_size, settings.data.loading.size
     )?;
+    // Runs of earlier versions do not say it.
+    if let Some(precision) = settings.precision.describe() {
+        writeln!(out, "Its towers computed in {precision}.\n")?;
+    }
     match settings.vision.position {
         _ if checkpoint.trains_vision() => {}
         Some(position) => writeln!(

@@ -28,7 +28,7 @@ impl DenseVision {
     pub fn open(checkpoint: &Checkpoint, settings: &SegmentSettings) -> Result<Self> {
         let device = device::open(&settings.device)?;
         let trained = &checkpoint.state.settings;
-        let vision = checkpoint.frozen_vision(settings.precision.kind(device), device)?;
+        let vision = checkpoint.frozen_vision(settings.precision.frozen_kind(device), device)?;
         let size = i64::from(if settings.size == 0 { trained.data.loading.size } else { settings.size });
         vision.encoder.tower.check_size("--size", size)?;
         let stride = if settings.stride == 0 { size / 2 } else { i64::from(settings.stride) };

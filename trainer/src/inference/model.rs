@@ -130,7 +130,7 @@ pub struct Model {
     pub vision: Vision,
     /// The text tower.
     pub text: TextTower,
-    /// Number format in which the towers compute.
+    /// Number format in which all but a frozen vision tower compute.
     pub kind: Kind,
     /// The class embedding that suits the objective of the training.
     pub vectors: ClassVectors,
@@ -151,7 +151,7 @@ impl Model {
             let normalization = trained.vision.normalization(Normalization::IMAGENET);
             (Vision::Clip(Box::new(ImageEncoder::new(tower, normalization, kind, device))), width)
         } else {
-            let vision = checkpoint.frozen_vision(kind, device)?;
+            let vision = checkpoint.frozen_vision(precision.frozen_kind(device), device)?;
             let width = vision.width();
             (Vision::Frozen(Box::new(vision)), width)
         };

@@ -52,7 +52,7 @@ pub struct Measured {
     pub memory: u64,
     /// Floating-point operations of the towers, 10^12 per second.
     pub tflops: f64,
-    /// Speed of the device in a product of two large matrices in the same precision, 10^12 operations per second.
+    /// Speed of the device in a product of two large matrices in the precision of the vision tower, 10^12 operations per second.
     pub device_tflops: f64,
     /// Model FLOPs utilization: `tflops` / `device_tflops`.
     pub utilization: f64,
@@ -70,12 +70,12 @@ pub fn measure_synthetic(
 ) -> Result<Measured> {
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
-    let kind = settings.precision.kind(device);
     tch::manual_seed(settings.seed as i64);
     let size = i64::from(settings.data.loading.size);
     let (source, width) = if settings.objective.name == Objective::Clip {
         (VisionSource::to_train(settings, device), settings.clip.output)
     } else {
+        let kind = settings.precision.frozen_kind(device);
         let tower = VisionTower::random(vision, device).computing_in(kind);
         tower.check_size("--size", size)?;
         let normalization = settings.vision.normalization(tower.family.normalization);
@@ -128,7 +128,7 @@ pub fn measure_run(
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
-    let settings = &settled(settings, &Silent)?;
+    let settings = &settled(settings, None, device, &group, &Silent)?;
     let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group), true)?;
     let mut prefetcher = run.prefetcher()?;
     let (mut times, mut waited, mut operations) = (Vec::new(), Duration::ZERO, 0.0);
@@ -171,7 +171,12 @@ impl Measured {
     ) -> Self {
         let milliseconds = median(times);
         let tflops = operations / milliseconds / 1e9;
-        let device_tflops = product_rate(settings.precision.kind(device), device);
+        // The vision tower has most of the operations.
+        let kind = match settings.objective.name {
+            Objective::Clip => settings.precision.kind(device),
+            _ => settings.precision.frozen_kind(device),
+        };
+        let device_tflops = product_rate(kind, device);
         let batch = settings.data.loading.batch_size;
         Self {
             objective: settings.objective.name.to_string(),

@@ -42,7 +42,7 @@ pub fn dry_run(settings: &Settings, picture: &Path, observer: &dyn Observer) -> 
     let device = device::open(&settings.device)?;
     device::limit_threads(settings.threads);
     let group = Group::alone();
-    let settings = &settled(settings, observer)?;
+    let settings = &settled(settings, None, device, &group, observer)?;
     let mut run = Run::prepare(settings, &group, device, FirstRank::new(observer, &group), true)?;
     let mut prefetcher = run.prefetcher()?;
     let first = run.step(&mut prefetcher, &group)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::anomaly;
 use super::fair_share::FairShare;
 use super::log::Log;
-use super::setup::{Run, settled};
+use super::setup::{Resumed, Run, settled};
 use super::summary::Summary;
 use crate::checkpoint::{self, Checkpoint, State};
 use crate::data::run_shards;
@@ -33,8 +33,13 @@ pub fn train(settings: &Settings, resume: bool, observer: &dyn Observer) -> Resu
         None => Group::alone(),
     };
     let observer = FirstRank::new(observer, &group);
-    let trained = settled(settings, &observer)
-        .and_then(|settings| Run::open(&settings, &group, device, resume, observer)?.train(&group));
+    let trained = || {
+        let resumed =
+            if resume { Resumed::find(settings, &group, device, &observer)? } else { Resumed::default() };
+        let settings = settled(settings, resumed.precision(), device, &group, &observer)?;
+        Run::open(&settings, &group, device, resumed, observer)?.train(&group)
+    };
+    let trained = trained();
     if let Err(error) = &trained {
         group.announce_failure(error);
     }

@@ -43,7 +43,9 @@ pub struct Settings {
     pub steps: u64,
     /// `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
     pub device: String,
-    /// Number format in which the towers compute: `auto` (bfloat16 on a GPU, float32 on a CPU), `float32` or `bfloat16`.
+    /// Number format in which the towers compute: `float32`, `bfloat16`, `bfloat16-vision` (bfloat16 for the frozen vision tower, float32
+    /// for everything else), or `auto`: bfloat16 on a GPU, `bfloat16-vision` on a CPU that has AVX512-BF16, float32 on another; with
+    /// `data.features`, as these were computed. A run saves what `auto` has chosen and is resumed with it.
     pub precision: Precision,
     /// CPU threads of libtorch; 0 = one per core, but not more than the CPU limit of a container and, on a CPU, than
     /// other programs leave free.

@@ -4,6 +4,7 @@
 use tch::{Device, Kind, Tensor};
 
 use super::block_keys::{Gated, Names};
+use super::captions::Packed;
 use super::full_precision;
 use super::layers::{Linear, Norm};
 use super::rotary::Rotation;
@@ -136,6 +137,13 @@ impl Block {
         self.forward_with(x, causal, None)
     }
 
+    /// The same, causal, for the tokens of captions one after the other: x: [n, d].
+    pub(super) fn forward_packed(&self, x: &Tensor, packed: &Packed) -> Tensor {
+        let qkv = packed.spread(&self.qkv.forward(&self.norm1.forward(x)));
+        let seen = packed.collect(&self.attend(&qkv, true, None));
+        self.with_mlp(&(x + scaled(self.proj.forward(&seen), self.scale1.as_ref())))
+    }
+
     /// The same, with queries and keys that are rotated by their positions.
     pub(super) fn forward_with(&self, x: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
         let attended = self.attention(&self.norm1.forward(x), causal, rotation);
@@ -228,14 +236,19 @@ impl Block {
     }
 
     fn attention(&self, x: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
-        let qkv = self.separate(&self.qkv.forward(x));
+        self.proj.forward(&self.attend(&self.qkv.forward(x), causal, rotation))
+    }
+
+    /// What each head attends to: [B, T, 3 d] -> [B, T, d].
+    fn attend(&self, qkv: &Tensor, causal: bool, rotation: Option<&Rotation>) -> Tensor {
+        let qkv = self.separate(qkv);
         let (q, k, v) = (qkv.get(0), qkv.get(1), qkv.get(2));
         let (q, k) = match rotation {
             Some(rotation) => (rotation.apply(&q), rotation.apply(&k)),
             None => (q, k),
         };
         let out = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<&Tensor>, 0.0, causal, None, false);
-        self.proj.forward(&out.transpose(1, 2).reshape(x.size().as_slice()))
+        out.transpose(1, 2).flatten(2, 3)
     }
 
     /// Queries, keys and values by head: [B, T, 3 d] -> [3, B, heads, T, d / heads].

@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::block::{Activation, Block, Init};
 use super::block_keys::OPEN_CLIP;
-use super::captions::CaptionTokens;
+use super::captions::{CaptionTokens, Packed};
 use super::layers::{Norm, normal};
 use super::text_map::TextMap;
 use crate::error::Result;
@@ -221,7 +221,20 @@ impl TextTower {
 
     /// Tokens after the final LayerNorm, [B, T, d_t], computed in `kind`; values after the end of a caption are arbitrary.
     pub fn tokens(&self, captions: &CaptionTokens, kind: Kind) -> Tensor {
-        captions.by_length(|ids| self.transform(ids, kind))
+        match captions.packed() {
+            Some(packed) => self.transform_packed(&packed, kind),
+            None => captions.by_length(|ids| self.transform(ids, kind)),
+        }
+    }
+
+    /// The same in layers that see each token by itself, without tokens after the ends; only attention sees whole captions.
+    fn transform_packed(&self, packed: &Packed, kind: Kind) -> Tensor {
+        let embedded = Tensor::embedding(&self.token_embedding, &packed.ids, -1, false, false);
+        let mut x = (embedded + self.position.index_select(0, &packed.positions)).to_kind(kind);
+        for block in &self.blocks {
+            x = block.forward_packed(&x, packed);
+        }
+        packed.spread(&self.norm.forward(&x))
     }
 
     fn transform(&self, ids: &Tensor, kind: Kind) -> Tensor {

@@ -41,6 +41,14 @@ pub struct VisionFeatures {
     pub patches: Tensor,
 }
 
+impl VisionFeatures {
+    /// The same in another number format.
+    #[must_use]
+    pub fn to_kind(&self, kind: Kind) -> Self {
+        Self { class: self.class.to_kind(kind), patches: self.patches.to_kind(kind) }
+    }
+}
+
 /// How a tower knows where its patches are.
 #[derive(Debug)]
 enum Positions {
@@ -341,6 +349,11 @@ impl VisionTower {
             Positions::Learned(_) => None,
             Positions::Rotary(periods) => Some(periods),
         }
+    }
+
+    /// The number format in which it computes.
+    pub fn kind(&self) -> Kind {
+        self.patch_weight.kind()
     }
 
     /// The device of its tensors.

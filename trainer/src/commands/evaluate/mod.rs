@@ -14,12 +14,13 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use tch::Device;
 
+use super::options::PrecisionArgs;
 use classification::{ClassificationArgs, RetrievalArgs};
 use probe::ProbeArgs;
 use referring::ReferringArgs;
 use segmentation::SegmentationArgs;
 use trainer::checkpoint::Checkpoint;
-use trainer::device::{self, Precision};
+use trainer::device;
 use trainer::evaluation::table;
 use trainer::inference::model::{ClipSettings, DenseFiles, Model};
 use trainer::towers::{Activation, Dense};
@@ -83,6 +84,8 @@ struct EvalModelArgs {
     /// CPU threads; 0 = one per core.
     #[arg(long, default_value_t = 0)]
     threads: usize,
+    #[command(flatten)]
+    precision: PrecisionArgs,
 }
 
 impl EvalModelArgs {
@@ -102,18 +105,19 @@ impl EvalModelArgs {
     /// The same on this device.
     fn open_on(&self, device: Device, (dense, files): &(Dense, DenseFiles)) -> Result<(Model, Value)> {
         device::limit_threads(self.threads);
+        let precision = self.precision.precision.for_scores(device);
         let activation = if self.quick_gelu { Activation::QuickGelu } else { Activation::Gelu };
         if let Some(path) = &self.clip {
             let (vision_heads, text_heads) = (self.vision_heads, self.text_heads);
             let clip = ClipSettings { activation, vision_heads, text_heads };
-            let model = Model::open_clip(path, clip, Precision::Auto, device)?.with_dense(*dense, files)?;
+            let model = Model::open_clip(path, clip, precision, device)?.with_dense(*dense, files)?;
             let about = json!({ "description": model.description, "path": path, "beside": files.given() });
             return Ok((model, about));
         }
         self.check()?;
         let path = self.checkpoint.clone().unwrap_or_default();
         let checkpoint = Checkpoint::open(&path)?;
-        let model = Model::open(&checkpoint, Precision::Auto, device)?.with_dense(*dense, files)?;
+        let model = Model::open(&checkpoint, precision, device)?.with_dense(*dense, files)?;
         let bank = &checkpoint.state.settings.bank;
         let bank = json!({ "names": bank.names, "min_mentions": bank.min_mentions, "concepts": checkpoint.state.bank });
         let about =

@@ -52,7 +52,7 @@ pub fn compute(settings: &CacheSettings, out: &Path, observer: &dyn Observer) ->
     device::limit_threads(settings.threads);
     let mut tower = settings.vision.clone();
     observer.message(&frozen_tower::settle(&mut tower, "--")?);
-    let vision = frozen_tower::open(&tower, settings.precision.kind(device), device)?;
+    let vision = frozen_tower::open(&tower, settings.precision.frozen_kind(device), device)?;
     let size = i64::from(settings.size);
     vision.tower.check_size("--size", size)?;
     if settings.head_means {

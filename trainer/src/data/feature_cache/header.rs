@@ -7,8 +7,10 @@ use std::path::Path;
 use concepts::checksums::{Checksums, sha256};
 use loader::{Identity, Loader};
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
 use crate::data::frozen_tower;
+use crate::device::Precision;
 use crate::error::{Error, Result, reading};
 use crate::settings::VisionSettings;
 use crate::towers::VisionTower;
@@ -36,6 +38,9 @@ pub struct CacheHeader {
     pub vision: String,
     /// The other settings of the tower, as text.
     pub normalisation: String,
+    /// Number format in which the tower computed, `float32` or `bfloat16`; `None` in folders that do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -125,11 +130,18 @@ impl CacheHeader {
             shards,
             vision: frozen_tower::sha256(settings)?,
             normalisation: format!("{positions} {:?} {:?}", normalization.mean, normalization.std),
+            precision: Some(match tower.kind() {
+                Kind::BFloat16 => Precision::Bfloat16,
+                _ => Precision::Float32,
+            }),
         })
     }
 
     /// Reads the header of a folder.
-    pub(super) fn read(folder: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If it is damaged, or of another version of the format.
+    pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join(HEADER);
         let invalid = |problem: String| Error::Invalid { path: path.clone(), problem };
         let text = checked(folder, HEADER)?;
@@ -183,6 +195,12 @@ impl CacheHeader {
             (
                 self.normalisation != expected.normalisation,
                 "other values of vision.position, vision.rope_periods, vision.mean or vision.std",
+            ),
+            // Features of a more exact tower are good enough.
+            (
+                [&self.precision, &expected.precision]
+                    == [&Some(Precision::Bfloat16), &Some(Precision::Float32)],
+                "a tower that computed in bfloat16, but precision is float32",
             ),
             (self.size != expected.size, "another image size"),
             (names(self) != names(expected), "other shards"),
