@@ -53,10 +53,12 @@ pub fn canonical_into(raw: &str, clean: &mut String) {
 fn is_clean(text: &str) -> bool {
     // Without an early end, so that the compiler compares many bytes at once.
     let other = |byte: u8| u8::from(matches!(byte, ..b' ' | b'&' | 0x7f..));
-    text.bytes().fold(0, |others, byte| others | other(byte)) == 0
+    let spaces = |(&first, &second): (&u8, &u8)| u8::from(first == b' ') & u8::from(second == b' ');
+    let bytes = text.as_bytes();
+    bytes.iter().fold(0, |others, &byte| others | other(byte)) == 0
         && !text.starts_with(' ')
         && !text.ends_with(' ')
-        && !text.contains("  ")
+        && bytes.iter().zip(bytes.iter().skip(1)).fold(0, |double, pair| double | spaces(pair)) == 0
 }
 
 /// Whether text is ASCII without references and control characters: nothing to repair.
