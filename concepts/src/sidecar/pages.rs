@@ -1,6 +1,6 @@
 //! The columns of a sidecar as Parquet stores them: texts by their numbers in a dictionary, numbers by their differences. Parquet's
-//! own writer of Arrow arrays takes three times as long, because it first needs the arrays, and looks for every value of every
-//! row in a dictionary, also where a row can only have a new value or the one of the row before.
+//! own writer of Arrow arrays takes twice as long, because it first needs the arrays, and looks up every text of every row, also
+//! where it can only be a new one or that of the row before.
 
 use bytes::Bytes;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -23,23 +23,45 @@ const ZSTD_LEVEL: i32 = 3;
 /// Bytes of the smallest and the largest text that are stored in the footer; longer ones are left out.
 const RANGE: usize = 256;
 
+/// Bytes of the length of a text in a dictionary page.
+const LENGTH: usize = 4;
+
 /// A text column of a row group: each value once, and its number in every row.
 #[derive(Default)]
 pub(super) struct Texts {
-    /// The values as in a dictionary page: 4 bytes with the length before each.
+    /// The values as in a dictionary page: each after its length.
     values: Vec<u8>,
     /// Where in `values` the text of each value is.
     places: Vec<(u32, u32)>,
-    /// The hash of a value and its number + 1, by the low bits of the hash or in the next free slot; 0 marks a free one. At most
-    /// half of the slots are used.
-    slots: Vec<(u32, u32)>,
+    /// The values by the low bits of their hashes, or in the next free slot. At most half of the slots are used.
+    slots: Vec<Slot>,
     hasher: foldhash::fast::RandomState,
     rows: Vec<u32>,
 }
 
+/// Where a value is found. All that is compared is here and in front of the text, because each look elsewhere waits for memory.
+#[derive(Debug, Clone, Copy, Default)]
+struct Slot {
+    hash: u32,
+    /// Start of the text; 0, which none has, if the slot is free.
+    start: u32,
+    number: u32,
+}
+
 impl Texts {
-    /// Adds a row with any text.
-    pub(super) fn push(&mut self, text: &str) {
+    /// Adds a row with any text, which is likely to have this number. Returns its number.
+    pub(super) fn push_likely(&mut self, text: &str, likely: Option<u32>) -> u32 {
+        match likely {
+            Some(number) if self.value(number) == text.as_bytes() => {
+                self.rows.push(number);
+                number
+            }
+            _ => self.push(text),
+        }
+    }
+
+    /// Adds a row with any text. Returns its number.
+    pub(super) fn push(&mut self, text: &str) -> u32 {
         if self.places.len() * 2 >= self.slots.len() {
             self.grow();
         }
@@ -49,19 +71,25 @@ impl Texts {
         let mask = self.slots.len() - 1;
         let mut at = hash as usize & mask;
         loop {
-            match self.slots[at] {
-                (_, 0) => {
-                    self.push_new(text);
-                    self.slots[at] = (hash, self.places.len() as u32);
-                    return;
-                }
-                (known, number) if known == hash && self.value(number - 1) == text.as_bytes() => {
-                    self.rows.push(number - 1);
-                    return;
-                }
-                _ => at = (at + 1) & mask,
+            let slot = self.slots[at];
+            if slot.start == 0 {
+                let number = self.places.len() as u32;
+                self.push_new(text);
+                self.slots[at] = Slot { hash, start: self.places[number as usize].0, number };
+                return number;
             }
+            if slot.hash == hash && self.is_at(slot.start as usize, text) {
+                self.rows.push(slot.number);
+                return slot.number;
+            }
+            at = (at + 1) & mask;
         }
+    }
+
+    /// Whether the value that starts here is this text.
+    fn is_at(&self, start: usize, text: &str) -> bool {
+        self.values[start - LENGTH..start] == (text.len() as u32).to_le_bytes()
+            && self.values[start..].starts_with(text.as_bytes())
     }
 
     /// Adds a row with a text that no other row has, or that need not be found again.
@@ -89,20 +117,20 @@ impl Texts {
 
     fn grow(&mut self) {
         let size = (self.slots.len() * 2).max(1 << 10);
-        let old = std::mem::replace(&mut self.slots, vec![(0, 0); size]);
-        for (hash, number) in old.into_iter().filter(|(_, number)| *number > 0) {
-            let mut at = hash as usize & (size - 1);
-            while self.slots[at].1 != 0 {
+        let old = std::mem::replace(&mut self.slots, vec![Slot::default(); size]);
+        for slot in old.into_iter().filter(|slot| slot.start > 0) {
+            let mut at = slot.hash as usize & (size - 1);
+            while self.slots[at].start > 0 {
                 at = (at + 1) & (size - 1);
             }
-            self.slots[at] = (hash, number);
+            self.slots[at] = slot;
         }
     }
 
     fn clear(&mut self) {
         self.values.clear();
         self.places.clear();
-        self.slots.fill((0, 0));
+        self.slots.fill(Slot::default());
         self.rows.clear();
     }
 }
@@ -125,11 +153,13 @@ impl Encoder {
     /// The chunk of a text column, which is empty afterwards; with the smallest and the largest text if `ranged`.
     pub(super) fn texts(&mut self, column: ColumnDescPtr, texts: &mut Texts, ranged: bool) -> Result<Chunk> {
         let mut chunk = ChunkWriter::new(column);
-        let values = (0..texts.places.len() as u32).map(|number| texts.value(number));
-        let range = [values.clone().min(), values.max()].map(|text| text.filter(|it| it.len() <= RANGE));
-        if let (true, [Some(min), Some(max)]) = (ranged, range) {
-            let [min, max] = [min, max].map(|text| Some(ByteArray::from(text.to_vec())));
-            chunk.statistics = Some(Statistics::byte_array(min, max, None, Some(0), false));
+        if ranged {
+            let values = (0..texts.places.len() as u32).map(|number| texts.value(number));
+            let range = [values.clone().min(), values.max()].map(|text| text.filter(|it| it.len() <= RANGE));
+            if let [Some(min), Some(max)] = range {
+                let [min, max] = [min, max].map(|text| Some(ByteArray::from(text.to_vec())));
+                chunk.statistics = Some(Statistics::byte_array(min, max, None, Some(0), false));
+            }
         }
         let (bytes, num_values) = (texts.values.len(), texts.places.len() as u32);
         let buf = self.zstd.compress(&texts.values)?.into();
@@ -284,7 +314,7 @@ fn bits(number: u32) -> u32 {
 /// Appends numbers with so many bits each, the lowest bit of the first number first.
 fn pack(numbers: impl Iterator<Item = u32>, bits: u32, page: &mut Vec<u8>) {
     let (mut waiting, mut count) = (0_u64, 0);
-    for number in numbers {
+    numbers.for_each(|number| {
         waiting |= u64::from(number) << count;
         count += bits;
         if count >= u32::BITS {
@@ -292,7 +322,7 @@ fn pack(numbers: impl Iterator<Item = u32>, bits: u32, page: &mut Vec<u8>) {
             waiting >>= u32::BITS;
             count -= u32::BITS;
         }
-    }
+    });
     page.extend_from_slice(&waiting.to_le_bytes()[..count.div_ceil(8) as usize]);
 }
 

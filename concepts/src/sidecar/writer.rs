@@ -277,6 +277,8 @@ struct Columns {
     tags: Texts,
     /// Number of the caption; present if samples may have several.
     caption: Option<Vec<u32>>,
+    /// The numbers of the concept, the head and the tags with which a phrase came last; they are nearly always the same.
+    alike: Vec<[u32; 3]>,
 }
 
 impl Columns {
@@ -296,13 +298,20 @@ impl Columns {
             self.key.push_new(row.key);
         }
         self.sample.push(row.sample);
-        self.phrase.push(row.phrase);
-        self.concept.push(row.concept);
-        self.head.push(row.head);
+        let phrase = self.phrase.push(row.phrase) as usize;
+        let likely = self.alike.get(phrase).copied();
+        let alike = [
+            self.concept.push_likely(row.concept, likely.map(|it| it[0])),
+            self.head.push_likely(row.head, likely.map(|it| it[1])),
+            self.tags.push_likely(row.tags, likely.map(|it| it[2])),
+        ];
+        match self.alike.get_mut(phrase) {
+            Some(likely) => *likely = alike,
+            None => self.alike.push(alike),
+        }
         let (phrase, concept) = (&row.phrase_span, &row.concept_span);
         let bytes = [phrase.start, phrase.end, concept.start, concept.end];
         self.spans.iter_mut().zip(bytes).for_each(|(column, byte)| column.push(byte));
-        self.tags.push(row.tags);
         if let Some(column) = &mut self.caption {
             column.push(row.caption);
         }
@@ -318,7 +327,8 @@ impl Columns {
         let mut columns = columns.into_iter();
         let mut group = file.next_row_group()?;
         let mut append = |encode: &mut dyn FnMut(ColumnDescPtr) -> ParquetResult<Chunk>| {
-            let column = columns.next().ok_or_else(|| ParquetError::General("too many columns".to_owned()))?;
+            let column =
+                columns.next().ok_or_else(|| ParquetError::General("too many columns".to_owned()))?;
             let (bytes, close) = encode(column)?;
             group.append_column(&bytes, close)
         };
@@ -334,6 +344,7 @@ impl Columns {
         if let Some(numbers) = &mut self.caption {
             append(&mut |column| encoder.numbers(column, numbers, false))?;
         }
+        self.alike.clear();
         group.close().map(drop)
     }
 }

@@ -356,12 +356,7 @@ struct Part {
 
 impl Part {
     /// Tags the captions, and removes them.
-    fn tag(
-        &mut self,
-        rows: &mut Texts,
-        captions: &mut Captions<'_>,
-        stop: &StopFlag,
-    ) -> Result<(), Error> {
+    fn tag(&mut self, rows: &mut Texts, captions: &mut Captions<'_>, stop: &StopFlag) -> Result<(), Error> {
         for (row, TextRow { key, fault, .. }) in rows.rows.iter().enumerate() {
             stop.check()?;
             match fault {
