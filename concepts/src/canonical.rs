@@ -51,12 +51,24 @@ pub fn canonical_into(raw: &str, clean: &mut String) {
 /// Whether text is canonical but for capital letters, as most captions are: visible ASCII characters, no references, and
 /// single spaces between words.
 fn is_clean(text: &str) -> bool {
-    // Without an early end, so that the compiler compares many bytes at once.
-    let other = |byte: u8| u8::from(matches!(byte, ..b' ' | b'&' | 0x7f..));
-    text.bytes().fold(0, |others, byte| others | other(byte)) == 0
-        && !text.starts_with(' ')
-        && !text.ends_with(' ')
-        && !text.contains("  ")
+    const AT_ONCE: usize = 16;
+    let other = |byte: u8| matches!(byte, ..b' ' | b'&' | 0x7f..);
+    let Some((&last, bytes)) = text.as_bytes().split_last() else { return true };
+    let next = &text.as_bytes()[1..];
+    // Without an early end, so that the compiler compares many bytes at once; the last ones may be compared twice.
+    let faults = |bytes: &[u8], next: &[u8]| {
+        let fault =
+            |byte: u8, next: u8| u8::from(other(byte)) | u8::from(byte == b' ') & u8::from(next == b' ');
+        bytes.iter().zip(next).fold(0, |faults, (&byte, &next)| faults | fault(byte, next))
+    };
+    let faults = match (bytes.last_chunk::<AT_ONCE>(), next.last_chunk::<AT_ONCE>()) {
+        (Some(end), Some(next_end)) => {
+            let pairs = bytes.as_chunks::<AT_ONCE>().0.iter().zip(next.as_chunks::<AT_ONCE>().0);
+            pairs.fold(faults(end, next_end), |all, (bytes, next)| all | faults(bytes, next))
+        }
+        _ => faults(bytes, next),
+    };
+    faults == 0 && !other(last) && last != b' ' && !text.starts_with(' ')
 }
 
 /// Whether text is ASCII without references and control characters: nothing to repair.

@@ -1,6 +1,6 @@
 //! Finds the mentions in canonical text: runs word splitting, tagging, grammar and lemmatisation.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 use std::str::FromStr;
 
@@ -121,7 +121,7 @@ struct Scratch {
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
 }
 
 impl Extractor {
@@ -155,15 +155,15 @@ impl Extractor {
             return;
         }
         // Taken out, so that `each` may use the extractor, too.
-        let mut scratch = SCRATCH.take();
-        let Scratch { words, tags, phrases, concept, names } = &mut scratch;
+        let mut scratch = SCRATCH.take().unwrap_or_default();
+        let Scratch { words, tags, phrases, concept, names } = &mut *scratch;
         words::split(canonical, words);
         self.tagger.tag(canonical, words, tags);
         grammar::phrases(canonical, words, tags, phrases);
         for &phrase in &*phrases {
             self.mention(canonical, (words, tags), phrase, (concept, names), &mut each);
         }
-        SCRATCH.set(scratch);
+        SCRATCH.set(Some(scratch));
     }
 
     /// Makes the mention of a phrase. The concept is the noun directly before the head, if there is one, and the head's

@@ -19,6 +19,7 @@
 
 mod captions;
 mod concepts;
+mod pages;
 mod parts;
 mod reader;
 mod writer;

@@ -46,6 +46,13 @@ pub fn split(text: &str, words: &mut Vec<Word>) {
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
+        // Most words are letters from a to z before a space; the rest of the loop is slower.
+        let letters = letters_end(bytes, at);
+        if letters > at && bytes.get(letters).is_none_or(|&byte| byte == b' ') {
+            words.push(Word { start: at as u32, end: letters as u32 });
+            at = letters + 1;
+            continue;
+        }
         if is_space(bytes, at) {
             at += char_len(bytes[at]);
             continue;
@@ -145,7 +152,6 @@ fn word_end(text: &str, start: usize) -> usize {
             at += char_len(bytes[at]);
             continue;
         }
-        // Most words end here; the rest of the loop is slower.
         if is_space(bytes, at) {
             break;
         }

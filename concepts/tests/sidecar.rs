@@ -5,8 +5,12 @@
 use std::fs;
 use std::path::Path;
 
-use concepts::sidecar::{CaptionCheck, CaptionChecks, Metadata, Sidecar, Writer, path_for};
+use arrow_array::cast::AsArray;
+use arrow_schema::DataType;
+use concepts::sidecar::{CaptionCheck, CaptionChecks, MentionRow, Metadata, Sidecar, Writer, path_for};
 use concepts::{CANONICAL_VERSION, Error, Extractor, Mention, TaggerDescription, TaggerKind};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
 
 const TEXT: &str = "a man with two tennis rackets";
 
@@ -166,6 +170,87 @@ fn a_sidecar_with_several_row_groups() {
         assert_eq!(sidecar.mentions(sample).count(), 1 + sample as usize % 2);
         assert_eq!(sidecar.key(sample), Some(format!("{sample:09}").as_str()));
     }
+}
+
+/// A row as the test draws it: phrase, concept, head and tags; bytes; number of the caption.
+type Drawn = ([String; 4], [u32; 4], u32);
+
+fn drawn() -> impl Strategy<Value = Drawn> {
+    let text = || "[a-c\u{e9}]{0,3}";
+    // Numbers of any size, and numbers near each other, of which a page stores only differences.
+    let number = || prop_oneof![any::<u32>(), 0..9u32, Just(7)];
+    let texts = (text(), text(), text(), text()).prop_map(|(a, b, c, d)| [a, b, c, d]);
+    (texts, [number(), number(), number(), number()], number())
+}
+
+/// What Parquet's own reader finds in a sidecar of these samples, which are at these positions with these keys.
+fn check_rows(samples: &[(u32, String, Vec<Drawn>)]) {
+    let mut metadata = Metadata::new(&tagger(), Path::new("a.tar"), 1);
+    metadata.field = Some("captions".to_owned());
+    let mut writer = Writer::in_memory(Path::new("a.concepts.parquet"), metadata).unwrap();
+    for (sample, key, rows) in samples {
+        let rows = rows.iter().map(|([phrase, concept, head, tags], [a, b, c, d], caption)| MentionRow {
+            key: "",
+            sample: 0,
+            caption: *caption,
+            phrase,
+            concept,
+            head,
+            phrase_span: *a..*b,
+            concept_span: *c..*d,
+            tags,
+        });
+        writer.copy(*sample, key, rows).unwrap();
+    }
+    let bytes = bytes::Bytes::from(writer.into_bytes().unwrap().0);
+    let reader =
+        ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().with_batch_size(999).build().unwrap();
+    let mut columns = vec![Vec::new(); 11];
+    for batch in reader {
+        let batch = batch.unwrap();
+        for (values, column) in columns.iter_mut().zip(batch.columns()) {
+            let column = arrow_cast::cast(column, &DataType::Utf8).unwrap();
+            values.extend(column.as_string::<i32>().iter().map(|value| value.unwrap().to_owned()));
+        }
+    }
+    let rows = samples.iter().flat_map(|(sample, key, rows)| rows.iter().map(move |row| (sample, key, row)));
+    let mut expected = vec![Vec::new(); 11];
+    for (sample, key, ([phrase, concept, head, tags], bytes, caption)) in rows {
+        let [a, b, c, d] = bytes.map(|byte| byte.to_string());
+        let row =
+            [key, &sample.to_string(), phrase, concept, head, &a, &b, &c, &d, tags, &caption.to_string()];
+        expected.iter_mut().zip(row).for_each(|(column, value)| column.push(value.clone()));
+    }
+    assert!(columns == expected);
+}
+
+#[test]
+fn the_library_reads_the_rows_that_were_written() {
+    let sample = (1..4u32, "[0-9]{1,2}", proptest::collection::vec(drawn(), 0..40));
+    let samples = proptest::collection::vec(sample, 0..20);
+    proptest!(ProptestConfig::with_cases(300), |(samples in samples)| {
+        let mut at = 0;
+        let samples: Vec<_> = samples.into_iter().map(|(step, key, rows)| {
+            at += step;
+            (at, key, rows)
+        }).collect();
+        check_rows(&samples);
+    });
+}
+
+/// Several pages, one of which ends within a group of eight numbers, and one sample in two row groups.
+#[test]
+fn the_library_reads_many_rows() {
+    let row = |number: u32| {
+        let text = |of: u32| (number % of).to_string();
+        (
+            [text(90_000), text(70), text(3), text(1)],
+            [number, number / 3, 4_000_000_000 - number, 5],
+            number % 4,
+        )
+    };
+    let rows = (0..130_001).map(row).collect();
+    check_rows(&[(3, "x".to_owned(), rows), (4, "x".to_owned(), vec![row(1)])]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use concepts::checksums::sha256_of;
-use concepts::sidecar::{CaptionChecks, Metadata, Writer};
+use concepts::sidecar::{CaptionCheck, CaptionChecks, Metadata, Writer};
 use concepts::{Extractor, canonical_into};
 use loader::shards::set_index::SetIndex;
 use loader::shards::{self, StoredCaptions};
@@ -210,11 +210,24 @@ struct Captions<'a> {
 
 impl<'a> Captions<'a> {
     fn new(extractor: &'a Extractor) -> Self {
-        Self { extractor, canonical: Vec::new(), not_utf8: 0 }
+        Self { extractor, canonical: vec![String::new()], not_utf8: 0 }
+    }
+
+    /// As [`Captions::tag`], for a sample whose only caption is this text.
+    fn tag_text(&mut self, writer: &mut Writer, key: &str, text: &str) -> Result<(), Error> {
+        canonical_into(text, &mut self.canonical[0]);
+        writer.check(writer.samples(), CaptionCheck::of(text.as_bytes()));
+        writer.tag(writer.samples(), key, &self.canonical[..1], self.extractor)?;
+        Ok(())
     }
 
     /// Normalises and tags the captions of a sample, and adds their mentions to the sidecar.
     fn tag(&mut self, writer: &mut Writer, key: &str, stored: StoredCaptions<'_>) -> Result<(), Error> {
+        if let StoredCaptions::Text(Some(bytes)) = stored
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            return self.tag_text(writer, key, text);
+        }
         let texts = stored.texts();
         self.not_utf8 += texts.iter().filter(|text| matches!(text, Cow::Owned(_))).count() as u64;
         if self.canonical.len() < texts.len() {

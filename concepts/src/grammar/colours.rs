@@ -2,11 +2,21 @@
 
 /// Whether a word is a basic colour term of English (Berlin and Kay 1969).
 pub(super) fn is_basic(word: &str) -> bool {
-    const COLOURS: &[&str] = &[
-        "black", "white", "red", "green", "yellow", "blue", "brown", "purple", "pink", "orange", "gray",
-        "grey",
-    ];
-    (3..=6).contains(&word.len()) && COLOURS.contains(&word)
+    matches!(
+        word,
+        "black"
+            | "white"
+            | "red"
+            | "green"
+            | "yellow"
+            | "blue"
+            | "brown"
+            | "purple"
+            | "pink"
+            | "orange"
+            | "gray"
+            | "grey"
+    )
 }
 
 /// Whether a word is the name of a thing, or another adjective, that also names its colour: "black and tan".

@@ -16,7 +16,8 @@ pub(super) fn correct(text: &str, words: &[Word], tags: &mut [Tag]) {
     if !tags.contains(&Tag::DT) {
         titles::correct(text, words, tags);
     }
-    let hyphens = text.as_bytes().contains(&b'-');
+    // Without an early end, so that the compiler compares many bytes at once.
+    let hyphens = text.bytes().fold(0, |found, byte| found | u8::from(byte == b'-')) != 0;
     for at in 0..tags.len() {
         let mut place = Place { text, words, tags, at };
         if place.may_be_special() && place.special() {

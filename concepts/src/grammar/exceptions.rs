@@ -19,32 +19,32 @@ pub(super) fn is_preposition(text: &str, words: &[Word], tags: &[Tag], phrase: P
             || noun == "front" && words[phrase.start - 1].of(text) == "in")
 }
 
-/// Pronouns that are tagged as nouns.
-const PRONOUNS: &[&str] = &[
-    "something",
-    "someone",
-    "somebody",
-    "anything",
-    "anyone",
-    "anybody",
-    "nothing",
-    "nobody",
-    "everything",
-    "everyone",
-    "everybody",
-    "itself",
-    "himself",
-    "herself",
-    "themselves",
-];
+/// Whether a word that is tagged as a noun is a pronoun.
+fn is_pronoun_noun(word: &str) -> bool {
+    matches!(
+        word,
+        "something"
+            | "someone"
+            | "somebody"
+            | "anything"
+            | "anyone"
+            | "anybody"
+            | "nothing"
+            | "nobody"
+            | "everything"
+            | "everyone"
+            | "everybody"
+            | "itself"
+            | "himself"
+            | "herself"
+            | "themselves"
+    )
+}
 
 /// A pronoun, also with the adverb or verb after it that was tagged as a noun: "something offstage", "someone surf".
 /// "Someone's hand" and "significant others" are phrases.
 pub(super) fn is_pronoun(text: &str, words: &[Word], tags: &[Tag], phrase: Phrase) -> bool {
-    let pronoun = |at: usize| {
-        let word = words[at].of(text);
-        word.len() >= 6 && tags[at].is_noun() && PRONOUNS.contains(&word)
-    };
+    let pronoun = |at: usize| tags[at].is_noun() && is_pronoun_noun(words[at].of(text));
     let (start, end) = (phrase.start, phrase.end);
     let first = || end - start > 1 && pronoun(start) && role_at(tags, start + 1) != Role::Possessive;
     let other = || match words[end - 1].of(text) {

@@ -1,20 +1,19 @@
-//! Writes a sidecar. Rows are buffered for a few pages only, so memory hardly grows with the shard: by 8 bytes per sample.
+//! Writes a sidecar. The rows of a row group are kept until it is complete; of the rest of the shard only 8 bytes per sample.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
-use arrow_array::builder::{StringBuilder, UInt32Builder};
-use arrow_array::{ArrayRef, DictionaryArray, Int32Array};
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
-use parquet::arrow::ArrowWriter;
-use parquet::basic::{Compression, Encoding, ZstdLevel};
+use arrow_schema::{DataType, Field, Schema};
+use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata};
+use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnDescPtr;
 
 use super::captions::{CaptionCheck, CaptionChecks};
+use super::pages::{Chunk, Encoder, Texts};
 use super::{FOOTER_KEY, MentionRow, Metadata, OLDEST_VERSION};
 use crate::{Error, Extractor, Mention, MentionView};
 use disk::files::AtomicFile;
@@ -22,14 +21,11 @@ use disk::files::AtomicFile;
 /// Rows per row group: DuckDB's unit of scanning.
 pub(super) const ROW_GROUP: usize = 122_880;
 
-/// Rows that are buffered before they are passed to the encoder.
-const ROWS: usize = 16_384;
+/// A row group ends early when its texts have this many bytes.
+const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Rows are sorted by `sample`, the second column.
 const SAMPLE_ORDER: SortingColumn = SortingColumn { column_idx: 1, descending: false, nulls_first: false };
-
-/// Zstandard level: higher levels are slower and hardly make the files smaller.
-const ZSTD_LEVEL: i32 = 3;
 
 /// Writes one sidecar: a file, which appears under its name only when [`Writer::finish`] is called, or its bytes.
 pub struct Writer<W: Write + Send = AtomicFile> {
@@ -37,7 +33,8 @@ pub struct Writer<W: Write + Send = AtomicFile> {
     path: PathBuf,
     /// With the counts so far.
     metadata: Metadata,
-    parquet: ArrowWriter<W>,
+    parquet: SerializedFileWriter<W>,
+    encoder: Encoder,
     /// The rows that `parquet` does not have yet.
     columns: Columns,
     /// Of the captions so far; written between the last row and the footer.
@@ -83,32 +80,13 @@ impl Writer<Vec<u8>> {
 
 impl<W: Write + Send> Writer<W> {
     fn to(file: W, path: &Path, metadata: Metadata) -> Result<Self, Error> {
-        let mut properties = WriterProperties::builder()
-            // Minimum and maximum values help to find samples; for phrases, in the order of captions, they would not.
-            .set_statistics_enabled(EnabledStatistics::None)
-            .set_column_statistics_enabled(ColumnPath::from("key"), EnabledStatistics::Chunk)
-            .set_column_statistics_enabled(ColumnPath::from("sample"), EnabledStatistics::Chunk)
-            .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL).unwrap_or_default()))
-            .set_max_row_group_row_count(Some(ROW_GROUP))
-            .set_sorting_columns(Some(vec![SAMPLE_ORDER]))
-            .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned());
         let several = metadata.field.is_some();
-        let schema = schema(several);
-        // Numbers change little from row to row, so differences take fewer bits than the indices of a dictionary, and no value
-        // has to be hashed.
-        for number in schema.fields().iter().filter(|field| field.data_type().is_integer()) {
-            let column = ColumnPath::from(number.name().as_str());
-            properties = properties
-                .set_column_dictionary_enabled(column.clone(), false)
-                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
-        }
-        let parquet = ArrowWriter::try_new(file, schema, Some(properties.build()))
-            .map_err(|e| Error::write(path, e))?;
+        let (parquet, encoder) = start(file, several).map_err(|e| Error::write(path, e))?;
         let metadata =
             Metadata { captions: None, samples: 0, captions_without_mention: 0, mentions: 0, ..metadata };
         let checks = CaptionChecks::default();
-        let columns = Columns { caption: several.then(UInt32Builder::new), ..Columns::default() };
-        Ok(Self { path: path.to_owned(), metadata, parquet, columns, checks })
+        let columns = Columns { caption: several.then(Vec::new), ..Columns::default() };
+        Ok(Self { path: path.to_owned(), metadata, parquet, encoder, columns, checks })
     }
 
     /// Adds the mentions of a sample. Call it once for every sample of the shard, in tar order, including samples
@@ -124,9 +102,10 @@ impl<W: Write + Send> Writer<W> {
     ) -> Result<(), Error> {
         self.begin(sample, key)?;
         for mention in mentions {
-            self.columns.push((sample, 0), key, canonical, &MentionView::from(mention));
+            self.row(&row((sample, 0), key, canonical, &MentionView::from(mention)))?;
         }
-        self.end(mentions.len() as u64)
+        self.end(mentions.len() as u64);
+        Ok(())
     }
 
     /// As [`Writer::push`], with the mentions that `extractor` finds in the canonical text of each caption of the sample: of
@@ -139,16 +118,18 @@ impl<W: Write + Send> Writer<W> {
         extractor: &Extractor,
     ) -> Result<u64, Error> {
         self.begin(sample, key)?;
-        let mut mentions = 0;
+        let (mut mentions, mut written) = (0, Ok(()));
         for (caption, canonical) in (0..).zip(canonicals) {
             let canonical = canonical.as_ref();
             extractor.visit(canonical, |mention| {
-                self.columns.push((sample, caption), key, canonical, &mention);
+                if written.is_ok() {
+                    written = self.row(&row((sample, caption), key, canonical, &mention));
+                }
                 mentions += 1;
             });
         }
-        self.end(mentions)?;
-        Ok(mentions)
+        self.end(mentions);
+        written.map(|()| mentions)
     }
 
     /// As [`Writer::push`], with the mentions in another sidecar, whose positions do not count.
@@ -161,10 +142,11 @@ impl<W: Write + Send> Writer<W> {
         self.begin(sample, key)?;
         let mut count = 0;
         for mention in mentions {
-            self.columns.push_row(&MentionRow { key, sample, ..mention });
+            self.row(&MentionRow { key, sample, ..mention })?;
             count += 1;
         }
-        self.end(count)
+        self.end(count);
+        Ok(())
     }
 
     /// Adds the check of a sample's captions as they are stored. Call it for every sample with a caption, in tar order; a
@@ -188,15 +170,20 @@ impl<W: Write + Send> Writer<W> {
         Ok(())
     }
 
-    fn end(&mut self, mentions: u64) -> Result<(), Error> {
+    fn row(&mut self, row: &MentionRow<'_>) -> Result<(), Error> {
+        self.columns.push(row);
+        let full = self.columns.rows() >= ROW_GROUP || self.columns.bytes() >= ROW_GROUP_BYTES;
+        if full { self.write_rows() } else { Ok(()) }
+    }
+
+    fn end(&mut self, mentions: u64) {
         self.metadata.mentions += mentions;
         self.metadata.captions_without_mention += u32::from(mentions == 0);
-        if self.columns.rows >= ROWS { self.write_columns() } else { Ok(()) }
     }
 
     /// Writes the remaining rows and the footer. Returns the metadata with the counts.
     fn complete(mut self) -> Result<(W, Metadata), Error> {
-        self.write_columns()?;
+        self.write_rows()?;
         self.metadata.version = OLDEST_VERSION;
         if self.checks.samples() > 0 || self.metadata.samples == 0 || self.metadata.field.is_some() {
             self.write_checks()?;
@@ -209,25 +196,38 @@ impl<W: Write + Send> Writer<W> {
 
     fn write_checks(&mut self) -> Result<(), Error> {
         self.checks.fill(self.metadata.samples);
-        // What is buffered comes first.
-        self.parquet.flush().map_err(|e| Error::write(&self.path, e))?;
         let offset = self.parquet.bytes_written() as u64;
         self.metadata.version = self.metadata.expected_version();
         self.metadata.captions = Some(self.checks.at(offset));
         self.parquet.write_all(self.checks.bytes()).map_err(Error::io(&self.path, "write"))
     }
 
-    fn write_columns(&mut self) -> Result<(), Error> {
-        if self.columns.rows == 0 {
+    fn write_rows(&mut self) -> Result<(), Error> {
+        if self.columns.rows() == 0 {
             return Ok(());
         }
-        let batch = self.columns.take().map_err(|e| Error::write(&self.path, e))?;
-        self.parquet.write(&batch).map_err(|e| Error::write(&self.path, e))
+        let written = self.columns.write(&mut self.parquet, &mut self.encoder);
+        written.map_err(|e| Error::write(&self.path, e))
     }
 }
 
+fn start<W: Write + Send>(file: W, several: bool) -> ParquetResult<(SerializedFileWriter<W>, Encoder)> {
+    let mut properties = WriterProperties::builder()
+        // Minimum and maximum values help to find samples; for phrases, in the order of captions, they would not.
+        .set_statistics_enabled(EnabledStatistics::None)
+        .set_offset_index_disabled(true)
+        .set_sorting_columns(Some(vec![SAMPLE_ORDER]))
+        .set_created_by(concat!("concepts ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    let schema = schema(several);
+    add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
+    let schema = ArrowSchemaConverter::new().convert(&schema)?;
+    let parquet = SerializedFileWriter::new(file, schema.root_schema_ptr(), Arc::new(properties))?;
+    Ok((parquet, Encoder::new()?))
+}
+
 /// The table's columns, in order; with the number of the caption if samples may have several.
-fn schema(several: bool) -> SchemaRef {
+fn schema(several: bool) -> Schema {
     let dictionary = DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8));
     let mut fields = vec![
         Field::new("key", DataType::Utf8, false),
@@ -242,75 +242,109 @@ fn schema(several: bool) -> SchemaRef {
         Field::new("tags", DataType::Utf8, false),
     ];
     fields.extend(several.then(|| Field::new("caption", DataType::UInt32, false)));
-    Arc::new(Schema::new(fields))
+    Schema::new(fields)
 }
 
-/// Buffered rows. Dictionaries are left to the Parquet writer, which makes its own in any case.
+fn row<'a>(
+    (sample, caption): (u32, u32),
+    key: &'a str,
+    canonical: &'a str,
+    mention: &MentionView<'a>,
+) -> MentionRow<'a> {
+    let span = |span: &std::ops::Range<usize>| span.start as u32..span.end as u32;
+    MentionRow {
+        key,
+        sample,
+        caption,
+        phrase: canonical.get(mention.phrase.clone()).unwrap_or_default(),
+        concept: mention.concept,
+        head: mention.head,
+        phrase_span: span(&mention.phrase),
+        concept_span: span(&mention.concept_span),
+        tags: mention.tags,
+    }
+}
+
+/// The rows of a row group.
 #[derive(Default)]
 struct Columns {
-    rows: usize,
-    key: StringBuilder,
-    sample: UInt32Builder,
-    phrase: StringBuilder,
-    concept: StringBuilder,
-    head: StringBuilder,
-    spans: [UInt32Builder; 4],
-    tags: StringBuilder,
+    key: Texts,
+    sample: Vec<u32>,
+    phrase: Texts,
+    concept: Texts,
+    head: Texts,
+    spans: [Vec<u32>; 4],
+    tags: Texts,
     /// Number of the caption; present if samples may have several.
-    caption: Option<UInt32Builder>,
+    caption: Option<Vec<u32>>,
+    /// The numbers of the concept, the head and the tags with which a phrase came last; they are nearly always the same.
+    alike: Vec<[u32; 3]>,
 }
 
 impl Columns {
-    fn push(&mut self, (sample, caption): (u32, u32), key: &str, canonical: &str, mention: &MentionView<'_>) {
-        let span = |span: &std::ops::Range<usize>| span.start as u32..span.end as u32;
-        self.push_row(&MentionRow {
-            key,
-            sample,
-            caption,
-            phrase: canonical.get(mention.phrase.clone()).unwrap_or_default(),
-            concept: mention.concept,
-            head: mention.head,
-            phrase_span: span(&mention.phrase),
-            concept_span: span(&mention.concept_span),
-            tags: mention.tags,
-        });
+    fn rows(&self) -> usize {
+        self.sample.len()
     }
 
-    fn push_row(&mut self, row: &MentionRow<'_>) {
-        self.rows += 1;
-        self.key.append_value(row.key);
-        self.sample.append_value(row.sample);
-        self.phrase.append_value(row.phrase);
-        self.concept.append_value(row.concept);
-        self.head.append_value(row.head);
-        let (phrase, concept) = (&row.phrase_span, &row.concept_span);
-        for (column, byte) in
-            self.spans.iter_mut().zip([phrase.start, phrase.end, concept.start, concept.end])
-        {
-            column.append_value(byte);
-        }
-        self.tags.append_value(row.tags);
-        if let Some(column) = &mut self.caption {
-            column.append_value(row.caption);
-        }
+    /// Of all texts.
+    fn bytes(&self) -> usize {
+        [&self.key, &self.phrase, &self.concept, &self.head, &self.tags].map(Texts::bytes).iter().sum()
     }
 
-    fn take(&mut self) -> Result<RecordBatch, arrow_schema::ArrowError> {
-        let each = Int32Array::from_iter_values(0..self.rows as i32);
-        self.rows = 0;
-        let dictionary = |column: &mut StringBuilder| -> Result<ArrayRef, arrow_schema::ArrowError> {
-            Ok(Arc::new(DictionaryArray::try_new(each.clone(), Arc::new(column.finish()))?))
-        };
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(self.key.finish()),
-            Arc::new(self.sample.finish()),
-            dictionary(&mut self.phrase)?,
-            dictionary(&mut self.concept)?,
-            dictionary(&mut self.head)?,
+    fn push(&mut self, row: &MentionRow<'_>) {
+        if self.sample.last() == Some(&row.sample) {
+            self.key.push_last();
+        } else {
+            self.key.push_new(row.key);
+        }
+        self.sample.push(row.sample);
+        let phrase = self.phrase.push(row.phrase) as usize;
+        let likely = self.alike.get(phrase).copied();
+        let alike = [
+            self.concept.push_likely(row.concept, likely.map(|it| it[0])),
+            self.head.push_likely(row.head, likely.map(|it| it[1])),
+            self.tags.push_likely(row.tags, likely.map(|it| it[2])),
         ];
-        columns.extend(self.spans.iter_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
-        columns.push(Arc::new(self.tags.finish()));
-        columns.extend(self.caption.as_mut().map(|column| Arc::new(column.finish()) as ArrayRef));
-        RecordBatch::try_new(schema(self.caption.is_some()), columns)
+        match self.alike.get_mut(phrase) {
+            Some(likely) => *likely = alike,
+            None => self.alike.push(alike),
+        }
+        let (phrase, concept) = (&row.phrase_span, &row.concept_span);
+        let bytes = [phrase.start, phrase.end, concept.start, concept.end];
+        self.spans.iter_mut().zip(bytes).for_each(|(column, byte)| column.push(byte));
+        if let Some(column) = &mut self.caption {
+            column.push(row.caption);
+        }
+    }
+
+    /// Writes the rows as a row group, and removes them.
+    fn write<W: Write + Send>(
+        &mut self,
+        file: &mut SerializedFileWriter<W>,
+        encoder: &mut Encoder,
+    ) -> ParquetResult<()> {
+        let columns = file.schema_descr().columns().to_vec();
+        let mut columns = columns.into_iter();
+        let mut group = file.next_row_group()?;
+        let mut append = |encode: &mut dyn FnMut(ColumnDescPtr) -> ParquetResult<Chunk>| {
+            let column =
+                columns.next().ok_or_else(|| ParquetError::General("too many columns".to_owned()))?;
+            let (bytes, close) = encode(column)?;
+            group.append_column(&bytes, close)
+        };
+        append(&mut |column| encoder.texts(column, &mut self.key, true))?;
+        append(&mut |column| encoder.numbers(column, &mut self.sample, true))?;
+        for texts in [&mut self.phrase, &mut self.concept, &mut self.head] {
+            append(&mut |column| encoder.texts(column, texts, false))?;
+        }
+        for numbers in &mut self.spans {
+            append(&mut |column| encoder.numbers(column, numbers, false))?;
+        }
+        append(&mut |column| encoder.texts(column, &mut self.tags, false))?;
+        if let Some(numbers) = &mut self.caption {
+            append(&mut |column| encoder.numbers(column, numbers, false))?;
+        }
+        self.alike.clear();
+        group.close().map(drop)
     }
 }

@@ -3,6 +3,7 @@
 use super::Tag;
 use super::letters::{Letters, fold, mix};
 use super::lexicon::{Entry, Lexicon};
+use crate::words::Word;
 
 /// What features need of a word, computed once per word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,18 +29,26 @@ impl Form {
 
     /// The form of a word, with its entry in the lexicon.
     pub(crate) fn new(word: &str, lexicon: &Lexicon) -> Self {
-        let mut form = Self::bare(word);
-        form.entry = lexicon.get(form.word);
-        if let Some(tag) = Tag::of_mark(word) {
-            form.entry = Entry { tag, class: MARK_CLASS + u16::from(tag.0), certain: true, ..form.entry };
-        }
-        form
+        Self::within(word, Word { start: 0, end: word.len() as u32 }, lexicon)
     }
 
     /// The form of a word, without an entry.
     pub(crate) fn bare(word: &str) -> Self {
         let Letters { hash, suffix, shape } = Letters::of(word);
         Self { word: hash, suffix, shape, entry: Entry::UNKNOWN }
+    }
+
+    /// The form of a word of a text, with its entry in the lexicon.
+    pub(crate) fn within(text: &str, word: Word, lexicon: &Lexicon) -> Self {
+        let Letters { hash, suffix, shape } = Letters::within(text, word.start as usize, word.end as usize);
+        let entry = lexicon.get(hash);
+        let mut form = Self { word: hash, suffix, shape, entry };
+        if !text.as_bytes().get(word.start as usize).is_some_and(u8::is_ascii_alphanumeric)
+            && let Some(tag) = Tag::of_mark(word.of(text))
+        {
+            form.entry = Entry { tag, class: MARK_CLASS + u16::from(tag.0), certain: true, ..entry };
+        }
+        form
     }
 }
 

@@ -15,6 +15,43 @@ impl Letters {
     #[inline]
     pub(crate) fn of(word: &str) -> Self {
         let bytes = word.as_bytes();
+        if (1..=8).contains(&bytes.len())
+            && let (eight, 16) = block(bytes)
+        {
+            return Self::of_block(eight, bytes.len());
+        }
+        Self::of_any(bytes)
+    }
+
+    /// Of the bytes `start..end` of a text. Faster than [`Letters::of`], because the bytes around the word are read too.
+    #[inline]
+    pub(crate) fn within(text: &str, start: usize, end: usize) -> Self {
+        let (bytes, length) = (text.as_bytes(), end.wrapping_sub(start));
+        if (1..=8).contains(&length) {
+            let shift = 64 - 8 * length;
+            let around = |eight: &[u8; 8]| u64::from_be_bytes(*eight);
+            let before = bytes.get(..end).and_then(<[u8]>::last_chunk).map(|it| around(it) << shift >> shift);
+            let after = || Some(around(bytes.get(start..)?.first_chunk()?) >> shift);
+            if let Some(eight) = before.or_else(after)
+                && are_letters(eight, length)
+            {
+                return Self::of_block(eight, length);
+            }
+        }
+        Self::of(text.get(start..end).unwrap_or_default())
+    }
+
+    /// Of one to eight letters; see [`block`].
+    fn of_block(block: u64, length: usize) -> Self {
+        let first = (block >> (8 * length.saturating_sub(2))) as u32;
+        Self {
+            hash: fold(mix(mix(0, block), length as u64)),
+            suffix: block as u32,
+            shape: first << 16 | 16 << 8 | length as u32,
+        }
+    }
+
+    fn of_any(bytes: &[u8]) -> Self {
         let (mut hash, mut suffix, mut kinds) = (0u64, 0u32, 0u32);
         for chunk in bytes.chunks(8) {
             let (block, kind) = block(chunk);
@@ -47,9 +84,7 @@ fn block(bytes: &[u8]) -> (u64, u32) {
         }
         _ => shifted(0) | shifted(middle) | shifted(length - 1),
     };
-    // All bytes from 0x40 to 0x7f are of the last kind below.
-    let used = u64::MAX >> (64 - 8 * length);
-    if (block ^ u64::from_ne_bytes([0x40; 8])) & u64::from_ne_bytes([0xc0; 8]) & used == 0 {
+    if are_letters(block, length) {
         return (block, 16);
     }
     bytes.iter().fold((0, 0), |(block, kinds), &byte| {
@@ -62,6 +97,12 @@ fn block(bytes: &[u8]) -> (u64, u32) {
         };
         (block << 8 | u64::from(digit_as_0(byte)), kinds | kind)
     })
+}
+
+/// Whether all bytes of a block are from 0x40 to 0x7f: letters, or other characters of the last kind in [`block`].
+fn are_letters(block: u64, length: usize) -> bool {
+    let used = u64::MAX >> (64 - 8 * length);
+    (block ^ u64::from_ne_bytes([0x40; 8])) & u64::from_ne_bytes([0xc0; 8]) & used == 0
 }
 
 fn digit_as_0(byte: u8) -> u8 {
@@ -103,6 +144,11 @@ mod tests {
             prop_assert_eq!(letters.shape >> 8 & 0xff, kinds);
             prop_assert_eq!(letters.shape >> 16, zeros.iter().take(2).fold(0, |it, &byte| it << 8 | u32::from(byte)));
             prop_assert_eq!(letters.hash, Letters::of(&String::from_utf8_lossy(&zeros)).hash);
+            prop_assert_eq!(letters, Letters::of_any(word.as_bytes()));
+            for (before, after) in [("", ""), ("a ", ""), ("", " b"), ("9 quick", "9 brown")] {
+                let text = format!("{before}{word}{after}");
+                prop_assert_eq!(letters, Letters::within(&text, before.len(), before.len() + word.len()));
+            }
         });
     }
 }

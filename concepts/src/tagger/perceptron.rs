@@ -193,7 +193,7 @@ impl Perceptron {
 impl Tagger for Perceptron {
     fn tag(&self, text: &str, words: &[Word], tags: &mut Vec<Tag>) {
         tags.clear();
-        let mut forms = words.iter().map(|word| Form::new(word.of(text), &self.lexicon));
+        let mut forms = words.iter().map(|&word| Form::within(text, word, &self.lexicon));
         let mut next = || forms.next().unwrap_or(Form::EDGE);
         let mut around = Neighbours { previous: Form::EDGE, own: next(), next: next() };
         let mut before = [Tag::STOP; 2];

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use concepts::Extractor;
 use concepts::checksums::Checksums;
 use concepts::sidecar::{CaptionCheck, CaptionChecks, Cut, Metadata, PARTS, Parts, Table, Writer};
-use loader::shards::{self, StoredCaptions};
+use loader::shards;
 use serde_json::Value;
 use storage::Location;
 
@@ -141,7 +141,7 @@ fn work(
     owns: &impl Fn(u32) -> bool,
 ) -> Result<(), Error> {
     let mut captions = Captions::new(extractor);
-    let mut rows = Vec::new();
+    let mut rows = Texts::default();
     let staging = Staging::new(&input.lock().unwrap_or_else(PoisonError::into_inner).tables.out)?;
     loop {
         stop.check()?;
@@ -165,7 +165,7 @@ fn work(
             before => before,
         };
         let mut whole = input.read(&mut rows, 0)?;
-        if rows.is_empty() {
+        if rows.len() == 0 {
             continue;
         }
         let writer = Writer::create(&staging.path(&path), metadata)?;
@@ -216,18 +216,16 @@ impl Input<'_> {
     }
 
     /// Reads more rows of the part, of which `have` rows were read before. Returns whether the part is complete.
-    fn read(&mut self, rows: &mut Vec<Row>, have: u32) -> Result<bool, Error> {
-        let mut bytes = 0;
+    fn read(&mut self, rows: &mut Texts, have: u32) -> Result<bool, Error> {
         let Some(open) = &mut self.open else { return Ok(true) };
         while have as usize + rows.len() < self.tables.part_size as usize {
-            if bytes >= READ_AHEAD {
+            if rows.text.len() >= READ_AHEAD {
                 return Ok(false);
             }
             let Some(row) = open.next_row()? else {
                 self.open = None;
                 return Ok(true);
             };
-            bytes += row.caption.as_ref().map_or(0, String::len);
             rows.push(row);
         }
         Ok(true)
@@ -235,7 +233,7 @@ impl Input<'_> {
 
     /// Whether the next part has the captions that its sidecar was made from; if so, the part is skipped. A sidecar of version
     /// 1 knows only their number.
-    fn compare(&mut self, path: &Location, found: &Metadata, rows: &mut Vec<Row>) -> Result<bool, Error> {
+    fn compare(&mut self, path: &Location, found: &Metadata, rows: &mut Texts) -> Result<bool, Error> {
         if found.captions.is_none() {
             let rows = self.skip()?;
             if rows == found.samples as usize {
@@ -250,7 +248,8 @@ impl Input<'_> {
         let mut checks = CaptionChecks::default();
         loop {
             let whole = self.read(rows, checks.samples() as u32)?;
-            rows.drain(..).for_each(|row| checks.push(CaptionCheck::of(caption(row).0.as_bytes())));
+            (0..rows.len()).for_each(|row| checks.push(CaptionCheck::of(rows.caption(row).as_bytes())));
+            rows.clear();
             if whole {
                 break;
             }
@@ -294,17 +293,54 @@ impl Input<'_> {
     }
 }
 
-/// The caption of a row as it is tagged, and what is wrong with the row.
-fn caption(row: Row) -> (String, Option<Fault>) {
-    let caption = row.caption.unwrap_or_default();
-    match row.problem {
-        Some(problem) if problem.is_encoding() => (caption, Some(Fault::NotUtf8)),
+/// The captions of rows that were read, in one text: a row with all of its fields takes several times the memory.
+#[derive(Default)]
+struct Texts {
+    text: String,
+    rows: Vec<TextRow>,
+}
+
+struct TextRow {
+    /// Where its caption ends.
+    end: usize,
+    /// If the table has a column of keys, and a key in this row.
+    key: Option<String>,
+    fault: Option<Fault>,
+}
+
+impl Texts {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn push(&mut self, row: Row) {
+        let kind = |encoding| if encoding { Fault::NotUtf8 } else { Fault::Unreadable };
+        let fault = row.problem.map(|problem| kind(problem.is_encoding()));
         // The caption of an invalid row may be any text.
-        Some(_) => (String::new(), Some(Fault::Unreadable)),
-        None => (caption, None),
+        if fault != Some(Fault::Unreadable) {
+            self.text.push_str(&row.caption.unwrap_or_default());
+        }
+        let key = row.extra.into_iter().next().and_then(|key| match key {
+            Value::Null => None,
+            Value::String(key) => Some(key),
+            other => Some(other.to_string()),
+        });
+        self.rows.push(TextRow { end: self.text.len(), key, fault });
+    }
+
+    /// The caption of a row as it is tagged.
+    fn caption(&self, row: usize) -> &str {
+        let start = row.checked_sub(1).map_or(0, |before| self.rows[before].end);
+        &self.text[start..self.rows[row].end]
+    }
+
+    fn clear(&mut self) {
+        self.text.clear();
+        self.rows.clear();
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Fault {
     NotUtf8,
     Unreadable,
@@ -319,29 +355,39 @@ struct Part {
 }
 
 impl Part {
-    fn tag(
-        &mut self,
-        rows: &mut Vec<Row>,
-        captions: &mut Captions<'_>,
-        stop: &StopFlag,
-    ) -> Result<(), Error> {
-        for row in rows.drain(..) {
+    /// Tags the captions, and removes them.
+    fn tag(&mut self, rows: &mut Texts, captions: &mut Captions<'_>, stop: &StopFlag) -> Result<(), Error> {
+        for (row, TextRow { key, fault, .. }) in rows.rows.iter().enumerate() {
             stop.check()?;
-            let key = match row.extra.first().cloned() {
-                None | Some(Value::Null) => {
-                    format!("{:0DIGITS$}", self.row + u64::from(self.writer.samples()))
-                }
-                Some(Value::String(key)) => key,
-                Some(other) => other.to_string(),
-            };
-            let (caption, fault) = caption(row);
             match fault {
                 Some(Fault::NotUtf8) => captions.not_utf8 += 1,
                 Some(Fault::Unreadable) => self.unreadable += 1,
                 None => {}
             }
-            captions.tag(&mut self.writer, &key, StoredCaptions::Text(Some(caption.as_bytes())))?;
+            let mut digits = Digits::default();
+            let key = match key {
+                Some(key) => key,
+                None => digits.of(self.row + u64::from(self.writer.samples())),
+            };
+            captions.tag_text(&mut self.writer, key, rows.caption(row))?;
         }
+        rows.clear();
         Ok(())
+    }
+}
+
+/// The digits of a number, at least [`DIGITS`]; `format!` takes as long as tagging a word.
+#[derive(Default)]
+struct Digits([u8; 20]);
+
+impl Digits {
+    fn of(&mut self, mut number: u64) -> &str {
+        let (mut start, least) = (self.0.len(), self.0.len() - DIGITS);
+        while number > 0 || start > least {
+            start -= 1;
+            self.0[start] = b'0' + (number % 10) as u8;
+            number /= 10;
+        }
+        std::str::from_utf8(&self.0[start..]).unwrap_or_default()
     }
 }
