@@ -1,10 +1,12 @@
-"""The programs that tools/bench/loader.sh and python.py compare with: webdataset in torch's DataLoader, datago, SPDL.
+"""The programs that tools/bench/loader.sh and python.py compare with: webdataset in torch's DataLoader, DALI, SPDL, datago.
 
     loader_peer.py shards FOLDER TIMES PHOTOS..    writes FOLDER/shards/00000.tar .. 00007.tar, and links to the photos
                                                    as FOLDER/files/NUMBER.jpg
+    loader_peer.py convert FOLDER FORMAT PHOTOS..  writes FOLDER/FORMAT/NUMBER.EXTENSION: the photos as progressive, png or webp
     loader_peer.py read SHARDS [decode_jpeg]       reads the shards once, with Pillow or torchvision's decode_jpeg, and prints
                                                    images per second
     loader_peer.py spdl SHARDS                     reads the shards once with SPDL and prints images per second
+    loader_peer.py dali SHARDS                     reads the shards once with DALI's CPU pipeline and prints images per second
     loader_peer.py datago FILES                    reads the files once with datago and prints images per second
 """
 
@@ -18,20 +20,38 @@ from pathlib import Path
 SHARDS = 8
 
 
-def write(folder, times, inputs):
+def listed(inputs):
     photos = []
     for name in map(Path, inputs):
-        photos += sorted(name.glob("*.jpg")) if name.is_dir() else [name]
-    photos *= times
+        kinds = (".jpg", ".png", ".webp")
+        photos += sorted(file for file in name.iterdir() if file.suffix in kinds) if name.is_dir() else [name]
+    return photos
+
+
+def convert(folder, form, inputs):
+    from PIL import Image
+
+    folder = folder / form
+    folder.mkdir()
+    for number, photo in enumerate(listed(inputs)):
+        image = Image.open(photo).convert("RGB")
+        if form == "progressive":
+            image.save(folder / f"{number:09}.jpg", quality=90, progressive=True)
+        else:
+            image.save(folder / f"{number:09}.{form}", quality=90)
+
+
+def write(folder, times, inputs):
+    photos = listed(inputs) * times
     (folder / "shards").mkdir()
     (folder / "files").mkdir()
     for number, photo in enumerate(photos):
-        (folder / "files" / f"{number:09}.jpg").symlink_to(photo.resolve())
+        (folder / "files" / f"{number:09}{photo.suffix}").symlink_to(photo.resolve())
     for shard in range(SHARDS):
         with tarfile.open(folder / "shards" / f"{shard:05}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
             for number, photo in list(enumerate(photos))[shard::SHARDS]:
-                for extension, data in [("jpg", photo.read_bytes()), ("txt", f"a photo, number {number}".encode())]:
-                    member = tarfile.TarInfo(f"{number:09}.{extension}")
+                for extension, data in [(photo.suffix, photo.read_bytes()), (".txt", f"a photo, number {number}".encode())]:
+                    member = tarfile.TarInfo(f"{number:09}{extension}")
                     member.size = len(data)
                     tar.addfile(member, io.BytesIO(data))
 
@@ -73,7 +93,7 @@ def read(shards, decoder):
             started = time.perf_counter()
         else:
             images += len(pixels)
-    print(f"webdataset {images / (time.perf_counter() - started):.1f} images/s")
+    print(f"webdataset, {decoder} {images / (time.perf_counter() - started):.1f} images/s")
 
 
 def spdl(shards):
@@ -122,6 +142,30 @@ def spdl(shards):
     print(f"SPDL {images / (time.perf_counter() - started):.1f} images/s")
 
 
+def dali(shards):
+    """Decodes only the crop, as the loader does."""
+    from nvidia.dali import fn, pipeline_def, types
+
+    @pipeline_def(batch_size=64, num_threads=2, device_id=None, prefetch_queue_depth=2)
+    def crops():
+        paths = sorted(map(str, shards.glob("*.tar")))
+        files, _ = fn.readers.webdataset(paths=paths, ext=["jpg", "txt"], random_shuffle=True, initial_fill=1000, name="reader")
+        images = fn.decoders.image_random_crop(
+            files, device="cpu", random_area=[0.08, 1.0], random_aspect_ratio=[3 / 4, 4 / 3], num_attempts=10
+        )
+        images = fn.resize(images, size=[224, 224], interp_type=types.INTERP_CUBIC, antialias=True)
+        return fn.flip(images, horizontal=fn.random.coin_flip())
+
+    pipeline = crops()
+    pipeline.build()
+    batches = pipeline.epoch_size("reader") // 64
+    assert pipeline.run()[0].as_array().shape == (64, 224, 224, 3)
+    started = time.perf_counter()
+    for _ in range(batches - 1):
+        pipeline.run()
+    print(f"DALI {(batches - 1) * 64 / (time.perf_counter() - started):.1f} images/s")
+
+
 def datago(files):
     from datago import DatagoClient
 
@@ -157,8 +201,12 @@ def datago(files):
 if __name__ == "__main__":
     if sys.argv[1] == "shards":
         write(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])
+    elif sys.argv[1] == "convert":
+        convert(Path(sys.argv[2]), sys.argv[3], sys.argv[4:])
     elif sys.argv[1] == "datago":
         datago(Path(sys.argv[2]))
+    elif sys.argv[1] == "dali":
+        dali(Path(sys.argv[2]))
     elif sys.argv[1] == "spdl":
         spdl(Path(sys.argv[2]))
     else:
