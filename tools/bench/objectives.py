@@ -42,9 +42,8 @@ METHODS = {
     # Parts of `head`, to see which of them counts.
     "head1": [*HEAD, "vision.head.blocks=1"],
     "head-class": [*HEAD, "vision.embedding=class"],
-    # Other weights of the patch loss, and it alone.
-    "patches-0.5": ["objective.patch_weight=0.5"],
-    "patches-8": ["objective.patch_weight=8"],
+    # Another weight of the patch loss, and it alone.
+    "patches-4": ["objective.patch_weight=4"],
     "only-patches": ["objective.concept_weight=0", *PATCHES],
 }
 DEFAULT = ["lit", "simzss", "mean", "patches", "mean+patches", "dinotxt", "head", "head+sigmoid"]

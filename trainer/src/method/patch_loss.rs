@@ -20,11 +20,11 @@ pub fn patch_loss(patches: &Tensor, images: &Tensor, vectors: &Tensor, named: &T
     pieces::sum([patches, vectors], 0..images.size()[0], count * concepts, |[patches, vectors], rows| {
         let own = |all: &Tensor| all.narrow(0, rows.start, rows.end - rows.start);
         let of_images = patches.index_select(0, &own(images));
-        let concepts = vectors.to_kind(patches.kind()).transpose(0, 1);
-        let logits = full_precision(&of_images.matmul(&concepts)) * scale;
+        // Scaling the vectors instead of the logits saves an array of their size.
+        let concepts = (vectors * scale).to_kind(patches.kind()).transpose(0, 1);
+        let log = full_precision(&of_images.matmul(&concepts)).log_softmax(-1, None);
         let others = own(named).logical_not().unsqueeze(1);
-        let all = logits.logsumexp([-1i64].as_slice(), false);
-        let right = logits.masked_fill(&others, f64::NEG_INFINITY).logsumexp([-1i64].as_slice(), false);
-        (all - right).sum(logits.kind()) / count as f64
+        let right = log.masked_fill(&others, f64::NEG_INFINITY).logsumexp([-1i64].as_slice(), false);
+        -right.sum(log.kind()) / count as f64
     })
 }
