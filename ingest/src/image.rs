@@ -148,14 +148,19 @@ impl Settings {
         let keep =
             self.skip_reencode && same_type && plan.is_none() && !decoded.changed && row.boxes.is_empty();
         let mut pixels = decoded.pixels;
-        // The faster hash where the image will be reduced anyway: it may have been decoded at a reduced size.
-        let phash = match self.perceptual_hash {
-            true if shrunk.is_some() => Some(self.quick_phash(original, &pixels, original_width)?),
-            true => Some(perceptual::phash(&pixels)),
-            false => None,
+        // The faster hash where the image will be reduced anyway, of the reduced image if that is large enough.
+        let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
+        let hashed = |pixels: &Pixels| match self.perceptual_hash {
+            true if shrunk.is_some() => self.quick_phash(original, pixels, original_width).map(Some),
+            true => Ok(Some(perceptual::phash(pixels))),
+            false => Ok(None),
         };
+        let mut phash = if reduced { None } else { hashed(&pixels)? };
         if let Some(plan) = &plan {
             pixels = plan.scale(pixels)?;
+        }
+        if reduced {
+            phash = hashed(&pixels)?;
         }
         blur::blur(&mut pixels, &row.boxes);
         if let Some(plan) = &plan {
@@ -167,7 +172,7 @@ impl Settings {
         Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash, phash })
     }
 
-    /// The hash of an image that is `width` wide, by pixels that may have been decoded at a reduced size, unless that may change more than
+    /// The hash of an image that is `width` wide, by pixels that may have been reduced, unless that may change more than
     /// two of its bits.
     fn quick_phash(&self, original: &[u8], pixels: &Pixels, width: u32) -> Result<u64, Problem> {
         if let Some(hash) = perceptual::quick_phash(pixels) {

@@ -65,6 +65,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    trainer::torch::reuse_memory();
     if let Some(code) = pages::requested(Cli::command) {
         return code;
     }
