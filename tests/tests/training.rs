@@ -85,6 +85,11 @@ fn a_resumed_run_keeps_its_precision() {
     for (precision, words) in [
         ("float32", "float32"),
         ("bfloat16-vision", "bfloat16 for the frozen vision tower, float32 for everything else"),
+        (
+            "float8-vision",
+            "float8 for the products in the blocks of the frozen vision tower, bfloat16 for its other parts; everything else in \
+             bfloat16 on a GPU, in float32 on a CPU",
+        ),
     ] {
         let given = format!("precision={precision}");
         let given = ["--set", given.as_str()];
@@ -107,6 +112,7 @@ fn a_resumed_run_keeps_its_precision() {
         assert!(card.contains(&format!("Its towers computed in {words}.\n")), "{card}");
     }
     assert_ne!(place.weights("float32"), place.weights("bfloat16-vision"));
+    assert_ne!(place.weights("float8-vision"), place.weights("bfloat16-vision"));
     let other = place.train("float32", &["--resume", "--set", "precision=bfloat16-vision"]).output().unwrap();
     assert!(told(&other).contains("--set 'precision=\"float32\"'"), "{}", told(&other));
 }

@@ -19,6 +19,9 @@ pub enum Precision {
     Bfloat16,
     /// bfloat16 for a frozen vision tower, float32 for everything else.
     Bfloat16Vision,
+    /// float8 for the products in the blocks of a frozen vision tower, bfloat16 for its other parts; everything else in bfloat16 on a GPU
+    /// and in float32 on a CPU.
+    Float8Vision,
 }
 
 impl Precision {
@@ -40,9 +43,10 @@ impl Precision {
         self.chosen(device, false)
     }
 
-    /// The tensor kind in which a frozen vision tower computes on `device`.
+    /// The tensor kind in which a frozen vision tower computes on `device`; `Float8e4m3fn` is for the products in its blocks only.
     pub fn frozen_kind(self, device: Device) -> Kind {
         match self.chosen(device, multiplies_bfloat16()) {
+            Self::Float8Vision => Kind::Float8e4m3fn,
             Self::Bfloat16 | Self::Bfloat16Vision => Kind::BFloat16,
             Self::Float32 | Self::Auto => Kind::Float,
         }
@@ -52,7 +56,8 @@ impl Precision {
     pub fn kind(self, device: Device) -> Kind {
         match self.for_scores(device) {
             Self::Bfloat16 => Kind::BFloat16,
-            Self::Float32 | Self::Bfloat16Vision | Self::Auto => Kind::Float,
+            Self::Float8Vision if device.is_cuda() => Kind::BFloat16,
+            Self::Float32 | Self::Bfloat16Vision | Self::Float8Vision | Self::Auto => Kind::Float,
         }
     }
 
@@ -63,6 +68,10 @@ impl Precision {
             Self::Float32 => Some("float32"),
             Self::Bfloat16 => Some("bfloat16"),
             Self::Bfloat16Vision => Some("bfloat16 for the frozen vision tower, float32 for everything else"),
+            Self::Float8Vision => Some(
+                "float8 for the products in the blocks of the frozen vision tower, bfloat16 for its other parts; everything else in \
+                 bfloat16 on a GPU, in float32 on a CPU",
+            ),
         }
     }
 }
@@ -184,14 +193,22 @@ mod tests {
         assert_eq!(auto.for_scores(cpu), Precision::Float32);
         assert_eq!(auto.kind(cpu), Kind::Float, "trained towers");
         for multiplies in [true, false] {
-            for given in [Precision::Float32, Precision::Bfloat16, Precision::Bfloat16Vision] {
-                assert_eq!(given.chosen(cpu, multiplies), given);
+            for given in
+                [Precision::Float32, Precision::Bfloat16, Precision::Bfloat16Vision, Precision::Float8Vision]
+            {
+                assert_eq!((given.chosen(cpu, multiplies), given.chosen(gpu, multiplies)), (given, given));
+            }
+            for device in [cpu, gpu] {
+                assert_ne!(auto.chosen(device, multiplies), Precision::Float8Vision);
             }
         }
         let kinds = |precision: Precision| (precision.frozen_kind(cpu), precision.kind(cpu));
         assert_eq!(kinds(Precision::Float32), (Kind::Float, Kind::Float));
         assert_eq!(kinds(Precision::Bfloat16Vision), (Kind::BFloat16, Kind::Float));
         assert_eq!(kinds(Precision::Bfloat16), (Kind::BFloat16, Kind::BFloat16));
+        let float8 = Precision::Float8Vision;
+        assert_eq!(kinds(float8), (Kind::Float8e4m3fn, Kind::Float));
+        assert_eq!((float8.frozen_kind(gpu), float8.kind(gpu)), (Kind::Float8e4m3fn, Kind::BFloat16));
     }
 
     /// Linux says the same about its processor.

@@ -289,9 +289,9 @@ fn head_means_are_cached_and_no_cache_is_taken_for_another() {
     }
 }
 
-/// A folder says in which precision the tower computed. Features in bfloat16 are not taken for others; more exact ones are.
+/// A folder says in which precision the tower computed. Features are not taken for more exact ones, but more exact ones are taken.
 #[test]
-fn features_in_bfloat16_are_not_taken_for_float32() {
+fn rounded_features_are_not_taken_for_exact_ones() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let tower = VisionTower::random(VisionShape { width: 64, depth: 2, patch: 8, grid: 4 }, Device::Cpu);
@@ -312,14 +312,24 @@ fn features_in_bfloat16_are_not_taken_for_float32() {
     };
     let exact = made("exact", Precision::Float32);
     let rounded = made("rounded", Precision::Bfloat16Vision);
+    let coarse = made("coarse", Precision::Float8Vision);
     assert_eq!((exact.precision, rounded.precision), (Some(Precision::Float32), Some(Precision::Bfloat16)));
+    assert_eq!(coarse.precision, Some(Precision::Float8Vision));
     let bytes = |name: &str| fs::read(at(name).join("features.bf16")).unwrap();
     assert_ne!(bytes("exact"), bytes("rounded"));
+    assert_ne!(bytes("coarse"), bytes("rounded"));
 
     let error = FeatureCache::open(&at("rounded"), &exact).unwrap_err().to_string();
     assert!(error.contains("computed in bfloat16, but precision is float32"), "{error}");
     FeatureCache::open(&at("rounded"), &rounded).unwrap();
     FeatureCache::open(&at("exact"), &rounded).unwrap();
+    for expected in [&exact, &rounded] {
+        let error = FeatureCache::open(&at("coarse"), expected).unwrap_err().to_string();
+        assert!(error.contains("computed in float8, but precision is not set to float8-vision"), "{error}");
+    }
+    for name in ["coarse", "rounded", "exact"] {
+        FeatureCache::open(&at(name), &coarse).unwrap();
+    }
     // As of earlier versions.
     let header = at("rounded/features.json");
     let text = fs::read_to_string(&header).unwrap().replace("\"precision\"", "\"unknown\"");

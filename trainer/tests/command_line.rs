@@ -32,7 +32,7 @@ fn wrong_use_ends_with_exit_code_2_and_says_what_to_do() {
         (vec!["bench", "--objectives", "clip", "--size", "100"], "needs a multiple of its patch size, 16 px"),
         (
             vec!["bench", "--precision", "float16"],
-            "[possible values: auto, float32, bfloat16, bfloat16-vision]",
+            "[possible values: auto, float32, bfloat16, bfloat16-vision, float8-vision]",
         ),
         (vec!["bench", "--device", "gpu"], "option `device` is gpu; it must be auto, cpu, cuda or cuda:N"),
         (

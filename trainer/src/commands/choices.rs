@@ -75,6 +75,8 @@ choices!(precision: Precision {
     Float32 = "float32": "float32";
     Bfloat16 = "bfloat16": "bfloat16";
     Bfloat16Vision = "bfloat16-vision": "bfloat16 for a frozen vision tower, float32 for everything else";
+    Float8Vision = "float8-vision": "float8 for the products in the blocks of a frozen vision tower, bfloat16 for its other parts; \
+        everything else in bfloat16 on a GPU, in float32 on a CPU. Less exact, and slower on a CPU";
 });
 
 choices!(position_resize: PositionResize {

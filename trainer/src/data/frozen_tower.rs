@@ -21,6 +21,7 @@ pub fn open(settings: &VisionSettings, kind: Kind, device: Device) -> Result<Ima
         tower = tower.with_exact_periods();
     }
     let normalization = settings.normalization(tower.family.normalization);
+    let kind = tower.kind();
     Ok(ImageEncoder::new(tower, normalization, kind, device))
 }
 

@@ -62,7 +62,9 @@ impl VisionSource {
         observer: &dyn Observer,
     ) -> Result<(Self, i64)> {
         let kind = settings.precision.frozen_kind(device);
-        let vision = frozen_tower::open(&settings.vision, kind, device)?;
+        // Beside its features, the tower computes nothing: it only says what it is. So the device need not have its number format.
+        let place = if settings.data.features.is_some() { Device::Cpu } else { device };
+        let vision = frozen_tower::open(&settings.vision, kind, place)?;
         vision.tower.check_size("data.size", i64::from(settings.data.loading.size))?;
         let width = vision.tower.width;
         let head_means = settings.objective.name == Objective::Talk2dino;

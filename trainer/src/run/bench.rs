@@ -8,7 +8,7 @@ use loader::{Batch, BatchMention, Mentions};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Serialize;
-use tch::{Cuda, Device, Kind, Tensor};
+use tch::{Cuda, Device, Kind, TchError, Tensor};
 
 use super::learner::{Learner, learn, operations_of};
 use super::setup::{Run, settled};
@@ -20,6 +20,7 @@ use crate::method::objective::Objective;
 use crate::observer::{Observer, Silent};
 use crate::settings::Settings;
 use crate::torch::Profiler;
+use crate::towers::float8::{self, FLOAT8};
 use crate::towers::{ImageEncoder, VisionShape, VisionTower};
 
 /// Properties of the synthetic captions.
@@ -76,8 +77,9 @@ pub fn measure_synthetic(
         (VisionSource::to_train(settings, device), settings.clip.output)
     } else {
         let kind = settings.precision.frozen_kind(device);
-        let tower = VisionTower::random(vision, device).computing_in(kind);
+        let tower = VisionTower::random(vision, device).computing_in(kind)?;
         tower.check_size("--size", size)?;
+        let kind = tower.kind();
         let normalization = settings.vision.normalization(tower.family.normalization);
         let frozen = ImageEncoder::new(tower, normalization, kind, device);
         (VisionSource::Frozen(frozen, size), vision.width)
@@ -113,7 +115,7 @@ pub fn measure_synthetic(
     }
     traced(trace, || take(warm_up + steps))?;
     let vision = if settings.objective.name == Objective::Clip { 0.0 } else { median(seen) };
-    Ok(Measured::new(settings, device, times, vision, operations, 0.0))
+    Measured::new(settings, device, times, vision, operations, 0.0)
 }
 
 /// Times `steps` steps of a run on its own data after `warm_up` steps. Writes nothing except the profile of one more step, to
@@ -148,7 +150,7 @@ pub fn measure_run(
         Ok(())
     })?;
     let waited = waited.as_secs_f64() * 1e3 / times.iter().sum::<f64>().max(1e-9);
-    Ok(Measured::new(settings, device, times, 0.0, operations, waited))
+    Measured::new(settings, device, times, 0.0, operations, waited)
 }
 
 /// Takes one more step under the profiler if `trace` is given.
@@ -168,7 +170,7 @@ impl Measured {
         vision_milliseconds: f64,
         operations: f64,
         data_wait: f64,
-    ) -> Self {
+    ) -> Result<Self> {
         let milliseconds = median(times);
         let tflops = operations / milliseconds / 1e9;
         // The vision tower has most of the operations.
@@ -176,9 +178,9 @@ impl Measured {
             Objective::Clip => settings.precision.kind(device),
             _ => settings.precision.frozen_kind(device),
         };
-        let device_tflops = product_rate(kind, device);
+        let device_tflops = product_rate(kind, device)?;
         let batch = settings.data.loading.batch_size;
-        Self {
+        Ok(Self {
             objective: settings.objective.name.to_string(),
             batch,
             milliseconds,
@@ -189,7 +191,7 @@ impl Measured {
             tflops,
             device_tflops,
             utilization: tflops / device_tflops,
-        }
+        })
     }
 }
 
@@ -231,18 +233,23 @@ fn median(mut times: Vec<f64>) -> f64 {
 }
 
 /// Speed of products of two square matrices, 10^12 operations per second: the best of several.
-fn product_rate(kind: Kind, device: Device) -> f64 {
+fn product_rate(kind: Kind, device: Device) -> Result<f64> {
     let side: i64 = if device.is_cuda() { 8192 } else { 1536 };
-    let matrix = || Tensor::randn([side, side], (Kind::Float, device)).to_kind(kind);
-    let (a, b) = (matrix(), matrix());
-    let best = (0..8)
-        .map(|_| {
-            wait(device);
-            let started = Instant::now();
-            let _ = a.matmul(&b);
-            wait(device);
-            started.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min);
-    2.0 * (side as f64).powi(3) / best / 1e12
+    let matrix = || Tensor::randn([side, side], (Kind::Float, device));
+    let multiply: Box<dyn Fn() -> std::result::Result<Tensor, TchError>> = if kind == FLOAT8 {
+        let ((a, a_scale), (b, b_scale)) = (float8::quantize(&matrix())?, float8::quantize(&matrix())?);
+        Box::new(move || float8::product([&a, &a_scale], [&b, &b_scale], None))
+    } else {
+        let (a, b) = (matrix().to_kind(kind), matrix().to_kind(kind));
+        Box::new(move || a.f_matmul(&b))
+    };
+    let mut best = f64::INFINITY;
+    for _ in 0..8 {
+        wait(device);
+        let started = Instant::now();
+        let _ = multiply()?;
+        wait(device);
+        best = best.min(started.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * (side as f64).powi(3) / best / 1e12)
 }

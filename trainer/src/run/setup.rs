@@ -252,7 +252,9 @@ mod tests {
         assert_eq!(chosen(&settings, None, true), Precision::Bfloat16Vision);
         assert_eq!(chosen(&settings, None, false), Precision::Float32);
         // A run goes on as it began, whatever this processor can do.
-        for began in [Precision::Float32, Precision::Bfloat16Vision, Precision::Bfloat16] {
+        for began in
+            [Precision::Float32, Precision::Bfloat16Vision, Precision::Bfloat16, Precision::Float8Vision]
+        {
             for multiplies in [true, false] {
                 assert_eq!(chosen(&settings, Some(began), multiplies), began);
             }
@@ -263,6 +265,8 @@ mod tests {
         for (says, expected) in [
             (", \"precision\": \"bfloat16\"", Precision::Bfloat16Vision),
             (", \"precision\": \"float32\"", Precision::Float32),
+            // Refused then, because nobody has asked for them.
+            (", \"precision\": \"float8-vision\"", Precision::Float32),
             ("", Precision::Float32),
         ] {
             let header = format!(

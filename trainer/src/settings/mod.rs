@@ -44,8 +44,10 @@ pub struct Settings {
     /// `auto` (the first GPU if there is one, otherwise the CPU), `cpu`, `cuda` or `cuda:N`.
     pub device: String,
     /// Number format in which the towers compute: `float32`, `bfloat16`, `bfloat16-vision` (bfloat16 for the frozen vision tower, float32
-    /// for everything else), or `auto`: bfloat16 on a GPU, `bfloat16-vision` on a CPU that has AVX512-BF16, float32 on another; with
-    /// `data.features`, as these were computed. A run saves what `auto` has chosen and is resumed with it.
+    /// for everything else), `float8-vision` (float8 for the products in the blocks of the frozen vision tower, bfloat16 for its other
+    /// parts; everything else in bfloat16 on a GPU, in float32 on a CPU), or `auto`: bfloat16 on a GPU, `bfloat16-vision` on a CPU that has
+    /// AVX512-BF16, float32 on another; with `data.features`, as these were computed, unless that is float8, which `auto` never chooses. A
+    /// run saves what `auto` has chosen and is resumed with it.
     pub precision: Precision,
     /// CPU threads of libtorch; 0 = one per core, but not more than the CPU limit of a container and, on a CPU, than
     /// other programs leave free.

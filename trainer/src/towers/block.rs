@@ -117,6 +117,7 @@ impl Block {
             Ok(Linear {
                 weight: weights.take(&format!("{prefix}{name}.weight"), &[rows, columns])?,
                 bias: Some(weights.take(&format!("{prefix}{name}.bias"), &[rows])?),
+                scale: None,
             })
         };
         let proj = linear(names.proj, width, width)?;
@@ -224,6 +225,26 @@ impl Block {
         }
     }
 
+    /// The same block for inference with its four products in float8, and everything else in bfloat16.
+    ///
+    /// # Errors
+    /// If there are no such products of its sizes.
+    pub(super) fn in_float8(&self) -> Result<Self> {
+        let exact = self.frozen(Kind::Float);
+        Ok(Self {
+            qkv: exact.qkv.in_float8()?,
+            proj: exact.proj.in_float8()?,
+            fc1: exact.fc1.in_float8()?,
+            fc2: exact.fc2.in_float8()?,
+            ..self.frozen(Kind::BFloat16)
+        })
+    }
+
+    /// The kind of the weights of its products.
+    pub(super) fn product_kind(&self) -> Kind {
+        self.qkv.weight.kind()
+    }
+
     /// The same weights with another activation.
     pub(super) fn with_activation(mut self, activation: Activation) -> Self {
         self.activation = activation;
@@ -310,7 +331,7 @@ fn read_qkv(weights: &mut Weights, prefix: &str, names: &Names, width: i64) -> R
     let weight = weights.take(&format!("{prefix}{}", names.qkv[0]), &[3 * width, width])?;
     let name = format!("{prefix}{}", names.qkv[1]);
     let Some(mask) = names.bias_mask.map(|mask| format!("{prefix}{mask}")) else {
-        return Ok(Linear { weight, bias: Some(weights.take(&name, &[3 * width])?) });
+        return Ok(Linear { weight, bias: Some(weights.take(&name, &[3 * width])?), scale: None });
     };
     let mask = if weights.has(&mask) {
         let values = weights.take(&mask, &[3 * width])?;
@@ -329,7 +350,7 @@ fn read_qkv(weights: &mut Weights, prefix: &str, names: &Names, width: i64) -> R
     } else {
         None
     };
-    Ok(Linear { weight, bias })
+    Ok(Linear { weight, bias, scale: None })
 }
 
 /// The two layers of the MLP, of which the first gives gate and value one after the other if it is gated.
@@ -348,6 +369,7 @@ fn read_mlp(
         Ok(Linear {
             weight: weights.take(&key(name, "weight"), &[rows, columns])?,
             bias: Some(weights.take(&key(name, "bias"), &[rows])?),
+            scale: None,
         })
     };
     match &names.gated {
@@ -362,6 +384,7 @@ fn read_mlp(
             let packed = Linear {
                 weight: Tensor::cat(&[gate.weight, value.weight], 0),
                 bias: gate.bias.zip(value.bias).map(|(gate, value)| Tensor::cat(&[gate, value], 0)),
+                scale: None,
             };
             Ok((Activation::SwiGlu, [packed, take(weights, last, width, hidden)?]))
         }

@@ -1,5 +1,5 @@
 //! The networks. The frozen vision tower (`vision`, with DVT's `denoiser`), CLIP's vision tower (`clip`) and the text tower
-//! (`text`, whose captions are in `captions`; behind it there may be a `text_map`) share one transformer block (`block`; its `layers` and state-dict keys,
+//! (`text`, whose captions are in `captions`; behind it there may be a `text_map`) share one transformer block (`block`; its `layers`, their products in `float8`, and state-dict keys,
 //! `block_keys`). What DINOv2, TIPSv2 and DINOv3 differ in is in `family`; patches get their positions by `position` (learned) or
 //! `rotary`, `dense` says which features of them are used (`reading` computes those that the last block was not trained to give, beside it
 //! may be a `proxy` or a `dinoiser`), and `pooling` embeds images for towers without a class token. [`ImageEncoder`] is a vision tower together with the normalization
@@ -15,6 +15,7 @@ mod denoiser;
 mod dense;
 mod dinoiser;
 mod family;
+pub(crate) mod float8;
 mod frozen_vision;
 mod head;
 pub mod heads;

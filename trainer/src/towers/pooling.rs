@@ -42,6 +42,7 @@ impl AttentionPooling {
             Ok(Linear {
                 weight: weights.take(&format!("attn_pool.{name}.weight"), &[rows, columns])?,
                 bias: Some(weights.take(&format!("attn_pool.{name}.bias"), &[rows])?),
+                scale: None,
             })
         };
         let (q, kv) = (linear("q", width, width)?, linear("kv", 2 * width, width)?);

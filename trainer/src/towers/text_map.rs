@@ -28,6 +28,7 @@ impl TextMap {
             Linear {
                 weight: uniform(&[output, columns]).to_device(device),
                 bias: Some(uniform(&[output]).to_device(device)),
+                scale: None,
             }
         };
         Self { first: layer(input), last: layer(output) }
@@ -44,6 +45,7 @@ impl TextMap {
             Ok(Linear {
                 weight: weights.take(&format!("{name}.weight"), &[output, columns])?,
                 bias: Some(weights.take(&format!("{name}.bias"), &[output])?),
+                scale: None,
             })
         };
         Ok(Self { first: layer(FIRST, input)?, last: layer(LAST, output)? })

@@ -8,6 +8,7 @@ use super::block::{Activation, Block, Init};
 use super::denoiser::Denoiser;
 use super::dense::{Dense, Reading};
 use super::family::TowerFamily;
+use super::float8::{self, FLOAT8};
 use super::full_precision;
 use super::heads;
 use super::layers::{Norm, normal};
@@ -92,7 +93,7 @@ pub struct VisionTower {
 
 impl VisionTower {
     /// Reads a tower, and its denoiser if the file contains one, with the state-dict keys of any [`crate::weights::Family`]. The
-    /// size follows from the tensors; the tower computes in `kind`. Without `resize`, a learned position embedding is resized as in
+    /// size follows from the tensors; the tower computes in `kind` ([`VisionTower::computing_in`]). Without `resize`, a learned position embedding is resized as in
     /// the library whose keys the file has. Rotary positions have the periods of the file.
     pub fn read(path: &Path, resize: Option<PositionResize>, kind: Kind, device: Device) -> Result<Self> {
         let (family, weights) = Weights::read(path, device)?.into_vision()?;
@@ -160,7 +161,7 @@ impl VisionTower {
             norm,
             denoiser,
         };
-        Ok(tower.computing_in(kind))
+        tower.computing_in(kind)
     }
 
     /// The same tower with periods computed in float32 instead of those of its file; nothing changes for learned positions.
@@ -172,22 +173,31 @@ impl VisionTower {
         self
     }
 
-    /// The same tower, computing in `kind`. Below float32 it is for inference only: its weights are rounded and differ from those
-    /// of its file.
-    #[must_use]
-    pub fn computing_in(mut self, kind: Kind) -> Self {
-        if kind == self.patch_weight.kind() {
-            return self;
+    /// The same tower, computing in this kind. Below float32 it is for inference only: its weights are rounded and differ from those
+    /// of its file. In float8 (`Float8e4m3fn`) are the four products of each block, which are most of the operations; everything else,
+    /// a denoiser and attention pooling too, is then in bfloat16.
+    ///
+    /// # Errors
+    /// For float8 if its device does not multiply in it, or a layer's width is not a multiple of 16.
+    pub fn computing_in(mut self, products: Kind) -> Result<Self> {
+        if products == self.product_kind() {
+            return Ok(self);
         }
+        let kind = if products == FLOAT8 { Kind::BFloat16 } else { products };
         if let Class::Pooled(pooling) = &mut self.class {
             **pooling = pooling.frozen(kind);
         }
         self.patch_weight = self.patch_weight.to_kind(kind);
         self.patch_bias = self.patch_bias.to_kind(kind);
-        self.blocks = self.blocks.iter().map(|block| block.frozen(kind)).collect();
+        self.blocks = if products == FLOAT8 {
+            float8::check_device(self.device())?;
+            self.blocks.iter().map(Block::in_float8).collect::<Result<_>>()?
+        } else {
+            self.blocks.iter().map(|block| block.frozen(kind)).collect()
+        };
         self.norm = self.norm.frozen(kind);
         self.denoiser = self.denoiser.map(|denoiser| Box::new(denoiser.frozen(kind)));
-        self
+        Ok(self)
     }
 
     /// Adds a denoiser from a file of DVT or SimZSS; it is applied to the patch tokens.
@@ -351,9 +361,14 @@ impl VisionTower {
         }
     }
 
-    /// The number format in which it computes.
+    /// The kind of its tensors, and of its features.
     pub fn kind(&self) -> Kind {
         self.patch_weight.kind()
+    }
+
+    /// The kind of the products of its blocks: the same, or float8.
+    pub fn product_kind(&self) -> Kind {
+        self.blocks.first().map_or(self.kind(), Block::product_kind)
     }
 
     /// The device of its tensors.

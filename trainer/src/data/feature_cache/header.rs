@@ -38,7 +38,7 @@ pub struct CacheHeader {
     pub vision: String,
     /// The other settings of the tower, as text.
     pub normalisation: String,
-    /// Number format in which the tower computed, `float32` or `bfloat16`; `None` in folders that do not say.
+    /// Number format in which the tower computed, `float32`, `bfloat16` or `float8-vision`; `None` in folders that do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
 }
@@ -130,7 +130,8 @@ impl CacheHeader {
             shards,
             vision: frozen_tower::sha256(settings)?,
             normalisation: format!("{positions} {:?} {:?}", normalization.mean, normalization.std),
-            precision: Some(match tower.kind() {
+            precision: Some(match tower.product_kind() {
+                Kind::Float8e4m3fn => Precision::Float8Vision,
                 Kind::BFloat16 => Precision::Bfloat16,
                 _ => Precision::Float32,
             }),
@@ -201,6 +202,10 @@ impl CacheHeader {
                 [&self.precision, &expected.precision]
                     == [&Some(Precision::Bfloat16), &Some(Precision::Float32)],
                 "a tower that computed in bfloat16, but precision is float32",
+            ),
+            (
+                self.precision == Some(Precision::Float8Vision) && self.precision != expected.precision,
+                "a tower that computed in float8, but precision is not set to float8-vision",
             ),
             (self.size != expected.size, "another image size"),
             (names(self) != names(expected), "other shards"),
