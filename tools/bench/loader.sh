@@ -74,7 +74,8 @@ for line in open(folder + "/formats"):
     form, line = line.split(maxsplit=1)
     measured = {name: row["value"] for name, row in json.loads(line)["measured"].items()}
     print(f"{form}: exact {measured['exact']:.1f} images/s, loop: decode {measured['loop: decode']:.1f}")
-    ratios[f"{form}: exact over loop: decode"] = measured["exact"] / measured["loop: decode"]
+    for loop in loops[:2]:
+        ratios[f"{form}: exact over {loop}"] = measured["exact"] / measured[loop]
 for name, ratio in ratios.items():
     print(f"{name:<48}{ratio:6.2f}")
 print(json.dumps({"ours": ours, "theirs": theirs, "ratios": ratios}))
