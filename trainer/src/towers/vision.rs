@@ -93,8 +93,8 @@ pub struct VisionTower {
 
 impl VisionTower {
     /// Reads a tower, and its denoiser if the file contains one, with the state-dict keys of any [`crate::weights::Family`]. The
-    /// size follows from the tensors; the tower computes in `kind` ([`VisionTower::computing_in`]). Without `resize`, a learned position embedding is resized as in
-    /// the library whose keys the file has. Rotary positions have the periods of the file.
+    /// size follows from the tensors; the tower computes in `kind` ([`VisionTower::computing_in`]). Without `resize`, a learned position
+    /// embedding is resized as in the library whose keys the file has. Rotary positions have the periods of the file.
     pub fn read(path: &Path, resize: Option<PositionResize>, kind: Kind, device: Device) -> Result<Self> {
         let (family, weights) = Weights::read(path, device)?.into_vision()?;
         Self::from_weights(weights, resize.unwrap_or_else(|| family.into()), kind)
