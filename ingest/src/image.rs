@@ -150,8 +150,9 @@ impl Settings {
         let mut pixels = decoded.pixels;
         // The faster hash where the image will be reduced anyway, of the reduced image if that is large enough.
         let reduced = shrunk.is_some_and(|(width, height)| width.min(height) >= perceptual::MIN_SIDE);
+        let size = (original_width, original_height);
         let hashed = |pixels: &Pixels| match self.perceptual_hash {
-            true if shrunk.is_some() => self.quick_phash(original, pixels, original_width).map(Some),
+            true if shrunk.is_some() => self.quick_phash(original, pixels, size).map(Some),
             true => Ok(Some(perceptual::phash(pixels))),
             false => Ok(None),
         };
@@ -172,13 +173,13 @@ impl Settings {
         Ok(EncodedImage { bytes, width, height, original_width, original_height, exif, hash, phash })
     }
 
-    /// The hash of an image that is `width` wide, by pixels that may have been reduced, unless that may change more than
-    /// two of its bits.
-    fn quick_phash(&self, original: &[u8], pixels: &Pixels, width: u32) -> Result<u64, Problem> {
+    /// The hash of an image of this width and height, by pixels that may have been reduced, unless that may change more than two of its
+    /// bits.
+    fn quick_phash(&self, original: &[u8], pixels: &Pixels, size: (u32, u32)) -> Result<u64, Problem> {
         if let Some(hash) = perceptual::quick_phash(pixels) {
             return Ok(hash);
         }
-        if pixels.width == width {
+        if (pixels.width, pixels.height) == size {
             return Ok(perceptual::phash(pixels));
         }
         let whole = decode::Header::read(original, self.ignore_orientation)?.decode(None)?.pixels;
